@@ -1,0 +1,1 @@
+//! Hands on the outside world: Docker engines, key-value stores, TLS.

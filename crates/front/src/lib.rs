@@ -1,0 +1,1 @@
+//! The doors: the Docker API over all nodes.

@@ -1,0 +1,3 @@
+//! The program: configuration, parts, shutdown.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Several Docker hosts on one machine: namespaces, real engines, real faults.

@@ -1,0 +1,1 @@
+//! The nouns: nodes and what is on them, as values.
