@@ -1,1 +1,5 @@
 //! Hands on the outside world: Docker engines, key-value stores, TLS.
+//!
+//! Nothing here decides: a driver does what it is told, reports what it saw, and bounds every wait. See ARCHITECTURE.md.
+
+pub mod engine;

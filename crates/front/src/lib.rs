@@ -1,1 +1,10 @@
 //! The doors: the Docker API over all nodes.
+//!
+//! A call that belongs to one object goes to its engine as bytes; JSON is parsed only where it must be read or rewritten.
+//! Lists are answered from the pool's memory. No handler keeps state of its own. See ARCHITECTURE.md.
+
+mod call;
+mod error;
+
+pub use call::{Call, Query, Reply};
+pub use error::ApiError;

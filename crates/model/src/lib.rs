@@ -1,1 +1,23 @@
 //! The nouns: nodes and what is on them, as values.
+//!
+//! No I/O, no clock, no async. A [`Node`] is an immutable picture of one Docker host; the inventory replaces it as a
+//! whole, so whoever holds one sees a consistent state. See ARCHITECTURE.md.
+
+mod container;
+mod node;
+mod objects;
+
+pub use container::{Container, Health, HostPort, MountPoint, PublishedPort};
+pub use node::{ClusterEvent, Node, NodeState, Resources};
+pub use objects::{Image, Network, Volume};
+
+/// Docker label under which the id that survives rescheduling is kept (64 hex digits; classic Swarm).
+pub const LABEL_SWARM_ID: &str = "com.docker.swarm.id";
+/// Docker label with a JSON array of constraint expressions (classic Swarm).
+pub const LABEL_CONSTRAINTS: &str = "com.docker.swarm.constraints";
+/// Docker label with a JSON array of affinity expressions (classic Swarm).
+pub const LABEL_AFFINITIES: &str = "com.docker.swarm.affinities";
+/// Docker label with a JSON array of whitelist expressions (classic Swarm).
+pub const LABEL_WHITELISTS: &str = "com.docker.swarm.whitelists";
+/// Docker label with a JSON array of reschedule policies (classic Swarm).
+pub const LABEL_RESCHEDULE: &str = "com.docker.swarm.reschedule-policies";

@@ -1,1 +1,11 @@
 //! Which nodes exist, what is on them, and a way to reach each engine.
+//!
+//! The inventory follows each engine's event stream, re-reads what an event names, and does a full read on connect, on a
+//! timer and after any doubt. Readers get an immutable picture and never wait for a host. See ARCHITECTURE.md.
+
+mod engine;
+mod pool;
+
+pub use engine::{Engine, EngineError};
+pub use herder_drivers::engine::{Body, BoxError, LinkError, empty, full};
+pub use pool::{EVENT_QUEUE, Pool, Settings, Ticket};

@@ -1,0 +1,95 @@
+//! A container as lists and placement see it. Details come from the engine on demand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Resources;
+
+/// A container on a node: what is needed to list, find, filter and place; the rest stays on the engine.
+#[derive(Clone, Debug, Default)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: String,
+    /// Names without the leading slash, link aliases (`other/alias`) left out. The first is its own name.
+    pub name: String,
+    /// Value of the label `com.docker.swarm.id`, or empty.
+    pub swarm_id: String,
+    pub image: String,
+    pub image_id: String,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited`, `dead`.
+    pub state: String,
+    /// Seconds since 1970; 0 if it never started.
+    pub started_at: i64,
+    /// Seconds since 1970; 0 if it never finished.
+    pub finished_at: i64,
+    pub exit_code: i64,
+    pub health: Option<Health>,
+    /// As the client gave them, expression labels included.
+    pub labels: BTreeMap<String, String>,
+    pub reserved: Resources,
+    /// `HostConfig.NetworkMode`, such as `default`, `host`, `container:<id>`.
+    pub network_mode: String,
+    /// `HostConfig.PortBindings`, whether the container runs or not.
+    pub host_ports: Vec<HostPort>,
+    /// `Config.ExposedPorts` as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Ports as the list shows them.
+    pub published: Vec<PublishedPort>,
+    pub mounts: Vec<MountPoint>,
+    /// Network name → network id.
+    pub networks: BTreeMap<String, String>,
+    /// The engine's own entry of `GET /containers/json`, unchanged; unknown fields survive in it.
+    pub summary: Arc<str>,
+    /// The engine's own `GET /containers/{id}/json`; kept only where it is needed later without the engine
+    /// (rescheduling after the engine died).
+    pub inspect: Option<Arc<serde_json::Value>>,
+}
+
+impl Container {
+    pub fn is_running(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+    }
+}
+
+/// `State.Health.Status` of a container with a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// A host port that a container asks for. One entry for each port, ranges expanded; port 0 (any) left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// `tcp`, `udp`, `sctp`.
+    pub protocol: String,
+    /// Empty, `0.0.0.0` and `::` mean every address.
+    pub ip: String,
+    /// First and last port of the range, equal for one port.
+    pub first: u16,
+    pub last: u16,
+}
+
+/// An entry of `Ports` in the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishedPort {
+    pub ip: String,
+    pub private: u16,
+    /// 0 if not published.
+    pub public: u16,
+    pub protocol: String,
+}
+
+/// An entry of `Mounts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountPoint {
+    /// `bind`, `volume`, `tmpfs`.
+    pub kind: String,
+    /// The volume's name, or empty.
+    pub name: String,
+    pub source: String,
+    pub destination: String,
+}

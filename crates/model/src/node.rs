@@ -1,0 +1,135 @@
+//! A node: one Docker host as last seen, with everything on it.
+
+use std::collections::BTreeMap;
+use std::ops::{Add, AddAssign, SubAssign};
+use std::sync::Arc;
+
+use crate::{Container, Image, Network, Volume};
+
+/// What an engine is to the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    /// Known by address only; its engine has not been validated yet.
+    #[default]
+    Pending,
+    /// Answers; takes new work.
+    Healthy,
+    /// Was validated once and does not answer now.
+    Unhealthy,
+}
+
+impl NodeState {
+    /// The word `docker info` shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeState::Pending => "Pending",
+            NodeState::Healthy => "Healthy",
+            NodeState::Unhealthy => "Unhealthy",
+        }
+    }
+}
+
+/// An amount of what containers share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Billionths of a processor, as in Docker's `NanoCpus`.
+    pub nano_cpus: i64,
+    /// Bytes of memory.
+    pub memory_bytes: i64,
+}
+
+impl Add for Resources {
+    type Output = Resources;
+    fn add(self, other: Resources) -> Resources {
+        Resources {
+            nano_cpus: self.nano_cpus.saturating_add(other.nano_cpus),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+        }
+    }
+}
+
+impl AddAssign for Resources {
+    fn add_assign(&mut self, other: Resources) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Resources {
+    fn sub_assign(&mut self, other: Resources) {
+        self.nano_cpus = self.nano_cpus.saturating_sub(other.nano_cpus);
+        self.memory_bytes = self.memory_bytes.saturating_sub(other.memory_bytes);
+    }
+}
+
+/// One Docker host as last seen. Immutable: the inventory replaces it as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// `host:port` (or `unix:///path`) under which discovery knows the engine. Unique in the pool.
+    pub addr: String,
+    /// The address part as an IP, for published ports and events.
+    pub ip: String,
+    /// `<engine id>|<addr>`; the address keeps cloned machines apart. Empty while pending.
+    pub id: String,
+    /// The engine's `Name`. Empty while pending.
+    pub name: String,
+    pub state: NodeState,
+    /// Why the node is not healthy, in words.
+    pub error: Option<String>,
+    /// Connection failures in a row.
+    pub failures: u32,
+    /// 0 (not healthy) to 100; falls with each failure in a row.
+    pub health_indicator: i64,
+    /// Daemon labels plus `storagedriver`, `kernelversion`, `operatingsystem`, `ostype`.
+    pub labels: BTreeMap<String, String>,
+    /// The processors the engine has, without overcommit.
+    pub ncpu: i64,
+    /// What may be promised, overcommit included.
+    pub total: Resources,
+    /// What all containers on the node reserve, running or not.
+    pub used: Resources,
+    /// `linux` or `windows`.
+    pub os_type: String,
+    pub architecture: String,
+    pub server_version: String,
+    /// The version of the API in which herder and the engine talk, such as `1.41`.
+    pub api_version: String,
+    /// Seconds since 1970 of the last successful look.
+    pub updated_at: i64,
+    /// By full id.
+    pub containers: BTreeMap<String, Arc<Container>>,
+    pub images: Vec<Arc<Image>>,
+    pub networks: Vec<Arc<Network>>,
+    pub volumes: Vec<Arc<Volume>>,
+}
+
+impl Node {
+    pub fn is_healthy(&self) -> bool {
+        self.state == NodeState::Healthy
+    }
+
+    /// Puts `container` in (or replaces it) and keeps `used` right.
+    pub fn put_container(&mut self, container: Arc<Container>) {
+        self.used += container.reserved;
+        if let Some(old) = self.containers.insert(container.id.clone(), container) {
+            self.used -= old.reserved;
+        }
+    }
+
+    /// Takes the container with this full id out and keeps `used` right.
+    pub fn remove_container(&mut self, id: &str) -> Option<Arc<Container>> {
+        let old = self.containers.remove(id)?;
+        self.used -= old.reserved;
+        Some(old)
+    }
+}
+
+/// One event of the cluster, as `docker events` shows it.
+#[derive(Clone, Debug)]
+pub struct ClusterEvent {
+    /// Nanoseconds since 1970.
+    pub time_nano: i64,
+    /// Name of the node it came from.
+    pub node: String,
+    /// The JSON object as sent to clients, node fields included, without newline.
+    pub json: Arc<serde_json::Value>,
+}
