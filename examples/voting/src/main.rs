@@ -1,0 +1,50 @@
+//! The voting application, the sample of the swarm tutorials, as one static program with five roles.
+//!
+//! `vote` → `queue` → `worker` → `store` ← `result`. Each role is a container of its own, from one image without a
+//! registry. Standard library only, so that the image is one file.
+
+mod http;
+mod queue;
+mod result;
+mod store;
+mod vote;
+mod wire;
+mod worker;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: voting vote|queue|worker|store|result
+Environment: PORT to listen on (vote and result 80, queue 7001, store 7002), QUEUE and STORE as host:port,
+OPTION_A and OPTION_B (Cats and Dogs), DATA for the store's file (/data/votes).";
+
+fn main() -> ExitCode {
+    let role = std::env::args().nth(1).unwrap_or_default();
+    let outcome = match role.as_str() {
+        "vote" => vote::run(),
+        "queue" => queue::run(),
+        "worker" => worker::run(),
+        "store" => store::run(),
+        "result" => result::run(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("voting {role}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The value of an environment variable, or `default`.
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+}
+
+/// The name of the container, as pages show it.
+fn hostname() -> String {
+    std::fs::read_to_string("/etc/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}

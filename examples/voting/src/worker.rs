@@ -1,0 +1,32 @@
+//! The worker: takes votes from the queue and puts them into the store. Any number may run.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use crate::{setting, wire};
+
+/// Rest before a queue or store that does not answer is asked again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+pub(crate) fn run() -> io::Result<()> {
+    let (queue, store) = (setting("QUEUE", "queue:7001"), setting("STORE", "store:7002"));
+    println!("working from {queue} to {store}");
+    loop {
+        if let Err(error) = carry_one(&queue, &store) {
+            eprintln!("will try again: {error}");
+            thread::sleep(RETRY_PERIOD);
+        }
+    }
+}
+
+/// Waits for one vote and stores it. A vote that cannot be stored goes back into the queue.
+fn carry_one(queue: &str, store: &str) -> io::Result<()> {
+    let answer = wire::ask(queue, "POP")?;
+    let Some(vote) = answer.strip_prefix("VOTE ") else { return Ok(()) };
+    let stored = wire::ask(store, &format!("SET {vote}"));
+    if !matches!(stored.as_deref(), Ok("OK")) {
+        wire::ask(queue, &format!("PUSH {vote}"))?;
+    }
+    stored.map(drop)
+}
