@@ -1,9 +1,20 @@
 //! One Docker engine, reached by HTTP/1.1 over TCP, TLS or a unix socket. Bytes in, bytes out: nothing is decoded here.
 
+mod connect;
+
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use connect::Connector;
 
 /// Any error that a body can end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -21,6 +32,19 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// Requests to one engine that may wait for an answer at the same time. Engines work on far fewer; more would only pile up
+/// sockets. Streams that already answer do not count.
+const REQUESTS_MAX: usize = 128;
+
+/// How long a request may wait for its turn among [`REQUESTS_MAX`].
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Connections without work that are kept for the next request.
+const IDLE_CONNECTIONS_MAX: usize = 16;
+
+/// How long a connection without work is kept. Shorter than dockerd's own limit, so that we close first.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Why no answer came from an engine. Says nothing about answers such as 404: those are answers.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -31,7 +55,7 @@ pub enum LinkError {
     #[error("the Docker engine at {url} did not answer within {seconds} s")]
     Timeout { url: String, seconds: u64 },
     /// The connection broke in the middle.
-    #[error("the connection to the Docker engine at {url} broke")]
+    #[error("the connection to the Docker engine at {url} broke: {source}")]
     Broken { url: String, source: BoxError },
 }
 
@@ -39,12 +63,20 @@ pub enum LinkError {
 #[derive(Debug)]
 pub struct EngineLink {
     addr: String,
+    client: Client<Connector, Body>,
+    turns: Semaphore,
 }
 
 impl EngineLink {
-    /// `addr` is `host:port` or `unix:///path`; with `tls`, every connection is TLS.
-    pub fn new(addr: &str, _tls: Option<std::sync::Arc<rustls::ClientConfig>>) -> EngineLink {
-        EngineLink { addr: addr.to_owned() }
+    /// `addr` is `host:port` or `unix:///path`; with `tls`, every TCP connection is TLS.
+    pub fn new(addr: &str, tls: Option<Arc<rustls::ClientConfig>>) -> EngineLink {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME_MAX)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .set_host(false)
+            .build(Connector::new(addr, tls));
+        EngineLink { addr: addr.to_owned(), client, turns: Semaphore::new(REQUESTS_MAX) }
     }
 
     /// `tcp://host:port` or `unix:///path`.
@@ -55,7 +87,20 @@ impl EngineLink {
     /// Sends one request and gives the answer as soon as its head is there. The path is sent as it is.
     /// For a request with `Upgrade`, `hyper::upgrade::on(response)` gives the raw stream after a 101.
     /// Unbounded in time: callers that need a limit put one around it.
-    pub async fn send(&self, _request: Request<Body>) -> Result<Response<Body>, LinkError> {
-        Err(LinkError::Connect { url: self.url(), source: "not connected".into() })
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, LinkError> {
+        let url = || self.url();
+        let seconds = TURN_WAIT_MAX.as_secs();
+        let _turn = timeout(TURN_WAIT_MAX, self.turns.acquire()).await.map_err(|_| LinkError::Timeout { url: url(), seconds })?;
+        let host = if self.addr.contains("://") { "docker" } else { &self.addr };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build();
+        *request.uri_mut() = uri.map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
+        let host = HeaderValue::from_str(host).map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
+        request.headers_mut().insert(header::HOST, host);
+        match self.client.request(request).await {
+            Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
+            Err(error) if error.is_connect() => Err(LinkError::Connect { url: url(), source: error.into() }),
+            Err(error) => Err(LinkError::Broken { url: url(), source: error.into() }),
+        }
     }
 }
