@@ -15,7 +15,7 @@ pub type Reply = Response<Body>;
 
 /// A JSON body may have this many bytes; engines accept about as much, and nobody writes more by hand. A larger one gets
 /// 413 before it is read.
-pub const JSON_BYTES_MAX: usize = 8 << 20;
+pub(crate) const JSON_BYTES_MAX: usize = 8 << 20;
 
 /// One request: parsed as far as every handler needs it, its body not yet read.
 #[derive(Debug)]
@@ -81,13 +81,13 @@ impl Call {
 }
 
 /// An answer with a JSON body.
-pub fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
     raw_json(status, bytes)
 }
 
 /// An answer with a JSON body that is already text.
-pub fn raw_json(status: StatusCode, bytes: impl Into<Bytes>) -> Reply {
+pub(crate) fn raw_json(status: StatusCode, bytes: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(full(bytes));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
@@ -95,7 +95,7 @@ pub fn raw_json(status: StatusCode, bytes: impl Into<Bytes>) -> Reply {
 }
 
 /// An answer without body.
-pub fn no_content(status: StatusCode) -> Reply {
+pub(crate) fn no_content(status: StatusCode) -> Reply {
     let mut reply = Response::new(herder_pool::empty());
     *reply.status_mut() = status;
     reply

@@ -5,6 +5,12 @@
 
 mod call;
 mod error;
+pub mod forward;
+mod front;
+mod path;
+mod router;
+pub mod server;
 
 pub use call::{Call, Query, Reply};
 pub use error::ApiError;
+pub use front::{Front, FrontSettings};

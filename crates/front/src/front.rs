@@ -1,0 +1,109 @@
+//! What every handler is given: the pool, and how this door was told to behave.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use herder_pool::{Body, Pool};
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, header};
+
+use crate::path::{self, Target};
+use crate::{ApiError, Call, Reply, router};
+
+/// `Server` header and the version that `docker version` shows.
+pub(crate) const SERVER: &str = concat!("herder/", env!("CARGO_PKG_VERSION"));
+
+/// The version of the API that is named while no engine is known; that of the oldest engine served (20.10).
+const API_VERSION_WITHOUT_ENGINES: &str = "1.41";
+
+/// How the door was told to behave. Flags of `herder manage` set it.
+#[derive(Clone, Debug, Default)]
+pub struct FrontSettings {
+    /// Whether pages of other origins may call (`--api-enable-cors`).
+    pub cors: bool,
+    /// Shown in `info` and `version` (`--experimental`).
+    pub experimental: bool,
+    /// A `node` filter on the container list re-reads that engine first (`--refresh-on-node-filter`).
+    pub refresh_on_node_filter: bool,
+    /// A `name` filter with this value re-reads all engines first (`--container-name-refresh-filter`).
+    pub container_name_refresh_filter: Option<String>,
+    /// More attempts after a create that failed (`--cluster-opt swarm.createretry`).
+    pub create_retry: u32,
+}
+
+/// The Docker API over all nodes.
+#[derive(Debug)]
+pub struct Front {
+    pub pool: Arc<Pool>,
+    pub settings: FrontSettings,
+}
+
+impl Front {
+    pub fn new(pool: Arc<Pool>, settings: FrontSettings) -> Arc<Front> {
+        Arc::new(Front { pool, settings })
+    }
+
+    /// The newest version of the API that every healthy engine speaks. A client that keeps to it can use whatever node
+    /// its container lands on.
+    pub fn api_version(&self) -> String {
+        let nodes = self.pool.nodes();
+        let versions = nodes.iter().filter(|node| node.is_healthy()).map(|node| node.api_version.as_str());
+        let oldest = versions.filter_map(|text| Some((path::version_number(text)?, text))).min();
+        oldest.map_or_else(|| API_VERSION_WITHOUT_ENGINES.to_owned(), |(_, text)| text.to_owned())
+    }
+
+    /// Answers one request. Never fails and never panics: trouble becomes an answer.
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>) -> Reply {
+        let method = request.method().clone();
+        let answer = AssertUnwindSafe(self.answer(request)).catch_unwind().await.unwrap_or_else(|panic| {
+            let reason = panic_text(panic.as_ref());
+            tracing::error!(reason, "a handler panicked");
+            Err(ApiError::internal(format!("herder made a mistake and is sorry: {reason}")))
+        });
+        let mut reply = answer.unwrap_or_else(ApiError::into_reply);
+        if method == Method::HEAD {
+            *reply.body_mut() = herder_pool::empty();
+        }
+        self.stamp(&mut reply);
+        reply
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Body>) -> Result<Reply, ApiError> {
+        let (parts, body) = request.into_parts();
+        if parts.method == Method::OPTIONS && self.settings.cors {
+            return Ok(crate::call::no_content(StatusCode::OK));
+        }
+        let Target { version, path } = path::split(parts.uri.path()).map_err(ApiError::bad_request)?;
+        let query = path::query(parts.uri.query().unwrap_or(""));
+        router::route(self, Call { parts, body, version, path, query }).await
+    }
+
+    /// The headers that every answer of a Docker engine carries.
+    fn stamp(&self, reply: &mut Response<Body>) {
+        let headers = reply.headers_mut();
+        if let Ok(version) = HeaderValue::from_str(&self.api_version()) {
+            headers.insert(HeaderName::from_static("api-version"), version);
+        }
+        let experimental = if self.settings.experimental { "true" } else { "false" };
+        headers.insert(HeaderName::from_static("docker-experimental"), HeaderValue::from_static(experimental));
+        headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
+        headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
+        if self.settings.cors {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("Origin, X-Requested-With, Content-Type, Accept"),
+            );
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                HeaderValue::from_static("GET, POST, DELETE, PUT, OPTIONS, HEAD"),
+            );
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
+}

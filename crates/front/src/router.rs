@@ -1,0 +1,35 @@
+//! Which handler answers which route. Every route exists bare and below `/v1.xx`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use crate::{ApiError, Call, Front, Reply};
+
+/// An answer under way.
+pub(crate) type Answer<'f> = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send + 'f>>;
+
+/// Docker's own sentence for what needs swarm mode.
+const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
+                        node to swarm and try again.";
+
+/// Finds the handler and starts it.
+pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
+    let path = call.path.clone();
+    let segments: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
+    // HEAD is answered as GET; the body is dropped on the way out. Only `archive` has a HEAD of its own.
+    let method = if call.parts.method == http::Method::HEAD { "GET" } else { call.parts.method.as_str() };
+    match (method, segments.as_slice()) {
+        // Owner of the objects: add `("GET", ["images", "json"]) => Box::pin(crate::images::list(front, call)),` and so on here.
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
+            fail(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM)
+        }
+        _ => fail(StatusCode::NOT_FOUND, "page not found"),
+    }
+}
+
+fn fail<'f>(status: StatusCode, message: &str) -> Answer<'f> {
+    let error = ApiError::new(status, message);
+    Box::pin(async move { Err(error) })
+}
