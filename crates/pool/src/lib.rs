@@ -3,7 +3,11 @@
 //! The inventory follows each engine's event stream, re-reads what an event names, and does a full read on connect, on a
 //! timer and after any doubt. Readers get an immutable picture and never wait for a host. See ARCHITECTURE.md.
 
+mod board;
 mod engine;
+mod events;
+mod ingest;
+mod life;
 mod pool;
 
 pub use engine::{Engine, EngineError};

@@ -1,13 +1,17 @@
 //! The pool: all engines, one picture of them, one stream of their events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use herder_model::{ClusterEvent, Container, Node};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
-use crate::Engine;
+use crate::board::Board;
+use crate::{Engine, life};
 
 /// Events kept for a listener that is slow; a slower one is told that it missed some. As in classic Swarm.
 pub const EVENT_QUEUE: usize = 10_000;
@@ -46,42 +50,98 @@ impl Default for Settings {
 /// All engines. Cheap to share by `Arc`.
 #[derive(Debug)]
 pub struct Pool {
-    changes: watch::Sender<u64>,
-    events: broadcast::Sender<ClusterEvent>,
+    settings: Arc<Settings>,
+    board: Arc<Board>,
+    members: RwLock<BTreeMap<String, Member>>,
+    /// The nodes in order, as of a version of the board.
+    seen: Mutex<(u64, Arc<[Arc<Node>]>)>,
+    placing: Mutex<Placing>,
+}
+
+#[derive(Debug)]
+struct Member {
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+}
+
+/// Placements under way, by ticket number.
+#[derive(Debug, Default)]
+struct Placing {
+    next: u64,
+    tickets: BTreeMap<u64, (String, Arc<Container>)>,
 }
 
 impl Pool {
-    pub fn new(_settings: Settings) -> Arc<Pool> {
-        Arc::new(Pool { changes: watch::Sender::new(0), events: broadcast::Sender::new(EVENT_QUEUE) })
+    pub fn new(settings: Settings) -> Arc<Pool> {
+        Arc::new(Pool {
+            settings: Arc::new(settings),
+            board: Arc::new(Board::new()),
+            members: RwLock::default(),
+            seen: Mutex::new((0, Arc::new([]))),
+            placing: Mutex::default(),
+        })
     }
 
     /// Makes exactly these addresses the members: newcomers are connected, others leave (with their containers).
     /// Must be called inside a tokio runtime.
-    pub fn set_members(self: &Arc<Self>, _addrs: &BTreeSet<String>) {}
+    pub fn set_members(self: &Arc<Self>, addrs: &BTreeSet<String>) {
+        let mut members = self.members.write();
+        members.retain(|addr, member| {
+            let stays = addrs.contains(addr);
+            if !stays {
+                info!(addr, "node has left");
+                member.stop.cancel();
+            }
+            stays
+        });
+        for addr in addrs {
+            members.entry(addr.clone()).or_insert_with(|| {
+                let engine = Arc::new(Engine::new(addr, self.settings.clone(), self.board.clone()));
+                let stop = CancellationToken::new();
+                tokio::spawn(life::run(engine.clone(), stop.clone()));
+                Member { engine, stop }
+            });
+        }
+        drop(members);
+        self.board.changed();
+    }
 
     /// All nodes, pending ones too, in natural order of their names. Never waits.
     pub fn nodes(&self) -> Arc<[Arc<Node>]> {
-        Arc::new([])
+        // Taken before the look, so that a change during the look is looked at again.
+        let version = self.board.version();
+        let mut seen = self.seen.lock();
+        if seen.0 != version || version == 0 {
+            let members = self.members.read();
+            let mut nodes: Vec<Arc<Node>> = members.values().map(|member| member.engine.node()).collect();
+            nodes.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| natural(&a.addr, &b.addr)));
+            *seen = (version, nodes.into());
+        }
+        seen.1.clone()
     }
 
     /// Grows with every change of `nodes()`.
     pub fn version(&self) -> u64 {
-        *self.changes.borrow()
+        self.board.version()
     }
 
     /// Wakes whoever wants to look again after a change.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.board.changes()
     }
 
     /// The engine with this address.
-    pub fn engine(&self, _addr: &str) -> Option<Arc<Engine>> {
-        None
+    pub fn engine(&self, addr: &str) -> Option<Arc<Engine>> {
+        self.members.read().get(addr).map(|member| member.engine.clone())
     }
 
     /// Events of all engines and of the pool itself (`engine_connect` …) from now on.
     pub fn events(&self) -> broadcast::Receiver<ClusterEvent> {
-        self.events.subscribe()
+        self.board.events()
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Decides under the placing lock. `decide` sees the nodes with all placements that are under way put in as
@@ -91,16 +151,94 @@ impl Pool {
         self: &Arc<Self>,
         decide: impl FnOnce(&[Arc<Node>]) -> Result<(String, Container), E>,
     ) -> Result<Ticket, E> {
-        let (addr, container) = decide(&self.nodes())?;
-        Ok(Ticket { pool: self.clone(), addr, container: Arc::new(container) })
+        let mut placing = self.placing.lock();
+        let mut nodes = self.nodes().to_vec();
+        for (number, (addr, container)) in &placing.tickets {
+            let Some(node) = nodes.iter_mut().find(|node| node.addr == *addr) else { continue };
+            let there = |other: &Arc<Container>| {
+                other.name == container.name && other.swarm_id == container.swarm_id && !other.name.is_empty()
+                    || !container.swarm_id.is_empty() && other.swarm_id == container.swarm_id
+            };
+            // Read back already: counted once, not twice.
+            if !node.containers.values().any(there) {
+                let container = Container { id: format!("placing-{number}"), ..Container::clone(container) };
+                Arc::make_mut(node).put_container(Arc::new(container));
+            }
+        }
+        let (addr, container) = decide(&nodes)?;
+        let number = placing.next;
+        placing.next += 1;
+        let container = Arc::new(container);
+        placing.tickets.insert(number, (addr.clone(), container.clone()));
+        Ok(Ticket { pool: self.clone(), number, addr, container })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for member in self.members.get_mut().values() {
+            member.stop.cancel();
+        }
     }
 }
 
 /// A placement under way. Drop it after the real container was read back (or the create failed).
 #[derive(Debug)]
 pub struct Ticket {
-    #[expect(dead_code, reason = "released on drop, by the pool's implementation")]
     pool: Arc<Pool>,
+    number: u64,
     pub addr: String,
     pub container: Arc<Container>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.pool.placing.lock().tickets.remove(&self.number);
+    }
+}
+
+/// Order in which `node-2` comes before `node-10`.
+fn natural(a: &str, b: &str) -> std::cmp::Ordering {
+    pieces(a).cmp(&pieces(b))
+}
+
+/// `node-10` → `[("node-", 10)]`: text and number in turn.
+fn pieces(text: &str) -> Vec<(&str, u64)> {
+    let mut rest = text;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let word = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (word, tail) = rest.split_at(word);
+        let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let (digits, tail) = tail.split_at(digits);
+        pieces.push((word, digits.parse().unwrap_or(u64::MAX)));
+        rest = tail;
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_stand_in_natural_order() {
+        let mut names = ["node-10", "node-2", "a", "node-2b", "node-1"];
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names.join(" "), "a node-1 node-2 node-2b node-10");
+    }
+
+    #[test]
+    fn a_placement_under_way_is_seen_by_the_next() {
+        let pool = Pool::new(Settings::default());
+        let place = |name: &str| {
+            pool.place(|_| Ok::<_, ()>(("a:1".into(), Container { name: name.into(), ..Container::default() })))
+        };
+        let first = place("x").unwrap();
+        let second = place("y").unwrap();
+        assert_eq!(pool.placing.lock().tickets.len(), 2);
+        drop(first);
+        let left: Vec<String> = pool.placing.lock().tickets.values().map(|(_, it)| it.name.clone()).collect();
+        assert_eq!(left, [second.container.name.clone()]);
+    }
 }

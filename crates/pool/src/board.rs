@@ -1,0 +1,83 @@
+//! Where engines put up their news: one counter of changes, one stream of events, the ids that are taken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use herder_model::{ClusterEvent, Node};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::{broadcast, watch};
+
+use crate::events;
+use crate::pool::EVENT_QUEUE;
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<ClusterEvent>,
+    /// Engine id → address of the engine that showed it first.
+    ids: Mutex<HashMap<String, String>>,
+}
+
+impl Board {
+    pub(crate) fn new() -> Board {
+        Board { changes: watch::Sender::new(0), events: broadcast::Sender::new(EVENT_QUEUE), ids: Mutex::default() }
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<ClusterEvent> {
+        self.events.subscribe()
+    }
+
+    /// Publishes an engine's event, the node's fields added.
+    pub(crate) fn publish(&self, event: Value, node: &Node) {
+        let time_nano = event["timeNano"].as_i64().unwrap_or_else(now_nano);
+        self.send(events::decorate(event, node), node, time_nano);
+    }
+
+    /// Publishes an event of the pool's own.
+    pub(crate) fn announce(&self, action: &str, node: &Node) {
+        let time_nano = now_nano();
+        self.send(events::own(action, node, time_nano), node, time_nano);
+    }
+
+    fn send(&self, json: Value, node: &Node, time_nano: i64) {
+        // Nobody listening is no error.
+        let _ = self.events.send(ClusterEvent { time_nano, node: node.name.clone(), json: Arc::new(json) });
+    }
+
+    /// Takes an engine id for an address; the error is the address that has it already.
+    pub(crate) fn claim(&self, id: &str, addr: &str) -> Result<(), String> {
+        let mut ids = self.ids.lock();
+        match ids.get(id) {
+            Some(other) if other != addr => Err(other.clone()),
+            _ => {
+                ids.insert(id.to_owned(), addr.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives back what the address had claimed.
+    pub(crate) fn release(&self, addr: &str) {
+        self.ids.lock().retain(|_, owner| owner != addr);
+    }
+}
+
+/// Nanoseconds since 1970 by this machine's clock.
+pub(crate) fn now_nano() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

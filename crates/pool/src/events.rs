@@ -1,0 +1,142 @@
+//! The event stream of one engine: whole JSON objects out of a stream of bytes, and what each of them makes doubtful.
+
+use bytes::{Buf as _, BytesMut};
+use herder_model::Node;
+use serde_json::{Value, json};
+
+/// An event larger than this is no event; the stream is given up and read anew.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Cuts a stream of JSON objects (with or without newlines between) into objects. Sans-I/O.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    buffer: BytesMut,
+}
+
+impl Decoder {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole object. An error means that the stream makes no sense from here on.
+    pub(crate) fn next(&mut self) -> Result<Option<Value>, String> {
+        let mut values = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<Value>();
+        match values.next() {
+            Some(Ok(value)) => {
+                let read = values.byte_offset();
+                self.buffer.advance(read);
+                Ok(Some(value))
+            }
+            Some(Err(error)) if !error.is_eof() => Err(format!("the event stream is no JSON: {error}")),
+            _ if self.buffer.len() > EVENT_BYTES_MAX => Err(format!("an event is larger than {EVENT_BYTES_MAX} bytes")),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What must be read again after an event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doubt {
+    Container(String),
+    /// The container is gone for good.
+    Gone(String),
+    Images,
+    Networks,
+    Volumes,
+    /// The engine's own facts (`daemon reload`).
+    Engine,
+}
+
+/// What an event puts in doubt. Unknown kinds of events put nothing in doubt: the timer reads everything anyway.
+pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
+    let action = event["Action"].as_str().or(event["status"].as_str()).unwrap_or_default();
+    let actor = event["Actor"]["ID"].as_str().or(event["id"].as_str()).unwrap_or_default();
+    match event["Type"].as_str().unwrap_or("container") {
+        "container" => match action.split(':').next().unwrap_or_default() {
+            "destroy" => vec![Doubt::Gone(actor.into())],
+            "commit" => vec![Doubt::Images],
+            "attach" | "detach" | "copy" | "archive-path" | "extract-to-dir" | "export" | "resize" | "top" | "kill"
+            | "exec_create" | "exec_start" | "exec_die" | "exec_detach" => vec![],
+            _ => vec![Doubt::Container(actor.into())],
+        },
+        "image" => vec![Doubt::Images],
+        "network" => match (action, event["Actor"]["Attributes"]["container"].as_str()) {
+            ("connect" | "disconnect", Some(container)) => vec![Doubt::Container(container.into())],
+            _ => vec![Doubt::Networks],
+        },
+        "volume" if matches!(action, "mount" | "unmount") => vec![],
+        "volume" => vec![Doubt::Volumes],
+        "builder" => vec![Doubt::Images],
+        "daemon" => vec![Doubt::Engine],
+        _ => vec![],
+    }
+}
+
+/// Adds the node to an engine's event, as classic Swarm did: `from`, attributes and a `node` object.
+pub(crate) fn decorate(mut event: Value, node: &Node) -> Value {
+    if let Some(from) = event["from"].as_str() {
+        event["from"] = json!(format!("{from} node:{}", node.name));
+    }
+    if let Some(attributes) = event["Actor"]["Attributes"].as_object_mut() {
+        for (key, value) in
+            [("node.name", &node.name), ("node.id", &node.id), ("node.addr", &node.addr), ("node.ip", &node.ip)]
+        {
+            attributes.insert(key.into(), json!(value));
+        }
+    }
+    event["node"] = json!({"Name": node.name, "Id": node.id, "Addr": node.addr, "Ip": node.ip});
+    event
+}
+
+/// An event of the pool's own: `engine_connect`, `engine_reconnect`, `engine_disconnect`.
+pub(crate) fn own(action: &str, node: &Node, time_nano: i64) -> Value {
+    let event = json!({"status": action, "id": node.id, "from": "swarm", "Type": "swarm", "Action": action,
+        "Actor": {"ID": node.id, "Attributes": {}}, "time": time_nano / 1_000_000_000, "timeNano": time_nano});
+    decorate(event, node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_come_out_whole_however_the_bytes_are_cut() {
+        let text = br#"{"a":1}{"b":"}{"}
+ {"c":[1,2]}"#;
+        for size in 1..text.len() {
+            let mut decoder = Decoder::default();
+            let mut seen = Vec::new();
+            for chunk in text.chunks(size) {
+                decoder.push(chunk);
+                while let Some(value) = decoder.next().unwrap() {
+                    seen.push(value.to_string());
+                }
+            }
+            assert_eq!(seen, [r#"{"a":1}"#, r#"{"b":"}{"}"#, r#"{"c":[1,2]}"#], "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn nonsense_ends_the_stream() {
+        let mut decoder = Decoder::default();
+        decoder.push(b"<html>");
+        assert!(decoder.next().unwrap_err().contains("no JSON"));
+    }
+
+    #[test]
+    fn an_event_puts_in_doubt_what_it_names() {
+        for (event, expected) in [
+            (json!({"Type": "container", "Action": "start", "Actor": {"ID": "c"}}), vec![Doubt::Container("c".into())]),
+            (json!({"Type": "container", "Action": "health_status: healthy", "Actor": {"ID": "c"}}), vec![Doubt::Container("c".into())]),
+            (json!({"Type": "container", "Action": "exec_start: ls", "Actor": {"ID": "c"}}), vec![]),
+            (json!({"Type": "container", "Action": "destroy", "Actor": {"ID": "c"}}), vec![Doubt::Gone("c".into())]),
+            (json!({"Type": "network", "Action": "connect", "Actor": {"ID": "n", "Attributes": {"container": "c"}}}), vec![Doubt::Container("c".into())]),
+            (json!({"Type": "network", "Action": "create", "Actor": {"ID": "n"}}), vec![Doubt::Networks]),
+            (json!({"Type": "image", "Action": "tag"}), vec![Doubt::Images]),
+            (json!({"Type": "volume", "Action": "mount"}), vec![]),
+            (json!({"Type": "future", "Action": "x"}), vec![]),
+        ] {
+            assert_eq!(doubts(&event), expected, "{event}");
+        }
+    }
+}

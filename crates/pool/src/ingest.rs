@@ -1,0 +1,267 @@
+//! From the engine's JSON to the nouns of the model. Pure: what an answer means does not depend on when it is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use herder_model::{
+    Container, Health, HostPort, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Resources,
+    Volume,
+};
+use serde_json::Value;
+
+/// What `GET /info` and `GET /version` say about an engine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Facts {
+    pub engine_id: String,
+    pub name: String,
+    pub ncpu: i64,
+    pub memory_bytes: i64,
+    pub labels: BTreeMap<String, String>,
+    pub os_type: String,
+    pub architecture: String,
+    pub server_version: String,
+    /// The newest version of the API that the engine speaks.
+    pub api_version: String,
+    /// Seconds since 1970 by the engine's clock, if it tells.
+    pub system_time: Option<i64>,
+}
+
+/// Reads `/info` and `/version`. The error is a whole sentence about what is wrong with the engine.
+pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, String> {
+    let (ncpu, memory_bytes) = (number(&info["NCPU"]), number(&info["MemTotal"]));
+    if ncpu == 0 || memory_bytes == 0 {
+        return Err(format!(
+            "cannot get resources for this engine, make sure {addr} is a Docker Engine, not a Swarm manager"
+        ));
+    }
+    let mut labels = BTreeMap::new();
+    for label in info["Labels"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let (key, value) = label.split_once('=').ok_or(format!(
+            "the engine's label `{label}` has no value; start dockerd with --label {label}=VALUE"
+        ))?;
+        // It would shadow the key `node` of constraints.
+        if key != "node" {
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    for (label, field) in [
+        ("storagedriver", "Driver"),
+        ("kernelversion", "KernelVersion"),
+        ("operatingsystem", "OperatingSystem"),
+        ("ostype", "OSType"),
+    ] {
+        labels.insert(label.into(), text(&info[field]));
+    }
+    Ok(Facts {
+        engine_id: text(&info["ID"]),
+        name: text(&info["Name"]),
+        ncpu,
+        memory_bytes,
+        labels,
+        os_type: text(&info["OSType"]),
+        architecture: text(&info["Architecture"]),
+        server_version: text(&info["ServerVersion"]),
+        api_version: text(&version["ApiVersion"]),
+        system_time: timestamp(&info["SystemTime"]).map(|time| time.as_second()),
+    })
+}
+
+/// One container, from its entry in the list (as text, kept unchanged) and its inspection. `shift` seconds are added to the
+/// engine's own times, when its clock differs from ours. `reserved` reads what it reserves.
+pub(crate) fn container(
+    summary: &str,
+    inspect: &Value,
+    shift: i64,
+    reserved: impl Fn(&Value) -> Resources,
+) -> Result<Container, serde_json::Error> {
+    let entry: Value = serde_json::from_str(summary)?;
+    let (config, host, state) = (&inspect["Config"], &inspect["HostConfig"], &inspect["State"]);
+    let labels = strings(&config["Labels"]);
+    let seconds = |value: &Value| match timestamp(value).map(|time| time.as_second()) {
+        Some(time) if time > 0 => time + shift,
+        _ => 0,
+    };
+    let exposed = config["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone());
+    Ok(Container {
+        id: text(&entry["Id"]),
+        name: text(&inspect["Name"]).trim_start_matches('/').to_owned(),
+        swarm_id: labels.get(LABEL_SWARM_ID).cloned().unwrap_or_default(),
+        image: text(&config["Image"]),
+        image_id: text(&inspect["Image"]),
+        created: number(&entry["Created"]) + shift,
+        state: text(&entry["State"]),
+        started_at: seconds(&state["StartedAt"]),
+        finished_at: seconds(&state["FinishedAt"]),
+        exit_code: number(&state["ExitCode"]),
+        health: match state["Health"]["Status"].as_str() {
+            Some("starting") => Some(Health::Starting),
+            Some("healthy") => Some(Health::Healthy),
+            Some("unhealthy") => Some(Health::Unhealthy),
+            _ => None,
+        },
+        inspect: labels.contains_key(LABEL_RESCHEDULE).then(|| Arc::new(inspect.clone())),
+        labels,
+        reserved: reserved(host),
+        network_mode: text(&host["NetworkMode"]),
+        host_ports: host_ports(&host["PortBindings"]),
+        exposed_ports: exposed.collect(),
+        published: entry["Ports"].as_array().into_iter().flatten().map(published).collect(),
+        mounts: inspect["Mounts"].as_array().into_iter().flatten().map(mount).collect(),
+        networks: entry["NetworkSettings"]["Networks"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, network)| (name.clone(), text(&network["NetworkID"])))
+            .collect(),
+        summary: summary.into(),
+    })
+}
+
+fn published(port: &Value) -> PublishedPort {
+    PublishedPort {
+        ip: text(&port["IP"]),
+        private: port_number(&port["PrivatePort"]),
+        public: port_number(&port["PublicPort"]),
+        protocol: text(&port["Type"]),
+    }
+}
+
+fn mount(mount: &Value) -> MountPoint {
+    MountPoint {
+        kind: text(&mount["Type"]),
+        name: text(&mount["Name"]),
+        source: text(&mount["Source"]),
+        destination: text(&mount["Destination"]),
+    }
+}
+
+/// `HostConfig.PortBindings`: `{"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}`.
+fn host_ports(bindings: &Value) -> Vec<HostPort> {
+    let mut ports = Vec::new();
+    for (container_port, hosts) in bindings.as_object().into_iter().flatten() {
+        let protocol = container_port.split_once('/').map_or("tcp", |(_, protocol)| protocol);
+        for host in hosts.as_array().into_iter().flatten() {
+            let range = host["HostPort"].as_str().unwrap_or_default();
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (Ok(first), Ok(last)) = (first.parse(), last.parse()) else { continue };
+            if first > 0 {
+                ports.push(HostPort { protocol: protocol.into(), ip: text(&host["HostIp"]), first, last });
+            }
+        }
+    }
+    ports
+}
+
+/// An entry of `GET /images/json`.
+pub(crate) fn image(entry: Value, shift: i64) -> Image {
+    Image {
+        id: text(&entry["Id"]),
+        parent_id: text(&entry["ParentId"]),
+        repo_tags: list(&entry["RepoTags"]),
+        repo_digests: list(&entry["RepoDigests"]),
+        labels: strings(&entry["Labels"]),
+        created: number(&entry["Created"]) + shift,
+        size: number(&entry["Size"]),
+        summary: Arc::new(entry),
+    }
+}
+
+/// An entry of `GET /networks`.
+pub(crate) fn network(entry: Value) -> Network {
+    Network {
+        id: text(&entry["Id"]),
+        name: text(&entry["Name"]),
+        driver: text(&entry["Driver"]),
+        scope: text(&entry["Scope"]),
+        labels: strings(&entry["Labels"]),
+        summary: Arc::new(entry),
+    }
+}
+
+/// An entry of `GET /volumes`.
+pub(crate) fn volume(entry: Value) -> Volume {
+    Volume {
+        name: text(&entry["Name"]),
+        driver: text(&entry["Driver"]),
+        labels: strings(&entry["Labels"]),
+        summary: Arc::new(entry),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_default()
+}
+
+fn port_number(value: &Value) -> u16 {
+    value.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_default()
+}
+
+fn list(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn strings(value: &Value) -> BTreeMap<String, String> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn timestamp(value: &Value) -> Option<jiff::Timestamp> {
+    value.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn info() -> Value {
+        json!({"ID": "AB:CD", "Name": "h1", "NCPU": 2, "MemTotal": 1000, "Driver": "overlay2", "KernelVersion": "6.1",
+            "OperatingSystem": "Debian", "OSType": "linux", "Architecture": "x86_64", "ServerVersion": "20.10.24",
+            "Labels": ["zone=a", "node=evil", "ostype=plan9"], "SystemTime": "2026-01-01T00:00:10.5Z"})
+    }
+
+    #[test]
+    fn labels_of_the_engine_win_over_daemon_labels_and_node_is_dropped() {
+        let facts = facts("a:1", &info(), &json!({"ApiVersion": "1.41"})).unwrap();
+        let labels: Vec<String> = facts.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(labels.join(" "), "kernelversion=6.1 operatingsystem=Debian ostype=linux storagedriver=overlay2 zone=a");
+        assert_eq!(facts.system_time, Some(1_767_225_610));
+    }
+
+    #[test]
+    fn an_engine_without_resources_or_with_a_bare_label_is_refused() {
+        for (field, value, reason) in [
+            ("NCPU", json!(0), "make sure a:1 is a Docker Engine"),
+            ("Labels", json!(["bare"]), "label `bare` has no value"),
+        ] {
+            let mut info = info();
+            info[field] = value;
+            let error = facts("a:1", &info, &Value::Null).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_container_keeps_its_summary_and_shifts_its_times() {
+        let summary = r#"{"Id":"c1","Created":100,"State":"running","Ports":[{"IP":"::","PrivatePort":80,"PublicPort":8080,"Type":"tcp"}],"NetworkSettings":{"Networks":{"bridge":{"NetworkID":"n1"}}},"New":1}"#;
+        let inspect = json!({"Name": "/web", "Image": "sha256:1", "Config": {"Image": "busybox", "Labels":
+            {"com.docker.swarm.id": "s1"}, "ExposedPorts": {"80/tcp": {}}}, "HostConfig": {"NetworkMode": "default",
+            "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostPort": ""}], "53/udp":
+            [{"HostPort": "53-55"}]}}, "State": {"StartedAt": "1970-01-01T00:01:40Z", "FinishedAt":
+            "0001-01-01T00:00:00Z", "Health": {"Status": "healthy"}}});
+        let container = container(summary, &inspect, 7, |_| Resources::default()).unwrap();
+        assert_eq!((container.created, container.started_at, container.finished_at), (107, 107, 0));
+        assert_eq!((container.name.as_str(), container.swarm_id.as_str()), ("web", "s1"));
+        assert_eq!(container.health, Some(Health::Healthy));
+        assert_eq!(&*container.summary, summary);
+        let ports: Vec<String> =
+            container.host_ports.iter().map(|port| format!("{}-{}/{}", port.first, port.last, port.protocol)).collect();
+        assert_eq!(ports, ["8080-8080/tcp", "53-55/udp"]);
+        assert_eq!(container.networks["bridge"], "n1");
+        assert!(container.inspect.is_none());
+    }
+}
