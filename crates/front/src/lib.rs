@@ -7,6 +7,7 @@ mod call;
 mod error;
 pub mod forward;
 mod front;
+mod hijack;
 mod path;
 mod router;
 pub mod server;

@@ -1,1 +1,288 @@
-//! Listening sockets and the connections on them.
+//! Listening sockets, and the connections on them: TCP, TLS over TCP, unix sockets (TLS there too, as in classic Swarm).
+//!
+//! Every wait before a request is bounded; a request itself may last as long as its engine's stream does.
+
+mod head;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Front;
+use head::{Busy, HeadLimit};
+
+/// Connections served at the same time, hijacked ones included; more wait in the kernel. Bounds memory and files.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// A head (request line and headers) must be complete this long after its first byte.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A connection without a request is closed after this long. Docker's clients open a new one when they need it.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// A head may have this many bytes: registry passwords for a build (`X-Registry-Config`) take some kilobytes. Also the
+/// largest piece in which a body is read.
+const HEAD_BYTES_MAX: usize = 256 << 10;
+
+/// A TLS handshake takes at most this long.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// After the stop was asked for, requests under way have this long.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// After a failed `accept` (no more files), the next attempt waits this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A silent peer is probed after this long, then every [`KEEPALIVE_INTERVAL`], and given up after [`KEEPALIVE_PROBES`].
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("unsupported protocol: {0:?}; listen on tcp://host:port or unix:///path")]
+    Protocol(String),
+    #[error(
+        "cannot listen on {url}: the address is in use; is Docker already running on this machine? Try using a different port"
+    )]
+    DockersPort { url: String },
+    #[error("cannot listen on {url}: another program listens on this socket")]
+    SocketInUse { url: String },
+    #[error("cannot listen on {url}")]
+    Io { url: String, source: io::Error },
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    url: String,
+    socket: Socket,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// As given to [`bind`].
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The address that was bound, for port 0.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(tcp) => tcp.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            // Nobody listens there any more; a file that stays would only be in the way.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens a listener on `tcp://host:port`, `host:port` or `unix:///path`. A socket file that nobody listens on is replaced;
+/// the new one is only for the owner, as it gives root to whoever may write to it.
+pub async fn bind(url: &str, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Listener, BindError> {
+    let socket = match url.split_once("://") {
+        Some(("tcp", addr)) => bind_tcp(url, addr).await?,
+        Some(("unix", path)) => bind_unix(url, Path::new(path)).await?,
+        Some((other, _)) => return Err(BindError::Protocol(other.to_owned())),
+        None => bind_tcp(url, url).await?,
+    };
+    Ok(Listener { url: url.to_owned(), socket, tls })
+}
+
+async fn bind_tcp(url: &str, addr: &str) -> Result<Socket, BindError> {
+    let result = TcpListener::bind(addr.trim_end_matches('/')).await;
+    result.map(Socket::Tcp).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse if addr.ends_with(":2375") => BindError::DockersPort { url: url.to_owned() },
+        _ => BindError::Io { url: url.to_owned(), source },
+    })
+}
+
+async fn bind_unix(url: &str, path: &Path) -> Result<Socket, BindError> {
+    let failed = |source| BindError::Io { url: url.to_owned(), source };
+    if tokio::net::UnixStream::connect(path).await.is_ok() {
+        return Err(BindError::SocketInUse { url: url.to_owned() });
+    }
+    // Made under another name, closed to others, then moved into place: at no moment can somebody else connect.
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    let listener = UnixListener::bind(&temporary).map_err(failed)?;
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let placed = std::fs::set_permissions(&temporary, private).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = placed {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(failed(error));
+    }
+    Ok(Socket::Unix(listener, path.to_owned()))
+}
+
+/// Serves until `stop`; then no connection is taken any more, and requests under way have a moment to end.
+pub async fn serve(front: Arc<Front>, listeners: Vec<Listener>, stop: CancellationToken) {
+    let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let tasks = TaskTracker::new();
+    let loops = listeners.into_iter().map(|listener| {
+        let shared = Shared { front: front.clone(), tasks: tasks.clone(), stop: stop.clone() };
+        accept_loop(listener, shared, limit.clone())
+    });
+    join_all(loops).await;
+    tasks.close();
+    if timeout(STOP_TIME_MAX, tasks.wait()).await.is_err() {
+        tracing::info!(connections = tasks.len(), "streams are cut off");
+    }
+}
+
+/// What each connection needs.
+#[derive(Clone, Debug)]
+struct Shared {
+    front: Arc<Front>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// In the extensions of a request: keeps its connection counted after the connection was hijacked.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+async fn accept_loop(listener: Listener, shared: Shared, limit: Arc<Semaphore>) {
+    tracing::info!(url = listener.url, "listening");
+    let stop = shared.stop.clone();
+    loop {
+        let next = async {
+            let permit = limit.clone().acquire_owned().await.ok()?;
+            Some((accept(&listener.socket).await, permit))
+        };
+        let Some(Some((accepted, permit))) = stop.run_until_cancelled(next).await else { return };
+        match accepted {
+            Ok(stream) => {
+                let tls = listener.tls.clone().map(TlsAcceptor::from);
+                shared.tasks.spawn(greet(stream, tls, shared.clone(), Counted { _permit: Arc::new(permit) }));
+            }
+            Err(error) => {
+                tracing::warn!(url = listener.url, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+async fn accept(socket: &Socket) -> io::Result<Accepted> {
+    match socket {
+        Socket::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            tune(&stream);
+            Ok(Accepted::Tcp(stream))
+        }
+        Socket::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+/// Small packets at once (terminals), and an end for peers that vanished.
+fn tune(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "cannot tune a connection");
+    }
+}
+
+async fn greet(stream: Accepted, tls: Option<TlsAcceptor>, shared: Shared, counted: Counted) {
+    match (stream, tls) {
+        (Accepted::Tcp(tcp), None) => connection(tcp, shared, counted).await,
+        (Accepted::Unix(unix), None) => connection(unix, shared, counted).await,
+        (Accepted::Tcp(tcp), Some(tls)) => secure(tcp, &tls, shared, counted).await,
+        (Accepted::Unix(unix), Some(tls)) => secure(unix, &tls, shared, counted).await,
+    }
+}
+
+async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted: Counted) {
+    match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => connection(stream, shared, counted).await,
+        Ok(Err(error)) => tracing::info!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::info!(limit = ?HANDSHAKE_TIME_MAX, "a TLS handshake took too long"),
+    }
+}
+
+/// Serves HTTP/1.1 on one connection. As in Docker's own server, a client that closes its side while it waits is gone, and
+/// its request ends; only a hijacked connection has two ends.
+async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
+    let busy = Busy::default();
+    let io = TokioIo::new(HeadLimit::new(stream, busy.clone(), HEAD_TIME_MAX));
+    let Shared { front, stop, .. } = shared;
+    let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
+        let front = front.clone();
+        let counted = counted.clone();
+        let under_way = busy.begin();
+        async move {
+            let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            request.extensions_mut().insert(counted);
+            let reply = front.handle(request).await;
+            if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+                under_way.for_ever();
+                return Ok::<_, Infallible>(reply);
+            }
+            Ok(reply.map(|body| under_way.until_the_end_of(body)))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(io, service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
