@@ -1,1 +1,9 @@
 //! Every decision as a pure function: placement, names, filters; no clock, socket, file or async.
+//!
+//! Time, ids and randomness are handed in. Asked twice with the same arguments, each function gives the same answer.
+//! See ARCHITECTURE.md.
+
+pub mod expr;
+pub mod names;
+pub mod request;
+pub mod schedule;

@@ -90,12 +90,15 @@ impl EngineLink {
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, LinkError> {
         let url = || self.url();
         let seconds = TURN_WAIT_MAX.as_secs();
-        let _turn = timeout(TURN_WAIT_MAX, self.turns.acquire()).await.map_err(|_| LinkError::Timeout { url: url(), seconds })?;
+        let _turn = timeout(TURN_WAIT_MAX, self.turns.acquire())
+            .await
+            .map_err(|_| LinkError::Timeout { url: url(), seconds })?;
         let host = if self.addr.contains("://") { "docker" } else { &self.addr };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
-        let host = HeaderValue::from_str(host).map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
+        let host =
+            HeaderValue::from_str(host).map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
         request.headers_mut().insert(header::HOST, host);
         match self.client.request(request).await {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),

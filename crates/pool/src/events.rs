@@ -127,10 +127,16 @@ mod tests {
     fn an_event_puts_in_doubt_what_it_names() {
         for (event, expected) in [
             (json!({"Type": "container", "Action": "start", "Actor": {"ID": "c"}}), vec![Doubt::Container("c".into())]),
-            (json!({"Type": "container", "Action": "health_status: healthy", "Actor": {"ID": "c"}}), vec![Doubt::Container("c".into())]),
+            (
+                json!({"Type": "container", "Action": "health_status: healthy", "Actor": {"ID": "c"}}),
+                vec![Doubt::Container("c".into())],
+            ),
             (json!({"Type": "container", "Action": "exec_start: ls", "Actor": {"ID": "c"}}), vec![]),
             (json!({"Type": "container", "Action": "destroy", "Actor": {"ID": "c"}}), vec![Doubt::Gone("c".into())]),
-            (json!({"Type": "network", "Action": "connect", "Actor": {"ID": "n", "Attributes": {"container": "c"}}}), vec![Doubt::Container("c".into())]),
+            (
+                json!({"Type": "network", "Action": "connect", "Actor": {"ID": "n", "Attributes": {"container": "c"}}}),
+                vec![Doubt::Container("c".into())],
+            ),
             (json!({"Type": "network", "Action": "create", "Actor": {"ID": "n"}}), vec![Doubt::Networks]),
             (json!({"Type": "image", "Action": "tag"}), vec![Doubt::Images]),
             (json!({"Type": "volume", "Action": "mount"}), vec![]),

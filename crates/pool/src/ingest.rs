@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use herder_decide::request;
 use herder_model::{
-    Container, Health, HostPort, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Resources,
-    Volume,
+    Container, Health, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Volume,
 };
 use serde_json::Value;
 
@@ -36,9 +36,9 @@ pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, 
     }
     let mut labels = BTreeMap::new();
     for label in info["Labels"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let (key, value) = label.split_once('=').ok_or(format!(
-            "the engine's label `{label}` has no value; start dockerd with --label {label}=VALUE"
-        ))?;
+        let (key, value) = label
+            .split_once('=')
+            .ok_or(format!("the engine's label `{label}` has no value; start dockerd with --label {label}=VALUE"))?;
         // It would shadow the key `node` of constraints.
         if key != "node" {
             labels.insert(key.to_owned(), value.to_owned());
@@ -67,13 +67,8 @@ pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, 
 }
 
 /// One container, from its entry in the list (as text, kept unchanged) and its inspection. `shift` seconds are added to the
-/// engine's own times, when its clock differs from ours. `reserved` reads what it reserves.
-pub(crate) fn container(
-    summary: &str,
-    inspect: &Value,
-    shift: i64,
-    reserved: impl Fn(&Value) -> Resources,
-) -> Result<Container, serde_json::Error> {
+/// engine's own times, when its clock differs from ours.
+pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Container, serde_json::Error> {
     let entry: Value = serde_json::from_str(summary)?;
     let (config, host, state) = (&inspect["Config"], &inspect["HostConfig"], &inspect["State"]);
     let labels = strings(&config["Labels"]);
@@ -100,10 +95,11 @@ pub(crate) fn container(
             _ => None,
         },
         inspect: labels.contains_key(LABEL_RESCHEDULE).then(|| Arc::new(inspect.clone())),
+        reserved: request::reserved(host, &labels),
         labels,
-        reserved: reserved(host),
         network_mode: text(&host["NetworkMode"]),
-        host_ports: host_ports(&host["PortBindings"]),
+        // What an engine took is valid; a form that is not known counts for nothing.
+        host_ports: request::host_ports(&host["PortBindings"]).unwrap_or_default(),
         exposed_ports: exposed.collect(),
         published: entry["Ports"].as_array().into_iter().flatten().map(published).collect(),
         mounts: inspect["Mounts"].as_array().into_iter().flatten().map(mount).collect(),
@@ -133,23 +129,6 @@ fn mount(mount: &Value) -> MountPoint {
         source: text(&mount["Source"]),
         destination: text(&mount["Destination"]),
     }
-}
-
-/// `HostConfig.PortBindings`: `{"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}`.
-fn host_ports(bindings: &Value) -> Vec<HostPort> {
-    let mut ports = Vec::new();
-    for (container_port, hosts) in bindings.as_object().into_iter().flatten() {
-        let protocol = container_port.split_once('/').map_or("tcp", |(_, protocol)| protocol);
-        for host in hosts.as_array().into_iter().flatten() {
-            let range = host["HostPort"].as_str().unwrap_or_default();
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let (Ok(first), Ok(last)) = (first.parse(), last.parse()) else { continue };
-            if first > 0 {
-                ports.push(HostPort { protocol: protocol.into(), ip: text(&host["HostIp"]), first, last });
-            }
-        }
-    }
-    ports
 }
 
 /// An entry of `GET /images/json`.
@@ -228,7 +207,10 @@ mod tests {
     fn labels_of_the_engine_win_over_daemon_labels_and_node_is_dropped() {
         let facts = facts("a:1", &info(), &json!({"ApiVersion": "1.41"})).unwrap();
         let labels: Vec<String> = facts.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(labels.join(" "), "kernelversion=6.1 operatingsystem=Debian ostype=linux storagedriver=overlay2 zone=a");
+        assert_eq!(
+            labels.join(" "),
+            "kernelversion=6.1 operatingsystem=Debian ostype=linux storagedriver=overlay2 zone=a"
+        );
         assert_eq!(facts.system_time, Some(1_767_225_610));
     }
 
@@ -253,7 +235,7 @@ mod tests {
             "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostPort": ""}], "53/udp":
             [{"HostPort": "53-55"}]}}, "State": {"StartedAt": "1970-01-01T00:01:40Z", "FinishedAt":
             "0001-01-01T00:00:00Z", "Health": {"Status": "healthy"}}});
-        let container = container(summary, &inspect, 7, |_| Resources::default()).unwrap();
+        let container = container(summary, &inspect, 7).unwrap();
         assert_eq!((container.created, container.started_at, container.finished_at), (107, 107, 0));
         assert_eq!((container.name.as_str(), container.swarm_id.as_str()), ("web", "s1"));
         assert_eq!(container.health, Some(Health::Healthy));

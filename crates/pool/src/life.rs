@@ -52,7 +52,8 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             NodeState::Unhealthy => engine.settings.ping_period,
             NodeState::Pending => rest,
         };
-        rest = if engine.node().state == NodeState::Pending { (rest * 2).min(PENDING_REST_MAX) } else { PENDING_REST_MIN };
+        rest =
+            if engine.node().state == NodeState::Pending { (rest * 2).min(PENDING_REST_MAX) } else { PENDING_REST_MIN };
         debug!(addr = engine.addr(), error = %ended, ?pause, "session ended");
         tokio::select! {
             () = stop.cancelled() => break,
@@ -159,8 +160,11 @@ async fn hello(engine: &Engine) -> Result<(), EngineError> {
         return Err(refused(engine, "/info", reason));
     }
     engine.board.claim(&facts.engine_id, engine.addr()).map_err(|other| {
-        let reason =
-            format!("ID duplicated. {} shared by this node {} and another node {other}", facts.engine_id, engine.addr());
+        let reason = format!(
+            "ID duplicated. {} shared by this node {} and another node {other}",
+            facts.engine_id,
+            engine.addr()
+        );
         refused(engine, "/info", reason)
     })?;
     note_skew(engine, facts.system_time);
@@ -248,7 +252,11 @@ async fn work_on(engine: &Engine, batch: Vec<Value>) -> Result<(), EngineError> 
     }
     let settled = |doubt: &Doubt| matches!(doubt, Doubt::Container(id) if gone.contains(id));
     let unsettled: Vec<Doubt> = doubts.iter().filter(|doubt| !settled(doubt)).cloned().collect();
-    stream::iter(unsettled).map(|doubt| settle(engine, doubt)).buffer_unordered(REREADS_MAX).try_collect::<()>().await?;
+    stream::iter(unsettled)
+        .map(|doubt| settle(engine, doubt))
+        .buffer_unordered(REREADS_MAX)
+        .try_collect::<()>()
+        .await?;
     engine.update(|node| node.updated_at = now_nano() / 1_000_000_000);
     let node = engine.node();
     for event in batch {

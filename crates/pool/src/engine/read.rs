@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use herder_model::{Container, Resources};
+use herder_model::Container;
 use http::Method;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -25,7 +25,8 @@ impl Engine {
     /// When this returns, `node()` shows it.
     pub async fn refresh_container(&self, id: &str) -> Result<(), EngineError> {
         let read = self.next_read();
-        let filters: String = [r#"{"id":[""#, id, r#""]}"#].concat().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let filters: String =
+            [r#"{"id":[""#, id, r#""]}"#].concat().bytes().map(|byte| format!("%{byte:02X}")).collect();
         let path = format!("/containers/json?all=1&filters={filters}");
         let entries: Vec<Box<RawValue>> = self.read_list(&path).await?;
         for entry in entries {
@@ -105,8 +106,7 @@ impl Engine {
             inspect => inspect?,
         };
         let shift = self.shift.load(Ordering::Relaxed);
-        let ncpu = self.node().ncpu;
-        ingest::container(entry.get(), &inspect, shift, |host| reserved(host, ncpu)).map(Some).map_err(unreadable)
+        ingest::container(entry.get(), &inspect, shift).map(Some).map_err(unreadable)
     }
 
     async fn read(&self, path: &str) -> Result<Value, EngineError> {
@@ -155,17 +155,4 @@ impl Engine {
         // Older notes decide nothing any more: no read that is still under way started before them.
         told.retain(|_, last| *last > read);
     }
-}
-
-/// What a container's `HostConfig` reserves: `--cpus`, or a quota, or the original's shares; and memory.
-fn reserved(host: &Value, ncpu: i64) -> Resources {
-    let number = |field: &str| host[field].as_i64().unwrap_or_default();
-    let period = if number("CpuPeriod") > 0 { number("CpuPeriod") } else { 100_000 };
-    let _ = ncpu;
-    let nano_cpus = match (number("NanoCpus"), number("CpuQuota")) {
-        (nano, _) if nano > 0 => nano,
-        (_, quota) if quota > 0 => quota.saturating_mul(1_000_000_000) / period,
-        _ => 0,
-    };
-    Resources { nano_cpus, memory_bytes: number("Memory") }
 }
