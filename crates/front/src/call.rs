@@ -1,12 +1,15 @@
 //! One request at the door, and the answers that handlers give.
 
-use bytes::Bytes;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode, header, request};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
-use herder_pool::{Body, full};
+use herder_pool::{Body, BoxError, full};
 
 use crate::ApiError;
 
@@ -16,6 +19,9 @@ pub type Reply = Response<Body>;
 /// A JSON body may have this many bytes; engines accept about as much, and nobody writes more by hand. A larger one gets
 /// 413 before it is read.
 pub(crate) const JSON_BYTES_MAX: usize = 8 << 20;
+
+/// A JSON body must be there after this time; a client that stalls holds nothing for longer.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// One request: parsed as far as every handler needs it, its body not yet read.
 #[derive(Debug)]
@@ -72,12 +78,54 @@ impl Call {
             return Err(ApiError::too_large(limit));
         }
         let body = std::mem::replace(&mut self.body, herder_pool::empty());
-        match Limited::new(body, limit).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
-            Err(error) => Err(ApiError::bad_request(format!("the request body broke off: {error}"))),
+        match timeout(BODY_TIME_MAX, gather(body, limit)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(NotWhole::TooLarge)) => Err(ApiError::too_large(limit)),
+            Ok(Err(NotWhole::Broken(error))) => {
+                Err(ApiError::bad_request(format!("the request body broke off: {error}")))
+            }
+            Err(_) => {
+                let seconds = BODY_TIME_MAX.as_secs();
+                let sentence = format!("the request body did not arrive within {seconds} s");
+                Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, sentence))
+            }
         }
     }
+}
+
+/// Why a body could not be read whole.
+#[derive(Debug)]
+pub(crate) enum NotWhole {
+    TooLarge,
+    Broken(BoxError),
+}
+
+/// Reads a body whole, up to `limit` bytes.
+pub(crate) async fn gather(mut body: Body, limit: usize) -> Result<Bytes, NotWhole> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(NotWhole::Broken)?.into_data() else { continue };
+        if first.len() + all.len() + data.len() > limit {
+            return Err(NotWhole::TooLarge);
+        }
+        // Most bodies come in one piece, which needs no copy.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Reads the answer of an engine whole, up to `limit` bytes.
+pub(crate) async fn gather_answer(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    gather(body, limit).await.map_err(|error| match error {
+        NotWhole::TooLarge => ApiError::internal(format!("the engine's answer is larger than {limit} bytes")),
+        NotWhole::Broken(error) => ApiError::internal(format!("the engine's answer broke off: {error}")),
+    })
 }
 
 /// An answer with a JSON body.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_model::NodeState;
-use herder_pool::{Body, Engine, Pool};
+use herder_pool::{Body, Engine};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
@@ -40,7 +40,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Bodies stream both ways, hop-by-hop headers are dropped, the engine's status and error stay as they are. With
 /// `Connection: Upgrade`, both connections become raw bytes after the engine's 101, each direction with its own end.
 /// Ends with an error when the engine's node is lost meanwhile.
-pub async fn to_engine(front: &Front, call: Call, engine: &Arc<Engine>, path: String) -> Result<Reply, ApiError> {
+pub async fn to_engine(_front: &Front, call: Call, engine: &Arc<Engine>, path: String) -> Result<Reply, ApiError> {
     let Call { mut parts, body, version, .. } = call;
     let client = wanted_upgrade(&mut parts);
     let counted = parts.extensions.remove::<Counted>();
@@ -48,7 +48,7 @@ pub async fn to_engine(front: &Front, call: Call, engine: &Arc<Engine>, path: St
     let version = path::engine_version(version.as_deref(), &node.api_version);
     let uri = path::for_engine(version, &path, parts.uri.query());
     let request = engine_request(parts, body, &uri, client.as_ref().map(|(upgrade, _)| upgrade))?;
-    let mut lost = Box::pin(lost(front.pool.clone(), node.addr.clone()));
+    let mut lost = Box::pin(lost(engine.clone()));
     let mut response = tokio::select! {
         response = engine.send(request) => response?,
         () = &mut lost => return Err(unhealthy(&node.name)),
@@ -72,18 +72,12 @@ pub(crate) fn unhealthy(node: &str) -> ApiError {
     ApiError::internal(format!("node {node} is unhealthy"))
 }
 
-/// Ends when the node with this address has been unhealthy for [`LOST_GRACE`], or left.
-async fn lost(pool: Arc<Pool>, addr: String) {
-    let is_lost = || pool.engine(&addr).is_none_or(|engine| engine.node().state == NodeState::Unhealthy);
-    let mut changes = pool.changes();
+/// Ends when the engine has not been healthy for [`LOST_GRACE`].
+async fn lost(engine: Arc<Engine>) {
     loop {
-        while !is_lost() {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
+        engine.until_lost().await;
         tokio::time::sleep(LOST_GRACE).await;
-        if is_lost() {
+        if engine.node().state != NodeState::Healthy {
             return;
         }
     }

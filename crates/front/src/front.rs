@@ -4,11 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use herder_pool::{Body, Pool};
+use herder_decide::schedule::Scheduler;
+use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
 
+//LIST
+use crate::exec::Execs;
 use crate::path::{self, Target};
+use crate::transfer::Transfers;
 use crate::{ApiError, Call, Reply, router};
 
 /// `Server` header and the version that `docker version` shows.
@@ -36,12 +40,23 @@ pub struct FrontSettings {
 #[derive(Debug)]
 pub struct Front {
     pub pool: Arc<Pool>,
+    pub scheduler: Scheduler,
     pub settings: FrontSettings,
+    //LIST
+    pub(crate) execs: Execs,
+    pub(crate) transfers: Transfers,
 }
 
 impl Front {
-    pub fn new(pool: Arc<Pool>, settings: FrontSettings) -> Arc<Front> {
-        Arc::new(Front { pool, settings })
+    pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
+        let (execs, transfers) = Default::default();
+        Arc::new(Front { pool, scheduler, settings, execs, transfers })
+    }
+
+    /// The engines of all nodes that answer.
+    pub(crate) fn healthy_engines(&self) -> Vec<Arc<Engine>> {
+        let nodes = self.pool.nodes();
+        nodes.iter().filter(|node| node.is_healthy()).filter_map(|node| self.pool.engine(&node.addr)).collect()
     }
 
     /// The newest version of the API that every healthy engine speaks. A client that keeps to it can use whatever node

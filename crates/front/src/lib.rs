@@ -4,13 +4,17 @@
 //! Lists are answered from the pool's memory. No handler keeps state of its own. See ARCHITECTURE.md.
 
 mod call;
+mod containers;
+mod create;
 mod error;
+mod exec;
 pub mod forward;
 mod front;
 mod hijack;
 mod path;
 mod router;
 pub mod server;
+mod transfer;
 
 pub use call::{Call, Query, Reply};
 pub use error::ApiError;

@@ -1,0 +1,121 @@
+//! `GET /containers/json`: answered from memory. No engine is asked, and the text is made once a second at most.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use herder_decide::list::{self, ContainerQuery, Filters};
+use futures_util::future::join_all;
+use herder_pool::Engine;
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use crate::{ApiError, Call, Front, Reply, call};
+
+/// Different questions whose answer is kept. Everybody asks the same two or three; with 30,000 containers one answer is some
+/// 20 MB.
+const ANSWERS_MAX: usize = 4;
+
+/// Answers that are still true: nothing changed, and no second has passed (`Up 5 seconds`).
+#[derive(Debug, Default)]
+pub(crate) struct Lists(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    version: u64,
+    second: i64,
+    answers: Vec<(ContainerQueryText, Bytes)>,
+}
+
+type ContainerQueryText = String;
+
+impl Lists {
+    /// The answer to `query` for this state of the pool and this second. While one caller makes it, the others wait for it.
+    fn get<E>(&self, version: u64, second: i64, query: &str, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+        let mut kept = self.0.lock();
+        if (kept.version, kept.second) != (version, second) {
+            *kept = Kept { version, second, answers: Vec::new() };
+        }
+        if let Some((_, answer)) = kept.answers.iter().find(|(text, _)| text == query) {
+            return Ok(answer.clone());
+        }
+        let answer = make()?;
+        if kept.answers.len() >= ANSWERS_MAX {
+            kept.answers.remove(0);
+        }
+        kept.answers.push((query.to_owned(), answer.clone()));
+        Ok(answer)
+    }
+}
+
+pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let text = call.parts.uri.query().unwrap_or("").to_owned();
+    let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
+    refresh_if_told(front, &filters).await;
+    let version = front.pool.version();
+    let now = jiff::Timestamp::now().as_second();
+    let answer = front.lists.get(version, now, &text, || {
+        let query = query(&call, filters)?;
+        let answer = list::containers(&front.pool.nodes(), &query, now);
+        answer.map(Bytes::from).map_err(|error| ApiError::bad_request(error.to_string()))
+    })?;
+    Ok(call::raw_json(StatusCode::OK, answer))
+}
+
+/// Reads engines anew when a flag of `herder manage` asks for it.
+async fn refresh_if_told(front: &Front, filters: &Filters) {
+    let settings = &front.settings;
+    let name = settings.container_name_refresh_filter.as_deref().filter(|name| !name.is_empty());
+    let all = name.is_some_and(|name| filters.values("name").any(|value| value == name));
+    let by_node = settings.refresh_on_node_filter;
+    let told = |engine: &Arc<Engine>| all || by_node && filters.values("node").any(|value| value == engine.node().name);
+    let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(told).collect();
+    for result in join_all(engines.iter().map(|engine| engine.refresh_all())).await {
+        if let Err(error) = result {
+            tracing::info!(%error, "cannot read an engine anew");
+        }
+    }
+}
+
+fn query(call: &Call, filters: Filters) -> Result<ContainerQuery, ApiError> {
+    let limit = match call.query.get("limit").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Some(text.parse::<i64>().map_err(|_| ApiError::bad_request(format!("invalid limit {text:?}")))?),
+    };
+    let text = |key: &str| call.query.get(key).filter(|text| !text.is_empty()).map(str::to_owned);
+    Ok(ContainerQuery {
+        all: call.query.flag("all"),
+        limit: limit.filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok()),
+        before: text("before"),
+        since: text("since"),
+        size: call.query.flag("size"),
+        filters,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_made_once_per_state_and_second() {
+        let lists = Lists::default();
+        let mut made = String::new();
+        for (version, second, query) in [(1, 1, "a"), (1, 1, "a"), (1, 1, "b"), (2, 1, "a"), (2, 2, "a"), (2, 2, "a")] {
+            let answer = lists.get(version, second, query, || {
+                made.push_str(&format!("{query}{version}{second} "));
+                Ok::<_, ()>(Bytes::from(format!("{query}{version}{second}")))
+            });
+            assert_eq!(answer, Ok(Bytes::from(format!("{query}{version}{second}"))));
+        }
+        assert_eq!(made, "a11 b11 a21 a22 ");
+    }
+
+    #[test]
+    fn old_questions_are_dropped() {
+        let lists = Lists::default();
+        for number in 0..100 {
+            let _ = lists.get(1, 1, &number.to_string(), || Ok::<_, ()>(Bytes::new()));
+        }
+        assert_eq!(lists.0.lock().answers.len(), ANSWERS_MAX);
+    }
+}

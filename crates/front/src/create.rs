@@ -1,0 +1,216 @@
+//! `POST /containers/create`: read once, placed, created on the node that was chosen; on the next best when that one cannot.
+
+mod name;
+
+use std::sync::Arc;
+
+use herder_decide::request::{self, CreateRequest};
+use herder_model::Node;
+use herder_pool::{Engine, EngineError, LinkError, Ticket};
+use http::{Method, Request, StatusCode, header};
+use serde::Deserialize;
+
+use crate::call::gather_answer;
+use crate::path::{encode_query, engine_version, for_engine};
+use crate::{ApiError, Call, Front, Reply, containers, forward, transfer};
+
+/// The answer to a create is an id and warnings, or an error.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// A container that was created.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub engine: Arc<Engine>,
+    pub id: String,
+    /// The engine's own answer.
+    pub reply: Reply,
+}
+
+/// What to create and how to ask an engine for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub request: CreateRequest,
+    /// The client's version of the API; without one, each engine's own.
+    pub version: Option<String>,
+    /// The query string for the engine, without `name`; encoded.
+    pub query: Vec<(String, String)>,
+}
+
+pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
+    let body = call.json().await?;
+    if body.is_null() {
+        return Err(ApiError::bad_request("the request body is empty: expected a JSON object with at least `Image`"));
+    }
+    let name = call.query.get("name");
+    let mut request = request::parse(name, body, &swarm_id()).map_err(refused)?;
+    prefer_network(&front.pool.nodes(), &mut request);
+    let query = call.query.0.iter().filter(|(key, _)| key != "name").cloned().collect();
+    let order = Order { request, version: call.version.take(), query };
+    // In a task of its own: a client that goes away does not leave a container that nobody has counted.
+    let task = tokio::spawn(place_and_create(front.clone(), order));
+    let created = task.await.map_err(|error| ApiError::internal(format!("the create was broken off: {error}")))??;
+    Ok(created.reply)
+}
+
+/// What the request parser refuses is the client's mistake (classic Swarm said 500).
+fn refused(error: request::RequestError) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}
+
+/// Places and creates, on one node after the other while they refuse. When it returns, the container is in the picture.
+pub(crate) async fn place_and_create(front: Arc<Front>, order: Order) -> Result<Created, ApiError> {
+    let mut tried: Vec<String> = Vec::new();
+    let mut last = None;
+    let mut attempts = front.settings.create_retry;
+    loop {
+        let ticket = match choose(&front, &order.request, &tried) {
+            Ok(ticket) => ticket,
+            // Nobody is left: what the last one said tells more than that.
+            Err(error) => return Err(last.unwrap_or(error)),
+        };
+        let Some(engine) = front.pool.engine(&ticket.addr) else {
+            tried.push(ticket.addr.clone());
+            continue;
+        };
+        match create_on(&front, &order, &ticket, engine).await {
+            Ok(created) => return Ok(created),
+            Err(error) if is_refusal(&error) || attempts > 0 => {
+                attempts = attempts.saturating_sub(u32::from(!is_refusal(&error)));
+                tracing::info!(addr = ticket.addr, %error, "a node refused a container; asking the next");
+                tried.push(ticket.addr.clone());
+                last = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Chooses the best node that was not tried yet, and reserves the name and the resources there.
+fn choose(front: &Front, request: &CreateRequest, tried: &[String]) -> Result<Ticket, ApiError> {
+    front.pool.place(|nodes| {
+        let mut container = request.container.clone();
+        match &request.name {
+            Some(name) => containers::check_name(nodes, name)?,
+            None => container.name = name::free(nodes, &mut rand::rng()),
+        }
+        let ranked = front.scheduler.rank(request, nodes, &mut rand::rng());
+        let ranked = ranked.map_err(|error| ApiError::internal(error.to_string()))?;
+        let node = ranked.iter().find(|node| !tried.contains(&node.addr));
+        let node = node.ok_or_else(|| ApiError::internal("no node is left that could take the container"))?;
+        Ok((node.addr.clone(), container))
+    })
+}
+
+/// Whether another node might do what this one did not: it cannot be reached, or it says that it does not want to.
+fn is_refusal(error: &ApiError) -> bool {
+    match error {
+        ApiError::Engine(EngineError::Link(LinkError::Connect { .. })) => true,
+        ApiError::Engine(EngineError::Answer { status, message }) => {
+            *status == StatusCode::SERVICE_UNAVAILABLE.as_u16() || message.contains("cannot be used on this platform")
+        }
+        _ => false,
+    }
+}
+
+async fn create_on(
+    front: &Arc<Front>,
+    order: &Order,
+    ticket: &Ticket,
+    engine: Arc<Engine>,
+) -> Result<Created, ApiError> {
+    let created = match ask(order, ticket, &engine).await {
+        Err(error) if misses_image(&error) && transfer::bring(front, &order.request.image, &engine).await? => {
+            ask(order, ticket, &engine).await
+        }
+        other => other,
+    }?;
+    // Counted by its ticket until here, from here on as what it is.
+    if let Err(error) = engine.refresh_container(&created.id).await {
+        tracing::debug!(%error, id = created.id, "cannot read a new container");
+    }
+    Ok(created)
+}
+
+fn misses_image(error: &ApiError) -> bool {
+    matches!(error, ApiError::Engine(EngineError::Answer { status: 404, message })
+        if message.to_ascii_lowercase().contains("no such image"))
+}
+
+/// Asks one engine to create the container.
+async fn ask(order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Created, ApiError> {
+    let node = engine.node();
+    let name = ("name".to_owned(), ticket.container.name.clone());
+    let query = std::iter::once(&name).chain(&order.query);
+    let query: Vec<String> =
+        query.map(|(key, value)| format!("{}={}", encode_query(key), encode_query(value))).collect();
+    let version = engine_version(order.version.as_deref(), &node.api_version).or(Some(&node.api_version));
+    let version = version.filter(|version| !version.is_empty());
+    let body = request::for_engine(&order.request, node.ncpu);
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(for_engine(version, "/containers/create", Some(&query.join("&"))))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(herder_pool::full(body.to_string()))
+        .map_err(|error| ApiError::bad_request(format!("the request cannot be passed on: {error}")))?;
+    let answer = async {
+        let (parts, body) = engine.send(request).await?.into_parts();
+        Ok::<_, ApiError>((parts, gather_answer(body, ANSWER_BYTES_MAX).await?))
+    };
+    let (parts, bytes) = tokio::select! {
+        answer = answer => answer?,
+        () = engine.until_lost() => return Err(forward::unhealthy(&node.name)),
+    };
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(rename = "Id", default)]
+        id: String,
+        #[serde(default)]
+        message: String,
+    }
+    let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
+    match answer {
+        Some(Answer { id, .. }) if parts.status.is_success() && !id.is_empty() => {
+            let reply = crate::call::raw_json(parts.status, bytes);
+            Ok(Created { engine: engine.clone(), id, reply })
+        }
+        answer => {
+            let text = || String::from_utf8_lossy(&bytes).trim().to_owned();
+            let message =
+                answer.map(|answer| answer.message).filter(|message| !message.is_empty()).unwrap_or_else(text);
+            Err(EngineError::Answer { status: parts.status.as_u16(), message }.into())
+        }
+    }
+}
+
+/// A network that only some nodes have draws the container to them (softly: the create says best what is wrong).
+fn prefer_network(nodes: &[Arc<Node>], request: &mut CreateRequest) {
+    let mode = request.container.network_mode.as_str();
+    let everywhere =
+        matches!(mode, "" | "default" | "bridge" | "host" | "none" | "nat") || mode.starts_with("container:");
+    let pinned = request.constraints.iter().any(|constraint| constraint.key == "node" && !constraint.soft);
+    if everywhere || pinned {
+        return;
+    }
+    let has = |node: &&Arc<Node>| {
+        let mut networks = node.networks.iter();
+        networks.any(|network| network.scope == "local" && (network.name == mode || network.id == mode))
+    };
+    let owners: Vec<&Arc<Node>> = nodes.iter().filter(has).collect();
+    if owners.is_empty() || owners.len() == nodes.len() {
+        return;
+    }
+    let names: Vec<&str> = owners.iter().map(|node| node.name.as_str()).collect();
+    let text = match names.as_slice() {
+        [name] => format!("node==~{name}"),
+        _ => format!("node==~/^({})$/", names.join("|")),
+    };
+    if let Ok(expression) = text.parse() {
+        request.constraints.push(expression);
+    }
+}
+
+/// 64 hex digits that stay with the container over rescheduling.
+pub(crate) fn swarm_id() -> String {
+    let bytes: [u8; 32] = rand::random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
