@@ -4,6 +4,10 @@
 //! See ARCHITECTURE.md.
 
 pub mod expr;
+pub mod list;
 pub mod names;
+pub mod prune;
+pub mod render;
 pub mod request;
 pub mod schedule;
+pub mod words;

@@ -1,7 +1,7 @@
 //! A container as lists and placement see it. Details come from the engine on demand.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::Resources;
 
@@ -45,6 +45,15 @@ pub struct Container {
     /// The engine's own `GET /containers/{id}/json`; kept only where it is needed later without the engine
     /// (rescheduling after the engine died).
     pub inspect: Option<Arc<serde_json::Value>>,
+    /// The entry as lists show it, made when first asked for; depends on nothing but the rest and the node's name.
+    pub rendered: OnceLock<Rendered>,
+}
+
+/// A list entry in two halves of JSON text, around the value of `Status`, which changes with time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rendered {
+    pub head: Box<str>,
+    pub tail: Box<str>,
 }
 
 impl Container {

@@ -7,7 +7,7 @@ mod container;
 mod node;
 mod objects;
 
-pub use container::{Container, Health, HostPort, MountPoint, PublishedPort};
+pub use container::{Container, Health, HostPort, MountPoint, PublishedPort, Rendered};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
 pub use objects::{Image, Network, Volume};
 
@@ -21,3 +21,5 @@ pub const LABEL_AFFINITIES: &str = "com.docker.swarm.affinities";
 pub const LABEL_WHITELISTS: &str = "com.docker.swarm.whitelists";
 /// Docker label with a JSON array of reschedule policies (classic Swarm).
 pub const LABEL_RESCHEDULE: &str = "com.docker.swarm.reschedule-policies";
+/// Docker label that joins the networks of several nodes into one: its value is the id that clients see (64 hex digits).
+pub const LABEL_NETWORK_ID: &str = "herder.network.id";
