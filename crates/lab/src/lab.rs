@@ -1,0 +1,312 @@
+//! A lab as a whole: brought up, looked at, taken down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::faults::{self, Slowness};
+use crate::host::{Host, end_all};
+use crate::plan::{self, HOSTS_MAX, LABS_MAX, Plan};
+use crate::{image, shell};
+
+/// Folder with all labs' disks.
+const DISKS: &str = "/var/lib/herder-lab";
+
+/// What a lab shall be.
+#[derive(Clone, Debug, Default)]
+pub struct LabSpec {
+    pub name: String,
+    pub hosts: u16,
+    /// `h1:zone=a,disk=ssd`, or `zone=a` for every host.
+    pub labels: Vec<String>,
+    /// The memory that each engine shows, in bytes; the machine's own if none.
+    pub memory_bytes: Option<u64>,
+    /// More arguments for each dockerd.
+    pub engine_args: Vec<String>,
+}
+
+/// A lab that exists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lab {
+    plan: Plan,
+    hosts: u16,
+    labels: BTreeMap<u16, Vec<String>>,
+    memory_bytes: Option<u64>,
+    engine_args: Vec<String>,
+}
+
+/// What a host is at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostStatus {
+    pub name: String,
+    /// `up`, `engine down`, `engine hung`, `off`.
+    pub state: &'static str,
+    pub address: String,
+    /// For `DOCKER_HOST`.
+    pub docker_host: String,
+    pub labels: Vec<String>,
+}
+
+impl Lab {
+    /// Brings a lab up. `progress` is told each thing that is done. What a failed start leaves, [`Lab::down_by_name`] removes.
+    pub fn up(spec: &LabSpec, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Lab> {
+        shell::check_machine()?;
+        plan::check_name(&spec.name).map_err(anyhow::Error::msg)?;
+        if !(1..=HOSTS_MAX).contains(&spec.hosts) {
+            bail!("a lab has 1 to {HOSTS_MAX} hosts, not {}", spec.hosts);
+        }
+        if Path::new(&format!("{DISKS}/{}", spec.name)).exists() {
+            bail!("the lab `{0}` exists; `herder lab down --name {0}` removes it, --name makes another", spec.name);
+        }
+        let labels = plan::labels(&spec.labels, spec.hosts).map_err(anyhow::Error::msg)?;
+        let plan = Plan { name: spec.name.clone(), number: claim_number(&spec.name)? };
+        let lab = Lab {
+            plan,
+            hosts: spec.hosts,
+            labels,
+            memory_bytes: spec.memory_bytes,
+            engine_args: spec.engine_args.clone(),
+        };
+        // Written first, so that an aborted start can be cleaned up.
+        fs::write(lab.plan.state_file(), serde_json::to_vec_pretty(&lab)?)?;
+        let tar = image::make(&lab.plan.disk())?;
+        lab.switch_up().context("cannot make the switch")?;
+        progress("the switch is up");
+        lab.on_all_hosts(|host| {
+            host.network_up()?;
+            lab.boot(host)?;
+            image::load(&host.socket(), &tar)?;
+            progress(&format!("{} is up", host.name()));
+            Ok(())
+        })?;
+        Ok(lab)
+    }
+
+    /// Brings a lab up after removing what an earlier one of that name left.
+    pub fn ensure(spec: &LabSpec) -> anyhow::Result<Lab> {
+        shell::check_machine()?;
+        Lab::down_by_name(&spec.name)?;
+        Lab::up(spec, &|_| {})
+    }
+
+    /// The lab of this name.
+    pub fn open(name: &str) -> anyhow::Result<Lab> {
+        plan::check_name(name).map_err(anyhow::Error::msg)?;
+        let path = format!("{DISKS}/{name}/lab.json");
+        let text = fs::read(&path)
+            .with_context(|| format!("there is no lab `{name}`; `herder lab up --name {name}` makes it"))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{path} is damaged; `herder lab down --name {name}` cleans up"))
+    }
+
+    /// Removes everything of a lab: also what an aborted `up` or a crash left, and also if there is nothing.
+    pub fn down_by_name(name: &str) -> anyhow::Result<()> {
+        plan::check_name(name).map_err(anyhow::Error::msg)?;
+        let number = Lab::open(name).map_or(0, |lab| lab.plan.number);
+        let plan = Plan { name: name.to_owned(), number };
+        let prefix = format!("herder-{name}-");
+        let namespaces = shell::run(&["ip", "netns", "list"])?;
+        let namespaces: Vec<&str> = namespaces
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|it| it.starts_with(&prefix))
+            .collect();
+        for namespace in &namespaces {
+            end_all(namespace)?;
+        }
+        for number in 1..=HOSTS_MAX {
+            Host { plan: &plan, number }.remove_cgroups();
+        }
+        if namespaces.contains(&plan.switch().as_str()) {
+            // Goes with the switch's end of the cable, too; here so that it is gone when this returns.
+            let _ = shell::run(&["ip", "link", "del", &plan.uplink()]);
+        }
+        for namespace in &namespaces {
+            shell::run(&["ip", "netns", "del", namespace])?;
+        }
+        for folder in [plan.run(), plan.disk()] {
+            if Path::new(&folder).exists() {
+                fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {folder}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn down(self) -> anyhow::Result<()> {
+        Lab::down_by_name(&self.plan.name)
+    }
+
+    /// Names of all labs on this machine.
+    pub fn names() -> Vec<String> {
+        let entries = fs::read_dir(DISKS).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    pub fn host_count(&self) -> u16 {
+        self.hosts
+    }
+
+    /// This machine's own address in the lab.
+    pub fn gateway(&self) -> String {
+        self.plan.gateway()
+    }
+
+    /// `tcp://10.231.0.11:2375` of `h1`.
+    pub fn docker_host(&self, host: &str) -> anyhow::Result<String> {
+        Ok(self.host(host)?.docker_host())
+    }
+
+    pub fn status(&self) -> Vec<HostStatus> {
+        let status = |host: Host<'_>| {
+            let state = match (host.init(), host.engine_pid()) {
+                (None, _) => "off",
+                (Some(_), None) => "engine down",
+                (Some(_), Some(_)) if host.answers() => "up",
+                (Some(_), Some(_)) => "engine hung",
+            };
+            HostStatus {
+                name: host.name(),
+                state,
+                address: self.plan.address(host.number),
+                docker_host: host.docker_host(),
+                labels: self.labels_of(host.number),
+            }
+        };
+        self.all_hosts().map(status).collect()
+    }
+
+    /// The engine dies at once; its containers stay.
+    pub fn kill(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.engine_kill()
+    }
+
+    /// Starts an engine that does not run.
+    pub fn start(&self, host: &str) -> anyhow::Result<()> {
+        let host = self.host(host)?;
+        host.engine_start(&self.labels_of(host.number), &self.engine_args)
+    }
+
+    /// The engine hangs: its ports are open and nothing answers.
+    pub fn pause(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.engine_signal("-STOP")
+    }
+
+    pub fn resume(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.engine_signal("-CONT")
+    }
+
+    /// Power off: every process of the host dies at once, its disk stays.
+    pub fn crash(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.power_off()
+    }
+
+    /// Power on after a crash.
+    pub fn boot_again(&self, host: &str) -> anyhow::Result<()> {
+        let host = self.host(host)?;
+        if host.init().is_some() {
+            bail!("{} is on", host.name());
+        }
+        self.boot(host)
+    }
+
+    /// Cuts a host off; `silent` keeps the cable in and drops every packet.
+    pub fn partition(&self, host: &str, silent: bool) -> anyhow::Result<()> {
+        faults::partition(&self.plan, self.host(host)?.number, silent)
+    }
+
+    /// Undoes [`Lab::partition`] and [`Lab::slow`], for one host or for all.
+    pub fn heal(&self, host: Option<&str>) -> anyhow::Result<()> {
+        match host {
+            Some(host) => faults::heal(&self.plan, self.host(host)?.number),
+            None => self.all_hosts().try_for_each(|host| faults::heal(&self.plan, host.number)),
+        }
+    }
+
+    pub fn slow(&self, host: &str, slowness: &Slowness) -> anyhow::Result<()> {
+        faults::slow(&self.plan, self.host(host)?.number, slowness)
+    }
+
+    /// The beginning of a command line that runs inside a host.
+    pub fn enter(&self, host: &str) -> anyhow::Result<Vec<String>> {
+        self.host(host)?.enter()
+    }
+
+    fn boot(&self, host: Host<'_>) -> anyhow::Result<()> {
+        host.power_on(self.memory_bytes)?;
+        host.engine_start(&self.labels_of(host.number), &self.engine_args)
+    }
+
+    fn host(&self, text: &str) -> anyhow::Result<Host<'_>> {
+        let number = plan::host_number(text, self.hosts).map_err(anyhow::Error::msg)?;
+        Ok(Host { plan: &self.plan, number })
+    }
+
+    fn all_hosts(&self) -> impl Iterator<Item = Host<'_>> {
+        (1..=self.hosts).map(|number| Host { plan: &self.plan, number })
+    }
+
+    fn labels_of(&self, number: u16) -> Vec<String> {
+        self.labels.get(&number).cloned().unwrap_or_default()
+    }
+
+    /// Does the same on all hosts at the same time; the first failure is told.
+    fn on_all_hosts(&self, work: impl Fn(Host<'_>) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+        thread::scope(|scope| {
+            let work = &work;
+            let started: Vec<_> = self.all_hosts().map(|host| (host, scope.spawn(move || work(host)))).collect();
+            let outcomes = started.into_iter().map(|(host, thread)| {
+                let outcome = thread.join().unwrap_or_else(|_| bail!("a thread panicked"));
+                outcome.with_context(|| format!("cannot bring {} up", host.name()))
+            });
+            outcomes.collect::<Vec<_>>().into_iter().collect()
+        })
+    }
+
+    /// The switch is a bridge in a namespace of its own: in one with an engine, that engine's firewall would eat frames.
+    fn switch_up(&self) -> anyhow::Result<()> {
+        let (switch, uplink) = (self.plan.switch(), self.plan.uplink());
+        shell::run(&["ip", "netns", "add", &switch])?;
+        let off = "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 >$f; done";
+        shell::run(&["ip", "netns", "exec", &switch, "sh", "-c", off])?;
+        shell::run(&[
+            "ip",
+            "-n",
+            &switch,
+            "link",
+            "add",
+            "br0",
+            "type",
+            "bridge",
+            "stp_state",
+            "0",
+            "mcast_snooping",
+            "0",
+        ])?;
+        shell::run(&["ip", "-n", &switch, "link", "set", "br0", "up"])?;
+        shell::run(&["ip", "link", "add", &uplink, "type", "veth", "peer", "name", "root", "netns", &switch])?;
+        shell::run(&["ip", "-n", &switch, "link", "set", "root", "master", "br0", "up"])?;
+        shell::run(&["ip", "addr", "add", &format!("{}/24", self.plan.gateway()), "dev", &uplink])?;
+        shell::run(&["ip", "link", "set", &uplink, "up"]).map(drop)
+    }
+}
+
+/// Takes the lowest number that no other lab has, and the lab's folder with it.
+fn claim_number(name: &str) -> anyhow::Result<u16> {
+    fs::create_dir_all(DISKS)?;
+    let lock = fs::File::create("/run/herder-lab.lock")?;
+    // Released when the file is closed, also by a crash.
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+    let taken: Vec<u16> =
+        Lab::names().iter().filter_map(|name| Lab::open(name).ok()).map(|lab| lab.plan.number).collect();
+    let free = (0..LABS_MAX).find(|number| !taken.contains(number));
+    let number = free.with_context(|| format!("there are {LABS_MAX} labs already; take one down"))?;
+    fs::create_dir_all(format!("{DISKS}/{name}"))?;
+    let claim =
+        serde_json::json!({"plan": {"name": name, "number": number}, "hosts": 0, "labels": {}, "engine_args": []});
+    fs::write(format!("{DISKS}/{name}/lab.json"), claim.to_string())?;
+    Ok(number)
+}
