@@ -3,6 +3,7 @@
 //! Time, ids and randomness are handed in. Asked twice with the same arguments, each function gives the same answer.
 //! See ARCHITECTURE.md.
 
+pub mod events;
 pub mod expr;
 pub mod list;
 pub mod names;
@@ -10,4 +11,5 @@ pub mod prune;
 pub mod render;
 pub mod request;
 pub mod schedule;
+pub mod versions;
 pub mod words;

@@ -3,6 +3,14 @@
 use herder_model::{Container, Node, Rendered};
 use serde_json::{Map, Value, json};
 
+use crate::words;
+
+/// The whole entry. `now` in seconds since 1970.
+pub fn container(node: &Node, container: &Container, now: i64) -> String {
+    let Rendered { head, tail } = entry(node, container);
+    format!("{head}\"{}\"{tail}", words::status(node, container, now))
+}
+
 /// The entry without its `Status`, in two halves. A summary that is no JSON object (none was read yet) gives a bare entry.
 pub fn entry(node: &Node, container: &Container) -> Rendered {
     let mut entry: Map<String, Value> = serde_json::from_str(&container.summary).unwrap_or_default();
@@ -10,6 +18,9 @@ pub fn entry(node: &Node, container: &Container) -> Rendered {
         entry.insert("Id".into(), json!(container.id));
         entry.insert("Names".into(), json!([format!("/{}", container.name)]));
     }
+    // The inventory knows better than the text: times are of our clock, the state may have moved on.
+    entry.insert("Created".into(), json!(container.created));
+    entry.insert("State".into(), json!(container.state));
     entry.entry("Status").or_insert(Value::Null);
     for name in entry.get_mut("Names").and_then(Value::as_array_mut).into_iter().flatten() {
         *name = json!(format!("/{}{}", node.name, name.as_str().unwrap_or_default()));
@@ -56,12 +67,12 @@ mod tests {
     #[test]
     fn names_and_ports_carry_the_node_and_unknown_fields_stay() {
         let node = Node { name: "n1".into(), ip: "10.0.0.1".into(), ..Node::default() };
-        let summary = r#"{"Id":"c","Names":["/web","/other/alias"],"Ports":[{"IP":"0.0.0.0","PublicPort":80},{"IP":"::","PublicPort":80},{"PrivatePort":1}],"Status":"Up","New":{"x":1}}"#;
+        let summary = r#"{"Id":"c","Names":["/web","/other/alias"],"Ports":[{"IP":"0.0.0.0","PublicPort":80},{"IP":"::","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"Up","New":{"x":1}}"#;
         let container = Container { summary: summary.into(), ..Container::default() };
         let Rendered { head, tail } = entry(&node, &container);
         assert_eq!(
             format!("{head}\"*\"{tail}"),
-            r#"{"Id":"c","Names":["/n1/web","/n1/other/alias"],"Ports":[{"IP":"10.0.0.1","PublicPort":80},{"PrivatePort":1}],"Status":"*","New":{"x":1}}"#
+            r#"{"Id":"c","Names":["/n1/web","/n1/other/alias"],"Ports":[{"IP":"10.0.0.1","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"*","New":{"x":1}}"#
         );
     }
 }

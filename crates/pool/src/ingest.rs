@@ -110,6 +110,7 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
             .map(|(name, network)| (name.clone(), text(&network["NetworkID"])))
             .collect(),
         summary: summary.into(),
+        rendered: std::sync::OnceLock::new(),
     })
 }
 

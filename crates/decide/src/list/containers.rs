@@ -1,21 +1,24 @@
 //! `GET /containers/json` over all nodes.
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use herder_model::{Container, Health, Node};
-use serde_json::json;
+use herder_model::{Container, Health, Node, Rendered};
 
+use super::filters::Patterns;
 use super::{Filters, ListError};
 use crate::{names, render, words};
 
 /// The question.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerQuery {
+    /// Stopped ones as well, and those of nodes that do not answer.
     pub all: bool,
     /// The newest so many, running or not.
     pub limit: Option<usize>,
+    /// Only those created before this container.
     pub before: Option<String>,
+    /// Only those created after this container.
     pub since: Option<String>,
     /// Sizes are known to engines only; lists from memory leave them out.
     pub size: bool,
@@ -42,113 +45,189 @@ const KNOWN: &[&str] = &[
     "volume",
 ];
 const STATES: &[&str] = &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
+
+/// Status texts are about this long.
+const STATUS_BYTES: usize = 32;
 
 /// The containers as one JSON array, newest first. `now` in seconds since 1970.
 pub fn containers(nodes: &[Arc<Node>], query: &ContainerQuery, now: i64) -> Result<Vec<u8>, ListError> {
-    let chosen = choose(nodes, query)?;
-    let mut out = Vec::with_capacity(chosen.len() * 1200 + 2);
-    out.push(b'[');
-    for (index, (node, container)) in chosen.into_iter().enumerate() {
+    let chosen = select(nodes, query)?;
+    let lengths = chosen.iter().map(rendered).map(|it| it.head.len() + it.tail.len() + STATUS_BYTES);
+    let mut out = String::with_capacity(lengths.sum::<usize>() + 2);
+    out.push('[');
+    for (index, entry) in chosen.iter().enumerate() {
         if index > 0 {
-            out.push(b',');
+            out.push(',');
         }
-        let rendered = container.rendered.get_or_init(|| render::entry(node, container));
-        out.extend_from_slice(rendered.head.as_bytes());
-        out.extend_from_slice(json!(words::status(node, container, now)).to_string().as_bytes());
-        out.extend_from_slice(rendered.tail.as_bytes());
+        let rendered = rendered(entry);
+        out.push_str(&rendered.head);
+        out.push('"');
+        words::status_into(&mut out, entry.0, entry.1, now);
+        out.push('"');
+        out.push_str(&rendered.tail);
     }
-    out.push(b']');
-    Ok(out)
+    out.push(']');
+    Ok(out.into_bytes())
 }
 
+/// A container and its node.
 type Entry<'n> = (&'n Arc<Node>, &'n Arc<Container>);
 
-fn choose<'n>(nodes: &'n [Arc<Node>], query: &ContainerQuery) -> Result<Vec<Entry<'n>>, ListError> {
-    let filters = &query.filters;
-    filters.check(KNOWN)?;
-    if let Some(status) = filters.values("status").find(|status| !STATES.contains(status)) {
-        let expected = "created, restarting, running, removing, paused, exited or dead";
-        return Err(ListError::Value { key: "status".into(), value: status.into(), expected });
-    }
-    let position = |given: Option<&str>| match given {
-        None => Ok(None),
-        Some(name) => match names::container(nodes, name) {
-            Ok((_, container)) => Ok(Some((container.created, container.id.clone()))),
-            Err(_) => Err(ListError::NoContainer(name.to_owned())),
-        },
+fn rendered<'n>((node, it): &Entry<'n>) -> &'n Rendered {
+    it.rendered.get_or_init(|| render::entry(node, it))
+}
+
+/// The containers that `query` asks for, newest first.
+pub fn select<'n>(nodes: &'n [Arc<Node>], query: &ContainerQuery) -> Result<Vec<Entry<'n>>, ListError> {
+    let wanted = Wanted::new(nodes, query)?;
+    let position = |given: &str| match names::container(nodes, given) {
+        Ok((_, container)) => Ok((container.created, container.id.clone())),
+        Err(_) => Err(ListError::NoContainer(given.to_owned())),
     };
-    let before = position(query.before.as_deref().or(filters.values("before").next()))?;
-    let since = position(query.since.as_deref().or(filters.values("since").next()))?;
-    let all = query.all
-        || query.limit.is_some()
-        || before.is_some()
-        || since.is_some()
-        || filters.has("status")
-        || filters.has("exited");
-    let mut chosen: Vec<Entry<'n>> = nodes
-        .iter()
-        .flat_map(|node| node.containers.values().map(move |container| (node, container)))
-        .filter(|(node, container)| all || container.is_running() && node.is_healthy())
-        .filter(|(node, container)| accepts(filters, node, container))
-        .collect();
-    chosen.sort_by_cached_key(|(_, container)| Reverse((container.created, container.id.as_str())));
-    let position = |container: &Container| (container.created, container.id.clone());
-    if let Some(before) = before {
-        chosen.retain(|(_, container)| position(container) < before);
+    let filters = &query.filters;
+    let before = query.before.as_deref().into_iter().chain(filters.values("before")).map(position);
+    let before = before.collect::<Result<Vec<_>, _>>()?.into_iter().min();
+    let since = query.since.as_deref().into_iter().chain(filters.values("since")).map(position);
+    let since = since.collect::<Result<Vec<_>, _>>()?.into_iter().max();
+    let between = |created: i64, it: &Container| {
+        before.as_ref().is_none_or(|(time, id)| (created, it.id.as_str()) < (*time, id))
+            && since.as_ref().is_none_or(|(time, id)| (created, it.id.as_str()) > (*time, id))
+    };
+    // The time stands beside the entry, so that sorting many of them stays in the cache of the processor.
+    let mut chosen: Vec<(i64, Entry<'n>)> = Vec::new();
+    for node in nodes.iter().filter(|node| wanted.shows_node(node)) {
+        let shown = node.containers.values().filter(|it| wanted.shows(node, it) && between(it.created, it));
+        chosen.extend(shown.map(|it| (it.created, (node, it))));
     }
-    if let Some(since) = since {
-        chosen.retain(|(_, container)| position(container) > since);
-    }
+    chosen.sort_unstable_by(|(a, (_, one)), (b, (_, other))| b.cmp(a).then_with(|| other.id.cmp(&one.id)));
     chosen.truncate(query.limit.unwrap_or(usize::MAX));
-    Ok(chosen)
+    Ok(chosen.into_iter().map(|(_, entry)| entry).collect())
 }
 
-fn accepts(filters: &Filters, node: &Node, container: &Container) -> bool {
-    if *filters == Filters::default() {
-        return true;
+/// A query made ready for many containers.
+#[derive(Debug)]
+struct Wanted<'q> {
+    filters: &'q Filters,
+    /// Those of nodes that do not answer as well.
+    down: bool,
+    /// Those that do not run as well.
+    stopped: bool,
+    /// The images that carry classic Swarm itself, which hides them.
+    swarm: bool,
+    names: Patterns,
+    ids: Patterns,
+    nodes: Patterns,
+    exited: Vec<i64>,
+    /// Ids of the images of `ancestor` and of what was built on them.
+    ancestors: Option<BTreeSet<String>>,
+    task: Option<bool>,
+    expose: Vec<PortRange<'q>>,
+    publish: Vec<PortRange<'q>>,
+}
+
+impl<'q> Wanted<'q> {
+    fn new(nodes: &[Arc<Node>], query: &'q ContainerQuery) -> Result<Wanted<'q>, ListError> {
+        let filters = &query.filters;
+        filters.check(KNOWN)?;
+        let states = "created, restarting, running, removing, paused, exited or dead";
+        filters.check_values("status", STATES, states)?;
+        filters.check_values("health", HEALTH, "none, starting, healthy or unhealthy")?;
+        let exited = |text: &str| text.parse().map_err(|_| ListError::value("exited", text, "an exit code"));
+        let more = query.all || query.limit.is_some() || query.before.is_some() || query.since.is_some();
+        let ports = |key: &str| filters.values(key).map(|text| PortRange::parse(key, text)).collect();
+        Ok(Wanted {
+            filters,
+            down: more,
+            stopped: more || filters.has("status") || filters.has("exited"),
+            swarm: query.all,
+            names: filters.patterns("name"),
+            ids: filters.patterns("id"),
+            nodes: filters.patterns("node"),
+            exited: filters.values("exited").map(exited).collect::<Result<_, _>>()?,
+            ancestors: filters.has("ancestor").then(|| ancestors(nodes, filters)),
+            task: filters.flag("is-task")?,
+            expose: Result::from_iter::<Vec<_>>(ports("expose"))?,
+            publish: Result::from_iter::<Vec<_>>(ports("publish"))?,
+        })
     }
-    let full_name = || format!("{}/{}", node.name, container.name);
-    filters.any("status", |status| container.state == status)
-        && filters.any("id", |id| container.id.starts_with(id))
-        && (filters.matches("name", &container.name)
-            || filters.matches("name", &format!("/{}", container.name))
-            || filters.matches("name", &full_name()))
-        && filters.labels(&container.labels)
-        && filters.matches("node", &node.name)
-        && filters.any("exited", |code| {
-            !container.is_running() && code.parse() == Ok(container.exit_code) && container.started_at > 0
+
+    fn shows_node(&self, node: &Node) -> bool {
+        (self.down || node.is_healthy()) && self.nodes.match_any(&[&node.name, &node.id])
+    }
+
+    fn shows(&self, node: &Node, it: &Container) -> bool {
+        if !self.stopped && !it.is_running() {
+            return false;
+        }
+        if !self.swarm && (it.image == "swarm" || it.image.starts_with("swarm:")) {
+            return false;
+        }
+        self.filters.is_empty() || self.matches(node, it)
+    }
+
+    fn matches(&self, node: &Node, it: &Container) -> bool {
+        self.filters.is("status", &it.state)
+            && self.filters.is("health", health_word(it.health))
+            && self.filters.labels(&it.labels)
+            && (self.names.is_empty() || self.name_matches(node, it))
+            && self.ids.match_any(&[&it.id, &it.swarm_id])
+            && (self.exited.is_empty() || self.exited_matches(it))
+            && self.ancestors.as_ref().is_none_or(|images| self.ancestor_matches(images, it))
+            && self.task.is_none_or(|task| task == it.labels.contains_key("com.docker.swarm.task.id"))
+            && (!self.filters.has("network") || self.network_matches(node, it))
+            && (!self.filters.has("volume") || self.volume_matches(node, it))
+            // Only Windows knows another; on Linux every container has the default.
+            && (!self.filters.has("isolation") || self.filters.values("isolation").any(|it| it.is_empty() || it == "default"))
+            && (self.expose.is_empty() && self.publish.is_empty() || self.port_matches(it))
+    }
+
+    /// `web`, `/web`, `node/web` and `/node/web` may all be meant, and anchored.
+    fn name_matches(&self, node: &Node, it: &Container) -> bool {
+        let (short, long) = (format!("/{}", it.name), format!("/{}/{}", node.name, it.name));
+        self.names.match_any(&[&it.name, &short, &long[1..], &long])
+    }
+
+    fn exited_matches(&self, it: &Container) -> bool {
+        !it.is_running() && it.started_at != 0 && self.exited.contains(&it.exit_code)
+    }
+
+    fn ancestor_matches(&self, images: &BTreeSet<String>, it: &Container) -> bool {
+        images.contains(&it.image_id)
+            || self.filters.values("ancestor").any(|text| names::familiar(text) == names::familiar(&it.image))
+    }
+
+    /// Docker joins `expose` and `publish` by "or".
+    fn port_matches(&self, it: &Container) -> bool {
+        let inside = |ranges: &[PortRange<'_>], port, protocol: &str| ranges.iter().any(|it| it.has(port, protocol));
+        let declared = |text: &String| {
+            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            port.parse().is_ok_and(|port| inside(&self.expose, port, protocol))
+        };
+        it.exposed_ports.iter().any(declared)
+            || it.published.iter().any(|port| {
+                inside(&self.expose, port.private, &port.protocol)
+                    || port.public != 0 && inside(&self.publish, port.public, &port.protocol)
+            })
+    }
+
+    fn network_matches(&self, node: &Node, it: &Container) -> bool {
+        self.filters.values("network").any(|text| {
+            let name = text.strip_prefix(node.name.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(text);
+            it.networks.contains_key(name) || it.networks.values().any(|id| !text.is_empty() && id.starts_with(text))
         })
-        && filters.any("health", |health| health == health_word(container))
-        && filters.any("ancestor", |image| is_ancestor(node, container, image))
-        && filters.any("network", |wanted| {
-            container.networks.iter().any(|(name, id)| name == wanted || !wanted.is_empty() && id.starts_with(wanted))
-                || wanted
-                    .split_once('/')
-                    .is_some_and(|(on, name)| on == node.name && container.networks.contains_key(name))
+    }
+
+    fn volume_matches(&self, node: &Node, it: &Container) -> bool {
+        self.filters.values("volume").any(|text| {
+            let name = text.strip_prefix(node.name.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(text);
+            it.mounts.iter().any(|mount| mount.name == name || mount.destination == text || mount.source == text)
         })
-        && filters.any("volume", |wanted| {
-            container
-                .mounts
-                .iter()
-                .any(|mount| mount.name == wanted || mount.destination == wanted || mount.source == wanted)
-        })
-        && filters.any("publish", |wanted| {
-            container.published.iter().any(|port| port.public > 0 && port_in(wanted, port.public, &port.protocol))
-        })
-        && filters.any("expose", |wanted| {
-            container.published.iter().any(|port| port_in(wanted, port.private, &port.protocol))
-                || container.exposed_ports.iter().any(|port| {
-                    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-                    number.parse().is_ok_and(|number| port_in(wanted, number, protocol))
-                })
-        })
-        && filters.any("is-task", |wanted| {
-            container.labels.contains_key("com.docker.swarm.task.id") == matches!(wanted, "1" | "true")
-        })
+    }
 }
 
-fn health_word(container: &Container) -> &'static str {
-    match container.health {
+fn health_word(health: Option<Health>) -> &'static str {
+    match health {
         None => "none",
         Some(Health::Starting) => "starting",
         Some(Health::Healthy) => "healthy",
@@ -156,20 +235,42 @@ fn health_word(container: &Container) -> &'static str {
     }
 }
 
-fn is_ancestor(node: &Node, container: &Container, image: &str) -> bool {
-    names::familiar(&container.image) == names::familiar(image)
-        || container.image_id.trim_start_matches("sha256:").starts_with(image.trim_start_matches("sha256:"))
-        || node.images.iter().any(|it| {
-            it.id == container.image_id && it.repo_tags.iter().any(|tag| names::familiar(tag) == names::familiar(image))
-        })
+/// The images that `ancestor` names and all that were made from them.
+fn ancestors(nodes: &[Arc<Node>], filters: &Filters) -> BTreeSet<String> {
+    let found = filters.values("ancestor").flat_map(|text| names::image(nodes, text));
+    let mut ids: BTreeSet<String> = found.map(|(_, image)| image.id.clone()).collect();
+    loop {
+        let images = nodes.iter().flat_map(|node| &node.images);
+        let children = images.filter(|image| ids.contains(&image.parent_id) && !ids.contains(&image.id));
+        let children: Vec<String> = children.map(|image| image.id.clone()).collect();
+        if children.is_empty() {
+            return ids;
+        }
+        ids.extend(children);
+    }
 }
 
-/// `8080`, `8080/udp`, `8000-8010/tcp`.
-fn port_in(wanted: &str, port: u16, protocol: &str) -> bool {
-    let (range, wanted_protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else { return false };
-    protocol == wanted_protocol && (first..=last).contains(&port)
+/// `80`, `80/udp` or `8000-8010/tcp`.
+#[derive(Clone, Copy, Debug)]
+struct PortRange<'q> {
+    first: u16,
+    last: u16,
+    protocol: &'q str,
+}
+
+impl<'q> PortRange<'q> {
+    fn parse(key: &str, text: &'q str) -> Result<PortRange<'q>, ListError> {
+        let refused = || ListError::value(key, text, "a port such as 80, 53/udp or 8000-8010/tcp");
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let port = |text: &str| text.parse().map_err(|_| refused());
+        let range = PortRange { first: port(first)?, last: port(last)?, protocol };
+        if range.first > range.last || !matches!(protocol, "tcp" | "udp" | "sctp") { Err(refused()) } else { Ok(range) }
+    }
+
+    fn has(&self, port: u16, protocol: &str) -> bool {
+        (self.first..=self.last).contains(&port) && self.protocol == protocol
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `GET /images/json` over all nodes: an image on several nodes is one image.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use herder_model::{Image, Node};
@@ -9,23 +8,16 @@ use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{Filters, ListError};
-use crate::names;
+use super::{Filters, ListError, glob};
+use crate::{events, names};
 
 const KNOWN: &[&str] = &["before", "dangling", "label", "label!", "node", "reference", "since", "until"];
 
-/// The images as one JSON array, newest first.
-pub fn images(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListError> {
-    filters.check(KNOWN)?;
-    let dangling = filters.flag("dangling")?;
-    let created = |key: &str| match filters.values(key).next() {
-        None => Ok(None),
-        Some(name) => match names::image(nodes, name).first() {
-            Some((_, image)) => Ok(Some(image.created)),
-            None => Err(ListError::NoImage(name.to_owned())),
-        },
-    };
-    let (before, since) = (created("before")?, created("since")?);
+const NANOS: i64 = 1_000_000_000;
+
+/// The images as one JSON array, newest first. `now` in seconds since 1970.
+pub fn images(nodes: &[Arc<Node>], filters: &Filters, now: i64) -> Result<Value, ListError> {
+    let wanted = Wanted::new(nodes, filters, now)?;
     let mut merged: IndexMap<&str, Vec<&Image>> = IndexMap::new();
     for node in nodes.iter().filter(|node| filters.any("node", |wanted| wanted == node.name || wanted == node.id)) {
         for image in &node.images {
@@ -35,36 +27,109 @@ pub fn images(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListError
     let mut entries: Vec<(i64, Value)> = Vec::new();
     for copies in merged.values() {
         let Some(first) = copies.first() else { continue };
-        let united = |list: fn(&Image) -> &Vec<String>| -> Vec<&str> {
-            let all: BTreeSet<&str> = copies.iter().flat_map(|copy| list(copy)).map(String::as_str).collect();
-            let real: Vec<&str> = all.iter().copied().filter(|it| !it.starts_with("<none>")).collect();
-            if real.is_empty() { all.into_iter().collect() } else { real }
-        };
-        let (tags, digests) = (united(|image| &image.repo_tags), united(|image| &image.repo_digests));
-        let is_dangling = tags.iter().all(|tag| tag.starts_with("<none>"));
-        let fits = filters.labels(&first.labels)
-            && dangling.is_none_or(|wanted| wanted == is_dangling)
-            && before.is_none_or(|time| first.created < time)
-            && since.is_none_or(|time| first.created > time)
-            && filters.any("reference", |pattern| tags.iter().chain(&digests).any(|tag| reference(pattern, tag)));
-        if fits {
-            let mut entry = Value::clone(&first.summary);
-            entry["RepoTags"] = json!(tags);
-            entry["RepoDigests"] = json!(digests);
-            entries.push((first.created, entry));
+        let (tags, digests) = (united(copies, |it| &it.repo_tags), united(copies, |it| &it.repo_digests));
+        if wanted.shows(first, &tags, &digests) {
+            entries.push((first.created, entry(copies, first, wanted.named(tags), wanted.named(digests))));
         }
     }
     entries.sort_by_key(|(created, _)| Reverse(*created));
     Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
-/// As Docker's `reference` filter: a glob over the name, with or without its tag.
-fn reference(pattern: &str, tag: &str) -> bool {
-    let tag = names::familiar(tag);
-    let bare = tag.rsplit_once([':', '@']).map_or(tag.as_str(), |(name, _)| name);
-    let pattern = pattern.strip_prefix("docker.io/").unwrap_or(pattern).trim_start_matches("library/");
-    let escaped = regex::escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]");
-    Regex::new(&format!("^{escaped}$")).is_ok_and(|glob| glob.is_match(&tag) || glob.is_match(bare))
+/// The names that an image has on any node. `<none>` is how older engines write nothing; it stays if there is no other.
+fn united<'n>(copies: &[&'n Image], names: fn(&Image) -> &Vec<String>) -> Vec<&'n str> {
+    let all: IndexMap<&str, ()> = copies.iter().flat_map(|copy| names(copy)).map(|name| (name.as_str(), ())).collect();
+    let mut all: Vec<&str> = all.into_keys().collect();
+    all.sort_unstable();
+    let real: Vec<&str> = all.iter().copied().filter(|name| !is_none(name)).collect();
+    if real.is_empty() { all } else { real }
+}
+
+fn is_none(name: &str) -> bool {
+    name.starts_with("<none>")
+}
+
+fn entry(copies: &[&Image], first: &Image, tags: Vec<&str>, digests: Vec<&str>) -> Value {
+    let mut entry = Value::clone(&first.summary);
+    entry["RepoTags"] = json!(tags);
+    entry["RepoDigests"] = json!(digests);
+    entry["Created"] = json!(first.created);
+    // -1 means that an engine did not count.
+    let counts: Vec<i64> = copies.iter().filter_map(|copy| copy.summary["Containers"].as_i64()).collect();
+    if counts.iter().any(|count| *count >= 0) {
+        entry["Containers"] = json!(counts.iter().filter(|count| **count >= 0).sum::<i64>());
+    }
+    entry
+}
+
+/// The filters made ready for many images.
+struct Wanted<'f> {
+    filters: &'f Filters,
+    dangling: Option<bool>,
+    before: Option<i64>,
+    since: Option<i64>,
+    references: Vec<Regex>,
+}
+
+impl<'f> Wanted<'f> {
+    fn new(nodes: &[Arc<Node>], filters: &'f Filters, now: i64) -> Result<Wanted<'f>, ListError> {
+        filters.check(KNOWN)?;
+        let created = |name: &str| match names::image(nodes, name).first() {
+            Some((_, image)) => Ok(image.created),
+            None => Err(ListError::NoImage(name.to_owned())),
+        };
+        let until = |text: &str| match events::time(text, now.saturating_mul(NANOS)) {
+            Ok(nanos) => Ok(nanos.div_euclid(NANOS)),
+            Err(_) => Err(ListError::value("until", text, "a time such as 10m or 2026-01-02T15:04:05Z")),
+        };
+        let before = filters.values("before").map(created).chain(filters.values("until").map(until));
+        let since = filters.values("since").map(created);
+        let reference = |text: &str| {
+            let short = text.strip_prefix("docker.io/").unwrap_or(text);
+            let short = short.strip_prefix("library/").unwrap_or(short);
+            glob(short).ok_or_else(|| ListError::value("reference", text, "a name in which * stands for anything"))
+        };
+        Ok(Wanted {
+            filters,
+            dangling: filters.flag("dangling")?,
+            before: before.collect::<Result<Vec<_>, _>>()?.into_iter().min(),
+            since: since.collect::<Result<Vec<_>, _>>()?.into_iter().max(),
+            references: filters.values("reference").map(reference).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn shows(&self, image: &Image, tags: &[&str], digests: &[&str]) -> bool {
+        let is_dangling = tags.iter().all(|tag| is_none(tag));
+        self.filters.labels(&image.labels)
+            && self.dangling.is_none_or(|wanted| wanted == is_dangling)
+            && self.before.is_none_or(|time| image.created < time)
+            && self.since.is_none_or(|time| image.created > time)
+            && (self.references.is_empty() || tags.iter().chain(digests).any(|name| self.refers_to(name)))
+    }
+
+    /// Those of the names that were asked for.
+    fn named<'n>(&self, mut names: Vec<&'n str>) -> Vec<&'n str> {
+        if !self.references.is_empty() {
+            names.retain(|name| self.refers_to(name));
+        }
+        names
+    }
+
+    /// As Docker's `reference` filter: a glob over the name, with or without its tag.
+    fn refers_to(&self, name: &str) -> bool {
+        let name = names::familiar(name);
+        let bare = repository(&name);
+        !is_none(&name) && self.references.iter().any(|glob| glob.is_match(&name) || glob.is_match(bare))
+    }
+}
+
+/// `r.io:5000/a:1` → `r.io:5000/a`.
+fn repository(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -99,9 +164,16 @@ mod tests {
             (r#"{"reference":["web"]}"#, ""),
             (r#"{"before":["r.io/a/web:1"]}"#, "i1[busybox:2 busybox:latest]"),
             (r#"{"since":["nosuch"]}"#, "No such image: nosuch"),
+            (r#"{"until":["98s"]}"#, "i1[busybox:2 busybox:latest]"),
+            (
+                r#"{"until":["later"]}"#,
+                "invalid filter 'until=later': expected a time such as 10m or 2026-01-02T15:04:05Z",
+            ),
+            (r#"{"reference":["busybox:l*"]}"#, "i1[busybox:latest]"),
+            (r#"{"reference":["docker.io/library/busybox"]}"#, "i1[busybox:2 busybox:latest]"),
             (r#"{"node":["n1"]}"#, "i2[r.io/a/web:1] i1[busybox:latest]"),
         ] {
-            let text = match images(&nodes, &Filters::parse(filters).unwrap()) {
+            let text = match images(&nodes, &Filters::parse(filters).unwrap(), 100) {
                 Ok(list) => {
                     let tags = |it: &Value| {
                         it["RepoTags"]

@@ -9,32 +9,36 @@ use serde_json::{Value, json};
 use super::{Filters, ListError};
 
 const KNOWN: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "node", "scope", "type"];
-/// Every engine has these; nobody made them.
-const BUILT_IN: &[&str] = &["bridge", "host", "none"];
+
+/// Networks that an engine has by itself, each node its own.
+pub fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none" | "nat")
+}
 
 /// The networks as one JSON array. Those of one node are `node/name`; those made for all nodes, and global ones, are bare
 /// and stand once.
 pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListError> {
     filters.check(KNOWN)?;
+    filters.check_values("scope", &["global", "local", "swarm"], "local, global or swarm")?;
+    filters.check_values("type", &["builtin", "custom"], "custom or builtin")?;
     let dangling = filters.flag("dangling")?;
-    if let Some(kind) = filters.values("type").find(|kind| !matches!(*kind, "custom" | "builtin")) {
-        return Err(ListError::Value { key: "type".into(), value: kind.into(), expected: "custom or builtin" });
-    }
+    let (names, ids) = (filters.patterns("name"), filters.patterns("id"));
+    let used = if dangling.is_some() { used_ids(nodes) } else { BTreeSet::new() };
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut entries = Vec::new();
     for node in nodes.iter().filter(|node| filters.any("node", |wanted| wanted == node.name || wanted == node.id)) {
         for network in &node.networks {
-            let id = network.labels.get(LABEL_NETWORK_ID).unwrap_or(&network.id);
+            let id = shown_id(network);
             let name = network_name(node, network);
-            let used = node.containers.values().any(|container| container.networks.contains_key(&network.name));
-            let built_in = BUILT_IN.contains(&network.name.as_str());
-            let fits = filters.any("id", |wanted| id.contains(wanted) || network.id.contains(wanted))
-                && filters.any("name", |wanted| name.contains(wanted))
-                && filters.any("driver", |wanted| network.driver == wanted)
-                && filters.any("scope", |wanted| network.scope == wanted)
-                && filters.any("type", |wanted| built_in == (wanted == "builtin"))
+            let kind = if is_predefined(&network.name) { "builtin" } else { "custom" };
+            let is_dangling = kind == "custom" && !used.contains(id);
+            let fits = ids.match_any(&[id, &network.id])
+                && names.match_any(&[&network.name, &name])
+                && filters.is("driver", &network.driver)
+                && filters.is("scope", &network.scope)
+                && filters.is("type", kind)
                 && filters.labels(&network.labels)
-                && dangling.is_none_or(|wanted| wanted != used && !built_in || !wanted && built_in);
+                && dangling.is_none_or(|wanted| wanted == is_dangling);
             if fits && seen.insert(id) {
                 let mut entry = Value::clone(&network.summary);
                 entry["Id"] = json!(id);
@@ -44,6 +48,23 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErr
         }
     }
     Ok(Value::Array(entries))
+}
+
+/// The id that clients see: that of all nodes' parts together, where there is one.
+pub(crate) fn shown_id(network: &Network) -> &str {
+    network.labels.get(LABEL_NETWORK_ID).unwrap_or(&network.id)
+}
+
+/// The (shown) ids of networks that a container is in, on any node.
+fn used_ids(nodes: &[Arc<Node>]) -> BTreeSet<&str> {
+    let mut used = BTreeSet::new();
+    for node in nodes {
+        let ids: BTreeSet<&str> =
+            node.containers.values().flat_map(|it| it.networks.values()).map(String::as_str).collect();
+        let networks = node.networks.iter().filter(|it| ids.contains(it.id.as_str()));
+        used.extend(networks.map(|it| shown_id(it)));
+    }
+    used
 }
 
 /// The name that the cluster shows for a network of a node.

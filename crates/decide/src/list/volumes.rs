@@ -1,5 +1,6 @@
 //! `GET /volumes` over all nodes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use herder_model::{Node, Volume};
@@ -13,16 +14,20 @@ const KNOWN: &[&str] = &["dangling", "driver", "label", "label!", "name", "node"
 pub fn volumes(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListError> {
     filters.check(KNOWN)?;
     let dangling = filters.flag("dangling")?;
+    let names = filters.patterns("name");
+    let mut seen = HashSet::new();
     let mut entries = Vec::new();
     for node in nodes.iter().filter(|node| filters.any("node", |wanted| wanted == node.name || wanted == node.id)) {
+        let mounts = node.containers.values().flat_map(|it| &it.mounts);
+        let used: HashSet<&str> = mounts.map(|mount| mount.name.as_str()).collect();
         for volume in &node.volumes {
             let name = volume_name(node, volume);
-            let used = node.containers.values().flat_map(|it| &it.mounts).any(|mount| mount.name == volume.name);
-            let fits = filters.any("name", |wanted| name.contains(wanted))
-                && filters.any("driver", |wanted| volume.driver == wanted)
+            let fits = names.match_any(&[&volume.name, &name])
+                && filters.is("driver", &volume.driver)
                 && filters.labels(&volume.labels)
-                && dangling.is_none_or(|wanted| wanted != used);
-            if fits {
+                && dangling.is_none_or(|wanted| wanted != used.contains(volume.name.as_str()));
+            // A driver that spans nodes shows the same volume on each of them.
+            if fits && seen.insert((name.clone(), volume.driver.as_str())) {
                 let mut entry = Value::clone(&volume.summary);
                 entry["Name"] = json!(name);
                 entries.push(entry);
@@ -32,7 +37,8 @@ pub fn volumes(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErro
     Ok(json!({"Volumes": entries, "Warnings": null}))
 }
 
-fn volume_name(node: &Node, volume: &Volume) -> String {
+/// The name that the cluster shows for a volume of a node: a local one is told apart by its node.
+pub fn volume_name(node: &Node, volume: &Volume) -> String {
     if volume.driver == "local" { format!("{}/{}", node.name, volume.name) } else { volume.name.clone() }
 }
 
