@@ -13,3 +13,4 @@ pub mod request;
 pub mod schedule;
 pub mod versions;
 pub mod words;
+pub mod reschedule;

@@ -3,7 +3,7 @@
 //! What changes a container is read back before the answer ends, so that the next call sees it.
 
 mod inspect;
-//mod list;
+mod list;
 mod prune;
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::path::encode_query;
 use crate::{ApiError, Call, Front, Reply, forward};
 
 pub(crate) use inspect::inspect;
-//LIST
+pub(crate) use list::{Lists, list};
 pub(crate) use prune::containers as prune;
 
 /// A container and where it is.
@@ -146,15 +146,16 @@ pub(crate) async fn rename(front: &Arc<Front>, call: Call, name: &str) -> Result
 
 fn reserve_name(front: &Front, found: &Found, new: &str) -> Result<Ticket, ApiError> {
     front.pool.place(|nodes| {
-        check_name(nodes, new)?;
+        check_name(nodes, new, None)?;
         let reservation = Container { name: new.to_owned(), ..Container::default() };
         Ok((found.node.addr.clone(), reservation))
     })
 }
 
-/// A name may exist once in the cluster.
-pub(crate) fn check_name(nodes: &[Arc<Node>], name: &str) -> Result<(), ApiError> {
-    let taken = nodes.iter().flat_map(|node| node.containers.values()).any(|container| container.name == name);
+/// A name may exist once in the cluster; the container with the id `replaced` does not count.
+pub(crate) fn check_name(nodes: &[Arc<Node>], name: &str, replaced: Option<&str>) -> Result<(), ApiError> {
+    let mut containers = nodes.iter().flat_map(|node| node.containers.values());
+    let taken = containers.any(|container| container.name == name && Some(container.id.as_str()) != replaced);
     if !taken || name.is_empty() {
         return Ok(());
     }
@@ -231,14 +232,15 @@ mod tests {
         let mut node = Node::default();
         node.put_container(Arc::new(Container { id: "1".into(), name: "c1".into(), ..Container::default() }));
         let nodes = [Arc::new(node)];
-        let error = check_name(&nodes, "c1").expect_err("taken");
+        let error = check_name(&nodes, "c1", None).expect_err("taken");
         assert_eq!(error.status(), StatusCode::CONFLICT);
         assert_eq!(
             error.to_string(),
             "Conflict: The name c1 is already assigned. You have to delete (or rename) that container to be able to \
              assign c1 to a container again."
         );
-        check_name(&nodes, "c2").expect("free");
-        check_name(&nodes, "").expect("no name");
+        check_name(&nodes, "c2", None).expect("free");
+        check_name(&nodes, "", None).expect("no name");
+        check_name(&nodes, "c1", Some("1")).expect("its own");
     }
 }

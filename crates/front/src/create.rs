@@ -4,6 +4,7 @@ mod name;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use herder_decide::request::{self, CreateRequest};
 use herder_model::Node;
 use herder_pool::{Engine, EngineError, LinkError, Ticket};
@@ -23,7 +24,8 @@ pub(crate) struct Created {
     pub engine: Arc<Engine>,
     pub id: String,
     /// The engine's own answer.
-    pub reply: Reply,
+    pub status: StatusCode,
+    pub answer: Bytes,
 }
 
 /// What to create and how to ask an engine for it.
@@ -34,6 +36,8 @@ pub(crate) struct Order {
     pub version: Option<String>,
     /// The query string for the engine, without `name`; encoded.
     pub query: Vec<(String, String)>,
+    /// Address and id of the container that this one is made for again: its name is not taken, and its node not asked.
+    pub replaces: Option<(String, String)>,
 }
 
 pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
@@ -45,11 +49,11 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     let mut request = request::parse(name, body, &swarm_id()).map_err(refused)?;
     prefer_network(&front.pool.nodes(), &mut request);
     let query = call.query.0.iter().filter(|(key, _)| key != "name").cloned().collect();
-    let order = Order { request, version: call.version.take(), query };
+    let order = Order { request, version: call.version.take(), query, replaces: None };
     // In a task of its own: a client that goes away does not leave a container that nobody has counted.
     let task = tokio::spawn(place_and_create(front.clone(), order));
     let created = task.await.map_err(|error| ApiError::internal(format!("the create was broken off: {error}")))??;
-    Ok(created.reply)
+    Ok(crate::call::raw_json(created.status, created.answer))
 }
 
 /// What the request parser refuses is the client's mistake (classic Swarm said 500).
@@ -59,11 +63,11 @@ fn refused(error: request::RequestError) -> ApiError {
 
 /// Places and creates, on one node after the other while they refuse. When it returns, the container is in the picture.
 pub(crate) async fn place_and_create(front: Arc<Front>, order: Order) -> Result<Created, ApiError> {
-    let mut tried: Vec<String> = Vec::new();
+    let mut tried: Vec<String> = order.replaces.iter().map(|(addr, _)| addr.clone()).collect();
     let mut last = None;
     let mut attempts = front.settings.create_retry;
     loop {
-        let ticket = match choose(&front, &order.request, &tried) {
+        let ticket = match choose(&front, &order, &tried) {
             Ok(ticket) => ticket,
             // Nobody is left: what the last one said tells more than that.
             Err(error) => return Err(last.unwrap_or(error)),
@@ -86,11 +90,13 @@ pub(crate) async fn place_and_create(front: Arc<Front>, order: Order) -> Result<
 }
 
 /// Chooses the best node that was not tried yet, and reserves the name and the resources there.
-fn choose(front: &Front, request: &CreateRequest, tried: &[String]) -> Result<Ticket, ApiError> {
+fn choose(front: &Front, order: &Order, tried: &[String]) -> Result<Ticket, ApiError> {
+    let request = &order.request;
     front.pool.place(|nodes| {
         let mut container = request.container.clone();
+        let replaced = order.replaces.as_ref().map(|(_, id)| id.as_str());
         match &request.name {
-            Some(name) => containers::check_name(nodes, name)?,
+            Some(name) => containers::check_name(nodes, name, replaced)?,
             None => container.name = name::free(nodes, &mut rand::rng()),
         }
         let ranked = front.scheduler.rank(request, nodes, &mut rand::rng());
@@ -170,8 +176,7 @@ async fn ask(order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Cre
     let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
     match answer {
         Some(Answer { id, .. }) if parts.status.is_success() && !id.is_empty() => {
-            let reply = crate::call::raw_json(parts.status, bytes);
-            Ok(Created { engine: engine.clone(), id, reply })
+            Ok(Created { engine: engine.clone(), id, status: parts.status, answer: bytes })
         }
         answer => {
             let text = || String::from_utf8_lossy(&bytes).trim().to_owned();

@@ -9,7 +9,7 @@ use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
 
-//LIST
+use crate::containers::Lists;
 use crate::exec::Execs;
 use crate::path::{self, Target};
 use crate::transfer::Transfers;
@@ -42,15 +42,15 @@ pub struct Front {
     pub pool: Arc<Pool>,
     pub scheduler: Scheduler,
     pub settings: FrontSettings,
-    //LIST
+    pub(crate) lists: Lists,
     pub(crate) execs: Execs,
     pub(crate) transfers: Transfers,
 }
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (execs, transfers) = Default::default();
-        Arc::new(Front { pool, scheduler, settings, execs, transfers })
+        let (lists, execs, transfers) = Default::default();
+        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers })
     }
 
     /// The engines of all nodes that answer.

@@ -12,6 +12,7 @@ pub mod forward;
 mod front;
 mod hijack;
 mod path;
+pub mod reschedule;
 mod router;
 pub mod server;
 mod transfer;

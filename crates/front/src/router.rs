@@ -21,7 +21,7 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
     // HEAD is answered as GET; the body is dropped on the way out. Only `archive` has a HEAD of its own.
     let method = if call.parts.method == http::Method::HEAD { "GET" } else { call.parts.method.as_str() };
     match (method, segments.as_slice()) {
-        //LIST ("GET", ["containers", "json" | "ps"]) => Box::pin(containers::list(front, call)),
+        ("GET", ["containers", "json" | "ps"]) => Box::pin(containers::list(front, call)),
         ("POST", ["containers", "create"]) => Box::pin(create::create(front, call)),
         ("POST", ["containers", "prune"]) => Box::pin(containers::prune(front, call)),
         ("POST", ["commit"]) => Box::pin(containers::commit(front, call)),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use herder_decide::list::{self, ContainerQuery, Filters};
 use futures_util::future::join_all;
+use herder_decide::list::{self, ContainerQuery, Filters};
 use herder_pool::Engine;
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -30,7 +30,13 @@ type ContainerQueryText = String;
 
 impl Lists {
     /// The answer to `query` for this state of the pool and this second. While one caller makes it, the others wait for it.
-    fn get<E>(&self, version: u64, second: i64, query: &str, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+    fn get<E>(
+        &self,
+        version: u64,
+        second: i64,
+        query: &str,
+        make: impl FnOnce() -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
         let mut kept = self.0.lock();
         if (kept.version, kept.second) != (version, second) {
             *kept = Kept { version, second, answers: Vec::new() };

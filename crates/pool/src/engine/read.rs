@@ -20,6 +20,9 @@ const INSPECTIONS_MAX: usize = 8;
 /// How long an engine may take to list or inspect. A list of 10,000 containers takes an engine about 2 s.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Number of a read that is later than every other.
+const SUPERSEDED: u64 = u64::MAX;
+
 impl Engine {
     /// Re-reads one container (list entry and inspect); a container that is gone is taken out.
     /// When this returns, `node()` shows it.
@@ -42,6 +45,23 @@ impl Engine {
     /// Takes a container out that is known to be gone.
     pub fn forget_container(&self, id: &str) {
         self.forget(self.next_read(), id);
+    }
+
+    /// Takes a container out for good: it runs elsewhere now, and no read brings it back, even when the engine returns.
+    /// Whoever superseded it removes it from the engine (see [`Engine::superseded`]).
+    pub fn supersede_container(&self, id: &str) {
+        self.forget(SUPERSEDED, id);
+    }
+
+    /// The containers that were superseded and are not known to be gone from the engine.
+    pub fn superseded(&self) -> Vec<String> {
+        let told = self.told.lock();
+        told.iter().filter(|(_, read)| **read == SUPERSEDED).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A superseded container is gone from the engine.
+    pub fn forget_superseded(&self, id: &str) {
+        self.told.lock().remove(id);
     }
 
     /// Re-reads the images of the engine.
