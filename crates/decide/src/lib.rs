@@ -3,14 +3,17 @@
 //! Time, ids and randomness are handed in. Asked twice with the same arguments, each function gives the same answer.
 //! See ARCHITECTURE.md.
 
+pub mod df;
 pub mod events;
 pub mod expr;
+pub mod info;
 pub mod list;
+pub mod merge;
 pub mod names;
 pub mod prune;
 pub mod render;
 pub mod request;
+pub mod reschedule;
 pub mod schedule;
 pub mod versions;
 pub mod words;
-pub mod reschedule;

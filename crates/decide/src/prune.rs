@@ -1,32 +1,79 @@
 //! Prunes of all nodes as one answer: lists are joined, sizes added up.
 
+use std::sync::Arc;
+
+use herder_model::Node;
 use serde_json::{Map, Value, json};
+
+use crate::df;
+use crate::list::{network_name, volume_name};
+use crate::merge::{self, Part};
 
 /// Joins answers of `POST /…/prune`: lists one after the other, numbers as sums; what only some have is kept.
 pub fn merge(parts: Vec<Value>) -> Value {
     let mut merged = Map::new();
-    for (key, value) in
-        parts.into_iter().filter_map(|part| if let Value::Object(part) = part { Some(part) } else { None }).flatten()
-    {
-        match (merged.get_mut(&key), value) {
-            (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
-            (Some(Value::Number(sum)), Value::Number(more)) => {
-                *sum = (sum.as_i64().unwrap_or_default().saturating_add(more.as_i64().unwrap_or_default())).into();
-            }
-            (Some(kept), value) if kept.is_null() => *kept = value,
-            (None, value) => {
-                merged.insert(key, value);
-            }
-            (Some(_), _) => {}
+    for part in parts {
+        let Value::Object(fields) = part else { continue };
+        for (key, value) in fields {
+            df::add(&mut merged, key, value);
         }
     }
     merged.entry("SpaceReclaimed").or_insert(json!(0));
     Value::Object(merged)
 }
 
+/// As [`merge`], with volumes and networks named as lists name them and what is gone from several nodes told once. Nodes must
+/// be as before the prune. Fails if no node did it; those that failed among others are told in `Warnings`.
+pub fn over_nodes(parts: Vec<Part>) -> Result<Value, String> {
+    let (answers, failures) = merge::sort_out(parts);
+    if answers.is_empty() && !failures.is_empty() {
+        return Err(failures.join("\n"));
+    }
+    let named = |(node, mut answer): (Arc<Node>, Value)| {
+        name_all(&mut answer, &node);
+        answer
+    };
+    let mut merged = merge(answers.into_iter().map(named).collect());
+    for field in ["ImagesDeleted", "NetworksDeleted", "VolumesDeleted"] {
+        if let Some(list) = merged.get_mut(field).and_then(Value::as_array_mut) {
+            let mut seen: Vec<Value> = Vec::new();
+            list.retain(|it| {
+                !seen.contains(it) && {
+                    seen.push(it.clone());
+                    true
+                }
+            });
+        }
+    }
+    if !failures.is_empty() {
+        merged["Warnings"] = json!(failures);
+    }
+    Ok(merged)
+}
+
+fn name_all(answer: &mut Value, node: &Node) {
+    for volume in list_of(answer, "VolumesDeleted") {
+        let known = node.volumes.iter().find(|it| Some(it.name.as_str()) == volume.as_str());
+        if let Some(known) = known {
+            *volume = volume_name(node, known).into();
+        }
+    }
+    for network in list_of(answer, "NetworksDeleted") {
+        let known = node.networks.iter().find(|it| Some(it.name.as_str()) == network.as_str());
+        if let Some(known) = known {
+            *network = network_name(node, known).into();
+        }
+    }
+}
+
+fn list_of<'v>(answer: &'v mut Value, field: &str) -> impl Iterator<Item = &'v mut Value> {
+    answer.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use herder_model::{Network, Volume};
 
     #[test]
     fn lists_are_joined_and_sizes_added() {
@@ -37,5 +84,30 @@ mod tests {
         ];
         assert_eq!(merge(parts), json!({"ContainersDeleted": ["a", "b"], "SpaceReclaimed": 7}));
         assert_eq!(merge(vec![]), json!({"SpaceReclaimed": 0}));
+    }
+
+    #[test]
+    fn names_are_the_clusters_and_failures_are_told() {
+        let volume = |name: &str, driver: &str| {
+            Arc::new(Volume { name: name.into(), driver: driver.into(), ..Volume::default() })
+        };
+        let network = |name: &str, scope: &str| {
+            Arc::new(Network { name: name.into(), scope: scope.into(), ..Network::default() })
+        };
+        let node = |name: &str| {
+            Arc::new(Node {
+                name: name.into(),
+                volumes: vec![volume("v", "local"), volume("w", "nfs")],
+                networks: vec![network("own", "local"), network("all", "global")],
+                ..Node::default()
+            })
+        };
+        let answer = json!({"VolumesDeleted": ["v", "w"], "NetworksDeleted": ["own", "all"], "SpaceReclaimed": 3});
+        let parts =
+            vec![(node("n1"), Ok(answer.clone())), (node("n2"), Ok(answer)), (node("n3"), Err("no answer".to_owned()))];
+        let expected = json!({"VolumesDeleted": ["n1/v", "w", "n2/v"], "NetworksDeleted": ["n1/own", "all", "n2/own"],
+            "SpaceReclaimed": 6, "Warnings": ["n3: no answer"]});
+        assert_eq!(over_nodes(parts), Ok(expected));
+        assert_eq!(over_nodes(vec![(node("n3"), Err("no answer".into()))]), Err("n3: no answer".into()));
     }
 }

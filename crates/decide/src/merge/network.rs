@@ -1,0 +1,53 @@
+//! `GET /networks/{id}` of a network that several nodes are in.
+
+use std::sync::Arc;
+
+use herder_model::Node;
+use serde_json::{Map, Value, json};
+
+/// The network as the first node describes it, with the endpoints of all. None if no node answered.
+/// With more than one node, an endpoint's container is told apart by name (`node/name`); ids stay.
+pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>) -> Option<Value> {
+    let mut endpoints = Map::new();
+    let mut merged: Option<Value> = None;
+    for (node, mut part) in parts {
+        if let Some(Value::Object(theirs)) = part.get_mut("Containers").map(Value::take) {
+            for (id, mut endpoint) in theirs {
+                // `ep-…` stands for an endpoint of another node, which that node describes better.
+                let elsewhere = id.starts_with("ep-");
+                if let Some(name) = endpoint["Name"].as_str().filter(|_| !elsewhere) {
+                    endpoint["Name"] = json!(format!("{}/{name}", node.name));
+                }
+                if !elsewhere && !endpoints.contains_key(&id) {
+                    endpoints.insert(id, endpoint);
+                }
+            }
+        }
+        merged.get_or_insert(part);
+    }
+    let mut merged = merged?;
+    merged["Containers"] = Value::Object(endpoints);
+    Some(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_of_all_nodes_are_united() {
+        let part = |name: &str, containers: Value| {
+            let node = Node { name: name.into(), ..Node::default() };
+            (Arc::new(node), json!({"Name": "app", "Id": "1", "Of": name, "Containers": containers, "New": 1}))
+        };
+        let merged = network_inspect(vec![
+            part("n1", json!({"c1": {"Name": "web"}, "ep-77": {"Name": "gwep"}})),
+            part("n2", json!({"c2": {"Name": "web"}, "c1": {"Name": "web"}})),
+            part("n3", Value::Null),
+        ]);
+        let expected = json!({"Name": "app", "Id": "1", "Of": "n1", "New": 1,
+            "Containers": {"c1": {"Name": "n1/web"}, "c2": {"Name": "n2/web"}}});
+        assert_eq!(merged, Some(expected));
+        assert_eq!(network_inspect(vec![]), None);
+    }
+}

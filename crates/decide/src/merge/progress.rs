@@ -1,0 +1,127 @@
+//! Progress of one action on several nodes (pull, load, import) as one stream of JSON lines.
+//!
+//! The CLI draws one line for each `id`; the id is the node, so that every node has its line.
+
+use serde_json::{Value, json};
+
+/// What a client is told about a line that `node`'s engine wrote while it does `what` (such as `Pulling busybox:latest...`).
+/// Layers are left out: the CLI could not tell those of one node from another's. `Null` (the engine has not said anything yet)
+/// gives the opening line. Errors are not told at once, see [`Progress`].
+pub fn pull_line(node: &str, what: &str, line: &Value) -> Value {
+    let said = line["status"].as_str().or(line["stream"].as_str()).map(str::trim_end).filter(|text| !text.is_empty());
+    let layer = line["id"].as_str().filter(|id| !id.is_empty());
+    let status = match (said, layer) {
+        (None, _) => what.to_owned(),
+        (Some(said), None) => format!("{what} : {said}"),
+        (Some(said), Some(layer)) => format!("{what} : {layer}: {said}"),
+    };
+    let detail = line.get("progressDetail").cloned().unwrap_or_else(|| json!({}));
+    let mut out = json!({"status": status, "progressDetail": detail, "id": node});
+    if let Some(progress) = line.get("progress") {
+        out["progress"] = progress.clone();
+    }
+    out
+}
+
+/// How an action went on all its nodes: tells errors at the end, when it is known whether any node succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    what: String,
+    failures: Vec<String>,
+    succeeded: usize,
+}
+
+impl Progress {
+    /// `what` is such as `Pulling busybox:latest...`.
+    pub fn new(what: &str) -> Progress {
+        Progress { what: what.to_owned(), ..Progress::default() }
+    }
+
+    /// The line with which a node begins.
+    pub fn begin(&self, node: &str) -> Value {
+        pull_line(node, &self.what, &Value::Null)
+    }
+
+    /// The line to tell the client, or none if the engine's line is an error, which is kept for the end.
+    pub fn line(&mut self, node: &str, line: &Value) -> Option<Value> {
+        let error = line["error"].as_str().or(line["errorDetail"]["message"].as_str());
+        match error {
+            Some(error) => {
+                self.failed(node, error);
+                None
+            }
+            None => Some(pull_line(node, &self.what, line)),
+        }
+    }
+
+    /// The node's action failed, or could not begin.
+    pub fn failed(&mut self, node: &str, reason: &str) {
+        let failure = format!("{node}: {}", reason.trim_end());
+        if !self.failures.contains(&failure) {
+            self.failures.push(failure);
+        }
+    }
+
+    /// The node's action ended well; the line that says so.
+    pub fn succeeded(&mut self, node: &str, words: &str) -> Value {
+        self.succeeded += 1;
+        pull_line(node, &self.what, &json!({"status": words}))
+    }
+
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// The last line: none if all went well, else the error with a line for each node that failed. Clients take the whole
+    /// action as failed then.
+    pub fn end(&self) -> Option<Value> {
+        if self.failures.is_empty() {
+            return None;
+        }
+        let message = self.failures.join("\n");
+        let message = match self.succeeded {
+            0 => message,
+            count => format!("{message}\n(it went well on {count} other node{})", if count == 1 { "" } else { "s" }),
+        };
+        Some(json!({"error": message, "errorDetail": {"message": message}}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_has_its_line() {
+        for (line, expected) in [
+            (Value::Null, json!({"status": "Pulling b:1...", "progressDetail": {}, "id": "n1"})),
+            (json!({"status": "Done"}), json!({"status": "Pulling b:1... : Done", "progressDetail": {}, "id": "n1"})),
+            (
+                json!({"status": "Downloading", "id": "aa", "progressDetail": {"current": 1}, "progress": "[=>]"}),
+                json!({"status": "Pulling b:1... : aa: Downloading", "progressDetail": {"current": 1}, "id": "n1",
+                    "progress": "[=>]"}),
+            ),
+            (
+                json!({"stream": "Loaded image: b:1\n"}),
+                json!({"status": "Pulling b:1... : Loaded image: b:1", "progressDetail": {}, "id": "n1"}),
+            ),
+        ] {
+            assert_eq!(pull_line("n1", "Pulling b:1...", &line), expected);
+        }
+    }
+
+    #[test]
+    fn errors_come_at_the_end_with_their_nodes() {
+        let mut progress = Progress::new("Pulling b:1...");
+        assert_eq!(progress.end(), None);
+        assert_eq!(
+            progress.line("n1", &json!({"error": "no such host", "errorDetail": {"message": "no such host"}})),
+            None
+        );
+        progress.failed("n1", "no such host");
+        progress.failed("n2", "refused");
+        progress.succeeded("n3", "downloaded");
+        let message = "n1: no such host\nn2: refused\n(it went well on 1 other node)";
+        assert_eq!(progress.end(), Some(json!({"error": message, "errorDetail": {"message": message}})));
+    }
+}
