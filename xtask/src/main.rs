@@ -1,1 +1,70 @@
-fn main() {}
+//! The project's own verbs: `cargo xtask check | fix | tidy | test | demo | bench`.
+#![expect(clippy::print_stdout, reason = "the verbs of a command line talk to a person")]
+
+mod bench;
+mod demo;
+mod packages;
+mod run;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "herder's own verbs")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Look whether everything is in order; changes nothing
+    Check,
+    /// Put in order what can be put in order by machine
+    Fix,
+    /// Look whether crates use only what they may
+    Tidy,
+    /// Install what is missing, then run every test
+    Test {
+        /// For `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Three hosts, herder over them, and the voting application to play with
+    Demo {
+        /// End when everything was shown, instead of waiting for Ctrl-C
+        #[arg(long)]
+        once: bool,
+    },
+    /// Measure, side by side with what it replaces
+    Bench {
+        /// What to measure: schedule, list or all
+        #[arg(default_value = "all")]
+        what: String,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    std::env::set_current_dir(run::root())?;
+    match Cli::parse().verb {
+        Verb::Check => check(),
+        Verb::Fix => {
+            run::cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"])?;
+            run::cargo(&["fmt", "--all"])
+        }
+        Verb::Tidy => tidy::run(),
+        Verb::Test { arguments } => test::run(&arguments),
+        Verb::Demo { once } => demo::run(once),
+        Verb::Bench { what } => bench::run(&what),
+    }
+}
+
+fn check() -> anyhow::Result<()> {
+    run::cargo(&["fmt", "--all", "--check"])?;
+    tidy::run()?;
+    run::cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    run::cargo(&["doc", "--workspace", "--no-deps", "--quiet"])?;
+    println!("everything is in order");
+    Ok(())
+}

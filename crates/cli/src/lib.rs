@@ -1,1 +1,13 @@
 //! The verbs of the command line, as declarations.
+//!
+//! What was typed becomes values here, checked as a whole; what the verbs do lives elsewhere. See ARCHITECTURE.md.
+
+mod args;
+pub mod argv;
+mod duration;
+mod error;
+mod manage;
+
+pub use args::{Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
+pub use error::{PAGES, UsageError};
+pub use manage::{Join, JoinSettings, Manage, ManageSettings, TlsFiles};

@@ -1,3 +1,85 @@
-//! The program: configuration, parts, shutdown.
+//! herder makes many Docker hosts behave as one: configuration → parts → shutdown.
 
-fn main() {}
+mod manage;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{CommandFactory as _, Parser as _};
+use herder_cli::{Cli, Global, PAGES, UsageError, Verb, argv};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(argv::normalize(std::env::args()));
+    start_log(&cli.global);
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("herder: {error:#}");
+            if let Some(usage) = error.downcast_ref::<UsageError>() {
+                eprintln!("`herder explain {}` tells more", usage.code());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(cli: Cli) -> anyhow::Result<()> {
+    match cli.verb {
+        Verb::Manage(manage) => {
+            let settings = manage.settings()?;
+            runtime()?.block_on(manage::run(settings, cli.global.experimental))
+        }
+        Verb::Join(join) => {
+            let settings = join.settings()?;
+            bail!(
+                "`herder join {}` is not built yet; list the engines instead: nodes:// or file://",
+                settings.discovery
+            )
+        }
+        Verb::List(list) => {
+            let (discovery, _, _) = list.settings()?;
+            for address in manage::static_members(&discovery)? {
+                anstream::println!("{address}");
+            }
+            Ok(())
+        }
+        Verb::Create(_) => Err(UsageError::Create.into()),
+        Verb::Lab(lab) => herder_lab::run(*lab),
+        Verb::Completion(completion) => {
+            clap_complete::generate(completion.shell, &mut Cli::command(), "herder", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Explain(explain) => {
+            let code = explain.code.to_uppercase();
+            let Some((_, page)) = PAGES.iter().find(|(known, _)| *known == code) else {
+                let codes: Vec<&str> = PAGES.iter().map(|(code, _)| *code).collect();
+                bail!("there is no error code `{}`; there are {}", explain.code, codes.join(", "));
+            };
+            anstream::print!("{page}");
+            Ok(())
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Logs go to stderr, with colours only for a person.
+fn start_log(global: &Global) {
+    let level = match global.log_level.as_str() {
+        _ if global.debug => "debug",
+        "warning" => "warn",
+        "fatal" | "panic" => "error",
+        level => level,
+    };
+    let filter = EnvFilter::try_from_env("HERDER_LOG").unwrap_or_else(|_| {
+        // Libraries speak only when something is wrong, unless everything is asked for.
+        let herder = ["herder", "herder_pool", "herder_front", "herder_drivers"].map(|part| format!("{part}={level}"));
+        EnvFilter::new(format!("warn,{}", herder.join(",")))
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
+}

@@ -1,0 +1,103 @@
+//! Every verb with its flags.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::manage::{Join, Manage};
+
+/// Many Docker hosts that behave as one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "herder",
+    version,
+    about,
+    after_help = "Examples:
+  herder manage -H tcp://0.0.0.0:2375 10.0.0.1:2375,10.0.0.2:2375
+  DOCKER_HOST=tcp://localhost:2375 docker run -d --name web -p 80:80 nginx
+  herder lab up --hosts 3
+
+Every option of classic Swarm is known, also with one dash (-experimental)."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Log everything
+    #[arg(long, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub debug: bool,
+    /// How much to log: debug, info, warn, error, fatal or panic
+    #[arg(long, short, default_value = "info", value_name = "LEVEL",
+          value_parser = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"])]
+    pub log_level: String,
+    /// Show as experimental in `docker info` and `docker version`
+    #[arg(long)]
+    pub experimental: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Serve the Docker API over many engines
+    #[command(visible_alias = "m")]
+    Manage(Box<Manage>),
+    /// Keep an engine's address in a discovery store
+    #[command(visible_alias = "j")]
+    Join(Join),
+    /// List the engines that discovery knows
+    #[command(visible_alias = "l")]
+    List(List),
+    /// Gone: tokens of hosted discovery
+    #[command(visible_alias = "c", hide = true)]
+    Create(Create),
+    /// Several Docker hosts on this machine, to try herder on
+    Lab(Box<herder_lab::LabArgs>),
+    /// Print a completion script for a shell
+    Completion(Completion),
+    /// Tell more about an error code
+    Explain(Explain),
+}
+
+/// Where the engines are.
+#[derive(Clone, Debug, Args)]
+pub struct Discovered {
+    /// nodes://HOST:PORT,… (or the bare list), file://PATH, consul://, etcd:// or zk://HOST,…/PREFIX
+    #[arg(env = "SWARM_DISCOVERY", value_name = "DISCOVERY")]
+    pub discovery: Option<String>,
+    /// Option of the discovery back end: kv.path, kv.cacertfile, kv.certfile, kv.keyfile; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub discovery_opt: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    pub discovered: Discovered,
+    /// How long to wait for an answer
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub timeout: String,
+    /// How to print it
+    #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
+    pub format: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    #[arg(hide = true)]
+    pub anything: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  herder completion bash > /etc/bash_completion.d/herder")]
+pub struct Completion {
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  herder explain HD0006")]
+pub struct Explain {
+    pub code: String,
+}

@@ -1,0 +1,382 @@
+//! `manage` and `join`: what was typed, and what it means after it was checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::args::Discovered;
+use crate::duration::{self, Signed};
+use crate::error::{Ratio, UsageError};
+
+/// Serve the Docker API over many engines.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  herder manage -H tcp://0.0.0.0:2375 10.0.0.[1:3]:2375
+  herder manage --strategy binpack -H unix:///run/herder.sock file:///etc/herder/nodes
+  herder manage --replication --advertise 10.0.0.9:2375 consul://10.0.0.8:8500/cluster
+  herder manage --tlsverify --tlscacert ca.pem --tlscert cert.pem --tlskey key.pem 10.0.0.1:2376")]
+pub struct Manage {
+    #[command(flatten)]
+    pub discovered: Discovered,
+    /// How nodes are ranked: spread, binpack or random
+    #[arg(long, default_value = "spread", value_name = "NAME")]
+    pub strategy: String,
+    /// Use only these filters, in this order; may be repeated [default: all]
+    #[arg(long, short, value_name = "NAME")]
+    pub filter: Vec<String>,
+    /// Where to listen: tcp://IP:PORT or unix:///PATH; may be repeated
+    #[arg(
+        long,
+        short = 'H',
+        env = "SWARM_HOST",
+        value_delimiter = ',',
+        default_value = "tcp://127.0.0.1:2375",
+        value_name = "URL"
+    )]
+    pub host: Vec<String>,
+    /// One of several managers; the primary is chosen by a lock in the discovery store
+    #[arg(long)]
+    pub replication: bool,
+    /// How long the lock of a primary that vanished is kept
+    #[arg(long, default_value = "20s", value_name = "TIME")]
+    pub replication_ttl: String,
+    /// Address under which other managers reach this one
+    #[arg(long, visible_alias = "addr", env = "SWARM_ADVERTISE", value_name = "IP:PORT")]
+    pub advertise: Option<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Shortest time between two full reads of an engine
+    #[arg(long, default_value = "30s", value_name = "TIME", allow_hyphen_values = true)]
+    pub engine_refresh_min_interval: String,
+    /// Longest time between two full reads of an engine
+    #[arg(long, default_value = "60s", value_name = "TIME", allow_hyphen_values = true)]
+    pub engine_refresh_max_interval: String,
+    /// Failures in a row that make a node unhealthy
+    #[arg(long, default_value_t = 3, value_name = "COUNT", allow_hyphen_values = true)]
+    pub engine_failure_retry: i64,
+    /// Deprecated: use --engine-failure-retry
+    #[arg(long, default_value_t = 3, hide = true, allow_hyphen_values = true)]
+    pub engine_refresh_retry: i64,
+    /// How often discovery is read anew
+    #[arg(long, default_value = "60s", value_name = "TIME", allow_hyphen_values = true)]
+    pub heartbeat: String,
+    /// Let pages of other origins call
+    #[arg(long, visible_alias = "cors")]
+    pub api_enable_cors: bool,
+    /// The cluster driver: swarm
+    #[arg(long, short, default_value = "swarm", value_name = "NAME")]
+    pub cluster_driver: String,
+    /// swarm.overcommit=RATIO (0.05) or swarm.createretry=COUNT (0); may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub cluster_opt: Vec<String>,
+    /// Read an engine anew before a container list that filters by node
+    #[arg(long)]
+    pub refresh_on_node_filter: bool,
+    /// Read all engines anew before a container list that filters by this name
+    #[arg(long, value_name = "NAME")]
+    pub container_name_refresh_filter: Option<String>,
+}
+
+/// The TLS flags of `manage`.
+#[derive(Clone, Debug, Args)]
+pub struct TlsArgs {
+    /// Serve over TLS; engines are not verified
+    #[arg(long)]
+    pub tls: bool,
+    /// Serve over TLS and ask clients and engines for certificates of the CA
+    #[arg(long)]
+    pub tlsverify: bool,
+    /// Certificates of the CA
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Option<PathBuf>,
+    /// Certificate of this endpoint, also shown to engines
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
+}
+
+/// Files for TLS, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub ca: Option<PathBuf>,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Both sides show certificates of the CA.
+    pub verify: bool,
+}
+
+/// What `manage` shall do.
+#[derive(Clone, Debug)]
+pub struct ManageSettings {
+    pub discovery: String,
+    pub discovery_options: Vec<(String, String)>,
+    pub strategy: String,
+    pub filters: Vec<String>,
+    pub hosts: Vec<String>,
+    /// Advertised address and time to live of the lock, with --replication.
+    pub replication: Option<(String, Duration)>,
+    pub tls: Option<TlsFiles>,
+    pub refresh_min: Duration,
+    pub refresh_max: Duration,
+    pub failure_retry: u32,
+    pub heartbeat: Duration,
+    pub cors: bool,
+    pub overcommit: f64,
+    pub create_retry: u32,
+    pub refresh_on_node_filter: bool,
+    pub container_name_refresh_filter: Option<String>,
+}
+
+impl Manage {
+    /// Checks everything before anything is done.
+    pub fn settings(self) -> anyhow::Result<ManageSettings> {
+        let discovery = self.discovered.discovery.clone().ok_or(UsageError::Discovery("manage a cluster", "manage"))?;
+        let discovery_options = options(&self.discovered.discovery_opt)?;
+        let interval = |text: &str, name| anyhow::Ok(time(text)?.positive().ok_or(UsageError::Interval(name))?);
+        let refresh_min = interval(&self.engine_refresh_min_interval, "min refresh")?;
+        let refresh_max = interval(&self.engine_refresh_max_interval, "max refresh")?;
+        if refresh_max < refresh_min {
+            return Err(UsageError::IntervalOrder.into());
+        }
+        if self.engine_refresh_retry != 3 {
+            return Err(UsageError::RefreshRetry.into());
+        }
+        let failure_retry = u32::try_from(self.engine_failure_retry).ok().filter(|count| *count > 0);
+        let failure_retry = failure_retry.ok_or(UsageError::FailureRetry)?;
+        if self.cluster_driver != "swarm" {
+            return Err(UsageError::Driver(self.cluster_driver).into());
+        }
+        let (overcommit, create_retry) = cluster_options(&self.cluster_opt)?;
+        Ok(ManageSettings {
+            replication: replication(&self, &discovery)?,
+            discovery,
+            discovery_options,
+            strategy: self.strategy,
+            filters: self.filter,
+            hosts: self.host,
+            tls: self.tls.files()?,
+            refresh_min,
+            refresh_max,
+            failure_retry,
+            heartbeat: heartbeat(&self.heartbeat)?,
+            cors: self.api_enable_cors,
+            overcommit,
+            create_retry,
+            refresh_on_node_filter: self.refresh_on_node_filter,
+            container_name_refresh_filter: self.container_name_refresh_filter,
+        })
+    }
+}
+
+fn replication(manage: &Manage, discovery: &str) -> anyhow::Result<Option<(String, Duration)>> {
+    let ttl = time(&manage.replication_ttl)?.positive().ok_or(UsageError::Positive("--replication-ttl"))?;
+    if let Some(advertise) = &manage.advertise {
+        check_advertise(advertise)?;
+    }
+    if !manage.replication {
+        return Ok(None);
+    }
+    if !["consul://", "etcd://", "zk://"].iter().any(|scheme| discovery.starts_with(scheme)) {
+        return Err(UsageError::ElectionStore.into());
+    }
+    let advertise = manage.advertise.clone().ok_or(UsageError::AdvertiseForElection)?;
+    Ok(Some((advertise, ttl)))
+}
+
+impl TlsArgs {
+    fn files(self) -> Result<Option<TlsFiles>, UsageError> {
+        let given = self.tlscacert.is_some() || self.tlscert.is_some() || self.tlskey.is_some();
+        match (self.tls || self.tlsverify, self.tlscert, self.tlskey) {
+            (false, _, _) if given => Err(UsageError::TlsOff),
+            (false, _, _) => Ok(None),
+            (true, _, _) if self.tlsverify && self.tlscacert.is_none() => Err(UsageError::TlsCa),
+            (true, Some(cert), Some(key)) => {
+                Ok(Some(TlsFiles { ca: self.tlscacert, cert, key, verify: self.tlsverify }))
+            }
+            (true, _, _) => Err(UsageError::TlsFiles),
+        }
+    }
+}
+
+/// Keep an engine's address in a discovery store.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  herder join --advertise 10.0.0.1:2375 consul://10.0.0.8:8500/cluster")]
+pub struct Join {
+    #[command(flatten)]
+    pub discovered: Discovered,
+    /// Address of the engine, as managers reach it
+    #[arg(long, visible_alias = "addr", env = "SWARM_ADVERTISE", value_name = "IP:PORT")]
+    pub advertise: Option<String>,
+    /// How often the entry is renewed
+    #[arg(long, default_value = "60s", value_name = "TIME", allow_hyphen_values = true)]
+    pub heartbeat: String,
+    /// How long the entry lasts without renewal
+    #[arg(long, default_value = "180s", value_name = "TIME", allow_hyphen_values = true)]
+    pub ttl: String,
+    /// Start after a random time of at most this, so that many hosts do not come at once
+    #[arg(long, default_value = "0s", value_name = "TIME", allow_hyphen_values = true)]
+    pub delay: String,
+}
+
+/// What `join` shall do.
+#[derive(Clone, Debug)]
+pub struct JoinSettings {
+    pub discovery: String,
+    pub discovery_options: Vec<(String, String)>,
+    pub advertise: String,
+    pub heartbeat: Duration,
+    pub ttl: Duration,
+    pub delay: Duration,
+}
+
+impl Join {
+    /// Checks everything before anything is done.
+    pub fn settings(self) -> anyhow::Result<JoinSettings> {
+        let discovery = self.discovered.discovery.ok_or(UsageError::Discovery("join a cluster", "join"))?;
+        let advertise = self.advertise.ok_or(UsageError::AdvertiseMissing)?;
+        check_advertise(&advertise)?;
+        let heartbeat = heartbeat(&self.heartbeat)?;
+        let ttl = time(&self.ttl)?.positive().filter(|ttl| *ttl > heartbeat).ok_or(UsageError::Ttl)?;
+        let delay = time(&self.delay)?;
+        if delay.negative {
+            return Err(UsageError::Delay.into());
+        }
+        let discovery_options = options(&self.discovered.discovery_opt)?;
+        Ok(JoinSettings { discovery, discovery_options, advertise, heartbeat, ttl, delay: delay.length })
+    }
+}
+
+impl crate::List {
+    /// Discovery, its options, and how long to wait.
+    pub fn settings(&self) -> anyhow::Result<(String, Vec<(String, String)>, Duration)> {
+        let discovery = self.discovered.discovery.clone().ok_or(UsageError::Discovery("list a cluster", "list"))?;
+        let timeout = time(&self.timeout)?.positive().ok_or(UsageError::Positive("--timeout"))?;
+        Ok((discovery, options(&self.discovered.discovery_opt)?, timeout))
+    }
+}
+
+fn time(text: &str) -> anyhow::Result<Signed> {
+    duration::parse(text).map_err(anyhow::Error::msg)
+}
+
+fn heartbeat(text: &str) -> anyhow::Result<Duration> {
+    let heartbeat = time(text)?.positive().filter(|time| *time >= Duration::from_secs(1));
+    heartbeat.ok_or(UsageError::Heartbeat.into())
+}
+
+fn check_advertise(text: &str) -> Result<(), UsageError> {
+    let (host, port) = text.rsplit_once(':').ok_or(UsageError::Advertise)?;
+    let host_fits = !host.is_empty() && (host.starts_with('[') || !host.contains(':')) && !host.contains('/');
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && host_fits => Ok(()),
+        _ => Err(UsageError::Advertise),
+    }
+}
+
+fn options(texts: &[String]) -> Result<Vec<(String, String)>, UsageError> {
+    let pair = |text: &String| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    texts.iter().map(|text| pair(text).ok_or(UsageError::DiscoveryOption)).collect()
+}
+
+fn cluster_options(texts: &[String]) -> Result<(f64, u32), UsageError> {
+    let (mut overcommit, mut create_retry) = (0.05, 0);
+    for text in texts {
+        let unknown = || UsageError::ClusterOption(text.clone());
+        match text.split_once('=').ok_or_else(unknown)? {
+            ("swarm.overcommit", value) => {
+                overcommit = value.parse().map_err(|_| unknown())?;
+                if !(overcommit > -1.0 && overcommit < f64::INFINITY) {
+                    return Err(UsageError::Overcommit(Ratio(overcommit)));
+                }
+            }
+            ("swarm.createretry", value) => {
+                let count: i64 = value.parse().map_err(|_| unknown())?;
+                create_retry = u32::try_from(count).map_err(|_| UsageError::CreateRetry(count))?;
+            }
+            _ => return Err(unknown()),
+        }
+    }
+    Ok((overcommit, create_retry))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Cli, Verb, argv};
+    use clap::Parser as _;
+
+    /// What a command line leads to: `ok`, or the sentence of refusal.
+    fn outcome(line: &str) -> String {
+        let words = argv::normalize(format!("herder {line}").split_whitespace().map(str::to_owned));
+        let cli = match Cli::try_parse_from(words) {
+            Ok(cli) => cli,
+            Err(error) => return error.to_string(),
+        };
+        let settings = match cli.verb {
+            Verb::Manage(manage) => manage.settings().map(drop),
+            Verb::Join(join) => join.settings().map(drop),
+            Verb::List(list) => list.settings().map(drop),
+            _ => Ok(()),
+        };
+        settings.map_or_else(|error| error.to_string(), |()| "ok".into())
+    }
+
+    #[test]
+    fn command_lines_are_checked_whole_in_the_originals_words() {
+        for (line, expected) in [
+            ("manage a:1", "ok"),
+            ("m -strategy binpack -f health -f port -H tcp://a:1 -cluster-opt swarm.overcommit=0.1 a:1", "ok"),
+            ("manage", "discovery required to manage a cluster. See 'herder manage --help'."),
+            ("manage --engine-refresh-min-interval 0s a:1", "min refresh interval should be a positive number"),
+            (
+                "manage --engine-refresh-min-interval 9s --engine-refresh-max-interval 5s a:1",
+                "max refresh interval cannot be less than min refresh interval",
+            ),
+            ("manage --engine-failure-retry 0 a:1", "invalid failure retry count"),
+            ("manage --engine-refresh-retry 5 a:1", "--engine-refresh-retry is deprecated. Use --engine-failure-retry"),
+            ("manage --heartbeat 100ms a:1", "--heartbeat should be at least one second"),
+            ("manage -c mesos a:1", "unsupported cluster \"mesos\""),
+            (
+                "manage --cluster-opt swarm.overcommit=-2 a:1",
+                "swarm.overcommit should be larger than -1, -2.000000 is invalid",
+            ),
+            ("manage --cluster-opt swarm.createretry=-1 a:1", "swarm.createretry can not be negative, -1 is invalid"),
+            ("manage --discovery-opt x a:1", "--discovery-opt must contain key=value strings"),
+            ("manage --tls a:1", "--tlscert and --tlskey must be provided when using --tls"),
+            ("manage --tlsverify --tlscert a --tlskey b a:1", "--tlscacert must be provided when using --tlsverify"),
+            (
+                "manage --tlskey b a:1",
+                "--tlscert, --tlskey and --tlscacert require the use of either --tls or --tlsverify",
+            ),
+            (
+                "manage --replication a:1",
+                "Leader election is only supported with consul, etcd and zookeeper discovery.",
+            ),
+            ("manage --replication etcd://a:1/x", "--advertise address must be provided when using --leader-election"),
+            ("manage --replication-ttl 0s a:1", "--replication-ttl should be a positive number"),
+            ("manage --advertise nonsense a:1", "--advertise should be of the form ip:port or hostname:port"),
+            ("join consul://a:1", "missing mandatory --advertise flag"),
+            ("join --advertise a:0 consul://a:1", "--advertise should be of the form ip:port or hostname:port"),
+            ("join --advertise a:1 --ttl 60s consul://a:1", "--ttl must be strictly superior to the heartbeat value"),
+            ("join --advertise a:1 --delay -1s consul://a:1", "--delay should not be a negative number"),
+            ("join --advertise a:1", "discovery required to join a cluster. See 'herder join --help'."),
+            ("list --timeout 0s a:1", "--timeout should be a positive number"),
+            ("list a:1", "ok"),
+        ] {
+            assert_eq!(outcome(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_helps_with_an_example() {
+        use clap::CommandFactory as _;
+        for verb in ["manage", "join", "lab", "completion", "explain"] {
+            let mut command = Cli::command();
+            let command = command.find_subcommand_mut(verb).unwrap();
+            assert!(command.render_long_help().to_string().contains("Example"), "{verb}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! TLS settings from files, for the door and for engines. One key pair serves both, as in classic Swarm.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+
+/// Why TLS cannot be set up. Each names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {what} from {}: {reason}", path.display())]
+    File { what: &'static str, path: PathBuf, reason: String },
+    #[error("the certificate {} and the key {} do not go together: {source}", cert.display(), key.display())]
+    Pair { cert: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("the CA {} cannot be used: {reason}", path.display())]
+    Ca { path: PathBuf, reason: String },
+}
+
+/// A certificate with its key, and the CA if the other side is to be verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'f> {
+    pub cert: &'f Path,
+    pub key: &'f Path,
+    pub ca: Option<&'f Path>,
+}
+
+/// TLS for the door. With a CA, clients must show a certificate of it.
+pub fn server(files: Files<'_>) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let pair = |source| TlsError::Pair { cert: files.cert.into(), key: files.key.into(), source };
+    let builder = builder.map_err(pair)?;
+    let builder = match files.ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| ca_error(path, &error))?)
+        }
+    };
+    let mut config = builder.with_single_cert(certificates(files.cert)?, key(files.key)?).map_err(pair)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// TLS towards engines. Without a CA, their certificates are not verified.
+pub fn client(files: Files<'_>) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let pair = |source| TlsError::Pair { cert: files.cert.into(), key: files.key.into(), source };
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(pair)?;
+    let builder = match files.ca {
+        Some(path) => builder.with_root_certificates(roots(path)?),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+    };
+    builder.with_client_auth_cert(certificates(files.cert)?, key(files.key)?).map_err(pair)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |reason: String| TlsError::File { what: "certificates", path: path.into(), reason };
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
+    let all = all.map_err(|error| wrong(error.to_string()))?;
+    if all.is_empty() { Err(wrong("there is none in it".into())) } else { Ok(all) }
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| TlsError::File { what: "a private key", path: path.into(), reason: error.to_string() })
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| ca_error(path, &error))?;
+    }
+    Ok(roots)
+}
+
+fn ca_error(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
+    TlsError::Ca { path: path.into(), reason: error.to_string() }
+}
+
+/// Takes any certificate: `--tls` without `--tlsverify` means just that.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

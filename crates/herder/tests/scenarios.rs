@@ -1,0 +1,203 @@
+//! Plays the scenarios in `tests/scenarios/` with real clients against a real lab: three hosts, three Docker Engines, one
+//! herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains NAME.
+//!
+//! Needs root and the packages that `cargo xtask test` installs.
+
+mod script;
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// The lab of this test binary; its own name, so that it harms no other.
+const LAB: &str = "scenarios";
+/// A command of a scenario that takes longer hangs.
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
+/// How often a condition outside of this process is looked at again.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One lab for all: scenarios change it, so they take turns.
+    arguments.test_threads = Some(1);
+    let stage: Arc<Mutex<Option<Stage>>> = Arc::default();
+    let trials = scenarios().into_iter().flat_map(|path| trials(&path, &stage)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(stage.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}
+
+fn scenarios() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let entries = std::fs::read_dir(folder).expect("the folder of scenarios");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "txt"));
+    paths.sort();
+    paths
+}
+
+/// One trial for each docker CLI at hand if the script says `# with every docker CLI`, else one.
+fn trials(path: &Path, stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
+    let text = std::fs::read_to_string(path).expect("a readable scenario");
+    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let mut clis = docker_clis();
+    if !text.starts_with("# with every docker CLI") {
+        clis.truncate(1);
+    }
+    let trial = |cli: PathBuf| {
+        let (stage, text) = (stage.clone(), text.clone());
+        let name = format!("{name} ({})", cli.display());
+        Trial::test(name, move || {
+            let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+            let stage = stage.get_or_insert_with(Stage::set_up);
+            stage.play(&text, &cli)
+        })
+    };
+    clis.into_iter().map(trial).collect()
+}
+
+/// Newest first: whatever `docker` is on the PATH, then Debian's own 20.10.
+fn docker_clis() -> Vec<PathBuf> {
+    let mut clis: Vec<PathBuf> = ["/usr/local/bin/docker", "/usr/bin/docker"]
+        .into_iter()
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
+        .collect();
+    if clis.is_empty() {
+        clis.push("docker".into());
+    }
+    clis
+}
+
+/// A lab with a herder over it, and a place for files.
+struct Stage {
+    herder: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Stage {
+    fn set_up() -> Stage {
+        let folder = std::env::temp_dir().join(format!("herder-scenarios-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("bin")).expect("a folder for the scenarios");
+        // What an aborted run left behind.
+        lab(&["down"]);
+        let labels = ["h1:zone=a,disk=ssd", "h2:zone=b,disk=hdd", "h3:zone=c,disk=hdd,containerslots=20"];
+        let up = ["up", "--hosts", "3", "--labels", labels[0], "--labels", labels[1], "--labels", labels[2]];
+        assert!(lab(&up), "the lab did not come up; it needs root and Debian's docker.io");
+        let port = free_port();
+        let log = std::fs::File::create(folder.join("herder.log")).expect("a log file");
+        let herder = Command::new(env!("CARGO_BIN_EXE_herder"))
+            .args(["manage", "--host", &format!("tcp://127.0.0.1:{port}"), &engines().join(",")])
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().expect("a second handle"))
+            .stdout(log)
+            .spawn()
+            .expect("herder starts");
+        let stage = Stage { herder, port, folder };
+        stage
+            .play("within 15s $ docker info 2>/dev/null | grep -c 'Status: Healthy'\n  3", &docker_clis()[0])
+            .expect("herder sees three healthy nodes");
+        stage
+    }
+
+    /// Plays one script from a clean cluster.
+    fn play(&self, text: &str, cli: &Path) -> Result<(), Failed> {
+        let link = self.folder.join("bin/docker");
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(cli, &link)?;
+        self.run("docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm -f");
+        let started = Instant::now();
+        for step in script::parse(text)? {
+            let tried = Instant::now();
+            loop {
+                let (output, exit) = self.run(&step.command);
+                match step.judge(&output, exit) {
+                    Ok(()) => break,
+                    Err(_) if tried.elapsed() < step.within => std::thread::sleep(LOOK_PERIOD),
+                    Err(reason) => {
+                        let log = std::fs::read_to_string(self.folder.join("herder.log")).unwrap_or_default();
+                        let tail: Vec<&str> = log.lines().rev().take(15).collect();
+                        let tail: Vec<&str> = tail.into_iter().rev().collect();
+                        return Err(format!(
+                            "line {}: $ {}\n{output}{reason}\n(after {:.1?}; herder's log ends with)\n{}",
+                            step.line,
+                            step.command,
+                            started.elapsed(),
+                            tail.join("\n")
+                        )
+                        .into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a shell command as a user would, with the client under test first on the PATH; gives what it printed
+    /// (both streams) and its exit code.
+    fn run(&self, command: &str) -> (String, i32) {
+        let herder = Path::new(env!("CARGO_BIN_EXE_herder")).parent().expect("a folder").display().to_string();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let addresses = engines();
+        let mut child = Command::new("timeout")
+            .args([&COMMAND_TIME_MAX.as_secs().to_string(), "sh", "-c", &format!("exec 2>&1; {command}")])
+            .current_dir(&self.folder)
+            .env("PATH", format!("{}:{herder}:{path}", self.folder.join("bin").display()))
+            .env("DOCKER_HOST", format!("tcp://127.0.0.1:{}", self.port))
+            .env("HERDER_PID", self.herder.id().to_string())
+            .env("LAB", LAB)
+            .env("H1", &addresses[0])
+            .env("H2", &addresses[1])
+            .env("H3", &addresses[2])
+            .env("SCENARIOS", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios"))
+            .env_remove("DOCKER_API_VERSION")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut output = Vec::new();
+        child.stdout.take().expect("a pipe").read_to_end(&mut output).expect("output");
+        let exit = child.wait().expect("an exit code").code().unwrap_or(-1);
+        (String::from_utf8_lossy(&output).into_owned(), exit)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = self.herder.kill();
+        let _ = self.herder.wait();
+        lab(&["down"]);
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn lab(arguments: &[&str]) -> bool {
+    let (verb, rest) = arguments.split_first().expect("a verb");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
+    command.args(["lab", verb, "--name", LAB]).args(rest).stdin(Stdio::null()).stdout(Stdio::null());
+    command.status().expect("herder starts").success()
+}
+
+/// `host:port` of each engine of the lab, as `herder lab status` tells.
+fn engines() -> Vec<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
+    let output = command.args(["lab", "status", "--name", LAB, "--format", "json"]).output().expect("herder starts");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let hosts = status["hosts"].as_array().cloned().unwrap_or_default();
+    hosts
+        .iter()
+        .filter_map(|host| host["docker_host"].as_str())
+        .map(|url| url.trim_start_matches("tcp://").into())
+        .collect()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,141 @@
+//! Reads and judges scenario scripts: what a user types, and what the user must see. Pure.
+
+use std::time::Duration;
+
+/// One command of a scenario with what it must show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Line number in the file, from 1.
+    pub line: usize,
+    /// For `sh -c`.
+    pub command: String,
+    /// Try again until the expectation holds, at most this long. Zero: once.
+    pub within: Duration,
+    pub expected: Vec<String>,
+    pub exit: i32,
+}
+
+/// Reads a script:
+///
+/// ```text
+/// # a comment
+/// $ docker ps -q | wc -l
+///   3
+/// within 5s $ docker info
+///   …
+///    node-2: …
+///   …
+/// $ docker rm -f nosuch
+///   …No such container: nosuch…
+/// exit 1
+/// ```
+///
+/// Expected lines are indented by two blanks; `…` stands for anything within a line, and a line of `…` alone for any
+/// number of lines. A command without expected lines may print what it likes.
+pub fn parse(text: &str) -> Result<Vec<Step>, String> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(expected) = line.strip_prefix("  ") {
+            let step = steps.last_mut().ok_or(format!("line {number}: expected output before any command"))?;
+            step.expected.push(expected.to_owned());
+        } else if let Some(code) = line.strip_prefix("exit ") {
+            let step = steps.last_mut().ok_or(format!("line {number}: exit before any command"))?;
+            step.exit = code.trim().parse().map_err(|_| format!("line {number}: `{code}` is no exit code"))?;
+        } else if let Some((within, command)) = line.split_once("$ ") {
+            let within = match within.trim() {
+                "" => Duration::ZERO,
+                other => seconds(other).ok_or(format!("line {number}: expected `within Ns $`, not `{other}`"))?,
+            };
+            steps.push(Step { line: number, command: command.into(), within, expected: vec![], exit: 0 });
+        } else {
+            return Err(format!("line {number}: not a command, not expected output: `{line}`"));
+        }
+    }
+    Ok(steps)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    text.strip_prefix("within ")?.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
+impl Step {
+    /// What is wrong with an answer, or nothing.
+    pub fn judge(&self, output: &str, exit: i32) -> Result<(), String> {
+        let lines: Vec<&str> = output.lines().map(|line| line.trim_end()).collect();
+        let expected: Vec<&str> = self.expected.iter().map(String::as_str).collect();
+        if exit != self.exit {
+            return Err(format!("exit code {exit}, expected {}", self.exit));
+        }
+        if !expected.is_empty() && !lines_match(&expected, &lines) {
+            return Err(format!("the output differs from\n  {}", expected.join("\n  ")));
+        }
+        Ok(())
+    }
+}
+
+fn lines_match(expected: &[&str], lines: &[&str]) -> bool {
+    match (expected.first(), lines.first()) {
+        (None, None) => true,
+        (None, Some(_)) => false,
+        (Some(&"…"), _) => {
+            lines_match(&expected[1..], lines) || (!lines.is_empty() && lines_match(expected, &lines[1..]))
+        }
+        (Some(_), None) => false,
+        (Some(pattern), Some(line)) => glob(pattern, line) && lines_match(&expected[1..], &lines[1..]),
+    }
+}
+
+/// True if `text` is `pattern`, where `…` stands for anything.
+fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('…') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
+            tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| glob(rest, &tail[at..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(script: &str, output: &str, exit: i32, right: bool) {
+        let steps = parse(script).unwrap();
+        assert_eq!(steps[0].judge(output, exit).is_ok(), right, "{script:?} on {output:?}");
+    }
+
+    #[test]
+    fn expected_lines_are_all_lines() {
+        check("$ x\n  a\n  b", "a\nb\n", 0, true);
+        check("$ x\n  a", "a\nb\n", 0, false);
+        check("$ x\n  a\n  b", "a\n", 0, false);
+        check("$ x", "whatever\n", 0, true);
+        check("$ x", "", 1, false);
+        check("$ x\nexit 1", "", 1, true);
+    }
+
+    #[test]
+    fn dots_stand_for_anything() {
+        check("$ x\n  a…z", "abcz", 0, true);
+        check("$ x\n  a…z", "abc", 0, false);
+        check("$ x\n  …\n  b\n  …", "a\nb\nc", 0, true);
+        check("$ x\n  …\n  b\n  …", "b", 0, true);
+        check("$ x\n  …\n  b", "a\nb\nc", 0, false);
+    }
+
+    #[test]
+    fn a_script_that_is_no_script_is_refused() {
+        for (script, reason) in [
+            ("  a", "line 1: expected output before any command"),
+            ("hello", "line 1: not a command, not expected output: `hello`"),
+            ("soon $ x", "line 1: expected `within Ns $`, not `soon`"),
+        ] {
+            assert_eq!(parse(script).unwrap_err(), reason);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Debian packages that tests and demo need: named before they are installed, and only those that are missing.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::run;
+
+/// Program → package, and what for.
+pub(crate) const LAB: &[(&str, &str, &str)] = &[
+    ("/usr/sbin/dockerd", "docker.io", "real Docker Engines, and the docker client 20.10"),
+    ("ip", "iproute2", "network namespaces"),
+    ("iptables", "iptables", "what Docker Engines route with"),
+    ("nft", "nftables", "faults of the network"),
+    ("busybox", "busybox-static", "the image of the lab"),
+    ("curl", "curl", "a client of the API"),
+    ("docker-compose", "docker-compose", "Compose 1.29"),
+    ("script", "bsdutils", "a terminal for tests"),
+];
+
+/// What only tests need.
+pub(crate) const TESTS: &[(&str, &str, &str)] = &[
+    ("etcd", "etcd-server", "a discovery store"),
+    ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
+];
+
+/// Installs what is missing. Services that packages bring are not started.
+pub(crate) fn ensure(lists: &[&[(&str, &str, &str)]]) -> anyhow::Result<()> {
+    let missing: Vec<&(&str, &str, &str)> =
+        lists.iter().copied().flatten().filter(|(program, ..)| !is_there(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let id = run::read(Command::new("id").arg("-u"))?;
+    if id.trim() != "0" {
+        bail!("root is needed for labs and to install packages; run this with sudo");
+    }
+    println!("These Debian packages are missing and will be installed:");
+    for (_, package, reason) in &missing {
+        println!("  {package:<16} {reason}");
+    }
+    let policy = NoServices::set()?;
+    apt(&["update", "-qq"])?;
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    let names: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    apt(&[&install[..], &names[..]].concat())?;
+    drop(policy);
+    if let Some((program, package, _)) = missing.iter().find(|(program, ..)| !is_there(program)) {
+        bail!("`{program}` is still missing after installing {package}");
+    }
+    Ok(())
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    program.starts_with('/') && Path::new(program).exists()
+        || !program.starts_with('/')
+            && folders.map(|folder| format!("{folder}/{program}")).any(|path| Path::new(&path).exists())
+}
+
+fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()).stdin(Stdio::null());
+    run::check(&mut command).context("is this a Debian machine with access to its packages?")
+}
+
+/// While it lives, packages do not start the services that they bring: the lab starts its own engines.
+struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn set() -> anyhow::Result<NoServices> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(NoServices { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}

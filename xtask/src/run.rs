@@ -1,0 +1,47 @@
+//! Starting other programs, with their output going where ours goes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// The root of the project.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// Where cargo puts what it makes.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    let line = ["metadata", "--format-version", "1", "--no-deps"];
+    let output = Command::new(cargo_path()).args(line).stderr(Stdio::inherit()).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
+}
+
+pub(crate) fn cargo_path() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    check(Command::new(cargo_path()).args(arguments))
+}
+
+/// Runs to the end; anything but success is an error that shows the command.
+pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
+    let text = format!("{command:?}");
+    let status = command.status().with_context(|| format!("cannot start {text}"))?;
+    if !status.success() {
+        bail!("{text} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs to the end and gives what it printed; its complaints are shown.
+pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
+    let text = format!("{command:?}");
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {text}"))?;
+    if !output.status.success() {
+        bail!("{text} ended with {}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
