@@ -214,3 +214,137 @@ fn date(text: &str) -> Option<i64> {
     };
     i64::try_from(zoned.or_else(civil)?.as_nanosecond()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> Node {
+        Node {
+            name: "n1".into(),
+            id: "AB|10.0.0.1:2375".into(),
+            addr: "10.0.0.1:2375".into(),
+            ip: "10.0.0.1".into(),
+            ..Node::default()
+        }
+    }
+
+    fn event() -> Value {
+        let event = json!({"status": "start", "id": "abcdef", "from": "busybox:1", "Type": "container", "Action": "start",
+            "Actor": {"ID": "abcdef", "Attributes": {"image": "busybox:1", "name": "web", "tier": "front"}},
+            "scope": "local", "time": 5, "timeNano": 5_000_000_000_i64});
+        decorate(event, &node())
+    }
+
+    #[test]
+    fn an_event_says_where_it_comes_from() {
+        let event = event();
+        assert_eq!(event["from"], "busybox:1 node:n1");
+        assert_eq!(
+            event["Actor"]["Attributes"],
+            json!({"image": "busybox:1", "name": "web", "tier": "front", "node.name": "n1", "node.id": "AB|10.0.0.1:2375",
+                "node.addr": "10.0.0.1:2375", "node.ip": "10.0.0.1"})
+        );
+        let last = event.as_object().and_then(|fields| fields.iter().next_back());
+        let expected = json!({"Name": "n1", "Id": "AB|10.0.0.1:2375", "Addr": "10.0.0.1:2375", "Ip": "10.0.0.1"});
+        assert_eq!(last, Some((&"node".to_owned(), &expected)));
+    }
+
+    #[test]
+    fn odd_events_are_decorated_without_harm() {
+        for (event, attributes) in
+            [(json!({"Actor": {"ID": "x", "Attributes": null}}), 4), (json!({"Actor": {"ID": "x"}}), 4), (json!({}), 0)]
+        {
+            let decorated = decorate(event, &node());
+            assert_eq!(decorated["Actor"]["Attributes"].as_object().map_or(0, |it| it.len()), attributes);
+        }
+        assert_eq!(decorate(json!([]), &node()), json!([]));
+    }
+
+    #[track_caller]
+    fn check(event: &Value, filters: &str, expected: bool) {
+        let filters = Filters::parse(filters).unwrap();
+        assert_eq!(check_keys(&filters), Ok(()));
+        assert_eq!(matches(&filters, event), expected, "{filters:?}");
+    }
+
+    fn check_keys(filters: &Filters) -> Result<(), ListError> {
+        super::check(filters)
+    }
+
+    #[test]
+    fn every_filter_of_events() {
+        for (filters, expected) in [
+            ("", true),
+            (r#"{"type":["container"]}"#, true),
+            (r#"{"type":["image","network"]}"#, false),
+            (r#"{"event":["start","stop"]}"#, true),
+            (r#"{"event":["die"]}"#, false),
+            (r#"{"container":["web"]}"#, true),
+            (r#"{"container":["/web"]}"#, true),
+            (r#"{"container":["n1/web"]}"#, true),
+            (r#"{"container":["n2/web"]}"#, false),
+            (r#"{"container":["abc"]}"#, true),
+            (r#"{"container":["we"]}"#, false),
+            (r#"{"image":["busybox:1"]}"#, true),
+            (r#"{"image":["busybox"]}"#, true),
+            (r#"{"image":["docker.io/library/busybox:1"]}"#, true),
+            (r#"{"image":["busybox:2"]}"#, false),
+            (r#"{"label":["tier=front"]}"#, true),
+            (r#"{"label":["tier","tier=back"]}"#, false),
+            (r#"{"scope":["local"]}"#, true),
+            (r#"{"scope":["swarm"]}"#, false),
+            (r#"{"node":["n1"]}"#, true),
+            (r#"{"node":["n2"]}"#, false),
+            (r#"{"network":["web"]}"#, false),
+            (r#"{"volume":["web"]}"#, false),
+            (r#"{"daemon":["x"]}"#, false),
+            (r#"{"container":["web"],"event":["die"]}"#, false),
+        ] {
+            check(&event(), filters, expected);
+        }
+        let health = json!({"Type": "container", "Action": "health_status: healthy", "Actor": {"ID": "x"}});
+        check(&health, r#"{"event":["health_status"]}"#, true);
+        check(&health, r#"{"event":["health_status: healthy"]}"#, true);
+        check(&health, r#"{"event":["health_status: unhealthy"]}"#, false);
+        let volume =
+            json!({"Type": "volume", "Action": "create", "Actor": {"ID": "data", "Attributes": {"driver": "local"}}});
+        check(&volume, r#"{"volume":["data"]}"#, true);
+        check(&volume, r#"{"image":["data"]}"#, false);
+        let network =
+            json!({"Type": "network", "Action": "connect", "Actor": {"ID": "77", "Attributes": {"name": "app"}}});
+        check(&network, r#"{"network":["app"]}"#, true);
+    }
+
+    #[test]
+    fn unknown_filters_are_refused() {
+        let filters = Filters::parse(r#"{"colour":["red"]}"#).unwrap();
+        assert_eq!(super::check(&filters).unwrap_err().to_string(), "invalid filter 'colour'");
+    }
+
+    #[test]
+    fn times_are_read_as_clients_write_them() {
+        let now = 1_000_000 * NANOS;
+        for (text, expected) in [
+            ("1767225610", Ok(1_767_225_610 * NANOS)),
+            ("1767225610.25", Ok(1_767_225_610 * NANOS + 250_000_000)),
+            ("1767225610.000000001", Ok(1_767_225_610 * NANOS + 1)),
+            ("0", Ok(0)),
+            ("10m", Ok(now - 600 * NANOS)),
+            ("1h30m", Ok(now - 5400 * NANOS)),
+            ("1.5s", Ok(now - 1_500_000_000)),
+            ("-10s", Ok(now + 10 * NANOS)),
+            ("2026-01-01T00:00:10Z", Ok(1_767_225_610 * NANOS)),
+            ("2026-01-01T01:00:10.5+01:00", Ok(1_767_225_610 * NANOS + 500_000_000)),
+            ("2026-01-01T00:00:10", Ok(1_767_225_610 * NANOS)),
+            ("2026-01-01", Ok(1_767_225_600 * NANOS)),
+            ("", Err(TimeError("".into()))),
+            ("soon", Err(TimeError("soon".into()))),
+            ("10", Ok(10 * NANOS)),
+            ("10x", Err(TimeError("10x".into()))),
+            ("99999999999999999999", Err(TimeError("99999999999999999999".into()))),
+        ] {
+            assert_eq!(time(text, now), expected, "{text}");
+        }
+    }
+}

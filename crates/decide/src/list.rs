@@ -12,6 +12,7 @@ mod volumes;
 pub use containers::{ContainerQuery, containers, select};
 pub use filters::{Filters, Pattern, Patterns, glob};
 pub use images::images;
+pub(crate) use networks::shown_id;
 pub use networks::{is_predefined, network_name, networks};
 pub use volumes::{volume_name, volumes};
 

@@ -1,8 +1,11 @@
 //! Finding things by what people call them, over all nodes.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use herder_model::{Container, Image, Network, Node, Volume};
+
+use crate::list::{is_predefined, shown_id};
 
 /// Why a name leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +15,38 @@ pub enum NotFound {
     Ambiguous(Vec<String>),
 }
 
+/// A kind of thing that has names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Container,
+    Image,
+    Network,
+    Volume,
+}
+
+impl NotFound {
+    /// The sentence for the client: an engine's own, or which names it could be.
+    pub fn sentence(&self, kind: Kind, text: &str) -> String {
+        let word = match (self, kind) {
+            (NotFound::Unknown, Kind::Container) => return format!("No such container: {text}"),
+            (NotFound::Unknown, Kind::Image) => return format!("No such image: {text}"),
+            (NotFound::Unknown, Kind::Network) => return format!("network {text} not found"),
+            (NotFound::Unknown, Kind::Volume) => return format!("get {text}: no such volume"),
+            (NotFound::Ambiguous(_), Kind::Container) => "container",
+            (NotFound::Ambiguous(_), Kind::Image) => "image",
+            (NotFound::Ambiguous(_), Kind::Network) => "network",
+            (NotFound::Ambiguous(_), Kind::Volume) => "volume",
+        };
+        let NotFound::Ambiguous(candidates) = self else { return String::new() };
+        format!("{word} {text} is ambiguous: it may be {}", candidates.join(" or "))
+    }
+}
+
+type Place<'n> = (&'n Arc<Node>, &'n Arc<Container>);
+
 /// The container that `text` means, and its node. In this order: full id, twelve digits of it, swarm id, name (also
-/// `/name`, `node/name`, `engine id/name`), a prefix of an id that only one container has.
+/// `/name`, `node/name`, `engine id/name`), a prefix of an id that only one container has. Of several with the same name,
+/// one that is alone on a node that answers is meant.
 pub fn container(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Container>), NotFound> {
     let text = text.trim_start_matches('/');
     if text.is_empty() {
@@ -22,35 +55,56 @@ pub fn container(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Cont
     if let Some((node, container)) = nodes.iter().find_map(|node| Some((node, node.containers.get(text)?))) {
         return Ok((node.clone(), container.clone()));
     }
-    let pick = |matches: &dyn Fn(&Node, &Container) -> bool| {
-        let all = nodes.iter().flat_map(|node| node.containers.values().map(move |container| (node, container)));
-        let found: Vec<_> = all.filter(|(node, container)| matches(node, container)).collect();
-        // What runs wins over what is stopped, what lives over what is out of reach.
-        let alive: Vec<_> = found.iter().copied().filter(|(node, _)| node.is_healthy()).collect();
-        match (&found[..], &alive[..]) {
-            ([], _) => None,
-            ([(node, container)], _) | (_, [(node, container)]) => Some(Ok(((*node).clone(), (*container).clone()))),
-            _ => Some(Err(NotFound::Ambiguous(
-                found.iter().map(|(node, it)| format!("{}/{}", node.name, it.name)).collect(),
-            ))),
+    let mut by_id: Vec<Place<'_>> = Vec::new();
+    let (mut by_swarm_id, mut by_name, mut by_swarm_prefix) = (Vec::new(), Vec::new(), Vec::new());
+    for node in nodes {
+        let from = (Bound::Included(text), Bound::Unbounded);
+        let same = node.containers.range::<str, _>(from).take_while(|(id, _)| id.starts_with(text));
+        by_id.extend(same.map(|(_, container)| (node, container)));
+        let name = name_on(node, text);
+        for container in node.containers.values() {
+            if container.name == name {
+                by_name.push((node, container));
+            }
+            if container.swarm_id.starts_with(text) {
+                by_swarm_prefix.push((node, container));
+                if container.swarm_id.len() == text.len() {
+                    by_swarm_id.push((node, container));
+                }
+            }
         }
-    };
-    let short = text.len() == 12;
-    let name_on = |node: &Node, container: &Container| {
-        container.name == text
-            || text.split_once('/').is_some_and(|(on, name)| {
-                name == container.name && (on == node.name || node.id == on || node.id.split('|').next() == Some(on))
-            })
-    };
-    pick(&|_, it| short && it.id.starts_with(text))
-        .or_else(|| pick(&|_, it| it.swarm_id == text))
-        .or_else(|| pick(&|node, it| name_on(node, it)))
-        .or_else(|| pick(&|_, it| it.id.starts_with(text) || it.swarm_id.starts_with(text)))
-        .unwrap_or(Err(NotFound::Unknown))
+    }
+    let short: &[Place<'_>] = if text.len() == SHORT_ID_DIGITS { &by_id } else { &[] };
+    let prefixed = [&by_id[..], &by_swarm_prefix].concat();
+    let found = pick(short).or_else(|| pick(&by_swarm_id)).or_else(|| pick(&by_name)).or_else(|| pick(&prefixed));
+    found.unwrap_or(Err(NotFound::Unknown))
 }
 
-/// Every node that has the image, healthy ones first, with its entry. By id (whole or a prefix, with or without `sha256:`), `repo:tag`,
-/// `repo` (meaning `latest`) or `repo@digest`; `docker.io/` and `library/` may be left out or put in.
+/// As many digits of an id as `docker ps` shows.
+const SHORT_ID_DIGITS: usize = 12;
+
+/// `text` without a node in front that is this one.
+fn name_on<'t>(node: &Node, text: &'t str) -> &'t str {
+    match text.split_once('/') {
+        Some((on, name)) if on == node.name || node.id == on || node.id.split('|').next() == Some(on) => name,
+        _ => text,
+    }
+}
+
+fn pick(found: &[Place<'_>]) -> Option<Result<(Arc<Node>, Arc<Container>), NotFound>> {
+    let alive: Vec<&Place<'_>> = found.iter().filter(|(node, _)| node.is_healthy()).collect();
+    match (found, &alive[..]) {
+        ([], _) => None,
+        ([(node, it)], _) | (_, [(node, it)]) => Some(Ok(((*node).clone(), (*it).clone()))),
+        _ => {
+            let names = found.iter().map(|(node, it)| format!("{}/{}", node.name, it.name));
+            Some(Err(NotFound::Ambiguous(names.collect())))
+        }
+    }
+}
+
+/// Every node that has the image, healthy ones first, with its entry. By id (whole or a prefix, with or without `sha256:`),
+/// `repo:tag`, `repo` (meaning `latest`) or `repo@digest`; `docker.io/` and `library/` may be left out or put in.
 pub fn image(nodes: &[Arc<Node>], text: &str) -> Vec<(Arc<Node>, Arc<Image>)> {
     let wanted = familiar(text);
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
@@ -66,8 +120,12 @@ pub fn image(nodes: &[Arc<Node>], text: &str) -> Vec<(Arc<Node>, Arc<Image>)> {
         .collect();
     // A tag wins over an id that happens to begin alike.
     let tagged = |image: &Image| image.repo_tags.iter().any(|tag| familiar(tag) == wanted);
+    let by_name = |image: &Image| tagged(image) || image.repo_digests.iter().any(|digest| familiar(digest) == wanted);
     if found.iter().any(|(_, image)| tagged(image)) {
         found.retain(|(_, image)| tagged(image));
+    } else if found.windows(2).any(|pair| pair[0].1.id != pair[1].1.id && !by_name(&pair[0].1)) {
+        // The beginning of several ids means none of them.
+        found.clear();
     }
     found.sort_by_key(|(node, _)| !node.is_healthy());
     found
@@ -81,20 +139,34 @@ pub fn familiar(text: &str) -> String {
     if last.contains([':', '@']) { text.to_owned() } else { format!("{text}:latest") }
 }
 
-/// The network that `text` means: id, `node/name`, name (healthy nodes first), a prefix of an id.
+/// The network that `text` means, and a node that has it (one that answers, if any does): id, `node/name`, name, a prefix of
+/// an id. Parts of one network on several nodes are one. `bridge`, `host` and `none`, which every engine has, mean those of the
+/// first node that answers; any other name that several networks have is ambiguous.
 pub fn network(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Network>), NotFound> {
-    let pick = |matches: &dyn Fn(&Node, &Network) -> bool| {
-        let mut ordered: Vec<&Arc<Node>> = nodes.iter().collect();
-        ordered.sort_by_key(|node| !node.is_healthy());
-        ordered.into_iter().find_map(|node| {
-            node.networks.iter().find(|network| matches(node, network)).map(|network| (node.clone(), network.clone()))
-        })
+    let mut ordered: Vec<&Arc<Node>> = nodes.iter().collect();
+    ordered.sort_by_key(|node| !node.is_healthy());
+    let matching = |matches: &dyn Fn(&Node, &Network) -> bool| -> Vec<(&Arc<Node>, &Arc<Network>)> {
+        let all = ordered.iter().flat_map(|node| node.networks.iter().map(move |network| (*node, network)));
+        all.filter(|(node, network)| matches(node, network)).collect()
     };
-    pick(&|_, it| it.id == text)
-        .or_else(|| pick(&|node, it| text.split_once('/').is_some_and(|(on, name)| node.name == on && it.name == name)))
-        .or_else(|| pick(&|_, it| it.name == text))
-        .or_else(|| pick(&|_, it| text.len() >= 2 && it.id.starts_with(text)))
-        .ok_or(NotFound::Unknown)
+    let steps: [&dyn Fn(&Node, &Network) -> bool; 4] = [
+        &|_, it| it.id == text || shown_id(it) == text,
+        &|node, it| text.split_once('/').is_some_and(|(on, name)| node.name == on && it.name == name),
+        &|_, it| it.name == text,
+        &|_, it| text.len() >= 2 && (it.id.starts_with(text) || shown_id(it).starts_with(text)),
+    ];
+    for step in steps {
+        let found = matching(step);
+        let Some((node, first)) = found.first().copied() else { continue };
+        let one = found.iter().all(|(_, it)| shown_id(it) == shown_id(first));
+        let only_alive = node.is_healthy() && found.iter().skip(1).all(|(node, _)| !node.is_healthy());
+        if one || only_alive || is_predefined(text) {
+            return Ok((node.clone(), first.clone()));
+        }
+        let names = found.iter().map(|(node, it)| format!("{}/{}", node.name, it.name));
+        return Err(NotFound::Ambiguous(names.collect()));
+    }
+    Err(NotFound::Unknown)
 }
 
 /// Every volume that `text` means, healthy nodes first: `node/name` is on one node, a bare name may be on many.
@@ -168,6 +240,60 @@ mod tests {
     }
 
     #[test]
+    fn networks_are_found_and_parts_of_one_are_one() {
+        let node = |name: &str, state, networks: &[(&str, &str, &str)]| {
+            let network = |(id, name, joined): &(&str, &str, &str)| {
+                let joined = Some(*joined).filter(|id| !id.is_empty());
+                let labels = joined.map(|id| (herder_model::LABEL_NETWORK_ID.to_owned(), id.to_owned()));
+                let labels = labels.into_iter().collect();
+                Arc::new(Network { id: (*id).into(), name: (*name).into(), labels, ..Network::default() })
+            };
+            let networks = networks.iter().map(network).collect();
+            Arc::new(Node { name: name.into(), state, networks, ..Node::default() })
+        };
+        let nodes = [
+            node("n0", NodeState::Unhealthy, &[("0a", "bridge", ""), ("0b", "late", "")]),
+            node("n1", NodeState::Healthy, &[("1a", "bridge", ""), ("1b", "own", ""), ("1c", "app", "77aa")]),
+            node("n2", NodeState::Healthy, &[("2a", "bridge", ""), ("2b", "own", ""), ("2c", "app", "77aa")]),
+            node("n3", NodeState::Healthy, &[("3b", "late", "")]),
+        ];
+        for (text, expected) in [
+            ("bridge", "n1 1a"),
+            ("n2/bridge", "n2 2a"),
+            ("app", "n1 1c"),
+            ("77aa", "n1 1c"),
+            ("77", "n1 1c"),
+            ("2c", "n2 2c"),
+            ("late", "n3 3b"),
+            ("n0/late", "n0 0b"),
+            ("own", "network own is ambiguous: it may be n1/own or n2/own"),
+            ("n1/own", "n1 1b"),
+            ("nosuch", "network nosuch not found"),
+            ("", "network  not found"),
+        ] {
+            let found = match network(&nodes, text) {
+                Ok((node, network)) => format!("{} {}", node.name, network.id),
+                Err(error) => error.sentence(Kind::Network, text),
+            };
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn sentences_are_those_of_engines() {
+        for (kind, expected) in [
+            (Kind::Container, "No such container: x"),
+            (Kind::Image, "No such image: x"),
+            (Kind::Network, "network x not found"),
+            (Kind::Volume, "get x: no such volume"),
+        ] {
+            assert_eq!(NotFound::Unknown.sentence(kind, "x"), expected);
+        }
+        let ambiguous = NotFound::Ambiguous(vec!["n1/x".into(), "n2/x".into()]);
+        assert_eq!(ambiguous.sentence(Kind::Container, "x"), "container x is ambiguous: it may be n1/x or n2/x");
+    }
+
+    #[test]
     fn images_are_found_by_every_way_to_write_them() {
         let image_of = |id: &str, tag: &str| {
             Arc::new(Image {
@@ -178,7 +304,12 @@ mod tests {
             })
         };
         let nodes = [Arc::new(Node {
-            images: vec![image_of("sha256:abc123", "busybox:latest"), image_of("sha256:dd", "r.io:5000/a:1")],
+            images: vec![
+                image_of("sha256:abc123", "busybox:latest"),
+                image_of("sha256:dd", "r.io:5000/a:1"),
+                image_of("sha256:ee1", "x:1"),
+                image_of("sha256:ee2", "y:1"),
+            ],
             ..Node::default()
         })];
         for (text, found_count) in [
@@ -190,7 +321,9 @@ mod tests {
             ("sha256:abc123", 1),
             ("r.io:5000/a:1", 1),
             ("r.io:5000/a", 0),
-            ("r.io/a@sha256:99", 2),
+            ("r.io/a@sha256:99", 4),
+            ("d", 1),
+            ("e", 0),
         ] {
             assert_eq!(image(&nodes, text).len(), found_count, "{text}");
         }

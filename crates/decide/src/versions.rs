@@ -97,3 +97,78 @@ pub fn image_entry(image: &mut Value, client: Option<&str>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_from_the_oldest_to_the_newest_are_accepted() {
+        let too_old = "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a \
+                       newer version";
+        for (client, expected) in [
+            ("1.24", "1.24"),
+            ("1.41", "1.41"),
+            ("1.50", "1.50"),
+            ("1.23", too_old),
+            ("1.51", "client version 1.51 is too new. Maximum supported API version is 1.50"),
+            ("1", "invalid API version `1`: expected two numbers such as 1.50"),
+            ("1.x", "invalid API version `1.x`: expected two numbers such as 1.50"),
+            ("1.", "invalid API version `1.`: expected two numbers such as 1.50"),
+        ] {
+            let text = accept(client).map_or_else(|error| error.to_string(), |version| version.to_string());
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn an_engine_is_asked_in_no_newer_version_than_its_own() {
+        for (client, engine, expected) in [
+            (Some("1.24"), "1.41", "1.24"),
+            (Some("1.50"), "1.41", "1.41"),
+            (Some("1.9"), "1.41", "1.9"),
+            (None, "1.41", "1.41"),
+            (Some("1.44"), "", "1.44"),
+        ] {
+            assert_eq!(for_engine(client, engine), expected);
+        }
+    }
+
+    #[test]
+    fn old_clients_find_what_new_engines_dropped() {
+        let new = json!({"Id": "i", "Size": 5, "Config": {"Env": ["A=b"]}});
+        for (client, expected) in [
+            (None, "Id Size Config"),
+            (Some("1.50"), "Id Size Config"),
+            (Some("1.44"), "Id Size Config ContainerConfig"),
+            (Some("1.41"), "Id Size Config ContainerConfig VirtualSize"),
+        ] {
+            let mut image = new.clone();
+            image_inspect(&mut image, client);
+            let keys: Vec<&str> = image.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(keys.join(" "), expected, "{client:?}");
+        }
+        let mut image = new;
+        image_inspect(&mut image, Some("1.24"));
+        assert_eq!((&image["ContainerConfig"], &image["VirtualSize"]), (&json!({"Env": ["A=b"]}), &json!(5)));
+    }
+
+    #[test]
+    fn what_an_engine_says_itself_stays() {
+        let old = json!({"ContainerConfig": {"Image": "x"}, "VirtualSize": 7, "Size": 5});
+        let mut image = old.clone();
+        image_inspect(&mut image, Some("1.24"));
+        assert_eq!(image, old);
+    }
+
+    #[test]
+    fn images_without_name_say_so_to_old_clients() {
+        for (client, expected) in
+            [(Some("1.41"), json!(["<none>:<none>"])), (Some("1.43"), json!([])), (None, json!([]))]
+        {
+            let mut image = json!({"RepoTags": [], "RepoDigests": [], "Size": 5});
+            image_entry(&mut image, client);
+            assert_eq!(image["RepoTags"], expected, "{client:?}");
+        }
+    }
+}
