@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper_util::client::legacy::Client;
@@ -36,14 +37,18 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// sockets. Streams that already answer do not count.
 const REQUESTS_MAX: usize = 128;
 
+/// Requests to one engine that may wait for their turn. More are refused at once: they could only time out.
+const REQUESTS_WAITING_MAX: usize = 1024;
+
 /// How long a request may wait for its turn among [`REQUESTS_MAX`].
 const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Connections without work that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 16;
 
-/// How long a connection without work is kept. Shorter than dockerd's own limit, so that we close first.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a connection without work is kept. Each costs some 20 kB here, and a thousand engines are read in turn; the
+/// pings keep one connection open anyway.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why no answer came from an engine. Says nothing about answers such as 404: those are answers.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,9 @@ pub enum LinkError {
     /// Nothing came in time.
     #[error("the Docker engine at {url} did not answer within {seconds} s")]
     Timeout { url: String, seconds: u64 },
+    /// More requests wait than the engine could ever answer in time.
+    #[error("the Docker engine at {url} has {waiting} requests waiting already; try again later")]
+    Busy { url: String, waiting: usize },
     /// The connection broke in the middle.
     #[error("the connection to the Docker engine at {url} broke: {source}")]
     Broken { url: String, source: BoxError },
@@ -65,6 +73,8 @@ pub struct EngineLink {
     addr: String,
     client: Client<Connector, Body>,
     turns: Semaphore,
+    /// Room for those that wait for a turn or have one.
+    room: Semaphore,
 }
 
 impl EngineLink {
@@ -76,7 +86,8 @@ impl EngineLink {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .set_host(false)
             .build(Connector::new(addr, tls));
-        EngineLink { addr: addr.to_owned(), client, turns: Semaphore::new(REQUESTS_MAX) }
+        let (turns, room) = (Semaphore::new(REQUESTS_MAX), Semaphore::new(REQUESTS_MAX + REQUESTS_WAITING_MAX));
+        EngineLink { addr: addr.to_owned(), client, turns, room }
     }
 
     /// `tcp://host:port` or `unix:///path`.
@@ -87,23 +98,64 @@ impl EngineLink {
     /// Sends one request and gives the answer as soon as its head is there. The path is sent as it is.
     /// For a request with `Upgrade`, `hyper::upgrade::on(response)` gives the raw stream after a 101.
     /// Unbounded in time: callers that need a limit put one around it.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, LinkError> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, LinkError> {
+        let busy = |_| LinkError::Busy { url: self.url(), waiting: REQUESTS_WAITING_MAX };
+        let _room = self.room.try_acquire().map_err(busy)?;
+        let late = |_| LinkError::Timeout { url: self.url(), seconds: TURN_WAIT_MAX.as_secs() };
+        let _turn = timeout(TURN_WAIT_MAX, self.turns.acquire()).await.map_err(late)?;
+        self.send_at_once(request).await
+    }
+
+    /// As [`EngineLink::send`], without waiting for a turn. For the few requests that must not stand behind those of
+    /// clients: whether an engine lives is no question of how many of them wait.
+    pub async fn send_at_once(&self, request: Request<Body>) -> Result<Response<Body>, LinkError> {
+        let request = self.address(request)?;
+        let again = repeatable(&request);
+        let answer = match (self.client.request(request).await, again) {
+            (Err(error), Some(again)) if was_closed(&error) => self.client.request(again).await,
+            (answer, _) => answer,
+        };
         let url = || self.url();
-        let seconds = TURN_WAIT_MAX.as_secs();
-        let _turn = timeout(TURN_WAIT_MAX, self.turns.acquire())
-            .await
-            .map_err(|_| LinkError::Timeout { url: url(), seconds })?;
-        let host = if self.addr.contains("://") { "docker" } else { &self.addr };
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build();
-        *request.uri_mut() = uri.map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
-        let host =
-            HeaderValue::from_str(host).map_err(|error| LinkError::Connect { url: url(), source: error.into() })?;
-        request.headers_mut().insert(header::HOST, host);
-        match self.client.request(request).await {
+        match answer {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
             Err(error) if error.is_connect() => Err(LinkError::Connect { url: url(), source: error.into() }),
             Err(error) => Err(LinkError::Broken { url: url(), source: error.into() }),
         }
     }
+
+    /// Makes the request one for this engine.
+    fn address(&self, mut request: Request<Body>) -> Result<Request<Body>, LinkError> {
+        let wrong = |error: http::Error| LinkError::Connect { url: self.url(), source: error.into() };
+        let host = if self.addr.contains("://") { "docker" } else { &self.addr };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() =
+            Uri::builder().scheme("http").authority(host).path_and_query(path).build().map_err(wrong)?;
+        let host = HeaderValue::from_str(host).map_err(|error| wrong(error.into()))?;
+        request.headers_mut().insert(header::HOST, host);
+        Ok(request)
+    }
+}
+
+/// The same request once more, if it may be sent twice: it only reads, and has no body.
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE) {
+        return None;
+    }
+    let mut again = Request::new(empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// The connection ended before a byte of the answer came. That is normal for a connection that was kept from an earlier
+/// request, when the engine closed it at the same moment (it was restarted, say).
+fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let Some(error) = source.and_then(|source| source.downcast_ref::<hyper::Error>()) else { return false };
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let reset = io.is_some_and(|io| {
+        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    });
+    error.is_incomplete_message() || reset
 }

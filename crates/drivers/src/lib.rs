@@ -3,4 +3,5 @@
 //! Nothing here decides: a driver does what it is told, reports what it saw, and bounds every wait. See ARCHITECTURE.md.
 
 pub mod engine;
+pub mod kv;
 pub mod tls;
