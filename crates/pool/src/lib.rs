@@ -4,6 +4,7 @@
 //! timer and after any doubt. Readers get an immutable picture and never wait for a host. See ARCHITECTURE.md.
 
 mod board;
+pub mod discovery;
 mod engine;
 mod events;
 mod ingest;
