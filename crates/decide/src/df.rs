@@ -1,7 +1,5 @@
 //! `GET /system/df` over all nodes.
 
-use std::sync::Arc;
-
 use herder_model::Node;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
@@ -91,6 +89,7 @@ fn name_volume(volume: &mut Value, node: &Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn node(name: &str) -> Arc<Node> {
         Arc::new(Node { name: name.into(), ..Node::default() })

@@ -56,12 +56,21 @@ pub fn container(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Cont
         return Ok((node.clone(), container.clone()));
     }
     let mut by_id: Vec<Place<'_>> = Vec::new();
-    let (mut by_swarm_id, mut by_name, mut by_swarm_prefix) = (Vec::new(), Vec::new(), Vec::new());
     for node in nodes {
         let from = (Bound::Included(text), Bound::Unbounded);
         let same = node.containers.range::<str, _>(from).take_while(|(id, _)| id.starts_with(text));
         by_id.extend(same.map(|(_, container)| (node, container)));
+    }
+    if let Some(found) = pick(&by_id).filter(|_| text.len() == SHORT_ID_DIGITS) {
+        return found;
+    }
+    let (mut by_swarm_id, mut by_name, mut by_swarm_prefix) = (Vec::new(), Vec::new(), Vec::new());
+    for node in nodes {
         let name = name_on(node, text);
+        // Neither names nor ids have a slash, so nothing on another node can be meant.
+        if name.contains('/') {
+            continue;
+        }
         for container in node.containers.values() {
             if container.name == name {
                 by_name.push((node, container));
@@ -74,9 +83,8 @@ pub fn container(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Cont
             }
         }
     }
-    let short: &[Place<'_>] = if text.len() == SHORT_ID_DIGITS { &by_id } else { &[] };
     let prefixed = [&by_id[..], &by_swarm_prefix].concat();
-    let found = pick(short).or_else(|| pick(&by_swarm_id)).or_else(|| pick(&by_name)).or_else(|| pick(&prefixed));
+    let found = pick(&by_swarm_id).or_else(|| pick(&by_name)).or_else(|| pick(&prefixed));
     found.unwrap_or(Err(NotFound::Unknown))
 }
 

@@ -170,7 +170,7 @@ impl<'q> Wanted<'q> {
         self.filters.is("status", &it.state)
             && self.filters.is("health", health_word(it.health))
             && self.filters.labels(&it.labels)
-            && (self.names.is_empty() || self.name_matches(node, it))
+            && self.names.match_name(&node.name, &it.name)
             && self.ids.match_any(&[&it.id, &it.swarm_id])
             && (self.exited.is_empty() || self.exited_matches(it))
             && self.ancestors.as_ref().is_none_or(|images| self.ancestor_matches(images, it))
@@ -180,12 +180,6 @@ impl<'q> Wanted<'q> {
             // Only Windows knows another; on Linux every container has the default.
             && (!self.filters.has("isolation") || self.filters.values("isolation").any(|it| it.is_empty() || it == "default"))
             && (self.expose.is_empty() && self.publish.is_empty() || self.port_matches(it))
-    }
-
-    /// `web`, `/web`, `node/web` and `/node/web` may all be meant, and anchored.
-    fn name_matches(&self, node: &Node, it: &Container) -> bool {
-        let (short, long) = (format!("/{}", it.name), format!("/{}/{}", node.name, it.name));
-        self.names.match_any(&[&it.name, &short, &long[1..], &long])
     }
 
     fn exited_matches(&self, it: &Container) -> bool {
@@ -276,11 +270,20 @@ impl<'q> PortRange<'q> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use herder_model::{NodeState, PublishedPort};
+    use herder_model::{Image, MountPoint, NodeState, PublishedPort};
 
     fn nodes() -> Vec<Arc<Node>> {
         let node = |name: &str, state, containers: &[(&str, i64, &str)]| {
-            let mut node = Node { name: name.into(), ip: "10.0.0.1".into(), state, ..Node::default() };
+            let image = |id: &str, parent_id: &str, tag: &str| {
+                Arc::new(Image {
+                    id: id.into(),
+                    parent_id: parent_id.into(),
+                    repo_tags: vec![tag.into()],
+                    ..Image::default()
+                })
+            };
+            let images = vec![image("sha256:10", "", "base:latest"), image("sha256:11", "sha256:10", "busybox:latest")];
+            let mut node = Node { name: name.into(), ip: "10.0.0.1".into(), state, images, ..Node::default() };
             for (name, created, state) in containers {
                 let container = Container {
                     id: format!("{name}0"),
@@ -291,6 +294,13 @@ mod tests {
                     exit_code: 3,
                     labels: [("kind".to_owned(), format!("{name}-kind"))].into(),
                     networks: [("net".to_owned(), "feed".to_owned())].into(),
+                    image: "busybox".into(),
+                    image_id: "sha256:11".into(),
+                    mounts: vec![MountPoint {
+                        name: "data".into(),
+                        destination: "/srv".into(),
+                        ..MountPoint::default()
+                    }],
                     published: vec![PublishedPort {
                         private: 80,
                         public: 8080,
@@ -345,6 +355,38 @@ mod tests {
             ),
             (r#"{"name":["^/?[ab]$"]}"#, "/n1/a"),
             (r#"{"name":["n2/c"]}"#, "/n2/c"),
+            (r#"{"name":["^/n2/c$"]}"#, "/n2/c"),
+            (r#"{"name":["^/c$"]}"#, "/n2/c"),
+            (r#"{"name":["n2"]}"#, ""),
+            (r#"{"name":["a","c"]}"#, "/n2/c /n1/a"),
+            (r#"{"name":["("]}"#, ""),
+            (r#"{"status":["running"]}"#, "/n1/a"),
+            (r#"{"status":["running","exited"]}"#, "/n1/b /n1/a"),
+            (r#"{"health":["well"]}"#, "invalid filter 'health=well': expected none, starting, healthy or unhealthy"),
+            (r#"{"exited":["x"]}"#, "invalid filter 'exited=x': expected an exit code"),
+            (r#"{"network":["n1/net"]}"#, "/n1/a"),
+            (r#"{"label!":["kind=a-kind"]}"#, "/n2/c"),
+            (r#"{"is-task":["true"]}"#, ""),
+            (r#"{"is-task":["false"]}"#, "/n2/c /n1/a"),
+            (r#"{"is-task":["maybe"]}"#, "invalid filter 'is-task=maybe': expected true or false"),
+            (r#"{"isolation":["default"]}"#, "/n2/c /n1/a"),
+            (r#"{"isolation":["hyperv"]}"#, ""),
+            (r#"{"node":["n[13]"]}"#, "/n1/a"),
+            (
+                r#"{"publish":["90-80"]}"#,
+                "invalid filter 'publish=90-80': expected a port such as 80, 53/udp or 8000-8010/tcp",
+            ),
+            (r#"{"publish":["80"],"expose":["80"]}"#, "/n2/c /n1/a"),
+            (r#"{"before":["b"]}"#, "/n2/c /n1/a"),
+            (r#"{"since":["n1/a"]}"#, "/n2/c"),
+            (r#"{"since":["x"]}"#, "No such container: x"),
+            (r#"{"volume":["data"]}"#, "/n2/c /n1/a"),
+            (r#"{"volume":["n1/data"]}"#, "/n1/a"),
+            (r#"{"volume":["/srv"]}"#, "/n2/c /n1/a"),
+            (r#"{"volume":["/"]}"#, ""),
+            (r#"{"ancestor":["base"]}"#, "/n2/c /n1/a"),
+            (r#"{"ancestor":["busybox"]}"#, "/n2/c /n1/a"),
+            (r#"{"ancestor":["busybox:2"]}"#, ""),
             (r#"{"label":["kind=a-kind"]}"#, "/n1/a"),
             (r#"{"label":["kind"],"node":["n2"]}"#, "/n2/c"),
             (r#"{"exited":["3"]}"#, "/n1/b"),

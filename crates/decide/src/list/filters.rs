@@ -152,6 +152,21 @@ impl Patterns {
         self.0.is_empty()
     }
 
+    /// Whether one of the values matches a name of a thing on a node: bare, and if the value has a slash also as `/name`,
+    /// `node/name` and `/node/name`. Without one, a value that is found in the node's name means nothing.
+    pub fn match_name(&self, node: &str, name: &str) -> bool {
+        if self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(name)) {
+            return true;
+        }
+        let mut slashed = self.0.iter().filter(|pattern| pattern.text.contains('/')).peekable();
+        if slashed.peek().is_none() {
+            return false;
+        }
+        let full = format!("/{node}/{name}");
+        let candidates = [&full[1 + node.len()..], &full[1..], &full];
+        slashed.any(|pattern| candidates.iter().any(|it| pattern.matches(it)))
+    }
+
     /// Whether one of the candidates matches one of the values.
     pub fn match_any(&self, candidates: &[&str]) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| candidates.iter().any(|it| pattern.matches(it)))

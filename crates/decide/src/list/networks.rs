@@ -33,7 +33,7 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErr
             let kind = if is_predefined(&network.name) { "builtin" } else { "custom" };
             let is_dangling = kind == "custom" && !used.contains(id);
             let fits = ids.match_any(&[id, &network.id])
-                && names.match_any(&[&network.name, &name])
+                && names.match_name(&node.name, &network.name)
                 && filters.is("driver", &network.driver)
                 && filters.is("scope", &network.scope)
                 && filters.is("type", kind)

@@ -22,7 +22,7 @@ pub fn volumes(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErro
         let used: HashSet<&str> = mounts.map(|mount| mount.name.as_str()).collect();
         for volume in &node.volumes {
             let name = volume_name(node, volume);
-            let fits = names.match_any(&[&volume.name, &name])
+            let fits = names.match_name(&node.name, &volume.name)
                 && filters.is("driver", &volume.driver)
                 && filters.labels(&volume.labels)
                 && dangling.is_none_or(|wanted| wanted != used.contains(volume.name.as_str()));
