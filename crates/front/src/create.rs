@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use herder_decide::request::{self, CreateRequest};
+use herder_decide::{names, versions};
 use herder_model::Node;
 use herder_pool::{Engine, EngineError, LinkError, Ticket};
 use http::{Method, Request, StatusCode, header};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::call::gather_answer;
-use crate::path::{encode_query, engine_version, for_engine};
+use crate::path::{encode_query, for_engine};
 use crate::{ApiError, Call, Front, Reply, containers, forward, transfer};
 
 /// The answer to a create is an id and warnings, or an error.
@@ -149,12 +151,12 @@ async fn ask(order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Cre
     let query = std::iter::once(&name).chain(&order.query);
     let query: Vec<String> =
         query.map(|(key, value)| format!("{}={}", encode_query(key), encode_query(value))).collect();
-    let version = engine_version(order.version.as_deref(), &node.api_version).or(Some(&node.api_version));
-    let version = version.filter(|version| !version.is_empty());
-    let body = request::for_engine(&order.request, node.ncpu);
+    let version = versions::for_engine(order.version.as_deref(), &node.api_version);
+    let mut body = request::for_engine(&order.request, node.ncpu);
+    localise(&node, &mut body["HostConfig"]);
     let request = Request::builder()
         .method(Method::POST)
-        .uri(for_engine(version, "/containers/create", Some(&query.join("&"))))
+        .uri(for_engine(Some(&version), "/containers/create", Some(&query.join("&"))))
         .header(header::CONTENT_TYPE, "application/json")
         .body(herder_pool::full(body.to_string()))
         .map_err(|error| ApiError::bad_request(format!("the request cannot be passed on: {error}")))?;
@@ -183,6 +185,30 @@ async fn ask(order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Cre
             let message =
                 answer.map(|answer| answer.message).filter(|message| !message.is_empty()).unwrap_or_else(text);
             Err(EngineError::Answer { status: parts.status.as_u16(), message }.into())
+        }
+    }
+}
+
+/// Other containers are named as the cluster knows them (`node/web`, swarm ids); the engine only knows its own names.
+fn localise(node: &Arc<Node>, host: &mut Value) {
+    let local = |text: &str| -> Option<String> {
+        let (_, container) = names::container(std::slice::from_ref(node), text).ok()?;
+        let known = container.name == text.trim_start_matches('/') || container.id.starts_with(text);
+        (!known).then(|| container.name.clone())
+    };
+    for field in ["NetworkMode", "IpcMode", "PidMode"] {
+        let name = host[field].as_str().and_then(|text| text.strip_prefix("container:"));
+        if let Some(name) = name.and_then(local) {
+            host[field] = format!("container:{name}").into();
+        }
+    }
+    for field in ["VolumesFrom", "Links"] {
+        for entry in host.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+            let text = entry.as_str().unwrap_or_default();
+            let (name, rest) = text.find(':').map_or((text, ""), |at| text.split_at(at));
+            if let Some(name) = local(name) {
+                *entry = format!("{name}{rest}").into();
+            }
         }
     }
 }
@@ -218,4 +244,75 @@ fn prefer_network(nodes: &[Arc<Node>], request: &mut CreateRequest) {
 pub(crate) fn swarm_id() -> String {
     let bytes: [u8; 32] = rand::random();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::{Container, Network, NodeState};
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, networks: &[&str]) -> Arc<Node> {
+        let mut node =
+            Node { name: name.into(), addr: format!("{name}:1"), state: NodeState::Healthy, ..Node::default() };
+        let network =
+            |name: &&str| Arc::new(Network { name: (*name).to_owned(), scope: "local".into(), ..Network::default() });
+        node.networks = networks.iter().map(network).collect();
+        node.put_container(Arc::new(Container {
+            id: format!("0123456789ab{name}"),
+            name: "db".into(),
+            swarm_id: "feed".repeat(16),
+            ..Container::default()
+        }));
+        Arc::new(node)
+    }
+
+    #[test]
+    fn other_containers_are_named_as_their_engine_knows_them() {
+        let swarm_id = "feed".repeat(16);
+        let mut host = json!({
+            "NetworkMode": "container:n1/db", "IpcMode": format!("container:{swarm_id}"), "PidMode": "container:0123456789ab",
+            "VolumesFrom": ["n1/db:ro", "other"], "Links": ["n1/db:db", "db:db"],
+        });
+        localise(&node("n1", &[]), &mut host);
+        assert_eq!(
+            host,
+            json!({
+                "NetworkMode": "container:db", "IpcMode": "container:db", "PidMode": "container:0123456789ab",
+                "VolumesFrom": ["db:ro", "other"], "Links": ["db:db", "db:db"],
+            })
+        );
+        let mut none = Value::Null;
+        localise(&node("n1", &[]), &mut none);
+        assert_eq!(none, Value::Null);
+    }
+
+    #[test]
+    fn a_network_draws_its_containers_to_the_nodes_that_have_it() {
+        let nodes =
+            [node("n1", &["bridge", "front"]), node("n2", &["bridge", "front", "back"]), node("n3", &["bridge"])];
+        let check = |mode: &str, constraint: &str, expected: &str| {
+            let body = json!({ "Image": "x", "HostConfig": {"NetworkMode": mode}, "Env": [constraint] });
+            let mut request = request::parse(None, body, "s").expect("a request");
+            prefer_network(&nodes, &mut request);
+            let texts: Vec<String> = request.constraints.iter().map(ToString::to_string).collect();
+            assert_eq!(texts.join(" "), expected, "{mode}");
+        };
+        check("back", "A=1", "node==~n2");
+        check("front", "A=1", "node==~/^(n1|n2)$/");
+        check("bridge", "A=1", "");
+        check("missing", "A=1", "");
+        check("back", "constraint:node==n1", "node==n1");
+    }
+
+    #[test]
+    fn only_what_another_node_might_do_is_asked_of_another_node() {
+        let answer = |status, message: &str| ApiError::from(EngineError::Answer { status, message: message.into() });
+        assert!(is_refusal(&answer(503, "port 80 is taken")));
+        assert!(is_refusal(&answer(500, "image operating system \"windows\" cannot be used on this platform")));
+        assert!(!is_refusal(&answer(409, "Conflict")));
+        assert!(misses_image(&answer(404, "No such image: x:latest")));
+        assert!(!misses_image(&answer(404, "No such container: x")));
+    }
 }

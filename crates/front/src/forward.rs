@@ -7,6 +7,7 @@ mod body;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_decide::versions;
 use herder_model::NodeState;
 use herder_pool::{Body, Engine};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -45,8 +46,8 @@ pub async fn to_engine(_front: &Front, call: Call, engine: &Arc<Engine>, path: S
     let client = wanted_upgrade(&mut parts);
     let counted = parts.extensions.remove::<Counted>();
     let node = engine.node();
-    let version = path::engine_version(version.as_deref(), &node.api_version);
-    let uri = path::for_engine(version, &path, parts.uri.query());
+    let version = versions::for_engine(version.as_deref(), &node.api_version);
+    let uri = path::for_engine(Some(&version), &path, parts.uri.query());
     let request = engine_request(parts, body, &uri, client.as_ref().map(|(upgrade, _)| upgrade))?;
     let mut lost = Box::pin(lost(engine.clone()));
     let mut response = tokio::select! {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use herder_decide::schedule::Scheduler;
+use herder_decide::versions::Version;
 use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
+use parking_lot::Mutex;
 
 use crate::containers::Lists;
 use crate::exec::Execs;
@@ -45,12 +47,14 @@ pub struct Front {
     pub(crate) lists: Lists,
     pub(crate) execs: Execs,
     pub(crate) transfers: Transfers,
+    /// The answer of [`Front::api_version`] for a version of the pool.
+    api_version: Mutex<(u64, String)>,
 }
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers) = Default::default();
-        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers })
+        let (lists, execs, transfers, api_version) = Default::default();
+        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, api_version })
     }
 
     /// The engines of all nodes that answer.
@@ -62,10 +66,19 @@ impl Front {
     /// The newest version of the API that every healthy engine speaks. A client that keeps to it can use whatever node
     /// its container lands on.
     pub fn api_version(&self) -> String {
+        let version = self.pool.version();
+        let mut known = self.api_version.lock();
+        if known.0 != version || known.1.is_empty() {
+            *known = (version, self.oldest_api_version());
+        }
+        known.1.clone()
+    }
+
+    fn oldest_api_version(&self) -> String {
         let nodes = self.pool.nodes();
         let versions = nodes.iter().filter(|node| node.is_healthy()).map(|node| node.api_version.as_str());
-        let oldest = versions.filter_map(|text| Some((path::version_number(text)?, text))).min();
-        oldest.map_or_else(|| API_VERSION_WITHOUT_ENGINES.to_owned(), |(_, text)| text.to_owned())
+        let oldest = versions.filter_map(Version::parse).min();
+        oldest.map_or_else(|| API_VERSION_WITHOUT_ENGINES.to_owned(), |version| version.to_string())
     }
 
     /// Answers one request. Never fails and never panics: trouble becomes an answer.
@@ -89,7 +102,8 @@ impl Front {
         if parts.method == Method::OPTIONS && self.settings.cors {
             return Ok(crate::call::no_content(StatusCode::OK));
         }
-        let Target { version, path } = path::split(parts.uri.path()).map_err(ApiError::bad_request)?;
+        let Target { version, path } =
+            path::split(parts.uri.path()).map_err(|error| ApiError::bad_request(error.to_string()))?;
         let query = path::query(parts.uri.query().unwrap_or(""));
         router::route(self, Call { parts, body, version, path, query }).await
     }

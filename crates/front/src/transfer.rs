@@ -71,8 +71,7 @@ pub(crate) async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>
         let version = target.node().api_version.clone();
         let mut load = Request::new(archive.into_body());
         *load.method_mut() = Method::POST;
-        let uri =
-            for_engine(Some(&version).filter(|v| !v.is_empty()).map(String::as_str), "/images/load?quiet=1", None);
+        let uri = for_engine(Some(&version), "/images/load?quiet=1", None);
         *load.uri_mut() = uri.parse().map_err(|error| ApiError::internal(format!("cannot load an image: {error}")))?;
         load.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
         let (parts, body) = target.send(load).await?.into_parts();

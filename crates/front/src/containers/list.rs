@@ -1,13 +1,15 @@
 //! `GET /containers/json`: answered from memory. No engine is asked, and the text is made once a second at most.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use herder_decide::list::{self, ContainerQuery, Filters};
+use herder_decide::list::{self, ContainerQuery, Filters, ListError};
 use herder_pool::Engine;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::{ApiError, Call, Front, Reply, call};
 
@@ -23,10 +25,9 @@ pub(crate) struct Lists(Mutex<Kept>);
 struct Kept {
     version: u64,
     second: i64,
-    answers: Vec<(ContainerQueryText, Bytes)>,
+    /// Query string as it was sent, and answer.
+    answers: Vec<(String, Bytes)>,
 }
-
-type ContainerQueryText = String;
 
 impl Lists {
     /// The answer to `query` for this state of the pool and this second. While one caller makes it, the others wait for it.
@@ -57,14 +58,50 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     let text = call.parts.uri.query().unwrap_or("").to_owned();
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
     refresh_if_told(front, &filters).await;
+    if call.query.flag("size") {
+        return with_sizes(front, &query(&call, filters)?).await;
+    }
     let version = front.pool.version();
     let now = jiff::Timestamp::now().as_second();
     let answer = front.lists.get(version, now, &text, || {
         let query = query(&call, filters)?;
         let answer = list::containers(&front.pool.nodes(), &query, now);
-        answer.map(Bytes::from).map_err(|error| ApiError::bad_request(error.to_string()))
+        answer.map(Bytes::from).map_err(refused)
     })?;
     Ok(call::raw_json(StatusCode::OK, answer))
+}
+
+/// The list with `SizeRw` and `SizeRootFs`, for which the engines read their disks. An engine that does not answer leaves
+/// them out.
+async fn with_sizes(front: &Front, query: &ContainerQuery) -> Result<Reply, ApiError> {
+    let engines = front.healthy_engines();
+    let asked = engines.iter().map(|engine| engine.call(Method::GET, "/containers/json?all=1&size=1", None));
+    let mut sizes: HashMap<String, Value> = HashMap::new();
+    for (engine, answer) in engines.iter().zip(join_all(asked).await) {
+        match answer {
+            Ok(Value::Array(entries)) => {
+                sizes.extend(
+                    entries.into_iter().map(|entry| (entry["Id"].as_str().unwrap_or_default().to_owned(), entry)),
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::info!(addr = engine.addr(), %error, "an engine does not tell the sizes"),
+        }
+    }
+    let now = jiff::Timestamp::now().as_second();
+    let answer = list::containers(&front.pool.nodes(), query, now);
+    let answer = answer.map_err(refused)?;
+    let mut entries: Vec<Value> =
+        serde_json::from_slice(&answer).map_err(|error| ApiError::internal(error.to_string()))?;
+    for entry in &mut entries {
+        let Some(sized) = entry["Id"].as_str().and_then(|id| sizes.get(id)) else { continue };
+        for field in ["SizeRw", "SizeRootFs"] {
+            if let Some(size) = sized.get(field) {
+                entry[field] = size.clone();
+            }
+        }
+    }
+    Ok(call::json(StatusCode::OK, &entries))
 }
 
 /// Reads engines anew when a flag of `herder manage` asks for it.
@@ -80,6 +117,11 @@ async fn refresh_if_told(front: &Front, filters: &Filters) {
             tracing::info!(%error, "cannot read an engine anew");
         }
     }
+}
+
+fn refused(error: ListError) -> ApiError {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    ApiError::new(status, error.to_string())
 }
 
 fn query(call: &Call, filters: Filters) -> Result<ContainerQuery, ApiError> {
