@@ -43,6 +43,7 @@ impl NotFound {
 }
 
 type Place<'n> = (&'n Arc<Node>, &'n Arc<Container>);
+type Found<T> = Result<(Arc<Node>, Arc<T>), NotFound>;
 
 /// The container that `text` means, and its node. In this order: full id, twelve digits of it, swarm id, name (also
 /// `/name`, `node/name`, `engine id/name`), a prefix of an id that only one container has. Of several with the same name,
@@ -99,7 +100,7 @@ fn name_on<'t>(node: &Node, text: &'t str) -> &'t str {
     }
 }
 
-fn pick(found: &[Place<'_>]) -> Option<Result<(Arc<Node>, Arc<Container>), NotFound>> {
+fn pick(found: &[Place<'_>]) -> Option<Found<Container>> {
     let alive: Vec<&Place<'_>> = found.iter().filter(|(node, _)| node.is_healthy()).collect();
     match (found, &alive[..]) {
         ([], _) => None,
@@ -147,17 +148,19 @@ pub fn familiar(text: &str) -> String {
     if last.contains([':', '@']) { text.to_owned() } else { format!("{text}:latest") }
 }
 
+type NetworkTest<'t> = &'t dyn Fn(&Node, &Network) -> bool;
+
 /// The network that `text` means, and a node that has it (one that answers, if any does): id, `node/name`, name, a prefix of
 /// an id. Parts of one network on several nodes are one. `bridge`, `host` and `none`, which every engine has, mean those of the
 /// first node that answers; any other name that several networks have is ambiguous.
 pub fn network(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Network>), NotFound> {
     let mut ordered: Vec<&Arc<Node>> = nodes.iter().collect();
     ordered.sort_by_key(|node| !node.is_healthy());
-    let matching = |matches: &dyn Fn(&Node, &Network) -> bool| -> Vec<(&Arc<Node>, &Arc<Network>)> {
+    let matching = |matches: NetworkTest<'_>| -> Vec<(&Arc<Node>, &Arc<Network>)> {
         let all = ordered.iter().flat_map(|node| node.networks.iter().map(move |network| (*node, network)));
         all.filter(|(node, network)| matches(node, network)).collect()
     };
-    let steps: [&dyn Fn(&Node, &Network) -> bool; 4] = [
+    let steps: [NetworkTest<'_>; 4] = [
         &|_, it| it.id == text || shown_id(it) == text,
         &|node, it| text.split_once('/').is_some_and(|(on, name)| node.name == on && it.name == name),
         &|_, it| it.name == text,

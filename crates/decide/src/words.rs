@@ -120,10 +120,40 @@ mod tests {
             (47 * HOUR, "47 hours"),
             (48 * HOUR, "2 days"),
             (14 * 24 * HOUR, "2 weeks"),
+            (23 * HOUR + 1800, "24 hours"),
+            (89 * 60, "About an hour"),
+            (90 * 60, "2 hours"),
+            (13 * 24 * HOUR, "13 days"),
             (60 * 24 * HOUR, "2 months"),
+            (700 * 24 * HOUR, "23 months"),
             (3 * 365 * 24 * HOUR, "3 years"),
         ] {
             assert_eq!(duration(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn health_is_told_while_it_runs_and_nothing_of_a_node_that_is_down() {
+        let container = |health| Container { state: "running".into(), started_at: 95, health, ..Container::default() };
+        let on = |state| Node { state, ..Node::default() };
+        for (node, health, expected) in [
+            (NodeState::Healthy, None, "Up 5 seconds"),
+            (NodeState::Healthy, Some(Health::Starting), "Up 5 seconds (health: starting)"),
+            (NodeState::Healthy, Some(Health::Healthy), "Up 5 seconds (healthy)"),
+            (NodeState::Healthy, Some(Health::Unhealthy), "Up 5 seconds (unhealthy)"),
+            (NodeState::Unhealthy, Some(Health::Healthy), "Host Down"),
+            (NodeState::Pending, None, "Host Down"),
+        ] {
+            assert_eq!(status(&on(node), &container(health), 100), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_as_ever() {
+        for number in [0, 7, 10, 137, -1, i64::MAX, i64::MIN] {
+            let mut text = String::new();
+            number_into(&mut text, number);
+            assert_eq!(text, number.to_string());
         }
     }
 

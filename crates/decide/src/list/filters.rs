@@ -234,4 +234,42 @@ mod tests {
         let error = Filters::parse(r#"{"colour":["red"]}"#).unwrap().check(&["name"]).unwrap_err();
         assert_eq!(error.to_string(), "invalid filter 'colour'");
     }
+
+    #[test]
+    fn globs_are_those_of_paths() {
+        for (pattern, text, expected) in [
+            ("busybox", "busybox", true),
+            ("busy*", "busybox", true),
+            ("busy*", "my/busybox", false),
+            ("*/busybox", "my/busybox", true),
+            ("b?sybox", "busybox", true),
+            ("b?sybox", "b/sybox", false),
+            ("[a-c]usybox", "busybox", true),
+            ("[^a-c]usybox", "busybox", false),
+            ("r.io/*", "rxio/a", false),
+            (r"a\*", "a*", true),
+            (r"a\*", "ab", false),
+        ] {
+            assert_eq!(glob(pattern).unwrap().is_match(text), expected, "{pattern} {text}");
+        }
+        assert!(["[a", r"a\", "[]"].iter().all(|pattern| glob(pattern).is_none()));
+    }
+
+    #[test]
+    fn a_value_matches_the_nodes_name_only_behind_a_slash() {
+        for (value, expected) in [
+            ("web", true),
+            ("^web$", true),
+            ("n1", false),
+            ("n1/", true),
+            ("^/web", true),
+            ("/n1/web", true),
+            ("n2/web", false),
+        ] {
+            let mut filters = Filters::default();
+            filters.add("name", value);
+            assert_eq!(filters.patterns("name").match_name("n1", "web"), expected, "{value}");
+        }
+        assert!(Patterns::default().match_name("n1", "web"));
+    }
 }

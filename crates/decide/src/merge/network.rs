@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use herder_model::Node;
+use herder_model::{LABEL_NETWORK_ID, Node};
 use serde_json::{Map, Value, json};
 
 /// The network as the first node describes it, with the endpoints of all. None if no node answered.
-/// With more than one node, an endpoint's container is told apart by name (`node/name`); ids stay.
+/// Endpoints are named as containers are (`node/name`). Parts of one network show the id that they have together.
 pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>) -> Option<Value> {
     let mut endpoints = Map::new();
     let mut merged: Option<Value> = None;
@@ -25,14 +25,24 @@ pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>) -> Option<Value> {
         }
         merged.get_or_insert(part);
     }
-    let mut merged = merged?;
+    let mut merged = merged.filter(Value::is_object)?;
     merged["Containers"] = Value::Object(endpoints);
+    if let Some(id) = merged["Labels"][LABEL_NETWORK_ID].as_str().map(str::to_owned) {
+        merged["Id"] = id.into();
+    }
     Some(merged)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_one_network_show_their_common_id() {
+        let part = json!({"Id": "1", "Labels": {LABEL_NETWORK_ID: "77"}});
+        let merged = network_inspect(vec![(Arc::new(Node::default()), part)]).unwrap();
+        assert_eq!(merged["Id"], "77");
+    }
 
     #[test]
     fn endpoints_of_all_nodes_are_united() {
