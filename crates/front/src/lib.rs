@@ -3,19 +3,26 @@
 //! A call that belongs to one object goes to its engine as bytes; JSON is parsed only where it must be read or rewritten.
 //! Lists are answered from the pool's memory. No handler keeps state of its own. See ARCHITECTURE.md.
 
+mod build;
 mod call;
 mod containers;
 mod create;
 mod error;
+mod events;
 mod exec;
+mod fanout;
 pub mod forward;
 mod front;
 mod hijack;
+mod images;
+mod networks;
 mod path;
 pub mod reschedule;
 mod router;
 pub mod server;
+mod system;
 mod transfer;
+mod volumes;
 
 pub use call::{Call, Query, Reply};
 pub use error::ApiError;

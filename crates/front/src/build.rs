@@ -1,0 +1,65 @@
+//! `POST /build`: scheduled like a container, then streamed to that one engine. Other nodes get the image when a container
+//! needs it there.
+
+use std::sync::Arc;
+
+use herder_decide::request;
+use http::Method;
+use http::uri::PathAndQuery;
+use serde_json::Value;
+
+use crate::path::{encode_query, for_engine};
+use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
+use herder_decide::prune;
+use http::StatusCode;
+
+pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
+    let text = call.query.get("buildargs").unwrap_or("{}");
+    let arguments: Value =
+        serde_json::from_str(text).map_err(|error| ApiError::bad_request(format!("invalid buildargs: {error}")))?;
+    let memory = call.query.get("memory").and_then(|text| text.parse().ok()).unwrap_or_default();
+    let parsed = request::parse_build(&arguments, memory).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let (request, arguments) = parsed;
+    let ranked = front.scheduler.rank(&request, &front.pool.nodes(), &mut rand::rng());
+    let node = ranked.map_err(|error| ApiError::internal(error.to_string()))?.swap_remove(0);
+    let engine = front.pool.engine(&node.addr).ok_or_else(|| ApiError::internal("the chosen node has just left"))?;
+    if call.query.get("buildargs").is_some() {
+        replace(&mut call, "buildargs", &arguments.to_string())?;
+    }
+    tracing::info!(node = node.name, "building an image");
+    let reply = forward::to_engine(front, call, &engine, "/build".into()).await?;
+    let again = async move {
+        if let Err(error) = engine.refresh_images().await {
+            tracing::debug!(%error, "cannot read images after a build");
+        }
+    };
+    Ok(reply.map(|body| forward::after(body, again)))
+}
+
+/// Gives one query parameter another value; the others stay as they were.
+fn replace(call: &mut Call, key: &str, value: &str) -> Result<(), ApiError> {
+    let pair = |(name, old): &(String, String)| {
+        let value = if name == key { value } else { old };
+        format!("{}={}", encode_query(name), encode_query(value))
+    };
+    let query: Vec<String> = call.query.0.iter().map(pair).collect();
+    let path = PathAndQuery::try_from(format!("{}?{}", call.parts.uri.path(), query.join("&")));
+    let path = path.map_err(|error| ApiError::bad_request(format!("invalid query: {error}")))?;
+    call.parts.uri = http::Uri::from(path);
+    Ok(())
+}
+
+/// `POST /build/prune` on every node.
+pub(crate) async fn prune_cache(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let path = for_engine(None, "/build/prune", call.parts.uri.query());
+    let parts = fanout::ask_all(front, Method::POST, &path, None).await;
+    Ok(call::json(StatusCode::OK, &prune::over_nodes(parts).map_err(ApiError::internal)?))
+}
+
+/// `POST /session`, `/grpc` and `/build/cancel`: what BuildKit needs lives on one node; one pool-wide choice keeps a build
+/// and its session together.
+pub(crate) async fn session(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let engine = fanout::any(front)?;
+    let path = call.path.clone();
+    forward::to_engine(front, call, &engine, path).await
+}

@@ -1,0 +1,173 @@
+//! Calls about networks. A network that somebody makes is made on every node under one id (a label joins the parts), so
+//! that a container that wants it can be placed anywhere; `node/name` makes it on one node only.
+
+use std::sync::Arc;
+
+use herder_decide::list::Filters;
+use herder_decide::{list, merge, names, prune};
+use herder_model::{LABEL_NETWORK_ID, Network, Node};
+use herder_pool::{Engine, EngineError};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::path::for_engine;
+use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout};
+
+pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
+    let networks =
+        list::networks(&front.pool.nodes(), &filters).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok(call::json(StatusCode::OK, &networks))
+}
+
+/// A network's parts: one for each node that has it.
+fn parts(front: &Front, text: &str) -> Result<Vec<(Arc<Engine>, Arc<Node>, Arc<Network>)>, ApiError> {
+    let nodes = front.pool.nodes();
+    let missing = || ApiError::not_found(format!("network {text} not found"));
+    let joined = |network: &Network, id: &str| network.labels.get(LABEL_NETWORK_ID).is_some_and(|it| it == id);
+    let by_id = |network: &&Arc<Network>| {
+        let id = network.labels.get(LABEL_NETWORK_ID);
+        id.is_some_and(|id| text.len() >= 2 && id.starts_with(text))
+    };
+    let first = nodes.iter().flat_map(|node| &node.networks).find(by_id).cloned();
+    let first = match first {
+        Some(network) => network,
+        None => names::network(&nodes, text).map_err(|_| missing())?.1,
+    };
+    let same = |network: &Network| match first.labels.get(LABEL_NETWORK_ID) {
+        Some(id) => joined(network, id),
+        None => network.id == first.id,
+    };
+    let all = nodes.iter().flat_map(|node| node.networks.iter().filter(|it| same(it)).map(move |it| (node, it)));
+    let alive = all.filter(|(node, _)| node.is_healthy());
+    let found: Vec<_> =
+        alive.filter_map(|(node, it)| Some((front.pool.engine(&node.addr)?, node.clone(), it.clone()))).collect();
+    if found.is_empty() { Err(missing()) } else { Ok(found) }
+}
+
+pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
+    let parts = parts(front, name)?;
+    let id = parts.iter().find_map(|(_, _, network)| network.labels.get(LABEL_NETWORK_ID).cloned());
+    let mut answers = Vec::new();
+    for (engine, node, network) in parts {
+        let path = for_engine(None, &format!("/networks/{}", network.id), call.parts.uri.query());
+        answers.push((node, engine.call(Method::GET, &path, None).await?));
+    }
+    let mut merged =
+        merge::network_inspect(answers).ok_or_else(|| ApiError::not_found(format!("network {name} not found")))?;
+    if let Some(id) = id {
+        merged["Id"] = json!(id);
+    }
+    Ok(call::json(StatusCode::OK, &merged))
+}
+
+pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
+    let mut body = call.json().await?;
+    let name = body["Name"].as_str().unwrap_or_default().to_owned();
+    if name.is_empty() {
+        return Err(ApiError::bad_request("invalid Name: expected the name of the network to make"));
+    }
+    let (wanted, bare) = match name.split_once('/') {
+        Some((node, bare)) => (Some(node.to_owned()), bare.to_owned()),
+        None => (None, name),
+    };
+    body["Name"] = json!(bare);
+    let chosen = |engine: &Arc<Engine>| wanted.as_ref().is_none_or(|node| engine.node().name == *node);
+    let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(chosen).collect();
+    if engines.is_empty() {
+        let node = wanted.unwrap_or_default();
+        let message = format!("Unable to find a node that satisfies the following conditions \n[node=={node}]");
+        return Err(ApiError::internal(message));
+    }
+    let has = |engine: &Arc<Engine>| engine.node().networks.iter().any(|network| network.name == bare);
+    // As an engine does, unless the client insists on a second one of that name.
+    if engines.iter().any(has) && body["CheckDuplicate"] != json!(false) {
+        return Err(ApiError::conflict(format!("network with name {bare} already exists")));
+    }
+    let id = create::swarm_id();
+    if wanted.is_none() {
+        if !body["Labels"].is_object() {
+            body["Labels"] = json!({});
+        }
+        body["Labels"][LABEL_NETWORK_ID] = json!(id);
+    }
+    let mut made: Vec<(Arc<Engine>, Value)> = Vec::new();
+    for engine in &engines {
+        match engine.call(Method::POST, "/networks/create", Some(&body)).await {
+            Ok(answer) => made.push((engine.clone(), answer)),
+            Err(error) => {
+                // Nothing half done: what was made on other nodes goes again.
+                for (engine, answer) in &made {
+                    let path = format!("/networks/{}", answer["Id"].as_str().unwrap_or_default());
+                    if let Err(error) = engine.call(Method::DELETE, &path, None).await {
+                        tracing::warn!(%error, "cannot take a network back");
+                    }
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    refresh(&engines).await;
+    let mut answer = made.into_iter().next().map_or(Value::Null, |(_, answer)| answer);
+    if wanted.is_none() {
+        answer["Id"] = json!(id);
+    }
+    Ok(call::json(StatusCode::CREATED, &answer))
+}
+
+/// Removes the network from every node, if no container on any of them uses it.
+pub(crate) async fn remove(front: &Arc<Front>, _: Call, name: &str) -> Result<Reply, ApiError> {
+    let parts = parts(front, name)?;
+    for (_, node, network) in &parts {
+        let user = node.containers.values().find(|it| it.is_running() && it.networks.contains_key(&network.name));
+        if let Some(user) = user {
+            let message = format!(
+                "error while removing network: network {} has active endpoints: {}/{}",
+                network.name, node.name, user.name
+            );
+            return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+        }
+    }
+    let mut refusal: Option<EngineError> = None;
+    for (engine, _, network) in &parts {
+        if let Err(error) = engine.call(Method::DELETE, &format!("/networks/{}", network.id), None).await {
+            refusal = refusal.or(Some(error));
+        }
+    }
+    refresh(&parts.iter().map(|(engine, ..)| engine.clone()).collect::<Vec<_>>()).await;
+    refusal.map_or_else(|| Ok(call::no_content(StatusCode::NO_CONTENT)), |error| Err(error.into()))
+}
+
+/// `connect` and `disconnect`: on the node of the container, with that node's part of the network.
+pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, action: &str) -> Result<Reply, ApiError> {
+    let mut body = call.json().await?;
+    let container = body["Container"].as_str().unwrap_or_default().to_owned();
+    let found = containers::find(front, &container, &format!("No such container: {container}"))?;
+    let parts = parts(front, name)?;
+    let Some((_, _, network)) = parts.iter().find(|(_, node, _)| node.addr == found.node.addr) else {
+        return Err(ApiError::not_found(format!(
+            "network {name} is not on node {}, where the container is",
+            found.node.name
+        )));
+    };
+    body["Container"] = json!(found.container.id);
+    let answer = found.engine.call(Method::POST, &format!("/networks/{}/{action}", network.id), Some(&body)).await?;
+    found.engine.refresh_container(&found.container.id).await?;
+    Ok(call::json(StatusCode::OK, &answer))
+}
+
+pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let path = for_engine(None, "/networks/prune", call.parts.uri.query());
+    let parts = fanout::ask_all(front, Method::POST, &path, None).await;
+    let merged = prune::over_nodes(parts).map_err(ApiError::internal)?;
+    refresh(&front.healthy_engines()).await;
+    Ok(call::json(StatusCode::OK, &merged))
+}
+
+async fn refresh(engines: &[Arc<Engine>]) {
+    for result in futures_util::future::join_all(engines.iter().map(|engine| engine.refresh_networks())).await {
+        if let Err(error) = result {
+            tracing::debug!(%error, "cannot read networks anew");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Calls about the cluster as a whole.
+
+use std::sync::{Arc, LazyLock};
+
+use herder_decide::df;
+use herder_decide::info::{self, Manager, Role};
+use http::{Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
+
+/// What this machine says about itself; read once.
+static MACHINE: LazyLock<[String; 4]> = LazyLock::new(|| {
+    let uname = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+    [text(uname.nodename()), text(uname.machine()), pretty.trim_matches('"').to_owned(), text(uname.release())]
+});
+
+fn manager(front: &Front) -> Manager {
+    let [name, architecture, operating_system, kernel_version] = MACHINE.clone();
+    Manager {
+        name,
+        role: Role::Primary,
+        strategy: front.scheduler.strategy.to_string(),
+        filters: front.scheduler.filters.iter().map(ToString::to_string).collect(),
+        version: crate::front::SERVER.to_owned(),
+        api_version: front.api_version(),
+        experimental: front.settings.experimental,
+        architecture,
+        operating_system,
+        kernel_version,
+        ..Manager::default()
+    }
+}
+
+/// `GET` and `HEAD` of `/_ping`.
+pub(crate) async fn ping(_: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    let mut reply = Response::new(herder_pool::full("OK"));
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    // The classic builder is what all engines have; BuildKit needs a session that one node holds.
+    headers.insert("builder-version", header::HeaderValue::from_static("1"));
+    Ok(reply)
+}
+
+pub(crate) async fn version(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    Ok(call::json(StatusCode::OK, &info::version(&manager(front))))
+}
+
+pub(crate) async fn info(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    Ok(call::json(StatusCode::OK, &info::info(&front.pool.nodes(), &manager(front), jiff::Timestamp::now())))
+}
+
+/// What all nodes use, summed.
+pub(crate) async fn df(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    let parts = fanout::ask_all(front, Method::GET, "/system/df", None).await;
+    let merged = df::merge(parts).map_err(ApiError::internal)?;
+    Ok(call::json(StatusCode::OK, &merged))
+}
+
+/// Calls that any engine answers alike: `/auth`, `/images/search`, `/distribution/…`.
+pub(crate) async fn any_engine(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let engine = fanout::any(front)?;
+    let path = call.path.clone();
+    forward::to_engine(front, call, &engine, path).await
+}
+
+/// Plugins belong to engines; the cluster has none of its own.
+pub(crate) async fn plugins(_: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    if call.parts.method == Method::GET && call.path == "/plugins" {
+        return Ok(call::json(StatusCode::OK, &Value::Array(vec![])));
+    }
+    let message = "plugins belong to one engine: manage them there (docker -H tcp://NODE plugin …)";
+    Ok(call::json(StatusCode::NOT_IMPLEMENTED, &json!({ "message": message })))
+}
