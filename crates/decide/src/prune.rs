@@ -22,7 +22,7 @@ pub fn merge(parts: Vec<Value>) -> Value {
     Value::Object(merged)
 }
 
-/// As [`merge`], with volumes and networks named as lists name them and what is gone from several nodes told once. Nodes must
+/// As [`merge()`], with volumes and networks named as lists name them and what is gone from several nodes told once. Nodes must
 /// be as before the prune. Fails if no node did it; those that failed among others are told in `Warnings`.
 pub fn over_nodes(parts: Vec<Part>) -> Result<Value, String> {
     let (answers, failures) = merge::sort_out(parts);
