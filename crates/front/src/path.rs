@@ -25,16 +25,6 @@ pub(crate) fn split(path: &str) -> Result<Target, VersionError> {
     }
 }
 
-/// The version in which an engine is asked: the client's, or the engine's if that is older. Without a version of the
-/// client, the engine's own is meant and nothing is put in front.
-pub(crate) fn engine_version<'v>(client: Option<&'v str>, engine: &'v str) -> Option<&'v str> {
-    let client = client?;
-    match (Version::parse(client), Version::parse(engine)) {
-        (Some(wanted), Some(known)) if wanted > known => Some(engine),
-        _ => Some(client),
-    }
-}
-
 /// Path and query for an engine. `path` is decoded and may bring its own query after a `?` (encoded); without one, the
 /// client's query string is kept as it was sent.
 pub(crate) fn for_engine(version: Option<&str>, path: &str, client_query: Option<&str>) -> String {

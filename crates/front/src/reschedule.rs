@@ -132,7 +132,7 @@ impl Keeper {
 fn tidy_up(front: &Front, node: &Node) -> Option<impl Future<Output = ()> + use<>> {
     let engine = front.pool.engine(&node.addr).filter(|_| node.is_healthy())?;
     let superseded = engine.superseded();
-    (!superseded.is_empty()).then(|| async move {
+    (!superseded.is_empty()).then_some(async move {
         for id in superseded {
             remove(&engine, &id).await;
         }

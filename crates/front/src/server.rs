@@ -286,3 +286,41 @@ async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
         tracing::debug!(%error, "a connection ended badly");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("herder.sock");
+        let url = format!("unix://{}", path.display());
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket that goes stale"));
+        let listener = bind(&url, None).await.expect("bound");
+        let mode = std::fs::metadata(&path).expect("a socket").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "only for its owner");
+        let error = bind(&url, None).await.expect_err("in use");
+        assert_eq!(error.to_string(), format!("cannot listen on {url}: another program listens on this socket"));
+        drop(listener);
+        assert!(!path.exists(), "cleaned up");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_listened_on_is_told() {
+        let check = async |url: &str, expected: &str| {
+            let error = bind(url, None).await.expect_err(url);
+            assert_eq!(error.to_string(), expected);
+        };
+        let protocol = r#"unsupported protocol: "ftp"; listen on tcp://host:port or unix:///path"#;
+        check("ftp://127.0.0.1:1", protocol).await;
+        check("tcp://127.0.0.1", "cannot listen on tcp://127.0.0.1").await;
+        check("unix:///nowhere/at/all.sock", "cannot listen on unix:///nowhere/at/all.sock").await;
+        let taken = bind("tcp://127.0.0.1:0", None).await.expect("bound");
+        let addr = taken.local_addr().expect("an address");
+        check(&format!("tcp://{addr}"), &format!("cannot listen on tcp://{addr}")).await;
+    }
+}

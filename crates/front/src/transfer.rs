@@ -19,15 +19,17 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// (image id, address) → held while the image is on its way there. Who comes second waits and finds it there.
 #[derive(Debug, Default)]
-pub(crate) struct Transfers(Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Transfers(Mutex<HashMap<(String, String), Weak<Turn>>>);
+
+type Turn = tokio::sync::Mutex<()>;
 
 impl Transfers {
-    fn turn(&self, image_id: &str, addr: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, image_id: &str, addr: &str) -> Arc<Turn> {
         let mut turns = self.0.lock();
         turns.retain(|_, turn| turn.strong_count() > 0);
         let turn = turns.entry((image_id.to_owned(), addr.to_owned())).or_default();
         turn.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(tokio::sync::Mutex::new(()));
+            let new = Arc::new(Turn::new(()));
             *turn = Arc::downgrade(&new);
             new
         })

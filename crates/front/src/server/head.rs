@@ -150,3 +150,74 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadLimit<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn limited() -> (DuplexStream, HeadLimit<DuplexStream>, Busy) {
+        let (client, ours) = tokio::io::duplex(1000);
+        let busy = Busy::default();
+        (client, HeadLimit::new(ours, busy.clone(), LIMIT), busy)
+    }
+
+    async fn read(stream: &mut HeadLimit<DuplexStream>) -> Result<usize, io::ErrorKind> {
+        stream.read(&mut [0; 100]).await.map_err(|error| error.kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_given_up() {
+        let (mut client, mut stream, _busy) = limited();
+        let start = Instant::now();
+        client.write_all(b"GET").await.expect("written");
+        assert_eq!(read(&mut stream).await, Ok(3));
+        assert_eq!(read(&mut stream).await, Err(io::ErrorKind::TimedOut));
+        assert!(start.elapsed() >= LIMIT && start.elapsed() < LIMIT * 2, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_comes_byte_by_byte_is_given_up_too() {
+        let (mut client, mut stream, _busy) = limited();
+        let mut bytes = 0;
+        while read_one(&mut client, &mut stream).await == Ok(1) {
+            bytes += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!((10..=11).contains(&bytes), "{bytes}");
+    }
+
+    async fn read_one(client: &mut DuplexStream, stream: &mut HeadLimit<DuplexStream>) -> Result<usize, io::ErrorKind> {
+        client.write_all(b"x").await.expect("written");
+        read(stream).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_before_during_and_after_a_request_is_no_head() {
+        let (mut client, mut stream, busy) = limited();
+        let still_open =
+            async |stream: &mut HeadLimit<DuplexStream>| tokio::time::timeout(LIMIT * 5, read(stream)).await.is_err();
+        assert!(still_open(&mut stream).await, "before");
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+        assert_eq!(read(&mut stream).await, Ok(18));
+        let under_way = busy.begin();
+        assert!(still_open(&mut stream).await, "during");
+        drop(under_way);
+        assert!(still_open(&mut stream).await, "after");
+        client.write_all(b"GET").await.expect("written");
+        assert_eq!(read(&mut stream).await, Ok(3));
+        assert_eq!(read(&mut stream).await, Err(io::ErrorKind::TimedOut), "the next head");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hijacked_connection_has_no_heads() {
+        let (mut client, mut stream, busy) = limited();
+        busy.begin().for_ever();
+        client.write_all(b"abc").await.expect("written");
+        assert_eq!(read(&mut stream).await, Ok(3));
+        assert!(tokio::time::timeout(LIMIT * 5, read(&mut stream)).await.is_err());
+    }
+}
