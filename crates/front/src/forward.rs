@@ -4,6 +4,7 @@
 
 mod body;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,17 +43,30 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// `Connection: Upgrade`, both connections become raw bytes after the engine's 101, each direction with its own end.
 /// Ends with an error when the engine's node is lost meanwhile.
 pub async fn to_engine(_front: &Front, call: Call, engine: &Arc<Engine>, path: String) -> Result<Reply, ApiError> {
-    let Call { mut parts, body, version, .. } = call;
-    let client = wanted_upgrade(&mut parts);
-    let counted = parts.extensions.remove::<Counted>();
+    let Call { parts, body, version, .. } = call;
     let node = engine.node();
     let version = versions::for_engine(version.as_deref(), &node.api_version);
     let uri = path::for_engine(Some(&version), &path, parts.uri.query());
-    let request = engine_request(parts, body, &uri, client.as_ref().map(|(upgrade, _)| upgrade))?;
-    let mut lost = Box::pin(lost(engine.clone()));
+    let send = |request| async { Ok(engine.send(request).await?) };
+    pass(parts, body, &uri, send, Box::pin(lost(engine.clone())), || unhealthy(&node.name)).await
+}
+
+/// Sends a call on to `uri` by `send`, streams and upgrades included, until `lost` ends; then it fails with `gone`, or its
+/// stream breaks off.
+pub(crate) async fn pass<F: Future<Output = Result<Response<Body>, ApiError>>>(
+    mut parts: request::Parts,
+    body: Body,
+    uri: &str,
+    send: impl FnOnce(Request<Body>) -> F,
+    mut lost: Pin<Box<dyn Future<Output = ()> + Send>>,
+    gone: impl FnOnce() -> ApiError,
+) -> Result<Reply, ApiError> {
+    let client = wanted_upgrade(&mut parts);
+    let counted = parts.extensions.remove::<Counted>();
+    let request = engine_request(parts, body, uri, client.as_ref().map(|(upgrade, _)| upgrade))?;
     let mut response = tokio::select! {
-        response = engine.send(request) => response?,
-        () = &mut lost => return Err(unhealthy(&node.name)),
+        response = send(request) => response?,
+        () = &mut lost => return Err(gone()),
     };
     strip(response.headers_mut(), &HOP_BY_HOP);
     match client {

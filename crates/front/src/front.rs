@@ -1,7 +1,7 @@
 //! What every handler is given: the pool, and how this door was told to behave.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use herder_decide::schedule::Scheduler;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::containers::Lists;
 use crate::exec::Execs;
 use crate::path::{self, Target};
+use crate::replica::Replica;
 use crate::transfer::Transfers;
 use crate::{ApiError, Call, Reply, router};
 
@@ -47,14 +48,24 @@ pub struct Front {
     pub(crate) lists: Lists,
     pub(crate) execs: Execs,
     pub(crate) transfers: Transfers,
+    /// Only when there are several managers.
+    pub(crate) replica: OnceLock<Replica>,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers, api_version) = Default::default();
-        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, api_version })
+        let (lists, execs, transfers, replica, api_version) = Default::default();
+        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, replica, api_version })
+    }
+
+    /// Makes this manager one of several: while it does not lead, calls go on to the one that does. Only the first
+    /// call counts.
+    pub fn replicate(&self, replica: Replica) {
+        if self.replica.set(replica).is_err() {
+            tracing::error!("a manager is made a replica twice; the second time is ignored");
+        }
     }
 
     /// The engines of all nodes that answer.
@@ -104,6 +115,11 @@ impl Front {
         }
         let Target { version, path } =
             path::split(parts.uri.path()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        if let Some(replica) = self.replica.get()
+            && let Some(primary) = replica.elsewhere(&parts, &path).await?
+        {
+            return replica.relay(parts, body, primary).await;
+        }
         let query = path::query(parts.uri.query().unwrap_or(""));
         router::route(self, Call { parts, body, version, path, query }).await
     }

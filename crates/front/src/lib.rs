@@ -17,6 +17,7 @@ mod hijack;
 mod images;
 mod networks;
 mod path;
+pub mod replica;
 pub mod reschedule;
 mod router;
 pub mod server;

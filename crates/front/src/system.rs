@@ -22,7 +22,7 @@ fn manager(front: &Front) -> Manager {
     let [name, architecture, operating_system, kernel_version] = MACHINE.clone();
     Manager {
         name,
-        role: Role::Primary,
+        role: front.replica.get().map_or(Role::Primary, |replica| replica.shown()),
         strategy: front.scheduler.strategy.to_string(),
         filters: front.scheduler.filters.iter().map(ToString::to_string).collect(),
         version: crate::front::SERVER.to_owned(),
