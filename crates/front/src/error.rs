@@ -43,7 +43,7 @@ impl ApiError {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
             ApiError::Engine(EngineError::Link(LinkError::Timeout { .. })) => StatusCode::GATEWAY_TIMEOUT,
-            ApiError::Engine(EngineError::Link(_) | EngineError::Unreadable { .. }) => {
+            ApiError::Engine(EngineError::Link(_) | EngineError::Refused { .. } | EngineError::Unreadable { .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }

@@ -2,31 +2,57 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use herder_model::{ClusterEvent, Node};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::events;
 use crate::pool::EVENT_QUEUE;
 
+/// Engines that are read whole at the same time. Together with the inspections of each it bounds connections and memory
+/// when a pool of a thousand engines starts.
+const FULL_READS_MAX: usize = 32;
+
 #[derive(Debug)]
 pub(crate) struct Board {
     changes: watch::Sender<u64>,
+    /// Grows with every new picture of a node, those included that only say when it was taken.
+    pictures: AtomicU64,
     events: broadcast::Sender<ClusterEvent>,
     /// Engine id → address of the engine that showed it first.
     ids: Mutex<HashMap<String, String>>,
+    /// Full reads that may go on at the same time.
+    pub(crate) full_reads: Semaphore,
 }
 
 impl Board {
     pub(crate) fn new() -> Board {
-        Board { changes: watch::Sender::new(0), events: broadcast::Sender::new(EVENT_QUEUE), ids: Mutex::default() }
+        Board {
+            changes: watch::Sender::new(0),
+            pictures: AtomicU64::new(0),
+            events: broadcast::Sender::new(EVENT_QUEUE),
+            ids: Mutex::default(),
+            full_reads: Semaphore::new(FULL_READS_MAX),
+        }
     }
 
+    /// A node is not what it was.
     pub(crate) fn changed(&self) {
+        self.repainted();
         self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// A node's picture is new, but shows nothing new.
+    pub(crate) fn repainted(&self) {
+        self.pictures.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn pictures(&self) -> u64 {
+        self.pictures.load(Ordering::Acquire)
     }
 
     pub(crate) fn version(&self) -> u64 {

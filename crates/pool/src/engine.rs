@@ -2,7 +2,6 @@
 
 mod read;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::board::Board;
+use crate::ingest::Facts;
 use crate::pool::Settings;
 
 /// How long an engine may take for a call of herder's own. As in classic Swarm.
@@ -36,6 +36,9 @@ pub enum EngineError {
     /// The engine answered with an error; status and message are its own.
     #[error("{message}")]
     Answer { status: u16, message: String },
+    /// The engine answers, but cannot be a node as it is. The sentence is classic Swarm's where there is one.
+    #[error("{reason}")]
+    Refused { addr: String, reason: String },
     /// The engine's answer is not what its API promises.
     #[error("the engine at {addr} answered {path} with something unreadable: {reason}")]
     Unreadable { addr: String, path: String, reason: String },
@@ -51,8 +54,11 @@ pub struct Engine {
     node: RwLock<Arc<Node>>,
     /// Each read takes a number when it starts; what a read saw never replaces what a later read saw.
     reads: AtomicU64,
-    /// Container id → number of the read that last told about it.
-    told: Mutex<HashMap<String, u64>>,
+    told: Mutex<read::Told>,
+    /// Numbers of the reads that last told about images, networks, volumes.
+    lists_told: read::ListsTold,
+    /// What the engine said about itself last.
+    pub(crate) facts: Mutex<Option<Facts>>,
     /// Seconds to add to the engine's times, when its clock differs from ours.
     pub(crate) shift: AtomicI64,
     /// Somebody saw a sign that the engine may be gone.
@@ -72,6 +78,8 @@ impl Engine {
             node: RwLock::new(Arc::new(node)),
             reads: AtomicU64::new(1),
             told: Mutex::default(),
+            lists_told: read::ListsTold::default(),
+            facts: Mutex::default(),
             shift: AtomicI64::new(0),
             suspicion: Notify::new(),
             healthy: watch::Sender::new(false),
@@ -97,10 +105,38 @@ impl Engine {
     /// Passes a request through. The path is sent as it is (with the client's own version in it).
     /// A connection error makes the pool look at once whether the engine lives.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, EngineError> {
-        self.link.send(request).await.map_err(|error| {
-            self.suspicion.notify_one();
-            error.into()
-        })
+        let answer = self.link.send(request).await;
+        self.judge(&answer);
+        Ok(answer?)
+    }
+
+    /// An answer of any kind is a sign of life; none is a reason to look.
+    fn judge(&self, answer: &Result<Response<Body>, LinkError>) {
+        match answer {
+            Ok(_) => self.note_success(),
+            // Not the engine's fault.
+            Err(LinkError::Busy { .. }) => {}
+            Err(LinkError::Connect { .. } | LinkError::Timeout { .. } | LinkError::Broken { .. }) => {
+                self.suspicion.notify_one();
+            }
+        }
+    }
+
+    /// Asks whether the engine lives. An error answer is an answer. Does not stand behind other requests.
+    pub(crate) async fn ping(&self) -> Result<(), EngineError> {
+        let limit = self.settings.ping_timeout;
+        let request = self.request(Method::GET, "/_ping", None)?;
+        let work = async {
+            let response = self.link.send_at_once(request).await?;
+            self.gather(response.into_body()).await
+        };
+        timeout(limit, work).await.unwrap_or_else(|_| Err(self.late(limit)))?;
+        self.note_success();
+        Ok(())
+    }
+
+    fn late(&self, limit: Duration) -> EngineError {
+        LinkError::Timeout { url: self.link.url(), seconds: limit.as_secs().max(1) }.into()
     }
 
     /// A call of herder's own: `path` without version (`/containers/json?all=1`); the version negotiated with the
@@ -126,8 +162,7 @@ impl Engine {
             let response = self.open(method, path, body).await?;
             self.gather(response.into_body()).await
         };
-        let late = || LinkError::Timeout { url: self.link.url(), seconds: limit.as_secs().max(1) };
-        timeout(limit, work).await.unwrap_or_else(|_| Err(late().into()))
+        timeout(limit, work).await.unwrap_or_else(|_| Err(self.late(limit)))
     }
 
     /// Reads a body whole, up to [`ANSWER_BYTES_MAX`].
@@ -148,14 +183,32 @@ impl Engine {
     pub async fn open(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Body>, EngineError> {
         let version = self.node.read().api_version.clone();
         let uri = if version.is_empty() { path.to_owned() } else { format!("/v{version}{path}") };
-        let body = body.map(|value| full(value.to_string()));
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.unwrap_or_else(empty))
-            .map_err(|error| self.unreadable(path, error.to_string()))?;
-        let response = self.send(request).await?;
+        let request = self.request(method, &uri, body)?;
+        self.answer(self.send(request).await?).await
+    }
+
+    /// `GET path` (without version: the engine may speak another one by now), the answer as JSON.
+    pub(crate) async fn ask(&self, path: &str, limit: Duration) -> Result<Value, EngineError> {
+        let request = self.request(Method::GET, path, None)?;
+        let work = async {
+            let response = self.answer(self.link.send_at_once(request).await?).await?;
+            self.gather(response.into_body()).await
+        };
+        let bytes = timeout(limit, work).await.unwrap_or_else(|_| Err(self.late(limit)))?;
+        serde_json::from_slice(&bytes).map_err(|error| self.unreadable(path, error.to_string()))
+    }
+
+    fn request(&self, method: Method, uri: &str, body: Option<&Value>) -> Result<Request<Body>, EngineError> {
+        let request = Request::builder().method(method).uri(uri);
+        let request = match body {
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(full(body.to_string())),
+            None => request.body(empty()),
+        };
+        request.map_err(|error| self.unreadable(uri, error.to_string()))
+    }
+
+    /// Turns answers of 400 and above into errors.
+    async fn answer(&self, response: Response<Body>) -> Result<Response<Body>, EngineError> {
         if response.status().as_u16() < 400 {
             return Ok(response);
         }
@@ -170,21 +223,34 @@ impl Engine {
 
     /// Changes the picture of the node and tells whoever waits for changes.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Node) -> T) -> T {
+        let answer = self.repaint(change);
+        self.board.changed();
+        answer
+    }
+
+    /// Changes what is no news: when the picture was taken, how often the engine failed.
+    fn repaint<T>(&self, change: impl FnOnce(&mut Node) -> T) -> T {
         let answer = {
             let mut node = self.node.write();
             let answer = change(Arc::make_mut(&mut node));
             self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, node.is_healthy()) != node.is_healthy());
             answer
         };
-        self.board.changed();
+        self.board.repainted();
         answer
+    }
+
+    /// Notes that the picture is true as of now.
+    pub(crate) fn touch(&self, now_s: i64) {
+        self.repaint(|node| node.updated_at = now_s);
     }
 
     /// The engine answered: failures are forgotten.
     pub(crate) fn note_success(&self) {
         if self.node.read().failures > 0 {
-            self.update(|node| {
+            self.repaint(|node| {
                 node.failures = 0;
+                // An unhealthy node stays so until everything on it was read again.
                 if node.state == NodeState::Healthy {
                     node.error = None;
                     node.health_indicator = 100;
@@ -196,7 +262,7 @@ impl Engine {
     /// The engine did not answer. True if that makes a healthy node unhealthy.
     pub(crate) fn note_failure(&self, error: &EngineError) -> bool {
         let retry = self.settings.failure_retry;
-        self.update(|node| {
+        let lost = self.repaint(|node| {
             node.failures = node.failures.saturating_add(1);
             node.error = Some(error.to_string());
             let lost = node.failures >= retry && node.state == NodeState::Healthy;
@@ -208,7 +274,11 @@ impl Engine {
                 NodeState::Pending | NodeState::Unhealthy => 0,
             };
             lost
-        })
+        });
+        if lost {
+            self.board.changed();
+        }
+        lost
     }
 
     pub(crate) fn next_read(&self) -> u64 {

@@ -55,6 +55,8 @@ pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
         "container" => match action.split(':').next().unwrap_or_default() {
             "destroy" => vec![Doubt::Gone(actor.into())],
             "commit" => vec![Doubt::Images],
+            // Each pruned container has had its own `destroy`.
+            "prune" => vec![],
             "attach" | "detach" | "copy" | "archive-path" | "extract-to-dir" | "export" | "resize" | "top" | "kill"
             | "exec_create" | "exec_start" | "exec_die" | "exec_detach" => vec![],
             _ => vec![Doubt::Container(actor.into())],

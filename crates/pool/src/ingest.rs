@@ -7,7 +7,7 @@ use herder_decide::request;
 use herder_model::{
     Container, Health, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Volume,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What `GET /info` and `GET /version` say about an engine.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub api_version: String,
     /// Seconds since 1970 by the engine's clock, if it tells.
     pub system_time: Option<i64>,
+    /// A daemon label `node` was left out.
+    pub has_node_label: bool,
 }
 
 /// Reads `/info` and `/version`. The error is a whole sentence about what is wrong with the engine.
@@ -35,12 +37,15 @@ pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, 
         ));
     }
     let mut labels = BTreeMap::new();
+    let mut has_node_label = false;
     for label in info["Labels"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let (key, value) = label
             .split_once('=')
             .ok_or(format!("the engine's label `{label}` has no value; start dockerd with --label {label}=VALUE"))?;
         // It would shadow the key `node` of constraints.
-        if key != "node" {
+        if key == "node" {
+            has_node_label = true;
+        } else {
             labels.insert(key.to_owned(), value.to_owned());
         }
     }
@@ -63,6 +68,7 @@ pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, 
         server_version: text(&info["ServerVersion"]),
         api_version: text(&version["ApiVersion"]),
         system_time: timestamp(&info["SystemTime"]).map(|time| time.as_second()),
+        has_node_label,
     })
 }
 
@@ -111,6 +117,65 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
             .collect(),
         summary: summary.into(),
         rendered: std::sync::OnceLock::new(),
+    })
+}
+
+/// True if two readings of a container show the same. `Status` in the summary is left out: it changes with time alone.
+pub(crate) fn same_container(a: &Container, b: &Container) -> bool {
+    // Field by field without `..`, so that a new field is not forgotten here. `rendered` follows from the others.
+    let Container {
+        id,
+        name,
+        swarm_id,
+        image,
+        image_id,
+        created,
+        state,
+        started_at,
+        finished_at,
+        exit_code,
+        health,
+        labels,
+        reserved,
+        network_mode,
+        host_ports,
+        exposed_ports,
+        published,
+        mounts,
+        networks,
+        summary,
+        inspect,
+        rendered: _,
+    } = a;
+    let strings = [id, name, swarm_id, image, image_id, state, network_mode]
+        == [&b.id, &b.name, &b.swarm_id, &b.image, &b.image_id, &b.state, &b.network_mode];
+    let numbers =
+        [created, started_at, finished_at, exit_code] == [&b.created, &b.started_at, &b.finished_at, &b.exit_code];
+    strings
+        && numbers
+        && (health, labels, reserved) == (&b.health, &b.labels, &b.reserved)
+        && (host_ports, exposed_ports, published) == (&b.host_ports, &b.exposed_ports, &b.published)
+        && (mounts, networks, inspect) == (&b.mounts, &b.networks, &b.inspect)
+        && around_status(summary) == around_status(&b.summary)
+}
+
+/// The text of a list entry before and after the value of `Status`.
+fn around_status(summary: &str) -> (&str, &str) {
+    let Some((head, tail)) = summary.split_once(r#""Status":""#) else { return (summary, "") };
+    // Docker's status texts have no quotes in them.
+    (head, tail.split_once('"').map_or(tail, |(_, tail)| tail))
+}
+
+/// What the list entry alone says about a container, in the form of an inspection. For a container that the engine cannot
+/// inspect (its files are damaged, say): it is there all the same.
+pub(crate) fn inspect_of_entry(entry: &Value) -> Value {
+    let name = list(&entry["Names"]).into_iter().find(|name| !name.trim_start_matches('/').contains('/'));
+    json!({
+        "Name": name,
+        "Image": entry["ImageID"],
+        "Config": {"Image": entry["Image"], "Labels": entry["Labels"]},
+        "HostConfig": {"NetworkMode": entry["HostConfig"]["NetworkMode"]},
+        "Mounts": entry["Mounts"],
     })
 }
 
@@ -196,7 +261,6 @@ fn timestamp(value: &Value) -> Option<jiff::Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn info() -> Value {
         json!({"ID": "AB:CD", "Name": "h1", "NCPU": 2, "MemTotal": 1000, "Driver": "overlay2", "KernelVersion": "6.1",

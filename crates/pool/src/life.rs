@@ -11,7 +11,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -25,8 +25,11 @@ const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 /// Rest before an engine that was never validated is tried again; doubles up to the next.
 const PENDING_REST_MIN: Duration = Duration::from_secs(1);
 const PENDING_REST_MAX: Duration = Duration::from_secs(30);
-/// Rest after a failed ping: a real failure shows soon, a hiccup is over.
+/// Rest after a ping without answer, and before a broken session is begun anew: a hiccup is over by then.
 const SUSPECT_REST: Duration = Duration::from_millis(200);
+/// A session that ends sooner after its full read than this is no good; the next one waits longer each time.
+const STABLE_TIME: Duration = Duration::from_secs(10);
+const UNSTABLE_REST_MAX: Duration = Duration::from_secs(30);
 /// Events of one engine that wait to be worked on. When more come, everything is read anew instead.
 const EVENTS_WAITING_MAX: usize = 4096;
 /// Containers of one batch of events that are read at the same time.
@@ -34,34 +37,84 @@ const REREADS_MAX: usize = 8;
 /// Clocks that differ by less are taken as equal. As in classic Swarm.
 const CLOCK_SKEW_MAX_S: i64 = 2;
 
+/// Why a session is over.
+#[derive(Debug)]
+enum End {
+    /// The engine failed; this counts.
+    Failed(EngineError),
+    /// The engine may be well, but what we know of it is in doubt.
+    Doubt,
+}
+
+impl From<EngineError> for End {
+    fn from(error: EngineError) -> End {
+        End::Failed(error)
+    }
+}
+
+/// What lasts from one session to the next.
+#[derive(Debug)]
+struct Memory {
+    /// Rest before the next session.
+    pause: Duration,
+    pending_rest: Duration,
+    /// Sessions in a row that ended soon after their full read.
+    unstable: u32,
+    /// When the session had read everything.
+    welcomed: Option<Instant>,
+    /// `timeNano` of the last event that was published: the next stream goes on from there.
+    last_event_nano: i64,
+}
+
 /// Keeps the picture of one engine true until `stop` is cancelled.
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut rest = PENDING_REST_MIN;
+    let mut memory = Memory {
+        pause: Duration::ZERO,
+        pending_rest: PENDING_REST_MIN,
+        unstable: 0,
+        welcomed: None,
+        last_event_nano: 0,
+    };
     loop {
-        let ended = tokio::select! {
+        let end = tokio::select! {
             () = stop.cancelled() => break,
-            // Both end only with the reason why the session is over.
-            error = session(&engine) => error,
-            error = liveness(&engine) => error,
+            end = session(&engine, &mut memory) => end,
+            error = liveness(&engine) => End::Failed(error),
         };
-        if engine.note_failure(&ended) {
-            report_loss(&engine, &ended);
+        debug!(addr = engine.addr(), ?end, "session ended");
+        if let End::Failed(error) = &end
+            && engine.note_failure(error)
+        {
+            report_loss(&engine, error);
         }
-        let pause = match engine.node().state {
-            NodeState::Healthy => SUSPECT_REST,
-            NodeState::Unhealthy => engine.settings.ping_period,
-            NodeState::Pending => rest,
-        };
-        rest =
-            if engine.node().state == NodeState::Pending { (rest * 2).min(PENDING_REST_MAX) } else { PENDING_REST_MIN };
-        debug!(addr = engine.addr(), error = %ended, ?pause, "session ended");
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = sleep(pause) => {}
-        }
+        memory.pause = pause(&engine, &mut memory, &end);
     }
-    let node = engine.node();
+    leave(&engine);
+}
+
+/// How long to rest before the next session. Meanwhile the engine is pinged.
+fn pause(engine: &Engine, memory: &mut Memory, end: &End) -> Duration {
+    if let Some(welcomed) = memory.welcomed.take() {
+        memory.pending_rest = PENDING_REST_MIN;
+        memory.unstable = if welcomed.elapsed() < STABLE_TIME { memory.unstable.saturating_add(1) } else { 0 };
+    }
+    let unstable = SUSPECT_REST.saturating_mul(1 << memory.unstable.min(10)).min(UNSTABLE_REST_MAX);
+    match (engine.node().state, end) {
+        (NodeState::Pending, _) => {
+            let rest = memory.pending_rest;
+            memory.pending_rest = (rest * 2).min(PENDING_REST_MAX);
+            // A pool of engines that were all down does not come back in step.
+            rest.mul_f64(0.5 + 0.5 * rand::random::<f64>())
+        }
+        (NodeState::Healthy, End::Doubt) => unstable,
+        (NodeState::Healthy | NodeState::Unhealthy, _) => unstable.max(engine.settings.ping_period),
+    }
+}
+
+/// The engine is no member any more.
+fn leave(engine: &Engine) {
     engine.board.release(engine.addr());
+    let node = engine.node();
     if node.state != NodeState::Pending {
         engine.update(|node| {
             node.state = NodeState::Unhealthy;
@@ -80,99 +133,120 @@ fn report_loss(engine: &Engine, error: &EngineError) {
 /// Pings until the engine fails too often. Returns the last failure, not yet counted.
 async fn liveness(engine: &Engine) -> EngineError {
     let settings = &engine.settings;
+    // Not all engines at the same moment.
+    let mut rest =
+        if is_suspect(engine) { settings.ping_period } else { settings.ping_period.mul_f64(rand::random::<f64>()) };
     loop {
-        let suspect = engine.node().failures > 0;
-        let rest = if suspect { SUSPECT_REST } else { settings.ping_period };
         tokio::select! {
             () = sleep(rest) => {}
-            () = engine.suspicion.notified(), if !suspect => {}
+            () = engine.suspicion.notified(), if !is_suspect(engine) => {}
         }
+        rest = settings.ping_period;
         if engine.node().state == NodeState::Pending {
             continue;
         }
-        match engine.fetch(Method::GET, "/_ping", None, settings.ping_timeout).await {
-            Ok(_) | Err(EngineError::Answer { .. }) => engine.note_success(),
-            Err(error) if engine.node().failures + 1 >= settings.failure_retry => return error,
-            Err(error) => {
-                engine.note_failure(&error);
+        let began = Instant::now();
+        if let Err(error) = engine.ping().await {
+            if engine.node().failures + 1 >= settings.failure_retry {
+                return error;
             }
+            engine.note_failure(&error);
+            // A refused connection is no faster proof than silence: an engine that restarts refuses, too.
+            rest = settings.ping_period.saturating_sub(began.elapsed()).max(SUSPECT_REST);
         }
     }
 }
 
-/// Connects, reads everything, and follows the events. Returns why it could not go on.
-async fn session(engine: &Engine) -> EngineError {
-    match follow(engine).await {
-        Err(error) => error,
-        Ok(never) => match never {},
-    }
+fn is_suspect(engine: &Engine) -> bool {
+    engine.node().failures > 0
 }
 
-async fn follow(engine: &Engine) -> Result<std::convert::Infallible, EngineError> {
-    hello(engine).await?;
-    // Opened before the full read, so that no change falls between the two.
-    let (mut events, _reader) = open_events(engine).await?;
-    engine.refresh_all().await?;
+/// Connects, reads everything, and follows the engine until that fails.
+async fn session(engine: &Engine, memory: &mut Memory) -> End {
+    sleep(memory.pause).await;
+    let events = async {
+        hello(engine).await?;
+        // Opened before the full read, so that no change falls between the two.
+        let events = open_events(engine, memory.last_event_nano).await?;
+        engine.refresh_all().await?;
+        Ok::<_, EngineError>(events)
+    };
+    let (events, _reader) = match events.await {
+        Ok(opened) => opened,
+        Err(error) => return End::Failed(error),
+    };
     welcome(engine);
-    let mut next_full = Instant::now() + rest_until_refresh(engine);
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            count = events.recv_many(&mut batch, EVENTS_WAITING_MAX) => {
-                if count == 0 {
-                    engine.suspicion.notify_one();
-                    return Err(broken(engine, "the event stream ended"));
-                }
-                work_on(engine, std::mem::take(&mut batch)).await?;
-            }
-            () = sleep_until(next_full) => {
-                engine.refresh_all().await?;
-                next_full = Instant::now() + rest_until_refresh(engine);
-            }
-        }
+    memory.welcomed = Some(Instant::now());
+    tokio::select! {
+        end = follow(engine, events, &mut memory.last_event_nano) => end,
+        error = refresh(engine) => End::Failed(error),
     }
 }
 
-fn rest_until_refresh(engine: &Engine) -> Duration {
+/// Works on events as they come.
+async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_nano: &mut i64) -> End {
+    let mut batch = Vec::new();
+    while events.recv_many(&mut batch, EVENTS_WAITING_MAX).await > 0 {
+        let worked = work_on(engine, &batch).await;
+        engine.touch(now_nano() / 1_000_000_000);
+        let node = engine.node();
+        // Also after a failure: what happened is no less true.
+        for event in batch.drain(..) {
+            let time_nano = event["timeNano"].as_i64().unwrap_or_default();
+            if time_nano == 0 || time_nano > *last_event_nano {
+                *last_event_nano = time_nano.max(*last_event_nano);
+                engine.board.publish(event, &node);
+            }
+        }
+        if let Err(error) = worked {
+            return End::Failed(error);
+        }
+    }
+    engine.suspicion.notify_one();
+    End::Doubt
+}
+
+/// Reads everything anew from time to time, whether there is doubt or not.
+async fn refresh(engine: &Engine) -> EngineError {
     let (min, max) = (engine.settings.refresh_min, engine.settings.refresh_max);
-    min + max.saturating_sub(min).mul_f64(rand::random::<f64>())
+    loop {
+        engine.touch(now_nano() / 1_000_000_000);
+        sleep(min + max.saturating_sub(min).mul_f64(rand::random::<f64>())).await;
+        let read = async {
+            hello(engine).await?;
+            engine.refresh_all().await
+        };
+        if let Err(error) = read.await {
+            return error;
+        }
+    }
 }
 
 /// Asks the engine who it is; keeps what it says.
 async fn hello(engine: &Engine) -> Result<(), EngineError> {
-    let read = async |path: &str| -> Result<Value, EngineError> {
-        let bytes = engine.fetch(Method::GET, path, None, HELLO_TIME_MAX).await?;
-        serde_json::from_slice(&bytes).map_err(|error| refused(engine, path, error.to_string()))
-    };
-    let (info, version) = (read("/info").await?, read("/version").await?);
-    let facts = ingest::facts(engine.addr(), &info, &version).map_err(|reason| refused(engine, "/info", reason))?;
-    let old_id = engine.node().id.clone();
-    let id = format!("{}|{}", facts.engine_id, engine.addr());
-    if !old_id.is_empty() && old_id != id {
-        engine.update(|node| {
-            node.state = NodeState::Pending;
-            node.health_indicator = 0;
-        });
-        let reason = format!(
-            "Engine (ID: {old_id}, Addr: {}) shows up with another ID:{id}. Please remove it from cluster, it can be added back.",
-            engine.addr()
-        );
-        return Err(refused(engine, "/info", reason));
+    let began = now_nano();
+    let info = engine.ask("/info", HELLO_TIME_MAX).await?;
+    let took_nano = now_nano() - began;
+    let version = engine.ask("/version", HELLO_TIME_MAX).await?;
+    let mut facts = ingest::facts(engine.addr(), &info, &version).map_err(|reason| refused(engine, reason))?;
+    claim(engine, &facts.engine_id)?;
+    if let Some(theirs) = facts.system_time.take() {
+        note_skew(engine, (began + took_nano / 2) / 1_000_000_000 - theirs, took_nano / 1_000_000_000);
     }
-    engine.board.claim(&facts.engine_id, engine.addr()).map_err(|other| {
-        let reason = format!(
-            "ID duplicated. {} shared by this node {} and another node {other}",
-            facts.engine_id,
-            engine.addr()
+    if engine.facts.lock().replace(facts.clone()).as_ref() == Some(&facts) {
+        return Ok(());
+    }
+    if facts.has_node_label {
+        warn!(
+            addr = engine.addr(),
+            "the engine's label `node` is left out: constraints use that word for the node's name"
         );
-        refused(engine, "/info", reason)
-    })?;
-    note_skew(engine, facts.system_time);
+    }
     let overcommit = 1.0 + engine.settings.overcommit;
     #[expect(clippy::cast_possible_truncation, reason = "a share of an i64 that is far from its limits")]
     let scaled = |amount: i64| (amount as f64 * overcommit) as i64;
     engine.update(|node| {
-        node.id = id;
+        node.id = format!("{}|{}", facts.engine_id, engine.addr());
         node.name = facts.name;
         node.labels = facts.labels;
         node.ncpu = facts.ncpu;
@@ -188,10 +262,41 @@ async fn hello(engine: &Engine) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn note_skew(engine: &Engine, system_time: Option<i64>) {
-    let skew = system_time.map_or(0, |theirs| now_nano() / 1_000_000_000 - theirs);
-    let shift = if skew.abs() > CLOCK_SKEW_MAX_S { skew } else { 0 };
-    if engine.shift.swap(shift, Ordering::Relaxed) != shift && shift != 0 {
+/// The address keeps the id it showed first, and no two addresses have the same. As in classic Swarm.
+fn claim(engine: &Engine, engine_id: &str) -> Result<(), EngineError> {
+    let (node, addr) = (engine.node(), engine.addr());
+    let id = format!("{engine_id}|{addr}");
+    if !node.id.is_empty() && node.id != id {
+        engine.update(|node| {
+            node.state = NodeState::Pending;
+            node.health_indicator = 0;
+        });
+        if node.is_healthy() {
+            engine.board.announce("engine_disconnect", &node);
+        }
+        return Err(refused(
+            engine,
+            format!(
+                "Engine (ID: {}, Addr: {addr}) shows up with another ID:{id}. Please remove it from cluster, it can be added back.",
+                node.id
+            ),
+        ));
+    }
+    engine.board.claim(engine_id, addr).map_err(|other| {
+        refused(engine, format!("ID duplicated. {engine_id} shared by this node {addr} and another node {other}"))
+    })
+}
+
+/// `skew` is how far the engine's clock is behind ours, known to about `blur` (both in seconds).
+fn note_skew(engine: &Engine, skew: i64, blur: i64) {
+    let old = engine.shift.load(Ordering::Relaxed);
+    let shift = if skew.abs() > CLOCK_SKEW_MAX_S + blur { skew } else { 0 };
+    // The same skew does not look the same each time; a second is within what can be seen.
+    if (shift - old).abs() <= 1 + blur && (shift == 0) == (old == 0) {
+        return;
+    }
+    engine.shift.store(shift, Ordering::Relaxed);
+    if shift != 0 {
         warn!(addr = engine.addr(), seconds = shift, "the engine's clock differs from ours; its times are shifted");
     }
 }
@@ -218,9 +323,17 @@ fn welcome(engine: &Engine) {
 }
 
 /// Opens the event stream. Its reader runs apart, so that the engine never waits for us; it ends with the handle.
-async fn open_events(engine: &Engine) -> Result<(mpsc::Receiver<Value>, tokio::task::JoinSet<()>), EngineError> {
-    let open = timeout(HELLO_TIME_MAX, engine.open(Method::GET, "/events", None)).await;
-    let response = open.map_err(|_| broken(engine, "the event stream did not open in time"))??;
+/// Goes on after the event at `since_nano` (by the engine's clock), as far as the engine remembers.
+async fn open_events(
+    engine: &Engine,
+    since_nano: i64,
+) -> Result<(mpsc::Receiver<Value>, tokio::task::JoinSet<()>), EngineError> {
+    let path = match since_nano {
+        0 => "/events".to_owned(),
+        since => format!("/events?since={}.{:09}", since / 1_000_000_000, since % 1_000_000_000),
+    };
+    let open = timeout(HELLO_TIME_MAX, engine.open(Method::GET, &path, None)).await;
+    let response = open.map_err(|_| refused(engine, "the event stream did not open in time".into()))??;
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     let mut reader = tokio::task::JoinSet::new();
     let mut body = response.into_body();
@@ -242,27 +355,16 @@ async fn open_events(engine: &Engine) -> Result<(mpsc::Receiver<Value>, tokio::t
     Ok((receiver, reader))
 }
 
-/// Reads again what a batch of events puts in doubt, then publishes them in their order: who hears of a change can see it.
-async fn work_on(engine: &Engine, batch: Vec<Value>) -> Result<(), EngineError> {
-    let doubts: BTreeSet<Doubt> = batch.iter().flat_map(doubts).collect();
-    let gone: BTreeSet<&String> =
-        doubts.iter().filter_map(|doubt| if let Doubt::Gone(id) = doubt { Some(id) } else { None }).collect();
-    for id in &gone {
-        engine.forget_container(id);
+/// Reads again what a batch of events puts in doubt. They are published after that: who hears of a change can see it.
+async fn work_on(engine: &Engine, batch: &[Value]) -> Result<(), EngineError> {
+    let mut doubts: BTreeSet<Doubt> = batch.iter().flat_map(doubts).collect();
+    let gone: Vec<String> =
+        doubts.iter().filter_map(|doubt| if let Doubt::Gone(id) = doubt { Some(id.clone()) } else { None }).collect();
+    for id in gone {
+        engine.forget_container(&id);
+        doubts.remove(&Doubt::Container(id));
     }
-    let settled = |doubt: &Doubt| matches!(doubt, Doubt::Container(id) if gone.contains(id));
-    let unsettled: Vec<Doubt> = doubts.iter().filter(|doubt| !settled(doubt)).cloned().collect();
-    stream::iter(unsettled)
-        .map(|doubt| settle(engine, doubt))
-        .buffer_unordered(REREADS_MAX)
-        .try_collect::<()>()
-        .await?;
-    engine.update(|node| node.updated_at = now_nano() / 1_000_000_000);
-    let node = engine.node();
-    for event in batch {
-        engine.board.publish(event, &node);
-    }
-    Ok(())
+    stream::iter(doubts).map(|doubt| settle(engine, doubt)).buffer_unordered(REREADS_MAX).try_collect::<()>().await
 }
 
 async fn settle(engine: &Engine, doubt: Doubt) -> Result<(), EngineError> {
@@ -276,11 +378,6 @@ async fn settle(engine: &Engine, doubt: Doubt) -> Result<(), EngineError> {
     }
 }
 
-fn refused(engine: &Engine, path: &str, reason: String) -> EngineError {
-    EngineError::Unreadable { addr: engine.addr().to_owned(), path: path.to_owned(), reason }
-}
-
-fn broken(engine: &Engine, reason: &str) -> EngineError {
-    let url = format!("tcp://{}", engine.addr());
-    herder_drivers::engine::LinkError::Broken { url, source: reason.into() }.into()
+fn refused(engine: &Engine, reason: String) -> EngineError {
+    EngineError::Refused { addr: engine.addr().to_owned(), reason }
 }

@@ -53,9 +53,16 @@ pub struct Pool {
     settings: Arc<Settings>,
     board: Arc<Board>,
     members: RwLock<BTreeMap<String, Member>>,
-    /// The nodes in order, as of a version of the board.
-    seen: Mutex<(u64, Arc<[Arc<Node>]>)>,
+    seen: Mutex<Seen>,
     placing: Mutex<Placing>,
+}
+
+/// What `nodes()` showed last.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Count of the board's pictures before the look.
+    pictures: u64,
+    nodes: Arc<[Arc<Node>]>,
 }
 
 #[derive(Debug)]
@@ -77,7 +84,7 @@ impl Pool {
             settings: Arc::new(settings),
             board: Arc::new(Board::new()),
             members: RwLock::default(),
-            seen: Mutex::new((0, Arc::new([]))),
+            seen: Mutex::default(),
             placing: Mutex::default(),
         })
     }
@@ -109,18 +116,33 @@ impl Pool {
     /// All nodes, pending ones too, in natural order of their names. Never waits.
     pub fn nodes(&self) -> Arc<[Arc<Node>]> {
         // Taken before the look, so that a change during the look is looked at again.
-        let version = self.board.version();
+        let pictures = self.board.pictures();
         let mut seen = self.seen.lock();
-        if seen.0 != version || version == 0 {
-            let members = self.members.read();
-            let mut nodes: Vec<Arc<Node>> = members.values().map(|member| member.engine.node()).collect();
-            nodes.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| natural(&a.addr, &b.addr)));
-            *seen = (version, nodes.into());
+        if seen.pictures != pictures {
+            let nodes = self.look(&seen.nodes);
+            *seen = Seen { pictures, nodes };
         }
-        seen.1.clone()
+        seen.nodes.clone()
     }
 
-    /// Grows with every change of `nodes()`.
+    /// The nodes as they are now. In the order of the last look if that still holds: sorting by name is what costs most.
+    fn look(&self, last: &[Arc<Node>]) -> Arc<[Arc<Node>]> {
+        let members = self.members.read();
+        let same_place = |old: &Arc<Node>| {
+            let node = members.get(&old.addr)?.engine.node();
+            (node.name == old.name).then_some(node)
+        };
+        if last.len() == members.len()
+            && let Some(nodes) = last.iter().map(same_place).collect::<Option<Vec<_>>>()
+        {
+            return nodes.into();
+        }
+        let mut nodes: Vec<Arc<Node>> = members.values().map(|member| member.engine.node()).collect();
+        nodes.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| natural(&a.addr, &b.addr)));
+        nodes.into()
+    }
+
+    /// Grows with every change of `nodes()`, save that of `updated_at` alone.
     pub fn version(&self) -> u64 {
         self.board.version()
     }

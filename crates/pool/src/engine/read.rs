@@ -1,15 +1,16 @@
 //! Reading an engine: everything, or what an event named.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use herder_model::Container;
+use herder_model::{Container, Node};
 use http::Method;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tracing::warn;
 
 use super::{Engine, EngineError};
 use crate::ingest;
@@ -31,7 +32,7 @@ impl Engine {
         let filters: String =
             [r#"{"id":[""#, id, r#""]}"#].concat().bytes().map(|byte| format!("%{byte:02X}")).collect();
         let path = format!("/containers/json?all=1&filters={filters}");
-        let entries: Vec<Box<RawValue>> = self.read_list(&path).await?;
+        let entries: Vec<Box<RawValue>> = self.read(&path).await?;
         for entry in entries {
             if let Some(container) = self.read_container(entry).await? {
                 self.put(read, container);
@@ -56,53 +57,90 @@ impl Engine {
     /// The containers that were superseded and are not known to be gone from the engine.
     pub fn superseded(&self) -> Vec<String> {
         let told = self.told.lock();
-        told.iter().filter(|(_, read)| **read == SUPERSEDED).map(|(id, _)| id.clone()).collect()
+        told.by_id.iter().filter(|(_, read)| **read == SUPERSEDED).map(|(id, _)| id.clone()).collect()
     }
 
     /// A superseded container is gone from the engine.
     pub fn forget_superseded(&self, id: &str) {
-        self.told.lock().remove(id);
+        self.told.lock().by_id.remove(id);
     }
 
     /// Re-reads the images of the engine.
     pub async fn refresh_images(&self) -> Result<(), EngineError> {
-        let entries: Vec<Value> = self.read_list("/images/json").await?;
+        let read = self.next_read();
+        let entries: Vec<Value> = self.read("/images/json").await?;
         let shift = self.shift.load(Ordering::Relaxed);
-        let images = entries.into_iter().map(|entry| Arc::new(ingest::image(entry, shift))).collect();
-        self.update(|node| node.images = images);
+        let images: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::image(entry, shift))).collect();
+        let same = |node: &Node| same_list(&node.images, &images, |image| (&image.summary, image.created));
+        if is_news(&self.lists_told.images, read) && !same(&self.node()) {
+            self.update(|node| node.images = images);
+        }
         Ok(())
     }
 
     /// Re-reads the networks of the engine.
     pub async fn refresh_networks(&self) -> Result<(), EngineError> {
-        let entries: Vec<Value> = self.read_list("/networks").await?;
-        let networks = entries.into_iter().map(|entry| Arc::new(ingest::network(entry))).collect();
-        self.update(|node| node.networks = networks);
+        let read = self.next_read();
+        let entries: Vec<Value> = self.read("/networks").await?;
+        let mut networks: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::network(entry))).collect();
+        // Engines list networks and volumes in no order; ours has one, so that equal lists are equal.
+        networks.sort_by(|a, b| a.id.cmp(&b.id));
+        let same = |node: &Node| same_list(&node.networks, &networks, |network| &network.summary);
+        if is_news(&self.lists_told.networks, read) && !same(&self.node()) {
+            self.update(|node| node.networks = networks);
+        }
         Ok(())
     }
 
     /// Re-reads the volumes of the engine.
     pub async fn refresh_volumes(&self) -> Result<(), EngineError> {
-        let mut answer = self.read("/volumes").await?;
+        let read = self.next_read();
+        let mut answer: Value = self.read("/volumes").await?;
         let entries = match answer["Volumes"].take() {
             Value::Array(entries) => entries,
             _ => Vec::new(),
         };
-        let volumes = entries.into_iter().map(|entry| Arc::new(ingest::volume(entry))).collect();
-        self.update(|node| node.volumes = volumes);
+        let mut volumes: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::volume(entry))).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        let same = |node: &Node| same_list(&node.volumes, &volumes, |volume| &volume.summary);
+        if is_news(&self.lists_told.volumes, read) && !same(&self.node()) {
+            self.update(|node| node.volumes = volumes);
+        }
         Ok(())
     }
 
     /// Re-reads everything.
     pub async fn refresh_all(&self) -> Result<(), EngineError> {
-        let objects =
-            async { tokio::try_join!(self.refresh_images(), self.refresh_networks(), self.refresh_volumes()) };
+        // Never closed.
+        let _turn = self.board.full_reads.acquire().await;
+        let objects = async {
+            tokio::try_join!(
+                self.tolerate("images", self.refresh_images()),
+                self.tolerate("networks", self.refresh_networks()),
+                self.tolerate("volumes", self.refresh_volumes()),
+            )
+        };
         tokio::try_join!(self.refresh_containers(), objects).map(drop)
+    }
+
+    /// An engine that answers with an error about one kind of object (a broken volume plugin, say) is still a node.
+    async fn tolerate(
+        &self,
+        what: &str,
+        read: impl Future<Output = Result<(), EngineError>>,
+    ) -> Result<(), EngineError> {
+        match read.await {
+            Err(EngineError::Answer { status, message }) => {
+                warn!(addr = self.addr, status, message, "the engine cannot list its {what}");
+                Ok(())
+            }
+            read => read,
+        }
     }
 
     async fn refresh_containers(&self) -> Result<(), EngineError> {
         let read = self.next_read();
-        let entries: Vec<Box<RawValue>> = self.read_list("/containers/json?all=1").await?;
+        let entries: Vec<Box<RawValue>> = self.read("/containers/json?all=1").await?;
         let containers: Vec<Option<Container>> = stream::iter(entries)
             .map(|entry| self.read_container(entry))
             .buffer_unordered(INSPECTIONS_MAX)
@@ -121,19 +159,19 @@ impl Engine {
         }
         let unreadable = |error: serde_json::Error| self.unreadable("/containers/json", error.to_string());
         let Id { id } = serde_json::from_str(entry.get()).map_err(unreadable)?;
-        let inspect = match self.read(&format!("/containers/{id}/json")).await {
+        let inspect = match self.read::<Value>(&format!("/containers/{id}/json")).await {
             Err(EngineError::Answer { status: 404, .. }) => return Ok(None),
+            Err(EngineError::Answer { status, message }) => {
+                warn!(addr = self.addr, container = id, status, message, "the engine cannot inspect a container");
+                ingest::inspect_of_entry(&serde_json::from_str(entry.get()).map_err(unreadable)?)
+            }
             inspect => inspect?,
         };
         let shift = self.shift.load(Ordering::Relaxed);
         ingest::container(entry.get(), &inspect, shift).map(Some).map_err(unreadable)
     }
 
-    async fn read(&self, path: &str) -> Result<Value, EngineError> {
-        self.read_list(path).await
-    }
-
-    async fn read_list<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+    async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
         let bytes = self.fetch(Method::GET, path, None, READ_TIME_MAX).await?;
         serde_json::from_slice(&bytes).map_err(|error| self.unreadable(path, error.to_string()))
     }
@@ -141,18 +179,14 @@ impl Engine {
     /// Puts in what read number `read` saw, unless a later one has told about the container.
     fn put(&self, read: u64, container: Container) {
         let mut told = self.told.lock();
-        let last = told.entry(container.id.clone()).or_default();
-        if *last <= read {
-            *last = read;
+        if told.is_news(&container.id, read) && is_change(&self.node(), &container) {
             self.update(|node| node.put_container(Arc::new(container)));
         }
     }
 
     fn forget(&self, read: u64, id: &str) {
         let mut told = self.told.lock();
-        let last = told.entry(id.to_owned()).or_default();
-        if *last <= read {
-            *last = read;
+        if told.is_news(id, read) && self.node().containers.contains_key(id) {
             self.update(|node| node.remove_container(id));
         }
     }
@@ -160,19 +194,68 @@ impl Engine {
     /// Makes the containers what read number `read` saw, save those that a later read has told about.
     fn replace(&self, read: u64, containers: Vec<Container>) {
         let mut told = self.told.lock();
-        let seen: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
-        let newer = |id: &str| told.get(id).is_some_and(|last| *last > read);
-        self.update(|node| {
-            let gone: Vec<String> =
-                node.containers.keys().filter(|id| !seen.contains(id.as_str()) && !newer(id)).cloned().collect();
-            for id in gone {
-                node.remove_container(&id);
-            }
-            for container in containers.iter().filter(|container| !newer(&container.id)) {
-                node.put_container(Arc::new(container.clone()));
-            }
-        });
-        // Older notes decide nothing any more: no read that is still under way started before them.
-        told.retain(|_, last| *last > read);
+        if read < told.all {
+            return;
+        }
+        let node = self.node();
+        let newer = |id: &str| told.by_id.get(id).is_some_and(|last| *last > read);
+        let seen: HashSet<String> = containers.iter().map(|container| container.id.clone()).collect();
+        let gone = node.containers.keys().filter(|id| !seen.contains(*id) && !newer(id));
+        let gone: Vec<String> = gone.cloned().collect();
+        let changed = containers.into_iter().filter(|container| !newer(&container.id) && is_change(&node, container));
+        let changed: Vec<Arc<Container>> = changed.map(Arc::new).collect();
+        if !gone.is_empty() || !changed.is_empty() {
+            self.update(|node| {
+                for id in gone {
+                    node.remove_container(&id);
+                }
+                for container in changed {
+                    node.put_container(container);
+                }
+            });
+        }
+        told.all = read;
+        told.by_id.retain(|_, last| *last > read);
     }
+}
+
+/// Which read told last about containers: what an older one saw never replaces it.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Number of the last read of all containers.
+    all: u64,
+    /// Container id → number of the read that told about it after that.
+    by_id: HashMap<String, u64>,
+}
+
+impl Told {
+    /// Notes that read number `read` tells about a container. False if a later read has told already.
+    fn is_news(&mut self, id: &str, read: u64) -> bool {
+        if read < self.all || self.by_id.get(id).is_some_and(|last| *last > read) {
+            return false;
+        }
+        self.by_id.insert(id.to_owned(), read);
+        true
+    }
+}
+
+/// Per kind of list: number of the read that last told about it.
+#[derive(Debug, Default)]
+pub(super) struct ListsTold {
+    images: AtomicU64,
+    networks: AtomicU64,
+    volumes: AtomicU64,
+}
+
+/// Notes that read number `read` tells about a list. False if a later read has told already.
+fn is_news(told: &AtomicU64, read: u64) -> bool {
+    told.fetch_max(read, Ordering::AcqRel) <= read
+}
+
+fn same_list<'a, T, K: PartialEq>(old: &'a [Arc<T>], new: &'a [Arc<T>], key: impl Fn(&'a T) -> K) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| key(old) == key(new))
+}
+
+fn is_change(node: &Node, container: &Container) -> bool {
+    node.containers.get(&container.id).is_none_or(|old| !ingest::same_container(old, container))
 }
