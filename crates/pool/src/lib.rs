@@ -7,6 +7,8 @@ mod board;
 pub mod discovery;
 mod engine;
 mod events;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod ingest;
 mod life;
 mod pool;
