@@ -311,4 +311,46 @@ mod tests {
         assert_eq!(container.networks["bridge"], "n1");
         assert!(container.inspect.is_none());
     }
+
+    /// Answers of a real engine, 20.10.24.
+    const ENTRY: &str = include_str!("fake/entry.json");
+    const INSPECT: &str = include_str!("fake/inspect.json");
+
+    fn real(summary: &str) -> Container {
+        container(summary, &serde_json::from_str(INSPECT).unwrap(), 0).unwrap()
+    }
+
+    #[test]
+    fn a_container_of_a_real_engine_is_understood() {
+        let seen = real(ENTRY);
+        assert_eq!((seen.name.as_str(), seen.state.as_str(), seen.image.as_str()), ("web", "running", "busybox"));
+        assert_eq!((seen.created, seen.started_at, seen.finished_at), (1_795_223_152, 1_795_223_152, 0));
+        assert_eq!(seen.swarm_id, "5".repeat(64));
+        assert_eq!(seen.health, Some(Health::Starting));
+        assert_eq!((seen.reserved.nano_cpus, seen.reserved.memory_bytes), (500_000_000, 64 << 20));
+        let mut asked: Vec<String> = seen.host_ports.iter().map(|it| format!("{}/{}", it.first, it.protocol)).collect();
+        asked.sort();
+        assert_eq!(asked, ["53/udp", "8080/tcp"]);
+        assert_eq!(seen.exposed_ports, ["53/udp", "80/tcp", "9000/tcp"]);
+        assert_eq!(seen.published.iter().filter(|port| port.public == 8080).count(), 2);
+        assert_eq!((seen.mounts[0].kind.as_str(), seen.mounts[0].name.as_str()), ("volume", "data"));
+        assert_eq!(seen.network_mode, "default");
+    }
+
+    #[test]
+    fn time_alone_makes_no_other_container() {
+        let old = real(ENTRY);
+        assert!(same_container(&old, &real(&ENTRY.replace("Up 1 second (health: starting)", "Up 3 hours"))));
+        for (from, to) in [("\"running\"", "\"paused\""), ("10.231.101.2", "10.231.101.3"), ("8080", "8081")] {
+            assert!(!same_container(&old, &real(&ENTRY.replace(from, to))), "{from} became {to}");
+        }
+    }
+
+    #[test]
+    fn a_list_entry_alone_makes_a_container() {
+        let inspect = inspect_of_entry(&serde_json::from_str(ENTRY).unwrap());
+        let seen = container(ENTRY, &inspect, 0).unwrap();
+        assert_eq!((seen.name.as_str(), seen.image.as_str(), seen.labels["app"].as_str()), ("web", "busybox", "shop"));
+        assert_eq!((seen.network_mode.as_str(), seen.mounts.len()), ("default", 1));
+    }
 }

@@ -263,4 +263,77 @@ mod tests {
         let left: Vec<String> = pool.placing.lock().tickets.values().map(|(_, it)| it.name.clone()).collect();
         assert_eq!(left, [second.container.name.clone()]);
     }
+
+    /// A pool of one node per amount of memory, without engines behind them.
+    fn pool_of(memories: &[i64]) -> Arc<Pool> {
+        let pool = Pool::new(Settings::default());
+        for (number, memory_bytes) in memories.iter().enumerate() {
+            let addr = format!("n{number}:1");
+            let engine = Arc::new(Engine::new(&addr, pool.settings.clone(), pool.board.clone()));
+            engine.update(|node| {
+                node.name = format!("n{number}");
+                node.total.memory_bytes = *memory_bytes;
+            });
+            pool.members.write().insert(addr, Member { engine, stop: CancellationToken::new() });
+        }
+        pool
+    }
+
+    /// The first node with room, if the name is free.
+    fn place(pool: &Arc<Pool>, name: &str, memory_bytes: i64) -> Result<Ticket, &'static str> {
+        pool.place(|nodes| {
+            if nodes.iter().flat_map(|node| node.containers.values()).any(|other| other.name == name) {
+                return Err("taken");
+            }
+            let has_room = |node: &&Arc<Node>| node.used.memory_bytes + memory_bytes <= node.total.memory_bytes;
+            let node = nodes.iter().find(has_room).ok_or("full")?;
+            let reserved = herder_model::Resources { memory_bytes, ..Default::default() };
+            Ok((node.addr.clone(), Container { name: name.into(), reserved, ..Container::default() }))
+        })
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(50))]
+        /// Some placements end with a container that was read back, some fail; all are made at the same time.
+        #[test]
+        fn concurrent_placements_never_share_a_name_or_oversubscribe(
+            memories in proptest::collection::vec(0..100_i64, 1..4),
+            wishes in proptest::collection::vec((0..12_u8, 1..60_i64, proptest::bool::ANY), 1..40),
+        ) {
+            let pool = pool_of(&memories);
+            let kept = Mutex::new(Vec::new());
+            let run = |wishes: &[(u8, i64, bool)]| {
+                for (name, memory_bytes, stays) in wishes {
+                    let Ok(ticket) = place(&pool, &format!("c{name}"), *memory_bytes) else { continue };
+                    if *stays {
+                        let engine = pool.engine(&ticket.addr).unwrap();
+                        let id = format!("id-{}", ticket.number);
+                        let read_back = Container { id, ..Container::clone(&ticket.container) };
+                        engine.update(|node| node.put_container(Arc::new(read_back)));
+                    } else {
+                        // Under way until the end.
+                        kept.lock().push(ticket);
+                    }
+                }
+            };
+            std::thread::scope(|scope| {
+                for part in wishes.chunks(wishes.len().div_ceil(4)) {
+                    scope.spawn(|| run(part));
+                }
+            });
+            let nodes = pool.nodes();
+            let mut names: Vec<&str> = nodes.iter().flat_map(|node| node.containers.values()).map(|it| it.name.as_str()).collect();
+            let kept = kept.into_inner();
+            names.extend(kept.iter().map(|ticket| ticket.container.name.as_str()));
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            proptest::prop_assert_eq!(count, names.len());
+            for node in nodes.iter() {
+                let tickets = kept.iter().filter(|ticket| ticket.addr == node.addr);
+                let promised = node.used.memory_bytes + tickets.map(|ticket| ticket.container.reserved.memory_bytes).sum::<i64>();
+                proptest::prop_assert!(promised <= node.total.memory_bytes, "{}: {promised}", node.name);
+            }
+        }
+    }
 }
