@@ -70,7 +70,7 @@ pub struct Discovery {
 enum Source {
     Nodes(BTreeSet<String>),
     File(PathBuf),
-    Kv { kv: Kv, dir: String, leader: String },
+    Kv { kv: Kv, prefix: String, dir: String },
 }
 
 impl Discovery {
@@ -121,8 +121,8 @@ impl Discovery {
 
     /// Waits for the lock at `key` below the prefix, and holds it.
     pub async fn lock(&self, key: &str, value: &str, ttl: Duration) -> Result<Lock, DiscoveryError> {
-        let Source::Kv { kv, .. } = &self.source else { return Err(DiscoveryError::NoElection) };
-        Ok(kv.lock(key, value, ttl).await?)
+        let Source::Kv { kv, prefix, .. } = &self.source else { return Err(DiscoveryError::NoElection) };
+        Ok(kv.lock(&below(prefix, key), value, ttl).await?)
     }
 
     fn registrable(&self) -> Result<(&Kv, &str), DiscoveryError> {
@@ -146,7 +146,7 @@ fn store(store: Store, scheme: &'static str, rest: &str, options: &Options) -> R
         return Err(DiscoveryError::NoHosts { scheme });
     }
     let kv = Kv::new(store, &hosts, options.tls.as_ref())?;
-    Ok(Source::Kv { kv, dir: below(prefix, &options.kv_path), leader: below(prefix, LEADER_KEY) })
+    Ok(Source::Kv { kv, prefix: prefix.to_owned(), dir: below(prefix, &options.kv_path) })
 }
 
 /// `prefix/path` without empty parts, as stores disagree about them.
@@ -175,7 +175,7 @@ mod tests {
         let text = match parsed.map(|discovery| discovery.source) {
             Ok(Source::Nodes(nodes)) => format!("nodes {}", nodes.into_iter().collect::<Vec<_>>().join(" ")),
             Ok(Source::File(path)) => format!("file {}", path.display()),
-            Ok(Source::Kv { kv, dir, leader }) => format!("{} {dir} {leader}", kv.store()),
+            Ok(Source::Kv { kv, prefix, dir }) => format!("{} {dir} {}", kv.store(), below(&prefix, LEADER_KEY)),
             Err(error) => error.to_string(),
         };
         assert_eq!(text, expected, "for {url}");
@@ -247,6 +247,25 @@ mod tests {
             &tls,
             "ZooKeeper is not reached by TLS: leave the options kv.cacertfile, kv.certfile and kv.keyfile away",
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_is_understood_or_refused(
+            scheme in "(nodes|file|consul|etcd|zk|token|x)?", between in "(://|:|)", rest in "\\PC{0,40}",
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let _inside = runtime.enter();
+            match Discovery::parse(&format!("{scheme}{between}{rest}"), &Options::default()).map(|it| it.source) {
+                Ok(Source::Nodes(nodes)) => {
+                    proptest::prop_assert!(!nodes.is_empty() && nodes.len() <= ADDRESSES_MAX);
+                    proptest::prop_assert!(nodes.iter().all(|addr| address::check(addr).is_ok()));
+                }
+                Ok(Source::Kv { dir, .. }) => proptest::prop_assert!(dir.ends_with("docker/swarm/nodes")),
+                Ok(Source::File(_)) => {}
+                Err(error) => proptest::prop_assert!(!error.to_string().is_empty()),
+            }
+        }
     }
 
     #[tokio::test]

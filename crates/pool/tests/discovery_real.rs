@@ -5,7 +5,7 @@ mod stores;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use herder_drivers::kv::Store;
+use herder_drivers::kv::{Kv, Store};
 use herder_pool::discovery::{Discovery, Election, Role, join, list};
 use stores::Server;
 use tokio::sync::watch;
@@ -198,6 +198,54 @@ async fn the_lead_moves_when_its_holder_goes(store: Store) {
     role(&mut follower_role, Role::Primary).await;
 }
 
+async fn a_store_that_hangs_is_given_up_in_time(store: Store) {
+    let server = Server::started(store).await;
+    let discovery = server.discovery();
+    let election = stand(&discovery, "10.0.0.1:4000");
+    let mut leader_role = election.role();
+    role(&mut leader_role, Role::Primary).await;
+
+    let hung = Instant::now();
+    server.hang(true);
+    let error = discovery.register("10.0.0.1:2375", TTL).await.expect_err("nobody answers").to_string();
+    assert!(error.contains(&format!("no answer from {store} at ")), "{error}");
+    assert!(error.contains("for key `test/docker/swarm/nodes/10.0.0.1:2375`"), "{error}");
+    assert!(hung.elapsed() < Duration::from_secs(8), "it took {:?}", hung.elapsed());
+    timeout(PATIENCE, leader_role.wait_for(|role| *role != Role::Primary)).await.expect("resigned").expect("open");
+    assert!(hung.elapsed() < TTL * 3, "it led for {:?}", hung.elapsed());
+
+    server.hang(false);
+    role(&mut leader_role, Role::Primary).await;
+    let mut seen = discovery.watch(HEARTBEAT, CancellationToken::new());
+    discovery.register("10.0.0.2:2375", PATIENCE).await.expect("registered");
+    let there = |seen: &Option<BTreeSet<String>>| seen.as_ref().is_some_and(|seen| seen.contains("10.0.0.2:2375"));
+    timeout(PATIENCE, seen.wait_for(there)).await.expect("followed").expect("open");
+}
+
+/// Stores that ask for certificates.
+async fn members_are_found_over_tls(store: Store) {
+    let mut server = Server::secure(store);
+    server.start().await;
+    let discovery = server.discovery();
+    discovery.register("10.0.0.1:2375", PATIENCE).await.expect("registered");
+    let listed = list(&discovery, PATIENCE).await.expect("a list");
+    assert_eq!(Vec::from_iter(listed), ["10.0.0.1:2375"]);
+
+    // Nobody comes in without one.
+    let plain = Kv::new(store, &[server.addr()], None).expect("a store");
+    plain.get("x").await.expect_err("refused");
+}
+
+#[tokio::test]
+async fn consul_is_reached_by_tls() {
+    members_are_found_over_tls(Store::Consul).await;
+}
+
+#[tokio::test]
+async fn etcd_is_reached_by_tls() {
+    members_are_found_over_tls(Store::Etcd).await;
+}
+
 /// The same checks for each store.
 macro_rules! contract {
     ($($module:ident: $store:expr,)*) => {$(
@@ -212,6 +260,11 @@ macro_rules! contract {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_store_that_is_away_changes_nothing_and_is_found_again() {
                 super::a_store_that_is_away_changes_nothing_and_is_found_again($store).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_store_that_hangs_is_given_up_in_time() {
+                super::a_store_that_hangs_is_given_up_in_time($store).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

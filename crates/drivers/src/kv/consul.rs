@@ -264,8 +264,8 @@ impl Source {
         };
         let answer = self.consul.ask(limit, query).await?;
         let pairs = pairs(&answer)?;
-        // An index that went back is that of another history: asked anew.
-        self.index = if answer.index < index { 0 } else { answer.index };
+        // An index that went back is that of another history: asked anew. None at all would never wait for news.
+        self.index = if answer.index < index { 0 } else { answer.index.max(1) };
         let named = pairs.iter().filter_map(|pair| Some((self.target.name(&pair.key)?.to_owned(), pair.text())));
         Ok(named.collect())
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::patience::Patience;
-use super::{Discovery, DiscoveryError, Source};
+use super::{Discovery, DiscoveryError, LEADER_KEY, Source, below};
 
 /// Giving up the lead at the end takes no longer than this; else the lock runs out by itself.
 const RESIGN_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -42,7 +42,8 @@ impl Election {
         ttl: Duration,
         stop: &CancellationToken,
     ) -> Result<Election, DiscoveryError> {
-        let Source::Kv { kv, leader, .. } = &discovery.source else { return Err(DiscoveryError::NoElection) };
+        let Source::Kv { kv, prefix, .. } = &discovery.source else { return Err(DiscoveryError::NoElection) };
+        let leader = below(prefix, LEADER_KEY);
         let stop = stop.child_token();
         let (sender, role) = watch::channel(Role::Replica { primary: None });
         let board = Board { advertise: advertise.to_owned(), sender };
@@ -52,7 +53,7 @@ impl Election {
         Ok(Election {
             role,
             candidate: tokio::spawn(candidate.run(stop.clone())),
-            follower: tokio::spawn(follow(kv.watch_key(leader), board, held, stop.clone())),
+            follower: tokio::spawn(follow(kv.watch_key(&leader), board, held, stop.clone())),
             stop,
         })
     }

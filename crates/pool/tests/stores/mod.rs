@@ -1,12 +1,14 @@
 //! Real stores as processes on loopback, each with its own directory and free ports, ended with their test.
 
+mod certificates;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use herder_drivers::kv::{Kv, Store};
+use herder_drivers::kv::{Kv, Store, TlsFiles};
 use herder_pool::discovery::{Discovery, Options};
 use tokio::time::{Instant, sleep};
 
@@ -23,13 +25,21 @@ pub(crate) struct Server {
     ports: [u16; 4],
     directory: tempfile::TempDir,
     process: Option<Child>,
+    tls: Option<TlsFiles>,
 }
 
 impl Server {
     /// Has an address, but does not run yet.
     pub(crate) fn new(store: Store) -> Server {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Server { store, ports: free_ports(), directory, process: None }
+        Server { store, ports: free_ports(), directory, process: None, tls: None }
+    }
+
+    /// Asks for certificates and shows one.
+    pub(crate) fn secure(store: Store) -> Server {
+        let mut server = Server::new(store);
+        server.tls = Some(certificates::make(server.directory.path()));
+        server
     }
 
     pub(crate) async fn started(store: Store) -> Server {
@@ -50,7 +60,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         let process = command.spawn();
         self.process = Some(process.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")));
-        let kv = Kv::new(self.store, &[self.addr()], None).expect("a store");
+        let kv = self.kv();
         let deadline = Instant::now() + START_TIME_MAX;
         while let Err(error) = kv.get("ready").await {
             let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
@@ -67,6 +77,14 @@ impl Server {
         }
     }
 
+    /// Stops it in the middle of whatever it does, with its connections open; or lets it go on.
+    pub(crate) fn hang(&self, hang: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let process = self.process.as_ref().expect("it runs");
+        let signal = if hang { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(process), signal).expect("our own process");
+    }
+
     /// Discovery over it, with connections of its own.
     pub(crate) fn discovery(&self) -> Discovery {
         let scheme = match self.store {
@@ -76,15 +94,15 @@ impl Server {
         };
         // A first host that is not there: stores are given as several.
         let url = format!("{scheme}://127.0.0.1:1,{}/test", self.addr());
-        Discovery::parse(&url, &Options::default()).expect("a URL")
+        Discovery::parse(&url, &Options { tls: self.tls.clone(), ..Options::default() }).expect("a URL")
     }
 
     /// The store below discovery.
     pub(crate) fn kv(&self) -> Kv {
-        Kv::new(self.store, &[self.addr()], None).expect("a store")
+        Kv::new(self.store, &[self.addr()], self.tls.as_ref()).expect("a store")
     }
 
-    fn addr(&self) -> String {
+    pub(crate) fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
@@ -93,13 +111,19 @@ impl Server {
     }
 
     fn etcd(&self) -> Command {
-        let [client, peer] = [self.ports[0], self.ports[1]].map(|port| format!("http://127.0.0.1:{port}"));
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let (client, peer) =
+            (format!("{scheme}://127.0.0.1:{}", self.ports[0]), format!("http://127.0.0.1:{}", self.ports[1]));
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(self.path("data"));
         command.args(["--name", "one", "--logger", "zap", "--log-level", "warn"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("one={peer}")]);
+        if let Some(tls) = &self.tls {
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.ca);
+            command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);
+        }
         command
     }
 
@@ -111,7 +135,7 @@ impl Server {
         );
         std::fs::write(self.path("zoo.cfg"), settings).expect("a file");
         let mut command = Command::new("java");
-        command.args(["-Xmx64m", "-XX:+UseSerialGC", "-cp", "/usr/share/java/zookeeper.jar"]);
+        command.args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-cp", "/usr/share/java/zookeeper.jar"]);
         command.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(self.path("zoo.cfg"));
         command
     }
@@ -128,12 +152,15 @@ impl Server {
             "-log-level=warn",
         ]);
         command.arg("-data-dir").arg(self.path("data"));
-        command.args([
-            "-dns-port=-1",
-            "-grpc-port=-1",
-            &format!("-http-port={http}"),
-            &format!("-server-port={server}"),
-        ]);
+        command.args(["-dns-port=-1", "-grpc-port=-1", &format!("-server-port={server}")]);
+        if let Some(tls) = &self.tls {
+            let [ca, certificate, key] = [&tls.ca, &tls.certificate, &tls.key].map(|path| path.display());
+            command.args(["-http-port=-1", "-hcl", &format!("ports {{ https = {http} }}")]);
+            command.args(["-hcl", &format!("ca_file = \"{ca}\" cert_file = \"{certificate}\" key_file = \"{key}\"")]);
+            command.args(["-hcl", "verify_incoming_https = true"]);
+        } else {
+            command.arg(format!("-http-port={http}"));
+        }
         command.args([&format!("-serf-lan-port={lan}"), &format!("-serf-wan-port={wan}")]);
         command.args(["-hcl", "session_ttl_min = \"1s\"", "-hcl", "performance { raft_multiplier = 1 }"]);
         command.args(["-hcl", "leave_on_terminate = false", "-hcl", "disable_update_check = true"]);
