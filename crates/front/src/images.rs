@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fanout::{self, Work};
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, forward};
+use crate::{ApiError, Call, Front, Reply, call, forward, transfer};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let mut filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
@@ -61,7 +61,7 @@ pub(crate) async fn get_many(front: &Arc<Front>, call: Call) -> Result<Reply, Ap
 }
 
 /// Pulls (`fromImage`) and imports (`fromSrc`) on all nodes.
-pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn create(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let import = call.query.get("fromSrc").map(str::to_owned);
     let what = match (&import, call.query.get("fromImage"), call.query.get("tag")) {
         (Some(_), _, _) => "Importing...".to_owned(),
@@ -73,10 +73,57 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
         }
         (None, None, _) => return Err(ApiError::bad_request("one of the parameters fromImage and fromSrc is needed")),
     };
+    if import.is_some() {
+        return import_once(front, call).await;
+    }
     let headers = fanout::passed_on(&call.parts.headers);
-    let body = std::mem::replace(&mut call.body, herder_pool::empty());
-    let body = import.is_some().then_some(body);
-    fanout::stream(front, &call, Work { method: Method::POST, path: "/images/create".into(), what, headers, body })
+    fanout::stream(
+        front,
+        &call,
+        Work { method: Method::POST, path: "/images/create".into(), what, headers, body: None },
+    )
+}
+
+/// Imports on one node and brings the image to the others: each import would be an image with an id of its own.
+async fn import_once(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let engine = fanout::any(front)?;
+    let path = call.path.clone();
+    let known: Vec<String> = engine.node().images.iter().map(|image| image.id.clone()).collect();
+    let reference = call.query.get("repo").filter(|repo| !repo.is_empty()).map(|repo| {
+        let tag = call.query.get("tag").filter(|tag| !tag.is_empty()).unwrap_or("latest");
+        if repo.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+            repo.to_owned()
+        } else {
+            format!("{repo}:{tag}")
+        }
+    });
+    let reply = forward::to_engine(front, call, &engine, path).await?;
+    if !reply.status().is_success() {
+        return Ok(reply);
+    }
+    let front = front.clone();
+    let spread = async move {
+        if let Err(error) = engine.refresh_images().await {
+            tracing::warn!(%error, "cannot read images after an import");
+            return;
+        }
+        let new = engine.node().images.iter().find(|image| !known.contains(&image.id)).map(|image| image.id.clone());
+        let Some(name) = reference.or(new) else { return };
+        let others = front.healthy_engines().into_iter().filter(|other| other.addr() != engine.addr());
+        let copies = others.map(|other| {
+            let (engine, name) = (engine.clone(), name.clone());
+            async move {
+                let copied = transfer::copy(&name, &engine, &other).await;
+                if let Err(error) = copied {
+                    tracing::warn!(%error, node = other.node().name, image = name, "cannot bring an import to a node");
+                } else if let Err(error) = other.refresh_images().await {
+                    tracing::debug!(%error, "cannot read images anew");
+                }
+            }
+        });
+        futures_util::future::join_all(copies).await;
+    };
+    Ok(reply.map(|body| forward::after(body, spread)))
 }
 
 pub(crate) async fn load(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {

@@ -73,6 +73,11 @@ pub(crate) async fn plugins(_: &Arc<Front>, call: Call) -> Result<Reply, ApiErro
     if call.parts.method == Method::GET && call.path == "/plugins" {
         return Ok(call::json(StatusCode::OK, &Value::Array(vec![])));
     }
+    if call.parts.method == Method::GET {
+        // `docker inspect NAME` asks for every kind of thing in turn.
+        let name = call.path.trim_start_matches("/plugins/").trim_end_matches("/json");
+        return Err(ApiError::not_found(format!("plugin {name:?} not found")));
+    }
     let message = "plugins belong to one engine: manage them there (docker -H tcp://NODE plugin …)";
     Ok(call::json(StatusCode::NOT_IMPLEMENTED, &json!({ "message": message })))
 }

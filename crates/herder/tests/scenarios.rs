@@ -5,7 +5,6 @@
 
 mod script;
 
-use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -17,7 +16,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// The lab of this test binary; its own name, so that it harms no other.
 const LAB: &str = "scenarios";
 /// A command of a scenario that takes longer hangs.
-const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a condition outside of this process is looked at again.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
@@ -145,8 +144,11 @@ impl Stage {
         let herder = Path::new(env!("CARGO_BIN_EXE_herder")).parent().expect("a folder").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let addresses = engines();
+        // Into a file: what a command leaves in the background would hold a pipe open.
+        let printed = self.folder.join("printed");
+        let file = std::fs::File::create(&printed).expect("a file for the output");
         let mut child = Command::new("timeout")
-            .args([&COMMAND_TIME_MAX.as_secs().to_string(), "sh", "-c", &format!("exec 2>&1; {command}")])
+            .args(["--kill-after=1", &COMMAND_TIME_MAX.as_secs().to_string(), "sh", "-c", command])
             .current_dir(&self.folder)
             .env("PATH", format!("{}:{herder}:{path}", self.folder.join("bin").display()))
             .env("DOCKER_HOST", format!("tcp://127.0.0.1:{}", self.port))
@@ -158,12 +160,12 @@ impl Stage {
             .env("SCENARIOS", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios"))
             .env_remove("DOCKER_API_VERSION")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stderr(file.try_clone().expect("a second handle"))
+            .stdout(file)
             .spawn()
             .expect("a shell");
-        let mut output = Vec::new();
-        child.stdout.take().expect("a pipe").read_to_end(&mut output).expect("output");
         let exit = child.wait().expect("an exit code").code().unwrap_or(-1);
+        let output = std::fs::read(&printed).expect("the output");
         (String::from_utf8_lossy(&output).into_owned(), exit)
     }
 }
@@ -180,7 +182,12 @@ impl Drop for Stage {
 fn lab(arguments: &[&str]) -> bool {
     let (verb, rest) = arguments.split_first().expect("a verb");
     let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
-    command.args(["lab", verb, "--name", LAB]).args(rest).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(["lab", verb, "--name", LAB])
+        .args(rest)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().expect("herder starts").success()
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// One command of a scenario with what it must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// Line number in the file, from 1.
     pub line: usize,
     /// For `sh -c`.
@@ -32,7 +32,7 @@ pub struct Step {
 ///
 /// Expected lines are indented by two blanks; `…` stands for anything within a line, and a line of `…` alone for any
 /// number of lines. A command without expected lines may print what it likes.
-pub fn parse(text: &str) -> Result<Vec<Step>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
     let mut steps: Vec<Step> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
@@ -64,7 +64,7 @@ fn seconds(text: &str) -> Option<Duration> {
 
 impl Step {
     /// What is wrong with an answer, or nothing.
-    pub fn judge(&self, output: &str, exit: i32) -> Result<(), String> {
+    pub(crate) fn judge(&self, output: &str, exit: i32) -> Result<(), String> {
         let lines: Vec<&str> = output.lines().map(|line| line.trim_end()).collect();
         let expected: Vec<&str> = self.expected.iter().map(String::as_str).collect();
         if exit != self.exit {
@@ -96,46 +96,5 @@ fn glob(pattern: &str, text: &str) -> bool {
         Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
             tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| glob(rest, &tail[at..]))
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(script: &str, output: &str, exit: i32, right: bool) {
-        let steps = parse(script).unwrap();
-        assert_eq!(steps[0].judge(output, exit).is_ok(), right, "{script:?} on {output:?}");
-    }
-
-    #[test]
-    fn expected_lines_are_all_lines() {
-        check("$ x\n  a\n  b", "a\nb\n", 0, true);
-        check("$ x\n  a", "a\nb\n", 0, false);
-        check("$ x\n  a\n  b", "a\n", 0, false);
-        check("$ x", "whatever\n", 0, true);
-        check("$ x", "", 1, false);
-        check("$ x\nexit 1", "", 1, true);
-    }
-
-    #[test]
-    fn dots_stand_for_anything() {
-        check("$ x\n  a…z", "abcz", 0, true);
-        check("$ x\n  a…z", "abc", 0, false);
-        check("$ x\n  …\n  b\n  …", "a\nb\nc", 0, true);
-        check("$ x\n  …\n  b\n  …", "b", 0, true);
-        check("$ x\n  …\n  b", "a\nb\nc", 0, false);
-    }
-
-    #[test]
-    fn a_script_that_is_no_script_is_refused() {
-        for (script, reason) in [
-            ("  a", "line 1: expected output before any command"),
-            ("hello", "line 1: not a command, not expected output: `hello`"),
-            ("soon $ x", "line 1: expected `within Ns $`, not `soon`"),
-        ] {
-            assert_eq!(parse(script).unwrap_err(), reason);
-        }
     }
 }
