@@ -1,6 +1,7 @@
 //! herder makes many Docker hosts behave as one: configuration → parts → shutdown.
 
 mod manage;
+mod members;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -33,15 +34,15 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
         }
         Verb::Join(join) => {
             let settings = join.settings()?;
-            bail!(
-                "`herder join {}` is not built yet; list the engines instead: nodes:// or file://",
-                settings.discovery
-            )
+            runtime()?.block_on(members::join(settings))
         }
         Verb::List(list) => {
-            let (discovery, _, _) = list.settings()?;
-            for address in manage::static_members(&discovery)? {
-                anstream::println!("{address}");
+            let (discovery, options, timeout) = list.settings()?;
+            let found = runtime()?.block_on(members::list(&discovery, &options, timeout))?;
+            if list.format == "json" {
+                anstream::println!("{}", serde_json::json!(found));
+            } else {
+                found.iter().for_each(|address| anstream::println!("{address}"));
             }
             Ok(())
         }

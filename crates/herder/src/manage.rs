@@ -8,9 +8,12 @@ use anyhow::{Context as _, bail};
 use herder_cli::{ManageSettings, TlsFiles};
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_drivers::tls;
+use herder_front::replica::Replica;
 use herder_front::{Front, FrontSettings, reschedule, server};
+use herder_pool::discovery::{Discovery, Election, Options, Role};
 use herder_pool::{Pool, Settings};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,7 +24,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow::Result<()> {
     let scheduler = scheduler(&settings)?;
-    let members = static_members(&settings.discovery)?;
+    let discovery = Discovery::parse(&settings.discovery, &Options::parse(&settings.discovery_options)?)?;
     let (server_tls, client_tls) = match &settings.tls {
         None => (None, None),
         Some(files) => {
@@ -38,10 +41,11 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
         refresh_min: settings.refresh_min,
         refresh_max: settings.refresh_max,
         failure_retry: settings.failure_retry,
-        tls: client_tls,
+        tls: client_tls.clone(),
         ..Settings::default()
     });
-    pool.set_members(&members);
+    let stop = CancellationToken::new();
+    let follower = tokio::spawn(follow_members(pool.clone(), discovery.watch(settings.heartbeat, stop.clone())));
     let front = Front::new(
         pool,
         scheduler,
@@ -56,15 +60,28 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
     for listener in &listeners {
         info!(url = listener.url(), "listening");
     }
-    let stop = CancellationToken::new();
-    let rescheduler = tokio::spawn(reschedule::run(front.clone(), stop.clone()));
+    let election = match &settings.replication {
+        None => None,
+        Some((advertise, ttl)) => Some((advertise, Election::start(&discovery, advertise, *ttl, &stop)?)),
+    };
+    let rescheduler = match &election {
+        None => tokio::spawn(reschedule::run(front.clone(), stop.clone())),
+        Some((advertise, election)) => {
+            front.replicate(Replica::new(election.role(), advertise, client_tls));
+            tokio::spawn(reschedule_while_primary(front.clone(), election.role(), stop.clone()))
+        }
+    };
     let mut door = tokio::spawn(server::serve(front, listeners, stop.clone()));
     let outcome = tokio::select! {
         signal = asked_to_stop() => signal,
         ended = &mut door => ended.map_err(Into::into).and_then(|()| bail!("the door closed by itself")),
     };
     info!("shutting down");
+    if let Some((_, election)) = election {
+        election.resign().await;
+    }
     stop.cancel();
+    follower.abort();
     if !door.is_finished() && timeout(SHUTDOWN_GRACE, door).await.is_err() {
         warn!(grace = ?SHUTDOWN_GRACE, "some requests did not finish in time");
     }
@@ -72,7 +89,37 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
     outcome
 }
 
-async fn asked_to_stop() -> anyhow::Result<()> {
+/// Makes the members of the pool what discovery says.
+async fn follow_members(pool: Arc<Pool>, mut members: watch::Receiver<Option<BTreeSet<String>>>) {
+    loop {
+        let current = members.borrow_and_update().clone();
+        if let Some(current) = current {
+            pool.set_members(&current);
+        }
+        if members.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Only one manager may move containers: two would make two of each.
+async fn reschedule_while_primary(front: Arc<Front>, mut role: watch::Receiver<Role>, stop: CancellationToken) {
+    while role.wait_for(|role| *role == Role::Primary).await.is_ok() {
+        let term = stop.child_token();
+        let work = reschedule::run(front.clone(), term.clone());
+        tokio::select! {
+            () = work => return,
+            lost = role.wait_for(|role| *role != Role::Primary) => {
+                term.cancel();
+                if lost.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pub(crate) async fn asked_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ctrl_c = tokio::signal::ctrl_c() => ctrl_c?,
@@ -96,18 +143,4 @@ fn tls_configs(files: &TlsFiles) -> Result<(rustls::ServerConfig, rustls::Client
     let ca = files.ca.as_deref().filter(|_| files.verify);
     let files = tls::Files { cert: &files.cert, key: &files.key, ca };
     Ok((tls::server(files)?, tls::client(files)?))
-}
-
-/// The members that a list names.
-pub(crate) fn static_members(discovery: &str) -> anyhow::Result<BTreeSet<String>> {
-    let list = discovery.strip_prefix("nodes://").unwrap_or(discovery);
-    if let Some((scheme, _)) = list.split_once("://") {
-        bail!("the discovery back end `{scheme}` is not built yet; use nodes://HOST:PORT,HOST:PORT");
-    }
-    let members: BTreeSet<String> =
-        list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect();
-    if let Some(member) = members.iter().find(|member| !member.contains(':')) {
-        bail!("address {member}: missing port in address, please check you are using the correct discovery");
-    }
-    Ok(members)
 }
