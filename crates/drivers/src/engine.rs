@@ -48,7 +48,7 @@ const IDLE_CONNECTIONS_MAX: usize = 16;
 
 /// How long a connection without work is kept. Each costs some 20 kB here, and a thousand engines are read in turn; the
 /// pings keep one connection open anyway.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
+const IDLE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Why no answer came from an engine. Says nothing about answers such as 404: those are answers.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +138,8 @@ impl EngineLink {
 
 /// The same request once more, if it may be sent twice: it only reads, and has no body.
 fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
-    if !request.method().is_safe() || !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE) {
+    if !request.method().is_safe() || !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE)
+    {
         return None;
     }
     let mut again = Request::new(empty());
@@ -154,8 +155,7 @@ fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
     let source = std::error::Error::source(error);
     let Some(error) = source.and_then(|source| source.downcast_ref::<hyper::Error>()) else { return false };
     let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let reset = io.is_some_and(|io| {
-        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-    });
+    let reset =
+        io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe));
     error.is_incomplete_message() || reset
 }

@@ -2,6 +2,8 @@
 
 mod read;
 
+pub(crate) use read::Depth;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;

@@ -156,14 +156,34 @@ pub(crate) fn same_container(a: &Container, b: &Container) -> bool {
         && (health, labels, reserved) == (&b.health, &b.labels, &b.reserved)
         && (host_ports, exposed_ports, published) == (&b.host_ports, &b.exposed_ports, &b.published)
         && (mounts, networks, inspect) == (&b.mounts, &b.networks, &b.inspect)
-        && around_status(summary) == around_status(&b.summary)
+        && same_entry(summary, &b.summary)
 }
 
-/// The text of a list entry before and after the value of `Status`.
-fn around_status(summary: &str) -> (&str, &str) {
-    let Some((head, tail)) = summary.split_once(r#""Status":""#) else { return (summary, "") };
+/// True if two list entries of a container show the same, time in `Status` left aside: `Up 2 minutes (healthy)` and
+/// `Up 3 minutes (healthy)` are the same, `Exited (0) 1 second ago` and `Exited (1) 1 second ago` are not.
+pub(crate) fn same_entry(a: &str, b: &str) -> bool {
+    let ((head_a, status_a, tail_a), (head_b, status_b, tail_b)) = (around_status(a), around_status(b));
+    head_a == head_b && tail_a == tail_b && timeless(status_a).eq(timeless(status_b))
+}
+
+/// The first word of a status, and the words in parentheses.
+fn timeless(status: &str) -> impl Iterator<Item = &str> {
+    let words = status.split_inclusive([' ', ')']).map(str::trim).filter(|word| !word.is_empty());
+    let mut open = false;
+    words.enumerate().filter_map(move |(index, word)| {
+        open |= word.starts_with('(');
+        let counts = open || index == 0;
+        open &= !word.ends_with(')');
+        counts.then_some(word)
+    })
+}
+
+/// The text of a list entry before the value of `Status`, the value, and the text after it.
+fn around_status(summary: &str) -> (&str, &str, &str) {
+    let Some((head, tail)) = summary.split_once(r#""Status":""#) else { return (summary, "", "") };
     // Docker's status texts have no quotes in them.
-    (head, tail.split_once('"').map_or(tail, |(_, tail)| tail))
+    let (status, tail) = tail.split_once('"').unwrap_or((tail, ""));
+    (head, status, tail)
 }
 
 /// What the list entry alone says about a container, in the form of an inspection. For a container that the engine cannot
@@ -340,10 +360,29 @@ mod tests {
     #[test]
     fn time_alone_makes_no_other_container() {
         let old = real(ENTRY);
-        assert!(same_container(&old, &real(&ENTRY.replace("Up 1 second (health: starting)", "Up 3 hours"))));
+        assert!(same_container(&old, &real(&ENTRY.replace("Up 1 second", "Up 3 hours"))));
         for (from, to) in [("\"running\"", "\"paused\""), ("10.231.101.2", "10.231.101.3"), ("8080", "8081")] {
             assert!(!same_container(&old, &real(&ENTRY.replace(from, to))), "{from} became {to}");
         }
+    }
+
+    #[test]
+    fn entries_that_differ_in_the_time_only_are_the_same() {
+        let with = |status: &str| ENTRY.replace("Up 1 second (health: starting)", status);
+        for (a, b, same) in [
+            ("Up 2 minutes", "Up About an hour", true),
+            ("Up 2 minutes (healthy)", "Up 3 minutes (healthy)", true),
+            ("Up 2 minutes (health: starting)", "Up 2 minutes (healthy)", false),
+            ("Up 2 minutes (healthy)", "Up 2 minutes", false),
+            ("Exited (0) 1 second ago", "Exited (0) 2 weeks ago", true),
+            ("Exited (0) 1 second ago", "Exited (137) 1 second ago", false),
+            ("Up 2 minutes", "Exited (0) 2 minutes ago", false),
+            ("Created", "Created", true),
+            ("Created", "Dead", false),
+        ] {
+            assert_eq!(same_entry(&with(a), &with(b)), same, "{a} and {b}");
+        }
+        assert!(!same_entry(ENTRY, &ENTRY.replace("8080", "8081")));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::board::now_nano;
-use crate::engine::{Engine, EngineError, older_version};
+use crate::engine::{Depth, Engine, EngineError, older_version};
 use crate::events::{Decoder, Doubt, doubts};
 use crate::ingest;
 
@@ -34,6 +34,8 @@ const UNSTABLE_REST_MAX: Duration = Duration::from_secs(30);
 const EVENTS_WAITING_MAX: usize = 4096;
 /// Containers of one batch of events that are read at the same time.
 const REREADS_MAX: usize = 8;
+/// What only an inspection shows and no event told is at most this old.
+const INSPECTED_AGE_MAX: Duration = Duration::from_secs(300);
 /// Clocks that differ by less are taken as equal. As in classic Swarm.
 const CLOCK_SKEW_MAX_S: i64 = 2;
 
@@ -206,18 +208,23 @@ async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_n
     End::Doubt
 }
 
-/// Reads everything anew from time to time, whether there is doubt or not.
+/// Reads the engine anew from time to time, whether there is doubt or not.
 async fn refresh(engine: &Engine) -> EngineError {
     let (min, max) = (engine.settings.refresh_min, engine.settings.refresh_max);
+    let mut inspected = Instant::now();
     loop {
         engine.touch(now_nano() / 1_000_000_000);
         sleep(min + max.saturating_sub(min).mul_f64(rand::random::<f64>())).await;
+        let depth = if inspected.elapsed() < INSPECTED_AGE_MAX { Depth::Changes } else { Depth::Everything };
         let read = async {
             hello(engine).await?;
-            engine.refresh_all().await
+            engine.refresh(depth).await
         };
         if let Err(error) = read.await {
             return error;
+        }
+        if depth == Depth::Everything {
+            inspected = Instant::now();
         }
     }
 }

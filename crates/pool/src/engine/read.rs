@@ -15,14 +15,23 @@ use tracing::warn;
 use super::{Engine, EngineError};
 use crate::ingest;
 
-/// Inspections of one engine at the same time. More do not make an engine faster.
-const INSPECTIONS_MAX: usize = 8;
+/// Inspections of one engine at the same time. More make an engine hardly faster, and each needs a connection.
+const INSPECTIONS_MAX: usize = 4;
 
 /// How long an engine may take to list or inspect. A list of 10,000 containers takes an engine about 2 s.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Number of a read that is later than every other.
 const SUPERSEDED: u64 = u64::MAX;
+
+/// How much of an engine is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// All lists, and each container inspected. Whenever there is doubt.
+    Everything,
+    /// All lists, and those containers inspected whose entries show a change. For a look without doubt.
+    Changes,
+}
 
 impl Engine {
     /// Re-reads one container (list entry and inspect); a container that is gone is taken out.
@@ -34,7 +43,7 @@ impl Engine {
         let path = format!("/containers/json?all=1&filters={filters}");
         let entries: Vec<Box<RawValue>> = self.read(&path).await?;
         for entry in entries {
-            if let Some(container) = self.read_container(entry).await? {
+            if let Some(container) = self.read_container(&self.id_of(&entry)?, &entry).await? {
                 self.put(read, container);
                 return Ok(());
             }
@@ -109,8 +118,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Re-reads everything.
+    /// Re-reads everything, every container's inspection included.
     pub async fn refresh_all(&self) -> Result<(), EngineError> {
+        self.refresh(Depth::Everything).await
+    }
+
+    pub(crate) async fn refresh(&self, depth: Depth) -> Result<(), EngineError> {
         // Never closed.
         let _turn = self.board.full_reads.acquire().await;
         let objects = async {
@@ -120,7 +133,7 @@ impl Engine {
                 self.tolerate("volumes", self.refresh_volumes()),
             )
         };
-        tokio::try_join!(self.refresh_containers(), objects).map(drop)
+        tokio::try_join!(self.refresh_containers(depth), objects).map(drop)
     }
 
     /// An engine that answers with an error about one kind of object (a broken volume plugin, say) is still a node.
@@ -138,11 +151,20 @@ impl Engine {
         }
     }
 
-    async fn refresh_containers(&self) -> Result<(), EngineError> {
+    async fn refresh_containers(&self, depth: Depth) -> Result<(), EngineError> {
         let read = self.next_read();
         let entries: Vec<Box<RawValue>> = self.read("/containers/json?all=1").await?;
-        let containers: Vec<Option<Container>> = stream::iter(entries)
-            .map(|entry| self.read_container(entry))
+        let known = self.node();
+        let containers: Vec<Option<Arc<Container>>> = stream::iter(entries)
+            .map(async |entry| {
+                let id = self.id_of(&entry)?;
+                match known.containers.get(&id) {
+                    Some(old) if depth == Depth::Changes && ingest::same_entry(&old.summary, entry.get()) => {
+                        Ok(Some(old.clone()))
+                    }
+                    _ => self.read_container(&id, &entry).await.map(|container| container.map(Arc::new)),
+                }
+            })
             .buffer_unordered(INSPECTIONS_MAX)
             .try_collect()
             .await?;
@@ -150,15 +172,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Inspects the container of a list entry. None if it is gone meanwhile.
-    async fn read_container(&self, entry: Box<RawValue>) -> Result<Option<Container>, EngineError> {
+    fn id_of(&self, entry: &RawValue) -> Result<String, EngineError> {
         #[derive(serde::Deserialize)]
         struct Id {
             #[serde(rename = "Id")]
             id: String,
         }
+        let entry: Result<Id, _> = serde_json::from_str(entry.get());
+        entry.map(|entry| entry.id).map_err(|error| self.unreadable("/containers/json", error.to_string()))
+    }
+
+    /// Inspects the container of a list entry. None if it is gone meanwhile.
+    async fn read_container(&self, id: &str, entry: &RawValue) -> Result<Option<Container>, EngineError> {
         let unreadable = |error: serde_json::Error| self.unreadable("/containers/json", error.to_string());
-        let Id { id } = serde_json::from_str(entry.get()).map_err(unreadable)?;
         let inspect = match self.read::<Value>(&format!("/containers/{id}/json")).await {
             Err(EngineError::Answer { status: 404, .. }) => return Ok(None),
             Err(EngineError::Answer { status, message }) => {
@@ -192,7 +218,7 @@ impl Engine {
     }
 
     /// Makes the containers what read number `read` saw, save those that a later read has told about.
-    fn replace(&self, read: u64, containers: Vec<Container>) {
+    fn replace(&self, read: u64, containers: Vec<Arc<Container>>) {
         let mut told = self.told.lock();
         if read < told.all {
             return;
@@ -203,7 +229,7 @@ impl Engine {
         let gone = node.containers.keys().filter(|id| !seen.contains(*id) && !newer(id));
         let gone: Vec<String> = gone.cloned().collect();
         let changed = containers.into_iter().filter(|container| !newer(&container.id) && is_change(&node, container));
-        let changed: Vec<Arc<Container>> = changed.map(Arc::new).collect();
+        let changed: Vec<Arc<Container>> = changed.collect();
         if !gone.is_empty() || !changed.is_empty() {
             self.update(|node| {
                 for id in gone {
@@ -257,5 +283,6 @@ fn same_list<'a, T, K: PartialEq>(old: &'a [Arc<T>], new: &'a [Arc<T>], key: imp
 }
 
 fn is_change(node: &Node, container: &Container) -> bool {
-    node.containers.get(&container.id).is_none_or(|old| !ingest::same_container(old, container))
+    let same = |old: &Container| std::ptr::eq(old, container) || ingest::same_container(old, container);
+    node.containers.get(&container.id).is_none_or(|old| !same(old))
 }
