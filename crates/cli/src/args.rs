@@ -53,6 +53,8 @@ pub enum Verb {
     /// Gone: tokens of hosted discovery
     #[command(visible_alias = "c", hide = true)]
     Create(Create),
+    /// Make a CA and certificates for engines, endpoint and clients
+    Certs(Certs),
     /// Several Docker hosts on this machine, to try herder on
     Lab(Box<herder_lab::LabArgs>),
     /// Print a completion script for a shell
@@ -80,6 +82,33 @@ pub struct List {
     #[arg(long, default_value = "10s", value_name = "TIME")]
     pub timeout: String,
     /// How to print it
+    #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
+    pub format: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  herder certs --dir certs --engine 10.0.0.1 --engine 10.0.0.2,h2.example --endpoint 10.0.0.9 --client admin")]
+pub struct Certs {
+    /// Where to put the files
+    #[arg(long, default_value = "certs", value_name = "FOLDER")]
+    pub dir: std::path::PathBuf,
+    /// Names and addresses of an engine, joined by commas; may be repeated
+    #[arg(long, value_name = "NAME,…")]
+    pub engine: Vec<String>,
+    /// Names and addresses of the endpoint (`herder manage`), joined by commas
+    #[arg(long, default_value = "127.0.0.1,localhost", value_name = "NAME,…")]
+    pub endpoint: String,
+    /// Name of a client; may be repeated
+    #[arg(long, default_value = "client", value_name = "NAME")]
+    pub client: Vec<String>,
+    /// How long the certificates are valid
+    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// Replace what is there
+    #[arg(long)]
+    pub force: bool,
+    /// How to print what was made
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }

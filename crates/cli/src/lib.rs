@@ -8,6 +8,6 @@ mod duration;
 mod error;
 mod manage;
 
-pub use args::{Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
+pub use args::{Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, Manage, ManageSettings, TlsFiles};

@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides: a driver does what it is told, reports what it saw, and bounds every wait. See ARCHITECTURE.md.
 
+pub mod certs;
 pub mod engine;
 pub mod kv;
 pub mod tls;

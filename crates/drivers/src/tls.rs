@@ -69,8 +69,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path)
-        .map_err(|error| TlsError::File { what: "a private key", path: path.into(), reason: error.to_string() })
+    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::File {
+        what: "a private key",
+        path: path.into(),
+        reason: error.to_string(),
+    })
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -1,5 +1,6 @@
 //! herder makes many Docker hosts behave as one: configuration → parts → shutdown.
 
+mod certs;
 mod manage;
 mod members;
 
@@ -47,6 +48,7 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Create(_) => Err(UsageError::Create.into()),
+        Verb::Certs(certs) => certs::make(&certs),
         Verb::Lab(lab) => herder_lab::run(*lab),
         Verb::Completion(completion) => {
             clap_complete::generate(completion.shell, &mut Cli::command(), "herder", &mut std::io::stdout());
