@@ -46,7 +46,7 @@ enum Verb {
 }
 
 fn main() -> anyhow::Result<()> {
-    std::env::set_current_dir(run::root())?;
+    std::env::set_current_dir(run::root()?)?;
     match Cli::parse().verb {
         Verb::Check => check(),
         Verb::Fix => {

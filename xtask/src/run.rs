@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-/// The root of the project.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+/// The root of the project. Cargo says it at run time: clones that share a target directory may share this program.
+pub(crate) fn root() -> anyhow::Result<PathBuf> {
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").context("no CARGO_MANIFEST_DIR; start this with `cargo xtask`")?;
+    Ok(Path::new(&package).parent().context("xtask has no parent folder")?.to_path_buf())
 }
 
 /// Where cargo puts what it makes.

@@ -67,7 +67,11 @@ fn again(lost: &Node, container: &Arc<Container>) -> Option<Move> {
     let inspect = container.inspect.as_deref()?;
     let mut body = inspect["Config"].as_object()?.clone();
     // An engine invents the host name from the container's id; the new one has its own.
-    if body.get("Hostname").and_then(Value::as_str).is_some_and(|name| !name.is_empty() && container.id.starts_with(name)) {
+    if body
+        .get("Hostname")
+        .and_then(Value::as_str)
+        .is_some_and(|name| !name.is_empty() && container.id.starts_with(name))
+    {
         body.remove("Hostname");
     }
     body.insert("Labels".into(), json!(container.labels));
@@ -183,11 +187,7 @@ mod tests {
     #[test]
     fn what_stopped_with_its_node_is_started_again() {
         let check = |state: &str, finished_at: i64, expected: bool| {
-            let stopped = Container {
-                state: state.into(),
-                finished_at,
-                ..container(ID, "s", 1, "on-node-failure")
-            };
+            let stopped = Container { state: state.into(), finished_at, ..container(ID, "s", 1, "on-node-failure") };
             let lost = node("a:1", NodeState::Unhealthy, [stopped]);
             assert_eq!(plan(&lost, &[])[0].start, expected, "{state} {finished_at}");
         };

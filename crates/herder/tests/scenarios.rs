@@ -31,9 +31,14 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
+/// Asked at run time: two clones may share one target directory, and what was compiled in one may be run in the other.
+fn folder() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    Path::new(&package).join("tests/scenarios")
+}
+
 fn scenarios() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let entries = std::fs::read_dir(folder).expect("the folder of scenarios");
+    let entries = std::fs::read_dir(folder()).expect("the folder of scenarios");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "txt"));
     paths.sort();
@@ -157,7 +162,7 @@ impl Stage {
             .env("H1", &addresses[0])
             .env("H2", &addresses[1])
             .env("H3", &addresses[2])
-            .env("SCENARIOS", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios"))
+            .env("SCENARIOS", folder())
             .env_remove("DOCKER_API_VERSION")
             .stdin(Stdio::null())
             .stderr(file.try_clone().expect("a second handle"))

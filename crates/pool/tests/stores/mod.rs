@@ -184,7 +184,8 @@ fn free_ports() -> [u16; 4] {
 fn consul_binary() -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().expect("no panic before");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../xtask/assets/fetch-consul.sh");
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    let script = Path::new(&package).join("../../xtask/assets/fetch-consul.sh");
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("consul");
     let output = Command::new(script).arg(cache).output().expect("a shell");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
