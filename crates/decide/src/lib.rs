@@ -6,6 +6,7 @@
 pub mod df;
 pub mod events;
 pub mod expr;
+pub mod ground;
 pub mod info;
 pub mod list;
 pub mod merge;

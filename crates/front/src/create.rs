@@ -1,5 +1,6 @@
 //! `POST /containers/create`: read once, placed, created on the node that was chosen; on the next best when that one cannot.
 
+pub(crate) mod ground;
 mod name;
 
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use herder_decide::request::{self, CreateRequest};
 use herder_decide::{names, versions};
-use herder_model::Node;
+use herder_model::{LABEL_NETWORK_ID, Node};
 use herder_pool::{Engine, EngineError, LinkError, Ticket};
 use http::{Method, Request, StatusCode, header};
 use serde::Deserialize;
@@ -126,9 +127,9 @@ async fn create_on(
     ticket: &Ticket,
     engine: Arc<Engine>,
 ) -> Result<Created, ApiError> {
-    let created = match ask(order, ticket, &engine).await {
+    let created = match ask(front, order, ticket, &engine).await {
         Err(error) if misses_image(&error) && transfer::bring(front, &order.request.image, &engine).await? => {
-            ask(order, ticket, &engine).await
+            ask(front, order, ticket, &engine).await
         }
         other => other,
     }?;
@@ -145,7 +146,7 @@ fn misses_image(error: &ApiError) -> bool {
 }
 
 /// Asks one engine to create the container.
-async fn ask(order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Created, ApiError> {
+async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Created, ApiError> {
     let node = engine.node();
     let name = ("name".to_owned(), ticket.container.name.clone());
     let query = std::iter::once(&name).chain(&order.query);
@@ -154,6 +155,7 @@ async fn ask(order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Cre
     let version = versions::for_engine(order.version.as_deref(), &node.api_version);
     let mut body = request::for_engine(&order.request, node.ncpu);
     localise(&node, &mut body["HostConfig"]);
+    ground::prepare(front, engine, &mut body).await?;
     let request = Request::builder()
         .method(Method::POST)
         .uri(for_engine(Some(&version), "/containers/create", Some(&query.join("&"))))
@@ -213,7 +215,8 @@ fn localise(node: &Arc<Node>, host: &mut Value) {
     }
 }
 
-/// A network that only some nodes have draws the container to them (softly: the create says best what is wrong).
+/// A network that only some nodes have draws the container to them (softly: the create says best what is wrong). One that
+/// spans nodes does not: it is made where it is missing.
 fn prefer_network(nodes: &[Arc<Node>], request: &mut CreateRequest) {
     let mode = request.container.network_mode.as_str();
     let everywhere =
@@ -224,7 +227,10 @@ fn prefer_network(nodes: &[Arc<Node>], request: &mut CreateRequest) {
     }
     let has = |node: &&Arc<Node>| {
         let mut networks = node.networks.iter();
-        networks.any(|network| network.scope == "local" && (network.name == mode || network.id == mode))
+        networks.any(|network| {
+            let lone = network.scope == "local" && !network.labels.contains_key(LABEL_NETWORK_ID);
+            lone && (network.name == mode || network.id == mode)
+        })
     };
     let owners: Vec<&Arc<Node>> = nodes.iter().filter(has).collect();
     if owners.is_empty() || owners.len() == nodes.len() {

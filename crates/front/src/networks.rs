@@ -20,36 +20,36 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     Ok(call::json(StatusCode::OK, &networks))
 }
 
-/// A network's parts: one for each node that has it.
-fn parts(front: &Front, text: &str) -> Result<Vec<(Arc<Engine>, Arc<Node>, Arc<Network>)>, ApiError> {
+/// What one node has of a network.
+struct Part {
+    engine: Arc<Engine>,
+    node: Arc<Node>,
+    network: Arc<Network>,
+}
+
+/// A network's parts: one for each healthy node that has it.
+fn parts(front: &Front, text: &str) -> Result<Vec<Part>, ApiError> {
     let nodes = front.pool.nodes();
     let missing = || ApiError::not_found(format!("network {text} not found"));
-    let joined = |network: &Network, id: &str| network.labels.get(LABEL_NETWORK_ID).is_some_and(|it| it == id);
-    let by_id = |network: &&Arc<Network>| {
-        let id = network.labels.get(LABEL_NETWORK_ID);
-        id.is_some_and(|id| text.len() >= 2 && id.starts_with(text))
-    };
-    let first = nodes.iter().flat_map(|node| &node.networks).find(by_id).cloned();
-    let first = match first {
-        Some(network) => network,
-        None => names::network(&nodes, text).map_err(|_| missing())?.1,
-    };
+    let (_, first) = names::network(&nodes, text).map_err(|_| missing())?;
     let same = |network: &Network| match first.labels.get(LABEL_NETWORK_ID) {
-        Some(id) => joined(network, id),
+        Some(id) => network.labels.get(LABEL_NETWORK_ID) == Some(id),
         None => network.id == first.id,
     };
-    let all = nodes.iter().flat_map(|node| node.networks.iter().filter(|it| same(it)).map(move |it| (node, it)));
-    let alive = all.filter(|(node, _)| node.is_healthy());
-    let found: Vec<_> =
-        alive.filter_map(|(node, it)| Some((front.pool.engine(&node.addr)?, node.clone(), it.clone()))).collect();
+    let mut found = Vec::new();
+    for node in nodes.iter().filter(|node| node.is_healthy()) {
+        let Some(engine) = front.pool.engine(&node.addr) else { continue };
+        let here = node.networks.iter().filter(|it| same(it));
+        found.extend(here.map(|it| Part { engine: engine.clone(), node: node.clone(), network: it.clone() }));
+    }
     if found.is_empty() { Err(missing()) } else { Ok(found) }
 }
 
 pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
     let parts = parts(front, name)?;
-    let id = parts.iter().find_map(|(_, _, network)| network.labels.get(LABEL_NETWORK_ID).cloned());
+    let id = parts.iter().find_map(|part| part.network.labels.get(LABEL_NETWORK_ID).cloned());
     let mut answers = Vec::new();
-    for (engine, node, network) in parts {
+    for Part { engine, node, network } in parts {
         let path = for_engine(None, &format!("/networks/{}", network.id), call.parts.uri.query());
         answers.push((node, engine.call(Method::GET, &path, None).await?));
     }
@@ -118,7 +118,7 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
 /// Removes the network from every node, if no container on any of them uses it.
 pub(crate) async fn remove(front: &Arc<Front>, _: Call, name: &str) -> Result<Reply, ApiError> {
     let parts = parts(front, name)?;
-    for (_, node, network) in &parts {
+    for Part { node, network, .. } in &parts {
         let user = node.containers.values().find(|it| it.is_running() && it.networks.contains_key(&network.name));
         if let Some(user) = user {
             let message = format!(
@@ -129,12 +129,12 @@ pub(crate) async fn remove(front: &Arc<Front>, _: Call, name: &str) -> Result<Re
         }
     }
     let mut refusal: Option<EngineError> = None;
-    for (engine, _, network) in &parts {
+    for Part { engine, network, .. } in &parts {
         if let Err(error) = engine.call(Method::DELETE, &format!("/networks/{}", network.id), None).await {
             refusal = refusal.or(Some(error));
         }
     }
-    refresh(&parts.iter().map(|(engine, ..)| engine.clone()).collect::<Vec<_>>()).await;
+    refresh(&parts.iter().map(|part| part.engine.clone()).collect::<Vec<_>>()).await;
     refusal.map_or_else(|| Ok(call::no_content(StatusCode::NO_CONTENT)), |error| Err(error.into()))
 }
 
@@ -143,8 +143,11 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
     let mut body = call.json().await?;
     let container = body["Container"].as_str().unwrap_or_default().to_owned();
     let found = containers::find(front, &container, &format!("No such container: {container}"))?;
+    if action == "connect" {
+        create::ground::network(front, &found.engine, name).await?;
+    }
     let parts = parts(front, name)?;
-    let Some((_, _, network)) = parts.iter().find(|(_, node, _)| node.addr == found.node.addr) else {
+    let Some(Part { network, .. }) = parts.iter().find(|part| part.node.addr == found.node.addr) else {
         return Err(ApiError::not_found(format!(
             "network {name} is not on node {}, where the container is",
             found.node.name

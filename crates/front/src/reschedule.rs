@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::create::{Created, Order, place_and_create};
 use crate::path::encode_query;
-use crate::{ApiError, Front};
+use crate::{ApiError, Front, create};
 
 /// The first pause after a container that fits nowhere; doubles up to the next.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ async fn carry_out(front: &Arc<Front>, moved: &Move) -> Result<(), ApiError> {
         Order { request, version: None, query: Vec::new(), replaces: Some((moved.from.clone(), old.id.clone())) };
     let late = || ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the container could not be made in time");
     let created = timeout(MOVE_TIME_MAX, place_and_create(front.clone(), order)).await.map_err(|_| late())??;
-    let started = timeout(MOVE_TIME_MAX, complete(moved, &created)).await.unwrap_or_else(|_| Err(late()));
+    let started = timeout(MOVE_TIME_MAX, complete(front, moved, &created)).await.unwrap_or_else(|_| Err(late()));
     let returned = front.pool.engine(&moved.from).is_some_and(|engine| engine.node().is_healthy());
     if started.is_err() || returned {
         let path = format!("/containers/{}?force=1&v=1", created.id);
@@ -176,9 +176,10 @@ async fn carry_out(front: &Arc<Front>, moved: &Move) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn complete(moved: &Move, created: &Created) -> Result<(), ApiError> {
+async fn complete(front: &Front, moved: &Move, created: &Created) -> Result<(), ApiError> {
     let Created { engine, id, .. } = created;
     for (network, endpoint) in &moved.networks {
+        create::ground::network(front, engine, network).await?;
         let body = json!({ "Container": id, "EndpointConfig": endpoint });
         engine.call(Method::POST, &format!("/networks/{}/connect", encode_query(network)), Some(&body)).await?;
     }
