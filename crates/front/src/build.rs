@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use herder_decide::request;
-use http::Method;
+use herder_decide::{prune, request};
+use herder_model::Node;
+use herder_pool::Engine;
 use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::path::{encode_query, for_engine};
 use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
-use herder_decide::prune;
-use http::StatusCode;
 
 pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let text = call.query.get("buildargs").unwrap_or("{}");
@@ -21,7 +21,11 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
     let parsed = request::parse_build(&arguments, memory).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (request, arguments) = parsed;
     let ranked = front.scheduler.rank(&request, &front.pool.nodes(), &mut rand::rng());
-    let node = ranked.map_err(|error| ApiError::internal(error.to_string()))?.swap_remove(0);
+    let mut ranked = ranked.map_err(|error| ApiError::internal(error.to_string()))?;
+    let node = match call.query.get("session").is_some_and(|session| !session.is_empty()) {
+        true => with_session(front, ranked)?,
+        false => ranked.swap_remove(0),
+    };
     let engine = front.pool.engine(&node.addr).ok_or_else(|| ApiError::internal("the chosen node has just left"))?;
     if call.query.get("buildargs").is_some() {
         replace(&mut call, "buildargs", &arguments.to_string())?;
@@ -56,10 +60,28 @@ pub(crate) async fn prune_cache(front: &Arc<Front>, call: Call) -> Result<Reply,
     Ok(call::json(StatusCode::OK, &prune::over_nodes(parts).map_err(ApiError::internal)?))
 }
 
-/// `POST /session`, `/grpc` and `/build/cancel`: what BuildKit needs lives on one node; one pool-wide choice keeps a build
-/// and its session together.
+/// Where BuildKit lives: what belongs to one build comes over several connections (`/session`, `/grpc`, `/build`), of which
+/// only some say to which build they belong. One node for all keeps them together.
+fn buildkit(front: &Front) -> Result<Arc<Engine>, ApiError> {
+    fanout::any(front)
+}
+
+/// The node of BuildKit, if the build may run there.
+fn with_session(front: &Front, ranked: Vec<Arc<Node>>) -> Result<Arc<Node>, ApiError> {
+    let engine = buildkit(front)?;
+    let fits = ranked.into_iter().find(|node| node.addr == engine.addr());
+    fits.ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "a BuildKit build runs on node {}, and the build arguments ask for another: use the classic builder for \
+             constraints and affinities (DOCKER_BUILDKIT=0 docker build …)",
+            engine.node().name
+        ))
+    })
+}
+
+/// `POST /session`, `/grpc` and `/build/cancel`: to where BuildKit lives.
 pub(crate) async fn session(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
-    let engine = fanout::any(front)?;
+    let engine = buildkit(front)?;
     let path = call.path.clone();
     forward::to_engine(front, call, &engine, path).await
 }
