@@ -8,6 +8,8 @@ mod run;
 mod test;
 mod tidy;
 
+use std::process::Command;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -64,7 +66,8 @@ fn check() -> anyhow::Result<()> {
     run::cargo(&["fmt", "--all", "--check"])?;
     tidy::run()?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    run::cargo(&["doc", "--workspace", "--no-deps", "--quiet"])?;
+    let doc = ["doc", "--workspace", "--no-deps", "--quiet"];
+    run::check(Command::new(run::cargo_path()).args(doc).env("RUSTDOCFLAGS", "--deny warnings"))?;
     println!("everything is in order");
     Ok(())
 }

@@ -10,4 +10,4 @@ mod manage;
 
 pub use args::{Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
 pub use error::{PAGES, UsageError};
-pub use manage::{Join, JoinSettings, Manage, ManageSettings, TlsFiles};
+pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings, TlsFiles};

@@ -250,12 +250,21 @@ impl Join {
     }
 }
 
+/// What `herder list` needs, checked.
+#[derive(Clone, Debug)]
+pub struct ListSettings {
+    pub discovery: String,
+    pub discovery_options: Vec<(String, String)>,
+    /// How long to wait for the store.
+    pub timeout: Duration,
+}
+
 impl crate::List {
-    /// Discovery, its options, and how long to wait.
-    pub fn settings(&self) -> anyhow::Result<(String, Vec<(String, String)>, Duration)> {
+    /// Checks everything before anything is done.
+    pub fn settings(&self) -> anyhow::Result<ListSettings> {
         let discovery = self.discovered.discovery.clone().ok_or(UsageError::Discovery("list a cluster", "list"))?;
         let timeout = time(&self.timeout)?.positive().ok_or(UsageError::Positive("--timeout"))?;
-        Ok((discovery, options(&self.discovered.discovery_opt)?, timeout))
+        Ok(ListSettings { discovery, discovery_options: options(&self.discovered.discovery_opt)?, timeout })
     }
 }
 

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_container_moves_with_its_networks_but_without_what_its_engine_made_up() {
         let lost = node("a:1", NodeState::Unhealthy, [container(ID, "s", 1, "on-node-failure")]);
-        let moves = plan(&lost, &[lost.clone()]);
+        let moves = plan(&lost, std::slice::from_ref(&lost));
         assert_eq!(moves.len(), 1);
         assert_eq!(
             moves[0].body,

@@ -61,7 +61,7 @@ impl Query {
 }
 
 impl Call {
-    /// Reads the body as JSON. Empty is `Null`. Errors: 400 if it is no JSON, 413 over [`JSON_BYTES_MAX`].
+    /// Reads the body as JSON. Empty is `Null`. Errors: 400 if it is no JSON, 413 over 8 MiB.
     pub async fn json(&mut self) -> Result<Value, ApiError> {
         let bytes = self.bytes(JSON_BYTES_MAX).await?;
         if bytes.is_empty() {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use herder_decide::list::Filters;
 use herder_decide::{list, merge, names, prune, versions};
-use herder_model::{Image, Node};
 use herder_pool::Engine;
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -28,22 +27,21 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     Ok(call::json(StatusCode::OK, &images))
 }
 
-/// Healthy nodes that have the image, with their engines.
-fn owners(front: &Front, name: &str) -> Result<Vec<(Arc<Engine>, Arc<Node>, Arc<Image>)>, ApiError> {
+/// The engines of healthy nodes that have the image.
+fn owners(front: &Front, name: &str) -> Result<Vec<Arc<Engine>>, ApiError> {
     let found = names::image(&front.pool.nodes(), name).into_iter().filter(|(node, _)| node.is_healthy());
-    let owners: Vec<_> =
-        found.filter_map(|(node, image)| Some((front.pool.engine(&node.addr)?, node, image))).collect();
+    let owners: Vec<_> = found.filter_map(|(node, _)| front.pool.engine(&node.addr)).collect();
     if owners.is_empty() { Err(ApiError::not_found(format!("No such image: {name}"))) } else { Ok(owners) }
 }
 
 /// `/images/{name}/{action}` on one node that has it. Unknown actions pass, too.
 pub(crate) async fn act(front: &Arc<Front>, call: Call, name: &str, action: &str) -> Result<Reply, ApiError> {
-    let (engine, _, _) = owners(front, name)?.swap_remove(0);
+    let engine = owners(front, name)?.swap_remove(0);
     forward::to_engine(front, call, &engine, format!("/images/{name}/{action}")).await
 }
 
 pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
-    let (engine, _, _) = owners(front, name)?.swap_remove(0);
+    let engine = owners(front, name)?.swap_remove(0);
     let mut image = engine.call(Method::GET, &for_engine(None, &format!("/images/{name}/json"), None), None).await?;
     versions::image_inspect(&mut image, call.version.as_deref());
     Ok(call::json(StatusCode::OK, &image))
@@ -135,7 +133,7 @@ pub(crate) async fn load(front: &Arc<Front>, mut call: Call) -> Result<Reply, Ap
 
 /// Tags on every node that has the image.
 pub(crate) async fn tag(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
-    let engines: Vec<Arc<Engine>> = owners(front, name)?.into_iter().map(|(engine, ..)| engine).collect();
+    let engines = owners(front, name)?;
     let path = for_engine(None, &format!("/images/{name}/tag"), call.parts.uri.query());
     everywhere(engines, Method::POST, &path).await?;
     Ok(call::no_content(StatusCode::CREATED))
@@ -143,7 +141,7 @@ pub(crate) async fn tag(front: &Arc<Front>, call: Call, name: &str) -> Result<Re
 
 /// Removes the image from every node that has it.
 pub(crate) async fn remove(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
-    let engines: Vec<Arc<Engine>> = owners(front, name)?.into_iter().map(|(engine, ..)| engine).collect();
+    let engines = owners(front, name)?;
     let path = for_engine(None, &format!("/images/{name}"), call.parts.uri.query());
     let parts = everywhere(engines, Method::DELETE, &path).await?;
     Ok(call::json(StatusCode::OK, &merge::image_delete(parts).map_err(ApiError::internal)?))

@@ -38,8 +38,7 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
             runtime()?.block_on(members::join(settings))
         }
         Verb::List(list) => {
-            let (discovery, options, timeout) = list.settings()?;
-            let found = runtime()?.block_on(members::list(&discovery, &options, timeout))?;
+            let found = runtime()?.block_on(members::list(list.settings()?))?;
             if list.format == "json" {
                 anstream::println!("{}", serde_json::json!(found));
             } else {

@@ -1,9 +1,8 @@
 //! `herder join` and `herder list`: engines in a discovery store.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use herder_cli::JoinSettings;
+use herder_cli::{JoinSettings, ListSettings};
 use herder_pool::discovery::{self, Discovery, Options};
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +26,7 @@ pub(crate) async fn join(settings: JoinSettings) -> anyhow::Result<()> {
 }
 
 /// The engines that discovery knows now.
-pub(crate) async fn list(
-    url: &str,
-    options: &[(String, String)],
-    timeout: Duration,
-) -> anyhow::Result<BTreeSet<String>> {
-    let discovery = Discovery::parse(url, &Options::parse(options)?)?;
-    Ok(discovery::list(&discovery, timeout).await?)
+pub(crate) async fn list(settings: ListSettings) -> anyhow::Result<BTreeSet<String>> {
+    let discovery = Discovery::parse(&settings.discovery, &Options::parse(&settings.discovery_options)?)?;
+    Ok(discovery::list(&discovery, settings.timeout).await?)
 }

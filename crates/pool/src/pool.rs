@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(pool.placing.lock().tickets.len(), 2);
         drop(first);
         let left: Vec<String> = pool.placing.lock().tickets.values().map(|(_, it)| it.name.clone()).collect();
-        assert_eq!(left, [second.container.name.clone()]);
+        assert_eq!(left, std::slice::from_ref(&second.container.name));
     }
 
     /// A pool of one node per amount of memory, without engines behind them.

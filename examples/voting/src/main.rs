@@ -3,6 +3,8 @@
 //! `vote` → `queue` → `worker` → `store` ← `result`. Each role is a container of its own, from one image without a
 //! registry. Standard library only, so that the image is one file.
 
+#![expect(clippy::print_stdout, reason = "each part says on its standard output what it does")]
+
 mod http;
 mod queue;
 mod result;
