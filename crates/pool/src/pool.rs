@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herder_model::{ClusterEvent, Container, Node};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::board::Board;
 use crate::{Engine, life};
@@ -173,6 +173,7 @@ impl Pool {
         self: &Arc<Self>,
         decide: impl FnOnce(&[Arc<Node>]) -> Result<(String, Container), E>,
     ) -> Result<Ticket, E> {
+        let began = Instant::now();
         let mut placing = self.placing.lock();
         let mut nodes = self.nodes().to_vec();
         for (number, (addr, container)) in &placing.tickets {
@@ -190,6 +191,9 @@ impl Pool {
         let (addr, container) = decide(&nodes)?;
         let number = placing.next;
         placing.next += 1;
+        // Read by `cargo xtask bench scale`.
+        let took_us = began.elapsed().as_micros();
+        debug!(addr, took_us, "placed");
         let container = Arc::new(container);
         placing.tickets.insert(number, (addr.clone(), container.clone()));
         Ok(Ticket { pool: self.clone(), number, addr, container })

@@ -1,0 +1,48 @@
+//! `cargo xtask bench pool` and `scale`: the real herder, over real engines and over many engines that are none.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
+
+mod http;
+mod load;
+mod pool;
+mod process;
+mod report;
+mod scale;
+mod streams;
+
+use anyhow::bail;
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+struct Cli {
+    /// pool or scale
+    what: String,
+    /// table or json
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let json = cli.format == "json";
+    // One thread: the generator of load leaves the other processors to what it measures.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = async {
+        match cli.what.as_str() {
+            "pool" => pool::run(json).await,
+            "scale" => scale::run(json).await,
+            other => bail!("there is no benchmark `{other}` here; there are: pool, scale"),
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = work => outcome,
+            // What was started ends with its handles.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })
+}
+
+/// Tells what is going on while nothing is measured.
+fn note(text: &str) {
+    eprintln!("… {text}");
+}

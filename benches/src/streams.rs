@@ -1,0 +1,145 @@
+//! Much data through herder: output of containers, and an image for all engines.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use crate::http::Connection;
+use crate::pool::{API, Sides, id};
+use crate::report::{Goal, Report, Row};
+
+/// 64 KiB each: about 600 MB.
+const BLOCKS: u32 = 9_200;
+/// Streams on each side, in turn.
+const ROUNDS: usize = 5;
+/// Megabytes of the image.
+const IMAGE_MB: usize = 100;
+/// Loads of the image on each side, in turn.
+const IMAGE_ROUNDS: usize = 3;
+const IMAGE: &str = "bench-big:latest";
+
+fn zeros() -> Value {
+    json!(["dd", "if=/dev/zero", "bs=64k", format!("count={BLOCKS}")])
+}
+
+/// The middle one.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn rate((bytes, seconds): (u64, f64)) -> anyhow::Result<f64> {
+    if bytes < u64::from(BLOCKS) << 16 {
+        bail!("only {bytes} bytes came");
+    }
+    Ok(bytes as f64 / seconds / 1e6)
+}
+
+fn row(figure: &str, measured: Vec<f64>, baseline: Vec<f64>) -> Row {
+    let (measured, baseline) = (median(measured), Some(median(baseline)));
+    Row { figure: figure.into(), unit: "MB/s", measured, baseline, goal: Goal::RatioAtLeast(0.9) }
+}
+
+/// `docker exec` of a program that prints much.
+pub(crate) async fn exec(sides: &Sides, report: &mut Report) -> anyhow::Result<()> {
+    let list = Connection::open(&sides.engines[0]).await?.call("GET", &format!("{API}/containers/json"), None).await?;
+    let container = id(&list[0])?;
+    let once = async |addr: &str| {
+        let mut connection = Connection::open(addr).await?;
+        let body = json!({"AttachStdout": true, "Cmd": zeros()});
+        let made = connection.call("POST", &format!("{API}/containers/{container}/exec"), Some(&body)).await?;
+        let path = format!("{API}/exec/{}/start", id(&made)?);
+        rate(connection.hijack(&path, &json!({"Detach": false, "Tty": false})).await?.drain().await?)
+    };
+    let (mut herder, mut engine) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        engine.push(once(&sides.engines[0]).await?);
+        herder.push(once(&sides.herder.addr).await?);
+    }
+    report.row(row("exec output, 600 MB, median", herder, engine));
+    Ok(())
+}
+
+/// `docker attach` to a program that prints much.
+pub(crate) async fn attach(sides: &Sides, report: &mut Report) -> anyhow::Result<()> {
+    let once = async |addr: &str, env: Value| {
+        let mut connection = Connection::open(addr).await?;
+        let log = json!({"LogConfig": {"Type": "none"}});
+        let body = json!({"Image": "busybox", "Cmd": zeros(), "Env": env, "AttachStdout": true, "HostConfig": log});
+        let made = connection.call("POST", &format!("{API}/containers/create"), Some(&body)).await?;
+        let container = format!("{API}/containers/{}", id(&made)?);
+        let path = format!("{container}/attach?stream=1&stdout=1");
+        let stream = Connection::open(addr).await?.hijack(&path, &Value::Null).await?;
+        let start = format!("{container}/start");
+        let (drained, started) = tokio::join!(stream.drain(), connection.call("POST", &start, None));
+        started?;
+        connection.call("DELETE", &format!("{container}?force=1"), None).await?;
+        rate(drained?)
+    };
+    let (mut herder, mut engine) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        engine.push(once(&sides.engines[0], json!([])).await?);
+        herder.push(once(&sides.herder.addr, json!([format!("constraint:node=={}", sides.node)])).await?);
+    }
+    report.row(row("attach output, 600 MB, median", herder, engine));
+    Ok(())
+}
+
+/// `docker load` of a large image for all engines: herder against three clients at the same time.
+pub(crate) async fn image(sides: &Sides, report: &mut Report) -> anyhow::Result<()> {
+    let archive = &archive(&sides.engines[0]).await?;
+    let load = async |addr: &str| {
+        let answer = Connection::open(addr).await?.upload(&format!("{API}/images/load?quiet=1"), archive).await?;
+        if answer.contains("\"error\"") { bail!("{addr} answered the load with {answer}") } else { Ok(()) }
+    };
+    let remove = async || {
+        let removed = sides.engines.iter().map(async |engine| {
+            Connection::open(engine).await?.call("DELETE", &format!("{API}/images/{IMAGE}?force=1"), None).await
+        });
+        try_join_all(removed).await
+    };
+    let (mut herder, mut engines, mut grown) = (Vec::new(), Vec::new(), 0.0_f64);
+    let mut idle = 0.0;
+    for _ in 0..IMAGE_ROUNDS {
+        let began = Instant::now();
+        try_join_all(sides.engines.iter().map(async |engine| load(engine).await)).await?;
+        engines.push(began.elapsed().as_secs_f64() * 1e3);
+        remove().await?;
+        idle = sides.herder.memory_mb()?;
+        sides.herder.forget_peak()?;
+        let began = Instant::now();
+        load(&sides.herder.addr).await?;
+        herder.push(began.elapsed().as_secs_f64() * 1e3);
+        grown = grown.max(sides.herder.peak_mb()?);
+        remove().await?;
+    }
+    let (measured, baseline) = (median(herder), Some(median(engines)));
+    report.row(Row { figure: format!("load of {IMAGE_MB} MB to 3 engines, median"), unit: "ms", measured, baseline, goal: Goal::None });
+    let figure = "peak of memory in that load, baseline: before".to_owned();
+    report.row(Row { figure, unit: "MB", measured: grown, baseline: Some(idle), goal: Goal::Below(30.0) });
+    Ok(())
+}
+
+/// An image of random bytes as `docker save` gives it, no longer on the engine.
+async fn archive(engine: &str) -> anyhow::Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    let random = std::fs::File::open("/dev/urandom")?;
+    let mut content = std::fs::File::create(folder.path().join("content"))?;
+    std::io::copy(&mut std::io::Read::take(random, (IMAGE_MB as u64) << 20), &mut content)?;
+    let tar = Command::new("tar").arg("-C").arg(folder.path()).args(["-cf", "-", "content"]).output();
+    let tar = tar.context("cannot start tar")?.stdout;
+    let (repo, tag) = IMAGE.split_once(':').context("an image has a tag")?;
+    let mut connection = Connection::open(engine).await?;
+    connection.upload(&format!("{API}/images/create?fromSrc=-&repo={repo}&tag={tag}"), &tar).await?;
+    let mut archive = Vec::new();
+    let get = crate::http::request("GET", &format!("{API}/images/{IMAGE}/get"), None);
+    let status = connection.exchange(&get, &mut archive).await?;
+    connection.call("DELETE", &format!("{API}/images/{IMAGE}?force=1"), None).await?;
+    if status != 200 {
+        bail!("the engine does not give its image: {status}");
+    }
+    Ok(archive)
+}
