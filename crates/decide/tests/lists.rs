@@ -164,7 +164,7 @@ proptest! {
             Arc::new(Node { name: format!("n{number}"), images: own.map(image).collect(), ..Node::default() })
         };
         let nodes: Vec<Arc<Node>> = (0..3).map(node).collect();
-        let list = images(&nodes, &Filters::default(), NOW).unwrap();
+        let list = images(&nodes, false, &Filters::default(), NOW).unwrap();
         let list = list.as_array().unwrap();
         let mut seen: Vec<&str> = list.iter().map(|it| it["Id"].as_str().unwrap()).collect();
         prop_assert!(list.is_sorted_by_key(|it| std::cmp::Reverse(it["Created"].as_i64())));

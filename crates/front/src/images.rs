@@ -19,8 +19,9 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
         let text = serde_json::json!({ "reference": [reference] }).to_string();
         filters = Filters::parse(&text).map_err(ApiError::bad_request)?;
     }
-    let mut images = list::images(&front.pool.nodes(), &filters, jiff::Timestamp::now().as_second())
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let mut images =
+        list::images(&front.pool.nodes(), call.query.flag("all"), &filters, jiff::Timestamp::now().as_second())
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
     for image in images.as_array_mut().into_iter().flatten() {
         versions::image_entry(image, call.version.as_deref());
     }

@@ -1,6 +1,7 @@
 //! `GET /images/json` over all nodes: an image on several nodes is one image.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use herder_model::{Image, Node};
@@ -15,9 +16,14 @@ const KNOWN: &[&str] = &["before", "dangling", "label", "label!", "node", "refer
 
 const NANOS: i64 = 1_000_000_000;
 
-/// The images as one JSON array, newest first. `now` in seconds since 1970.
-pub fn images(nodes: &[Arc<Node>], filters: &Filters, now: i64) -> Result<Value, ListError> {
+/// The images as one JSON array, newest first; with `all`, those too that are only steps on the way to others. `now` in
+/// seconds since 1970.
+pub fn images(nodes: &[Arc<Node>], all: bool, filters: &Filters, now: i64) -> Result<Value, ListError> {
     let wanted = Wanted::new(nodes, filters, now)?;
+    let parents: HashSet<&str> = match all {
+        true => HashSet::new(),
+        false => nodes.iter().flat_map(|node| &node.images).map(|image| image.parent_id.as_str()).collect(),
+    };
     let mut merged: IndexMap<&str, Vec<&Image>> = IndexMap::new();
     for node in nodes.iter().filter(|node| filters.any("node", |wanted| wanted == node.name || wanted == node.id)) {
         for image in &node.images {
@@ -28,7 +34,8 @@ pub fn images(nodes: &[Arc<Node>], filters: &Filters, now: i64) -> Result<Value,
     for copies in merged.values() {
         let Some(first) = copies.first() else { continue };
         let (tags, digests) = (united(copies, |it| &it.repo_tags), united(copies, |it| &it.repo_digests));
-        if wanted.shows(first, &tags, &digests) {
+        let is_step = tags.iter().chain(&digests).all(|name| is_none(name)) && parents.contains(first.id.as_str());
+        if !is_step && wanted.shows(first, &tags, &digests) {
             entries.push((first.created, entry(copies, first, wanted.named(tags), wanted.named(digests))));
         }
     }
@@ -173,7 +180,7 @@ mod tests {
             (r#"{"reference":["docker.io/library/busybox"]}"#, "i1[busybox:2 busybox:latest]"),
             (r#"{"node":["n1"]}"#, "i2[r.io/a/web:1] i1[busybox:latest]"),
         ] {
-            let text = match images(&nodes, &Filters::parse(filters).unwrap(), 100) {
+            let text = match images(&nodes, false, &Filters::parse(filters).unwrap(), 100) {
                 Ok(list) => {
                     let tags = |it: &Value| {
                         it["RepoTags"]
@@ -194,6 +201,35 @@ mod tests {
                 Err(error) => error.to_string(),
             };
             assert_eq!(text, expected, "{filters}");
+        }
+    }
+
+    #[test]
+    fn steps_of_a_build_are_shown_only_when_asked_for() {
+        let image = |id: &str, parent: &str, tags: &[&str]| {
+            Arc::new(Image {
+                id: id.into(),
+                parent_id: parent.into(),
+                repo_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+                summary: Arc::new(json!({ "Id": id })),
+                ..Image::default()
+            })
+        };
+        let images_here = vec![
+            image("base", "", &["base:1"]),
+            image("step", "base", &["<none>:<none>"]),
+            image("made", "step", &["made:1"]),
+            image("loose", "base", &[]),
+        ];
+        let nodes = [Arc::new(Node { images: images_here, ..Node::default() })];
+        for (all, filters, expected) in [
+            (false, "", "base made loose"),
+            (true, "", "base step made loose"),
+            (false, r#"{"dangling":["true"]}"#, "loose"),
+        ] {
+            let list = images(&nodes, all, &Filters::parse(filters).unwrap(), 100).unwrap();
+            let ids: Vec<&str> = list.as_array().unwrap().iter().map(|it| it["Id"].as_str().unwrap()).collect();
+            assert_eq!(ids.join(" "), expected, "{all} {filters}");
         }
     }
 }

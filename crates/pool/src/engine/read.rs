@@ -77,7 +77,7 @@ impl Engine {
     /// Re-reads the images of the engine.
     pub async fn refresh_images(&self) -> Result<(), EngineError> {
         let read = self.next_read();
-        let entries: Vec<Value> = self.read("/images/json").await?;
+        let entries: Vec<Value> = self.read("/images/json?all=1").await?;
         let shift = self.shift.load(Ordering::Relaxed);
         let images: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::image(entry, shift))).collect();
         let same = |node: &Node| same_list(&node.images, &images, |image| (&image.summary, image.created));
