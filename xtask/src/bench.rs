@@ -2,20 +2,64 @@
 
 use anyhow::bail;
 
-use crate::run;
+use crate::{packages, run};
 
-/// Name → the arguments of cargo that run it.
-const BENCHES: &[(&str, &[&str])] = &[];
+/// What cargo builds before, in release.
+const HERDER: &[&str] = &["build", "--release", "--package", "herder"];
+const FAKES: &[&str] = &["build", "--release", "--package", "herder-pool", "--features", "fake", "--example", "fakes"];
 
-pub(crate) fn run(what: &str) -> anyhow::Result<()> {
-    let chosen: Vec<_> = BENCHES.iter().filter(|(name, _)| what == "all" || *name == what).collect();
+/// A measurement.
+struct Bench {
+    name: &'static str,
+    /// Commands of cargo that build what is measured.
+    builds: &'static [&'static [&'static str]],
+    /// The arguments of cargo that run it; those after them are its own.
+    run: &'static [&'static str],
+    needs_lab: bool,
+}
+
+const BENCHES: [Bench; 4] = [
+    Bench {
+        name: "schedule",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "schedule", "--"],
+        needs_lab: false,
+    },
+    Bench {
+        name: "list",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "list", "--"],
+        needs_lab: false,
+    },
+    Bench {
+        name: "pool",
+        builds: &[HERDER],
+        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "pool"],
+        needs_lab: true,
+    },
+    Bench {
+        name: "scale",
+        builds: &[HERDER, FAKES],
+        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "scale"],
+        needs_lab: false,
+    },
+];
+
+/// `what` is a name or `all`; `format` is `table` or `json`.
+pub(crate) fn run(what: &str, format: &str) -> anyhow::Result<()> {
+    let chosen: Vec<&Bench> = BENCHES.iter().filter(|bench| what == "all" || bench.name == what).collect();
     if chosen.is_empty() {
-        let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
-        bail!("there is no benchmark `{what}`; there are: {}", names.join(", "));
+        let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!("there is no benchmark `{what}`; there are: {}, all", names.join(", "));
     }
-    for (name, arguments) in chosen {
-        println!("== {name}");
-        run::cargo(arguments)?;
+    for bench in chosen {
+        if bench.needs_lab {
+            packages::ensure(&[packages::LAB])?;
+        }
+        for build in bench.builds {
+            run::cargo(build)?;
+        }
+        run::cargo(&[bench.run, &["--format", format]].concat())?;
     }
     Ok(())
 }

@@ -41,9 +41,11 @@ enum Verb {
     },
     /// Measure, side by side with what it replaces
     Bench {
-        /// What to measure: schedule, list or all
+        /// What to measure: schedule, list, pool, scale or all
         #[arg(default_value = "all")]
         what: String,
+        #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+        format: String,
     },
 }
 
@@ -58,7 +60,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Tidy => tidy::run(),
         Verb::Test { arguments } => test::run(&arguments),
         Verb::Demo { once } => demo::run(once),
-        Verb::Bench { what } => bench::run(&what),
+        Verb::Bench { what, format } => bench::run(&what, &format),
     }
 }
 

@@ -1,13 +1,18 @@
 //! How long lists over many nodes take: 1,000 nodes with 30 containers each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+#[expect(dead_code, reason = "goals of other benchmarks")]
+#[path = "../../../benches/src/report.rs"]
+mod report;
+
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use herder_decide::list::{ContainerQuery, Filters, containers};
 use herder_decide::names;
 use herder_model::{Container, Node, NodeState};
+use report::{Goal, Report, Row, Times};
 
 const NODES: usize = 1_000;
 const CONTAINERS_PER_NODE: usize = 30;
@@ -15,48 +20,67 @@ const CONTAINERS_PER_NODE: usize = 30;
 const ROUNDS: usize = 200;
 const NOW: i64 = 1_800_000_000;
 
+/// What a list of a cluster of this size may take, in milliseconds.
+const LIST: Goal = Goal::Below(30.0);
+
 fn main() {
-    let nodes: Vec<Arc<Node>> = (0..NODES).map(node).collect();
+    let json = std::env::args().skip_while(|argument| argument != "--format").nth(1).is_some_and(|it| it == "json");
+    let mut report = Report::new("list", json, "the engines' own entries, copied one after the other");
+    let mut nodes: Vec<Arc<Node>> = (0..NODES).map(node).collect();
+    let mut floor = time(|| copied(&nodes));
+    let mut measure = |name: &str, p99, baseline: Option<&mut Times>, mut times: Times| {
+        let baseline = baseline.map(|times| [times.ms(0.5), times.ms(0.99)]);
+        for (at, share, label, goal) in [(0, 0.5, "p50", Goal::None), (1, 0.99, "p99", p99)] {
+            let (figure, measured) = (format!("{name}, {label}"), times.ms(share));
+            report.row(Row { figure, unit: "ms", measured, baseline: baseline.map(|both| both[at]), goal });
+        }
+    };
     let all = ContainerQuery { all: true, ..ContainerQuery::default() };
-    let bytes = containers(&nodes, &all, NOW).map_or(0, |list| list.len());
-    println!("{} containers on {NODES} nodes, {bytes} bytes", NODES * CONTAINERS_PER_NODE);
     let query = |filters: &str| ContainerQuery { filters: Filters::parse(filters).unwrap_or_default(), ..all.clone() };
     for (name, query) in [
-        ("list all", all.clone()),
+        ("list all of 30,000", all.clone()),
         ("list running", ContainerQuery::default()),
         ("list newest 10", ContainerQuery { limit: Some(10), ..all.clone() }),
         ("list by label", query(r#"{"label":["app=app-7"]}"#)),
         ("list by name", query(r#"{"name":["^/?web-500-1$"]}"#)),
     ] {
-        measure(name, || containers(&nodes, &query, NOW));
+        measure(name, LIST, Some(&mut floor), time(|| containers(&nodes, &query, NOW)));
     }
-    measure("find by name", || names::container(&nodes, "web-999-29"));
-    measure("find by node/name", || names::container(&nodes, "node-999/web-999-29"));
-    measure("find by id", || names::container(&nodes, &id(999, 29)));
-    measure("find by short id", || names::container(&nodes, &id(999, 29)[..12]));
+    for (name, text) in [
+        ("find by name", "web-999-29"),
+        ("find by node/name", "node-999/web-999-29"),
+        ("find by id", &id(999, 29)),
+        ("find by short id", &id(999, 29)[..12]),
+    ] {
+        measure(name, Goal::None, None, time(|| names::container(&nodes, text)));
+    }
     // A create or start somewhere: one node's picture is another, all else is as it was.
-    let mut nodes = nodes;
     let mut round = 0;
-    measure("list all, a node changed", || {
+    let changing = time(|| {
         round += 1;
         let mut changed = Node::clone(&nodes[round % NODES]);
         changed.put_container(container(round % NODES, round % CONTAINERS_PER_NODE));
         nodes[round % NODES] = Arc::new(changed);
         containers(&nodes, &all, NOW)
     });
+    measure("list all, a node changed", LIST, Some(&mut floor), changing);
+    report.end();
 }
 
-fn measure<T>(name: &str, mut work: impl FnMut() -> T) {
-    let mut times: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let start = Instant::now();
-            black_box(work());
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    let ms = |share: usize| times[ROUNDS * share / 100].as_secs_f64() * 1e3;
-    println!("{name:<26} p50 {:>8.3} ms   p99 {:>8.3} ms", ms(50), ms(99));
+fn time<T>(mut work: impl FnMut() -> T) -> Times {
+    let one = |_| {
+        let began = Instant::now();
+        black_box(work());
+        began.elapsed()
+    };
+    (0..ROUNDS).map(one).collect()
+}
+
+fn copied(nodes: &[Arc<Node>]) -> String {
+    let entries = || nodes.iter().flat_map(|node| node.containers.values()).map(|container| &*container.summary);
+    let mut text = String::with_capacity(entries().map(str::len).sum());
+    entries().for_each(|entry| text.push_str(entry));
+    text
 }
 
 fn node(number: usize) -> Arc<Node> {
