@@ -70,7 +70,7 @@ impl Board {
     /// Publishes an engine's event, the node's fields added.
     pub(crate) fn publish(&self, event: Value, node: &Node) {
         let time_nano = event["timeNano"].as_i64().unwrap_or_else(now_nano);
-        self.send(events::decorate(event, node), node, time_nano);
+        self.send(herder_decide::events::decorate(event, node), node, time_nano);
     }
 
     /// Publishes an event of the pool's own.

@@ -1,6 +1,7 @@
 //! The event stream of one engine: whole JSON objects out of a stream of bytes, and what each of them makes doubtful.
 
 use bytes::{Buf as _, BytesMut};
+use herder_decide::events::decorate;
 use herder_model::Node;
 use serde_json::{Value, json};
 
@@ -72,22 +73,6 @@ pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
         "daemon" => vec![Doubt::Engine],
         _ => vec![],
     }
-}
-
-/// Adds the node to an engine's event, as classic Swarm did: `from`, attributes and a `node` object.
-pub(crate) fn decorate(mut event: Value, node: &Node) -> Value {
-    if let Some(from) = event["from"].as_str() {
-        event["from"] = json!(format!("{from} node:{}", node.name));
-    }
-    if let Some(attributes) = event["Actor"]["Attributes"].as_object_mut() {
-        for (key, value) in
-            [("node.name", &node.name), ("node.id", &node.id), ("node.addr", &node.addr), ("node.ip", &node.ip)]
-        {
-            attributes.insert(key.into(), json!(value));
-        }
-    }
-    event["node"] = json!({"Name": node.name, "Id": node.id, "Addr": node.addr, "Ip": node.ip});
-    event
 }
 
 /// An event of the pool's own: `engine_connect`, `engine_reconnect`, `engine_disconnect`.
