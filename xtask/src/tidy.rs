@@ -11,11 +11,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("decide", &["model"]),
     ("drivers", &["model"]),
+    ("wire", &["model", "drivers"]),
     ("lab", &[]),
-    ("pool", &["model", "decide", "drivers"]),
+    ("pool", &["model", "decide", "drivers", "wire"]),
     ("front", &["model", "decide", "drivers", "pool"]),
     ("cli", &["model", "lab"]),
-    ("herder", &["model", "decide", "drivers", "pool", "front", "cli", "lab"]),
+    ("herder", &["model", "decide", "drivers", "pool", "front", "cli", "lab", "wire"]),
 ];
 
 /// A file longer than this asks for a missing noun; it is named, not refused.

@@ -1,0 +1,1 @@
+//! Who is in the pool: SWIM gossip in sealed packets.

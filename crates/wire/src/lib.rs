@@ -1,0 +1,5 @@
+//! Identity and transport between nodes: the pool's CA, certificates, join codes, the node link, gossip.
+//!
+//! Nothing here knows what a container is. See ARCHITECTURE.md.
+
+pub mod gossip;
