@@ -69,6 +69,14 @@ impl Authority {
         Ok(Authority { pair, issuer: Issuer::new(params, key) })
     }
 
+    /// A CA that was made before.
+    pub fn from_pair(pair: Pair) -> Result<Authority, CertError> {
+        let failed = |source| CertError { name: "the CA".to_owned(), source };
+        let key = KeyPair::from_pem(&pair.key).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_pem(&pair.cert, key).map_err(failed)?;
+        Ok(Authority { pair, issuer })
+    }
+
     /// A certificate for `names` (host names and addresses; none for clients), valid for `lifetime` from `now`.
     pub fn sign(
         &self,
@@ -166,6 +174,7 @@ mod tests {
         let engine = ca.sign("h1", &names("h1.example 10.0.0.1"), Usage::Engine, now, YEAR).unwrap();
         let endpoint = ca.sign("herder", &names("127.0.0.1"), Usage::Endpoint, now, YEAR).unwrap();
         let client = ca.sign("admin", &[], Usage::Client, now, YEAR).unwrap();
+        let ca = Authority::from_pair(ca.pair).unwrap();
         let foreign = other.sign("admin", &[], Usage::Client, now, YEAR).unwrap();
         let old = now - 10 * YEAR;
         let expired = ca.sign("admin", &[], Usage::Client, old, YEAR).unwrap();

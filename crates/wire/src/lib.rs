@@ -3,3 +3,8 @@
 //! Nothing here knows what a container is. See ARCHITECTURE.md.
 
 pub mod gossip;
+pub mod identity;
+mod join_code;
+pub mod link;
+
+pub use join_code::{JoinCode, JoinCodeError};

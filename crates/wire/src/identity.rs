@@ -1,0 +1,247 @@
+//! Who a node is: its key and certificate, and what every node of its pool shares.
+//!
+//! In a pool without masters every node is equal: each holds the CA's key, so that any of them can let a newcomer in and
+//! renew its own certificate. Who takes over one node therefore can add nodes; docs/adr/0006 weighs that.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use herder_drivers::certs::{Authority, CertError, Pair, Usage};
+use rustls::crypto::ring as provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::join_code::{self, JoinCode, fingerprint};
+
+/// How long the CA is valid, as in swarm mode.
+const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// How long a node's certificate is valid, as in swarm mode.
+pub const NODE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Names of nodes in certificates are below this one, which no resolver knows.
+const DOMAIN: &str = "node.herder";
+const FILE: &str = "identity.json";
+
+/// Why a node has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("cannot {what} {}: {source}", path.display())]
+    File { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is damaged: {reason}; remove it to join anew", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Cert(#[from] CertError),
+    #[error("the certificate of this node cannot be used: {0}")]
+    Tls(String),
+}
+
+/// What all nodes of a pool share. Whoever has it is of the pool.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Shared {
+    pub(crate) ca_cert: String,
+    ca_key: String,
+    /// Seals gossip.
+    pub gossip_key: [u8; 32],
+    /// The secret half of the join code.
+    pub(crate) secret: [u8; 16],
+}
+
+impl std::fmt::Debug for Shared {
+    /// Keys stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn authority(&self) -> Result<Authority, CertError> {
+        Authority::from_pair(Pair { cert: self.ca_cert.clone(), key: self.ca_key.clone() })
+    }
+}
+
+/// One node's identity.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Identity {
+    /// 25 characters, base 36; stays over restarts.
+    pub id: String,
+    pub name: String,
+    cert: String,
+    key: String,
+    /// Seconds since 1970.
+    not_after: u64,
+    pub shared: Shared,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// The first node of a new pool.
+    pub fn first(name: &str, now: SystemTime) -> Result<Identity, IdentityError> {
+        let ca = Authority::new("herder pool", now, CA_LIFETIME)?.pair;
+        let shared = Shared { ca_cert: ca.cert, ca_key: ca.key, gossip_key: rand::random(), secret: rand::random() };
+        Identity::of(name, shared, now)
+    }
+
+    /// A new node of an existing pool.
+    pub fn of(name: &str, shared: Shared, now: SystemTime) -> Result<Identity, IdentityError> {
+        let id = join_code::encode(&rand::random::<[u8; 16]>(), 25);
+        let empty = Identity { id, name: name.into(), cert: String::new(), key: String::new(), not_after: 0, shared };
+        empty.renewed(now)
+    }
+
+    /// The same node with a new key and a new certificate.
+    pub fn renewed(&self, now: SystemTime) -> Result<Identity, IdentityError> {
+        let names = [server_name(&self.id), DOMAIN.to_owned()];
+        let pair = self.shared.authority()?.sign(&self.name, &names, Usage::Endpoint, now, NODE_LIFETIME)?;
+        Ok(Identity { cert: pair.cert, key: pair.key, not_after: seconds(now + NODE_LIFETIME), ..self.clone() })
+    }
+
+    /// When the certificate is to be renewed: a third of its life before its end.
+    pub fn renew_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after) - NODE_LIFETIME / 3
+    }
+
+    pub fn join_code(&self) -> Result<JoinCode, IdentityError> {
+        Ok(JoinCode { ca: fingerprint(&der(&self.shared.ca_cert)?), secret: self.shared.secret })
+    }
+
+    /// The identity kept in this folder, if there is one.
+    pub fn load(folder: &Path) -> Result<Option<Identity>, IdentityError> {
+        let path = folder.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(identity) => Ok(Some(identity)),
+                Err(error) => Err(IdentityError::Damaged { path, reason: error.to_string() }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(IdentityError::File { what: "read", path, source }),
+        }
+    }
+
+    /// Keeps the identity in this folder, readable for root only: whole or not at all.
+    pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| IdentityError::File { what, path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
+        let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let write = || -> io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(failed("write", &path))
+    }
+
+    /// TLS for the node link's listener: a peer may come without certificate (to join), but not with a foreign one.
+    pub(crate) fn server(&self, protocols: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, IdentityError> {
+        let crypto = Arc::new(provider::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), crypto.clone());
+        let verifier = verifier.allow_unauthenticated().build().map_err(tls)?;
+        let builder = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
+        // The CA's certificate goes along: newcomers know it by its fingerprint only.
+        let chain = vec![der(&self.cert)?, der(&self.shared.ca_cert)?];
+        let builder = builder.with_client_cert_verifier(verifier);
+        let mut config = builder.with_single_cert(chain, self.private_key()?).map_err(tls)?;
+        config.alpn_protocols = protocols;
+        Ok(Arc::new(config))
+    }
+
+    /// TLS towards a peer.
+    pub(crate) fn client(&self, protocol: &[u8]) -> Result<Arc<ClientConfig>, IdentityError> {
+        let crypto = Arc::new(provider::default_provider());
+        let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
+        let builder = builder.with_root_certificates(self.roots()?);
+        let chain = vec![der(&self.cert)?];
+        let mut config = builder.with_client_auth_cert(chain, self.private_key()?).map_err(tls)?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(der(&self.shared.ca_cert)?).map_err(tls)?;
+        Ok(roots)
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(tls)
+    }
+}
+
+/// The name by which the certificate of node `id` is checked.
+pub(crate) fn server_name(id: &str) -> String {
+    format!("{id}.{DOMAIN}")
+}
+
+/// Which node a certificate belongs to. The certificate must be verified already.
+pub(crate) fn node_of(cert: &CertificateDer<'_>) -> Option<String> {
+    let cert = webpki::EndEntityCert::try_from(cert).ok()?;
+    let suffix = format!(".{DOMAIN}");
+    cert.valid_dns_names().find_map(|name| name.strip_suffix(&suffix).map(str::to_owned))
+}
+
+fn der(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(tls)
+}
+
+fn tls(error: impl std::fmt::Display) -> IdentityError {
+    IdentityError::Tls(error.to_string())
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_kept_over_restarts_and_read_by_root_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        assert!(Identity::load(&state).unwrap().is_none());
+        let identity = Identity::first("n1", SystemTime::now()).unwrap();
+        identity.save(&state).unwrap();
+        let again = Identity::load(&state).unwrap().unwrap();
+        assert_eq!((&again.id, &again.name, &again.cert), (&identity.id, &identity.name, &identity.cert));
+        assert_eq!(again.join_code().unwrap(), identity.join_code().unwrap());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(state.join(FILE)).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(state.join(FILE), "{").unwrap();
+        assert!(Identity::load(&state).unwrap_err().to_string().contains("is damaged"));
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_of_the_same_node() {
+        let now = SystemTime::now();
+        let first = Identity::first("n1", now).unwrap();
+        let later = first.renew_at();
+        assert!(later > now + NODE_LIFETIME / 2 && later < now + NODE_LIFETIME);
+        let renewed = first.renewed(later).unwrap();
+        assert_ne!(renewed.cert, first.cert);
+        assert_eq!(node_of(&der(&renewed.cert).unwrap()), Some(first.id.clone()));
+        assert!(renewed.renew_at() > later + NODE_LIFETIME / 2);
+    }
+
+    #[test]
+    fn keys_are_not_in_the_debug_form() {
+        let identity = Identity::first("n1", SystemTime::now()).unwrap();
+        let text = format!("{identity:?} {:?}", identity.shared);
+        assert!(!text.contains("KEY") && !text.contains("secret"));
+    }
+}

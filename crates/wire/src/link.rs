@@ -1,0 +1,235 @@
+//! The node link: connections between nodes, mutual TLS only, each for one purpose that its first bytes name (ALPN).
+//!
+//! A protocol's version is part of its name. A node of the next version offers its own names first and these after them, so
+//! that the two still talk.
+
+mod join;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::{Identity, IdentityError, node_of, server_name};
+
+pub use join::join;
+
+/// How long a connection may take to open, TLS included. A node in reach answers in milliseconds.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Connections that may be shaking hands at the same time; strangers cannot take more.
+const HANDSHAKES_MAX: usize = 256;
+
+/// A clock may be set at any time; how long renewal sleeps at most.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+
+/// What a connection between two nodes is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// The bytes of a connection to the peer's engine.
+    Engine,
+    /// Typed calls to the peer (gRPC).
+    Calls,
+    /// Frames of the event bus, one direction.
+    Bus,
+    /// A newcomer asks to be let in. The only one without a certificate.
+    Join,
+}
+
+impl Road {
+    const ALL: [Road; 4] = [Road::Engine, Road::Calls, Road::Bus, Road::Join];
+
+    fn protocol(self) -> &'static [u8] {
+        match self {
+            Road::Engine => b"herder-engine/1",
+            Road::Calls => b"herder-calls/1",
+            Road::Bus => b"herder-bus/1",
+            Road::Join => b"herder-join/1",
+        }
+    }
+}
+
+/// Why a peer cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("cannot reach node {addr}: {source}")]
+    Connect { addr: String, source: io::Error },
+    #[error("node {addr} did not answer within {} s", CONNECT_TIME_MAX.as_secs())]
+    Late { addr: String },
+    #[error("{addr} is no node of this pool: {source}")]
+    Stranger { addr: String, source: io::Error },
+    #[error("{addr} does not let this node in: {reason}")]
+    Refused { addr: String, reason: String },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// A connection that a peer opened.
+#[derive(Debug)]
+pub struct Incoming {
+    pub road: Road,
+    /// Id of the node, proved by its certificate.
+    pub node: String,
+    pub stream: TlsStream<TcpStream>,
+}
+
+#[derive(Debug)]
+struct Current {
+    identity: Arc<Identity>,
+    server: Arc<ServerConfig>,
+    /// In the order of [`Road::ALL`].
+    clients: Vec<Arc<ClientConfig>>,
+}
+
+impl Current {
+    fn new(identity: Identity) -> Result<Current, IdentityError> {
+        let server = identity.server(Road::ALL.iter().map(|road| road.protocol().to_vec()).collect())?;
+        let clients = Road::ALL.iter().map(|road| identity.client(road.protocol())).collect::<Result<_, _>>()?;
+        Ok(Current { identity: Arc::new(identity), server, clients })
+    }
+}
+
+/// This node's end of all links.
+#[derive(Debug)]
+pub struct Link {
+    current: ArcSwap<Current>,
+    /// Where a renewed identity is kept.
+    folder: PathBuf,
+}
+
+impl Link {
+    pub fn new(identity: Identity, folder: PathBuf) -> Result<Arc<Link>, IdentityError> {
+        Ok(Arc::new(Link { current: ArcSwap::from_pointee(Current::new(identity)?), folder }))
+    }
+
+    pub fn identity(&self) -> Arc<Identity> {
+        self.current.load().identity.clone()
+    }
+
+    /// Opens a connection to the node with this id at this address. Whoever else answers there is a stranger.
+    pub async fn dial(&self, addr: &str, node: &str, road: Road) -> Result<TlsStream<TcpStream>, LinkError> {
+        let config = self.current.load().clients[road as usize].clone();
+        let stranger = |source| LinkError::Stranger { addr: addr.to_owned(), source };
+        let name = ServerName::try_from(server_name(node))
+            .map_err(|error| stranger(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let opened = async {
+            let tcp = connect(addr).await?;
+            TlsConnector::from(config).connect(name, tcp).await.map_err(stranger)
+        };
+        let stream = timeout(CONNECT_TIME_MAX, opened).await.map_err(|_| LinkError::Late { addr: addr.to_owned() })?;
+        Ok(stream?.into())
+    }
+
+    /// Takes connections of peers until `stop`. Newcomers are answered here; everything else goes to `accept`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken, accept: impl Accept) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let accept = Arc::new(accept);
+        loop {
+            let (tcp, from) = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of file descriptors, most likely: some will be given back.
+                        tracing::warn!(%error, "cannot take a node's connection");
+                        sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let Ok(permit) = handshakes.clone().try_acquire_owned() else {
+                tracing::warn!(%from, "too many nodes are shaking hands; one more is refused");
+                continue;
+            };
+            let (link, accept) = (self.clone(), accept.clone());
+            tokio::spawn(async move {
+                let opened = timeout(CONNECT_TIME_MAX, link.open(tcp, from)).await;
+                drop(permit);
+                match opened {
+                    Ok(Ok(Some(incoming))) => accept.accept(incoming),
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => tracing::warn!(%from, %error, "a stranger is refused"),
+                    Err(_) => tracing::debug!(%from, "a connection was not opened in time"),
+                }
+            });
+        }
+    }
+
+    /// Shakes hands. Nothing, if it was a newcomer and has its answer.
+    async fn open(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<Option<Incoming>> {
+        tcp.set_nodelay(true)?;
+        let current = self.current.load_full();
+        let stream = TlsAcceptor::from(current.server.clone()).accept(tcp).await?;
+        let session = stream.get_ref().1;
+        let unknown = || io::Error::new(io::ErrorKind::InvalidData, "no protocol that this version knows");
+        let protocol = session.alpn_protocol().ok_or_else(unknown)?;
+        let road = Road::ALL.into_iter().find(|road| road.protocol() == protocol).ok_or_else(unknown)?;
+        if road == Road::Join {
+            join::answer(&current.identity.shared, stream, from).await?;
+            return Ok(None);
+        }
+        let node = session.peer_certificates().and_then(<[_]>::first).and_then(node_of);
+        let node =
+            node.ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "no certificate of this pool"))?;
+        Ok(Some(Incoming { road, node, stream: stream.into() }))
+    }
+
+    /// Renews the certificate before its end, again and again. Connections that are open stay open.
+    pub async fn keep_renewed(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let left = self.identity().renew_at().duration_since(SystemTime::now()).unwrap_or_default();
+            if left.is_zero() {
+                match self.renew(SystemTime::now()) {
+                    Ok(()) => tracing::info!("the certificate of this node was renewed"),
+                    Err(error) => tracing::error!(%error, "cannot renew the certificate of this node; trying again"),
+                }
+            }
+            // At once after a renewal that failed would be in a loop without rest.
+            let rest = left.clamp(Duration::from_secs(60), RENEWAL_LOOK);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(rest) => {}
+            }
+        }
+    }
+
+    /// A new key and certificate, in use for connections from now on.
+    pub fn renew(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let renewed = self.identity().renewed(now)?;
+        renewed.save(&self.folder)?;
+        self.current.store(Arc::new(Current::new(renewed)?));
+        Ok(())
+    }
+}
+
+/// Who takes connections of peers.
+pub trait Accept: Send + Sync + 'static {
+    /// Must not wait: each connection is worked on in a task of its own.
+    fn accept(&self, incoming: Incoming);
+}
+
+impl<F: Fn(Incoming) + Send + Sync + 'static> Accept for F {
+    fn accept(&self, incoming: Incoming) {
+        self(incoming);
+    }
+}
+
+async fn connect(addr: &str) -> Result<TcpStream, LinkError> {
+    let failed = |source| LinkError::Connect { addr: addr.to_owned(), source };
+    let tcp = TcpStream::connect(addr).await.map_err(failed)?;
+    tcp.set_nodelay(true).map_err(failed)?;
+    Ok(tcp)
+}
+
+#[cfg(test)]
+mod tests;

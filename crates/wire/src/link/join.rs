@@ -1,0 +1,153 @@
+//! How a newcomer is let in: it knows the pool by the CA's fingerprint, the pool knows it by the secret of the join code.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::server::TlsStream;
+
+use super::{CONNECT_TIME_MAX, LinkError, Road, connect};
+use crate::identity::Shared;
+use crate::join_code::{JoinCode, fingerprint, same_secret};
+
+/// Question and answer are some kilobytes.
+const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Serialize, Deserialize)]
+struct Question {
+    secret: [u8; 16],
+    name: String,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Welcome(Box<Shared>),
+    Refused(String),
+}
+
+/// Asks the node at `addr` to be let into the pool of `code`.
+pub async fn join(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkError> {
+    timeout(CONNECT_TIME_MAX * 2, ask(addr, code, name)).await.map_err(|_| LinkError::Late { addr: addr.to_owned() })?
+}
+
+async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkError> {
+    let stranger = |source| LinkError::Stranger { addr: addr.to_owned(), source };
+    let broken = |source| LinkError::Connect { addr: addr.to_owned(), source };
+    let verifier = Arc::new(ByFingerprint { code: code.clone(), seen: Mutex::default() });
+    let crypto = Arc::new(provider::default_provider());
+    let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| stranger(io::Error::other(error)))?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier.clone());
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![Road::Join.protocol().to_vec()];
+    let name_there = ServerName::try_from("node.herder").map_err(|error| stranger(io::Error::other(error)))?;
+    let tcp = connect(addr).await?;
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name_there, tcp).await.map_err(stranger)?;
+    let question = Question { secret: code.secret, name: name.to_owned() };
+    stream.write_all(&serde_json::to_vec(&question).unwrap_or_default()).await.map_err(broken)?;
+    stream.shutdown().await.map_err(broken)?;
+    let mut text = Vec::new();
+    stream.take(MESSAGE_BYTES_MAX).read_to_end(&mut text).await.map_err(broken)?;
+    let refused = |reason: String| LinkError::Refused { addr: addr.to_owned(), reason };
+    match serde_json::from_slice(&text) {
+        Ok(Answer::Welcome(shared)) => Ok(*shared),
+        Ok(Answer::Refused(reason)) => Err(refused(reason)),
+        Err(error) => Err(refused(format!("its answer makes no sense: {error}"))),
+    }
+}
+
+/// Answers a newcomer.
+pub(super) async fn answer(shared: &Shared, mut stream: TlsStream<TcpStream>, from: SocketAddr) -> io::Result<()> {
+    let mut text = Vec::new();
+    (&mut stream).take(MESSAGE_BYTES_MAX).read_to_end(&mut text).await?;
+    let answer = match serde_json::from_slice::<Question>(&text) {
+        Ok(question) if same_secret(&question.secret, &shared.secret) => {
+            tracing::info!(%from, name = question.name, "a node joins");
+            Answer::Welcome(Box::new(shared.clone()))
+        }
+        Ok(question) => {
+            tracing::warn!(%from, name = question.name, "a node with a wrong join code is refused");
+            Answer::Refused("the join code is not that of this pool (any more); `herder token` prints it".into())
+        }
+        Err(error) => {
+            tracing::warn!(%from, %error, "a newcomer that makes no sense is refused");
+            Answer::Refused(format!("the question makes no sense: {error}"))
+        }
+    };
+    stream.write_all(&serde_json::to_vec(&answer)?).await?;
+    stream.shutdown().await
+}
+
+/// Trusts exactly the CA with the fingerprint of the join code.
+#[derive(Debug)]
+struct ByFingerprint {
+    code: JoinCode,
+    /// The verifier for that CA, made when it was first seen.
+    seen: Mutex<Option<Arc<WebPkiServerVerifier>>>,
+}
+
+impl ByFingerprint {
+    fn verifier(&self, chain: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verifier) = &*seen {
+            return Ok(verifier.clone());
+        }
+        let ca = chain.iter().find(|it| fingerprint(it) == self.code.ca);
+        let ca = ca.ok_or_else(|| rustls::Error::General("the join code is of another pool".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto());
+        let verifier = builder.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+        *seen = Some(verifier.clone());
+        Ok(verifier)
+    }
+}
+
+fn crypto() -> Arc<CryptoProvider> {
+    Arc::new(provider::default_provider())
+}
+
+impl ServerCertVerifier for ByFingerprint {
+    fn verify_server_cert(
+        &self,
+        cert: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verifier(chain)?.verify_server_cert(cert, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &crypto().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &crypto().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        crypto().signature_verification_algorithms.supported_schemes()
+    }
+}

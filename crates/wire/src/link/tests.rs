@@ -1,0 +1,141 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::join_code::JoinCode;
+
+/// A node that listens on loopback and answers each byte of a peer with the peer's id.
+struct Host {
+    link: Arc<Link>,
+    addr: String,
+    id: String,
+    code: JoinCode,
+    roads: mpsc::UnboundedReceiver<Road>,
+    _stop: tokio_util::sync::DropGuard,
+    _folder: tempfile::TempDir,
+}
+
+async fn host(identity: Identity) -> Host {
+    let folder = tempfile::tempdir().unwrap();
+    let (id, code) = (identity.id.clone(), identity.join_code().unwrap());
+    let link = Link::new(identity, folder.path().to_owned()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let stop = CancellationToken::new();
+    let (told, roads) = mpsc::unbounded_channel();
+    let accept = move |mut incoming: Incoming| {
+        let _ = told.send(incoming.road);
+        tokio::spawn(async move {
+            let _ = incoming.stream.read_u8().await;
+            let _ = incoming.stream.write_all(incoming.node.as_bytes()).await;
+            let _ = incoming.stream.shutdown().await;
+        });
+    };
+    tokio::spawn(link.clone().serve(listener, stop.clone(), accept));
+    Host { link, addr, id, code, roads, _stop: stop.drop_guard(), _folder: folder }
+}
+
+fn first(name: &str) -> Identity {
+    Identity::first(name, SystemTime::now()).unwrap()
+}
+
+/// Who the other end thinks we are, or why it does not talk to us.
+async fn greet(from: &Link, to: &Host, id: &str) -> Result<String, String> {
+    let mut stream = from.dial(&to.addr, id, Road::Engine).await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    let talk = async {
+        stream.write_all(b"x").await?;
+        stream.read_to_string(&mut text).await
+    };
+    talk.await.map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+#[tokio::test]
+async fn a_newcomer_with_the_code_becomes_a_node_like_any_other() {
+    let mut old = host(first("old")).await;
+    let shared = join(&old.addr, &old.code, "new").await.unwrap();
+    let new = host(Identity::of("new", shared, SystemTime::now()).unwrap()).await;
+    assert_ne!(new.id, old.id);
+    assert_eq!(new.code, old.code);
+    assert_eq!(greet(&new.link, &old, &old.id).await, Ok(new.id.clone()));
+    assert_eq!(greet(&old.link, &new, &new.id).await, Ok(old.id.clone()));
+    assert_eq!(old.roads.recv().await, Some(Road::Engine));
+}
+
+#[tokio::test]
+async fn a_wrong_code_lets_nobody_in() {
+    let old = host(first("old")).await;
+    let foreign = first("foreign").join_code().unwrap();
+    for (code, expected) in [
+        (JoinCode { secret: [0; 16], ca: old.code.ca }, "does not let this node in: the join code is not that"),
+        (foreign, "the join code is of another pool"),
+        (JoinCode { secret: old.code.secret, ca: [1; 32] }, "the join code is of another pool"),
+    ] {
+        let error = join(&old.addr, &code, "new").await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_refused() {
+    let old = host(first("old")).await;
+    let foreign = host(first("foreign")).await;
+    let error = greet(&foreign.link, &old, &old.id).await.unwrap_err();
+    assert!(error.contains("is no node of this pool"), "{error}");
+    // Of the pool, but not the one that was meant.
+    let shared = join(&old.addr, &old.code, "new").await.unwrap();
+    let new = host(Identity::of("new", shared.clone(), SystemTime::now()).unwrap()).await;
+    let error = greet(&new.link, &old, &new.id).await.unwrap_err();
+    assert!(error.contains("is no node of this pool"), "{error}");
+    // Of the pool, but long ago.
+    let long_ago = SystemTime::now() - crate::identity::NODE_LIFETIME * 2;
+    let expired = host(Identity::of("expired", shared, long_ago).unwrap()).await;
+    let error = greet(&expired.link, &old, &old.id).await.unwrap_err();
+    assert!(!error.is_empty(), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_certificate_only_joining_is_possible() {
+    let mut old = host(first("old")).await;
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = old.link.identity().shared.ca_cert.clone();
+    let ca = <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(pem.as_bytes());
+    roots.add(ca.unwrap()).unwrap();
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![Road::Engine.protocol().to_vec()];
+    let tcp = TcpStream::connect(&old.addr).await.unwrap();
+    let name = ServerName::try_from("node.herder").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    let _ = stream.write_all(b"x").await;
+    let mut text = String::new();
+    let read = stream.read_to_string(&mut text).await;
+    assert!(read.is_err() || text.is_empty(), "{text}");
+    assert!(old.roads.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn noise_and_half_handshakes_harm_nobody() {
+    let old = host(first("old")).await;
+    let mut waiting = Vec::new();
+    for noise in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 4096], b"\x16\x03\x01"] {
+        let mut tcp = TcpStream::connect(&old.addr).await.unwrap();
+        tcp.write_all(noise).await.unwrap();
+        waiting.push(tcp);
+    }
+    let shared = join(&old.addr, &old.code, "new").await.unwrap();
+    let new = host(Identity::of("new", shared, SystemTime::now()).unwrap()).await;
+    assert_eq!(greet(&new.link, &old, &old.id).await, Ok(new.id.clone()));
+}
+
+#[tokio::test]
+async fn a_renewed_node_is_still_the_same_to_others() {
+    let old = host(first("old")).await;
+    let shared = join(&old.addr, &old.code, "new").await.unwrap();
+    let new = host(Identity::of("new", shared, SystemTime::now()).unwrap()).await;
+    new.link.renew(SystemTime::now()).unwrap();
+    assert_eq!(greet(&new.link, &old, &old.id).await, Ok(new.id.clone()));
+    assert_eq!(greet(&old.link, &new, &new.id).await, Ok(old.id.clone()));
+}
