@@ -2,7 +2,6 @@
 
 mod connect;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use connect::Connector;
+
+pub use connect::{Dial, Dialling, Duplex, Way};
 
 /// Any error that a body can end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -78,14 +79,14 @@ pub struct EngineLink {
 }
 
 impl EngineLink {
-    /// `addr` is `host:port` or `unix:///path`; with `tls`, every TCP connection is TLS.
-    pub fn new(addr: &str, tls: Option<Arc<rustls::ClientConfig>>) -> EngineLink {
+    /// `addr` is `host:port` or `unix:///path`, or what the dialler of `way` knows.
+    pub fn new(addr: &str, way: Way) -> EngineLink {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .set_host(false)
-            .build(Connector::new(addr, tls));
+            .build(Connector::new(addr, way));
         let (turns, room) = (Semaphore::new(REQUESTS_MAX), Semaphore::new(REQUESTS_MAX + REQUESTS_WAITING_MAX));
         EngineLink { addr: addr.to_owned(), client, turns, room }
     }

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::info;
-use herder_drivers::engine::EngineLink;
+use herder_drivers::engine::{EngineLink, Way};
 use herder_pool::{Body, LinkError};
 use http::header::{HeaderName, HeaderValue};
 use http::request;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::rustls::ClientConfig;
 
 pub use herder_pool::discovery::Role;
 
@@ -39,15 +38,16 @@ const RELAYED_BY: HeaderName = HeaderName::from_static("x-herder-relayed-by");
 pub struct Replica {
     role: watch::Receiver<Role>,
     advertise: String,
-    tls: Option<Arc<ClientConfig>>,
+    way: Way,
     /// The way to the primary that was asked last.
     link: Mutex<Option<(String, Arc<EngineLink>)>>,
 }
 
 impl Replica {
-    /// `role` comes from the election in which this manager stands as `advertise`; `tls` is what engines are reached with.
-    pub fn new(role: watch::Receiver<Role>, advertise: &str, tls: Option<Arc<ClientConfig>>) -> Replica {
-        Replica { role, advertise: advertise.to_owned(), tls, link: Mutex::default() }
+    /// `role` comes from the election in which this manager stands as `advertise`; `way` is how engines are reached, and
+    /// the other managers too.
+    pub fn new(role: watch::Receiver<Role>, advertise: &str, way: Way) -> Replica {
+        Replica { role, advertise: advertise.to_owned(), way, link: Mutex::default() }
     }
 
     /// What `docker info` shows.
@@ -113,7 +113,7 @@ impl Replica {
         match &*known {
             Some((addr, link)) if addr == primary => link.clone(),
             _ => {
-                let link = Arc::new(EngineLink::new(primary, self.tls.clone()));
+                let link = Arc::new(EngineLink::new(primary, self.way.clone()));
                 *known = Some((primary.to_owned(), link.clone()));
                 link
             }
@@ -170,7 +170,7 @@ mod tests {
     /// Where a call goes in a role, and how many seconds later.
     async fn check(role: Role, call: &str, relayed: bool, expected: &str) {
         let (_sender, role) = watch::channel(role);
-        let replica = Replica::new(role, "me:4000", None);
+        let replica = Replica::new(role, "me:4000", Way::Plain);
         let (method, path) = call.split_once(' ').expect("a method and a path");
         let mut request = http::Request::builder().method(method).uri(path);
         if relayed {
@@ -212,7 +212,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_waits_for_the_election() {
         let (sender, role) = watch::channel(replica_of(None));
-        let replica = Replica::new(role, "me:4000", None);
+        let replica = Replica::new(role, "me:4000", Way::Plain);
         let (parts, ()) = http::Request::post("/containers/create").body(()).expect("a request").into_parts();
         let call = tokio::spawn(async move { replica.elsewhere(&parts, "/containers/create").await });
         tokio::time::sleep(Duration::from_secs(20)).await;

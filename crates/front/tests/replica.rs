@@ -30,7 +30,7 @@ async fn manager(role: Role, experimental: bool) -> Manager {
     let listener = server::bind("tcp://127.0.0.1:0", None).await.expect("a free port");
     let addr = listener.local_addr().expect("an address").to_string();
     let (sender, role) = watch::channel(role);
-    front.replicate(Replica::new(role, &addr, None));
+    front.replicate(Replica::new(role, &addr, herder_pool::Way::Plain));
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(Arc::clone(&front), vec![listener], stop.clone()));
     Manager { addr, role: sender, _stop: stop.drop_guard() }

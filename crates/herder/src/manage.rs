@@ -11,7 +11,7 @@ use herder_drivers::tls;
 use herder_front::replica::Replica;
 use herder_front::{Front, FrontSettings, reschedule, server};
 use herder_pool::discovery::{Discovery, Election, Options, Role};
-use herder_pool::{Pool, Settings};
+use herder_pool::{Pool, Settings, Way};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -25,11 +25,11 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow::Result<()> {
     let scheduler = scheduler(&settings)?;
     let discovery = Discovery::parse(&settings.discovery, &Options::parse(&settings.discovery_options)?)?;
-    let (server_tls, client_tls) = match &settings.tls {
-        None => (None, None),
+    let (server_tls, way) = match &settings.tls {
+        None => (None, Way::Plain),
         Some(files) => {
             let (server, client) = tls_configs(files)?;
-            (Some(Arc::new(server)), Some(Arc::new(client)))
+            (Some(Arc::new(server)), Way::Tls(Arc::new(client)))
         }
     };
     let mut listeners = Vec::new();
@@ -41,7 +41,7 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
         refresh_min: settings.refresh_min,
         refresh_max: settings.refresh_max,
         failure_retry: settings.failure_retry,
-        tls: client_tls.clone(),
+        way: way.clone(),
         ..Settings::default()
     });
     let stop = CancellationToken::new();
@@ -67,7 +67,7 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
     let rescheduler = match &election {
         None => tokio::spawn(reschedule::run(front.clone(), stop.clone())),
         Some((advertise, election)) => {
-            front.replicate(Replica::new(election.role(), advertise, client_tls));
+            front.replicate(Replica::new(election.role(), advertise, way));
             tokio::spawn(reschedule_while_primary(front.clone(), election.role(), stop.clone()))
         }
     };

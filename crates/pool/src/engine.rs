@@ -74,7 +74,7 @@ impl Engine {
         let node = Node { addr: addr.to_owned(), ip: host.trim_matches(['[', ']']).to_owned(), ..Node::default() };
         Engine {
             addr: addr.to_owned(),
-            link: EngineLink::new(addr, settings.tls.clone()),
+            link: EngineLink::new(addr, settings.way.clone()),
             settings,
             board,
             node: RwLock::new(Arc::new(node)),

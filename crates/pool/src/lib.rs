@@ -14,5 +14,5 @@ mod life;
 mod pool;
 
 pub use engine::{Engine, EngineError};
-pub use herder_drivers::engine::{Body, BoxError, LinkError, empty, full};
+pub use herder_drivers::engine::{Body, BoxError, Dial, Dialling, LinkError, Way, empty, full};
 pub use pool::{EVENT_QUEUE, Pool, Settings, Ticket};

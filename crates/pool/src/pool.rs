@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use herder_drivers::engine::Way;
 use herder_model::{ClusterEvent, Container, Node};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
@@ -30,7 +31,8 @@ pub struct Settings {
     pub ping_period: Duration,
     /// How long a ping may take.
     pub ping_timeout: Duration,
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How engines are reached.
+    pub way: Way,
 }
 
 impl Default for Settings {
@@ -42,7 +44,7 @@ impl Default for Settings {
             failure_retry: 3,
             ping_period: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(1),
-            tls: None,
+            way: Way::Plain,
         }
     }
 }

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -28,32 +29,52 @@ const PROBE_PERIOD: Duration = Duration::from_secs(5);
 /// ... and given up after this many probes without an answer.
 const PROBES_MAX: u32 = 3;
 
-/// Connects to one engine, whatever the URI says.
-#[derive(Clone)]
-pub(crate) struct Connector {
-    addr: Arc<str>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+/// A connection of any kind.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection under way.
+pub type Dialling<'d> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Duplex>>> + Send + 'd>>;
+
+/// Opens connections to engines that are not reached by their address alone: through the node beside them, say.
+pub trait Dial: Send + Sync + std::fmt::Debug {
+    fn dial<'d>(&'d self, addr: &'d str) -> Dialling<'d>;
 }
 
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connector({}{})", self.addr, if self.tls.is_some() { ", tls" } else { "" })
-    }
+/// How engines are reached.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// By TCP or a unix socket, as the address says.
+    Plain,
+    /// By TLS over TCP; unix sockets as they are.
+    Tls(Arc<rustls::ClientConfig>),
+    Through(Arc<dyn Dial>),
+}
+
+/// Connects to one engine, whatever the URI says.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    addr: Arc<str>,
+    way: Way,
 }
 
 impl Connector {
-    pub(crate) fn new(addr: &str, tls: Option<Arc<rustls::ClientConfig>>) -> Connector {
-        Connector { addr: addr.into(), tls }
+    pub(crate) fn new(addr: &str, way: Way) -> Connector {
+        Connector { addr: addr.into(), way }
     }
 
     async fn connect(self) -> io::Result<Stream> {
+        if let Way::Through(dial) = &self.way {
+            return Ok(Stream::Other(TokioIo::new(dial.dial(&self.addr).await?)));
+        }
         if let Some(path) = self.addr.strip_prefix("unix://") {
             return Ok(Stream::Unix(TokioIo::new(UnixStream::connect(path).await?)));
         }
         let tcp = TcpStream::connect(&*self.addr).await?;
         tcp.set_nodelay(true)?;
         keep_alive(&tcp)?;
-        let Some(tls) = self.tls else { return Ok(Stream::Tcp(TokioIo::new(tcp))) };
+        let Way::Tls(tls) = self.way else { return Ok(Stream::Tcp(TokioIo::new(tcp))) };
         let host = self.addr.rsplit_once(':').map_or(&*self.addr, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -94,6 +115,7 @@ pub(crate) enum Stream {
     Tcp(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
     Unix(TokioIo<UnixStream>),
+    Other(TokioIo<Box<dyn Duplex>>),
 }
 
 impl Connection for Stream {
@@ -115,6 +137,10 @@ macro_rules! each {
                 $call
             }
             Stream::Unix($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Stream::Other($io) => {
                 let $io = Pin::new($io);
                 $call
             }
