@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what a container is. See ARCHITECTURE.md.
 
+pub mod calls;
 pub mod gossip;
 pub mod identity;
 mod join_code;

@@ -1,0 +1,8 @@
+//! Makes the calls between nodes from `proto/node.proto`, without protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto/node.proto");
+    let descriptors = protox::compile(["proto/node.proto"], ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

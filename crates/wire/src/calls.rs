@@ -1,0 +1,176 @@
+//! Typed calls between nodes: gRPC over the node link.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+use tower_service::Service;
+
+use crate::link::{Link, Road};
+
+#[expect(unreachable_pub, clippy::allow_attributes, reason = "made by tonic")]
+mod proto {
+    tonic::include_proto!("herder.node.v1");
+}
+
+pub use proto::node_server::Node as Answers;
+pub use proto::{ClaimReply, ClaimRequest, CreateReply, CreateRequest, SettleReply, SettleRequest};
+pub use tonic::{Request, Response, Status, async_trait};
+
+use proto::node_client::NodeClient;
+use proto::node_server::NodeServer;
+
+/// A create may bring an image over first.
+const CREATE_TIME_MAX: Duration = Duration::from_secs(600);
+/// A claim is a look into memory.
+const CLAIM_TIME_MAX: Duration = Duration::from_secs(3);
+/// A peer that says nothing for so long is gone.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A create body, with room around it; as large as the door takes them.
+const MESSAGE_BYTES_MAX: usize = 9 << 20;
+
+/// Serves the calls of one peer until it closes the connection.
+pub async fn serve<A: Answers>(answers: Arc<A>, stream: TlsStream<TcpStream>) {
+    let service = TowerToHyperService::new(NodeServer::from_arc(answers).max_decoding_message_size(MESSAGE_BYTES_MAX));
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a peer's connection for calls ended");
+    }
+}
+
+/// A node to call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    pub id: String,
+    /// `host:port` of its node link.
+    pub addr: String,
+}
+
+/// Calls to other nodes; one connection for each, opened when first needed.
+#[derive(Debug)]
+pub struct Calls {
+    link: Arc<Link>,
+    channels: Mutex<HashMap<Peer, Channel>>,
+}
+
+impl Calls {
+    pub fn new(link: Arc<Link>) -> Calls {
+        Calls { link, channels: Mutex::default() }
+    }
+
+    pub async fn create(&self, peer: &Peer, request: CreateRequest) -> Result<CreateReply, Status> {
+        Ok(self.client(peer).create(timed(request, CREATE_TIME_MAX)).await?.into_inner())
+    }
+
+    pub async fn claim(&self, peer: &Peer, request: ClaimRequest) -> Result<ClaimReply, Status> {
+        Ok(self.client(peer).claim(timed(request, CLAIM_TIME_MAX)).await?.into_inner())
+    }
+
+    pub async fn settle(&self, peer: &Peer, request: SettleRequest) -> Result<(), Status> {
+        self.client(peer).settle(timed(request, CLAIM_TIME_MAX)).await.map(drop)
+    }
+
+    /// Forgets the connections to nodes that are not among these.
+    pub fn keep(&self, peers: &[Peer]) {
+        self.channels.lock().retain(|peer, _| peers.contains(peer));
+    }
+
+    fn client(&self, peer: &Peer) -> NodeClient<Channel> {
+        let mut channels = self.channels.lock();
+        let channel = channels.entry(peer.clone()).or_insert_with(|| {
+            let connector = Connector { link: self.link.clone(), peer: peer.clone() };
+            let endpoint = Endpoint::from_static("http://node.herder").http2_keep_alive_interval(KEEPALIVE);
+            endpoint.keep_alive_timeout(KEEPALIVE).connect_with_connector_lazy(connector)
+        });
+        NodeClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+fn timed<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+/// Opens the connection for calls to one peer.
+struct Connector {
+    link: Arc<Link>,
+    peer: Peer,
+}
+
+impl Service<http::Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = crate::link::LinkError;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let (link, peer) = (self.link.clone(), self.peer.clone());
+        Box::pin(async move { Ok(TokioIo::new(link.dial(&peer.addr, &peer.id, Road::Calls).await?)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::link::Incoming;
+
+    /// Grants every name but `taken`.
+    struct Clerk;
+
+    #[async_trait]
+    impl Answers for Clerk {
+        async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
+            Ok(Response::new(CreateReply { status: 201, body: request.into_inner().body, refused: false }))
+        }
+        async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
+            let taken = request.into_inner().name == "taken";
+            Ok(Response::new(ClaimReply { claim: u64::from(!taken), reason: String::new() }))
+        }
+        async fn settle(&self, _: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
+            Ok(Response::new(SettleReply {}))
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_reach_the_peer_and_large_bodies_come_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Identity::first("a", SystemTime::now()).unwrap();
+        let second = Identity::of("b", first.shared.clone(), SystemTime::now()).unwrap();
+        let id = second.id.clone();
+        let there = Link::new(second, folder.path().join("b")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = Peer { id, addr: listener.local_addr().unwrap().to_string() };
+        let stop = CancellationToken::new();
+        let _end = stop.clone().drop_guard();
+        let accept = |incoming: Incoming| {
+            tokio::spawn(serve(Arc::new(Clerk), incoming.stream));
+        };
+        tokio::spawn(there.serve(listener, stop, accept));
+        let calls = Calls::new(Link::new(first, folder.path().join("a")).unwrap());
+        for (name, expected) in [("free", 1), ("taken", 0)] {
+            let request = ClaimRequest { name: name.into(), replaces: String::new() };
+            assert_eq!(calls.claim(&peer, request).await.unwrap().claim, expected, "{name}");
+        }
+        let body = vec![7; 8 << 20];
+        let reply = calls.create(&peer, CreateRequest { body: body.clone(), ..Default::default() }).await.unwrap();
+        assert_eq!((reply.status, reply.body), (201, body));
+        let nobody = Peer { id: peer.id.clone(), addr: "127.0.0.1:1".into() };
+        assert!(calls.settle(&nobody, SettleRequest { claim: 1, used: true }).await.is_err());
+    }
+}
