@@ -12,7 +12,7 @@ mod volumes;
 pub use containers::{ContainerQuery, containers, select};
 pub use filters::{Filters, Pattern, Patterns, glob};
 pub use images::images;
-pub(crate) use networks::shown_id;
+pub(crate) use networks::{hide_joint, shown_id};
 pub use networks::{is_predefined, network_name, networks};
 pub use volumes::{volume_name, volumes};
 

@@ -43,6 +43,7 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErr
                 let mut entry = Value::clone(&network.summary);
                 entry["Id"] = json!(id);
                 entry["Name"] = json!(name);
+                hide_joint(&mut entry);
                 entries.push(entry);
             }
         }
@@ -53,6 +54,12 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErr
 /// The id that clients see: that of all nodes' parts together, where there is one.
 pub(crate) fn shown_id(network: &Network) -> &str {
     network.labels.get(LABEL_NETWORK_ID).unwrap_or(&network.id)
+}
+
+/// Takes the label that joins the parts away from a network that clients see: Compose compares the labels of what is there
+/// with those of its file. Gives what it said.
+pub(crate) fn hide_joint(network: &mut Value) -> Option<Value> {
+    network.get_mut("Labels").and_then(Value::as_object_mut)?.remove(LABEL_NETWORK_ID)
 }
 
 /// The (shown) ids of networks that a container is in, on any node.
@@ -90,7 +97,7 @@ mod tests {
                 scope: "local".into(),
                 driver: "bridge".into(),
                 labels,
-                summary: Arc::new(json!({"Id": id, "Name": name})),
+                summary: Arc::new(json!({"Id": id, "Name": name, "Labels": {"a": "b", LABEL_NETWORK_ID: joined}})),
             })
         };
         Arc::new(Node { name: name.into(), networks: networks.iter().map(network).collect(), ..Node::default() })
@@ -115,6 +122,7 @@ mod tests {
                     .as_array()
                     .unwrap()
                     .iter()
+                    .inspect(|it| assert_eq!(it["Labels"], json!({"a": "b"}), "{it}"))
                     .map(|it| format!("{}={}", it["Id"].as_str().unwrap(), it["Name"].as_str().unwrap()))
                     .collect::<Vec<_>>()
                     .join(" "),

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use herder_model::{LABEL_NETWORK_ID, Node};
+use herder_model::Node;
 use serde_json::{Map, Value, json};
+
+use crate::list::hide_joint;
 
 /// The network as the first node describes it, with the endpoints of all. None if no node answered.
 /// Endpoints are named as containers are (`node/name`). Parts of one network show the id that they have together.
@@ -27,21 +29,23 @@ pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>) -> Option<Value> {
     }
     let mut merged = merged.filter(Value::is_object)?;
     merged["Containers"] = Value::Object(endpoints);
-    if let Some(id) = merged["Labels"][LABEL_NETWORK_ID].as_str().map(str::to_owned) {
-        merged["Id"] = id.into();
+    if let Some(id) = hide_joint(&mut merged) {
+        merged["Id"] = id;
     }
     Some(merged)
 }
 
 #[cfg(test)]
 mod tests {
+    use herder_model::LABEL_NETWORK_ID;
+
     use super::*;
 
     #[test]
     fn parts_of_one_network_show_their_common_id() {
         let part = json!({"Id": "1", "Labels": {LABEL_NETWORK_ID: "77"}});
         let merged = network_inspect(vec![(Arc::new(Node::default()), part)]).unwrap();
-        assert_eq!(merged["Id"], "77");
+        assert_eq!(merged, json!({"Id": "77", "Labels": {}, "Containers": {}}));
     }
 
     #[test]
