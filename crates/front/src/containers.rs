@@ -9,7 +9,7 @@ mod prune;
 use std::sync::Arc;
 
 use herder_decide::names::{self, NotFound};
-use herder_model::{Container, Node};
+use herder_model::{Container, Name, Node};
 use herder_pool::{Engine, Ticket};
 use http::{Method, StatusCode};
 
@@ -135,11 +135,15 @@ fn splits(rest: &str) -> impl Iterator<Item = (&str, &str)> {
 pub(crate) async fn rename(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
     let found = find(front, name, &missing(name))?;
     let new = call.query.get("name").unwrap_or("").trim_start_matches('/').to_owned();
+    let held = front.hold(&new, "").await?;
     let _ticket = reserve_name(front, &found, &new)?;
     let path = format!("/containers/{}/rename", found.container.id);
     let reply = forward::to_engine(front, call, &found.engine, path).await?;
     if reply.status().is_success() {
         reread(&found.engine, &found.container.id).await;
+        if let Some(held) = held {
+            held.used();
+        }
     }
     Ok(reply)
 }
@@ -154,8 +158,9 @@ fn reserve_name(front: &Front, found: &Found, new: &str) -> Result<Ticket, ApiEr
 
 /// A name may exist once in the cluster; the container with the id `replaced` does not count.
 pub(crate) fn check_name(nodes: &[Arc<Node>], name: &str, replaced: Option<&str>) -> Result<(), ApiError> {
-    let mut containers = nodes.iter().flat_map(|node| node.containers.values());
-    let taken = containers.any(|container| container.name == name && Some(container.id.as_str()) != replaced);
+    let wanted = Name::new(name);
+    let mut containers = nodes.iter().flat_map(|node| node.named(&wanted));
+    let taken = containers.any(|container| Some(container.id.as_str()) != replaced);
     if !taken || name.is_empty() {
         return Ok(());
     }

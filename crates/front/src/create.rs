@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::call::gather_answer;
 use crate::path::{encode_query, for_engine};
+use crate::peers::{self, Held};
 use crate::{ApiError, Call, Front, Reply, containers, forward, transfer};
 
 /// The answer to a create is an id and warnings, or an error.
@@ -65,12 +66,43 @@ fn refused(error: request::RequestError) -> ApiError {
 }
 
 /// Places and creates, on one node after the other while they refuse. When it returns, the container is in the picture.
-pub(crate) async fn place_and_create(front: Arc<Front>, order: Order) -> Result<Created, ApiError> {
+pub(crate) async fn place_and_create(front: Arc<Front>, mut order: Order) -> Result<Created, ApiError> {
+    let held = hold_name(&front, &mut order).await?;
+    let created = place(&front, &order).await?;
+    if let Some(held) = held {
+        held.used();
+    }
+    Ok(created)
+}
+
+/// Claims the name, where other doors may want it, too. A name that was made up is made up until nobody else has it.
+async fn hold_name(front: &Front, order: &mut Order) -> Result<Option<Held>, ApiError> {
+    if front.peers.get().is_none() {
+        return Ok(None);
+    }
+    let replaces = order.replaces.as_ref().map_or("", |(_, id)| id.as_str());
+    if let Some(name) = &order.request.name {
+        return front.hold(name, replaces).await;
+    }
+    loop {
+        let name = name::free(&front.pool.nodes(), &mut rand::rng());
+        match front.hold(&name, replaces).await {
+            Err(error) if error.status() == StatusCode::CONFLICT => {}
+            held => {
+                order.request.container.name.clone_from(&name);
+                order.request.name = Some(name);
+                return held;
+            }
+        }
+    }
+}
+
+async fn place(front: &Arc<Front>, order: &Order) -> Result<Created, ApiError> {
     let mut tried: Vec<String> = order.replaces.iter().map(|(addr, _)| addr.clone()).collect();
     let mut last = None;
     let mut attempts = front.settings.create_retry;
     loop {
-        let ticket = match choose(&front, &order, &tried) {
+        let ticket = match choose(front, order, &tried) {
             Ok(ticket) => ticket,
             // Nobody is left: what the last one said tells more than that.
             Err(error) => return Err(last.unwrap_or(error)),
@@ -79,7 +111,7 @@ pub(crate) async fn place_and_create(front: Arc<Front>, order: Order) -> Result<
             tried.push(ticket.addr.clone());
             continue;
         };
-        match create_on(&front, &order, &ticket, engine).await {
+        match create_on(front, order, &ticket, engine).await {
             Ok(created) => return Ok(created),
             Err(error) if is_refusal(&error) || attempts > 0 => {
                 attempts = attempts.saturating_sub(u32::from(!is_refusal(&error)));
@@ -111,7 +143,7 @@ fn choose(front: &Front, order: &Order, tried: &[String]) -> Result<Ticket, ApiE
 }
 
 /// Whether another node might do what this one did not: it cannot be reached, or it says that it does not want to.
-fn is_refusal(error: &ApiError) -> bool {
+pub(crate) fn is_refusal(error: &ApiError) -> bool {
     match error {
         ApiError::Engine(EngineError::Link(LinkError::Connect { .. })) => true,
         ApiError::Engine(EngineError::Answer { status, message }) => {
@@ -121,23 +153,38 @@ fn is_refusal(error: &ApiError) -> bool {
     }
 }
 
-async fn create_on(
+/// On this engine, or by the node beside it.
+pub(crate) async fn create_on(
     front: &Arc<Front>,
     order: &Order,
     ticket: &Ticket,
     engine: Arc<Engine>,
 ) -> Result<Created, ApiError> {
+    if let Some(peers) = front.peers_for(engine.addr()) {
+        let answer = peers::create_at(peers, order, &ticket.container, engine.addr());
+        let (status, answer) = tokio::select! {
+            answer = answer => answer?,
+            () = engine.until_lost() => return Err(forward::unhealthy(&engine.node().name)),
+        };
+        let created = created(&engine, status, answer)?;
+        read_back(&created).await;
+        return Ok(created);
+    }
     let created = match ask(front, order, ticket, &engine).await {
         Err(error) if misses_image(&error) && transfer::bring(front, &order.request.image, &engine).await? => {
             ask(front, order, ticket, &engine).await
         }
         other => other,
     }?;
-    // Counted by its ticket until here, from here on as what it is.
-    if let Err(error) = engine.refresh_container(&created.id).await {
+    read_back(&created).await;
+    Ok(created)
+}
+
+/// Counted by its ticket until here, from here on as what it is.
+async fn read_back(created: &Created) {
+    if let Err(error) = created.engine.refresh_container(&created.id).await {
         tracing::debug!(%error, id = created.id, "cannot read a new container");
     }
-    Ok(created)
 }
 
 fn misses_image(error: &ApiError) -> bool {
@@ -170,25 +217,29 @@ async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>
         answer = answer => answer?,
         () = engine.until_lost() => return Err(forward::unhealthy(&node.name)),
     };
+    created(engine, parts.status, bytes)
+}
+
+/// Reads the answer to a create.
+fn created(engine: &Arc<Engine>, status: StatusCode, answer: Bytes) -> Result<Created, ApiError> {
     #[derive(Deserialize)]
     struct Answer {
         #[serde(rename = "Id", default)]
         id: String,
-        #[serde(default)]
-        message: String,
     }
-    let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
-    match answer {
-        Some(Answer { id, .. }) if parts.status.is_success() && !id.is_empty() => {
-            Ok(Created { engine: engine.clone(), id, status: parts.status, answer: bytes })
+    match serde_json::from_slice::<Answer>(&answer) {
+        Ok(Answer { id }) if status.is_success() && !id.is_empty() => {
+            Ok(Created { engine: engine.clone(), id, status, answer })
         }
-        answer => {
-            let text = || String::from_utf8_lossy(&bytes).trim().to_owned();
-            let message =
-                answer.map(|answer| answer.message).filter(|message| !message.is_empty()).unwrap_or_else(text);
-            Err(EngineError::Answer { status: parts.status.as_u16(), message }.into())
-        }
+        _ => Err(EngineError::Answer { status: status.as_u16(), message: message_of(&answer) }.into()),
     }
+}
+
+/// The `message` of an error in Docker's form, or the text itself.
+pub(crate) fn message_of(answer: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let message = value["message"].as_str().filter(|message| !message.is_empty());
+    message.map_or_else(|| String::from_utf8_lossy(answer).trim().to_owned(), str::to_owned)
 }
 
 /// Other containers are named as the cluster knows them (`node/web`, swarm ids); the engine only knows its own names.

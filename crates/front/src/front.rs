@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::containers::Lists;
 use crate::exec::Execs;
 use crate::path::{self, Target};
+use crate::peers::{Keeper, Peers};
 use crate::replica::Replica;
 use crate::transfer::Transfers;
 use crate::{ApiError, Call, Reply, router};
@@ -50,14 +51,17 @@ pub struct Front {
     pub(crate) transfers: Transfers,
     /// Only when there are several managers.
     pub(crate) replica: OnceLock<Replica>,
+    /// Only in a pool without masters.
+    pub(crate) peers: OnceLock<Arc<dyn Peers>>,
+    pub(crate) keeper: Keeper,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers, replica, api_version) = Default::default();
-        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, replica, api_version })
+        let (lists, execs, transfers, replica, peers, keeper, api_version) = Default::default();
+        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, replica, peers, keeper, api_version })
     }
 
     /// Makes this manager one of several: while it does not lead, calls go on to the one that does. Only the first

@@ -17,6 +17,7 @@ mod hijack;
 mod images;
 mod networks;
 mod path;
+pub mod peers;
 pub mod replica;
 pub mod reschedule;
 mod router;

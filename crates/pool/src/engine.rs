@@ -4,6 +4,7 @@ mod read;
 
 pub(crate) use read::Depth;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,6 +67,18 @@ pub struct Engine {
     /// Somebody saw a sign that the engine may be gone.
     pub(crate) suspicion: Notify,
     healthy: watch::Sender<bool>,
+    described: Mutex<Description>,
+    /// Somebody else says that the host is gone.
+    pub(crate) presumed: Notify,
+}
+
+/// What is known of a node from elsewhere than its engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Instead of the engine's own name, unless empty.
+    pub name: String,
+    /// Besides those of the engine; these win.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Engine {
@@ -85,6 +98,8 @@ impl Engine {
             shift: AtomicI64::new(0),
             suspicion: Notify::new(),
             healthy: watch::Sender::new(false),
+            described: Mutex::default(),
+            presumed: Notify::new(),
         }
     }
 
@@ -102,6 +117,36 @@ impl Engine {
     pub async fn until_lost(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self.healthy.subscribe().wait_for(|healthy| !healthy).await;
+    }
+
+    /// Says what the engine itself does not. Shown from now on.
+    pub fn describe(&self, description: Description) {
+        let mut described = self.described.lock();
+        if *described == description {
+            return;
+        }
+        *described = description;
+        drop(described);
+        if let Some(facts) = self.facts.lock().clone() {
+            self.update(|node| {
+                node.name = facts.name;
+                node.labels = facts.labels;
+                self.add_description(node);
+            });
+        }
+    }
+
+    pub(crate) fn add_description(&self, node: &mut Node) {
+        let described = self.described.lock();
+        if !described.name.is_empty() {
+            node.name.clone_from(&described.name);
+        }
+        node.labels.extend(described.labels.clone());
+    }
+
+    /// Somebody who should know says that the host is gone: the node is unhealthy at once, until it answers again.
+    pub fn presume_lost(&self) {
+        self.presumed.notify_one();
     }
 
     /// Passes a request through. The path is sent as it is (with the client's own version in it).

@@ -105,10 +105,10 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
         labels,
         network_mode: text(&host["NetworkMode"]),
         // What an engine took is valid; a form that is not known counts for nothing.
-        host_ports: request::host_ports(&host["PortBindings"]).unwrap_or_default(),
-        exposed_ports: exposed.collect(),
-        published: entry["Ports"].as_array().into_iter().flatten().map(published).collect(),
-        mounts: inspect["Mounts"].as_array().into_iter().flatten().map(mount).collect(),
+        host_ports: exact(request::host_ports(&host["PortBindings"]).unwrap_or_default().into_iter()),
+        exposed_ports: exact(exposed),
+        published: exact(entry["Ports"].as_array().into_iter().flatten().map(published)),
+        mounts: exact(inspect["Mounts"].as_array().into_iter().flatten().map(mount)),
         networks: entry["NetworkSettings"]["Networks"]
             .as_object()
             .into_iter()
@@ -118,6 +118,13 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
         summary: summary.into(),
         rendered: std::sync::OnceLock::new(),
     })
+}
+
+/// Without room for more: a container is kept for long, and there are tens of thousands of them.
+fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.shrink_to_fit();
+    items
 }
 
 /// True if two readings of a container show the same. `Status` in the summary is left out: it changes with time alone.

@@ -13,6 +13,6 @@ mod ingest;
 mod life;
 mod pool;
 
-pub use engine::{Engine, EngineError};
+pub use engine::{Description, Engine, EngineError};
 pub use herder_drivers::engine::{Body, BoxError, Dial, Dialling, LinkError, Way, empty, full};
 pub use pool::{EVENT_QUEUE, Pool, Settings, Ticket};

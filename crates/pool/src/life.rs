@@ -82,6 +82,10 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             end = session(&engine, &mut memory) => end,
             error = liveness(&engine) => End::Failed(error),
+            () = engine.presumed.notified() => {
+                presume_lost(&engine);
+                continue;
+            }
         };
         debug!(addr = engine.addr(), ?end, "session ended");
         if let End::Failed(error) = &end
@@ -92,6 +96,16 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         memory.pause = pause(&engine, &mut memory, &end);
     }
     leave(&engine);
+}
+
+/// The session ends at once: on a dead host, nothing else would end it soon.
+fn presume_lost(engine: &Engine) {
+    let lost = refused(engine, "the other nodes do not hear from its host".into());
+    while engine.node().state == NodeState::Healthy {
+        if engine.note_failure(&lost) {
+            report_loss(engine, &lost);
+        }
+    }
 }
 
 /// How long to rest before the next session. Meanwhile the engine is pinged.
@@ -148,7 +162,7 @@ async fn liveness(engine: &Engine) -> EngineError {
             continue;
         }
         let began = Instant::now();
-        if let Err(error) = engine.ping().await {
+        if let Err(error) = Box::pin(engine.ping()).await {
             if engine.node().failures + 1 >= settings.failure_retry {
                 return error;
             }
@@ -173,7 +187,9 @@ async fn session(engine: &Engine, memory: &mut Memory) -> End {
         engine.refresh_all().await?;
         Ok::<_, EngineError>(events)
     };
-    let (events, _reader) = match events.await {
+    // In a box of its own, here and below: what is needed for a moment must not make the task of every engine as large as
+    // that for ever.
+    let (events, _reader) = match Box::pin(events).await {
         Ok(opened) => opened,
         Err(error) => return End::Failed(error),
     };
@@ -189,7 +205,7 @@ async fn session(engine: &Engine, memory: &mut Memory) -> End {
 async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_nano: &mut i64) -> End {
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, EVENTS_WAITING_MAX).await > 0 {
-        let worked = work_on(engine, &batch).await;
+        let worked = Box::pin(work_on(engine, &batch)).await;
         engine.touch(now_nano() / 1_000_000_000);
         let node = engine.node();
         // Also after a failure: what happened is no less true.
@@ -220,7 +236,7 @@ async fn refresh(engine: &Engine) -> EngineError {
             hello(engine).await?;
             engine.refresh(depth).await
         };
-        if let Err(error) = read.await {
+        if let Err(error) = Box::pin(read).await {
             return error;
         }
         if depth == Depth::Everything {
@@ -256,6 +272,7 @@ async fn hello(engine: &Engine) -> Result<(), EngineError> {
         node.id = format!("{}|{}", facts.engine_id, engine.addr());
         node.name = facts.name;
         node.labels = facts.labels;
+        engine.add_description(node);
         node.ncpu = facts.ncpu;
         node.total = Resources {
             nano_cpus: scaled(facts.ncpu.saturating_mul(1_000_000_000)),

@@ -1,0 +1,223 @@
+//! Other nodes of a pool without masters: doors that place at the same time, and nodes that have the last word.
+//!
+//! A door claims the name at the node that looks after it, chooses a node by its own picture, and asks that node. The node
+//! admits by what is really there; when it refuses, the door asks the next best.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use herder_decide::claims::Claims;
+use herder_decide::request;
+use herder_decide::schedule::{Filter, Scheduler};
+use herder_model::{Container, Node};
+use http::StatusCode;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::create::{self, Created, Order};
+use crate::{ApiError, Front, containers};
+
+/// Work of a peer under way.
+pub type Asked<'p, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'p>>;
+
+/// What the door needs of other nodes.
+pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
+    /// Address of the node that this door belongs to.
+    fn here(&self) -> &str;
+    /// Asks the node at `addr` to create a container.
+    fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
+    /// Asks the node that looks after the name for it. A refusal is a conflict.
+    fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim>;
+    /// Tells what became of a claim. Does not wait.
+    fn settle(&self, claim: Claim, used: bool);
+}
+
+/// A container that another node shall create.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Docker API version of the client, or empty.
+    pub version: String,
+    pub name: String,
+    pub swarm_id: String,
+    /// Further query parameters, encoded.
+    pub query: String,
+    /// The create body.
+    pub body: Value,
+    /// Full id of the container that this one is made for again, or empty.
+    pub replaces: String,
+}
+
+/// What the other node says.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Docker's own status and body.
+    pub status: StatusCode,
+    pub body: Bytes,
+    /// Another node may be asked.
+    pub refused: bool,
+}
+
+/// A claim on a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Id of the node that gave it.
+    pub keeper: String,
+    pub number: u64,
+}
+
+/// Gives a claim back unless it was said to be used.
+#[derive(Debug)]
+pub(crate) struct Held {
+    peers: Arc<dyn Peers>,
+    claim: Option<Claim>,
+}
+
+impl Held {
+    pub(crate) fn used(mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.peers.settle(claim, true);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.peers.settle(claim, false);
+        }
+    }
+}
+
+/// Claims given by this node.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    began: Instant,
+    claims: Mutex<Claims>,
+}
+
+impl Default for Keeper {
+    fn default() -> Keeper {
+        Keeper { began: Instant::now(), claims: Mutex::default() }
+    }
+}
+
+impl Front {
+    /// Makes this door one of many. Only the first call counts.
+    pub fn join_peers(&self, peers: Arc<dyn Peers>) {
+        if self.peers.set(peers).is_err() {
+            tracing::error!("a door is given its peers twice; the second time is ignored");
+        }
+    }
+
+    /// The peers, if a container for the node at `addr` is to be asked of another node.
+    pub(crate) fn peers_for(&self, addr: &str) -> Option<&Arc<dyn Peers>> {
+        self.peers.get().filter(|peers| peers.here() != addr)
+    }
+
+    /// Claims a name in the whole pool; nothing to hold without peers.
+    pub(crate) async fn hold(&self, name: &str, replaces: &str) -> Result<Option<Held>, ApiError> {
+        let Some(peers) = self.peers.get() else { return Ok(None) };
+        let claim = peers.claim(name, replaces).await?;
+        Ok(Some(Held { peers: peers.clone(), claim: Some(claim) }))
+    }
+
+    /// Another door wants a name that this node looks after: the number of the claim, or why not.
+    pub fn give_claim(&self, name: &str, replaces: &str) -> Result<u64, ApiError> {
+        let replaces = Some(replaces).filter(|id| !id.is_empty());
+        containers::check_name(&self.pool.nodes(), name, replaces)?;
+        let claim = self.keeper.claims.lock().claim(name, self.keeper.began.elapsed());
+        claim.ok_or_else(|| {
+            ApiError::conflict(format!("Conflict: The name {name} is being assigned to another container."))
+        })
+    }
+
+    /// What became of a claim that this node gave.
+    pub fn end_claim(&self, claim: u64, used: bool) {
+        self.keeper.claims.lock().settle(claim, used, self.keeper.began.elapsed());
+    }
+
+    /// Another door wants a container on this node. Never fails: trouble is an outcome.
+    pub async fn admit(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+        match self.try_admit(wanted).await {
+            Ok(created) => Outcome { status: created.status, body: created.answer, refused: false },
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn try_admit(self: &Arc<Self>, wanted: Wanted) -> Result<Created, Outcome> {
+        let refused = |error: ApiError| outcome(&error, true);
+        let failed = |error: ApiError| outcome(&error, false);
+        let Some(peers) = self.peers.get() else {
+            return Err(failed(ApiError::internal("this node has no peers")));
+        };
+        let parsed = request::parse(Some(&wanted.name), wanted.body, &wanted.swarm_id);
+        let request = parsed.map_err(|error| failed(ApiError::bad_request(error.to_string())))?;
+        let ticket = self.pool.place(|nodes| {
+            let here = nodes.iter().find(|node| node.addr == peers.here() && node.is_healthy());
+            let here = here.ok_or_else(|| ApiError::internal("the engine of this node is not healthy"))?;
+            admits(here, &request, &wanted.replaces)?;
+            Ok::<_, ApiError>((here.addr.clone(), request.container.clone()))
+        });
+        // A name that is taken here is taken everywhere.
+        let ticket = ticket.map_err(|error| outcome(&error, error.status() != StatusCode::CONFLICT))?;
+        let Some(engine) = self.pool.engine(&ticket.addr) else {
+            return Err(refused(ApiError::internal("the engine of this node has left")));
+        };
+        let query = crate::path::query(&wanted.query).0;
+        let version = Some(wanted.version).filter(|version| !version.is_empty());
+        let order = Order { request, version, query, replaces: None };
+        let created = create::create_on(self, &order, &ticket, engine).await;
+        created.map_err(|error| {
+            let next = create::is_refusal(&error);
+            outcome(&error, next)
+        })
+    }
+}
+
+/// What only the node itself knows for sure: its names, ports, slots, and what is left of its resources. Conditions on which
+/// node it is were the door's to judge.
+fn admits(node: &Arc<Node>, request: &request::CreateRequest, replaces: &str) -> Result<(), ApiError> {
+    let nodes = std::slice::from_ref(node);
+    containers::check_name(nodes, &request.container.name, Some(replaces).filter(|id| !id.is_empty()))?;
+    let scheduler = Scheduler { strategy: Default::default(), filters: vec![Filter::Port, Filter::ContainerSlots] };
+    let mut plain = request.clone();
+    plain.constraints.clear();
+    plain.affinities.clear();
+    plain.whitelists.clear();
+    let ranked = scheduler.rank(&plain, nodes, &mut rand::rng());
+    ranked.map(drop).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn outcome(error: &ApiError, refused: bool) -> Outcome {
+    let body = serde_json::json!({ "message": error.to_string() }).to_string();
+    Outcome { status: error.status(), body: body.into(), refused }
+}
+
+/// Asks another node for a container.
+pub(crate) async fn create_at(
+    peers: &Arc<dyn Peers>,
+    order: &Order,
+    container: &Container,
+    addr: &str,
+) -> Result<(StatusCode, Bytes), ApiError> {
+    let encode = crate::path::encode_query;
+    let pairs: Vec<String> =
+        order.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
+    let wanted = Wanted {
+        version: order.version.clone().unwrap_or_default(),
+        name: container.name.clone(),
+        swarm_id: container.swarm_id.clone(),
+        query: pairs.join("&"),
+        body: order.request.body.clone(),
+        replaces: order.replaces.as_ref().map(|(_, id)| id.clone()).unwrap_or_default(),
+    };
+    let outcome = peers.create(addr, wanted).await?;
+    if outcome.refused {
+        // As an engine that does not want to: the next one is asked.
+        let message = create::message_of(&outcome.body);
+        return Err(herder_pool::EngineError::Answer { status: 503, message }.into());
+    }
+    Ok((outcome.status, outcome.body))
+}
