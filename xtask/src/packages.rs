@@ -25,6 +25,9 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
 pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("etcd", "etcd-server", "a discovery store"),
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
+    ("docker-registry", "docker-registry", "a registry to push to"),
+    ("openssl", "openssl", "wrong and expired certificates"),
+    ("/usr/share/doc/python3-venv", "python3-venv", "a place for docker-py"),
 ];
 
 /// Installs what is missing. Services that packages bring are not started.
@@ -52,6 +55,13 @@ pub(crate) fn ensure(lists: &[&[(&str, &str, &str)]]) -> anyhow::Result<()> {
         bail!("`{program}` is still missing after installing {package}");
     }
     Ok(())
+}
+
+/// Brings clients of the Docker API that Debian 12 does not have into the target directory.
+pub(crate) fn ensure_clients() -> anyhow::Result<()> {
+    println!("Compose v2 (Debian 13) and docker-py (PyPI) are brought into the target directory, once.");
+    let cache = run::target()?.join("tmp/clients");
+    run::check(Command::new("xtask/assets/fetch-clients.sh").arg(cache))
 }
 
 fn is_there(program: &str) -> bool {

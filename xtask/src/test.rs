@@ -12,6 +12,7 @@ const LABS: &[&str] = &["scenarios", "lab-real"];
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     packages::ensure(&[packages::LAB, packages::TESTS])?;
+    packages::ensure_clients()?;
     tidy::run()?;
     run::cargo(&["build", "--package", "herder", "--package", "voting"])?;
     clean()?;

@@ -1,7 +1,8 @@
 //! Plays the scenarios in `tests/scenarios/` with real clients against a real lab: three hosts, three Docker Engines, one
 //! herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains NAME.
 //!
-//! Needs root and the packages that `cargo xtask test` installs.
+//! Needs root and the packages that `cargo xtask test` installs. A process that a scenario leaves in the background puts
+//! its pid into a file `*.pid`; it is ended before the next scenario.
 
 mod script;
 
@@ -82,8 +83,21 @@ fn docker_clis() -> Vec<PathBuf> {
 struct Stage {
     herder: Child,
     port: u16,
+    /// For what scenarios start themselves: `$P1` and so on.
+    ports: Vec<u16>,
     folder: PathBuf,
+    /// Where Compose v2 and docker-py are.
+    clients: PathBuf,
 }
+
+/// How many ports scenarios may use for what they start.
+const PORTS: usize = 6;
+
+/// What a scenario may find when it starts: no container, no volume, no network of its own, three healthy nodes.
+const CLEAN: &str = "\
+for file in *.pid; do [ -e \"$file\" ] && kill -9 $(cat \"$file\") 2>/dev/null; rm -f \"$file\"; done
+docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm -f
+docker network ls -q --filter type=custom | xargs -r docker network rm";
 
 impl Stage {
     fn set_up() -> Stage {
@@ -91,10 +105,12 @@ impl Stage {
         std::fs::create_dir_all(folder.join("bin")).expect("a folder for the scenarios");
         // What an aborted run left behind.
         lab(&["down"]);
+        let clients = clients(&folder);
         let labels = ["h1:zone=a,disk=ssd", "h2:zone=b,disk=hdd", "h3:zone=c,disk=hdd,containerslots=20"];
         let up = ["up", "--hosts", "3", "--labels", labels[0], "--labels", labels[1], "--labels", labels[2]];
         assert!(lab(&up), "the lab did not come up; it needs root and Debian's docker.io");
-        let port = free_port();
+        let mut ports = free_ports(PORTS + 1);
+        let port = ports.remove(0);
         let log = std::fs::File::create(folder.join("herder.log")).expect("a log file");
         let herder = Command::new(env!("CARGO_BIN_EXE_herder"))
             .args(["manage", "--host", &format!("tcp://127.0.0.1:{port}"), &engines().join(",")])
@@ -103,7 +119,7 @@ impl Stage {
             .stdout(log)
             .spawn()
             .expect("herder starts");
-        let stage = Stage { herder, port, folder };
+        let stage = Stage { herder, port, ports, folder, clients };
         stage
             .play("within 15s $ docker info 2>/dev/null | grep -c 'Status: Healthy'\n  3", &docker_clis()[0])
             .expect("herder sees three healthy nodes");
@@ -115,7 +131,7 @@ impl Stage {
         let link = self.folder.join("bin/docker");
         let _ = std::fs::remove_file(&link);
         std::os::unix::fs::symlink(cli, &link)?;
-        self.run("docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm -f");
+        self.run(CLEAN);
         let started = Instant::now();
         for step in script::parse(text)? {
             let tried = Instant::now();
@@ -162,7 +178,11 @@ impl Stage {
             .env("H1", &addresses[0])
             .env("H2", &addresses[1])
             .env("H3", &addresses[2])
+            .envs(self.ports.iter().enumerate().map(|(index, port)| (format!("P{}", index + 1), port.to_string())))
             .env("SCENARIOS", folder())
+            .env("PYTHON", self.clients.join("docker-py/bin/python"))
+            // Nobody's own settings of the docker CLI.
+            .env("DOCKER_CONFIG", self.folder.join("config"))
             .env_remove("DOCKER_API_VERSION")
             .stdin(Stdio::null())
             .stderr(file.try_clone().expect("a second handle"))
@@ -177,6 +197,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        self.run(CLEAN);
         let _ = self.herder.kill();
         let _ = self.herder.wait();
         lab(&["down"]);
@@ -209,7 +230,23 @@ fn engines() -> Vec<String> {
         .collect()
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+/// Ports that nobody has now. All are held until all are found, so that they differ.
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
+}
+
+/// Brings Compose v2 and docker-py, once, and makes `docker compose` known to the docker CLI.
+fn clients(folder: &Path) -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    let script = Path::new(&package).join("../../xtask/assets/fetch-clients.sh");
+    let clients = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+    let output = Command::new(script).arg(&clients).output().expect("a shell");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plugins = folder.join("config/cli-plugins");
+    std::fs::create_dir_all(&plugins).expect("a folder for plugins");
+    std::os::unix::fs::symlink(clients.join("compose/docker-compose"), plugins.join("docker-compose"))
+        .expect("a link to Compose");
+    clients
 }

@@ -36,8 +36,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
     let mut steps: Vec<Step> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
-        if line.trim().is_empty() || line.starts_with('#') {
+        if line.is_empty() || line.starts_with('#') {
             continue;
+        }
+        if line.trim().is_empty() {
+            return Err(format!("line {number}: blanks alone expect nothing; let the command count its lines"));
         }
         if let Some(expected) = line.strip_prefix("  ") {
             let step = steps.last_mut().ok_or(format!("line {number}: expected output before any command"))?;
