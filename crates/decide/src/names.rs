@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use herder_model::{Container, Image, Network, Node, Volume};
+use herder_model::{Container, Image, Name, Network, Node, Volume};
 
 use crate::list::{is_predefined, shown_id};
 
@@ -66,16 +66,16 @@ pub fn container(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Cont
         return found;
     }
     let (mut by_swarm_id, mut by_name, mut by_swarm_prefix) = (Vec::new(), Vec::new(), Vec::new());
+    let whole = Name::new(text);
     for node in nodes {
         let name = name_on(node, text);
         // Neither names nor ids have a slash, so nothing on another node can be meant.
         if name.contains('/') {
             continue;
         }
+        let wanted = if name.len() == text.len() { whole } else { Name::new(name) };
+        by_name.extend(node.named(&wanted).map(|container| (node, container)));
         for container in node.containers.values() {
-            if container.name == name {
-                by_name.push((node, container));
-            }
             if container.swarm_id.starts_with(text) {
                 by_swarm_prefix.push((node, container));
                 if container.swarm_id.len() == text.len() {

@@ -29,9 +29,13 @@ pub struct Move {
 
 /// Whether the container asks to run elsewhere when its node is lost.
 pub fn asks(container: &Container) -> bool {
+    // The cheapest question first: every container of the pool is asked after each change.
+    if container.swarm_id.is_empty() {
+        return false;
+    }
     let policies = container.labels.get(LABEL_RESCHEDULE);
     let policies: Vec<String> = policies.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    policies == ["on-node-failure"] && !container.swarm_id.is_empty()
+    policies == ["on-node-failure"]
 }
 
 /// What of this lost node is to run elsewhere. Nothing twice: a container that runs elsewhere already is left out.

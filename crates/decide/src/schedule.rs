@@ -91,8 +91,11 @@ impl Scheduler {
     }
 
     fn fitting<'n>(&self, asked: &Asked<'_>, nodes: &'n [Arc<Node>]) -> Vec<&'n Arc<Node>> {
+        // All must accept, in whatever order: those that read every container of a node come last.
+        let mut filters = self.filters.clone();
+        filters.sort_by_key(|filter| filter.reads_containers());
         let fits = |node: &&Arc<Node>| {
-            self.filters.iter().all(|filter| filter.accepts(asked, node))
+            filters.iter().all(|filter| filter.accepts(asked, node))
                 && has_room(&asked.request.container.reserved, node)
         };
         nodes.iter().filter(fits).collect()

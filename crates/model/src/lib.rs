@@ -4,10 +4,12 @@
 //! whole, so whoever holds one sees a consistent state. See ARCHITECTURE.md.
 
 mod container;
+mod names;
 mod node;
 mod objects;
 
 pub use container::{Container, Health, HostPort, MountPoint, PublishedPort, Rendered};
+pub use names::{Name, NameIndex};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
 pub use objects::{Image, Network, Volume};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::Arc;
 
-use crate::{Container, Image, Network, Volume};
+use crate::{Container, Image, Name, NameIndex, Network, Volume};
 
 /// What an engine is to the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +97,8 @@ pub struct Node {
     pub updated_at: i64,
     /// By full id.
     pub containers: BTreeMap<String, Arc<Container>>,
+    /// The same ones by name; kept by [`Node::put_container`] and [`Node::remove_container`].
+    pub names: NameIndex,
     pub images: Vec<Arc<Image>>,
     pub networks: Vec<Arc<Network>>,
     pub volumes: Vec<Arc<Volume>>,
@@ -110,8 +112,10 @@ impl Node {
     /// Puts `container` in (or replaces it) and keeps `used` right.
     pub fn put_container(&mut self, container: Arc<Container>) {
         self.used += container.reserved;
+        self.names.put(container.clone());
         if let Some(old) = self.containers.insert(container.id.clone(), container) {
             self.used -= old.reserved;
+            self.names.remove(&old);
         }
     }
 
@@ -119,7 +123,13 @@ impl Node {
     pub fn remove_container(&mut self, id: &str) -> Option<Arc<Container>> {
         let old = self.containers.remove(id)?;
         self.used -= old.reserved;
+        self.names.remove(&old);
         Some(old)
+    }
+
+    /// The containers with this name; Docker allows one, but a name may be on its way from one to another.
+    pub fn named<'n>(&'n self, name: &Name<'n>) -> impl Iterator<Item = &'n Arc<Container>> {
+        self.names.find(name)
     }
 }
 

@@ -94,15 +94,23 @@ pub fn select<'n>(nodes: &'n [Arc<Node>], query: &ContainerQuery) -> Result<Vec<
         before.as_ref().is_none_or(|(time, id)| (created, it.id.as_str()) < (*time, id))
             && since.as_ref().is_none_or(|(time, id)| (created, it.id.as_str()) > (*time, id))
     };
-    // The time stands beside the entry, so that sorting many of them stays in the cache of the processor.
-    let mut chosen: Vec<(i64, Entry<'n>)> = Vec::new();
+    // Time and id stand beside the entry, so that sorting many of them stays in the cache of the processor.
+    let mut chosen: Vec<((i64, u64), Entry<'n>)> = Vec::new();
     for node in nodes.iter().filter(|node| wanted.shows_node(node)) {
         let shown = node.containers.values().filter(|it| wanted.shows(node, it) && between(it.created, it));
-        chosen.extend(shown.map(|it| (it.created, (node, it))));
+        chosen.extend(shown.map(|it| ((it.created, id_start(&it.id)), (node, it))));
     }
     chosen.sort_unstable_by(|(a, (_, one)), (b, (_, other))| b.cmp(a).then_with(|| other.id.cmp(&one.id)));
     chosen.truncate(query.limit.unwrap_or(usize::MAX));
     Ok(chosen.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// The first digits of an id as a number of the same order.
+fn id_start(id: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let length = id.len().min(8);
+    bytes[..length].copy_from_slice(&id.as_bytes()[..length]);
+    u64::from_be_bytes(bytes)
 }
 
 /// A query made ready for many containers.

@@ -49,6 +49,10 @@ impl Filter {
         }
     }
 
+    pub(super) fn reads_containers(self) -> bool {
+        matches!(self, Filter::Port | Filter::Affinity)
+    }
+
     /// True if this filter has nothing against the node.
     pub(super) fn accepts(self, asked: &Asked<'_>, node: &Node) -> bool {
         match self {

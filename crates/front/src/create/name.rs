@@ -1,10 +1,9 @@
 //! Names for containers that were not given one. Engines only know their own containers, so that two of them may invent the
 //! same name; here it is free on all nodes. Pure.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use herder_model::Node;
+use herder_model::{Name, Node};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
@@ -24,16 +23,18 @@ const ANIMALS: [&str; 40] = [
 
 /// A name that no container on these nodes has.
 pub(crate) fn free(nodes: &[Arc<Node>], rng: &mut impl rand::Rng) -> String {
-    let taken: HashSet<&str> =
-        nodes.iter().flat_map(|node| node.containers.values()).map(|container| container.name.as_str()).collect();
+    let taken = |name: &str| {
+        let name = Name::new(name);
+        nodes.iter().any(|node| node.named(&name).next().is_some())
+    };
     let mut word = |words: &[&'static str; 40]| words.choose(rng).copied().unwrap_or("herder");
     let name = format!("{}_{}", word(&MOODS), word(&ANIMALS));
-    if !taken.contains(name.as_str()) {
+    if !taken(&name) {
         return name;
     }
     loop {
         let numbered = format!("{name}_{}", rng.random_range(2..1_000_000));
-        if !taken.contains(numbered.as_str()) {
+        if !taken(&numbered) {
             return numbered;
         }
     }
