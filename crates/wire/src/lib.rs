@@ -7,5 +7,6 @@ pub mod gossip;
 pub mod identity;
 mod join_code;
 pub mod link;
+pub mod multicast;
 
 pub use join_code::{JoinCode, JoinCodeError};
