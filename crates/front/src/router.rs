@@ -33,6 +33,7 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
         ("GET", ["_ping"]) => Box::pin(system::ping(front, call)),
         ("GET", ["version"]) => Box::pin(system::version(front, call)),
         ("GET", ["info"]) => Box::pin(system::info(front, call)),
+        ("GET", ["herder", "nodes"]) => Box::pin(system::nodes(front, call)),
         ("GET", ["events"]) => Box::pin(events::events(front, call)),
         ("GET", ["system", "df"]) => Box::pin(system::df(front, call)),
         ("POST", ["auth"]) | ("GET", ["images", "search"] | ["distribution", ..]) => {

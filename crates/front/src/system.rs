@@ -54,6 +54,22 @@ pub(crate) async fn info(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError>
     Ok(call::json(StatusCode::OK, &info::info(&front.pool.nodes(), &manager(front), jiff::Timestamp::now())))
 }
 
+/// `GET /herder/nodes`: every node with what placing goes by, and why it is not healthy.
+pub(crate) async fn nodes(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    let cpus = |nano: i64| nano as f64 / 1e9;
+    let entry = |node: &Arc<herder_model::Node>| {
+        json!({
+            "id": node.id, "name": node.name, "address": node.addr, "state": node.state.as_str(),
+            "error": node.error, "labels": node.labels, "containers": node.containers.len(),
+            "cpus": cpus(node.total.nano_cpus), "cpus_reserved": cpus(node.used.nano_cpus),
+            "memory": node.total.memory_bytes, "memory_reserved": node.used.memory_bytes,
+            "engine": node.server_version, "api_version": node.api_version, "updated_at": node.updated_at,
+        })
+    };
+    let nodes: Vec<Value> = front.pool.nodes().iter().map(entry).collect();
+    Ok(call::json(StatusCode::OK, &nodes))
+}
+
 /// What all nodes use, summed.
 pub(crate) async fn df(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let parts = fanout::ask_all(front, Method::GET, "/system/df", None).await;
