@@ -7,6 +7,7 @@ use herder_model::{Node, NodeState};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::names;
 use crate::versions::{NEWEST, OLDEST};
 
 /// What this manager is among managers.
@@ -72,6 +73,13 @@ pub fn system_status(nodes: &[Arc<Node>], manager: &Manager) -> Vec<[String; 2]>
         }
         row("  └ UpdatedAt", Timestamp::from_second(node.updated_at).unwrap_or_default().to_string());
         row("  └ ServerVersion", node.server_version.clone());
+    }
+    let duplicates = names::duplicates(nodes);
+    if !duplicates.is_empty() {
+        row("Duplicate names", duplicates.len().to_string());
+        for (name, nodes) in duplicates {
+            row(&format!(" {name}"), nodes.join(", "));
+        }
     }
     table
 }

@@ -1,5 +1,6 @@
 //! Finding things by what people call them, over all nodes.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -146,6 +147,18 @@ pub fn familiar(text: &str) -> String {
     let text = text.strip_prefix("library/").unwrap_or(text);
     let last = text.rsplit('/').next().unwrap_or(text);
     if last.contains([':', '@']) { text.to_owned() } else { format!("{text}:latest") }
+}
+
+/// Names that containers of several nodes have, with those nodes: doors on both sides of a cut network may use one name.
+pub fn duplicates(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<String>> {
+    let mut on: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        for container in node.containers.values().filter(|it| !it.name.is_empty()) {
+            on.entry(&container.name).or_default().push(&node.name);
+        }
+    }
+    let owned = |nodes: Vec<&str>| nodes.into_iter().map(str::to_owned).collect();
+    on.into_iter().filter(|(_, on)| on.len() > 1).map(|(name, on)| (name.to_owned(), owned(on))).collect()
 }
 
 type NetworkTest<'t> = &'t dyn Fn(&Node, &Network) -> bool;
@@ -338,5 +351,20 @@ mod tests {
         ] {
             assert_eq!(image(&nodes, text).len(), found_count, "{text}");
         }
+    }
+
+    #[test]
+    fn names_on_several_nodes_are_found() {
+        let node = |name: &str, containers: &[&str]| {
+            let mut node = Node { name: name.into(), ..Node::default() };
+            for container in containers {
+                let id = format!("{name}-{container}");
+                node.put_container(Arc::new(Container { id, name: (*container).into(), ..Container::default() }));
+            }
+            Arc::new(node)
+        };
+        let nodes = [node("h1", &["web", "db", ""]), node("h2", &["web", ""]), node("h3", &["web", "x"])];
+        let found = duplicates(&nodes);
+        assert_eq!(found, BTreeMap::from([("web".to_owned(), vec!["h1".into(), "h2".into(), "h3".into()])]));
     }
 }

@@ -3,18 +3,20 @@
 //! A door claims the name at the node that looks after it, chooses a node by its own picture, and asks that node. The node
 //! admits by what is really there; when it refuses, the door asks the next best.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use herder_decide::claims::Claims;
-use herder_decide::request;
 use herder_decide::schedule::{Filter, Scheduler};
+use herder_decide::{names, request};
 use herder_model::{Container, Node};
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::create::{self, Created, Order};
 use crate::{ApiError, Front, containers};
@@ -173,6 +175,33 @@ impl Front {
             let next = create::is_refusal(&error);
             outcome(&error, next)
         })
+    }
+}
+
+/// Changes come in bursts; one look is enough for those within this time.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
+
+/// Tells of names that come to be on several nodes, once each, until `stop`. Nothing is removed: only a person knows which
+/// of the two is wanted.
+pub async fn report_duplicates(front: Arc<Front>, stop: CancellationToken) {
+    let mut changes = front.pool.changes();
+    let mut known = BTreeMap::new();
+    loop {
+        changes.borrow_and_update();
+        let nodes = front.pool.nodes();
+        let found = names::duplicates(&nodes);
+        for (name, on) in found.iter().filter(|(name, on)| known.get(*name) != Some(*on)) {
+            tracing::warn!(name, ?on, "a container's name is on several nodes; rename or remove all but one");
+            for node in nodes.iter().filter(|node| on.contains(&node.name)) {
+                front.pool.announce("duplicate_name", node, serde_json::json!({ "name": name }));
+            }
+        }
+        known = found;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        tokio::time::sleep(SETTLE_TIME).await;
     }
 }
 

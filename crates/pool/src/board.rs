@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use herder_model::{ClusterEvent, Node};
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::events;
@@ -75,8 +75,13 @@ impl Board {
 
     /// Publishes an event of the pool's own.
     pub(crate) fn announce(&self, action: &str, node: &Node) {
+        self.announce_with(action, node, Value::Object(Map::new()));
+    }
+
+    /// The same with attributes of the event's actor.
+    pub(crate) fn announce_with(&self, action: &str, node: &Node, attributes: Value) {
         let time_nano = now_nano();
-        self.send(events::own(action, node, time_nano), node, time_nano);
+        self.send(events::own(action, node, attributes, time_nano), node, time_nano);
     }
 
     fn send(&self, json: Value, node: &Node, time_nano: i64) {

@@ -76,9 +76,9 @@ pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
 }
 
 /// An event of the pool's own: `engine_connect`, `engine_reconnect`, `engine_disconnect`.
-pub(crate) fn own(action: &str, node: &Node, time_nano: i64) -> Value {
+pub(crate) fn own(action: &str, node: &Node, attributes: Value, time_nano: i64) -> Value {
     let event = json!({"status": action, "id": node.id, "from": "swarm", "Type": "swarm", "Action": action,
-        "Actor": {"ID": node.id, "Attributes": {}}, "time": time_nano / 1_000_000_000, "timeNano": time_nano});
+        "Actor": {"ID": node.id, "Attributes": attributes}, "time": time_nano / 1_000_000_000, "timeNano": time_nano});
     decorate(event, node)
 }
 

@@ -164,6 +164,11 @@ impl Pool {
         self.board.events()
     }
 
+    /// Publishes an event about a node that is not its engine's; `attributes` is an object of strings.
+    pub fn announce(&self, action: &str, node: &Node, attributes: serde_json::Value) {
+        self.board.announce_with(action, node, attributes);
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
