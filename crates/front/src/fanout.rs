@@ -98,9 +98,12 @@ pub(crate) fn stream(front: &Arc<Front>, call: &Call, work: Work) -> Result<Repl
     }
     tokio::spawn(async move {
         join_all(tasks).await;
-        let end = teller.progress.lock().end();
-        if let Some(end) = end {
-            teller.tell(&end).await;
+        let (said, end) = {
+            let progress = teller.progress.lock();
+            (progress.said(), progress.end())
+        };
+        for line in said.iter().chain(&end) {
+            teller.tell(line).await;
         }
     });
     let mut reply = Response::new(answer.boxed_unsync());

@@ -23,12 +23,17 @@ pub fn pull_line(node: &str, what: &str, line: &Value) -> Value {
     out
 }
 
+/// Lines such as `Loaded image: …` that are kept for the end: an archive with more names than these is not made by hand.
+const SAID_MAX: usize = 256;
+
 /// How an action went on all its nodes: tells errors at the end, when it is known whether any node succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     what: String,
     failures: Vec<String>,
     succeeded: usize,
+    /// What engines said for a person or a program to read, each once.
+    said: Vec<String>,
 }
 
 impl Progress {
@@ -50,8 +55,17 @@ impl Progress {
                 self.failed(node, error);
                 None
             }
-            None => Some(pull_line(node, &self.what, line)),
+            None => {
+                let said = line["stream"].as_str().filter(|it| !self.said.iter().any(|known| known == it));
+                self.said.extend(said.filter(|_| self.said.len() < SAID_MAX).map(str::to_owned));
+                Some(pull_line(node, &self.what, line))
+            }
         }
+    }
+
+    /// Before the end: what the engines said, as one engine would. docker-py learns from it which images were loaded.
+    pub fn said(&self) -> Vec<Value> {
+        self.said.iter().map(|text| json!({"stream": text})).collect()
     }
 
     /// The node's action failed, or could not begin.
@@ -108,6 +122,16 @@ mod tests {
         ] {
             assert_eq!(pull_line("n1", "Pulling b:1...", &line), expected);
         }
+    }
+
+    #[test]
+    fn what_engines_said_is_told_once_as_one_engine_would() {
+        let mut progress = Progress::new("Loading Image...");
+        for node in ["n1", "n2"] {
+            progress.line(node, &json!({"status": "Loading layer", "id": "aa"}));
+            progress.line(node, &json!({"stream": "Loaded image: b:1\n"}));
+        }
+        assert_eq!(progress.said(), [json!({"stream": "Loaded image: b:1\n"})]);
     }
 
     #[test]
