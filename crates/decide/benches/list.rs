@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use herder_decide::list::{ContainerQuery, Filters, containers};
-use herder_decide::names;
+use herder_decide::{names, render};
 use herder_model::{Container, Node, NodeState};
 use report::{Goal, Report, Row, Times};
 
@@ -77,7 +77,7 @@ fn time<T>(mut work: impl FnMut() -> T) -> Times {
 }
 
 fn copied(nodes: &[Arc<Node>]) -> String {
-    let entries = || nodes.iter().flat_map(|node| node.containers.values()).map(|container| &*container.summary);
+    let entries = || nodes.iter().flat_map(|node| node.containers.values()).map(|container| &*container.entry.text);
     let mut text = String::with_capacity(entries().map(str::len).sum());
     entries().for_each(|entry| text.push_str(entry));
     text
@@ -111,7 +111,7 @@ fn container(node: usize, index: usize) -> Arc<Container> {
         r#"{{"Id":"{id}","Names":["/{name}"],"Image":"busybox:latest","ImageID":"sha256:{id}","Command":"httpd -f -p 80","Created":{created},"Ports":[{{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":{port},"Type":"tcp"}},{{"IP":"::","PrivatePort":80,"PublicPort":{port},"Type":"tcp"}}],"Labels":{{"app":"app-{index}"}},"State":"{state}","Status":"Up 2 hours","HostConfig":{{"NetworkMode":"default"}},"NetworkSettings":{{"Networks":{{"bridge":{{"IPAMConfig":null,"Links":null,"Aliases":null,"NetworkID":"{id}","EndpointID":"{id}","Gateway":"172.17.0.1","IPAddress":"172.17.0.2","IPPrefixLen":16,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"MacAddress":"02:42:ac:11:00:02","DriverOpts":null}}}}}},"Mounts":[]}}"#,
         port = 30_000 + index
     );
-    Arc::new(Container {
+    let mut container = Container {
         id,
         name,
         created,
@@ -119,7 +119,8 @@ fn container(node: usize, index: usize) -> Arc<Container> {
         started_at: created + 1,
         finished_at: if state == "exited" { created + 100 } else { 0 },
         labels: [("app".to_owned(), format!("app-{index}"))].into(),
-        summary: summary.into(),
         ..Container::default()
-    })
+    };
+    container.entry = render::entry(&summary, &container);
+    Arc::new(container)
 }

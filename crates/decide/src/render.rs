@@ -1,57 +1,106 @@
 //! A container's list entry as the cluster shows it: the engine's own, with the node in it. Unknown fields stay.
 
-use herder_model::{Container, Node, Rendered};
+use herder_model::{Container, Entry, Hole, Node};
 use serde_json::{Map, Value, json};
 
 use crate::words;
 
+/// Stand for the holes until the text is made: characters that no text has (Unicode calls them noncharacters).
+const HOLES: [(char, Hole); 3] =
+    [('\u{10FFFD}', Hole::NodeName), ('\u{10FFFE}', Hole::NodeIp), ('\u{10FFFF}', Hole::Status)];
+
 /// The whole entry. `now` in seconds since 1970.
 pub fn container(node: &Node, container: &Container, now: i64) -> String {
-    let Rendered { head, tail } = entry(node, container);
-    format!("{head}\"{}\"{tail}", words::status(node, container, now))
+    let mut text = String::new();
+    container_into(&mut text, node, container, now);
+    text
 }
 
-/// The entry without its `Status`, in two halves. A summary that is no JSON object (none was read yet) gives a bare entry.
-pub fn entry(node: &Node, container: &Container) -> Rendered {
-    let mut entry: Map<String, Value> = serde_json::from_str(&container.summary).unwrap_or_default();
+/// As [`container()`], added to `text`.
+pub fn container_into(text: &mut String, node: &Node, container: &Container, now: i64) {
+    if container.entry.text.is_empty() {
+        return fill(text, &entry("", container), node, container, now);
+    }
+    fill(text, &container.entry, node, container, now);
+}
+
+fn fill(text: &mut String, entry: &Entry, node: &Node, container: &Container, now: i64) {
+    let mut from = 0;
+    for (at, hole) in &entry.holes {
+        let at = *at as usize;
+        text.push_str(&entry.text[from..at]);
+        from = at;
+        match hole {
+            Hole::NodeName => escape_into(text, &node.name),
+            Hole::NodeIp if node.ip.is_empty() => text.push_str("0.0.0.0"),
+            Hole::NodeIp => escape_into(text, &node.ip),
+            Hole::Status => words::status_into(text, node, container, now),
+        }
+    }
+    text.push_str(&entry.text[from..]);
+}
+
+/// Adds what stands between the quotes of a JSON string.
+fn escape_into(text: &mut String, words: &str) {
+    if words.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        let quoted = json!(words).to_string();
+        text.push_str(&quoted[1..quoted.len() - 1]);
+    } else {
+        text.push_str(words);
+    }
+}
+
+/// The entry, from the engine's own. A summary that is no JSON object gives a bare entry.
+pub fn entry(summary: &str, container: &Container) -> Entry {
+    let mut entry: Map<String, Value> = serde_json::from_str(summary).unwrap_or_default();
     if !entry.contains_key("Id") {
         entry.insert("Id".into(), json!(container.id));
         entry.insert("Names".into(), json!([format!("/{}", container.name)]));
     }
+    let [node_name, node_ip, status] = HOLES.map(|(stand_in, _)| stand_in);
     // The inventory knows better than the text: times are of our clock, the state may have moved on.
     entry.insert("Created".into(), json!(container.created));
     entry.insert("State".into(), json!(container.state));
-    entry.entry("Status").or_insert(Value::Null);
+    entry.insert("Status".into(), json!(status));
     for name in entry.get_mut("Names").and_then(Value::as_array_mut).into_iter().flatten() {
-        *name = json!(format!("/{}{}", node.name, name.as_str().unwrap_or_default()));
+        *name = json!(format!("/{node_name}{}", name.as_str().unwrap_or_default()));
     }
     if let Some(ports) = entry.get_mut("Ports").and_then(Value::as_array_mut) {
-        *ports = with_node_ip(std::mem::take(ports), node);
+        *ports = with_node_ip(std::mem::take(ports), node_ip);
     }
-    let (mut head, mut tail) = (String::from("{"), String::new());
-    let mut half = &mut head;
+    let (mut text, mut holes) = (String::with_capacity(summary.len()), Vec::new());
     for (index, (key, value)) in entry.iter().enumerate() {
-        if index > 0 {
-            half.push(',');
-        }
-        half.push_str(&json!(key).to_string());
-        half.push(':');
-        if key == "Status" {
-            half = &mut tail;
+        text.push(if index == 0 { '{' } else { ',' });
+        text.push_str(&json!(key).to_string());
+        text.push(':');
+        let value = value.to_string();
+        if matches!(key.as_str(), "Names" | "Ports" | "Status") {
+            punch(&mut text, &mut holes, &value);
         } else {
-            half.push_str(&value.to_string());
+            text.push_str(&value);
         }
     }
-    tail.push('}');
-    Rendered { head: head.into(), tail: tail.into() }
+    text.push('}');
+    Entry { text: text.into(), holes: holes.into() }
+}
+
+/// Adds `value` with holes where the characters are that stand for them.
+fn punch(text: &mut String, holes: &mut Vec<(u32, Hole)>, value: &str) {
+    for char in value.chars() {
+        match HOLES.iter().find(|(stand_in, _)| *stand_in == char) {
+            // An entry of 4 GiB is refused long before.
+            Some((_, hole)) => holes.push((u32::try_from(text.len()).unwrap_or(u32::MAX), *hole)),
+            None => text.push(char),
+        }
+    }
 }
 
 /// Ports on every address are on the node's; both families become one entry.
-fn with_node_ip(ports: Vec<Value>, node: &Node) -> Vec<Value> {
+fn with_node_ip(ports: Vec<Value>, node_ip: char) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::with_capacity(ports.len());
     for mut port in ports {
-        if matches!(port["IP"].as_str(), Some("0.0.0.0" | "::")) && !node.ip.is_empty() {
-            port["IP"] = json!(node.ip);
+        if matches!(port["IP"].as_str(), Some("0.0.0.0" | "::")) {
+            port["IP"] = json!(node_ip);
         }
         if !kept.contains(&port) {
             kept.push(port);
@@ -64,15 +113,31 @@ fn with_node_ip(ports: Vec<Value>, node: &Node) -> Vec<Value> {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(node: &str, ip: &str, summary: &str, expected: &str) {
+        let node = Node { name: node.into(), ip: ip.into(), ..Node::default() };
+        let mut it = Container { id: "c".into(), name: "web".into(), ..Container::default() };
+        it.entry = entry(summary, &it);
+        assert_eq!(container(&node, &it, 0), expected);
+    }
+
     #[test]
     fn names_and_ports_carry_the_node_and_unknown_fields_stay() {
-        let node = Node { name: "n1".into(), ip: "10.0.0.1".into(), ..Node::default() };
         let summary = r#"{"Id":"c","Names":["/web","/other/alias"],"Ports":[{"IP":"0.0.0.0","PublicPort":80},{"IP":"::","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"Up","New":{"x":1}}"#;
-        let container = Container { summary: summary.into(), ..Container::default() };
-        let Rendered { head, tail } = entry(&node, &container);
-        assert_eq!(
-            format!("{head}\"*\"{tail}"),
-            r#"{"Id":"c","Names":["/n1/web","/n1/other/alias"],"Ports":[{"IP":"10.0.0.1","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"*","New":{"x":1}}"#
-        );
+        let expected = r#"{"Id":"c","Names":["/n1/web","/n1/other/alias"],"Ports":[{"IP":"10.0.0.1","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"Host Down","New":{"x":1}}"#;
+        check("n1", "10.0.0.1", summary, expected);
+        let quoted = expected.replace("n1", r#"n\"1"#);
+        check("n\"1", "10.0.0.1", summary, &quoted);
+        check("n1", "", summary, &expected.replace("10.0.0.1", "0.0.0.0"));
+    }
+
+    #[test]
+    fn without_an_entry_of_the_engine_there_is_a_bare_one() {
+        let bare = r#"{"Id":"c","Names":["/n1/web"],"Created":0,"State":"","Status":"Host Down"}"#;
+        check("n1", "10.0.0.1", "", bare);
+        check("n1", "10.0.0.1", "[]", bare);
+        let node = Node { name: "n1".into(), ..Node::default() };
+        let never_read = Container { id: "c".into(), name: "web".into(), ..Container::default() };
+        assert_eq!(container(&node, &never_read, 0), bare);
     }
 }

@@ -26,8 +26,8 @@ fn node_of(number: usize, containers: &[(i64, usize, u8, bool)], healthy: bool) 
     let mut node = Node { name: format!("n{number}"), addr: format!("a{number}"), state, ..Node::default() };
     for (index, (created, state, tier, started)) in containers.iter().enumerate() {
         let (id, name) = (format!("{index}{number}ab"), format!("c{number}-{index}"));
-        node.put_container(Arc::new(Container {
-            summary: json!({"Id": id, "Names": [format!("/{name}")], "Extra": [index]}).to_string().into(),
+        let summary = json!({"Id": id, "Names": [format!("/{name}")], "Extra": [index]}).to_string();
+        let mut container = Container {
             id,
             name,
             created: *created,
@@ -35,7 +35,9 @@ fn node_of(number: usize, containers: &[(i64, usize, u8, bool)], healthy: bool) 
             started_at: if *started { created + 1 } else { 0 },
             labels: [("tier".to_owned(), tier.to_string())].into(),
             ..Container::default()
-        }));
+        };
+        container.entry = render::entry(&summary, &container);
+        node.put_container(Arc::new(container));
     }
     node
 }

@@ -1,7 +1,7 @@
 //! A container as lists and placement see it. Details come from the engine on demand.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::Resources;
 
@@ -40,20 +40,33 @@ pub struct Container {
     pub mounts: Vec<MountPoint>,
     /// Network name → network id.
     pub networks: BTreeMap<String, String>,
-    /// The engine's own entry of `GET /containers/json`, unchanged; unknown fields survive in it.
-    pub summary: Arc<str>,
+    /// The engine's own entry of `GET /containers/json`, as lists show it; unknown fields survive in it.
+    pub entry: Entry,
+    /// Stands for the engine's own entry: another one, another mark. What changes with time alone does not count.
+    pub entry_mark: u64,
     /// The engine's own `GET /containers/{id}/json`; kept only where it is needed later without the engine
     /// (rescheduling after the engine died).
     pub inspect: Option<Arc<serde_json::Value>>,
-    /// The entry as lists show it, made when first asked for; depends on nothing but the rest and the node's name.
-    pub rendered: OnceLock<Rendered>,
 }
 
-/// A list entry in two halves of JSON text, around the value of `Status`, which changes with time.
+/// A list entry as JSON text, with holes for what is not the container's own. Made once, shown many times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rendered {
-    pub head: Box<str>,
-    pub tail: Box<str>,
+pub struct Entry {
+    /// Empty if none was read yet.
+    pub text: Box<str>,
+    /// What goes in, and before which byte of `text`; in order.
+    pub holes: Box<[(u32, Hole)]>,
+}
+
+/// What a list entry shows of others, or of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hole {
+    /// In the middle of a JSON string.
+    NodeName,
+    /// In the middle of a JSON string.
+    NodeIp,
+    /// In the middle of a JSON string.
+    Status,
 }
 
 impl Container {

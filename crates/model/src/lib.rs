@@ -8,7 +8,7 @@ mod names;
 mod node;
 mod objects;
 
-pub use container::{Container, Health, HostPort, MountPoint, PublishedPort, Rendered};
+pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort};
 pub use names::{Name, NameIndex};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
 pub use objects::{Image, Network, Volume};

@@ -1,11 +1,12 @@
 //! From the engine's JSON to the nouns of the model. Pure: what an answer means does not depend on when it is read.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use herder_decide::request;
+use herder_decide::{render, request};
 use herder_model::{
-    Container, Health, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Volume,
+    Container, Entry, Health, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Volume,
 };
 use serde_json::{Value, json};
 
@@ -72,7 +73,7 @@ pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, 
     })
 }
 
-/// One container, from its entry in the list (as text, kept unchanged) and its inspection. `shift` seconds are added to the
+/// One container, from its entry in the list (as text) and its inspection. `shift` seconds are added to the
 /// engine's own times, when its clock differs from ours.
 pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Container, serde_json::Error> {
     let entry: Value = serde_json::from_str(summary)?;
@@ -83,7 +84,7 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
         _ => 0,
     };
     let exposed = config["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone());
-    Ok(Container {
+    let mut container = Container {
         id: text(&entry["Id"]),
         name: text(&inspect["Name"]).trim_start_matches('/').to_owned(),
         swarm_id: labels.get(LABEL_SWARM_ID).cloned().unwrap_or_default(),
@@ -115,9 +116,11 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
             .flatten()
             .map(|(name, network)| (name.clone(), text(&network["NetworkID"])))
             .collect(),
-        summary: summary.into(),
-        rendered: std::sync::OnceLock::new(),
-    })
+        entry: Entry::default(),
+        entry_mark: entry_mark(summary),
+    };
+    container.entry = render::entry(summary, &container);
+    Ok(container)
 }
 
 /// Without room for more: a container is kept for long, and there are tens of thousands of them.
@@ -129,7 +132,7 @@ fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
 
 /// True if two readings of a container show the same. `Status` in the summary is left out: it changes with time alone.
 pub(crate) fn same_container(a: &Container, b: &Container) -> bool {
-    // Field by field without `..`, so that a new field is not forgotten here. `rendered` follows from the others.
+    // Field by field without `..`, so that a new field is not forgotten here. `entry` follows from the others.
     let Container {
         id,
         name,
@@ -150,9 +153,9 @@ pub(crate) fn same_container(a: &Container, b: &Container) -> bool {
         published,
         mounts,
         networks,
-        summary,
+        entry: _,
+        entry_mark,
         inspect,
-        rendered: _,
     } = a;
     let strings = [id, name, swarm_id, image, image_id, state, network_mode]
         == [&b.id, &b.name, &b.swarm_id, &b.image, &b.image_id, &b.state, &b.network_mode];
@@ -163,14 +166,17 @@ pub(crate) fn same_container(a: &Container, b: &Container) -> bool {
         && (health, labels, reserved) == (&b.health, &b.labels, &b.reserved)
         && (host_ports, exposed_ports, published) == (&b.host_ports, &b.exposed_ports, &b.published)
         && (mounts, networks, inspect) == (&b.mounts, &b.networks, &b.inspect)
-        && same_entry(summary, &b.summary)
+        && *entry_mark == b.entry_mark
 }
 
-/// True if two list entries of a container show the same, time in `Status` left aside: `Up 2 minutes (healthy)` and
-/// `Up 3 minutes (healthy)` are the same, `Exited (0) 1 second ago` and `Exited (1) 1 second ago` are not.
-pub(crate) fn same_entry(a: &str, b: &str) -> bool {
-    let ((head_a, status_a, tail_a), (head_b, status_b, tail_b)) = (around_status(a), around_status(b));
-    head_a == head_b && tail_a == tail_b && timeless(status_a).eq(timeless(status_b))
+/// The same for two list entries of a container that show the same, time in `Status` left aside: `Up 2 minutes (healthy)`
+/// and `Up 3 minutes (healthy)` are the same, `Exited (0) 1 second ago` and `Exited (1) 1 second ago` are not.
+pub(crate) fn entry_mark(summary: &str) -> u64 {
+    let (head, status, tail) = around_status(summary);
+    let mut hasher = DefaultHasher::new();
+    (head, tail).hash(&mut hasher);
+    timeless(status).for_each(|word| word.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// The first word of a status, and the words in parentheses.
@@ -320,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_keeps_its_summary_and_shifts_its_times() {
+    fn a_container_keeps_what_its_entry_says_and_shifts_its_times() {
         let summary = r#"{"Id":"c1","Created":100,"State":"running","Ports":[{"IP":"::","PrivatePort":80,"PublicPort":8080,"Type":"tcp"}],"NetworkSettings":{"Networks":{"bridge":{"NetworkID":"n1"}}},"New":1}"#;
         let inspect = json!({"Name": "/web", "Image": "sha256:1", "Config": {"Image": "busybox", "Labels":
             {"com.docker.swarm.id": "s1"}, "ExposedPorts": {"80/tcp": {}}}, "HostConfig": {"NetworkMode": "default",
@@ -331,7 +337,9 @@ mod tests {
         assert_eq!((container.created, container.started_at, container.finished_at), (107, 107, 0));
         assert_eq!((container.name.as_str(), container.swarm_id.as_str()), ("web", "s1"));
         assert_eq!(container.health, Some(Health::Healthy));
-        assert_eq!(&*container.summary, summary);
+        let node = herder_model::Node { name: "n1".into(), ip: "10.0.0.1".into(), ..Default::default() };
+        let shown: Value = serde_json::from_str(&render::container(&node, &container, 0)).unwrap();
+        assert_eq!((&shown["New"], &shown["Created"], &shown["Ports"][0]["IP"]), (&json!(1), &json!(107), &json!("10.0.0.1")));
         let ports: Vec<String> =
             container.host_ports.iter().map(|port| format!("{}-{}/{}", port.first, port.last, port.protocol)).collect();
         assert_eq!(ports, ["8080-8080/tcp", "53-55/udp"]);
@@ -387,9 +395,9 @@ mod tests {
             ("Created", "Created", true),
             ("Created", "Dead", false),
         ] {
-            assert_eq!(same_entry(&with(a), &with(b)), same, "{a} and {b}");
+            assert_eq!(entry_mark(&with(a)) == entry_mark(&with(b)), same, "{a} and {b}");
         }
-        assert!(!same_entry(ENTRY, &ENTRY.replace("8080", "8081")));
+        assert_ne!(entry_mark(ENTRY), entry_mark(&ENTRY.replace("8080", "8081")));
     }
 
     #[test]

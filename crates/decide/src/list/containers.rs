@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use herder_model::{Container, Health, Node, Rendered};
+use herder_model::{Container, Health, Node};
 
 use super::filters::Patterns;
 use super::{Filters, ListError};
-use crate::{names, render, words};
+use crate::{names, render};
 
 /// The question.
 #[derive(Clone, Debug, Default)]
@@ -47,25 +47,20 @@ const KNOWN: &[&str] = &[
 const STATES: &[&str] = &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 
-/// Status texts are about this long.
-const STATUS_BYTES: usize = 32;
+/// What goes into a hole of an entry is about this long: a status, a name, an address.
+const HOLE_BYTES: usize = 32;
 
 /// The containers as one JSON array, newest first. `now` in seconds since 1970.
 pub fn containers(nodes: &[Arc<Node>], query: &ContainerQuery, now: i64) -> Result<Vec<u8>, ListError> {
     let chosen = select(nodes, query)?;
-    let lengths = chosen.iter().map(rendered).map(|it| it.head.len() + it.tail.len() + STATUS_BYTES);
+    let lengths = chosen.iter().map(|(_, it)| it.entry.text.len() + it.entry.holes.len() * HOLE_BYTES + 1);
     let mut out = String::with_capacity(lengths.sum::<usize>() + 2);
     out.push('[');
-    for (index, entry) in chosen.iter().enumerate() {
+    for (index, (node, container)) in chosen.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        let rendered = rendered(entry);
-        out.push_str(&rendered.head);
-        out.push('"');
-        words::status_into(&mut out, entry.0, entry.1, now);
-        out.push('"');
-        out.push_str(&rendered.tail);
+        render::container_into(&mut out, node, container, now);
     }
     out.push(']');
     Ok(out.into_bytes())
@@ -73,10 +68,6 @@ pub fn containers(nodes: &[Arc<Node>], query: &ContainerQuery, now: i64) -> Resu
 
 /// A container and its node.
 type Entry<'n> = (&'n Arc<Node>, &'n Arc<Container>);
-
-fn rendered<'n>((node, it): &Entry<'n>) -> &'n Rendered {
-    it.rendered.get_or_init(|| render::entry(node, it))
-}
 
 /// The containers that `query` asks for, newest first.
 pub fn select<'n>(nodes: &'n [Arc<Node>], query: &ContainerQuery) -> Result<Vec<Entry<'n>>, ListError> {
@@ -293,7 +284,7 @@ mod tests {
             let images = vec![image("sha256:10", "", "base:latest"), image("sha256:11", "sha256:10", "busybox:latest")];
             let mut node = Node { name: name.into(), ip: "10.0.0.1".into(), state, images, ..Node::default() };
             for (name, created, state) in containers {
-                let container = Container {
+                let mut container = Container {
                     id: format!("{name}0"),
                     name: (*name).into(),
                     created: *created,
@@ -315,9 +306,10 @@ mod tests {
                         protocol: "tcp".into(),
                         ..PublishedPort::default()
                     }],
-                    summary: format!(r#"{{"Id":"{name}0","Names":["/{name}"],"Status":"x"}}"#).into(),
                     ..Container::default()
                 };
+                let summary = format!(r#"{{"Id":"{name}0","Names":["/{name}"],"Status":"x"}}"#);
+                container.entry = render::entry(&summary, &container);
                 node.put_container(Arc::new(container));
             }
             Arc::new(node)

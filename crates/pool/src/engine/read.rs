@@ -159,7 +159,7 @@ impl Engine {
             .map(async |entry| {
                 let id = self.id_of(&entry)?;
                 match known.containers.get(&id) {
-                    Some(old) if depth == Depth::Changes && ingest::same_entry(&old.summary, entry.get()) => {
+                    Some(old) if depth == Depth::Changes && old.entry_mark == ingest::entry_mark(entry.get()) => {
                         Ok(Some(old.clone()))
                     }
                     _ => self.read_container(&id, &entry).await.map(|container| container.map(Arc::new)),
