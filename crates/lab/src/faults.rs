@@ -29,6 +29,28 @@ pub(crate) fn partition(plan: &Plan, host: u16, silent: bool) -> anyhow::Result<
     }
 }
 
+/// Drops every packet between these hosts and the other hosts; this machine still reaches all.
+pub(crate) fn split(plan: &Plan, side: &[u16], other: &[u16]) -> anyhow::Result<()> {
+    let set = |hosts: &[u16]| {
+        let ports: Vec<String> = hosts.iter().map(|host| format!("\"{}\"", plan.port(*host))).collect();
+        format!("{{ {} }}", ports.join(", "))
+    };
+    let (side, other) = (set(side), set(other));
+    let rules = format!(
+        "add table bridge split\ndelete table bridge split\nadd table bridge split\n\
+         add chain bridge split f {{ type filter hook forward priority 0; }}\n\
+         add rule bridge split f iifname {side} oifname {other} drop\n\
+         add rule bridge split f iifname {other} oifname {side} drop\n"
+    );
+    shell::feed(&["ip", "netns", "exec", &plan.switch(), "nft", "-f", "-"], &rules)
+}
+
+/// Undoes [`split`].
+pub(crate) fn join(plan: &Plan) {
+    // Most labs are whole.
+    let _ = shell::run(&["ip", "netns", "exec", &plan.switch(), "nft", "delete", "table", "bridge", "split"]);
+}
+
 /// Makes a host's line slow in both directions.
 pub(crate) fn slow(plan: &Plan, host: u16, slowness: &Slowness) -> anyhow::Result<()> {
     let (port, switch, namespace) = (plan.port(host), plan.switch(), plan.namespace(host));

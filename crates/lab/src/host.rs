@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::plan::{ENGINE_PORT, Plan};
+use crate::plan::{ENGINE_PORT, HERDER_PORT, Plan};
 use crate::{http, shell};
 
 /// How long an engine may take to start on a busy machine.
 const ENGINE_START_MAX: Duration = Duration::from_secs(60);
+/// How long herder may take to join its pool.
+const HERDER_START_MAX: Duration = Duration::from_secs(20);
 /// How long a host's first process may take.
 const INIT_START_MAX: Duration = Duration::from_secs(10);
 /// How long processes that were killed may take to be gone.
@@ -174,6 +176,76 @@ impl Host<'_> {
             let tail: Vec<&str> = log.lines().rev().take(3).collect();
             format!("the engine of {} does not answer; its log ends with: {}", self.name(), tail.join(" | "))
         })
+    }
+
+    fn herder_state(&self) -> String {
+        format!("{}/herder", self.disk())
+    }
+
+    pub(crate) fn herder_state_exists(&self) -> bool {
+        Path::new(&self.herder_state()).exists()
+    }
+
+    /// Starts herder beside the engine; returns when its door answers.
+    pub(crate) fn herder_start(
+        &self,
+        program: &Path,
+        join: &[String],
+        token: Option<&str>,
+        arguments: &[String],
+    ) -> anyhow::Result<()> {
+        if self.herder_pid().is_some() {
+            bail!("herder runs already on {}", self.name());
+        }
+        let (disk, run) = (self.disk(), self.run());
+        let log = OpenOptions::new().create(true).append(true).open(format!("{disk}/herder.log"))?;
+        let enter = self.enter()?;
+        let mut command = Command::new(&enter[0]);
+        let told = r#"echo $$ >"$RUN/herder.pid"; exec "$@""#;
+        command.args(&enter[1..]).args(["sh", "-c", told, "sh"]).arg(program).arg("up").env("RUN", &run);
+        let socket = format!("{run}/herder.sock");
+        for (flag, value) in [
+            ("--state", self.herder_state()),
+            ("--socket", socket.clone()),
+            ("--engine", format!("unix://{}", self.socket())),
+            ("--advertise", self.plan.address(self.number)),
+            ("--listen", self.herder_host()),
+        ] {
+            command.args([flag, &value]);
+        }
+        command.args(join.iter().flat_map(|address| ["--join", address]));
+        command.args(token.iter().flat_map(|token| ["--token", token]));
+        command.args(arguments).stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).process_group(0);
+        command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let answers = || matches!(http::ask(&socket, "GET /_ping", &[], PING_TIME_MAX), Ok((200, _)));
+        await_that(HERDER_START_MAX, answers).with_context(|| {
+            let log = fs::read_to_string(format!("{disk}/herder.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(3).collect();
+            format!("herder on {} does not answer; its log ends with: {}", self.name(), tail.join(" | "))
+        })
+    }
+
+    /// The join code of the pool of this host's herder.
+    pub(crate) fn herder_token(&self, program: &Path) -> anyhow::Result<String> {
+        let program = program.to_str().context("the program's path is no text")?;
+        Ok(shell::run(&[program, "token", "--state", &self.herder_state()])?.trim().to_owned())
+    }
+
+    pub(crate) fn herder_host(&self) -> String {
+        format!("tcp://{}:{HERDER_PORT}", self.plan.address(self.number))
+    }
+
+    /// herder's pid inside the host, if it lives.
+    pub(crate) fn herder_pid(&self) -> Option<String> {
+        let pid = fs::read_to_string(format!("{}/herder.pid", self.run())).ok()?.trim().to_owned();
+        self.signal_pid(&pid, "-0").is_ok().then_some(pid)
+    }
+
+    /// Kills herder at once and waits until it is gone.
+    pub(crate) fn herder_kill(&self) -> anyhow::Result<()> {
+        let pid = self.herder_pid().with_context(|| format!("herder does not run on {}", self.name()))?;
+        self.signal_pid(&pid, "-KILL")?;
+        await_that(END_TIME_MAX, || self.herder_pid().is_none()).context("herder does not end")
     }
 
     /// True if the engine answers in time.

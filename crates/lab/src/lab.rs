@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, bail};
@@ -27,6 +27,10 @@ pub struct LabSpec {
     pub memory_bytes: Option<u64>,
     /// More arguments for each dockerd.
     pub engine_args: Vec<String>,
+    /// The program to run as `up` beside each engine, if any.
+    pub herder: Option<PathBuf>,
+    /// More arguments for it.
+    pub herder_args: Vec<String>,
 }
 
 /// A lab that exists.
@@ -37,6 +41,10 @@ pub struct Lab {
     labels: BTreeMap<u16, Vec<String>>,
     memory_bytes: Option<u64>,
     engine_args: Vec<String>,
+    #[serde(default)]
+    herder: Option<PathBuf>,
+    #[serde(default)]
+    herder_args: Vec<String>,
 }
 
 /// What a host is at the moment.
@@ -48,6 +56,8 @@ pub struct HostStatus {
     pub address: String,
     /// For `DOCKER_HOST`.
     pub docker_host: String,
+    /// herder's own door, if it runs there.
+    pub herder_host: Option<String>,
     pub labels: Vec<String>,
 }
 
@@ -70,6 +80,8 @@ impl Lab {
             labels,
             memory_bytes: spec.memory_bytes,
             engine_args: spec.engine_args.clone(),
+            herder: spec.herder.clone(),
+            herder_args: spec.herder_args.clone(),
         };
         // Written first, so that an aborted start can be cleaned up.
         fs::write(lab.plan.state_file(), serde_json::to_vec_pretty(&lab)?)?;
@@ -78,11 +90,14 @@ impl Lab {
         progress("the switch is up");
         lab.on_all_hosts(|host| {
             host.network_up()?;
-            lab.boot(host)?;
+            lab.boot_engine(host)?;
             image::load(&host.socket(), &tar)?;
             progress(&format!("{} is up", host.name()));
             Ok(())
         })?;
+        // The first makes the pool that the others join.
+        lab.herder_start(Host { plan: &lab.plan, number: 1 })?;
+        lab.on_all_hosts(|host| if host.number > 1 { lab.herder_start(host) } else { Ok(()) })?;
         Ok(lab)
     }
 
@@ -173,6 +188,7 @@ impl Lab {
                 state,
                 address: self.plan.address(host.number),
                 docker_host: host.docker_host(),
+                herder_host: host.herder_pid().map(|_| host.herder_host()),
                 labels: self.labels_of(host.number),
             }
         };
@@ -222,7 +238,10 @@ impl Lab {
     pub fn heal(&self, host: Option<&str>) -> anyhow::Result<()> {
         match host {
             Some(host) => faults::heal(&self.plan, self.host(host)?.number),
-            None => self.all_hosts().try_for_each(|host| faults::heal(&self.plan, host.number)),
+            None => {
+                faults::join(&self.plan);
+                self.all_hosts().try_for_each(|host| faults::heal(&self.plan, host.number))
+            }
         }
     }
 
@@ -235,7 +254,45 @@ impl Lab {
         self.host(host)?.enter()
     }
 
+    /// herder's process on a host dies at once; the engine goes on.
+    pub fn kill_herder(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.herder_kill()
+    }
+
+    /// Starts herder on a host where it does not run.
+    pub fn start_herder(&self, host: &str) -> anyhow::Result<()> {
+        self.herder_start(self.host(host)?)
+    }
+
+    /// Cuts the lab in two: these hosts on one side, the others on the other.
+    pub fn split(&self, hosts: &[String]) -> anyhow::Result<()> {
+        let side = hosts.iter().map(|host| Ok(self.host(host)?.number)).collect::<anyhow::Result<Vec<u16>>>()?;
+        let other: Vec<u16> = (1..=self.hosts).filter(|number| !side.contains(number)).collect();
+        if side.is_empty() || other.is_empty() {
+            bail!("a lab of {} hosts cannot be split so; name some of them, not all", self.hosts);
+        }
+        faults::split(&self.plan, &side, &other)
+    }
+
+    fn herder_start(&self, host: Host<'_>) -> anyhow::Result<()> {
+        let Some(program) = &self.herder else { return Ok(()) };
+        let others: Vec<String> =
+            self.all_hosts().filter(|it| it.number != host.number).map(|it| self.plan.address(it.number)).collect();
+        let token = match host.number {
+            1 => None,
+            _ => Some(Host { plan: &self.plan, number: 1 }.herder_token(program)?),
+        };
+        let knows = host.number > 1 || host.herder_state_exists();
+        let join = if knows { others } else { Vec::new() };
+        host.herder_start(program, &join, token.as_deref(), &self.herder_args)
+    }
+
     fn boot(&self, host: Host<'_>) -> anyhow::Result<()> {
+        self.boot_engine(host)?;
+        self.herder_start(host)
+    }
+
+    fn boot_engine(&self, host: Host<'_>) -> anyhow::Result<()> {
         host.power_on(self.memory_bytes)?;
         host.engine_start(&self.labels_of(host.number), &self.engine_args)
     }

@@ -10,6 +10,8 @@ pub(crate) const HOSTS_MAX: u16 = 30;
 pub(crate) const LABS_MAX: u16 = 20;
 /// The Docker API of each host, inside the lab's network.
 pub(crate) const ENGINE_PORT: u16 = 2375;
+/// herder's door on each host, inside the lab's network.
+pub(crate) const HERDER_PORT: u16 = 2370;
 
 /// A lab's name and number; everything else follows from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

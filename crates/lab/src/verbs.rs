@@ -45,6 +45,12 @@ enum Verb {
         /// One more argument for each dockerd; may be repeated
         #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
         engine_arg: Vec<String>,
+        /// Run `herder up` beside each engine, all in one pool
+        #[arg(long)]
+        herder: bool,
+        /// One more argument for each `herder up`; may be repeated
+        #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+        herder_arg: Vec<String>,
     },
     /// Show the hosts
     #[command(visible_alias = "ps")]
@@ -61,9 +67,24 @@ enum Verb {
     /// Print what makes docker talk to a host's engine
     Env { host: String },
     /// End a host's engine at once; its containers stay
-    Kill { host: String },
+    Kill {
+        host: String,
+        /// Not the engine: the herder beside it
+        #[arg(long)]
+        herder: bool,
+    },
     /// Start a host's engine
-    Start { host: String },
+    Start {
+        host: String,
+        /// Not the engine: the herder beside it
+        #[arg(long)]
+        herder: bool,
+    },
+    /// Cut the lab in two: the hosts named here, and the others
+    Split {
+        #[arg(required = true)]
+        hosts: Vec<String>,
+    },
     /// Make a host's engine hang
     Pause { host: String },
     /// Let a hung engine go on
@@ -95,9 +116,11 @@ enum Verb {
 pub fn run(args: LabArgs) -> anyhow::Result<()> {
     let name = args.name;
     match args.verb {
-        Verb::Up { hosts, labels, memory, engine_arg } => {
+        Verb::Up { hosts, labels, memory, engine_arg, herder, herder_arg } => {
             let memory_bytes = memory.map(|text| plan::bytes(&text)).transpose().map_err(anyhow::Error::msg)?;
-            up(&LabSpec { name, hosts, labels, memory_bytes, engine_args: engine_arg })
+            let herder = herder.then(std::env::current_exe).transpose()?;
+            let (engine_args, herder_args) = (engine_arg, herder_arg);
+            up(&LabSpec { name, hosts, labels, memory_bytes, engine_args, herder, herder_args })
         }
         Verb::Status { format } => status(&name, &format),
         Verb::Exec { host, command } => exec(&Lab::open(&name)?, &host, &command),
@@ -105,8 +128,11 @@ pub fn run(args: LabArgs) -> anyhow::Result<()> {
             println!("export DOCKER_HOST={}", Lab::open(&name)?.docker_host(&host)?);
             Ok(())
         }
-        Verb::Kill { host } => Lab::open(&name)?.kill(&host),
-        Verb::Start { host } => Lab::open(&name)?.start(&host),
+        Verb::Kill { host, herder: true } => Lab::open(&name)?.kill_herder(&host),
+        Verb::Kill { host, herder: false } => Lab::open(&name)?.kill(&host),
+        Verb::Start { host, herder: true } => Lab::open(&name)?.start_herder(&host),
+        Verb::Start { host, herder: false } => Lab::open(&name)?.start(&host),
+        Verb::Split { hosts } => Lab::open(&name)?.split(&hosts),
         Verb::Pause { host } => Lab::open(&name)?.pause(&host),
         Verb::Resume { host } => Lab::open(&name)?.resume(&host),
         Verb::Crash { host } => Lab::open(&name)?.crash(&host),
@@ -147,9 +173,10 @@ fn status(name: &str, format: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(["HOST", "STATE", "DOCKER_HOST", "LABELS"]);
+    table.load_style(comfy_table::presets::NOTHING).set_header(["HOST", "STATE", "DOCKER_HOST", "HERDER", "LABELS"]);
     for host in hosts {
-        table.add_row([host.name, host.state.to_owned(), host.docker_host, host.labels.join(",")]);
+        let herder = host.herder_host.unwrap_or_default();
+        table.add_row([host.name, host.state.to_owned(), host.docker_host, herder, host.labels.join(",")]);
     }
     println!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
     Ok(())
