@@ -12,11 +12,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("decide", &["model"]),
     ("drivers", &["model"]),
     ("wire", &["model", "drivers"]),
+    ("bus", &["model"]),
     ("lab", &[]),
     ("pool", &["model", "decide", "drivers", "wire"]),
-    ("front", &["model", "decide", "drivers", "pool"]),
+    ("front", &["model", "decide", "drivers", "pool", "bus"]),
     ("cli", &["model", "lab"]),
-    ("herder", &["model", "decide", "drivers", "pool", "front", "cli", "lab", "wire"]),
+    ("herder", &["model", "decide", "drivers", "pool", "front", "cli", "lab", "wire", "bus"]),
 ];
 
 /// A file longer than this asks for a missing noun; it is named, not refused.
