@@ -200,10 +200,10 @@ impl Lab {
         self.host(host)?.engine_kill()
     }
 
-    /// Starts an engine that does not run.
-    pub fn start(&self, host: &str) -> anyhow::Result<()> {
+    /// Starts an engine that does not run; `arguments` are for this time only.
+    pub fn start(&self, host: &str, arguments: &[String]) -> anyhow::Result<()> {
         let host = self.host(host)?;
-        host.engine_start(&self.labels_of(host.number), &self.engine_args)
+        host.engine_start(&self.labels_of(host.number), &[&self.engine_args, arguments].concat())
     }
 
     /// The engine hangs: its ports are open and nothing answers.

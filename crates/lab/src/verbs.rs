@@ -79,6 +79,9 @@ enum Verb {
         /// Not the engine: the herder beside it
         #[arg(long)]
         herder: bool,
+        /// One more argument for this dockerd, this time; may be repeated
+        #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true, conflicts_with = "herder")]
+        engine_arg: Vec<String>,
     },
     /// Cut the lab in two: the hosts named here, and the others
     Split {
@@ -130,8 +133,8 @@ pub fn run(args: LabArgs) -> anyhow::Result<()> {
         }
         Verb::Kill { host, herder: true } => Lab::open(&name)?.kill_herder(&host),
         Verb::Kill { host, herder: false } => Lab::open(&name)?.kill(&host),
-        Verb::Start { host, herder: true } => Lab::open(&name)?.start_herder(&host),
-        Verb::Start { host, herder: false } => Lab::open(&name)?.start(&host),
+        Verb::Start { host, herder: true, .. } => Lab::open(&name)?.start_herder(&host),
+        Verb::Start { host, herder: false, engine_arg } => Lab::open(&name)?.start(&host, &engine_arg),
         Verb::Split { hosts } => Lab::open(&name)?.split(&hosts),
         Verb::Pause { host } => Lab::open(&name)?.pause(&host),
         Verb::Resume { host } => Lab::open(&name)?.resume(&host),
