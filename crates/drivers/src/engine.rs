@@ -57,6 +57,9 @@ pub enum LinkError {
     /// The engine's socket refuses or cannot be reached. Text is what Docker clients know.
     #[error("Cannot connect to the Docker daemon at {url}. Is the docker daemon running?")]
     Connect { url: String, source: BoxError },
+    /// One side does not take the other's certificate, or does not speak TLS at all.
+    #[error("no TLS connection to the Docker engine at {url}: {reason}")]
+    Tls { url: String, reason: String },
     /// Nothing came in time.
     #[error("the Docker engine at {url} did not answer within {seconds} s")]
     Timeout { url: String, seconds: u64 },
@@ -119,6 +122,7 @@ impl EngineLink {
         let url = || self.url();
         match answer {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
+            Err(error) if let Some(reason) = tls_reason(&error) => Err(LinkError::Tls { url: url(), reason }),
             Err(error) if error.is_connect() => Err(LinkError::Connect { url: url(), source: error.into() }),
             Err(error) => Err(LinkError::Broken { url: url(), source: error.into() }),
         }
@@ -148,6 +152,14 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
     Some(again)
+}
+
+/// What TLS says, if it is the reason of an error. By TLS 1.3 a client learns only from the first answer that its
+/// certificate was not taken.
+fn tls_reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let inner = |io: &std::io::Error| io.get_ref()?.downcast_ref::<rustls::Error>().map(ToString::to_string);
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(inner))
 }
 
 /// The connection ended before a byte of the answer came. That is normal for a connection that was kept from an earlier

@@ -145,7 +145,7 @@ fn choose(front: &Front, order: &Order, tried: &[String]) -> Result<Ticket, ApiE
 /// Whether another node might do what this one did not: it cannot be reached, or it says that it does not want to.
 pub(crate) fn is_refusal(error: &ApiError) -> bool {
     match error {
-        ApiError::Engine(EngineError::Link(LinkError::Connect { .. })) => true,
+        ApiError::Engine(EngineError::Link(LinkError::Connect { .. } | LinkError::Tls { .. })) => true,
         ApiError::Engine(EngineError::Answer { status, message }) => {
             *status == StatusCode::SERVICE_UNAVAILABLE.as_u16() || message.contains("cannot be used on this platform")
         }

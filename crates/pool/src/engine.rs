@@ -163,7 +163,12 @@ impl Engine {
             Ok(_) => self.note_success(),
             // Not the engine's fault.
             Err(LinkError::Busy { .. }) => {}
-            Err(LinkError::Connect { .. } | LinkError::Timeout { .. } | LinkError::Broken { .. }) => {
+            Err(
+                LinkError::Connect { .. }
+                | LinkError::Tls { .. }
+                | LinkError::Timeout { .. }
+                | LinkError::Broken { .. },
+            ) => {
                 self.suspicion.notify_one();
             }
         }
