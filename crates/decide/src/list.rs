@@ -9,7 +9,7 @@ mod images;
 mod networks;
 mod volumes;
 
-pub use containers::{ContainerQuery, containers, select};
+pub use containers::{ContainerQuery, Pieces, containers, pieces, select};
 pub use filters::{Filters, Pattern, Patterns, glob};
 pub use images::images;
 pub(crate) use networks::{hide_joint, shown_id};

@@ -108,7 +108,7 @@ pub fn parse(name: Option<&str>, body: Value, swarm_id: &str) -> Result<CreateRe
         image: image.clone(),
         state: "created".into(),
         reserved: reserved(host, &labels),
-        labels,
+        labels: labels.into(),
         network_mode: host["NetworkMode"].as_str().unwrap_or("default").to_owned(),
         host_ports: host_ports(&host["PortBindings"])?,
         exposed_ports: body["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone()).collect(),

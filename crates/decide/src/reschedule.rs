@@ -78,7 +78,7 @@ fn again(lost: &Node, container: &Arc<Container>) -> Option<Move> {
     {
         body.remove("Hostname");
     }
-    body.insert("Labels".into(), json!(container.labels));
+    body.insert("Labels".into(), json!(container.labels.to_map()));
     body.insert("HostConfig".into(), inspect["HostConfig"].clone());
     let mut networks = endpoints(inspect, &container.id);
     let mode = container.network_mode.as_str();

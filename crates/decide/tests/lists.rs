@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use herder_decide::list::{ContainerQuery, Filters, containers, images, select};
+use herder_decide::list::{ContainerQuery, Filters, containers, images, pieces, select};
 use herder_decide::{names, render, words};
 use herder_model::{Container, Image, Node, NodeState};
 use proptest::prelude::*;
@@ -119,6 +119,18 @@ proptest! {
             prop_assert_eq!(&entry["Status"], &json!(words::status(node, it, NOW)));
             prop_assert!(entry["Extra"].is_array());
         }
+    }
+
+    #[test]
+    fn pieces_are_the_whole(nodes in nodes(), blanks in 0..200_000_usize) {
+        let mut nodes = nodes;
+        for node in &mut nodes {
+            Arc::make_mut(node).name.push_str(&" ".repeat(blanks));
+        }
+        let whole = containers(&nodes, &all(), NOW).unwrap();
+        let pieces: Vec<Vec<u8>> = pieces(&nodes, &all(), NOW).unwrap().collect();
+        prop_assert!(pieces.iter().all(|piece| !piece.is_empty()));
+        prop_assert_eq!(pieces.concat(), whole);
     }
 
     #[test]

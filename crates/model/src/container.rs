@@ -1,9 +1,8 @@
 //! A container as lists and placement see it. Details come from the engine on demand.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::Resources;
+use crate::{Pairs, Resources};
 
 /// A container on a node: what is needed to list, find, filter and place; the rest stays on the engine.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +26,7 @@ pub struct Container {
     pub exit_code: i64,
     pub health: Option<Health>,
     /// As the client gave them, expression labels included.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Pairs,
     pub reserved: Resources,
     /// `HostConfig.NetworkMode`, such as `default`, `host`, `container:<id>`.
     pub network_mode: String,
@@ -39,7 +38,7 @@ pub struct Container {
     pub published: Vec<PublishedPort>,
     pub mounts: Vec<MountPoint>,
     /// Network name → network id.
-    pub networks: BTreeMap<String, String>,
+    pub networks: Pairs,
     /// The engine's own entry of `GET /containers/json`, as lists show it; unknown fields survive in it.
     pub entry: Entry,
     /// Stands for the engine's own entry: another one, another mark. What changes with time alone does not count.

@@ -7,10 +7,12 @@ mod container;
 mod names;
 mod node;
 mod objects;
+mod pairs;
 
 pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort};
 pub use names::{Name, NameIndex};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
+pub use pairs::Pairs;
 pub use objects::{Image, Network, Volume};
 
 /// Docker label under which the id that survives rescheduling is kept (64 hex digits; classic Swarm).

@@ -103,7 +103,7 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
         },
         inspect: labels.contains_key(LABEL_RESCHEDULE).then(|| Arc::new(inspect.clone())),
         reserved: request::reserved(host, &labels),
-        labels,
+        labels: labels.into(),
         network_mode: text(&host["NetworkMode"]),
         // What an engine took is valid; a form that is not known counts for nothing.
         host_ports: exact(request::host_ports(&host["PortBindings"]).unwrap_or_default().into_iter()),
@@ -343,7 +343,7 @@ mod tests {
         let ports: Vec<String> =
             container.host_ports.iter().map(|port| format!("{}-{}/{}", port.first, port.last, port.protocol)).collect();
         assert_eq!(ports, ["8080-8080/tcp", "53-55/udp"]);
-        assert_eq!(container.networks["bridge"], "n1");
+        assert_eq!(container.networks.get("bridge"), Some("n1"));
         assert!(container.inspect.is_none());
     }
 
@@ -404,7 +404,7 @@ mod tests {
     fn a_list_entry_alone_makes_a_container() {
         let inspect = inspect_of_entry(&serde_json::from_str(ENTRY).unwrap());
         let seen = container(ENTRY, &inspect, 0).unwrap();
-        assert_eq!((seen.name.as_str(), seen.image.as_str(), seen.labels["app"].as_str()), ("web", "busybox", "shop"));
+        assert_eq!((seen.name.as_str(), seen.image.as_str(), seen.labels.get("app")), ("web", "busybox", Some("shop")));
         assert_eq!((seen.network_mode.as_str(), seen.mounts.len()), ("default", 1));
     }
 }

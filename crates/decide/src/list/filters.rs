@@ -102,10 +102,10 @@ impl Filters {
     }
 
     /// Whether all `label` filters (`key`, `key=value`) match and no `label!` does.
-    pub fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn labels<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         let carries = |wanted: &str| match wanted.split_once('=') {
-            Some((key, value)) => labels.get(key).is_some_and(|it| it == value),
-            None => labels.contains_key(wanted),
+            Some((key, value)) => label(key) == Some(value),
+            None => label(wanted).is_some(),
         };
         self.values("label").all(carries) && !self.values("label!").any(carries)
     }

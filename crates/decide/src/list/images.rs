@@ -107,7 +107,7 @@ impl<'f> Wanted<'f> {
 
     fn shows(&self, image: &Image, tags: &[&str], digests: &[&str]) -> bool {
         let is_dangling = tags.iter().all(|tag| is_none(tag));
-        self.filters.labels(&image.labels)
+        self.filters.labels(|key| image.labels.get(key).map(String::as_str))
             && self.dangling.is_none_or(|wanted| wanted == is_dangling)
             && self.before.is_none_or(|time| image.created < time)
             && self.since.is_none_or(|time| image.created > time)

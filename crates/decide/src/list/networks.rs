@@ -37,7 +37,7 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErr
                 && filters.is("driver", &network.driver)
                 && filters.is("scope", &network.scope)
                 && filters.is("type", kind)
-                && filters.labels(&network.labels)
+                && filters.labels(|key| network.labels.get(key).map(String::as_str))
                 && dangling.is_none_or(|wanted| wanted == is_dangling);
             if fits && seen.insert(id) {
                 let mut entry = Value::clone(&network.summary);
@@ -67,7 +67,7 @@ fn used_ids(nodes: &[Arc<Node>]) -> BTreeSet<&str> {
     let mut used = BTreeSet::new();
     for node in nodes {
         let ids: BTreeSet<&str> =
-            node.containers.values().flat_map(|it| it.networks.values()).map(String::as_str).collect();
+            node.containers.values().flat_map(|it| it.networks.values()).collect();
         let networks = node.networks.iter().filter(|it| ids.contains(it.id.as_str()));
         used.extend(networks.map(|it| shown_id(it)));
     }

@@ -24,7 +24,7 @@ pub fn volumes(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErro
             let name = volume_name(node, volume);
             let fits = names.match_name(&node.name, &volume.name)
                 && filters.is("driver", &volume.driver)
-                && filters.labels(&volume.labels)
+                && filters.labels(|key| volume.labels.get(key).map(String::as_str))
                 && dangling.is_none_or(|wanted| wanted != used.contains(volume.name.as_str()));
             // A driver that spans nodes shows the same volume on each of them.
             if fits && seen.insert((name.clone(), volume.driver.as_str())) {

@@ -246,6 +246,6 @@ fn affinity_holds(expression: &Expression, it: &Matcher, node: &Node) -> bool {
             let repos = image.repo_tags.iter().filter_map(|tag| tag.rsplit_once(':').map(|(repo, _)| repo));
             iter::once(image.id.as_str()).chain(image.repo_tags.iter().map(String::as_str)).chain(repos)
         })),
-        key => it.holds(node.containers.values().map(|other| other.labels.get(key).map_or("", String::as_str))),
+        key => it.holds(node.containers.values().map(|other| other.labels.get(key).unwrap_or(""))),
     }
 }

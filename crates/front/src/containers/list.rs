@@ -1,21 +1,27 @@
-//! `GET /containers/json`: answered from memory. No engine is asked, and the text is made once a second at most.
+//! `GET /containers/json`: answered from memory. No engine is asked, and the text of a small cluster is made once a second at
+//! most; that of a large one is made while it is sent, and never stands in memory as a whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use herder_decide::list::{self, ContainerQuery, Filters, ListError};
+use futures_util::stream;
+use herder_decide::list::{self, ContainerQuery, Filters, ListError, Pieces};
 use herder_pool::Engine;
 use http::{Method, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{ApiError, Call, Front, Reply, call};
 
-/// Different questions whose answer is kept. Everybody asks the same two or three; with 30,000 containers one answer is some
-/// 20 MB.
+/// Different questions whose answer is kept. Everybody asks the same two or three.
 const ANSWERS_MAX: usize = 4;
+
+/// A longer answer is not kept: some 4,000 containers. Making one of 30 MB anew takes less time than reading it.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Answers that are still true: nothing changed, and no second has passed (`Up 5 seconds`).
 #[derive(Debug, Default)]
@@ -64,11 +70,33 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     let version = front.pool.version();
     let now = jiff::Timestamp::now().as_second();
     let answer = front.lists.get(version, now, &text, || {
-        let query = query(&call, filters)?;
-        let answer = list::containers(&front.pool.nodes(), &query, now);
-        answer.map(Bytes::from).map_err(refused)
-    })?;
-    Ok(call::raw_json(StatusCode::OK, answer))
+        let query = query(&call, filters).map_err(NotKept::Refused)?;
+        let pieces = list::pieces(&front.pool.nodes(), &query, now);
+        let pieces = pieces.map_err(|error| NotKept::Refused(refused(error)))?;
+        let length = pieces.bytes_about();
+        if length > ANSWER_BYTES_MAX {
+            return Err(NotKept::Large(pieces));
+        }
+        let mut answer = Vec::with_capacity(length);
+        pieces.for_each(|piece| answer.extend(piece));
+        Ok(Bytes::from(answer))
+    });
+    match answer {
+        Ok(answer) => Ok(call::raw_json(StatusCode::OK, answer)),
+        Err(NotKept::Refused(error)) => Err(error),
+        Err(NotKept::Large(pieces)) => {
+            let frames = pieces.map(|piece| Ok(Frame::data(Bytes::from(piece))));
+            let empty = call::raw_json(StatusCode::OK, Bytes::new());
+            Ok(empty.map(|_| StreamBody::new(stream::iter(frames)).boxed_unsync()))
+        }
+    }
+}
+
+/// Why a list is not kept.
+enum NotKept {
+    Refused(ApiError),
+    /// Made while it is sent.
+    Large(Pieces),
 }
 
 /// The list with `SizeRw` and `SizeRootFs`, for which the engines read their disks. An engine that does not answer leaves
