@@ -1,0 +1,529 @@
+//! Gossip without sockets and clocks: what comes in, what goes out, what is known.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foca::{Config, Foca, Identity, Notification, PeriodicParams, PostcardCodec, Runtime, State, Timer};
+use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Table, Told, Version};
+use super::seal::{OVERHEAD_BYTES, Sealer};
+
+/// Fits into one frame of every network that is in use, tunnels included.
+const PACKET_BYTES_MAX: usize = 1400;
+/// What is left for the content: sealing and the kind take their part.
+const CONTENT_BYTES_MAX: usize = PACKET_BYTES_MAX - OVERHEAD_BYTES - 1;
+/// Members of one digest: 20 of 25 characters, with versions, take about 800 bytes.
+const DIGEST_MAX: usize = 20;
+/// Packets of facts that answer one digest.
+const ANSWERS_MAX: usize = 8;
+
+/// How gossip is timed. The defaults find a dead node within 3 s in a pool of five.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Each member probes another one this often.
+    pub probe_period: Duration,
+    /// After this, others are asked to probe. Far above the time that a packet takes on a local network, and that a busy
+    /// host needs to answer.
+    pub probe_wait: Duration,
+    /// How long a suspect has to show that it lives, in a pool of up to ten; grows with the logarithm of the pool.
+    pub suspicion: Duration,
+    /// Facts are compared with somebody, and whoever is seen dead is asked again, this often.
+    pub exchange_period: Duration,
+    /// Who is dead is remembered, and asked, for this long.
+    pub dead_time: Duration,
+    /// For the logarithm; later the real one.
+    pub expected_members: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            probe_period: Duration::from_millis(500),
+            probe_wait: Duration::from_millis(200),
+            suspicion: Duration::from_millis(1300),
+            exchange_period: Duration::from_millis(500),
+            dead_time: Duration::from_secs(24 * 3600),
+            expected_members: 10,
+        }
+    }
+}
+
+impl Settings {
+    fn config(&self, members: usize) -> Config {
+        let members = u32::try_from(members).unwrap_or(u32::MAX).max(self.expected_members).max(1);
+        let scale = f64::from(members).log10().max(1.0);
+        let params = |frequency, count| Some(PeriodicParams { frequency, num_members: at_least_one(count) });
+        let lan = Config::new_lan(NonZeroU32::new(members).unwrap_or(NonZeroU32::MIN));
+        Config {
+            probe_period: self.probe_period,
+            probe_rtt: self.probe_wait,
+            num_indirect_probes: at_least_one(3),
+            max_transmissions: lan.max_transmissions.max(NonZeroU8::new(6).unwrap_or(NonZeroU8::MIN)),
+            suspect_to_down_after: self.suspicion.mul_f64(scale),
+            remove_down_after: Some(self.dead_time),
+            max_packet_size: at_least_one(CONTENT_BYTES_MAX),
+            // Who was cut off comes back by itself.
+            notify_down_members: true,
+            periodic_announce: params(Duration::from_secs(30), 1),
+            periodic_announce_to_down_members: params(Duration::from_secs(1), 3),
+            periodic_gossip: params(Duration::from_millis(200), 3),
+        }
+    }
+}
+
+fn at_least_one(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A member of the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// 25 characters, base 36; stays over restarts.
+    pub id: String,
+    /// For gossip (UDP) and node links (TCP).
+    pub addr: SocketAddr,
+    /// When its program began; newer wins.
+    pub generation: u64,
+}
+
+/// What is thought of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    Alive,
+    /// Did not answer; has a moment to show that it lives.
+    Suspect,
+    Dead,
+    /// Said goodbye.
+    Left,
+}
+
+/// A member as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub member: Member,
+    pub health: Health,
+    pub facts: Arc<BTreeMap<String, String>>,
+}
+
+/// By id, this node included.
+pub type View = Arc<BTreeMap<String, Seen>>;
+
+/// A member on the wire: one address has one at a time, and the newest start of a program is it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Who {
+    id: String,
+    addr: SocketAddr,
+    generation: u64,
+    /// Grows when a member that was thought dead shows that it is not.
+    rebirths: u32,
+}
+
+impl Identity for Who {
+    type Addr = SocketAddr;
+
+    fn renew(&self) -> Option<Who> {
+        Some(Who { rebirths: self.rebirths.wrapping_add(1), ..self.clone() })
+    }
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+    fn win_addr_conflict(&self, other: &Who) -> bool {
+        (self.generation, self.rebirths, &self.id) > (other.generation, other.rebirths, &other.id)
+    }
+}
+
+/// Something that is due.
+#[derive(Debug)]
+pub struct Event(Due);
+
+#[derive(Debug)]
+enum Due {
+    Foca(Timer<Who>),
+    Exchange,
+    Seeds,
+}
+
+/// What is to be done now.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub packets: Vec<(SocketAddr, Bytes)>,
+    /// Hand the event back after this time.
+    pub timers: Vec<(Duration, Event)>,
+    /// The view is another one.
+    pub changed: bool,
+}
+
+/// What a packet is.
+#[derive(Serialize, Deserialize)]
+enum Content {
+    /// Of the crate `foca`.
+    Swim(#[serde(with = "bytes_of")] Vec<u8>),
+    /// Ids from `from` up to but not with `to`, with the versions of their facts.
+    Digest {
+        from: String,
+        to: Option<String>,
+        members: Vec<(String, Version)>,
+    },
+    Facts(Vec<Told>),
+}
+
+/// Bytes as bytes, not one by one.
+mod bytes_of {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        Vec::deserialize(deserializer)
+    }
+}
+
+/// Packets that were dropped, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub sealed_wrong: u64,
+    pub replayed: u64,
+    pub malformed: u64,
+}
+
+/// One node's gossip.
+pub struct Core<R: Rng> {
+    foca: Foca<Who, PostcardCodec, R, Table>,
+    table: Table,
+    sealer: Sealer,
+    settings: Settings,
+    rng_seed: u64,
+    seeds: Vec<SocketAddr>,
+    /// Version of the own facts.
+    told: Told,
+    left: bool,
+    /// Members when the timing was set last.
+    sized_for: usize,
+    fingerprint: u64,
+    /// Where the next digest begins.
+    next_digest: String,
+    counters: Counters,
+}
+
+impl<R: Rng> std::fmt::Debug for Core<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("me", self.foca.identity())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects what foca wants done.
+#[derive(Default)]
+struct Wishes {
+    packets: Vec<(SocketAddr, Vec<u8>)>,
+    timers: Vec<(Duration, Timer<Who>)>,
+    changed: bool,
+    /// Somebody is new: it does not know the facts of those who were here before.
+    arrived: bool,
+}
+
+impl Runtime<Who> for Wishes {
+    fn notify(&mut self, notification: Notification<'_, Who>) {
+        self.arrived |= matches!(notification, Notification::MemberUp(_) | Notification::Active);
+        self.changed = true;
+    }
+    fn send_to(&mut self, to: Who, data: &[u8]) {
+        self.packets.push((to.addr, data.to_vec()));
+    }
+    fn submit_after(&mut self, event: Timer<Who>, after: Duration) {
+        self.timers.push((after, event));
+    }
+}
+
+impl<R: Rng> Core<R> {
+    /// `rng` gives the session of the seal, too: it must be new for each start.
+    pub fn new(me: Member, key: [u8; 32], settings: Settings, mut rng: R) -> Core<R> {
+        let mut session = [0; 16];
+        rng.fill(&mut session);
+        let table = Table::default();
+        let who = Who { id: me.id.clone(), addr: me.addr, generation: me.generation, rebirths: 0 };
+        let told = Told { id: me.id, version: (me.generation, 0), facts: BTreeMap::new() };
+        let rng_seed = rng.random();
+        let config = settings.config(1);
+        let foca = Foca::with_custom_broadcast(who, config, rng, PostcardCodec, table.clone());
+        Core {
+            foca,
+            table,
+            sealer: Sealer::new(&key, session),
+            settings,
+            rng_seed,
+            seeds: Vec::new(),
+            told,
+            left: false,
+            sized_for: 1,
+            fingerprint: 0,
+            next_digest: String::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The first thing to do.
+    pub fn begin(&mut self, seeds: Vec<SocketAddr>) -> Effects {
+        let mut effects = self.add_seeds(seeds);
+        effects.timers.push((self.settings.exchange_period, Event(Due::Exchange)));
+        effects.timers.push((SEED_PERIOD, Event(Due::Seeds)));
+        effects
+    }
+
+    /// A packet came from `from`. Whatever it is, it harms nobody.
+    pub fn packet(&mut self, _now: Duration, from: SocketAddr, packet: &[u8]) -> Effects {
+        use super::seal::Dropped;
+        let plain = match self.sealer.open(packet) {
+            Ok(plain) => plain,
+            Err(Dropped::Replay) => {
+                self.counters.replayed += 1;
+                return Effects::default();
+            }
+            Err(Dropped::Seal | Dropped::Form) => {
+                self.counters.sealed_wrong += 1;
+                if self.counters.sealed_wrong.is_power_of_two() {
+                    tracing::warn!(%from, dropped = self.counters.sealed_wrong, "gossip that is not of this pool is dropped");
+                }
+                return Effects::default();
+            }
+        };
+        match postcard::from_bytes(&plain) {
+            Ok(Content::Swim(data)) => {
+                let mut wishes = Wishes::default();
+                if let Err(error) = self.foca.handle_data(&data, &mut wishes) {
+                    tracing::trace!(%from, %error, "gossip that makes no sense is dropped");
+                    self.counters.malformed += 1;
+                }
+                self.grant(wishes)
+            }
+            Ok(Content::Digest { from: first, to, members }) => self.answer(from, &first, to.as_deref(), &members),
+            Ok(Content::Facts(all)) => {
+                for told in all {
+                    self.table.learn(told);
+                }
+                Effects { changed: self.table.take_changed(), ..Effects::default() }
+            }
+            Err(_) => {
+                self.counters.malformed += 1;
+                Effects::default()
+            }
+        }
+    }
+
+    /// Something is due.
+    pub fn event(&mut self, _now: Duration, event: Event) -> Effects {
+        match event.0 {
+            Due::Foca(timer) => {
+                let mut wishes = Wishes::default();
+                if let Err(error) = self.foca.handle_timer(timer, &mut wishes) {
+                    // Of a probe that a program which was stopped could not finish: nobody is accused by it.
+                    tracing::trace!(%error, "a timer came too late");
+                }
+                self.grant(wishes)
+            }
+            Due::Exchange => self.exchange(),
+            Due::Seeds => {
+                let mut effects = self.ask_seeds();
+                effects.timers.push((SEED_PERIOD, Event(Due::Seeds)));
+                effects
+            }
+        }
+    }
+
+    pub fn set_facts(&mut self, facts: BTreeMap<String, String>) -> Effects {
+        self.told.version.1 += 1;
+        self.told.facts = facts;
+        self.tell_own_facts();
+        Effects { changed: self.table.take_changed(), ..Effects::default() }
+    }
+
+    pub fn add_seeds(&mut self, seeds: Vec<SocketAddr>) -> Effects {
+        let me = self.foca.identity().addr;
+        self.seeds.extend(seeds.into_iter().filter(|seed| *seed != me));
+        self.seeds.sort_unstable();
+        self.seeds.dedup();
+        self.ask_seeds()
+    }
+
+    /// Says goodbye. Nothing but [`Core::leave_again`] makes sense after that.
+    pub fn leave(&mut self) -> Effects {
+        self.left = true;
+        let mut facts = self.told.facts.clone();
+        facts.insert(LEFT.into(), String::new());
+        let _ = self.set_facts(facts);
+        let mut wishes = Wishes::default();
+        // The facts go with it.
+        let _ = self.foca.gossip(&mut wishes);
+        let _ = self.foca.leave_cluster(&mut wishes);
+        self.grant(wishes)
+    }
+
+    /// The goodbye once more, to everybody it can be told.
+    pub fn leave_again(&mut self) -> Effects {
+        let content = Content::Facts(vec![self.told.clone()]);
+        let others: Vec<SocketAddr> = self.foca.iter_members().take(FAREWELLS_MAX).map(|it| it.id().addr).collect();
+        let mut effects = Effects::default();
+        others.into_iter().for_each(|to| self.send(&mut effects, to, &content));
+        effects
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Everybody that is known, this node included.
+    pub fn view(&self) -> View {
+        let mut view: BTreeMap<String, Seen> = BTreeMap::new();
+        let me = self.foca.identity();
+        let health = if self.left { Health::Left } else { Health::Alive };
+        let others = self.foca.iter_membership_state().map(|it| (it.id(), it.state()));
+        for (who, state) in others {
+            let facts = self.table.of(&who.id);
+            let health = match state {
+                State::Alive => Health::Alive,
+                State::Suspect => Health::Suspect,
+                State::Down if facts.contains_key(LEFT) => Health::Left,
+                State::Down => Health::Dead,
+            };
+            let seen = Seen { member: member(who), health, facts };
+            // A host that moved is known at two addresses: the one where it lives counts, or else the last.
+            let order = |seen: &Seen| (seen.health < Health::Dead, seen.member.generation);
+            if view.get(&who.id).is_none_or(|other| order(other) < order(&seen)) {
+                view.insert(who.id.clone(), seen);
+            }
+        }
+        view.insert(me.id.clone(), Seen { member: member(me), health, facts: self.table.of(&me.id) });
+        Arc::new(view)
+    }
+
+    /// How many live, by this node's view; itself included.
+    pub fn live(&self) -> usize {
+        self.foca.num_members() + 1
+    }
+
+    fn grant(&mut self, wishes: Wishes) -> Effects {
+        let Wishes { packets, timers, changed, arrived } = wishes;
+        if arrived && !self.left {
+            self.tell_own_facts();
+        }
+        let members = self.foca.num_members() + 1;
+        if members > self.sized_for * 2 || members * 2 < self.sized_for {
+            self.sized_for = members;
+            let _ = self.foca.set_config(self.settings.config(members));
+        }
+        let mut effects = Effects { changed: changed || self.table.take_changed(), ..Effects::default() };
+        for (to, data) in packets {
+            self.send(&mut effects, to, &Content::Swim(data));
+        }
+        effects.timers.extend(timers.into_iter().map(|(after, timer)| (after, Event(Due::Foca(timer)))));
+        effects
+    }
+
+    fn send(&mut self, effects: &mut Effects, to: SocketAddr, content: &Content) {
+        if let Ok(plain) = postcard::to_stdvec(content) {
+            effects.packets.push((to, self.sealer.seal(&plain)));
+        }
+    }
+
+    fn tell_own_facts(&mut self) {
+        if self.told.version.1 == 0 {
+            return;
+        }
+        if let Ok(data) = postcard::to_stdvec(&self.told) {
+            // Too large is refused by `check` before.
+            let _ = self.foca.add_broadcast(&data);
+        }
+    }
+
+    /// Asks seeds to be let in: all while nobody is known, else one now and then, for those whom everybody has forgotten.
+    fn ask_seeds(&mut self) -> Effects {
+        let live: Vec<SocketAddr> = self.foca.iter_members().map(|it| it.id().addr).collect();
+        let missing = self.seeds.iter().filter(|seed| !live.contains(seed)).copied();
+        let asked: Vec<SocketAddr> = missing.take(if live.is_empty() { usize::MAX } else { 1 }).collect();
+        let mut wishes = Wishes::default();
+        for addr in asked {
+            // Whoever is there answers: the id is not known yet.
+            let unknown = Who { id: String::new(), addr, generation: 0, rebirths: 0 };
+            let _ = self.foca.announce(unknown, &mut wishes);
+        }
+        self.grant(wishes)
+    }
+
+    /// Compares facts with somebody.
+    fn exchange(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        effects.timers.push((self.settings.exchange_period, Event(Due::Exchange)));
+        let fingerprint = self.take_fingerprint();
+        effects.changed = std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint;
+        let me = self.foca.identity().id.as_str();
+        let known = self.foca.iter_membership_state().map(|it| it.id().id.as_str()).chain([me]);
+        self.table.keep(&known.collect());
+        let others = self.foca.num_members();
+        if others > 0 && !self.left {
+            // Any spread will do here: which one is no secret.
+            self.rng_seed = self.rng_seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let chosen = usize::try_from(self.rng_seed >> 33).unwrap_or(0) % others;
+            let partner = self.foca.iter_members().nth(chosen).map(|it| it.id().addr);
+            let from = std::mem::take(&mut self.next_digest);
+            let (members, to) = self.table.digest(&from, DIGEST_MAX);
+            self.next_digest = to.clone().unwrap_or_default();
+            if let Some(partner) = partner {
+                self.send(&mut effects, partner, &Content::Digest { from, to, members });
+            }
+        }
+        effects
+    }
+
+    /// Whoever is new or seen otherwise than at the last look.
+    fn take_fingerprint(&self) -> u64 {
+        let each = self.foca.iter_membership_state().map(|it| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            (it.id().addr, it.id().generation, it.id().rebirths, it.state() as u8).hash(&mut hasher);
+            hasher.finish()
+        });
+        each.fold(0, |sum, one| sum ^ one)
+    }
+
+    fn answer(&mut self, to: SocketAddr, from: &str, end: Option<&str>, digest: &[(String, Version)]) -> Effects {
+        let mut effects = Effects::default();
+        let mut batch: Vec<Told> = Vec::new();
+        let mut length = 0;
+        for told in self.table.newer(from, end, digest) {
+            let size = postcard::to_stdvec(&told).map_or(0, |data| data.len());
+            if length + size + 8 > CONTENT_BYTES_MAX {
+                self.send(&mut effects, to, &Content::Facts(std::mem::take(&mut batch)));
+                length = 0;
+                if effects.packets.len() == ANSWERS_MAX {
+                    return effects;
+                }
+            }
+            length += size;
+            batch.push(told);
+        }
+        if !batch.is_empty() {
+            self.send(&mut effects, to, &Content::Facts(batch));
+        }
+        effects
+    }
+}
+
+/// Seeds that are not known are asked this often.
+const SEED_PERIOD: Duration = Duration::from_secs(1);
+/// Told to this many that it leaves; they tell the others.
+const FAREWELLS_MAX: usize = 16;
+/// The fact that makes the difference between left and dead.
+const LEFT: &str = "left";
+
+fn member(who: &Who) -> Member {
+    Member { id: who.id.clone(), addr: who.addr, generation: who.generation }
+}

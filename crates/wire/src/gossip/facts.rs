@@ -1,0 +1,135 @@
+//! Small facts of each member: told with gossip, and compared from time to time, so that everybody has them in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use foca::{BroadcastHandler, Invalidates};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::GossipError;
+use super::core::Who;
+
+/// Facts of one member, keys and values together, in bytes: with them a packet still fits into a frame.
+pub const FACTS_BYTES_MAX: usize = 1024;
+
+/// Of members that nobody knows any more, and of liars, this many at most.
+const MEMBERS_MAX: usize = 10_000;
+
+/// Facts may come before their member is known; so many are kept.
+const SPARE: usize = 64;
+
+/// The newer one wins: start of the program, then count within it.
+pub(super) type Version = (u64, u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    pub(super) id: String,
+    pub(super) version: Version,
+    pub(super) facts: BTreeMap<String, String>,
+}
+
+pub(super) fn check(facts: &BTreeMap<String, String>) -> Result<(), GossipError> {
+    let length = facts.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if length > FACTS_BYTES_MAX { Err(GossipError::Facts { length }) } else { Ok(()) }
+}
+
+/// What is known of everybody. Shared by the two that need it: gossip, and whoever looks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: BTreeMap<String, (Version, Arc<BTreeMap<String, String>>)>,
+    changed: bool,
+}
+
+impl Table {
+    /// True if it is news.
+    pub(super) fn learn(&self, told: Told) -> bool {
+        let mut inner = self.0.lock();
+        let news = inner.known.get(&told.id).is_none_or(|(version, _)| *version < told.version);
+        let fits =
+            check(&told.facts).is_ok() && (inner.known.contains_key(&told.id) || inner.known.len() < MEMBERS_MAX);
+        if news && fits {
+            inner.known.insert(told.id, (told.version, Arc::new(told.facts)));
+            inner.changed = true;
+        }
+        news && fits
+    }
+
+    pub(super) fn of(&self, id: &str) -> Arc<BTreeMap<String, String>> {
+        self.0.lock().known.get(id).map(|(_, facts)| facts.clone()).unwrap_or_default()
+    }
+
+    /// Whether anything was learned since the last time this was asked.
+    pub(super) fn take_changed(&self) -> bool {
+        std::mem::take(&mut self.0.lock().changed)
+    }
+
+    /// Ids from `from` on with their versions, `count` at most; the end of the range that they cover, if there is more.
+    pub(super) fn digest(&self, from: &str, count: usize) -> (Vec<(String, Version)>, Option<String>) {
+        let inner = self.0.lock();
+        let mut rest = inner.known.range(from.to_owned()..).map(|(id, (version, _))| (id.clone(), *version));
+        let part: Vec<_> = rest.by_ref().take(count).collect();
+        (part, rest.next().map(|(id, _)| id))
+    }
+
+    /// What is newer here than in a digest of the range.
+    pub(super) fn newer(&self, from: &str, to: Option<&str>, digest: &[(String, Version)]) -> Vec<Told> {
+        let theirs: BTreeMap<&str, Version> = digest.iter().map(|(id, version)| (id.as_str(), *version)).collect();
+        let inner = self.0.lock();
+        let range = inner.known.range(from.to_owned()..).take_while(|(id, _)| to.is_none_or(|to| id.as_str() < to));
+        let newer = range.filter(|(id, (version, _))| theirs.get(id.as_str()).is_none_or(|old| old < version));
+        newer
+            .map(|(id, (version, facts))| Told { id: id.clone(), version: *version, facts: BTreeMap::clone(facts) })
+            .collect()
+    }
+
+    /// Forgets everybody but these, when there are many more.
+    pub(super) fn keep(&self, ids: &BTreeSet<&str>) {
+        let mut inner = self.0.lock();
+        if inner.known.len() > 2 * ids.len() + SPARE {
+            inner.known.retain(|id, _| ids.contains(id.as_str()));
+        }
+    }
+}
+
+/// Identifies what is on its way: the newer facts of a member replace its older ones.
+#[derive(Debug)]
+pub(super) struct Key {
+    id: String,
+    version: Version,
+}
+
+impl Invalidates for Key {
+    fn invalidates(&self, other: &Key) -> bool {
+        self.id == other.id && self.version >= other.version
+    }
+}
+
+/// Bytes that are no facts.
+#[derive(Debug)]
+pub(super) struct NoFacts;
+
+impl fmt::Display for NoFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes that are no facts")
+    }
+}
+
+impl std::error::Error for NoFacts {}
+
+impl BroadcastHandler<Who> for Table {
+    type Key = Key;
+    type Error = NoFacts;
+
+    fn receive_item(&mut self, data: &[u8], sender: Option<&Who>) -> Result<Option<Key>, NoFacts> {
+        let told: Told = postcard::from_bytes(data).map_err(|_| NoFacts)?;
+        let key = Key { id: told.id.clone(), version: told.version };
+        let news = self.learn(told);
+        // What this node itself wants to tell is told, known or not.
+        Ok((news || sender.is_none()).then_some(key))
+    }
+}
