@@ -1,0 +1,217 @@
+//! What bridge clients may reach. Pure.
+//!
+//! *Inbound* rules are for what clients send and publish, *outbound* ones for what they register for. An empty list allows
+//! nothing. Ways back are not subject to rules: whoever got a request may answer it, once.
+
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Both lists.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub inbound: Vec<Rule>,
+    pub outbound: Vec<Rule>,
+}
+
+/// One permission. Without address and expression it fits every address.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// Exactly this address.
+    address: Option<String>,
+    /// Or one that this expression matches from begin to end.
+    expression: Option<Regex>,
+    /// And a body that has these fields with these values.
+    structure: Option<Value>,
+}
+
+/// Why rules cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    #[error("the rules of the bridge are not in their form")]
+    Form(#[from] serde_json::Error),
+    #[error("`addressRegex` `{text}` of the rules of the bridge is no regular expression")]
+    Expression { text: String, source: Box<regex::Error> },
+    #[error("`match` of the rules of the bridge must be an object, not {0}")]
+    Match(Value),
+}
+
+/// The file, in the words of Vert.x.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    inbound: Vec<Line>,
+    #[serde(default)]
+    outbound: Vec<Line>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    address: Option<String>,
+    #[serde(alias = "address_re", rename = "addressRegex")]
+    expression: Option<String>,
+    #[serde(rename = "match")]
+    structure: Option<Value>,
+}
+
+impl Rules {
+    /// Reads `{"inbound": […], "outbound": […]}`; each rule has `address` or `addressRegex`, and perhaps `match`.
+    pub fn parse(text: &str) -> Result<Rules, RulesError> {
+        let File { inbound, outbound } = serde_json::from_str(text)?;
+        let read = |lines: Vec<Line>| lines.into_iter().map(Rule::read).collect::<Result<Vec<Rule>, RulesError>>();
+        Ok(Rules { inbound: read(inbound)?, outbound: read(outbound)? })
+    }
+
+    /// The default: to the documented addresses of `cluster`, its nodes and containers; from the events.
+    pub fn documented(cluster: &str) -> Rules {
+        let nodes = format!("{}\\.[A-Za-z0-9][A-Za-z0-9_.-]*", regex::escape(cluster));
+        let expression = |text: &str| Rule { expression: Regex::new(&format!("^(?:{text})$")).ok(), ..Rule::default() };
+        let inbound = vec![
+            Rule { address: Some(cluster.to_owned()), ..Rule::default() },
+            expression(&nodes),
+            expression("[0-9a-f]{64}"),
+        ];
+        Rules { inbound, outbound: super::EVENT_ADDRESSES.map(Rule::address).to_vec() }
+    }
+
+    /// Everything both ways. For tests, and for those who trust all their clients.
+    pub fn everything() -> Rules {
+        Rules { inbound: vec![Rule::default()], outbound: vec![Rule::default()] }
+    }
+
+    /// Whether a client may send `body` to `address`.
+    pub fn may_send(&self, address: &str, body: &Value) -> bool {
+        self.inbound.iter().any(|rule| rule.fits_address(address) && rule.fits_body(body))
+    }
+
+    /// Whether a client may register for `address`.
+    pub fn may_register(&self, address: &str) -> bool {
+        self.outbound.iter().any(|rule| rule.fits_address(address))
+    }
+
+    /// Whether a client that registered for `address` may see a message with `body`.
+    pub fn may_see(&self, address: &str, body: &Value) -> bool {
+        self.outbound.iter().any(|rule| rule.fits_address(address) && rule.fits_body(body))
+    }
+}
+
+impl Rule {
+    /// Allows exactly `address`.
+    pub fn address(address: &str) -> Rule {
+        Rule { address: Some(address.to_owned()), ..Rule::default() }
+    }
+
+    fn read(line: Line) -> Result<Rule, RulesError> {
+        let expression = match &line.expression {
+            None => None,
+            Some(text) => {
+                let whole = Regex::new(&format!("^(?:{text})$"));
+                Some(whole.map_err(|source| RulesError::Expression { text: text.clone(), source: Box::new(source) })?)
+            }
+        };
+        match line.structure {
+            Some(other) if !other.is_object() => Err(RulesError::Match(other)),
+            structure => Ok(Rule { address: line.address, expression, structure }),
+        }
+    }
+
+    fn fits_address(&self, address: &str) -> bool {
+        match (&self.address, &self.expression) {
+            (None, None) => true,
+            (exact, expression) => {
+                exact.as_deref() == Some(address) || expression.as_ref().is_some_and(|it| it.is_match(address))
+            }
+        }
+    }
+
+    fn fits_body(&self, body: &Value) -> bool {
+        self.structure.as_ref().is_none_or(|wanted| contains(body, wanted))
+    }
+}
+
+/// Whether `value` has everything that `wanted` has: fields of objects, elements of arrays, else the same value.
+fn contains(value: &Value, wanted: &Value) -> bool {
+    match (value, wanted) {
+        (Value::Object(fields), Value::Object(wanted)) => {
+            wanted.iter().all(|(name, wanted)| fields.get(name).is_some_and(|value| contains(value, wanted)))
+        }
+        (Value::Array(values), Value::Array(wanted)) => {
+            wanted.iter().all(|wanted| values.iter().any(|value| contains(value, wanted)))
+        }
+        (value, wanted) => value == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Each line: may it be sent, may it be registered?
+    fn check(rules: &Rules, lines: &[(&str, Value, bool, bool)]) {
+        for (address, body, send, register) in lines {
+            let got = (rules.may_send(address, body), rules.may_register(address));
+            assert_eq!(got, (*send, *register), "{address} {body}");
+        }
+    }
+
+    #[test]
+    fn by_default_only_documented_addresses_are_allowed() {
+        let id = "0123456789abcdef".repeat(4);
+        check(
+            &Rules::documented("my.pool"),
+            &[
+                ("my.pool", json!({}), true, false),
+                ("my.pool.host-1.example", json!({}), true, false),
+                ("myxpool", json!({}), false, false),
+                ("my.pool.", json!({}), false, false),
+                ("my.pool.a\nb", json!({}), false, false),
+                (&id, json!({}), true, false),
+                (&id[1..], json!({}), false, false),
+                ("herder.events.container", json!({}), false, true),
+                ("herder.events.containers", json!({}), false, false),
+                ("anything", json!({}), false, false),
+            ],
+        );
+        check(&Rules::default(), &[("my.pool", json!({}), false, false)]);
+        check(&Rules::everything(), &[("my.pool", json!({}), true, true)]);
+    }
+
+    #[test]
+    fn rules_are_read_in_the_words_of_vertx() {
+        let text = r#"{"inbound": [{"address": "exact"}, {"addressRegex": "a|b.c"},
+            {"address": "only", "match": {"action": "list", "deep": {"x": [1]}}}], "outbound": [{}]}"#;
+        let full = json!({"action": "list", "deep": {"x": [2, 1], "y": 0}, "more": 1});
+        check(
+            &Rules::parse(text).expect("rules"),
+            &[
+                ("exact", json!(1), true, true),
+                ("exactly", json!(1), false, true),
+                ("a", json!(1), true, true),
+                ("bxc", json!(1), true, true),
+                ("ab.c", json!(1), false, true),
+                ("bxcd", json!(1), false, true),
+                ("only", full, true, true),
+                ("only", json!({"action": "list"}), false, true),
+                ("only", json!("list"), false, true),
+            ],
+        );
+    }
+
+    #[test]
+    fn rules_that_make_no_sense_are_told() {
+        let check = |text: &str, expected: &str| {
+            let error = Rules::parse(text).expect_err("refused");
+            assert_eq!(error.to_string(), expected);
+        };
+        check(r#"{"inbuond": []}"#, "the rules of the bridge are not in their form");
+        let role = r#"{"inbound": [{"address": "a", "requiredAuthority": "x"}]}"#;
+        check(role, "the rules of the bridge are not in their form");
+        let expression = r#"{"inbound": [{"addressRegex": "("}]}"#;
+        check(expression, "`addressRegex` `(` of the rules of the bridge is no regular expression");
+        check(r#"{"outbound": [{"match": 5}]}"#, "`match` of the rules of the bridge must be an object, not 5");
+    }
+}
