@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::manage::{Join, Manage};
+use crate::up::{NodeArgs, Token, Up};
 
 /// Many Docker hosts that behave as one.
 #[derive(Debug, Parser)]
@@ -11,6 +12,8 @@ use crate::manage::{Join, Manage};
     version,
     about,
     after_help = "Examples:
+  herder up
+  herder up --join 10.0.0.1 --token SWMTKN-1-…
   herder manage -H tcp://0.0.0.0:2375 10.0.0.1:2375,10.0.0.2:2375
   DOCKER_HOST=tcp://localhost:2375 docker run -d --name web -p 80:80 nginx
   herder lab up --hosts 3
@@ -41,6 +44,12 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Run beside the local Docker Engine as a node of a pool
+    Up(Box<Up>),
+    /// Print the join code of this node's pool
+    Token(Token),
+    /// Look at the nodes of a pool
+    Node(NodeArgs),
     /// Serve the Docker API over many engines
     #[command(visible_alias = "m")]
     Manage(Box<Manage>),

@@ -44,6 +44,10 @@ pub enum UsageError {
     CreateRetry(i64),
     #[error("--cluster-opt `{0}` is not known; there are swarm.overcommit=RATIO and swarm.createretry=COUNT")]
     ClusterOption(String),
+    #[error("`{0}` is no address of a node: expected HOST, HOST:PORT or IP")]
+    NodeAddress(String),
+    #[error("--label `{0}` must be KEY=VALUE, and the key must not be `node`")]
+    Label(String),
     #[error("--discovery-opt must contain key=value strings")]
     DiscoveryOption,
     #[error(
@@ -83,6 +87,7 @@ impl UsageError {
             | UsageError::ClusterOption(_)
             | UsageError::DiscoveryOption => "HD0008",
             UsageError::Create => "HD0009",
+            UsageError::NodeAddress(_) | UsageError::Label(_) => "HD0010",
         }
     }
 }
@@ -98,6 +103,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("HD0007", include_str!("../../../docs/errors/HD0007.md")),
     ("HD0008", include_str!("../../../docs/errors/HD0008.md")),
     ("HD0009", include_str!("../../../docs/errors/HD0009.md")),
+    ("HD0010", include_str!("../../../docs/errors/HD0010.md")),
 ];
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ pub mod argv;
 mod duration;
 mod error;
 mod manage;
+mod up;
 
 pub use args::{Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings, TlsFiles};
+pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, unit};

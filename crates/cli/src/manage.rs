@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn every_verb_helps_with_an_example() {
         use clap::CommandFactory as _;
-        for verb in ["manage", "join", "certs", "lab", "completion", "explain"] {
+        for verb in ["up", "token", "node", "manage", "join", "certs", "lab", "completion", "explain"] {
             let mut command = Cli::command();
             let command = command.find_subcommand_mut(verb).unwrap();
             assert!(command.render_long_help().to_string().contains("Example"), "{verb}");

@@ -3,6 +3,8 @@
 mod certs;
 mod manage;
 mod members;
+mod node;
+mod up;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -29,6 +31,17 @@ fn main() -> ExitCode {
 
 fn carry_out(cli: Cli) -> anyhow::Result<()> {
     match cli.verb {
+        Verb::Up(up) if up.print_unit => {
+            let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--print-unit").collect();
+            anstream::print!("{}", herder_cli::unit(&std::env::current_exe()?.display().to_string(), &arguments));
+            Ok(())
+        }
+        Verb::Up(up) => {
+            let settings = up.settings()?;
+            runtime()?.block_on(up::run(settings, cli.global.experimental))
+        }
+        Verb::Token(token) => up::token(&token),
+        Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Manage(manage) => {
             let settings = manage.settings()?;
             runtime()?.block_on(manage::run(settings, cli.global.experimental))

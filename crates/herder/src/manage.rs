@@ -103,7 +103,11 @@ async fn follow_members(pool: Arc<Pool>, mut members: watch::Receiver<Option<BTr
 }
 
 /// Only one manager may move containers: two would make two of each.
-async fn reschedule_while_primary(front: Arc<Front>, mut role: watch::Receiver<Role>, stop: CancellationToken) {
+pub(crate) async fn reschedule_while_primary(
+    front: Arc<Front>,
+    mut role: watch::Receiver<Role>,
+    stop: CancellationToken,
+) {
     while role.wait_for(|role| *role == Role::Primary).await.is_ok() {
         let term = stop.child_token();
         let work = reschedule::run(front.clone(), term.clone());

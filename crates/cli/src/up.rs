@@ -1,0 +1,246 @@
+//! `up`, `token` and `node`: a pool without masters.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::error::UsageError;
+
+/// Where a node keeps its identity.
+const STATE: &str = "/var/lib/herder";
+
+/// The port of node links and gossip; that of swarm mode's gossip, which engines in plain mode do not use.
+pub const NODE_PORT: u16 = 7946;
+
+/// Run beside the local Docker Engine as a node of a pool.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder up                                        a pool of one that others can join
+  herder token                                     what others need to join
+  herder up --join 10.0.0.1 --token SWMTKN-1-…     join it
+  herder up --listen tcp://0.0.0.0:2375            also serve the Docker API on TCP
+  DOCKER_HOST=unix:///run/herder.sock docker ps    use the pool
+  herder up --print-unit > /etc/systemd/system/herder.service")]
+pub struct Up {
+    /// Name of this node [default: that of the engine]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Nodes to join, with or without port; may be repeated
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// The pool's join code; needed the first time only
+    #[arg(long, env = "HERDER_TOKEN", value_name = "CODE", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Find nodes to join here: file://PATH, consul://, etcd:// or zk://HOST,…/PREFIX
+    #[arg(long, value_name = "URL")]
+    pub discovery: Option<String>,
+    /// Option of the discovery back end; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub discovery_opt: Vec<String>,
+    /// Where to listen besides the socket: tcp://IP:PORT or unix:///PATH; may be repeated
+    #[arg(long, short = 'H', visible_alias = "host", value_name = "URL", value_delimiter = ',')]
+    pub listen: Vec<String>,
+    /// The unix socket that always serves the Docker API
+    #[arg(long, default_value = "/run/herder.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+    /// The local Docker Engine
+    #[arg(long, default_value = "unix:///var/run/docker.sock", value_name = "URL")]
+    pub engine: String,
+    /// Address under which other nodes reach this one [default: found out], port 7946
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub advertise: Option<String>,
+    /// Label of this node; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// Where the node keeps its identity
+    #[arg(long, default_value = STATE, value_name = "FOLDER")]
+    pub state: PathBuf,
+    /// How nodes are ranked: spread, binpack or random
+    #[arg(long, default_value = "spread", value_name = "NAME")]
+    pub strategy: String,
+    /// Do not answer or ask by multicast on the local network
+    #[arg(long)]
+    pub no_multicast: bool,
+    /// Print a systemd unit with these options, and end
+    #[arg(long)]
+    pub print_unit: bool,
+}
+
+/// What `up` shall do, checked.
+#[derive(Clone, Debug)]
+pub struct UpSettings {
+    pub name: Option<String>,
+    /// `host:port` each.
+    pub join: Vec<String>,
+    pub token: Option<String>,
+    pub discovery: Option<String>,
+    pub discovery_options: Vec<(String, String)>,
+    /// URLs, the socket's first.
+    pub listen: Vec<String>,
+    pub engine: String,
+    /// `host:port`, or only the port when the address is to be found out.
+    pub advertise: (Option<String>, u16),
+    pub labels: Vec<(String, String)>,
+    pub state: PathBuf,
+    pub strategy: String,
+    pub multicast: bool,
+}
+
+impl Up {
+    /// Checks everything before anything is done.
+    pub fn settings(self) -> anyhow::Result<UpSettings> {
+        let join = self.join.iter().map(|text| with_port(text)).collect::<Result<_, _>>()?;
+        let advertise = match &self.advertise {
+            None => (None, NODE_PORT),
+            Some(text) => {
+                let text = with_port(text)?;
+                let (host, port) = text.rsplit_once(':').unwrap_or((&text, ""));
+                (Some(host.to_owned()), port.parse().unwrap_or(NODE_PORT))
+            }
+        };
+        let pair = |text: &String| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let labels = self.label.iter().map(|text| {
+            let label = pair(text).filter(|(key, _)| !key.is_empty() && key != "node");
+            label.ok_or_else(|| UsageError::Label(text.clone()))
+        });
+        let options = self.discovery_opt.iter().map(|text| pair(text).ok_or(UsageError::DiscoveryOption));
+        let socket = format!("unix://{}", self.socket.display());
+        Ok(UpSettings {
+            join,
+            labels: labels.collect::<Result<_, _>>()?,
+            discovery_options: options.collect::<Result<_, _>>()?,
+            listen: std::iter::once(socket).chain(self.listen).collect(),
+            name: self.name,
+            token: self.token,
+            discovery: self.discovery,
+            engine: self.engine,
+            advertise,
+            state: self.state,
+            strategy: self.strategy,
+            multicast: !self.no_multicast,
+        })
+    }
+}
+
+/// `10.0.0.1` → `10.0.0.1:7946`; `[::1]` likewise.
+fn with_port(text: &str) -> Result<String, UsageError> {
+    let wrong = || UsageError::NodeAddress(text.to_owned());
+    let plain = text.strip_prefix("tcp://").unwrap_or(text);
+    let has_port = plain.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    let full = match (has_port, plain.contains(':') && !plain.starts_with('[')) {
+        (true, _) => plain.to_owned(),
+        (false, true) => format!("[{plain}]:{NODE_PORT}"),
+        (false, false) => format!("{plain}:{NODE_PORT}"),
+    };
+    let (host, port) = full.rsplit_once(':').ok_or_else(wrong)?;
+    let fits = !host.is_empty() && !host.contains(['/', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if fits { Ok(full) } else { Err(wrong()) }
+}
+
+/// Print the join code of this node's pool.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:
+  ssh other herder up --join $(hostname -I | cut -d' ' -f1) --token $(herder token)")]
+pub struct Token {
+    /// Where the node keeps its identity
+    #[arg(long, default_value = STATE, value_name = "FOLDER")]
+    pub state: PathBuf,
+    /// How to print it
+    #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
+    pub format: String,
+}
+
+/// Look at the nodes of a pool.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder node ls
+  herder node ls --host tcp://10.0.0.1:2375 --format json")]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    pub verb: NodeVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeVerb {
+    /// Every node with its state, address, labels and resources
+    Ls(NodeLs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NodeLs {
+    #[command(flatten)]
+    pub door: Door,
+    /// How to print it
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    pub format: String,
+}
+
+/// The door of any node.
+#[derive(Clone, Debug, Args)]
+pub struct Door {
+    /// The door to ask: unix:///PATH or tcp://HOST:PORT
+    #[arg(long, short = 'H', env = "HERDER_HOST", default_value = "unix:///run/herder.sock", value_name = "URL")]
+    pub host: String,
+}
+
+/// A systemd unit that runs `up` with these arguments.
+pub fn unit(program: &str, arguments: &[String]) -> String {
+    let quoted = |text: &String| match text.contains([' ', '"', '\'', '\\', '$', '%']) {
+        true => {
+            format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "$$").replace('%', "%%"))
+        }
+        false => text.clone(),
+    };
+    let line: Vec<String> = std::iter::once(&program.to_owned()).chain(arguments).map(quoted).collect();
+    format!(
+        "[Unit]
+Description=herder, a node of a pool of Docker hosts
+Documentation=man:docker(1)
+Wants=network-online.target docker.service
+After=network-online.target docker.service
+
+[Service]
+Type=notify
+ExecStart={}
+Restart=always
+RestartSec=1
+# Containers belong to the engine: nothing of theirs ends with this service.
+KillMode=process
+LimitNOFILE=1048576
+
+[Install]
+WantedBy=multi-user.target
+",
+        line.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_port_in_the_end() {
+        for (text, expected) in [
+            ("10.0.0.1", "10.0.0.1:7946"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("tcp://h1", "h1:7946"),
+            ("::1", "[::1]:7946"),
+            ("[::1]", "[::1]:7946"),
+            ("[::1]:9", "[::1]:9"),
+            ("", "-"),
+            ("h1:0", "-"),
+            ("h1:x", "-"),
+            ("a/b", "-"),
+        ] {
+            assert_eq!(with_port(text).as_deref().unwrap_or("-"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unit_quotes_what_systemd_would_cut() {
+        let text = unit("/usr/bin/herder", &["up".into(), "--label".into(), "a=b c$".into()]);
+        assert!(text.contains("ExecStart=/usr/bin/herder up --label \"a=b c$$\"\n"), "{text}");
+        assert!(text.contains("Type=notify"));
+    }
+}

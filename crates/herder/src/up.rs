@@ -1,0 +1,140 @@
+//! `herder up`: a node of a pool without masters, until somebody says stop.
+
+mod identity;
+mod members;
+mod peers;
+mod roads;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use herder_cli::UpSettings;
+use herder_decide::schedule::{Filter, Scheduler};
+use herder_front::{Front, FrontSettings, server};
+use herder_pool::{Pool, Settings, Way};
+use herder_wire::calls::Calls;
+use herder_wire::gossip::{self, Gossip, Member};
+use herder_wire::identity::Identity;
+use herder_wire::link::Link;
+use herder_wire::{JoinCode, multicast};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::manage::{asked_to_stop, reschedule_while_primary};
+use members::Directory;
+use peers::PoolPeers;
+use roads::NodeDialler;
+
+/// How long requests may take to finish after a stop was asked for.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or Ctrl-C.
+pub(crate) async fn run(settings: UpSettings, experimental: bool) -> anyhow::Result<()> {
+    let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
+    let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
+    let identity = identity::of(&settings).await?;
+    let code = identity.join_code()?;
+    let me = identity.id.clone();
+    let key = identity.shared.gossip_key;
+    let advertise = identity::advertise(&settings)?;
+    let here = advertise.to_string();
+    let bind = SocketAddr::from(([0, 0, 0, 0], advertise.port()));
+    let bind = if advertise.is_ipv6() { SocketAddr::from(([0u16; 8], advertise.port())) } else { bind };
+    let listener = TcpListener::bind(bind).await.with_context(|| format!("cannot listen for other nodes on {bind}"))?;
+    let mut doors = Vec::new();
+    for url in &settings.listen {
+        doors.push(server::bind(url, None).await?);
+    }
+    let stop = CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let link = Link::new(identity, settings.state.clone())?;
+    let directory = Arc::new(Directory::new(&me, &here));
+    let dialler = NodeDialler::new(&settings.engine, link.clone(), directory.clone());
+    let pool = Pool::new(Settings { way: Way::Through(Arc::new(dialler)), ..Settings::default() });
+    let scheduler = Scheduler { strategy, filters: Filter::ALL.to_vec() };
+    let front = Front::new(pool.clone(), scheduler, FrontSettings { experimental, ..FrontSettings::default() });
+    let calls = Calls::new(link.clone());
+    front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
+    tokio::spawn(link.clone().keep_renewed(stop.clone()));
+    tokio::spawn(link.clone().serve(listener, stop.clone(), roads::Gate::new(&settings.engine, &front)));
+    let member = Member { id: me.clone(), addr: advertise, generation: generation() };
+    let seeds = identity::seeds(&settings, &code).await;
+    if settings.multicast {
+        tokio::spawn(answer_questions(code, advertise, stop.clone()));
+    }
+    let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
+    gossip.set_facts(members::facts(&settings)).await.context("--label")?;
+    info!(node = me, addr = here, "this node is up");
+    let follower = members::follow(pool, directory.clone(), gossip.view(), stop.clone());
+    tokio::spawn(follower);
+    let role = members::rescheduler(gossip.view(), &me, stop.clone());
+    tokio::spawn(reschedule_while_primary(front.clone(), role, stop.clone()));
+    tokio::spawn(herder_front::peers::report_duplicates(front.clone(), stop.clone()));
+    for door in &doors {
+        info!(url = door.url(), "listening");
+    }
+    notify_ready();
+    let mut door = tokio::spawn(server::serve(front, doors, stop.clone()));
+    let outcome = tokio::select! {
+        signal = asked_to_stop() => signal,
+        ended = &mut door => ended.map_err(Into::into),
+    };
+    info!("shutting down");
+    gossip.leave().await;
+    stop.cancel();
+    if !door.is_finished() && timeout(SHUTDOWN_GRACE, door).await.is_err() {
+        warn!(grace = ?SHUTDOWN_GRACE, "some requests did not finish in time");
+    }
+    outcome
+}
+
+async fn answer_questions(code: JoinCode, here: SocketAddr, stop: CancellationToken) {
+    if let Err(error) = multicast::answer(&code, here, stop).await {
+        warn!(%error, "other nodes cannot find this one by multicast");
+    }
+}
+
+/// Prints the join code of the pool that this host is in.
+pub(crate) fn token(asked: &herder_cli::Token) -> anyhow::Result<()> {
+    let folder = asked.state.display();
+    let identity = Identity::load(&asked.state)?;
+    let identity =
+        identity.with_context(|| format!("no node has its state in {folder}; start one with `herder up`"))?;
+    let code = identity.join_code()?.to_string();
+    if asked.format == "json" {
+        anstream::println!("{}", serde_json::json!({ "token": code }));
+    } else {
+        anstream::println!("{code}");
+    }
+    Ok(())
+}
+
+/// A start is newer than all before it. Milliseconds since 1970; the clock of one host goes forward between two starts.
+fn generation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Tells systemd, if it is what started this (sd_notify(3)).
+fn notify_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let told = || -> std::io::Result<()> {
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        let text = path.to_string_lossy();
+        if let Some(name) = text.strip_prefix('@') {
+            use std::os::linux::net::SocketAddrExt as _;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            socket.send_to_addr(b"READY=1\nSTATUS=serving", &address)?;
+        } else {
+            socket.send_to(b"READY=1\nSTATUS=serving", &path)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = told() {
+        warn!(%error, "cannot tell systemd that the node is up");
+    }
+}

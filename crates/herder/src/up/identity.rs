@@ -1,0 +1,130 @@
+//! Which node this is, and how it comes to its pool.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use herder_cli::UpSettings;
+use herder_wire::JoinCode;
+use herder_wire::identity::Identity;
+use herder_wire::{link, multicast};
+use tokio::time::sleep;
+
+/// Whoever is asked may be starting, too: how often all are asked, and the rest between.
+const JOIN_ATTEMPTS: u32 = 10;
+const JOIN_REST: Duration = Duration::from_secs(1);
+
+/// The identity that is kept, a new one of the pool that is to be joined, or the first of a new pool.
+pub(super) async fn of(settings: &UpSettings) -> anyhow::Result<Identity> {
+    let code: Option<JoinCode> = settings.token.as_deref().map(str::parse).transpose().context("--token")?;
+    let kept = Identity::load(&settings.state)?;
+    if let Some(mut identity) = kept {
+        if let Some(code) = &code
+            && identity.join_code()? != *code
+        {
+            bail!(
+                "this node is of another pool than the join code; remove {} to join that one",
+                settings.state.join("identity.json").display()
+            );
+        }
+        if let Some(name) = settings.name.as_ref().filter(|name| **name != identity.name) {
+            identity.name.clone_from(name);
+            identity.save(&settings.state)?;
+        }
+        if identity.renew_at() <= SystemTime::now() {
+            identity = identity.renewed(SystemTime::now())?;
+            identity.save(&settings.state)?;
+        }
+        return Ok(identity);
+    }
+    let name = settings.name.clone().unwrap_or_default();
+    let now = SystemTime::now();
+    let found = match &code {
+        Some(code) => found(settings, code).await?,
+        None => settings.join.clone(),
+    };
+    let identity = match (&code, found.is_empty()) {
+        (Some(code), false) => Identity::of(&name, join(&found, code, &name).await?, now)?,
+        (None, true) => {
+            tracing::info!("this is the first node of a new pool; `herder token` prints what others need to join");
+            Identity::first(&name, now)?
+        }
+        (None, false) => bail!("--join needs --token; `herder token` on a node of the pool prints it"),
+        (Some(_), true) => {
+            bail!("no node of the pool of --token was found on the local network; --join names one by its address")
+        }
+    };
+    identity.save(&settings.state)?;
+    Ok(identity)
+}
+
+/// Addresses of nodes that might let us in: those given, or whoever answers on the local network.
+async fn found(settings: &UpSettings, code: &JoinCode) -> anyhow::Result<Vec<String>> {
+    if !settings.join.is_empty() || !settings.multicast {
+        return Ok(settings.join.clone());
+    }
+    let found = multicast::ask(code).await.context("cannot ask the local network for nodes")?;
+    tracing::info!(?found, "asked the local network for nodes");
+    Ok(found.iter().map(ToString::to_string).collect())
+}
+
+/// Asks one node after the other, again while none can be reached.
+async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Result<herder_wire::identity::Shared> {
+    let mut last = None;
+    for attempt in 0..JOIN_ATTEMPTS {
+        if attempt > 0 {
+            sleep(JOIN_REST).await;
+        }
+        for address in addresses {
+            match link::join(address, code, name).await {
+                Ok(shared) => return Ok(shared),
+                Err(error @ (link::LinkError::Connect { .. } | link::LinkError::Late { .. })) => {
+                    tracing::warn!(%error, "trying again");
+                    last = Some(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Err(last.map_or_else(|| anyhow::anyhow!("there is nobody to join"), Into::into))
+}
+
+/// Addresses to gossip with at first: those given, and whoever answers on the local network.
+pub(super) async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketAddr> {
+    let mut seeds = Vec::new();
+    if settings.multicast {
+        match multicast::ask(code).await {
+            Ok(found) => seeds.extend(found),
+            Err(error) => tracing::warn!(%error, "cannot ask the local network for nodes"),
+        }
+    }
+    for address in &settings.join {
+        match tokio::net::lookup_host(address.as_str()).await {
+            Ok(found) => seeds.extend(found),
+            Err(error) => tracing::warn!(address, %error, "cannot resolve a node's address"),
+        }
+    }
+    seeds
+}
+
+/// Where other nodes reach this one.
+pub(super) fn advertise(settings: &UpSettings) -> anyhow::Result<SocketAddr> {
+    let (host, port) = &settings.advertise;
+    if let Some(host) = host {
+        let host = host.trim_matches(['[', ']']);
+        let mut found = (host, *port).to_socket_addrs().with_context(|| format!("--advertise {host}"))?;
+        return found.next().with_context(|| format!("--advertise {host} has no address"));
+    }
+    let towards = settings.join.iter().find_map(|address| address.to_socket_addrs().ok()?.next());
+    // Nothing is sent to this documentation address (RFC 5737); it only asks for the route.
+    let towards = towards.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)));
+    Ok(SocketAddr::new(source(towards).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), *port))
+}
+
+/// The address from which packets to `towards` would go.
+fn source(towards: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = if towards.is_ipv6() { ([0u16; 8], 0).into() } else { ([0, 0, 0, 0], 0).into() };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(towards).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}

@@ -1,0 +1,154 @@
+//! Who is in the pool: what gossip says becomes the members of the pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use herder_cli::UpSettings;
+use herder_decide::claims;
+use herder_pool::discovery::Role;
+use herder_pool::{Description, Pool};
+use herder_wire::calls::Peer;
+use herder_wire::gossip::{Health, Seen, View};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Facts whose key begins so are labels.
+const LABEL: &str = "label.";
+const NAME: &str = "name";
+
+/// What this node tells about itself.
+pub(super) fn facts(settings: &UpSettings) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    facts.extend(settings.name.clone().map(|name| (NAME.to_owned(), name)));
+    facts.extend(settings.labels.iter().map(|(key, value)| (format!("{LABEL}{key}"), value.clone())));
+    facts
+}
+
+fn description(seen: &Seen) -> Description {
+    let labels =
+        seen.facts.iter().filter_map(|(key, value)| Some((key.strip_prefix(LABEL)?.to_owned(), value.clone())));
+    Description { name: seen.facts.get(NAME).cloned().unwrap_or_default(), labels: labels.collect() }
+}
+
+/// Address → node, and who lives.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) id: String,
+    pub(super) here: String,
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_addr: BTreeMap<String, String>,
+    /// Ids of nodes that live, with their addresses; this one too.
+    alive: BTreeMap<String, String>,
+}
+
+impl Directory {
+    pub(super) fn new(id: &str, here: &str) -> Directory {
+        let known = Known {
+            by_addr: BTreeMap::from([(here.to_owned(), id.to_owned())]),
+            alive: BTreeMap::from([(id.to_owned(), here.to_owned())]),
+        };
+        Directory { id: id.to_owned(), here: here.to_owned(), known: RwLock::new(known) }
+    }
+
+    /// The node at this address.
+    pub(super) fn at(&self, addr: &str) -> Option<Peer> {
+        let id = self.known.read().by_addr.get(addr).cloned()?;
+        Some(Peer { id, addr: addr.to_owned() })
+    }
+
+    pub(super) fn by_id(&self, id: &str) -> Option<Peer> {
+        let addr = self.known.read().alive.get(id).cloned()?;
+        Some(Peer { id: id.to_owned(), addr })
+    }
+
+    /// The node that looks after a name, those in `without` left out.
+    pub(super) fn keeper(&self, name: &str, without: &BTreeSet<String>) -> Option<Peer> {
+        let known = self.known.read();
+        let alive = known.alive.keys().map(String::as_str).filter(|id| !without.contains(*id));
+        let id = claims::keeper(name, alive)?;
+        Some(Peer { id: id.to_owned(), addr: known.alive.get(id)?.clone() })
+    }
+
+    fn learn(&self, view: &View) {
+        let mut known = Known::default();
+        for (id, seen) in view.iter().filter(|(_, seen)| seen.health != Health::Left) {
+            let addr = seen.member.addr.to_string();
+            // A host that was made anew has a new id at its old address.
+            let better = !known.by_addr.contains_key(&addr) || seen.health != Health::Dead;
+            if better {
+                known.by_addr.insert(addr.clone(), id.clone());
+            }
+            if matches!(seen.health, Health::Alive | Health::Suspect) {
+                known.alive.insert(id.clone(), addr);
+            }
+        }
+        known.by_addr.insert(self.here.clone(), self.id.clone());
+        known.alive.insert(self.id.clone(), self.here.clone());
+        *self.known.write() = known;
+    }
+
+    fn addresses(&self) -> BTreeSet<String> {
+        self.known.read().by_addr.keys().cloned().collect()
+    }
+}
+
+/// Makes the members of the pool what gossip says, until `stop`.
+pub(super) async fn follow(
+    pool: Arc<Pool>,
+    directory: Arc<Directory>,
+    mut views: watch::Receiver<View>,
+    stop: CancellationToken,
+) {
+    loop {
+        let view = views.borrow_and_update().clone();
+        directory.learn(&view);
+        pool.set_members(&directory.addresses());
+        for (id, seen) in view.iter() {
+            let addr = seen.member.addr.to_string();
+            let Some(engine) = pool.engine(&addr) else { continue };
+            if directory.at(&addr).is_none_or(|peer| peer.id != *id) {
+                continue;
+            }
+            engine.describe(description(seen));
+            if seen.health == Health::Dead && *id != directory.id {
+                engine.presume_lost();
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = views.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Whether this node is the one that moves containers of lost nodes: one node does, and only where most of the nodes are, so
+/// that the smaller side of a cut network makes no doubles.
+pub(super) fn rescheduler(
+    mut views: watch::Receiver<View>,
+    me: &str,
+    stop: CancellationToken,
+) -> watch::Receiver<Role> {
+    let (told, role) = watch::channel(Role::Replica { primary: None });
+    let me = me.to_owned();
+    tokio::spawn(async move {
+        loop {
+            let view = views.borrow_and_update().clone();
+            let known = view.values().filter(|seen| seen.health != Health::Left).count().max(1);
+            let alive: Vec<&str> =
+                view.iter().filter(|(_, seen)| seen.health == Health::Alive).map(|(id, _)| id.as_str()).collect();
+            let leads = alive.len() * 2 > known && claims::keeper("reschedule", alive) == Some(&me);
+            let now = if leads { Role::Primary } else { Role::Replica { primary: None } };
+            told.send_if_modified(|role| std::mem::replace(role, now.clone()) != now);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = views.changed() => if changed.is_err() { return },
+            }
+        }
+    });
+    role
+}

@@ -1,0 +1,92 @@
+//! Connections between nodes: to a peer's engine, and from peers to ours.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use herder_drivers::engine::{Dialling, Duplex};
+use herder_front::Front;
+use herder_pool::Dial;
+use herder_wire::calls;
+use herder_wire::link::{Incoming, Link, Road};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::members::Directory;
+use super::peers::Clerk;
+
+/// Bytes moved at once, each way; as at the door.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The way to engines: ours by its socket, others through the node beside them.
+#[derive(Debug)]
+pub(super) struct NodeDialler {
+    engine: String,
+    link: Arc<Link>,
+    directory: Arc<Directory>,
+}
+
+impl NodeDialler {
+    pub(super) fn new(engine: &str, link: Arc<Link>, directory: Arc<Directory>) -> NodeDialler {
+        NodeDialler { engine: engine.to_owned(), link, directory }
+    }
+}
+
+impl Dial for NodeDialler {
+    fn dial<'d>(&'d self, addr: &'d str) -> Dialling<'d> {
+        Box::pin(async move {
+            if addr == self.directory.here {
+                return local(&self.engine).await;
+            }
+            let unknown = || io::Error::new(io::ErrorKind::NotFound, "no node is known at this address");
+            let peer = self.directory.at(addr).ok_or_else(unknown)?;
+            let stream = self.link.dial(addr, &peer.id, Road::Engine).await.map_err(io::Error::other)?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
+        })
+    }
+}
+
+async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
+    Ok(match engine.strip_prefix("unix://") {
+        Some(path) => Box::new(UnixStream::connect(path).await?),
+        None => Box::new(TcpStream::connect(engine.strip_prefix("tcp://").unwrap_or(engine)).await?),
+    })
+}
+
+/// Takes what peers open.
+#[derive(Debug)]
+pub(super) struct Gate {
+    engine: String,
+    front: Weak<Front>,
+    clerk: Arc<Clerk>,
+}
+
+impl Gate {
+    pub(super) fn new(engine: &str, front: &Arc<Front>) -> Gate {
+        let clerk = Arc::new(Clerk::new(front));
+        Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk }
+    }
+}
+
+impl herder_wire::link::Accept for Gate {
+    fn accept(&self, incoming: Incoming) {
+        if self.front.strong_count() == 0 {
+            return;
+        }
+        match incoming.road {
+            Road::Engine => drop(tokio::spawn(to_engine(self.engine.clone(), incoming.stream))),
+            Road::Calls => drop(tokio::spawn(calls::serve(self.clerk.clone(), incoming.stream))),
+            Road::Bus | Road::Join => tracing::debug!(road = ?incoming.road, "nobody is there for this connection"),
+        }
+    }
+}
+
+/// Joins a peer's connection with one to our engine; each direction has its own end.
+async fn to_engine(engine: String, mut peer: impl AsyncRead + AsyncWrite + Unpin) {
+    let joined = async {
+        let mut engine = local(&engine).await?;
+        copy_bidirectional_with_sizes(&mut peer, &mut engine, PIECE_BYTES, PIECE_BYTES).await
+    };
+    if let Err(error) = joined.await {
+        tracing::debug!(%error, "a peer's connection to the engine ended");
+    }
+}
