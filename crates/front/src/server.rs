@@ -16,7 +16,7 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -42,6 +42,10 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 
 /// A TLS handshake takes at most this long.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What a client without TLS is told, in Docker's words.
+const PLAIN_REFUSED: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
+    {\"message\":\"Client sent an HTTP request to an HTTPS server.\"}\n";
 
 /// After the stop was asked for, requests under way have this long.
 const STOP_TIME_MAX: Duration = Duration::from_secs(3);
@@ -234,9 +238,26 @@ async fn greet(stream: Accepted, tls: Option<TlsAcceptor>, shared: Shared, count
     match (stream, tls) {
         (Accepted::Tcp(tcp), None) => connection(tcp, shared, counted).await,
         (Accepted::Unix(unix), None) => connection(unix, shared, counted).await,
-        (Accepted::Tcp(tcp), Some(tls)) => secure(tcp, &tls, shared, counted).await,
+        (Accepted::Tcp(tcp), Some(tls)) => match timeout(HANDSHAKE_TIME_MAX, speaks_plainly(&tcp)).await {
+            Ok(true) => refuse_plain(tcp).await,
+            _ => secure(tcp, &tls, shared, counted).await,
+        },
         (Accepted::Unix(unix), Some(tls)) => secure(unix, &tls, shared, counted).await,
     }
+}
+
+/// Whether the first byte is that of an HTTP request; a TLS handshake begins with 22.
+async fn speaks_plainly(tcp: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(tcp.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+}
+
+async fn refuse_plain(mut tcp: TcpStream) {
+    tracing::info!("a client without TLS was refused");
+    // What came is read, or closing would tear the answer away. A client that has gone needs none.
+    let _ = tcp.try_read(&mut [0; 4096]);
+    let _ = tcp.write_all(PLAIN_REFUSED.as_bytes()).await;
+    let _ = tcp.shutdown().await;
 }
 
 async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted: Counted) {
