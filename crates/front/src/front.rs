@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
+use herder_bus::bridge::Bridge;
 use herder_decide::schedule::Scheduler;
 use herder_decide::versions::Version;
 use herder_pool::{Body, Engine, Pool};
@@ -11,6 +12,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
 
+use crate::bus::BusDoor;
 use crate::containers::Lists;
 use crate::exec::Execs;
 use crate::path::{self, Target};
@@ -54,14 +56,16 @@ pub struct Front {
     /// Only in a pool without masters.
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,
     pub(crate) keeper: Keeper,
+    /// Only where there is an event bus.
+    pub(crate) bus: OnceLock<BusDoor>,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers, replica, peers, keeper, api_version) = Default::default();
-        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, replica, peers, keeper, api_version })
+        let (lists, execs, transfers, replica, peers, keeper, bus, api_version) = Default::default();
+        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, replica, peers, keeper, bus, api_version })
     }
 
     /// Makes this manager one of several: while it does not lead, calls go on to the one that does. Only the first
@@ -69,6 +73,13 @@ impl Front {
     pub fn replicate(&self, replica: Replica) {
         if self.replica.set(replica).is_err() {
             tracing::error!("a manager is made a replica twice; the second time is ignored");
+        }
+    }
+
+    /// Opens the event bus below `/eventbus` and `/events/stream`. Only the first call counts.
+    pub fn open_bus(&self, bridge: Arc<Bridge>) {
+        if self.bus.set(BusDoor::new(bridge)).is_err() {
+            tracing::error!("the event bus is opened twice; the second time is ignored");
         }
     }
 
@@ -139,7 +150,8 @@ impl Front {
         headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
         headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
         if self.settings.cors {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            // SockJS clients send credentials, and get a narrower answer.
+            headers.entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(HeaderValue::from_static("*"));
             headers.insert(
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
                 HeaderValue::from_static("Origin, X-Requested-With, Content-Type, Accept"),

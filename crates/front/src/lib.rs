@@ -4,6 +4,7 @@
 //! Lists are answered from the pool's memory. No handler keeps state of its own. See ARCHITECTURE.md.
 
 mod build;
+mod bus;
 mod call;
 mod containers;
 mod create;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::{ApiError, Call, Front, Reply, build, containers, create, events, exec, images, networks, system, volumes};
+use crate::{ApiError, Call, Front, Reply, build, bus, containers, create, events, exec, images, networks, system, volumes};
 
 /// An answer under way.
 pub(crate) type Answer<'f> = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send + 'f>>;
@@ -34,6 +34,8 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
         ("GET", ["version"]) => Box::pin(system::version(front, call)),
         ("GET", ["info"]) => Box::pin(system::info(front, call)),
         ("GET", ["herder", "nodes"]) => Box::pin(system::nodes(front, call)),
+        ("GET", ["events", "stream"]) => Box::pin(bus::stream(front, call)),
+        (_, ["eventbus", ..]) => Box::pin(bus::eventbus(front, call)),
         ("GET", ["events"]) => Box::pin(events::events(front, call)),
         ("GET", ["system", "df"]) => Box::pin(system::df(front, call)),
         ("POST", ["auth"]) | ("GET", ["images", "search"] | ["distribution", ..]) => {
