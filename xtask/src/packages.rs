@@ -25,6 +25,8 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
 pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("etcd", "etcd-server", "a discovery store"),
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
+    ("node", "nodejs", "clients of the event bus"),
+    ("npm", "npm", "clients of the event bus"),
     ("docker-registry", "docker-registry", "a registry to push to"),
     ("openssl", "openssl", "wrong and expired certificates"),
     ("/usr/share/doc/python3-venv", "python3-venv", "a place for docker-py"),

@@ -68,7 +68,10 @@ pub(crate) async fn eventbus(front: &Arc<Front>, mut call: Call) -> Result<Reply
     };
     let headers = reply.headers_mut();
     if reply_is_dynamic(&segments) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-cache, no-transform, must-revalidate, max-age=0"));
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store, no-cache, no-transform, must-revalidate, max-age=0"),
+        );
     }
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

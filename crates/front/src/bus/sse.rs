@@ -47,7 +47,8 @@ pub(crate) async fn stream(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
         let mut dropped = 0;
         let mut piece = String::from(": herder\n\n");
         while out.send_data(piece.into()).await.is_ok() {
-            piece = next(&mut inbox, &mut dropped, |message| bridge.rules.may_see(&message.address, &message.body)).await;
+            piece =
+                next(&mut inbox, &mut dropped, |message| bridge.rules.may_see(&message.address, &message.body)).await;
         }
     });
     let mut reply = Response::new(body.boxed_unsync());

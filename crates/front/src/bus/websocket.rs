@@ -28,7 +28,9 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
     /// One frame of the bridge a message: binary as Vert.x sends them, or text.
-    Raw { text: bool },
+    Raw {
+        text: bool,
+    },
     SockJs,
 }
 

@@ -1,5 +1,4 @@
-//! Serves an event bus with all its bridges and some services, for trying clients:
-//! `bus URL TCP_ADDRESS`, such as `bus tcp://127.0.0.1:0 127.0.0.1:0`. Prints where it listens.
+//! An event bus with all its bridges and some services, as clients find it.
 //!
 //! Two buses are joined: the bridges are at the first one, the services at the second one, so that every answer crosses
 //! a link.
@@ -28,14 +27,24 @@ const DELIVER_PAUSE: Duration = Duration::from_millis(1);
 /// How often `test.clock` ticks.
 const TICK: Duration = Duration::from_millis(200);
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let url = arguments.next().ok_or("usage: bus URL TCP_ADDRESS")?;
-    let tcp_address = arguments.next().ok_or("usage: bus URL TCP_ADDRESS")?;
+/// Serves until `stop`. Where the door and the TCP bridge listen.
+pub(crate) async fn start(
+    url: &str,
+    tcp_address: &str,
+    stop: &CancellationToken,
+) -> Result<(String, String), Box<dyn std::error::Error>> {
     let mesh = Mesh::new(10_000);
     let (near, far) = (mesh.bus("near", Settings::default()), mesh.bus("far", Settings::default()));
     mesh.join(&near, &far);
+    let bridge = Bridge::new(near, Rules::parse(RULES)?, Limits::default());
+    let clients = TcpListener::bind(tcp_address).await?;
+    let clients_at = clients.local_addr()?.to_string();
+    let front = Front::new(Pool::new(herder_pool::Settings::default()), Scheduler::default(), FrontSettings::default());
+    front.open_bus(bridge.clone());
+    let listener = server::bind(url, None).await?;
+    let door = listener.local_addr().map_or_else(|| url.to_owned(), |addr| addr.to_string());
+    tokio::spawn(tcp::serve(bridge, clients, stop.clone()));
+    tokio::spawn(server::serve(front, vec![listener], stop.clone()));
     tokio::spawn(async move {
         loop {
             mesh.deliver();
@@ -44,34 +53,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     tokio::spawn(answer(far.clone()));
     tokio::spawn(tick(far));
-    let bridge = Bridge::new(near, Rules::parse(RULES)?, Limits::default());
-    let stop = CancellationToken::new();
-    let clients = TcpListener::bind(&tcp_address).await?;
-    let clients_at = clients.local_addr()?;
-    tokio::spawn(tcp::serve(bridge.clone(), clients, stop.clone()));
-    let front = Front::new(Pool::new(herder_pool::Settings::default()), Scheduler::default(), FrontSettings::default());
-    front.open_bus(bridge);
-    let listener = server::bind(&url, None).await?;
-    let door = listener.local_addr().map_or(url, |addr| addr.to_string());
-    tracing::debug!(door, %clients_at, "listening");
-    say(&format!("{door} {clients_at}\n"))?;
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.cancel();
-            }
-        }
-    });
-    server::serve(front, vec![listener], stop).await;
-    Ok(())
-}
-
-fn say(text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    Ok((door, clients_at))
 }
 
 /// `test.echo` answers with what it got, `test.fail` with a failure; `test.silent` never does, and `test.ask` asks back.
