@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::{ApiError, Call, Front, Reply, build, bus, containers, create, events, exec, images, networks, system, volumes};
+use crate::{
+    ApiError, Call, Front, Reply, build, bus, containers, create, events, exec, images, networks, system, volumes,
+};
 
 /// An answer under way.
 pub(crate) type Answer<'f> = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send + 'f>>;
