@@ -19,12 +19,12 @@ pub fn container(node: &Node, container: &Container, now: i64) -> String {
 /// As [`container()`], added to `text`.
 pub fn container_into(text: &mut String, node: &Node, container: &Container, now: i64) {
     if container.entry.text.is_empty() {
-        return fill(text, &entry("", container), node, container, now);
+        return fill(text, &entry("", container), node, now);
     }
-    fill(text, &container.entry, node, container, now);
+    fill(text, &container.entry, node, now);
 }
 
-fn fill(text: &mut String, entry: &Entry, node: &Node, container: &Container, now: i64) {
+fn fill(text: &mut String, entry: &Entry, node: &Node, now: i64) {
     let mut from = 0;
     for (at, hole) in &entry.holes {
         let at = *at as usize;
@@ -34,7 +34,7 @@ fn fill(text: &mut String, entry: &Entry, node: &Node, container: &Container, no
             Hole::NodeName => escape_into(text, &node.name),
             Hole::NodeIp if node.ip.is_empty() => text.push_str("0.0.0.0"),
             Hole::NodeIp => escape_into(text, &node.ip),
-            Hole::Status => words::status_into(text, node, container, now),
+            Hole::Status => words::tell_into(text, node, entry.status, now),
         }
     }
     text.push_str(&entry.text[from..]);
@@ -81,7 +81,7 @@ pub fn entry(summary: &str, container: &Container) -> Entry {
         }
     }
     text.push('}');
-    Entry { text: text.into(), holes: holes.into() }
+    Entry { text: text.into(), holes: holes.into(), status: words::status_of(container) }
 }
 
 /// Adds `value` with holes where the characters are that stand for them.

@@ -1,6 +1,6 @@
 //! Docker's words for states and times.
 
-use herder_model::{Container, Health, Node};
+use herder_model::{Container, Health, Node, Status};
 
 /// The status as `docker ps` shows it, at `now` seconds since 1970.
 pub fn status(node: &Node, container: &Container, now: i64) -> String {
@@ -11,45 +11,52 @@ pub fn status(node: &Node, container: &Container, now: i64) -> String {
 
 /// As [`status`], added to `text`. Needs no escaping in JSON.
 pub fn status_into(text: &mut String, node: &Node, container: &Container, now: i64) {
-    if !node.is_healthy() {
-        return text.push_str("Host Down");
-    }
-    let health = match container.health {
-        Some(Health::Starting) => " (health: starting)",
-        Some(Health::Healthy) => " (healthy)",
-        Some(Health::Unhealthy) => " (unhealthy)",
-        None => "",
-    };
-    let up = now.saturating_sub(container.started_at);
-    let ended = now.saturating_sub(container.finished_at);
+    tell_into(text, node, status_of(container), now);
+}
+
+/// What is known of a status without the clock and the node.
+pub(crate) fn status_of(container: &Container) -> Status {
     match container.state.as_str() {
-        "running" => {
-            text.push_str("Up ");
-            duration_into(text, up);
-            text.push_str(health);
-        }
-        "paused" => {
-            text.push_str("Up ");
-            duration_into(text, up);
-            text.push_str(" (Paused)");
-        }
-        "restarting" => ended_into(text, "Restarting", container.exit_code, ended),
-        "removing" => text.push_str("Removal In Progress"),
-        "dead" => text.push_str("Dead"),
-        _ if container.started_at == 0 => text.push_str("Created"),
+        "running" => Status::Up(
+            container.started_at,
+            match container.health {
+                Some(Health::Starting) => " (health: starting)",
+                Some(Health::Healthy) => " (healthy)",
+                Some(Health::Unhealthy) => " (unhealthy)",
+                None => "",
+            },
+        ),
+        "paused" => Status::Up(container.started_at, " (Paused)"),
+        "restarting" => Status::Ended("Restarting", container.exit_code, container.finished_at),
+        "removing" => Status::Fixed("Removal In Progress"),
+        "dead" => Status::Fixed("Dead"),
+        _ if container.started_at == 0 => Status::Fixed("Created"),
         // Docker says nothing about what started and, as far as it knows, neither runs nor ended.
-        _ if container.finished_at == 0 => {}
-        _ => ended_into(text, "Exited", container.exit_code, ended),
+        _ if container.finished_at == 0 => Status::Fixed(""),
+        _ => Status::Ended("Exited", container.exit_code, container.finished_at),
     }
 }
 
-fn ended_into(text: &mut String, word: &str, code: i64, ago: i64) {
-    text.push_str(word);
-    text.push_str(" (");
-    number_into(text, code);
-    text.push_str(") ");
-    duration_into(text, ago);
-    text.push_str(" ago");
+pub(crate) fn tell_into(text: &mut String, node: &Node, status: Status, now: i64) {
+    if !node.is_healthy() {
+        return text.push_str("Host Down");
+    }
+    match status {
+        Status::Fixed(words) => text.push_str(words),
+        Status::Up(since, after) => {
+            text.push_str("Up ");
+            duration_into(text, now.saturating_sub(since));
+            text.push_str(after);
+        }
+        Status::Ended(word, code, at) => {
+            text.push_str(word);
+            text.push_str(" (");
+            number_into(text, code);
+            text.push_str(") ");
+            duration_into(text, now.saturating_sub(at));
+            text.push_str(" ago");
+        }
+    }
 }
 
 /// A duration in Docker's words: `Less than a second`, `5 seconds`, `About a minute`, `3 weeks`.

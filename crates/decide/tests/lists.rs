@@ -128,7 +128,7 @@ proptest! {
             Arc::make_mut(node).name.push_str(&" ".repeat(blanks));
         }
         let whole = containers(&nodes, &all(), NOW).unwrap();
-        let pieces: Vec<Vec<u8>> = pieces(&nodes, &all(), NOW).unwrap().collect();
+        let pieces: Vec<Vec<u8>> = pieces(&nodes.into(), &all(), NOW).unwrap().collect();
         prop_assert!(pieces.iter().all(|piece| !piece.is_empty()));
         prop_assert_eq!(pieces.concat(), whole);
     }

@@ -55,6 +55,25 @@ pub struct Entry {
     pub text: Box<str>,
     /// What goes in, and before which byte of `text`; in order.
     pub holes: Box<[(u32, Hole)]>,
+    pub status: Status,
+}
+
+/// What the status of a container is made of, together with the clock. Beside the entry, so that a list of many reads little
+/// memory of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Says the same at all times.
+    Fixed(&'static str),
+    /// Runs since a time in seconds since 1970; what follows the duration.
+    Up(i64, &'static str),
+    /// A word, an exit code, and a time in seconds since 1970.
+    Ended(&'static str, i64, i64),
+}
+
+impl Default for Status {
+    fn default() -> Status {
+        Status::Fixed("")
+    }
 }
 
 /// What a list entry shows of others, or of the clock.

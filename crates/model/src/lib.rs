@@ -9,7 +9,7 @@ mod node;
 mod objects;
 mod pairs;
 
-pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort};
+pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort, Status};
 pub use names::{Name, NameIndex};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
 pub use pairs::Pairs;

@@ -53,6 +53,11 @@ impl NameIndex {
         self.containers[first..first + count].iter().filter(move |container| container.name == text)
     }
 
+    /// All containers of the node, in an order without meaning that lasts as long as this picture.
+    pub fn containers(&self) -> &[Arc<Container>] {
+        &self.containers
+    }
+
     /// Where this hash is: the first place, and how many.
     fn range(&self, hash: u64) -> (usize, usize) {
         let first = self.hashes.partition_point(|other| *other < hash);

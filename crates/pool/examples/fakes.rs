@@ -21,6 +21,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             container.labels.insert("com.docker.compose.project".into(), format!("project-{}", number % 7));
             container.labels.insert("com.docker.compose.service".into(), format!("service-{number}"));
             container.memory_bytes = 64 << 20;
+            // Made at all times of the last months, as in a real cluster.
+            container.created -= i64::try_from((engine * 7_919 + number * 104_729) % 10_000_000)?;
             container.host_port = 8000 + u16::try_from(number)?;
             fake.add(container);
         }
