@@ -141,6 +141,24 @@ pub fn image(nodes: &[Arc<Node>], text: &str) -> Vec<(Arc<Node>, Arc<Image>)> {
     found
 }
 
+/// Where `POST /images/{repository}/push?tag=` can go: nodes that have the image of this tag, healthy ones first. Without
+/// a tag all tags are meant: the node with most of them comes first.
+pub fn pushable(nodes: &[Arc<Node>], repository: &str, tag: Option<&str>) -> Vec<Arc<Node>> {
+    if let Some(tag) = tag.filter(|tag| !tag.is_empty()) {
+        return image(nodes, &format!("{repository}:{tag}")).into_iter().map(|(node, _)| node).collect();
+    }
+    let wanted = familiar(repository);
+    let wanted = wanted.strip_suffix(":latest").unwrap_or(&wanted);
+    let tags = |node: &Node| {
+        let all = node.images.iter().flat_map(|image| &image.repo_tags).map(|tag| familiar(tag));
+        all.filter(|tag| tag.rsplit_once(':').is_some_and(|(name, _)| name == wanted)).count()
+    };
+    let mut found: Vec<_> =
+        nodes.iter().map(|node| (tags(node), node.clone())).filter(|(count, _)| *count > 0).collect();
+    found.sort_by_key(|(count, node)| (!node.is_healthy(), std::cmp::Reverse(*count)));
+    found.into_iter().map(|(_, node)| node).collect()
+}
+
 /// `docker.io/library/busybox` → `busybox:latest`; what has a tag or digest keeps it.
 pub fn familiar(text: &str) -> String {
     let text = text.strip_prefix("docker.io/").or_else(|| text.strip_prefix("index.docker.io/")).unwrap_or(text);
@@ -350,6 +368,31 @@ mod tests {
             ("e", 0),
         ] {
             assert_eq!(image(&nodes, text).len(), found_count, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_push_goes_where_the_tag_is_or_where_most_tags_are() {
+        let node = |name: &str, tags: &[&str]| {
+            let image = Image { repo_tags: tags.iter().map(|it| (*it).into()).collect(), ..Image::default() };
+            Arc::new(Node { name: name.into(), images: vec![Arc::new(image)], ..Node::default() })
+        };
+        let nodes = [
+            node("n1", &["r.io:5000/a:1"]),
+            node("n2", &["r.io:5000/a:2", "r.io:5000/a:latest"]),
+            node("n3", &["busybox:1"]),
+        ];
+        for (repository, tag, expected) in [
+            ("r.io:5000/a", Some("1"), "n1"),
+            ("r.io:5000/a", Some("3"), ""),
+            ("r.io:5000/a", None, "n2 n1"),
+            ("r.io:5000/a", Some(""), "n2 n1"),
+            ("docker.io/library/busybox", Some("1"), "n3"),
+            ("busy", None, ""),
+        ] {
+            let found = pushable(&nodes, repository, tag);
+            let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
+            assert_eq!(names.join(" "), expected, "{repository} {tag:?}");
         }
     }
 

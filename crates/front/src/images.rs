@@ -41,6 +41,18 @@ pub(crate) async fn act(front: &Arc<Front>, call: Call, name: &str, action: &str
     forward::to_engine(front, call, &engine, format!("/images/{name}/{action}")).await
 }
 
+/// `POST /images/{name}/push`: the tag stands in the query.
+pub(crate) async fn push(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
+    let tag = call.query.get("tag");
+    let nodes = names::pushable(&front.pool.nodes(), name, tag);
+    let mut engines = nodes.iter().filter(|it| it.is_healthy()).filter_map(|node| front.pool.engine(&node.addr));
+    let Some(engine) = engines.next() else {
+        let tag = tag.filter(|tag| !tag.is_empty()).map(|tag| format!(":{tag}")).unwrap_or_default();
+        return Err(ApiError::not_found(format!("No such image: {name}{tag}")));
+    };
+    forward::to_engine(front, call, &engine, format!("/images/{name}/push")).await
+}
+
 pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
     let engine = owners(front, name)?.swap_remove(0);
     let mut image = engine.call(Method::GET, &for_engine(None, &format!("/images/{name}/json"), None), None).await?;

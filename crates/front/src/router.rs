@@ -90,6 +90,7 @@ fn image<'f>(front: &'f Arc<Front>, call: Call, rest: &[&str]) -> Answer<'f> {
             ("DELETE", _) => images::remove(front, call, &whole).await,
             ("GET", Some((name, "json"))) => images::inspect(front, call, name).await,
             ("POST", Some((name, "tag"))) => images::tag(front, call, name).await,
+            ("POST", Some((name, "push"))) => images::push(front, call, name).await,
             (_, Some((name, action))) => images::act(front, call, name, action).await,
             (_, None) => Err(ApiError::not_found("page not found")),
         }
