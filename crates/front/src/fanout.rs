@@ -172,6 +172,7 @@ async fn on_one(engine: Arc<Engine>, request: Request<Body>, teller: Arc<Teller>
     };
     match outcome {
         Ok(()) => {
+            teller.progress.lock().ended(&node.name);
             if let Err(error) = engine.refresh_images().await {
                 tracing::debug!(%error, node = node.name, "cannot read images anew");
             }

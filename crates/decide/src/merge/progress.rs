@@ -76,10 +76,12 @@ impl Progress {
         }
     }
 
-    /// The node's action ended well; the line that says so.
-    pub fn succeeded(&mut self, node: &str, words: &str) -> Value {
-        self.succeeded += 1;
-        pull_line(node, &self.what, &json!({"status": words}))
+    /// Everything that the node's engine said is told. If no error was among it, the node's action ended well.
+    pub fn ended(&mut self, node: &str) {
+        let prefix = format!("{node}: ");
+        if !self.failures.iter().any(|failure| failure.starts_with(&prefix)) {
+            self.succeeded += 1;
+        }
     }
 
     pub fn failures(&self) -> &[String] {
@@ -144,7 +146,8 @@ mod tests {
         );
         progress.failed("n1", "no such host");
         progress.failed("n2", "refused");
-        progress.succeeded("n3", "downloaded");
+        progress.ended("n1");
+        progress.ended("n3");
         let message = "n1: no such host\nn2: refused\n(it went well on 1 other node)";
         assert_eq!(progress.end(), Some(json!({"error": message, "errorDetail": {"message": message}})));
     }
