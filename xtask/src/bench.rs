@@ -18,7 +18,7 @@ struct Bench {
     needs_lab: bool,
 }
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     Bench {
         name: "schedule",
         builds: &[],
@@ -29,6 +29,12 @@ const BENCHES: [Bench; 4] = [
         name: "list",
         builds: &[],
         run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "list", "--"],
+        needs_lab: false,
+    },
+    Bench {
+        name: "bus",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-bus", "--bench", "bus", "--"],
         needs_lab: false,
     },
     Bench {

@@ -1,7 +1,12 @@
 //! Two buses on one machine, joined by mutual TLS over loopback TCP: messages a second and how long each took.
 //!
-//! `cargo bench -p herder-bus [-- SECONDS [RATE]]`. Each part prints one line of JSON. The streams have a queue and a writer
-//! that sends what waits in one piece, as a node link does; both buses are in this process, so its CPU time is that of both.
+//! `cargo bench -p herder-bus --bench bus [-- --format json]`. The streams have a queue and a writer that sends what waits in
+//! one piece, as a node link does. Both buses are in this process and share its cores.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+#[expect(dead_code, reason = "goals of other benchmarks")]
+#[path = "../../../benches/src/report.rs"]
+mod report;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use report::{Goal, Report, Row, Times};
+
 /// Frames that may wait for a link.
 const LINK_QUEUE: usize = 4096;
 
@@ -24,6 +31,10 @@ const BATCH_BYTES: usize = 64 << 10;
 
 /// Addresses registered while messages flow.
 const ADDRESSES: usize = 10_000;
+
+/// Messages a second that two nodes shall carry, and how long one may take.
+const RATE: u64 = 50_000;
+const P99: Goal = Goal::Below(5.0);
 
 /// How often the sender looks at the clock to keep its rate.
 const PACE: Duration = Duration::from_micros(500);
@@ -144,7 +155,7 @@ async fn until(what: impl Fn() -> bool) {
 struct Seen {
     count: u64,
     in_order: bool,
-    times: Vec<u32>,
+    times: Vec<Duration>,
 }
 
 /// Receives messages with a number and the time of their sending, in nanoseconds since `start`.
@@ -157,8 +168,7 @@ fn receiver(bus: &Arc<Bus>, address: &str, start: Instant) -> Result<tokio::task
             let message = consumer.recv().await;
             let Some(number) = message.body["number"].as_u64() else { return seen };
             let sent = message.body["at"].as_u64().unwrap_or_default();
-            let took = (start.elapsed().as_nanos() as u64).saturating_sub(sent) / 1000;
-            seen.times.push(u32::try_from(took).unwrap_or(u32::MAX));
+            seen.times.push(start.elapsed().saturating_sub(Duration::from_nanos(sent)));
             seen.in_order &= last < Some(number);
             last = Some(number);
             seen.count += 1;
@@ -167,7 +177,7 @@ fn receiver(bus: &Arc<Bus>, address: &str, start: Instant) -> Result<tokio::task
 }
 
 /// Sends for some seconds at a rate, or as fast as it goes with 0.
-async fn send(bus: &Bus, addresses: &[&str], start: Instant, seconds: f64, rate: u64) -> (u64, u64) {
+async fn send(bus: &Bus, addresses: &[&str], start: Instant, seconds: f64, rate: u64) {
     let (mut sent, mut refused) = (0_u64, 0_u64);
     let begin = Instant::now();
     while begin.elapsed().as_secs_f64() < seconds {
@@ -192,7 +202,6 @@ async fn send(bus: &Bus, addresses: &[&str], start: Instant, seconds: f64, rate:
             tokio::time::sleep(PACE).await;
         }
     }
-    (sent, refused)
 }
 
 /// The end of a stream; it is not lost even when the queue is full.
@@ -206,35 +215,32 @@ async fn finish(bus: &Bus, address: &str) {
     }
 }
 
-fn report(part: &str, sent: u64, refused: u64, seconds: f64, mut seen: Seen) {
-    seen.times.sort_unstable();
-    let at = |part: f64| {
-        let index = ((seen.times.len() as f64 * part) as usize).min(seen.times.len().saturating_sub(1));
-        f64::from(seen.times.get(index).copied().unwrap_or_default()) / 1000.0
-    };
-    let line = json!({"part": part, "sent": sent, "refused": refused, "received": seen.count, "in_order": seen.in_order,
-        "per_second": (seen.count as f64 / seconds).round(), "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999),
-        "max_ms": at(1.0)});
-    anstream_println(&line.to_string());
+/// Messages a second, of those that were to be sent, and how long they took.
+fn tell(report: &mut Report, part: &str, wanted: Option<f64>, p99: Goal, seconds: f64, seen: Seen) {
+    assert!(seen.in_order, "{part}: a message came before an earlier one");
+    let goal = wanted.map_or(Goal::None, |_| Goal::RatioAtLeast(0.99));
+    let measured = seen.count as f64 / seconds;
+    report.row(Row { figure: format!("{part}, rate"), unit: "/s", measured, baseline: wanted, goal });
+    let mut times: Times = seen.times.into_iter().collect();
+    for (share, label, goal) in [(0.5, "p50", Goal::None), (0.99, "p99", p99)] {
+        let measured = times.ms(share);
+        report.row(Row { figure: format!("{part}, {label}"), unit: "ms", measured, baseline: None, goal });
+    }
 }
 
-#[expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
-fn anstream_println(line: &str) {
-    println!("{line}");
-}
-
-async fn stream(part: &str, seconds: f64, rate: u64) -> Result<()> {
+async fn stream(report: &mut Report, part: &str, seconds: f64, rate: u64) -> Result<()> {
     let (one, two) = pair().await?;
     let start = Instant::now();
     let seen = receiver(&two, "a", start)?;
     until(|| one.stats().addresses == 1).await;
-    let (sent, refused) = send(&one, &["a"], start, seconds, rate).await;
+    send(&one, &["a"], start, seconds, rate).await;
     finish(&one, "a").await;
-    report(part, sent, refused, seconds, seen.await?);
+    let (wanted, goal) = if rate == 0 { (None, Goal::None) } else { (Some(rate as f64), P99) };
+    tell(report, part, wanted, goal, seconds, seen.await?);
     Ok(())
 }
 
-async fn many_addresses(seconds: f64, rate: u64) -> Result<()> {
+async fn many_addresses(report: &mut Report, seconds: f64, rate: u64) -> Result<()> {
     let (one, two) = pair().await?;
     let start = Instant::now();
     let names: Vec<String> = (0..ADDRESSES).map(|number| format!("{number:064x}")).collect();
@@ -252,28 +258,29 @@ async fn many_addresses(seconds: f64, rate: u64) -> Result<()> {
         }
     });
     let cycle: Vec<&str> = names.iter().step_by(97).flat_map(|name| [names[0].as_str(), name.as_str()]).collect();
-    let (sent, refused) = send(&one, &cycle, start, seconds, rate).await;
+    send(&one, &cycle, start, seconds, rate).await;
     finish(&one, &names[0]).await;
     reads.abort();
-    anstream_println(&json!({"part": "10000 addresses known", "ms": known.as_secs_f64() * 1000.0}).to_string());
-    report("10000 addresses, half of the messages to one", sent, refused, seconds, seen.await?);
+    let figure = "10,000 addresses told to a peer".to_owned();
+    report.row(Row { figure, unit: "ms", measured: known.as_secs_f64() * 1e3, baseline: None, goal: Goal::None });
+    tell(report, "one of 10,000 addresses", Some(rate as f64 / 2.0), P99, seconds, seen.await?);
     Ok(())
 }
 
-async fn slow_consumer(seconds: f64, rate: u64) -> Result<()> {
+async fn slow_consumer(report: &mut Report, seconds: f64, rate: u64) -> Result<()> {
     let (one, two) = pair().await?;
     let start = Instant::now();
     let seen = receiver(&two, "quick", start)?;
     let stuck = two.register("stuck")?;
     until(|| one.stats().addresses == 2).await;
-    let (sent, refused) = send(&one, &["quick", "stuck"], start, seconds, rate).await;
+    send(&one, &["quick", "stuck"], start, seconds, rate).await;
     finish(&one, "quick").await;
-    report("beside a stuck receiver, half of the messages", sent, refused, seconds, seen.await?);
-    anstream_println(&json!({"part": "the stuck receiver", "dropped": stuck.dropped()}).to_string());
+    tell(report, "beside a stuck receiver", Some(rate as f64 / 2.0), P99, seconds, seen.await?);
+    assert!(stuck.dropped() > 0 || rate < 10_000, "the stuck receiver was not stuck");
     Ok(())
 }
 
-async fn requests(seconds: f64, clients: usize) -> Result<()> {
+async fn requests(report: &mut Report, seconds: f64, clients: usize) -> Result<()> {
     let (one, two) = pair().await?;
     let mut consumer = two.register("echo")?;
     tokio::spawn(async move {
@@ -294,7 +301,7 @@ async fn requests(seconds: f64, clients: usize) -> Result<()> {
                 let began = Instant::now();
                 let body = json!({"action": "inspect-container", "id": "0123456789abcdef"});
                 if one.request("echo", Headers::default(), body, Duration::from_secs(5)).await.is_ok() {
-                    times.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+                    times.push(began.elapsed());
                 }
             }
             times
@@ -305,22 +312,23 @@ async fn requests(seconds: f64, clients: usize) -> Result<()> {
         seen.times.extend(task.await?);
     }
     seen.count = seen.times.len() as u64;
-    report(&format!("requests with answers, {clients} at once"), seen.count, 0, seconds, seen);
+    tell(report, &format!("requests, {clients} at once"), None, Goal::None, seconds, seen);
     Ok(())
 }
 
 fn main() -> Result<()> {
-    // `cargo bench` passes `--bench`, `cargo test` nothing that is a number; then one tenth of a second is enough.
-    let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<f64>().ok());
-    let is_bench = std::env::args().any(|argument| argument == "--bench");
-    let seconds = arguments.next().unwrap_or(if is_bench { 5.0 } else { 0.1 });
-    let rate = arguments.next().map_or(if is_bench { 50_000 } else { 1000 }, |rate| rate as u64);
+    let json = std::env::args().skip_while(|argument| argument != "--format").nth(1).is_some_and(|it| it == "json");
+    // `cargo bench` says so; as a test it only has to run.
+    let (seconds, rate) = if std::env::args().any(|it| it == "--bench") { (5.0, RATE) } else { (0.1, 1000) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut report = Report::new("bus", json, "the rate at which messages are sent");
     runtime.block_on(async {
-        stream(&format!("{rate} messages a second"), seconds, rate).await?;
-        stream("as fast as it goes", seconds, 0).await?;
-        many_addresses(seconds, rate).await?;
-        slow_consumer(seconds, rate).await?;
-        requests(seconds, 64).await
-    })
+        stream(&mut report, &format!("{rate} messages a second"), seconds, rate).await?;
+        stream(&mut report, "as fast as it goes", seconds, 0).await?;
+        many_addresses(&mut report, seconds, rate).await?;
+        slow_consumer(&mut report, seconds, rate).await?;
+        requests(&mut report, seconds, 64).await
+    })?;
+    report.end();
+    Ok(())
 }
