@@ -17,8 +17,8 @@ use super::seal::{OVERHEAD_BYTES, Sealer};
 
 /// Fits into one frame of every network that is in use, tunnels included.
 const PACKET_BYTES_MAX: usize = 1400;
-/// What is left for the content: sealing and the kind take their part.
-const CONTENT_BYTES_MAX: usize = PACKET_BYTES_MAX - OVERHEAD_BYTES - 1;
+/// What is left for the content: sealing, the kind and the length take their part.
+const CONTENT_BYTES_MAX: usize = PACKET_BYTES_MAX - OVERHEAD_BYTES - 4;
 /// Members of one digest: 20 of 25 characters, with versions, take about 800 bytes.
 const DIGEST_MAX: usize = 20;
 /// Packets of facts that answer one digest.
@@ -45,9 +45,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            probe_period: Duration::from_millis(500),
-            probe_wait: Duration::from_millis(200),
-            suspicion: Duration::from_millis(1300),
+            probe_period: Duration::from_millis(300),
+            probe_wait: Duration::from_millis(100),
+            suspicion: Duration::from_millis(1200),
             exchange_period: Duration::from_millis(500),
             dead_time: Duration::from_secs(24 * 3600),
             expected_members: 10,
@@ -211,6 +211,8 @@ pub struct Core<R: Rng> {
     /// Where the next digest begins.
     next_digest: String,
     counters: Counters,
+    /// Since when each suspect is one.
+    suspects: Vec<(Who, Duration)>,
 }
 
 impl<R: Rng> std::fmt::Debug for Core<R> {
@@ -269,6 +271,7 @@ impl<R: Rng> Core<R> {
             fingerprint: 0,
             next_digest: String::new(),
             counters: Counters::default(),
+            suspects: Vec::new(),
         }
     }
 
@@ -321,7 +324,7 @@ impl<R: Rng> Core<R> {
     }
 
     /// Something is due.
-    pub fn event(&mut self, _now: Duration, event: Event) -> Effects {
+    pub fn event(&mut self, now: Duration, event: Event) -> Effects {
         match event.0 {
             Due::Foca(timer) => {
                 let mut wishes = Wishes::default();
@@ -331,7 +334,7 @@ impl<R: Rng> Core<R> {
                 }
                 self.grant(wishes)
             }
-            Due::Exchange => self.exchange(),
+            Due::Exchange => self.exchange(now),
             Due::Seeds => {
                 let mut effects = self.ask_seeds();
                 effects.timers.push((SEED_PERIOD, Event(Due::Seeds)));
@@ -459,12 +462,31 @@ impl<R: Rng> Core<R> {
         self.grant(wishes)
     }
 
+    /// Ends suspicions that would last for ever. foca drops its timers when this node itself is born again, and a suspect
+    /// that nobody tells of the suspicion cannot show that it lives. Told that it is dead, it does.
+    fn end_suspicions(&mut self, now: Duration) -> Effects {
+        let suspects = self.foca.iter_membership_state().filter(|it| it.state() == State::Suspect);
+        let suspects: Vec<Who> = suspects.map(|it| it.id().clone()).collect();
+        self.suspects.retain(|(who, _)| suspects.contains(who));
+        for who in suspects {
+            if !self.suspects.iter().any(|(known, _)| *known == who) {
+                self.suspects.push((who, now));
+            }
+        }
+        let patience = self.settings.config(self.sized_for).suspect_to_down_after * 2;
+        let stale = self.suspects.iter().filter(|(_, since)| now.saturating_sub(*since) > patience);
+        let dead: Vec<foca::Member<Who>> = stale.map(|(who, _)| foca::Member::down(who.clone())).collect();
+        let mut wishes = Wishes::default();
+        let _ = self.foca.apply_many(dead.into_iter(), true, &mut wishes);
+        self.grant(wishes)
+    }
+
     /// Compares facts with somebody.
-    fn exchange(&mut self) -> Effects {
-        let mut effects = Effects::default();
+    fn exchange(&mut self, now: Duration) -> Effects {
+        let mut effects = self.end_suspicions(now);
         effects.timers.push((self.settings.exchange_period, Event(Due::Exchange)));
         let fingerprint = self.take_fingerprint();
-        effects.changed = std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint;
+        effects.changed |= std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint;
         let me = self.foca.identity().id.as_str();
         let known = self.foca.iter_membership_state().map(|it| it.id().id.as_str()).chain([me]);
         self.table.keep(&known.collect());
