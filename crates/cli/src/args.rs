@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bus::BusArgs;
 use crate::manage::{Join, Manage};
 use crate::up::{NodeArgs, Token, Up};
 
@@ -50,6 +51,8 @@ pub enum Verb {
     Token(Token),
     /// Look at the nodes of a pool
     Node(NodeArgs),
+    /// Send and hear messages on the event bus
+    Bus(BusArgs),
     /// Serve the Docker API over many engines
     #[command(visible_alias = "m")]
     Manage(Box<Manage>),

@@ -4,12 +4,14 @@
 
 mod args;
 pub mod argv;
+mod bus;
 mod duration;
 mod error;
 mod manage;
 mod up;
 
 pub use args::{Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
+pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings, TlsFiles};
 pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, unit};

@@ -1,5 +1,6 @@
 //! herder makes many Docker hosts behave as one: configuration → parts → shutdown.
 
+mod bus;
 mod certs;
 mod manage;
 mod members;
@@ -41,6 +42,7 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
             runtime()?.block_on(up::run(settings, cli.global.experimental))
         }
         Verb::Token(token) => up::token(&token),
+        Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Manage(manage) => {
             let settings = manage.settings()?;
