@@ -1,6 +1,6 @@
 //! Gossip without sockets and clocks: what comes in, what goes out, what is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
@@ -166,12 +166,9 @@ enum Content {
     /// Of the crate `foca`.
     Swim(#[serde(with = "bytes_of")] Vec<u8>),
     /// Ids from `from` up to but not with `to`, with the versions of their facts.
-    Digest {
-        from: String,
-        to: Option<String>,
-        members: Vec<(String, Version)>,
-    },
-    Facts(Vec<Told>),
+    Digest { from: String, to: Option<String>, members: Vec<(String, Version)> },
+    /// Facts of members, and who they are.
+    Facts(Vec<(Told, Option<foca::Member<Who>>)>),
 }
 
 /// Bytes as bytes, not one by one.
@@ -211,6 +208,9 @@ pub struct Core<R: Rng> {
     /// Where the next digest begins.
     next_digest: String,
     counters: Counters,
+    /// Ids that were members, at some time.
+    known: BTreeSet<String>,
+    exchanges: u64,
     /// Since when each suspect is one.
     suspects: Vec<(Who, Duration)>,
 }
@@ -230,13 +230,15 @@ struct Wishes {
     packets: Vec<(SocketAddr, Vec<u8>)>,
     timers: Vec<(Duration, Timer<Who>)>,
     changed: bool,
-    /// Somebody is new: it does not know the facts of those who were here before.
-    arrived: bool,
+    /// They are new: they do not know the facts of those who were here before.
+    arrived: Vec<String>,
 }
 
 impl Runtime<Who> for Wishes {
     fn notify(&mut self, notification: Notification<'_, Who>) {
-        self.arrived |= matches!(notification, Notification::MemberUp(_) | Notification::Active);
+        if let Notification::MemberUp(who) | Notification::Rename(_, who) = &notification {
+            self.arrived.push(who.id.clone());
+        }
         self.changed = true;
     }
     fn send_to(&mut self, to: Who, data: &[u8]) {
@@ -254,7 +256,8 @@ impl<R: Rng> Core<R> {
         rng.fill(&mut session);
         let table = Table::default();
         let who = Who { id: me.id.clone(), addr: me.addr, generation: me.generation, rebirths: 0 };
-        let told = Told { id: me.id, version: (me.generation, 0), facts: BTreeMap::new() };
+        let told = Told { id: me.id, version: (me.generation, 1), facts: BTreeMap::new() };
+        table.learn(told.clone());
         let rng_seed = rng.random();
         let config = settings.config(1);
         let foca = Foca::with_custom_broadcast(who, config, rng, PostcardCodec, table.clone());
@@ -271,6 +274,8 @@ impl<R: Rng> Core<R> {
             fingerprint: 0,
             next_digest: String::new(),
             counters: Counters::default(),
+            known: BTreeSet::new(),
+            exchanges: 0,
             suspects: Vec::new(),
         }
     }
@@ -311,10 +316,15 @@ impl<R: Rng> Core<R> {
             }
             Ok(Content::Digest { from: first, to, members }) => self.answer(from, &first, to.as_deref(), &members),
             Ok(Content::Facts(all)) => {
-                for told in all {
+                let (facts, members): (Vec<Told>, Vec<_>) = all.into_iter().unzip();
+                for told in facts {
                     self.table.learn(told);
                 }
-                Effects { changed: self.table.take_changed(), ..Effects::default() }
+                let me = self.foca.identity().addr;
+                let members = members.into_iter().flatten().filter(|member| member.id().addr != me);
+                let mut wishes = Wishes::default();
+                let _ = self.foca.apply_many(members, true, &mut wishes);
+                self.grant(wishes)
             }
             Err(_) => {
                 self.counters.malformed += 1;
@@ -373,7 +383,7 @@ impl<R: Rng> Core<R> {
 
     /// The goodbye once more, to everybody it can be told.
     pub fn leave_again(&mut self) -> Effects {
-        let content = Content::Facts(vec![self.told.clone()]);
+        let content = Content::Facts(vec![(self.told.clone(), None)]);
         let others: Vec<SocketAddr> = self.foca.iter_members().take(FAREWELLS_MAX).map(|it| it.id().addr).collect();
         let mut effects = Effects::default();
         others.into_iter().for_each(|to| self.send(&mut effects, to, &content));
@@ -416,9 +426,10 @@ impl<R: Rng> Core<R> {
 
     fn grant(&mut self, wishes: Wishes) -> Effects {
         let Wishes { packets, timers, changed, arrived } = wishes;
-        if arrived && !self.left {
+        if !arrived.is_empty() && !self.left && self.known.len() <= CHATTY_MAX {
             self.tell_own_facts();
         }
+        self.known.extend(arrived);
         let members = self.foca.num_members() + 1;
         if members > self.sized_for * 2 || members * 2 < self.sized_for {
             self.sized_for = members;
@@ -439,9 +450,6 @@ impl<R: Rng> Core<R> {
     }
 
     fn tell_own_facts(&mut self) {
-        if self.told.version.1 == 0 {
-            return;
-        }
         if let Ok(data) = postcard::to_stdvec(&self.told) {
             // Too large is refused by `check` before.
             let _ = self.foca.add_broadcast(&data);
@@ -450,9 +458,9 @@ impl<R: Rng> Core<R> {
 
     /// Asks seeds to be let in: all while nobody is known, else one now and then, for those whom everybody has forgotten.
     fn ask_seeds(&mut self) -> Effects {
-        let live: Vec<SocketAddr> = self.foca.iter_members().map(|it| it.id().addr).collect();
-        let missing = self.seeds.iter().filter(|seed| !live.contains(seed)).copied();
-        let asked: Vec<SocketAddr> = missing.take(if live.is_empty() { usize::MAX } else { 1 }).collect();
+        let lives = |seed: &SocketAddr| self.foca.iter_members().any(|it| it.id().addr == *seed);
+        let missing = self.seeds.iter().filter(|seed| !lives(seed)).copied();
+        let asked: Vec<SocketAddr> = missing.take(if self.live() == 1 { usize::MAX } else { 1 }).collect();
         let mut wishes = Wishes::default();
         for addr in asked {
             // Whoever is there answers: the id is not known yet.
@@ -487,9 +495,13 @@ impl<R: Rng> Core<R> {
         effects.timers.push((self.settings.exchange_period, Event(Due::Exchange)));
         let fingerprint = self.take_fingerprint();
         effects.changed |= std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint;
-        let me = self.foca.identity().id.as_str();
-        let known = self.foca.iter_membership_state().map(|it| it.id().id.as_str()).chain([me]);
-        self.table.keep(&known.collect());
+        self.exchanges += 1;
+        if self.exchanges.is_multiple_of(TIDY_PERIOD) {
+            let me = self.foca.identity().id.as_str();
+            let known = self.foca.iter_membership_state().map(|it| it.id().id.as_str()).chain([me]);
+            self.known = known.map(str::to_owned).collect();
+            self.table.keep(&self.known);
+        }
         let others = self.foca.num_members();
         if others > 0 && !self.left {
             // Any spread will do here: which one is no secret.
@@ -497,7 +509,7 @@ impl<R: Rng> Core<R> {
             let chosen = usize::try_from(self.rng_seed >> 33).unwrap_or(0) % others;
             let partner = self.foca.iter_members().nth(chosen).map(|it| it.id().addr);
             let from = std::mem::take(&mut self.next_digest);
-            let (members, to) = self.table.digest(&from, DIGEST_MAX);
+            let (members, to) = self.table.digest(&from, DIGEST_MAX, &self.known);
             self.next_digest = to.clone().unwrap_or_default();
             if let Some(partner) = partner {
                 self.send(&mut effects, partner, &Content::Digest { from, to, members });
@@ -518,9 +530,15 @@ impl<R: Rng> Core<R> {
 
     fn answer(&mut self, to: SocketAddr, from: &str, end: Option<&str>, digest: &[(String, Version)]) -> Effects {
         let mut effects = Effects::default();
-        let mut batch: Vec<Told> = Vec::new();
+        let mut batch = Vec::new();
         let mut length = 0;
-        for told in self.table.newer(from, end, digest) {
+        let newer = self.table.newer(from, end, digest);
+        let wanted: BTreeSet<String> = newer.iter().map(|told| told.id.clone()).collect();
+        let members = self.foca.iter_members().filter(|member| wanted.contains(&member.id().id));
+        let mut members: BTreeMap<String, foca::Member<Who>> =
+            members.map(|member| (member.id().id.clone(), member.clone())).collect();
+        for told in newer {
+            let told = (told.clone(), members.remove(&told.id));
             let size = postcard::to_stdvec(&told).map_or(0, |data| data.len());
             if length + size + 8 > CONTENT_BYTES_MAX {
                 self.send(&mut effects, to, &Content::Facts(std::mem::take(&mut batch)));
@@ -539,6 +557,10 @@ impl<R: Rng> Core<R> {
     }
 }
 
+/// In a pool of up to so many, each newcomer is told the facts of all at once; in a larger one they are compared soon.
+const CHATTY_MAX: usize = 50;
+/// After so many exchanges, what nobody needs any more is forgotten.
+const TIDY_PERIOD: u64 = 120;
 /// Seeds that are not known are asked this often.
 const SEED_PERIOD: Duration = Duration::from_secs(1);
 /// Told to this many that it leaves; they tell the others.

@@ -68,10 +68,16 @@ impl Table {
         std::mem::take(&mut self.0.lock().changed)
     }
 
-    /// Ids from `from` on with their versions, `count` at most; the end of the range that they cover, if there is more.
-    pub(super) fn digest(&self, from: &str, count: usize) -> (Vec<(String, Version)>, Option<String>) {
+    /// Ids of `members` from `from` on with their versions, `count` at most; the end of the range that they cover, if there is more.
+    pub(super) fn digest(
+        &self,
+        from: &str,
+        count: usize,
+        members: &BTreeSet<String>,
+    ) -> (Vec<(String, Version)>, Option<String>) {
         let inner = self.0.lock();
-        let mut rest = inner.known.range(from.to_owned()..).map(|(id, (version, _))| (id.clone(), *version));
+        let rest = inner.known.range(from.to_owned()..).filter(|(id, _)| members.contains(*id));
+        let mut rest = rest.map(|(id, (version, _))| (id.clone(), *version));
         let part: Vec<_> = rest.by_ref().take(count).collect();
         (part, rest.next().map(|(id, _)| id))
     }
@@ -88,10 +94,10 @@ impl Table {
     }
 
     /// Forgets everybody but these, when there are many more.
-    pub(super) fn keep(&self, ids: &BTreeSet<&str>) {
+    pub(super) fn keep(&self, ids: &BTreeSet<String>) {
         let mut inner = self.0.lock();
         if inner.known.len() > 2 * ids.len() + SPARE {
-            inner.known.retain(|id, _| ids.contains(id.as_str()));
+            inner.known.retain(|id, _| ids.contains(id));
         }
     }
 }
