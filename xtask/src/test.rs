@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::{packages, run, tidy};
 
 /// Names of labs that tests make. What an aborted run left is removed before and after.
-const LABS: &[&str] = &["scenarios", "lab-real"];
+const LABS: &[&str] = &["scenarios", "scenarios-up", "lab-real"];
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     packages::ensure(&[packages::LAB, packages::TESTS])?;
