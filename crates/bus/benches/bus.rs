@@ -1,33 +1,21 @@
 //! Two buses on one machine, joined by mutual TLS over loopback TCP: messages a second and how long each took.
 //!
-//! `cargo bench -p herder-bus --bench bus [-- --format json]`. The streams have a queue and a writer that sends what waits in
-//! one piece, as a node link does. Both buses are in this process and share its cores.
+//! `cargo bench -p herder-bus --bench bus [-- --format json]`. Both buses are in this process and share its cores.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 #[expect(dead_code, reason = "goals of other benchmarks")]
 #[path = "../../../benches/src/report.rs"]
 mod report;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use herder_bus::{Bus, Headers, Settings, Transport};
-use parking_lot::Mutex;
+use herder_bus::{Bus, Headers, Links, Settings};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use report::{Goal, Report, Row, Times};
-
-/// Frames that may wait for a link.
-const LINK_QUEUE: usize = 4096;
-
-/// Bytes that the writer puts together at most.
-const BATCH_BYTES: usize = 64 << 10;
 
 /// Addresses registered while messages flow.
 const ADDRESSES: usize = 10_000;
@@ -40,67 +28,6 @@ const P99: Goal = Goal::Below(5.0);
 const PACE: Duration = Duration::from_micros(500);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// Queues in front of streams.
-#[derive(Debug, Default)]
-struct Links {
-    queues: Mutex<HashMap<String, mpsc::Sender<Bytes>>>,
-}
-
-impl Transport for Links {
-    fn send(&self, node: &str, frame: Bytes) -> bool {
-        self.queues.lock().get(node).is_some_and(|queue| queue.try_send(frame).is_ok())
-    }
-}
-
-fn bus(node: &str) -> (Arc<Bus>, Arc<Links>) {
-    let links = Arc::new(Links::default());
-    (Bus::new(node, Settings::default(), links.clone()), links)
-}
-
-/// Carries frames of a bus to and from a peer, each with its length in front.
-fn link<S: AsyncRead + AsyncWrite + Send + 'static>(bus: &Arc<Bus>, links: &Links, peer: &str, stream: S) {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let (queue, mut frames) = mpsc::channel::<Bytes>(LINK_QUEUE);
-    links.queues.lock().insert(peer.to_owned(), queue);
-    bus.peer_up(peer);
-    tokio::spawn(async move {
-        let mut batch = BytesMut::new();
-        while let Some(mut frame) = frames.recv().await {
-            loop {
-                batch.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-                batch.extend_from_slice(&frame);
-                match frames.try_recv() {
-                    Ok(next) if batch.len() < BATCH_BYTES => frame = next,
-                    Ok(next) => {
-                        batch.extend_from_slice(&(next.len() as u32).to_be_bytes());
-                        batch.extend_from_slice(&next);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-            if writer.write_all(&batch).await.is_err() || writer.flush().await.is_err() {
-                return;
-            }
-            batch.clear();
-        }
-    });
-    let (bus, peer) = (bus.clone(), peer.to_owned());
-    tokio::spawn(async move {
-        let mut input = BytesMut::with_capacity(BATCH_BYTES * 2);
-        while reader.read_buf(&mut input).await.is_ok_and(|read| read > 0) {
-            while let Some(head) = input.first_chunk::<4>() {
-                let length = u32::from_be_bytes(*head) as usize;
-                if input.len() < 4 + length {
-                    break;
-                }
-                input.advance(4);
-                bus.receive(&peer, input.split_to(length).freeze());
-            }
-        }
-    });
-}
 
 /// Both ends of a connection with certificates on both sides.
 async fn tls_pair() -> Result<(tokio_rustls::client::TlsStream<TcpStream>, tokio_rustls::server::TlsStream<TcpStream>)>
@@ -137,10 +64,12 @@ async fn tls_pair() -> Result<(tokio_rustls::client::TlsStream<TcpStream>, tokio
 
 /// Two buses that know each other.
 async fn pair() -> Result<(Arc<Bus>, Arc<Bus>)> {
-    let ((one, one_links), (two, two_links)) = (bus("n1"), bus("n2"));
+    let ((one, one_links), (two, two_links)) =
+        (Links::bus("n1", Settings::default()), Links::bus("n2", Settings::default()));
     let (client, server) = tls_pair().await?;
-    link(&one, &one_links, "n2", client);
-    link(&two, &two_links, "n1", server);
+    let (ours, theirs) = (one.clone(), two.clone());
+    tokio::spawn(async move { one_links.carry(&ours, "n2", client).await });
+    tokio::spawn(async move { two_links.carry(&theirs, "n1", server).await });
     Ok((one, two))
 }
 
