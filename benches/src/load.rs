@@ -6,7 +6,7 @@ use anyhow::bail;
 use futures_util::future::try_join_all;
 
 use crate::http::Connection;
-use crate::report::Times;
+use crate::report::{Times, middle};
 
 /// What came of a load.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn per_second(&self) -> f64 {
+    fn per_second(&self) -> f64 {
         self.times.len() as f64 / self.busy.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
@@ -69,16 +69,18 @@ impl Load {
     }
 }
 
-/// Loads two sides in turn, so that both see the same weather. `(measured, baseline)`.
+/// Loads two sides in turn, so that both see the same weather. Both outcomes, and both rates in the middle round.
 pub(crate) async fn side_by_side(
     (measured, baseline): (&mut Load, &mut Load),
     rounds: u32,
     period: Duration,
-) -> anyhow::Result<(Outcome, Outcome)> {
-    let (mut first, mut second) = (Outcome::default(), Outcome::default());
+) -> anyhow::Result<(Outcome, Outcome, (f64, f64))> {
+    let (mut first, mut second, mut rates) = (Outcome::default(), Outcome::default(), Vec::new());
     for _ in 0..rounds {
-        second.add(baseline.run(period).await?);
-        first.add(measured.run(period).await?);
+        let (theirs, ours) = (baseline.run(period).await?, measured.run(period).await?);
+        rates.push((ours.per_second(), theirs.per_second()));
+        second.add(theirs);
+        first.add(ours);
     }
-    Ok((first, second))
+    Ok((first, second, middle(rates)))
 }

@@ -60,15 +60,22 @@ pub(crate) async fn run(json: bool) -> anyhow::Result<()> {
     let sides = Sides { herder, engines, node: node.as_str().context("the engine has no name")?.into() };
     note(&format!("starting {CONTAINERS} containers"));
     populate(&sides).await?;
-    let mut report = Report::new("pool", json, "one of the 3 engines, asked directly, with its 20 of the 60 containers");
+    let mut report =
+        Report::new("pool", json, "one of the 3 engines, asked directly, with its 20 of the 60 containers");
     let idle = sides.herder.memory_mb()?;
     lists(&sides, &mut report).await?;
     inspects(&sides, &mut report).await?;
     latency(&sides, &mut report).await?;
     streams::exec(&sides, &mut report).await?;
     streams::attach(&sides, &mut report).await?;
-    let memory = |figure: &str, measured, baseline, goal| Row { figure: figure.into(), unit: "MB", measured, baseline, goal };
-    report.row(memory("memory after the load, baseline: before", sides.herder.memory_mb()?, Some(idle), Goal::Below(30.0)));
+    let memory =
+        |figure: &str, measured, baseline, goal| Row { figure: figure.into(), unit: "MB", measured, baseline, goal };
+    report.row(memory(
+        "memory after the load, baseline: before",
+        sides.herder.memory_mb()?,
+        Some(idle),
+        Goal::Below(30.0),
+    ));
     streams::image(&sides, &mut report).await?;
     report.end();
     Ok(())
@@ -101,8 +108,8 @@ async fn lists(sides: &Sides, report: &mut Report) -> anyhow::Result<()> {
     let request = http::request("GET", &format!("{API}/containers/json?all=1"), None);
     let mut herder = Load::open(&sides.herder.addr, CONNECTIONS, request.clone()).await?;
     let mut engine = Load::open(&sides.engines[0], CONNECTIONS, request).await?;
-    let (herder, engine) = load::side_by_side((&mut herder, &mut engine), ROUNDS, ROUND_TIME).await?;
-    both(report, "list all=1, 8 connections", (&herder, &engine), Goal::RatioAtLeast(20.0), Goal::Below(2.0));
+    let outcome = load::side_by_side((&mut herder, &mut engine), ROUNDS, ROUND_TIME).await?;
+    both(report, "list all=1, 8 connections", &outcome, Goal::RatioAtLeast(20.0), Goal::Below(2.0));
     Ok(())
 }
 
@@ -111,17 +118,25 @@ async fn inspects(sides: &Sides, report: &mut Report) -> anyhow::Result<()> {
     let request = http::request("GET", &format!("{API}/containers/{}/json", id(&list[0])?), None);
     let mut herder = Load::open(&sides.herder.addr, CONNECTIONS, request.clone()).await?;
     let mut engine = Load::open(&sides.engines[0], CONNECTIONS, request).await?;
-    let (herder, engine) = load::side_by_side((&mut herder, &mut engine), ROUNDS, ROUND_TIME).await?;
-    both(report, "inspect, 8 connections", (&herder, &engine), Goal::RatioAtLeast(0.5), Goal::None);
+    let outcome = load::side_by_side((&mut herder, &mut engine), ROUNDS, ROUND_TIME).await?;
+    both(report, "inspect, 8 connections", &outcome, Goal::RatioAtLeast(0.5), Goal::None);
     Ok(())
 }
 
-fn both(report: &mut Report, what: &str, sides: (&load::Outcome, &load::Outcome), rate: Goal, p99: Goal) {
-    let (herder, engine) = sides;
-    let row = |figure: String, unit, measured, baseline, goal| Row { figure, unit, measured, baseline: Some(baseline), goal };
-    report.row(row(what.to_owned(), "req/s", herder.per_second(), engine.per_second(), rate));
-    report.row(row(format!("{what}, p50"), "ms", herder.ms(0.5), engine.ms(0.5), Goal::None));
-    report.row(row(format!("{what}, p99"), "ms", herder.ms(0.99), engine.ms(0.99), p99));
+fn both(
+    report: &mut Report,
+    what: &str,
+    (herder, engine, rates): &(load::Outcome, load::Outcome, (f64, f64)),
+    rate: Goal,
+    p99: Goal,
+) {
+    for (figure, unit, (measured, baseline), goal) in [
+        (what.to_owned(), "req/s", *rates, rate),
+        (format!("{what}, p50"), "ms", (herder.ms(0.5), engine.ms(0.5)), Goal::None),
+        (format!("{what}, p99"), "ms", (herder.ms(0.99), engine.ms(0.99)), p99),
+    ] {
+        report.row(Row { figure, unit, measured, baseline: Some(baseline), goal });
+    }
 }
 
 /// How long the parts of a container's life took.

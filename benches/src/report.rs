@@ -107,6 +107,13 @@ fn amount(value: f64, unit: &str) -> String {
     }
 }
 
+/// Of rounds that measured two sides in turn, the one with the middle ratio: the weather of a machine changes from round to
+/// round, and less between the two sides of one.
+pub(crate) fn middle(mut rounds: Vec<(f64, f64)>) -> (f64, f64) {
+    rounds.sort_by(|(a, b), (c, d)| (a / b).total_cmp(&(c / d)));
+    rounds.get(rounds.len() / 2).copied().unwrap_or_default()
+}
+
 /// How long the same thing took, many times.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times(Vec<Duration>);

@@ -12,8 +12,8 @@ mod pairs;
 pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort, Status};
 pub use names::{Name, NameIndex};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
-pub use pairs::Pairs;
 pub use objects::{Image, Network, Volume};
+pub use pairs::Pairs;
 
 /// Docker label under which the id that survives rescheduling is kept (64 hex digits; classic Swarm).
 pub const LABEL_SWARM_ID: &str = "com.docker.swarm.id";

@@ -66,8 +66,7 @@ pub(crate) fn hide_joint(network: &mut Value) -> Option<Value> {
 fn used_ids(nodes: &[Arc<Node>]) -> BTreeSet<&str> {
     let mut used = BTreeSet::new();
     for node in nodes {
-        let ids: BTreeSet<&str> =
-            node.containers.values().flat_map(|it| it.networks.values()).collect();
+        let ids: BTreeSet<&str> = node.containers.values().flat_map(|it| it.networks.values()).collect();
         let networks = node.networks.iter().filter(|it| ids.contains(it.id.as_str()));
         used.extend(networks.map(|it| shown_id(it)));
     }
