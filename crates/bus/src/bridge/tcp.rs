@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::{Bridge, Dialect, Session};
@@ -55,18 +56,34 @@ pub fn join(buffer: &mut BytesMut, frame: &Value) {
     buffer.extend_from_slice(text.as_bytes());
 }
 
-/// Serves clients until `stop`.
-pub async fn serve(bridge: Arc<Bridge>, listener: TcpListener, stop: CancellationToken) {
+/// A TLS handshake takes at most this long.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A silent client is probed after this long, then every [`KEEPALIVE_INTERVAL`], and given up after [`KEEPALIVE_PROBES`]:
+/// the protocol does not ask clients for pings.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Serves clients until `stop`. With `tls`, clients speak TLS from the begin; whether they show certificates is for it to
+/// say.
+pub async fn serve(
+    bridge: Arc<Bridge>,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    stop: CancellationToken,
+) {
+    let tls = tls.map(TlsAcceptor::from);
     let limit = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let next = async { (limit.clone().acquire_owned().await, listener.accept().await) };
         let Some((Ok(permit), accepted)) = stop.run_until_cancelled(next).await else { return };
         match accepted {
             Ok((stream, addr)) => {
-                let _ = stream.set_nodelay(true);
-                let (bridge, stop) = (bridge.clone(), stop.clone());
+                tune(&stream);
+                let (bridge, tls, stop) = (bridge.clone(), tls.clone(), stop.clone());
                 tokio::spawn(async move {
-                    let served = stop.run_until_cancelled(connection(bridge, stream, addr)).await;
+                    let served = stop.run_until_cancelled(greet(bridge, stream, tls, addr)).await;
                     if let Some(Err(error)) = served {
                         tracing::debug!(%addr, %error, "a client of the bus ended badly");
                     }
@@ -79,6 +96,27 @@ pub async fn serve(bridge: Arc<Bridge>, listener: TcpListener, stop: Cancellatio
             }
         }
     }
+}
+
+/// Small frames at once, and an end for clients that vanished.
+fn tune(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "cannot tune a connection");
+    }
+}
+
+async fn greet(bridge: Arc<Bridge>, stream: TcpStream, tls: Option<TlsAcceptor>, addr: SocketAddr) -> io::Result<()> {
+    let Some(tls) = tls else { return connection(bridge, stream, addr).await };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long");
+    let stream = timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await.map_err(late)??;
+    connection(bridge, stream, addr).await
 }
 
 /// Serves one client until it leaves. Its registrations leave with it.

@@ -43,7 +43,7 @@ pub(crate) async fn start(
     front.open_bus(bridge.clone());
     let listener = server::bind(url, None).await?;
     let door = listener.local_addr().map_or_else(|| url.to_owned(), |addr| addr.to_string());
-    tokio::spawn(tcp::serve(bridge, clients, stop.clone()));
+    tokio::spawn(tcp::serve(bridge, clients, None, stop.clone()));
     tokio::spawn(server::serve(front, vec![listener], stop.clone()));
     tokio::spawn(async move {
         loop {
