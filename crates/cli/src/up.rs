@@ -58,6 +58,12 @@ pub struct Up {
     /// How nodes are ranked: spread, binpack or random
     #[arg(long, default_value = "spread", value_name = "NAME")]
     pub strategy: String,
+    /// Root of the documented addresses on the event bus
+    #[arg(long, default_value = "herder", value_name = "NAME")]
+    pub cluster: String,
+    /// Where Vert.x clients of the event bus may connect by TCP, such as 127.0.0.1:7000 [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    pub bus_listen: Option<String>,
     /// Do not answer or ask by multicast on the local network
     #[arg(long)]
     pub no_multicast: bool,
@@ -84,6 +90,8 @@ pub struct UpSettings {
     pub state: PathBuf,
     pub strategy: String,
     pub multicast: bool,
+    pub cluster: String,
+    pub bus_listen: Option<String>,
 }
 
 impl Up {
@@ -118,6 +126,8 @@ impl Up {
             state: self.state,
             strategy: self.strategy,
             multicast: !self.no_multicast,
+            cluster: self.cluster,
+            bus_listen: self.bus_listen,
         })
     }
 }

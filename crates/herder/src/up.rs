@@ -1,5 +1,6 @@
 //! `herder up`: a node of a pool without masters, until somebody says stop.
 
+mod bus;
 mod identity;
 mod members;
 mod peers;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::manage::{asked_to_stop, reschedule_while_primary};
+use bus::PoolBus;
 use members::Directory;
 use peers::PoolPeers;
 use roads::NodeDialler;
@@ -59,8 +61,17 @@ pub(crate) async fn run(settings: UpSettings, experimental: bool) -> anyhow::Res
     let front = Front::new(pool.clone(), scheduler, FrontSettings { experimental, ..FrontSettings::default() });
     let calls = Calls::new(link.clone());
     front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
+    let bus = Arc::new(PoolBus::new(&me));
+    let bridge = bus.bridge(&settings.cluster);
+    front.open_bus(bridge.clone());
+    if let Some(addr) = &settings.bus_listen {
+        let listener = TcpListener::bind(addr).await.with_context(|| format!("--bus-listen {addr}"))?;
+        info!(addr, "the event bus listens for Vert.x clients");
+        tokio::spawn(herder_bus::bridge::tcp::serve(bridge, listener, None, stop.clone()));
+    }
     tokio::spawn(link.clone().keep_renewed(stop.clone()));
-    tokio::spawn(link.clone().serve(listener, stop.clone(), roads::Gate::new(&settings.engine, &front)));
+    let gate = roads::Gate::new(&settings.engine, &front, bus.clone());
+    tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
     let member = Member { id: me.clone(), addr: advertise, generation: generation() };
     let seeds = identity::seeds(&settings, &code).await;
     if settings.multicast {
@@ -69,6 +80,9 @@ pub(crate) async fn run(settings: UpSettings, experimental: bool) -> anyhow::Res
     let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
     gossip.set_facts(members::facts(&settings)).await.context("--label")?;
     info!(node = me, addr = here, "this node is up");
+    tokio::spawn(bus.clone().keep_links(link, directory.clone(), gossip.view(), stop.clone()));
+    tokio::spawn(bus.clone().tell_events(pool.clone(), directory.clone(), stop.clone()));
+    tokio::spawn(bus.tell_membership(pool.clone(), directory.clone(), gossip.view(), stop.clone()));
     let follower = members::follow(pool, directory.clone(), gossip.view(), stop.clone());
     tokio::spawn(follower);
     let role = members::rescheduler(gossip.view(), &me, stop.clone());

@@ -74,6 +74,11 @@ impl Directory {
         Some(Peer { id: id.to_owned(), addr: known.alive.get(id)?.clone() })
     }
 
+    /// Whether this node is the one that tells about the node at this address: one does, so that it is told once.
+    pub(super) fn tells_of(&self, addr: &str) -> bool {
+        self.keeper(addr, &BTreeSet::new()).is_some_and(|keeper| keeper.id == self.id)
+    }
+
     fn learn(&self, view: &View) {
         let mut known = Known::default();
         for (id, seen) in view.iter().filter(|(_, seen)| seen.health != Health::Left) {

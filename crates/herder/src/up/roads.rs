@@ -11,6 +11,7 @@ use herder_wire::link::{Incoming, Link, Road};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::bus::PoolBus;
 use super::members::Directory;
 use super::peers::Clerk;
 
@@ -58,12 +59,13 @@ pub(super) struct Gate {
     engine: String,
     front: Weak<Front>,
     clerk: Arc<Clerk>,
+    bus: Arc<PoolBus>,
 }
 
 impl Gate {
-    pub(super) fn new(engine: &str, front: &Arc<Front>) -> Gate {
+    pub(super) fn new(engine: &str, front: &Arc<Front>, bus: Arc<PoolBus>) -> Gate {
         let clerk = Arc::new(Clerk::new(front));
-        Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk }
+        Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk, bus }
     }
 }
 
@@ -75,7 +77,9 @@ impl herder_wire::link::Accept for Gate {
         match incoming.road {
             Road::Engine => drop(tokio::spawn(to_engine(self.engine.clone(), incoming.stream))),
             Road::Calls => drop(tokio::spawn(calls::serve(self.clerk.clone(), incoming.stream))),
-            Road::Bus | Road::Join => tracing::debug!(road = ?incoming.road, "nobody is there for this connection"),
+            Road::Bus => self.bus.accept(incoming),
+            // Answered by the link itself.
+            Road::Join => {}
         }
     }
 }
