@@ -125,7 +125,8 @@ impl Front {
 
     async fn answer(self: &Arc<Self>, request: Request<Body>) -> Result<Reply, ApiError> {
         let (parts, body) = request.into_parts();
-        if parts.method == Method::OPTIONS && self.settings.cors {
+        // The event bus answers with the origin, since its clients send credentials.
+        if parts.method == Method::OPTIONS && self.settings.cors && !parts.uri.path().starts_with("/eventbus") {
             return Ok(crate::call::no_content(StatusCode::OK));
         }
         let Target { version, path } =

@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use herder_bus::bridge::{Bridge, Limits, Rules};
+use herder_bus::memory::Mesh;
+use herder_decide::schedule::Scheduler;
+use herder_front::{Front, FrontSettings, server};
+use herder_pool::Pool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -164,5 +169,25 @@ async fn pages_of_other_origins_and_strange_requests_are_refused() {
     ] {
         let answer = ask(&served, &request, "\r\n\r\n").await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}\n{answer}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_call_where_they_are_let() {
+    let settings = FrontSettings { cors: true, ..FrontSettings::default() };
+    let front = Front::new(Pool::new(herder_pool::Settings::default()), Scheduler::default(), settings);
+    let bus = Mesh::new(10).bus("n1", herder_bus::Settings::default());
+    front.open_bus(Bridge::new(bus, Rules::documented("herder"), Limits::default()));
+    let listener = server::bind("tcp://127.0.0.1:0", None).await.expect("a free port");
+    let door = listener.local_addr().expect("an address").to_string();
+    let stop = CancellationToken::new();
+    tokio::spawn(server::serve(front, vec![listener], stop.clone()));
+    let served = Served { door, tcp: String::new(), _stop: stop.drop_guard() };
+    for line in ["OPTIONS /eventbus/000/abcdefgh/xhr", "GET /eventbus/info", "POST /eventbus/000/abcdefgh/xhr"] {
+        let request = format!("{line} HTTP/1.1\nHost: DOOR\nOrigin: http://page.example\nContent-Length: 0");
+        let answer = ask(&served, &request, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+        assert!(answer.contains("access-control-allow-origin: http://page.example\r\n"), "{answer}");
+        assert!(answer.contains("access-control-allow-credentials: true\r\n"), "{answer}");
     }
 }
