@@ -3,6 +3,7 @@
 //! Time, ids and randomness are handed in. Asked twice with the same arguments, each function gives the same answer.
 //! See ARCHITECTURE.md.
 
+pub mod actions;
 pub mod claims;
 pub mod df;
 pub mod events;
