@@ -3,7 +3,6 @@
 //! Browsers let any page open a WebSocket to any host. Requests that name an origin are therefore answered only if it is the
 //! host itself, or if other origins may call (`--api-enable-cors`).
 
-mod feed;
 mod polling;
 mod sse;
 mod websocket;
@@ -19,7 +18,6 @@ use serde_json::json;
 use crate::call::{json as answer_json, no_content};
 use crate::{ApiError, Call, Front, Reply};
 
-pub use feed::publish_events;
 pub(crate) use sse::stream;
 
 /// How long a browser may remember what it is allowed, in seconds: a year, as SockJS servers say.

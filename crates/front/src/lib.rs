@@ -27,7 +27,6 @@ mod system;
 mod transfer;
 mod volumes;
 
-pub use bus::publish_events;
 pub use call::{Call, Query, Reply};
 pub use error::ApiError;
 pub use front::{Front, FrontSettings};
