@@ -18,8 +18,10 @@ use report::{Goal, Report, Row, Times};
 use serde_json::json;
 
 const CONTAINERS_PER_NODE: usize = 5;
-/// Nodes, decisions that are timed, and the time a decision may take, in milliseconds.
-const SIZES: [(usize, usize, f64); 3] = [(1_000, 1_000, 1.0), (10_000, 300, 10.0), (100_000, 100, 100.0)];
+/// Nodes, decisions that are timed, and what 99 of 100 should stay below, in milliseconds: a promise for the size that herder
+/// is made for, and figures to know for what is beyond.
+const SIZES: [(usize, usize, Goal); 3] =
+    [(1_000, 1_000, Goal::Below(1.0)), (10_000, 300, Goal::None), (100_000, 100, Goal::None)];
 
 fn main() {
     let json = std::env::args().skip_while(|argument| argument != "--format").nth(1).is_some_and(|it| it == "json");
@@ -34,7 +36,7 @@ fn main() {
                 let scheduler = Scheduler { strategy, ..Scheduler::default() };
                 let mut rng = StdRng::seed_from_u64(1);
                 let mut times = time(rounds, || scheduler.rank(request, &nodes, &mut rng));
-                for (share, name, goal) in [(0.5, "p50", Goal::None), (0.99, "p99", Goal::Below(limit))] {
+                for (share, name, goal) in [(0.5, "p50", Goal::None), (0.99, "p99", limit)] {
                     report.row(Row {
                         figure: format!("{strategy} of {count}{what}, {name}"),
                         unit: "ms",

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream;
 use herder_decide::list::{self, ContainerQuery, Filters, ListError, Pieces};
-use herder_pool::Engine;
+use herder_pool::{BoxError, Engine};
 use http::{Method, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::BodyExt as _;
+use http_body_util::channel::{Channel, Sender};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -19,6 +18,9 @@ use crate::{ApiError, Call, Front, Reply, call};
 
 /// Different questions whose answer is kept. Everybody asks the same two or three.
 const ANSWERS_MAX: usize = 4;
+
+/// Pieces of a large list that wait for the client, some 130 kB each.
+const PIECES_WAITING_MAX: usize = 8;
 
 /// A longer answer is not kept: some 4,000 containers. Making one of 30 MB anew takes less time than reading it.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -85,9 +87,20 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
         Ok(answer) => Ok(call::raw_json(StatusCode::OK, answer)),
         Err(NotKept::Refused(error)) => Err(error),
         Err(NotKept::Large(pieces)) => {
-            let frames = pieces.map(|piece| Ok(Frame::data(Bytes::from(piece))));
+            let (sender, body) = Channel::<Bytes, BoxError>::new(PIECES_WAITING_MAX);
+            tokio::spawn(send(pieces, sender));
             let empty = call::raw_json(StatusCode::OK, Bytes::new());
-            Ok(empty.map(|_| StreamBody::new(stream::iter(frames)).boxed_unsync()))
+            Ok(empty.map(|_| body.boxed_unsync()))
+        }
+    }
+}
+
+/// In a task of its own, so that one piece is made while the one before is written to the socket.
+async fn send(pieces: Pieces, mut sender: Sender<Bytes, BoxError>) {
+    for piece in pieces {
+        if sender.send_data(piece.into()).await.is_err() {
+            // The client has gone away.
+            return;
         }
     }
 }
