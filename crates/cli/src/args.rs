@@ -86,6 +86,17 @@ pub struct Discovered {
     pub discovery_opt: Vec<String>,
 }
 
+/// What DockerMod's actions (`POST /`) need.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ActionArgs {
+    /// Folder with templates for the action create-container, NAME.json each
+    #[arg(long, value_name = "FOLDER")]
+    pub templates: Option<std::path::PathBuf>,
+    /// DockerMod's own configuration file; the keys that still mean something are used
+    #[arg(long, value_name = "FILE")]
+    pub conf: Option<std::path::PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]

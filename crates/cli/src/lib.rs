@@ -10,7 +10,7 @@ mod error;
 mod manage;
 mod up;
 
-pub use args::{Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
+pub use args::{ActionArgs, Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings, TlsFiles};

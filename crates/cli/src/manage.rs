@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::args::Discovered;
+use crate::args::{ActionArgs, Discovered};
 use crate::duration::{self, Signed};
 use crate::error::{Ratio, UsageError};
 
@@ -76,6 +76,8 @@ pub struct Manage {
     /// Read all engines anew before a container list that filters by this name
     #[arg(long, value_name = "NAME")]
     pub container_name_refresh_filter: Option<String>,
+    #[command(flatten)]
+    pub actions: ActionArgs,
 }
 
 /// The TLS flags of `manage`.
@@ -128,6 +130,7 @@ pub struct ManageSettings {
     pub create_retry: u32,
     pub refresh_on_node_filter: bool,
     pub container_name_refresh_filter: Option<String>,
+    pub actions: ActionArgs,
 }
 
 impl Manage {
@@ -167,6 +170,7 @@ impl Manage {
             create_retry,
             refresh_on_node_filter: self.refresh_on_node_filter,
             container_name_refresh_filter: self.container_name_refresh_filter,
+            actions: self.actions,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::args::ActionArgs;
 use crate::error::UsageError;
 
 /// Where a node keeps its identity.
@@ -64,6 +65,8 @@ pub struct Up {
     /// Where Vert.x clients of the event bus may connect by TCP, such as 127.0.0.1:7000 [default: nowhere]
     #[arg(long, value_name = "IP:PORT")]
     pub bus_listen: Option<String>,
+    #[command(flatten)]
+    pub actions: ActionArgs,
     /// Do not answer or ask by multicast on the local network
     #[arg(long)]
     pub no_multicast: bool,
@@ -92,6 +95,7 @@ pub struct UpSettings {
     pub multicast: bool,
     pub cluster: String,
     pub bus_listen: Option<String>,
+    pub actions: ActionArgs,
 }
 
 impl Up {
@@ -128,6 +132,7 @@ impl Up {
             multicast: !self.no_multicast,
             cluster: self.cluster,
             bus_listen: self.bus_listen,
+            actions: self.actions,
         })
     }
 }

@@ -100,7 +100,7 @@ pub(crate) async fn act(front: &Arc<Front>, call: Call, rest: &str) -> Result<Re
 }
 
 /// A container that cannot be read again now is read after the next event; the client's call has succeeded.
-async fn reread(engine: &Engine, id: &str) {
+pub(crate) async fn reread(engine: &Engine, id: &str) {
     if let Err(error) = engine.refresh_container(id).await {
         tracing::debug!(%error, id, "cannot read a container again");
     }

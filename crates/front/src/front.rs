@@ -12,6 +12,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
 
+use crate::actions::Actions;
 use crate::bus::BusDoor;
 use crate::containers::Lists;
 use crate::exec::Execs;
@@ -56,6 +57,7 @@ pub struct Front {
     /// Only in a pool without masters.
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,
     pub(crate) keeper: Keeper,
+    pub(crate) actions: Actions,
     /// Only where there is an event bus.
     pub(crate) bus: OnceLock<BusDoor>,
     /// The answer of [`Front::api_version`] for a version of the pool.
@@ -64,8 +66,21 @@ pub struct Front {
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers, replica, peers, keeper, bus, api_version) = Default::default();
-        Arc::new(Front { pool, scheduler, settings, lists, execs, transfers, replica, peers, keeper, bus, api_version })
+        let (lists, execs, transfers, replica, peers, keeper, actions, bus, api_version) = Default::default();
+        Arc::new(Front {
+            pool,
+            scheduler,
+            settings,
+            lists,
+            execs,
+            transfers,
+            replica,
+            peers,
+            keeper,
+            actions,
+            bus,
+            api_version,
+        })
     }
 
     /// Makes this manager one of several: while it does not lead, calls go on to the one that does. Only the first

@@ -3,6 +3,7 @@
 //! A call that belongs to one object goes to its engine as bytes; JSON is parsed only where it must be read or rewritten.
 //! Lists are answered from the pool's memory. No handler keeps state of its own. See ARCHITECTURE.md.
 
+pub mod actions;
 mod build;
 mod bus;
 mod call;

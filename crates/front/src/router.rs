@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::{
-    ApiError, Call, Front, Reply, build, bus, containers, create, events, exec, images, networks, system, volumes,
+    ApiError, Call, Front, Reply, actions, build, bus, containers, create, events, exec, images, networks, system,
+    volumes,
 };
 
 /// An answer under way.
@@ -35,6 +36,8 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
         ("GET", ["_ping"]) => Box::pin(system::ping(front, call)),
         ("GET", ["version"]) => Box::pin(system::version(front, call)),
         ("GET", ["info"]) => Box::pin(system::info(front, call)),
+        ("POST", [""]) if call.version.is_none() => Box::pin(actions::post(front, call)),
+        ("GET", [""]) if call.version.is_none() => Box::pin(actions::greet(front, call)),
         ("GET", ["herder", "nodes"]) => Box::pin(system::nodes(front, call)),
         ("GET", ["events", "stream"]) => Box::pin(bus::stream(front, call)),
         (_, ["eventbus", ..]) => Box::pin(bus::eventbus(front, call)),

@@ -1,5 +1,6 @@
 //! herder makes many Docker hosts behave as one: configuration → parts → shutdown.
 
+mod actions;
 mod bus;
 mod certs;
 mod manage;

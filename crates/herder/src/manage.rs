@@ -24,6 +24,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow::Result<()> {
     let scheduler = scheduler(&settings)?;
+    let (_, actions) = crate::actions::settings(&settings.actions)?;
     let discovery = Discovery::parse(&settings.discovery, &Options::parse(&settings.discovery_options)?)?;
     let (server_tls, way) = match &settings.tls {
         None => (None, Way::Plain),
@@ -57,6 +58,7 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
             create_retry: settings.create_retry,
         },
     );
+    front.set_actions(actions);
     for listener in &listeners {
         info!(url = listener.url(), "listening");
     }

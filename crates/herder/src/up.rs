@@ -1,5 +1,6 @@
 //! `herder up`: a node of a pool without masters, until somebody says stop.
 
+mod answers;
 mod bus;
 mod identity;
 mod members;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use herder_cli::UpSettings;
+use herder_decide::actions::conf::Conf;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_front::{Front, FrontSettings, server};
 use herder_pool::{Pool, Settings, Way};
@@ -35,7 +37,9 @@ use roads::NodeDialler;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or Ctrl-C.
-pub(crate) async fn run(settings: UpSettings, experimental: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow::Result<()> {
+    let (conf, actions) = crate::actions::settings(&settings.actions)?;
+    add_conf(&mut settings, conf);
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
     let identity = identity::of(&settings).await?;
@@ -61,6 +65,7 @@ pub(crate) async fn run(settings: UpSettings, experimental: bool) -> anyhow::Res
     let front = Front::new(pool.clone(), scheduler, FrontSettings { experimental, ..FrontSettings::default() });
     let calls = Calls::new(link.clone());
     front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
+    front.set_actions(actions);
     let bus = Arc::new(PoolBus::new(&me));
     let bridge = bus.bridge(&settings.cluster);
     front.open_bus(bridge.clone());
@@ -80,6 +85,8 @@ pub(crate) async fn run(settings: UpSettings, experimental: bool) -> anyhow::Res
     let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
     gossip.set_facts(members::facts(&settings)).await.context("--label")?;
     info!(node = me, addr = here, "this node is up");
+    let answers = answers::answer(front.clone(), bus.bus.clone(), settings.cluster.clone(), here.clone(), stop.clone());
+    tokio::spawn(answers);
     tokio::spawn(bus.clone().keep_links(link, directory.clone(), gossip.view(), stop.clone()));
     tokio::spawn(bus.clone().tell_events(pool.clone(), directory.clone(), stop.clone()));
     tokio::spawn(bus.tell_membership(pool.clone(), directory.clone(), gossip.view(), stop.clone()));
@@ -125,6 +132,18 @@ pub(crate) fn token(asked: &herder_cli::Token) -> anyhow::Result<()> {
         anstream::println!("{code}");
     }
     Ok(())
+}
+
+/// DockerMod's own file. Its name for the node gives way to the command line's; its other keys are meant as they are written.
+fn add_conf(settings: &mut UpSettings, conf: Conf) {
+    settings.name = settings.name.take().or(conf.hostname);
+    if let Some(cluster) = conf.cluster {
+        settings.cluster = cluster;
+    }
+    if let Some(engine) = conf.engine {
+        settings.engine = engine;
+    }
+    settings.listen.extend(conf.rest_port.map(|port| format!("tcp://0.0.0.0:{port}")));
 }
 
 /// A start is newer than all before it. Milliseconds since 1970; the clock of one host goes forward between two starts.
