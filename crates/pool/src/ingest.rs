@@ -339,7 +339,10 @@ mod tests {
         assert_eq!(container.health, Some(Health::Healthy));
         let node = herder_model::Node { name: "n1".into(), ip: "10.0.0.1".into(), ..Default::default() };
         let shown: Value = serde_json::from_str(&render::container(&node, &container, 0)).unwrap();
-        assert_eq!((&shown["New"], &shown["Created"], &shown["Ports"][0]["IP"]), (&json!(1), &json!(107), &json!("10.0.0.1")));
+        assert_eq!(
+            (&shown["New"], &shown["Created"], &shown["Ports"][0]["IP"]),
+            (&json!(1), &json!(107), &json!("10.0.0.1"))
+        );
         let ports: Vec<String> =
             container.host_ports.iter().map(|port| format!("{}-{}/{}", port.first, port.last, port.protocol)).collect();
         assert_eq!(ports, ["8080-8080/tcp", "53-55/udp"]);

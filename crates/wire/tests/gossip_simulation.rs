@@ -1,6 +1,7 @@
 //! Gossip of a whole pool in one thread: the real core, a simulated network and clock, everything from one seed.
 //!
 //! `GOSSIP_SEEDS=5000 cargo test -p herder-wire --test gossip_simulation` plays more of them, `GOSSIP_SEED=17` one alone.
+#![expect(clippy::print_stdout, reason = "a simulation tells what it measured")]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
