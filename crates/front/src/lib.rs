@@ -15,6 +15,7 @@ mod exec;
 mod fanout;
 pub mod forward;
 mod front;
+pub mod fuzz;
 mod hijack;
 mod images;
 mod networks;

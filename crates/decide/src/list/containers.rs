@@ -74,7 +74,7 @@ pub fn pieces(nodes: &Arc<[Arc<Node>]>, query: &ContainerQuery, now: i64) -> Res
     Ok(Pieces { nodes: nodes.clone(), chosen, next: 0, now, ended: false })
 }
 
-/// A list, cut into pieces of about [`PIECE_BYTES`].
+/// A list, cut into pieces of about 128 KiB.
 #[derive(Debug)]
 pub struct Pieces {
     nodes: Arc<[Arc<Node>]>,
