@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &["model", "drivers"]),
     ("bus", &["model"]),
     ("lab", &[]),
-    ("pool", &["model", "decide", "drivers", "wire"]),
+    ("pool", &["model", "decide", "drivers"]),
     ("front", &["model", "decide", "drivers", "pool", "bus"]),
     ("cli", &["model", "lab"]),
     ("herder", &["model", "decide", "drivers", "pool", "front", "cli", "lab", "wire", "bus"]),
