@@ -238,7 +238,9 @@ impl Host<'_> {
     /// herder's pid inside the host, if it lives.
     pub(crate) fn herder_pid(&self) -> Option<String> {
         let pid = fs::read_to_string(format!("{}/herder.pid", self.run())).ok()?.trim().to_owned();
-        self.signal_pid(&pid, "-0").is_ok().then_some(pid)
+        // One that was killed and that nobody has waited for yet does not live: what started it may itself be stopped.
+        let alive = self.in_host(&["grep", "-q", "^State:.[^ZX]", &format!("/proc/{pid}/status")]);
+        alive.is_ok().then_some(pid)
     }
 
     /// Kills herder at once and waits until it is gone.
@@ -256,7 +258,9 @@ impl Host<'_> {
     /// The engine's pid inside the host, if it lives.
     pub(crate) fn engine_pid(&self) -> Option<String> {
         let pid = fs::read_to_string(format!("{}/docker.pid", self.run())).ok()?.trim().to_owned();
-        self.signal_pid(&pid, "-0").is_ok().then_some(pid)
+        // One that was killed and that nobody has waited for yet does not live: what started it may itself be stopped.
+        let alive = self.in_host(&["grep", "-q", "^State:.[^ZX]", &format!("/proc/{pid}/status")]);
+        alive.is_ok().then_some(pid)
     }
 
     /// Sends the engine a signal.
@@ -266,8 +270,12 @@ impl Host<'_> {
     }
 
     fn signal_pid(&self, pid: &str, signal: &str) -> anyhow::Result<()> {
+        self.in_host(&["kill", signal, pid])
+    }
+
+    fn in_host(&self, command: &[&str]) -> anyhow::Result<()> {
         let enter = self.enter()?;
-        let line: Vec<&str> = enter.iter().map(String::as_str).chain(["kill", signal, pid]).collect();
+        let line: Vec<&str> = enter.iter().map(String::as_str).chain(command.iter().copied()).collect();
         shell::run(&line).map(drop)
     }
 
