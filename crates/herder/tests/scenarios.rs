@@ -97,7 +97,12 @@ const PORTS: usize = 6;
 const CLEAN: &str = "\
 for file in *.pid; do [ -e \"$file\" ] && kill -9 $(cat \"$file\") 2>/dev/null; rm -f \"$file\"; done
 docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm -f
-docker network ls -q --filter type=custom | xargs -r docker network rm";
+docker network ls -q --filter type=custom | xargs -r docker network rm
+docker info 2>/dev/null | grep -c 'Status: Healthy' | grep -qx 3 && exit
+# A scenario that failed may have left engines dead, hung, cut off or with other settings.
+herder lab heal --name $LAB
+for host in h1 h2 h3; do herder lab resume --name $LAB $host; herder lab kill --name $LAB $host; herder lab start --name $LAB $host; done
+until docker info 2>/dev/null | grep -c 'Status: Healthy' | grep -qx 3; do sleep 0.1; done";
 
 impl Stage {
     fn set_up() -> Stage {
