@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod packages;
 mod run;
 mod test;
@@ -39,6 +40,15 @@ enum Verb {
         #[arg(long)]
         once: bool,
     },
+    /// Ask with random bytes until something breaks, or the time is over
+    Fuzz {
+        /// Which target, or all
+        #[arg(default_value = "all")]
+        what: String,
+        /// For each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Measure, side by side with what it replaces
     Bench {
         /// What to measure: schedule, list, pool, scale or all
@@ -60,6 +70,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Tidy => tidy::run(),
         Verb::Test { arguments } => test::run(&arguments),
         Verb::Demo { once } => demo::run(once),
+        Verb::Fuzz { what, seconds } => fuzz::run(&what, seconds),
         Verb::Bench { what, format } => bench::run(&what, &format),
     }
 }

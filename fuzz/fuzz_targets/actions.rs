@@ -1,0 +1,4 @@
+//! Action bodies, templates and configuration files.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| herder_front::fuzz::fuzz_action(bytes));
