@@ -94,6 +94,11 @@ impl Front {
         }
     }
 
+    /// The text of one of this node's templates; nothing if it has none of that name.
+    pub async fn own_template(&self, name: &str) -> Option<String> {
+        templates::own(self.actions.settings(), name).await.ok()
+    }
+
     fn is_member(&self, hostname: &str) -> Result<Value, ApiError> {
         self.node_named(hostname)?;
         Ok(json!({ "status": "ok" }))
@@ -111,7 +116,7 @@ impl Front {
     async fn create_containers(self: &Arc<Self>, create: Create, here: Option<&str>) -> Result<Value, ApiError> {
         let Create { source, instances, hostname, name } = create;
         let body = match source {
-            Source::Template { name, variables } => templates::body(self.actions.settings(), &name, &variables).await?,
+            Source::Template { name, variables } => templates::body(self, &name, &variables).await?,
             Source::Image(image) => actions::from_image(&image),
             Source::Body(body) => body,
         };

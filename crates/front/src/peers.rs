@@ -32,6 +32,8 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
     /// Asks the node that looks after the name for it. A refusal is a conflict.
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim>;
+    /// The text of a template that some other node has.
+    fn template<'p>(&'p self, name: &'p str) -> Asked<'p, Option<String>>;
     /// Tells what became of a claim. Does not wait.
     fn settle(&self, claim: Claim, used: bool);
 }

@@ -6,6 +6,7 @@ mod identity;
 mod members;
 mod peers;
 mod roads;
+mod store;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     add_conf(&mut settings, conf);
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
-    let identity = identity::of(&settings).await?;
+    let store = store::of(&settings)?;
+    let identity = identity::of(&settings, store.as_ref()).await?;
     let code = identity.join_code()?;
     let me = identity.id.clone();
     let key = identity.shared.gossip_key;
@@ -83,6 +85,10 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
         tokio::spawn(answer_questions(code, advertise, stop.clone()));
     }
     let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
+    let gossip = Arc::new(gossip);
+    if let Some(store) = store {
+        tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone()));
+    }
     gossip.set_facts(members::facts(&settings)).await.context("--label")?;
     info!(node = me, addr = here, "this node is up");
     let answers = answers::answer(front.clone(), bus.bus.clone(), settings.cluster.clone(), here.clone(), stop.clone());

@@ -20,7 +20,9 @@ mod proto {
 }
 
 pub use proto::node_server::Node as Answers;
-pub use proto::{ClaimReply, ClaimRequest, CreateReply, CreateRequest, SettleReply, SettleRequest};
+pub use proto::{
+    ClaimReply, ClaimRequest, CreateReply, CreateRequest, SettleReply, SettleRequest, TemplateReply, TemplateRequest,
+};
 pub use tonic::{Request, Response, Status, async_trait};
 
 use proto::node_client::NodeClient;
@@ -74,6 +76,11 @@ impl Calls {
 
     pub async fn settle(&self, peer: &Peer, request: SettleRequest) -> Result<(), Status> {
         self.client(peer).settle(timed(request, CLAIM_TIME_MAX)).await.map(drop)
+    }
+
+    pub async fn template(&self, peer: &Peer, name: &str) -> Result<TemplateReply, Status> {
+        let request = TemplateRequest { name: name.to_owned() };
+        Ok(self.client(peer).template(timed(request, CLAIM_TIME_MAX)).await?.into_inner())
     }
 
     /// Forgets the connections to nodes that are not among these.
@@ -145,6 +152,9 @@ mod tests {
         async fn settle(&self, _: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
             Ok(Response::new(SettleReply {}))
         }
+        async fn template(&self, request: Request<TemplateRequest>) -> Result<Response<TemplateReply>, Status> {
+            Ok(Response::new(TemplateReply { found: true, text: request.into_inner().name }))
+        }
     }
 
     #[tokio::test]
@@ -167,6 +177,7 @@ mod tests {
             let request = ClaimRequest { name: name.into(), replaces: String::new() };
             assert_eq!(calls.claim(&peer, request).await.unwrap().claim, expected, "{name}");
         }
+        assert_eq!(calls.template(&peer, "test").await.unwrap().text, "test");
         let body = vec![7; 8 << 20];
         let reply = calls.create(&peer, CreateRequest { body: body.clone(), ..Default::default() }).await.unwrap();
         assert_eq!((reply.status, reply.body), (201, body));

@@ -7,25 +7,29 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{ActionSettings, TEMPLATE_BYTES_MAX};
-use crate::ApiError;
+use crate::{ApiError, Front};
 
 fn folder(settings: &ActionSettings) -> Result<&Path, ApiError> {
     let none = || ApiError::new(StatusCode::NOT_FOUND, "this node has no templates; --templates names their folder");
     settings.templates.as_deref().ok_or_else(none)
 }
 
-/// The create body of a template.
-pub(super) async fn body(
-    settings: &ActionSettings,
-    name: &str,
-    variables: &Map<String, Value>,
-) -> Result<Value, ApiError> {
-    let refused = |error: TemplateError| ApiError::bad_request(error.to_string());
-    template::check_name(name).map_err(refused)?;
-    let text = read(&folder(settings)?.join(format!("{name}.json")))
-        .await
-        .map_err(|error| ApiError::not_found(format!("there is no template {name}: {error}")))?;
-    template::fill(name, &text, variables).map_err(refused)
+/// The text of a template of this node.
+pub(super) async fn own(settings: &ActionSettings, name: &str) -> Result<String, ApiError> {
+    template::check_name(name).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let read = read(&folder(settings)?.join(format!("{name}.json"))).await;
+    read.map_err(|error| ApiError::not_found(format!("there is no template {name}: {error}")))
+}
+
+/// The create body of a template: of this node, or of any other that has it.
+pub(super) async fn body(front: &Front, name: &str, variables: &Map<String, Value>) -> Result<Value, ApiError> {
+    let text = match (own(front.actions.settings(), name).await, front.peers.get()) {
+        (Err(error), Some(peers)) if error.status() == StatusCode::NOT_FOUND => {
+            peers.template(name).await?.ok_or(error)?
+        }
+        (own, _) => own?,
+    };
+    template::fill(name, &text, variables).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// Every template with what is wrong with it, if anything is. Variables without default are no fault here.

@@ -5,17 +5,20 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use herder_cli::UpSettings;
+use herder_pool::discovery::Discovery;
 use herder_wire::JoinCode;
 use herder_wire::identity::Identity;
 use herder_wire::{link, multicast};
 use tokio::time::sleep;
+
+use super::store;
 
 /// Whoever is asked may be starting, too: how often all are asked, and the rest between.
 const JOIN_ATTEMPTS: u32 = 10;
 const JOIN_REST: Duration = Duration::from_secs(1);
 
 /// The identity that is kept, a new one of the pool that is to be joined, or the first of a new pool.
-pub(super) async fn of(settings: &UpSettings) -> anyhow::Result<Identity> {
+pub(super) async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyhow::Result<Identity> {
     let code: Option<JoinCode> = settings.token.as_deref().map(str::parse).transpose().context("--token")?;
     let kept = Identity::load(&settings.state)?;
     if let Some(mut identity) = kept {
@@ -40,7 +43,7 @@ pub(super) async fn of(settings: &UpSettings) -> anyhow::Result<Identity> {
     let name = settings.name.clone().unwrap_or_default();
     let now = SystemTime::now();
     let found = match &code {
-        Some(code) => found(settings, code).await?,
+        Some(code) => found(settings, store, code).await?,
         None => settings.join.clone(),
     };
     let identity = match (&code, found.is_empty()) {
@@ -51,15 +54,21 @@ pub(super) async fn of(settings: &UpSettings) -> anyhow::Result<Identity> {
         }
         (None, false) => bail!("--join needs --token; `herder token` on a node of the pool prints it"),
         (Some(_), true) => {
-            bail!("no node of the pool of --token was found on the local network; --join names one by its address")
+            bail!("no node of the pool of --token was found; --join names one by its address")
         }
     };
     identity.save(&settings.state)?;
     Ok(identity)
 }
 
-/// Addresses of nodes that might let us in: those given, or whoever answers on the local network.
-async fn found(settings: &UpSettings, code: &JoinCode) -> anyhow::Result<Vec<String>> {
+/// Addresses of nodes that might let us in: those given, those in the store, or whoever answers on the local network.
+async fn found(settings: &UpSettings, store: Option<&Discovery>, code: &JoinCode) -> anyhow::Result<Vec<String>> {
+    if let Some(store) = store {
+        let listed = store::list(store).await;
+        if !listed.is_empty() {
+            return Ok(settings.join.iter().cloned().chain(listed).collect());
+        }
+    }
     if !settings.join.is_empty() || !settings.multicast {
         return Ok(settings.join.clone());
     }
@@ -98,13 +107,20 @@ pub(super) async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketA
             Err(error) => tracing::warn!(%error, "cannot ask the local network for nodes"),
         }
     }
-    for address in &settings.join {
+    seeds.extend(resolve(&settings.join).await);
+    seeds
+}
+
+/// What these addresses mean; those that mean nothing are told.
+pub(super) async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for address in addresses {
         match tokio::net::lookup_host(address.as_str()).await {
-            Ok(found) => seeds.extend(found),
+            Ok(resolved) => found.extend(resolved),
             Err(error) => tracing::warn!(address, %error, "cannot resolve a node's address"),
         }
     }
-    seeds
+    found
 }
 
 /// Where other nodes reach this one.

@@ -74,6 +74,13 @@ impl Directory {
         Some(Peer { id: id.to_owned(), addr: known.alive.get(id)?.clone() })
     }
 
+    /// Every live node but this one.
+    pub(super) fn others(&self) -> Vec<Peer> {
+        let known = self.known.read();
+        let others = known.alive.iter().filter(|(id, _)| **id != self.id);
+        others.map(|(id, addr)| Peer { id: id.clone(), addr: addr.clone() }).collect()
+    }
+
     /// Whether this node is the one that tells about the node at this address: one does, so that it is told once.
     pub(super) fn tells_of(&self, addr: &str) -> bool {
         self.keeper(addr, &BTreeSet::new()).is_some_and(|keeper| keeper.id == self.id)

@@ -7,7 +7,7 @@ use herder_front::peers::{Asked, Claim, Outcome, Peers, Wanted};
 use herder_front::{ApiError, Front};
 use herder_wire::calls::{
     Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, Request, Response, SettleReply,
-    SettleRequest, Status, async_trait,
+    SettleRequest, Status, TemplateReply, TemplateRequest, async_trait,
 };
 use http::StatusCode;
 use serde_json::Value;
@@ -91,6 +91,21 @@ impl Peers for PoolPeers {
         Box::pin(self.claim_at_keeper(name, replaces))
     }
 
+    fn template<'p>(&'p self, name: &'p str) -> Asked<'p, Option<String>> {
+        Box::pin(async move {
+            for peer in self.directory.others() {
+                match self.calls.template(&peer, name).await {
+                    Ok(reply) if reply.found => return Ok(Some(reply.text)),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::info!(peer = peer.addr, %error, "a node does not say whether it has a template")
+                    }
+                }
+            }
+            Ok(None)
+        })
+    }
+
     fn settle(&self, claim: Claim, used: bool) {
         if claim.keeper == self.directory.id {
             if let Some(front) = self.front.upgrade() {
@@ -146,6 +161,11 @@ impl Answers for Clerk {
             Err(error) => ClaimReply { claim: 0, reason: error.to_string() },
         };
         Ok(Response::new(reply))
+    }
+
+    async fn template(&self, request: Request<TemplateRequest>) -> Result<Response<TemplateReply>, Status> {
+        let text = self.front()?.own_template(&request.into_inner().name).await;
+        Ok(Response::new(TemplateReply { found: text.is_some(), text: text.unwrap_or_default() }))
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {

@@ -1,0 +1,60 @@
+//! Nodes of a pool in a discovery store: each puts itself in, and asks whom it finds there.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_cli::UpSettings;
+use herder_pool::discovery::{self, Discovery, Options};
+use herder_wire::gossip::Gossip;
+use tokio_util::sync::CancellationToken;
+
+/// How long the store may take to answer before the node goes on without it.
+const FIRST_LIST_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a node says that it is there, and how long it is believed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(30);
+
+/// The store that the command line names, if it names one.
+pub(super) fn of(settings: &UpSettings) -> anyhow::Result<Option<Discovery>> {
+    let Some(url) = &settings.discovery else { return Ok(None) };
+    Ok(Some(Discovery::parse(url, &Options::parse(&settings.discovery_options)?)?))
+}
+
+/// Who is there now. A store that does not answer is told, and no reason not to begin.
+pub(super) async fn list(store: &Discovery) -> Vec<String> {
+    match discovery::list(store, FIRST_LIST_TIME_MAX).await {
+        Ok(found) => found.into_iter().collect(),
+        Err(error) => {
+            tracing::warn!(%error, "discovery does not tell which nodes there are");
+            Vec::new()
+        }
+    }
+}
+
+/// Keeps this node in the store and asks those that come, until `stop`.
+pub(super) async fn keep(store: Discovery, here: SocketAddr, gossip: Arc<Gossip>, stop: CancellationToken) {
+    let address = here.to_string();
+    let registered = async {
+        let joined = discovery::join(&store, &address, HEARTBEAT, TTL, Duration::ZERO, stop.clone()).await;
+        if let Err(error) = joined {
+            // A list in a file is kept by a person.
+            tracing::info!(%error, "this node does not put itself into discovery");
+        }
+    };
+    let followed = async {
+        let mut members = store.watch(HEARTBEAT, stop.clone());
+        let mut known = BTreeSet::new();
+        loop {
+            let current = members.borrow_and_update().clone().unwrap_or_default();
+            let new: Vec<String> = current.difference(&known).cloned().collect();
+            gossip.add_seeds(super::identity::resolve(&new).await).await;
+            known = current;
+            if members.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(registered, followed);
+}
