@@ -179,7 +179,7 @@ mod tests {
             assert!(b.open(&packet[..length]).is_err(), "{length} bytes");
         }
         assert_eq!(b.open(&packet), Ok(b"hello".to_vec()));
-        let mut stranger = Sealer::new(&[9; 32], [2; 16]);
+        let mut stranger = Sealer::new(&[9; 32], [4; 16]);
         assert_eq!(b.open(&stranger.seal(b"hello")), Err(Dropped::Seal));
     }
 
