@@ -24,7 +24,7 @@ use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Front;
+use crate::{ApiError, Front};
 use head::{Busy, HeadLimit};
 
 /// Connections served at the same time, hijacked ones included; more wait in the kernel. Bounds memory and files.
@@ -279,6 +279,9 @@ async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
         let counted = counted.clone();
         let under_way = busy.begin();
         async move {
+            if names_no_path(request.uri()) {
+                return Ok(ApiError::bad_request("the request names no path; it must begin with a slash").into_reply());
+            }
             let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             request.extensions_mut().insert(counted);
             let reply = front.handle(request).await;
@@ -306,6 +309,11 @@ async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended badly");
     }
+}
+
+/// `GET containers HTTP/1.1` and `CONNECT host:1 HTTP/1.1`: what stands for the path is read as a host.
+fn names_no_path(uri: &http::Uri) -> bool {
+    uri.scheme().is_none() && uri.authority().is_some()
 }
 
 #[cfg(test)]
