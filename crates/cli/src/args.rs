@@ -1,5 +1,7 @@
 //! Every verb with its flags.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
@@ -92,9 +94,25 @@ pub struct ActionArgs {
     /// Folder with templates for the action create-container, NAME.json each
     #[arg(long, value_name = "FOLDER")]
     pub templates: Option<std::path::PathBuf>,
-    /// DockerMod's own configuration file; the keys that still mean something are used
+    /// DockerMod's own configuration file; flags win over it, keys without effect are named in the log
     #[arg(long, value_name = "FILE")]
     pub conf: Option<std::path::PathBuf>,
+    /// How long a node may take to answer an action [default: 2500ms]
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub task_timeout: Option<Duration>,
+    /// How long each container of a create may take [default: 15s]
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub new_container_timeout: Option<Duration>,
+    /// How often nodes are asked whether they live [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub announce_interval: Option<Duration>,
+    /// How often all containers of a node are read anew, besides its events
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub tracking_service_interval: Option<Duration>,
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    crate::duration::parse(text)?.positive().ok_or_else(|| "expected a time above zero".to_owned())
 }
 
 #[derive(Debug, Args)]

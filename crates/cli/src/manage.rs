@@ -113,6 +113,7 @@ pub struct TlsFiles {
 /// What `manage` shall do.
 #[derive(Clone, Debug)]
 pub struct ManageSettings {
+    /// Empty only where `actions.conf` may name the engine.
     pub discovery: String,
     pub discovery_options: Vec<(String, String)>,
     pub strategy: String,
@@ -136,7 +137,12 @@ pub struct ManageSettings {
 impl Manage {
     /// Checks everything before anything is done.
     pub fn settings(self) -> anyhow::Result<ManageSettings> {
-        let discovery = self.discovered.discovery.clone().ok_or(UsageError::Discovery("manage a cluster", "manage"))?;
+        let discovery = match (&self.discovered.discovery, &self.actions.conf) {
+            (Some(discovery), _) => discovery.clone(),
+            // The file may name an engine.
+            (None, Some(_)) => String::new(),
+            (None, None) => return Err(UsageError::Discovery("manage a cluster", "manage").into()),
+        };
         let discovery_options = options(&self.discovered.discovery_opt)?;
         let interval = |text: &str, name| anyhow::Ok(time(text)?.positive().ok_or(UsageError::Interval(name))?);
         let refresh_min = interval(&self.engine_refresh_min_interval, "min refresh")?;
@@ -343,6 +349,8 @@ mod tests {
             ("manage a:1", "ok"),
             ("m -strategy binpack -f health -f port -H tcp://a:1 -cluster-opt swarm.overcommit=0.1 a:1", "ok"),
             ("manage", "discovery required to manage a cluster. See 'herder manage --help'."),
+            ("manage --conf conf.json", "ok"),
+            ("manage --task-timeout 2500ms --tracking-service-interval 10s a:1", "ok"),
             ("manage --engine-refresh-min-interval 0s a:1", "min refresh interval should be a positive number"),
             (
                 "manage --engine-refresh-min-interval 9s --engine-refresh-max-interval 5s a:1",

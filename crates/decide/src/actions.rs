@@ -1,15 +1,27 @@
-//! DockerMod's actions: what a request means, which nodes take part, what the answer looks like.
+//! DockerMod's actions: what a request means. Which nodes take part is in [`spread`], what the answer looks like in [`shape`].
 
+pub mod body;
 pub mod conf;
+pub mod members;
+pub mod shape;
+pub mod spread;
 pub mod template;
 
-use std::sync::Arc;
-
-use herder_model::Node;
 use serde_json::{Map, Value, json};
 
-/// Containers that one request may ask for.
+/// Containers that one request may ask for. Its answer lists each of them, so it has to have an end.
 pub const INSTANCES_MAX: usize = 1000;
+
+/// Seconds that a container may be given to stop. An hour: longer waits are mistakes of unit.
+pub const GRACE_SECONDS_MAX: u64 = 3600;
+
+/// One request, read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    pub action: Action,
+    /// For the engine, in place of those that herder sends by itself. Creates do without.
+    pub headers: Vec<(String, String)>,
+}
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,12 +43,17 @@ pub enum Action {
         all: bool,
         hostname: Option<String>,
     },
-    ListTemplates,
+    /// With `text`, each template comes as it is written.
+    ListTemplates {
+        text: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Create {
     pub source: Source,
+    /// Put over what the source gives.
+    pub body: Value,
     /// With a number the answer is a list, even for 1.
     pub instances: Option<usize>,
     /// The node to create on; any, without.
@@ -47,20 +64,28 @@ pub struct Create {
 /// Where the create body comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    Template { name: String, variables: Map<String, Value> },
+    Template {
+        name: String,
+        variables: Map<String, Value>,
+    },
     Image(String),
-    Body(Value),
+    /// From `body` alone.
+    Raw,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Start,
-    Stop,
-    Restart,
-    Delete,
+    /// Seconds until it is killed; without, what the container says.
+    Stop(Option<u64>),
+    Restart(Option<u64>),
+    /// With `force`, running or not.
+    Delete {
+        force: bool,
+    },
     Inspect,
     /// Stops and deletes.
-    Shutdown,
+    Shutdown(Option<u64>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,167 +102,149 @@ pub enum ActionError {
     #[error("no such action is supported")]
     Unknown,
     #[error("{field} must be {expected}, not {value}")]
-    Field { field: &'static str, expected: &'static str, value: String },
+    Field { field: String, expected: &'static str, value: String },
 }
 
 impl ActionError {
-    /// As the original answered.
+    /// In the original's words, where it had some.
     pub fn answer(&self) -> Value {
         match self {
             ActionError::Unknown => json!({ "error": self.to_string() }),
-            _ => json!({ "status": "error", "message": self.to_string() }),
+            ActionError::Missing(_) | ActionError::Field { .. } => shape::refused(&self.to_string()),
         }
     }
 }
 
-/// Reads a request.
-pub fn parse(request: &Value) -> Result<Action, ActionError> {
-    let text = |field: &'static str| match &request[field] {
-        Value::Null => Ok(None),
-        Value::String(text) if !text.is_empty() => Ok(Some(text.clone())),
-        other => Err(ActionError::Field { field, expected: "a text", value: other.to_string() }),
-    };
-    let needed = |field: &'static str| text(field)?.ok_or(ActionError::Missing(field));
-    let on_container = |verb| Ok(Action::OnContainer { verb, id: needed("id")? });
-    let list = |what| {
-        let all = match &request["all"] {
-            Value::Null => false,
-            Value::Bool(all) => *all,
-            other => {
-                return Err(ActionError::Field { field: "all", expected: "true or false", value: other.to_string() });
-            }
-        };
-        Ok(Action::List { what, all, hostname: text("hostname")? })
-    };
-    match needed("action")?.as_str() {
-        "register" => Ok(Action::Register { hostname: needed("hostname")? }),
-        "unregister" => Ok(Action::Unregister { hostname: needed("hostname")? }),
-        "create-container" => {
-            let source = match (text("template")?, text("image")?, &request["body"]) {
-                (Some(name), _, _) => Source::Template { name, variables: variables(request)? },
-                (None, Some(image), _) => Source::Image(image),
-                (None, None, body @ Value::Object(_)) => Source::Body(body.clone()),
-                (None, None, _) => return Err(ActionError::Missing("template or image")),
-            };
-            create(request, source, text("hostname")?, text("name")?)
+/// Longer values are cut where an error shows them.
+const SHOWN_CHARS_MAX: usize = 80;
+
+fn wrong(field: impl Into<String>, expected: &'static str, value: &Value) -> ActionError {
+    let mut value = value.to_string();
+    if value.chars().count() > SHOWN_CHARS_MAX {
+        value = value.chars().take(SHOWN_CHARS_MAX).chain("…".chars()).collect();
+    }
+    ActionError::Field { field: field.into(), expected, value }
+}
+
+/// The fields of a request. `null` is as good as absent.
+struct Fields<'r>(&'r Value);
+
+impl Fields<'_> {
+    fn text(&self, field: &'static str) -> Result<Option<String>, ActionError> {
+        match &self.0[field] {
+            Value::Null => Ok(None),
+            Value::String(text) if !text.is_empty() => Ok(Some(text.clone())),
+            other => Err(wrong(field, "a text", other)),
         }
-        "create-raw-container" => match &request["body"] {
-            Value::Null => Err(ActionError::Missing("body")),
-            body @ Value::Object(_) => create(request, Source::Body(body.clone()), text("hostname")?, text("name")?),
-            other => Err(ActionError::Field { field: "body", expected: "a JSON object", value: other.to_string() }),
-        },
-        "start-container" => on_container(Verb::Start),
-        "stop-container" => on_container(Verb::Stop),
-        "restart-container" => on_container(Verb::Restart),
-        "delete-container" => on_container(Verb::Delete),
-        "inspect-container" => on_container(Verb::Inspect),
-        "shutdown-container" => on_container(Verb::Shutdown),
+    }
+
+    fn needed(&self, field: &'static str) -> Result<String, ActionError> {
+        self.text(field)?.ok_or(ActionError::Missing(field))
+    }
+
+    fn flag(&self, field: &'static str) -> Result<bool, ActionError> {
+        match &self.0[field] {
+            Value::Null => Ok(false),
+            Value::Bool(flag) => Ok(*flag),
+            other => Err(wrong(field, "true or false", other)),
+        }
+    }
+
+    fn number(&self, field: &'static str, max: u64, expected: &'static str) -> Result<Option<u64>, ActionError> {
+        match &self.0[field] {
+            Value::Null => Ok(None),
+            other => match other.as_u64().filter(|number| *number <= max) {
+                Some(number) => Ok(Some(number)),
+                None => Err(wrong(field, expected, other)),
+            },
+        }
+    }
+
+    fn object(&self, field: &'static str) -> Result<Map<String, Value>, ActionError> {
+        match &self.0[field] {
+            Value::Null => Ok(Map::new()),
+            Value::Object(map) => Ok(map.clone()),
+            other => Err(wrong(field, "a JSON object", other)),
+        }
+    }
+}
+
+/// Reads a request. What is wrong is told with its field; fields that an action does not know are left alone, as in the
+/// original.
+pub fn parse(request: &Value) -> Result<Asked, ActionError> {
+    if !request.is_object() {
+        return Err(wrong("the request", "a JSON object", request));
+    }
+    let fields = Fields(request);
+    let action = action(&fields)?;
+    let mut headers = Vec::new();
+    for (name, value) in fields.object("headers")? {
+        match value.as_str() {
+            Some(text) => headers.push((name, text.to_owned())),
+            None => return Err(wrong(format!("headers.{name}"), "a text", &value)),
+        }
+    }
+    Ok(Asked { action, headers })
+}
+
+fn action(fields: &Fields<'_>) -> Result<Action, ActionError> {
+    let on = |verb| Ok(Action::OnContainer { verb, id: fields.needed("id")? });
+    let grace = || fields.number("timeout", GRACE_SECONDS_MAX, "a number of seconds up to 3600");
+    let list = |what| Ok(Action::List { what, all: fields.flag("all")?, hostname: fields.text("hostname")? });
+    match fields.needed("action")?.as_str() {
+        "register" => Ok(Action::Register { hostname: fields.needed("hostname")? }),
+        "unregister" => Ok(Action::Unregister { hostname: fields.needed("hostname")? }),
+        "create-container" => create(fields, source(fields)?),
+        "create-raw-container" if fields.0["body"].is_null() => Err(ActionError::Missing("body")),
+        "create-raw-container" => create(fields, Source::Raw),
+        "start-container" => on(Verb::Start),
+        "stop-container" => on(Verb::Stop(grace()?)),
+        "restart-container" => on(Verb::Restart(grace()?)),
+        "delete-container" => on(Verb::Delete { force: fields.flag("force")? }),
+        "inspect-container" => on(Verb::Inspect),
+        "shutdown-container" => on(Verb::Shutdown(grace()?)),
         "list-containers" => list(What::Containers),
         "list-images" => list(What::Images),
-        "list-templates" => Ok(Action::ListTemplates),
+        "list-templates" => Ok(Action::ListTemplates { text: fields.flag("text")? }),
         _ => Err(ActionError::Unknown),
     }
 }
 
-fn variables(request: &Value) -> Result<Map<String, Value>, ActionError> {
-    match &request["variables"] {
-        Value::Null => Ok(Map::new()),
-        Value::Object(map) if map.values().all(|value| value.is_string() || value.is_number()) => Ok(map.clone()),
-        other => Err(ActionError::Field {
-            field: "variables",
-            expected: "an object of texts and numbers",
-            value: other.to_string(),
-        }),
+/// A template wins over an image, as in the original.
+fn source(fields: &Fields<'_>) -> Result<Source, ActionError> {
+    let variables = variables(fields)?;
+    match (fields.text("template")?, fields.text("image")?) {
+        (Some(name), _) => Ok(Source::Template { name, variables }),
+        (None, Some(image)) => Ok(Source::Image(image)),
+        (None, None) if fields.0["body"].is_object() => Ok(Source::Raw),
+        (None, None) => Err(ActionError::Missing("template or image")),
     }
 }
 
-fn create(
-    request: &Value,
-    source: Source,
-    hostname: Option<String>,
-    name: Option<String>,
-) -> Result<Action, ActionError> {
-    let wrong = |expected| ActionError::Field { field: "instances", expected, value: request["instances"].to_string() };
-    let instances = match &request["instances"] {
-        Value::Null => None,
-        Value::Number(count) => {
-            let count = count.as_u64().and_then(|count| usize::try_from(count).ok());
-            // The original took 0 as 1.
-            let count = count.filter(|count| *count <= INSTANCES_MAX).map(|count| count.max(1));
-            Some(count.ok_or_else(|| wrong("a number from 1 to 1000"))?)
+fn variables(fields: &Fields<'_>) -> Result<Map<String, Value>, ActionError> {
+    let variables = fields.object("variables")?;
+    for (name, value) in &variables {
+        if !(value.is_string() || value.is_number() || value.is_boolean()) {
+            return Err(wrong(format!("variables.{name}"), "a text, a number, true or false", value));
         }
-        _ => return Err(wrong("a number from 1 to 1000")),
-    };
+    }
+    Ok(variables)
+}
+
+fn create(fields: &Fields<'_>, source: Source) -> Result<Action, ActionError> {
+    let instances = fields.number("instances", INSTANCES_MAX as u64, "a number from 1 to 1000")?;
+    // The original took 0 as 1.
+    let instances = instances.and_then(|count| usize::try_from(count).ok()).map(|count| count.max(1));
+    let name = fields.text("name")?;
     if name.is_some() && instances.is_some_and(|count| count > 1) {
-        return Err(wrong("1 when a name is given"));
+        return Err(wrong("instances", "1 when a name is given", &fields.0["instances"]));
     }
-    Ok(Action::Create(Create { source, instances, hostname, name }))
-}
-
-/// Which node takes which instance: one round over all healthy nodes, the emptiest first, then again. Counts differ by one at
-/// most.
-pub fn spread(nodes: &[Arc<Node>], instances: usize) -> Vec<String> {
-    let mut healthy: Vec<&Arc<Node>> = nodes.iter().filter(|node| node.is_healthy()).collect();
-    healthy.sort_by_key(|node| (node.containers.len(), node.name.clone()));
-    healthy.iter().map(|node| node.name.clone()).cycle().take(if healthy.is_empty() { 0 } else { instances }).collect()
-}
-
-/// The create body that the original made of an image: it pings, so that it runs.
-pub fn from_image(image: &str) -> Value {
-    json!({
-        "Image": image, "Hostname": "", "User": "", "AttachStdin": false, "AttachStdout": true, "AttachStderr": true,
-        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Cmd": ["/bin/ping", "8.8.8.8"], "WorkingDir": "",
-        "ExposedPorts": {"80/tcp": {}, "22/udp": {}},
-        "HostConfig": {"Memory": 0, "MemorySwap": 0, "Privileged": false},
-    })
-}
-
-/// One node's answer: Docker's headers, status and body, and who it was.
-pub fn node_reply<'h>(
-    node: &str,
-    status: u16,
-    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
-    body: &[u8],
-) -> Value {
-    let mut reply = Map::new();
-    for (name, value) in headers {
-        reply.insert(canonical(name), value.into());
-    }
-    let response = match serde_json::from_slice::<Value>(body) {
-        Ok(body) => json!({ "Body": body }),
-        // Nothing, or a text.
-        Err(_) => String::from_utf8_lossy(body).into(),
-    };
-    reply.insert("Response".into(), response);
-    reply.insert("dockerInstance".into(), node.into());
-    reply.insert("statusCode".into(), status.into());
-    Value::Object(reply)
-}
-
-/// `content-type` → `Content-Type`.
-fn canonical(name: &str) -> String {
-    let word = |word: &str| {
-        let mut letters = word.chars();
-        letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
-    };
-    name.split('-').map(word).collect::<Vec<_>>().join("-")
-}
-
-/// A node that did not answer in time.
-pub fn late(node: &str) -> Value {
-    json!({ "error": "timeout", "dockerInstance": node })
-}
-
-/// Answers of many nodes: each of them under `list` (as the original gave them), and together (as its documentation shows).
-pub fn gathered(list: &str, replies: Vec<Value>) -> Value {
-    let bodies = replies.iter().filter_map(|reply| reply["Response"]["Body"].as_array());
-    let together: Vec<Value> = bodies.flatten().cloned().collect();
-    json!({ list: replies, "Response": { "Body": together }, "Content-Type": "application/json", "statusCode": 200 })
+    let body = Value::Object(fields.object("body")?);
+    Ok(Action::Create(Create { source, body, instances, hostname: fields.text("hostname")?, name }))
 }
 
 #[cfg(test)]
 mod tests {
-    use herder_model::{Container, NodeState};
     use proptest::prelude::*;
 
     use super::*;
@@ -245,84 +252,129 @@ mod tests {
     #[track_caller]
     fn check(request: Value, expected: &str) {
         let text = match parse(&request) {
-            Ok(action) => format!("{action:?}"),
+            Ok(asked) => format!("{asked:?}"),
             Err(error) => error.answer().to_string(),
         };
         assert!(text.contains(expected), "{request} gave {text}");
     }
 
     #[test]
-    fn requests_are_read_and_faults_named() {
+    fn requests_are_read() {
         check(json!({"action": "register", "hostname": "h1"}), r#"Register { hostname: "h1" }"#);
-        check(json!({"action": "register"}), r#"{"status":"error","message":"hostname must be specified"}"#);
         check(json!({"action": "create-container", "template": "test", "image": "x", "instances": 4}), "Template");
-        check(json!({"action": "create-container", "image": "ubuntu"}), r#"Image("ubuntu"), instances: None"#);
-        check(json!({"action": "create-container", "image": "x", "instances": 0}), "instances: Some(1)");
-        check(json!({"action": "create-container", "image": "x", "instances": -1}), "a number from 1 to 1000, not -1");
-        check(json!({"action": "create-container", "image": "x", "instances": 5000}), "a number from 1 to 1000");
-        check(json!({"action": "create-container", "image": 7}), "image must be a text, not 7");
-        check(json!({"action": "create-container"}), "template or image must be specified");
-        check(json!({"action": "create-raw-container"}), "body must be specified");
-        check(json!({"action": "create-raw-container", "body": []}), "body must be a JSON object");
-        check(json!({"action": "start-container"}), "id must be specified");
-        check(json!({"action": "stop-container", "id": "b276fbe"}), r#"Stop, id: "b276fbe""#);
-        check(json!({"action": "list-containers", "all": true}), "all: true");
-        check(json!({"action": "list-images", "all": "yes"}), "all must be true or false");
-        check(json!({"action": "fly"}), r#"{"error":"no such action is supported"}"#);
-        check(json!({}), "action must be specified");
-        check(json!([1]), "action must be specified");
-    }
-
-    fn node(name: &str, containers: usize, state: NodeState) -> Arc<Node> {
-        let mut node = Node { name: name.into(), state, ..Node::default() };
-        for number in 0..containers {
-            node.put_container(Arc::new(Container { id: number.to_string(), ..Container::default() }));
-        }
-        Arc::new(node)
-    }
-
-    #[test]
-    fn the_emptiest_nodes_come_first() {
-        let nodes = [
-            node("a", 3, NodeState::Healthy),
-            node("b", 0, NodeState::Unhealthy),
-            node("c", 1, NodeState::Healthy),
-            node("d", 1, NodeState::Healthy),
-        ];
-        assert_eq!(spread(&nodes, 5), ["c", "d", "a", "c", "d"]);
-        assert!(spread(&nodes[1..2], 5).is_empty());
-    }
-
-    #[test]
-    fn a_node_answers_in_the_documented_shape() {
-        let reply = node_reply("h1", 201, [("content-type", "application/json")], br#"{"Id":"1","Warnings":null}"#);
-        assert_eq!(
-            reply,
-            json!({"Content-Type": "application/json", "Response": {"Body": {"Id": "1", "Warnings": null}},
-                   "dockerInstance": "h1", "statusCode": 201})
+        check(
+            json!({"action": "create-container", "image": "ubuntu"}),
+            r#"Image("ubuntu"), body: Object {}, instances: None"#,
         );
-        assert_eq!(node_reply("h1", 204, [], b"")["Response"], "");
-        let gathered = gathered("containers", vec![node_reply("h1", 200, [], b"[1,2]"), late("h2")]);
-        assert_eq!(gathered["Response"]["Body"], json!([1, 2]));
-        assert_eq!(gathered["containers"][1], json!({"error": "timeout", "dockerInstance": "h2"}));
+        check(json!({"action": "create-container", "image": "x", "instances": 0}), "instances: Some(1)");
+        check(
+            json!({"action": "create-container", "image": "x", "instances": 1, "name": "web"}),
+            r#"name: Some("web")"#,
+        );
+        check(json!({"action": "create-container", "body": {"Image": "x"}}), "Raw");
+        check(json!({"action": "create-raw-container", "image": "y", "body": {"Image": "x"}}), "Raw");
+        check(json!({"action": "stop-container", "id": "b276fbe"}), r#"Stop(None), id: "b276fbe""#);
+        check(json!({"action": "restart-container", "id": "b", "timeout": 3}), "Restart(Some(3))");
+        check(json!({"action": "delete-container", "id": "b", "force": true}), "Delete { force: true }");
+        check(json!({"action": "list-containers", "all": true, "hostname": null}), "all: true, hostname: None");
+        check(json!({"action": "list-templates"}), "ListTemplates { text: false }");
+        check(
+            json!({"action": "inspect-container", "id": "b", "headers": {"Accept": "*/*"}}),
+            r#"headers: [("Accept", "*/*")]"#,
+        );
+    }
+
+    #[test]
+    fn faults_name_their_field_in_the_originals_words() {
+        let missing = |field: &str| format!(r#"{{"status":"error","message":"{field} must be specified"}}"#);
+        check(json!({}), &missing("action"));
+        check(json!({"action": "register"}), &missing("hostname"));
+        check(json!({"action": "unregister", "hostname": null}), &missing("hostname"));
+        check(json!({"action": "create-container"}), &missing("template or image"));
+        check(json!({"action": "create-raw-container"}), &missing("body"));
+        check(json!({"action": "start-container"}), &missing("id"));
+        check(json!({"action": "fly"}), r#"{"error":"no such action is supported"}"#);
+        check(json!([1]), "the request must be a JSON object, not [1]");
+        check(json!({"action": 7}), "action must be a text, not 7");
+        check(json!({"action": "start-container", "id": ""}), r#"id must be a text, not \"\""#);
+        check(json!({"action": "start-container", "id": ["a"]}), r#"id must be a text, not [\"a\"]"#);
+        check(json!({"action": "create-container", "image": 7}), "image must be a text, not 7");
+        check(json!({"action": "create-container", "image": "x", "instances": -1}), "a number from 1 to 1000, not -1");
+        check(json!({"action": "create-container", "image": "x", "instances": "4"}), r#"not \"4\""#);
+        check(json!({"action": "create-container", "image": "x", "instances": 5000}), "instances must be a number");
+        check(
+            json!({"action": "create-container", "image": "x", "instances": 2, "name": "web"}),
+            "instances must be 1 when a name is given, not 2",
+        );
+        check(
+            json!({"action": "create-container", "template": "x", "variables": {"A": [1]}}),
+            "variables.A must be a text, a number, true or false, not [1]",
+        );
+        check(json!({"action": "create-raw-container", "body": []}), "body must be a JSON object, not []");
+        check(json!({"action": "list-images", "all": "yes"}), "all must be true or false");
+        check(json!({"action": "stop-container", "id": "x", "timeout": 99999}), "timeout must be a number of seconds");
+        check(json!({"action": "list-images", "headers": {"A": 1}}), "headers.A must be a text, not 1");
+        check(json!({"action": "x".repeat(500)}), "no such action");
+        check(json!({"action": ["x".repeat(500)]}), r#"xxx…""#);
+    }
+
+    /// Any JSON of a depth that a client may send.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".{0,8}", inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
     }
 
     proptest! {
+        /// Whatever comes: an action or an error that names something, and no panic in what follows.
         #[test]
-        fn instances_are_spread_evenly(loads in prop::collection::vec(0usize..9, 1..8), instances in 1usize..50) {
-            let nodes: Vec<Arc<Node>> =
-                loads.iter().enumerate().map(|(at, load)| node(&format!("n{at}"), *load, NodeState::Healthy)).collect();
-            let spread = spread(&nodes, instances);
-            prop_assert_eq!(spread.len(), instances);
-            let counts: Vec<usize> =
-                nodes.iter().map(|node| spread.iter().filter(|name| **name == node.name).count()).collect();
-            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
+        fn any_request_is_read_or_refused(
+            name in prop_oneof![
+                Just("create-container".to_owned()), Just("create-raw-container".to_owned()),
+                Just("stop-container".to_owned()), Just("list-containers".to_owned()), ".{0,20}",
+            ],
+            fields in prop::collection::btree_map(
+                "action|id|image|instances|all|body|template|hostname|name|variables|headers|timeout|force", any_json(), 0..8),
+        ) {
+            let mut request: Map<String, Value> = fields.into_iter().collect();
+            request.entry("action").or_insert(name.into());
+            match parse(&Value::Object(request)) {
+                Ok(Asked { action: Action::Create(create), .. }) => {
+                    prop_assert!(create.instances.is_none_or(|count| (1..=INSTANCES_MAX).contains(&count)));
+                    let mut made = match create.source {
+                        Source::Image(image) => body::from_image(&image),
+                        _ => json!({}),
+                    };
+                    body::overlay(&mut made, create.body);
+                    body::modernise(&mut made);
+                    let _ = crate::request::parse(create.name.as_deref(), made, "");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let answer = error.answer();
+                    prop_assert!(answer["message"].is_string() || answer["error"].is_string());
+                }
+            }
         }
 
         #[test]
-        fn any_request_is_read_without_panic(text in r#"\{("(action|id|image|instances|all|body|template|hostname)":("[a-z-]{0,20}"|-?[0-9]{1,9}|true|null|\{\}),){0,4}"x":1\}"#) {
-            if let Ok(request) = serde_json::from_str::<Value>(&text) {
-                let _ = parse(&request);
+        fn any_text_is_a_template_a_configuration_or_an_error(text in ".{0,60}", json in any_json()) {
+            for text in [text, json.to_string()] {
+                let _ = conf::parse(&text);
+                if let Ok(template) = template::parse("t", &text) {
+                    let _ = template.fill(&Map::new());
+                }
             }
         }
     }

@@ -39,7 +39,7 @@ impl BusDoor {
 /// Everything below `/eventbus`.
 pub(crate) async fn eventbus(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let door = door(front)?;
-    let origin = origin(front, &call.parts.headers)?;
+    let origin = origin(front, &call.parts.headers, "the event bus")?;
     let path = call.path.clone();
     let segments: Vec<&str> = path.trim_matches('/').split('/').skip(1).collect();
     let method = call.parts.method.clone();
@@ -85,16 +85,16 @@ fn door(front: &Front) -> Result<&BusDoor, ApiError> {
     front.bus.get().ok_or_else(|| ApiError::not_found("this door has no event bus; nodes of `herder up` have one"))
 }
 
-/// The origin that the request names, if it is allowed.
-fn origin(front: &Front, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
+/// The origin that the request names, if it is allowed to use `what`.
+pub(crate) fn origin(front: &Front, headers: &HeaderMap, what: &str) -> Result<Option<HeaderValue>, ApiError> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let named = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
     if front.settings.cors || named.is_some_and(|named| named.eq_ignore_ascii_case(host)) {
         return Ok(Some(origin.clone()));
     }
-    tracing::warn!(?origin, host, "a page of another origin may not use the event bus");
-    let sentence = "pages of other origins may not use the event bus; --api-enable-cors lets them";
+    tracing::warn!(?origin, host, "a page of another origin may not use {what}");
+    let sentence = format!("pages of other origins may not use {what}; --api-enable-cors lets them");
     Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
 }
 

@@ -10,10 +10,11 @@ use herder_decide::request::{self, CreateRequest};
 use herder_decide::{names, versions};
 use herder_model::{LABEL_NETWORK_ID, Node};
 use herder_pool::{Engine, EngineError, LinkError, Ticket};
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::actions::Turn;
 use crate::call::gather_answer;
 use crate::path::{encode_query, for_engine};
 use crate::peers::{self, Held};
@@ -29,6 +30,8 @@ pub(crate) struct Created {
     pub id: String,
     /// The engine's own answer.
     pub status: StatusCode,
+    /// None, if another node has asked its engine.
+    pub headers: HeaderMap,
     pub answer: Bytes,
 }
 
@@ -49,15 +52,20 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     if body.is_null() {
         return Err(ApiError::bad_request("the request body is empty: expected a JSON object with at least `Image`"));
     }
-    let name = call.query.get("name");
-    let mut request = request::parse(name, body, &swarm_id()).map_err(refused)?;
-    prefer_network(&front.pool.nodes(), &mut request);
-    let query = call.query.0.iter().filter(|(key, _)| key != "name").cloned().collect();
-    let order = Order { request, version: call.version.take(), query, replaces: None };
+    let mut order = order(front, call.query.get("name"), body)?;
+    order.query = call.query.0.iter().filter(|(key, _)| key != "name").cloned().collect();
+    order.version = call.version.take();
     // In a task of its own: a client that goes away does not leave a container that nobody has counted.
     let task = tokio::spawn(place_and_create(front.clone(), order));
     let created = task.await.map_err(|error| ApiError::internal(format!("the create was broken off: {error}")))??;
     Ok(crate::call::raw_json(created.status, created.answer))
+}
+
+/// Reads a create body.
+pub(crate) fn order(front: &Front, name: Option<&str>, body: Value) -> Result<Order, ApiError> {
+    let mut request = request::parse(name, body, &swarm_id()).map_err(refused)?;
+    prefer_network(&front.pool.nodes(), &mut request);
+    Ok(Order { request, version: None, query: Vec::new(), replaces: None })
 }
 
 /// What the request parser refuses is the client's mistake (classic Swarm said 500).
@@ -66,9 +74,18 @@ fn refused(error: request::RequestError) -> ApiError {
 }
 
 /// Places and creates, on one node after the other while they refuse. When it returns, the container is in the picture.
-pub(crate) async fn place_and_create(front: Arc<Front>, mut order: Order) -> Result<Created, ApiError> {
+pub(crate) async fn place_and_create(front: Arc<Front>, order: Order) -> Result<Created, ApiError> {
+    place_and_create_in_turn(front, order, None).await
+}
+
+/// The same, where something else than the strategy says which of the nodes that can take it gets the container.
+pub(crate) async fn place_and_create_in_turn(
+    front: Arc<Front>,
+    mut order: Order,
+    turn: Option<Arc<Turn>>,
+) -> Result<Created, ApiError> {
     let held = hold_name(&front, &mut order).await?;
-    let created = place(&front, &order).await?;
+    let created = place(&front, &order, turn.as_deref()).await?;
     if let Some(held) = held {
         held.used();
     }
@@ -97,12 +114,12 @@ async fn hold_name(front: &Front, order: &mut Order) -> Result<Option<Held>, Api
     }
 }
 
-async fn place(front: &Arc<Front>, order: &Order) -> Result<Created, ApiError> {
+async fn place(front: &Arc<Front>, order: &Order, turn: Option<&Turn>) -> Result<Created, ApiError> {
     let mut tried: Vec<String> = order.replaces.iter().map(|(addr, _)| addr.clone()).collect();
     let mut last = None;
     let mut attempts = front.settings.create_retry;
     loop {
-        let ticket = match choose(front, order, &tried) {
+        let ticket = match choose(front, order, &tried, turn) {
             Ok(ticket) => ticket,
             // Nobody is left: what the last one said tells more than that.
             Err(error) => return Err(last.unwrap_or(error)),
@@ -125,7 +142,7 @@ async fn place(front: &Arc<Front>, order: &Order) -> Result<Created, ApiError> {
 }
 
 /// Chooses the best node that was not tried yet, and reserves the name and the resources there.
-fn choose(front: &Front, order: &Order, tried: &[String]) -> Result<Ticket, ApiError> {
+fn choose(front: &Front, order: &Order, tried: &[String], turn: Option<&Turn>) -> Result<Ticket, ApiError> {
     let request = &order.request;
     front.pool.place(|nodes| {
         let mut container = request.container.clone();
@@ -134,9 +151,13 @@ fn choose(front: &Front, order: &Order, tried: &[String]) -> Result<Ticket, ApiE
             Some(name) => containers::check_name(nodes, name, replaced)?,
             None => container.name = name::free(nodes, &mut rand::rng()),
         }
-        let ranked = front.scheduler.rank(request, nodes, &mut rand::rng());
+        let scheduler = turn.and_then(Turn::scheduler).unwrap_or(&front.scheduler);
+        let ranked = scheduler.rank(request, nodes, &mut rand::rng());
         let ranked = ranked.map_err(|error| ApiError::internal(error.to_string()))?;
-        let node = ranked.iter().find(|node| !tried.contains(&node.addr));
+        let node = match turn {
+            None => ranked.iter().find(|node| !tried.contains(&node.addr)),
+            Some(turn) => turn.choose(&ranked, tried),
+        };
         let node = node.ok_or_else(|| ApiError::internal("no node is left that could take the container"))?;
         Ok((node.addr.clone(), container))
     })
@@ -166,7 +187,7 @@ pub(crate) async fn create_on(
             answer = answer => answer?,
             () = engine.until_lost() => return Err(forward::unhealthy(&engine.node().name)),
         };
-        let created = created(&engine, status, answer)?;
+        let created = created(&engine, status, HeaderMap::new(), answer)?;
         read_back(&created).await;
         return Ok(created);
     }
@@ -217,11 +238,11 @@ async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>
         answer = answer => answer?,
         () = engine.until_lost() => return Err(forward::unhealthy(&node.name)),
     };
-    created(engine, parts.status, bytes)
+    created(engine, parts.status, parts.headers, bytes)
 }
 
 /// Reads the answer to a create.
-fn created(engine: &Arc<Engine>, status: StatusCode, answer: Bytes) -> Result<Created, ApiError> {
+fn created(engine: &Arc<Engine>, status: StatusCode, headers: HeaderMap, answer: Bytes) -> Result<Created, ApiError> {
     #[derive(Deserialize)]
     struct Answer {
         #[serde(rename = "Id", default)]
@@ -229,7 +250,7 @@ fn created(engine: &Arc<Engine>, status: StatusCode, answer: Bytes) -> Result<Cr
     }
     match serde_json::from_slice::<Answer>(&answer) {
         Ok(Answer { id }) if status.is_success() && !id.is_empty() => {
-            Ok(Created { engine: engine.clone(), id, status, answer })
+            Ok(Created { engine: engine.clone(), id, status, headers, answer })
         }
         _ => Err(EngineError::Answer { status: status.as_u16(), message: message_of(&answer) }.into()),
     }

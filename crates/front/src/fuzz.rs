@@ -47,7 +47,10 @@ pub fn fuzz_action(bytes: &[u8]) {
     if let Ok(value) = serde_json::from_str(&text) {
         let _ = actions::parse(&value);
     }
-    let values = serde_json::Map::from_iter([("A".to_owned(), 1.into())]);
-    let _ = actions::template::fill("any", &text, &values);
+    if let Ok(template) = actions::template::parse("any", &text) {
+        let values = template.variables.keys().map(|name| (name.clone(), 1.into())).collect();
+        let _ = template.fill(&values);
+        let _ = template.fill(&serde_json::Map::new());
+    }
     let _ = actions::conf::parse(&text);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use herder_cli::{ManageSettings, TlsFiles};
+use herder_decide::actions::conf::Conf;
+use herder_decide::actions::members::Changes;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_drivers::tls;
 use herder_front::replica::Replica;
@@ -22,9 +24,10 @@ use tracing::{info, warn};
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C.
-pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> anyhow::Result<()> {
     let scheduler = scheduler(&settings)?;
-    let (_, actions) = crate::actions::settings(&settings.actions)?;
+    let (conf, actions) = crate::actions::settings(&settings.actions)?;
+    add_conf(&mut settings, &conf)?;
     let discovery = Discovery::parse(&settings.discovery, &Options::parse(&settings.discovery_options)?)?;
     let (server_tls, way) = match &settings.tls {
         None => (None, Way::Plain),
@@ -37,18 +40,18 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
     for host in &settings.hosts {
         listeners.push(server::bind(host, server_tls.clone()).await?);
     }
-    let pool = Pool::new(Settings {
+    let pool_settings = Settings {
         overcommit: settings.overcommit,
         refresh_min: settings.refresh_min,
         refresh_max: settings.refresh_max,
         failure_retry: settings.failure_retry,
         way: way.clone(),
         ..Settings::default()
-    });
+    };
+    let pool = Pool::new(crate::actions::paced(&conf, pool_settings));
     let stop = CancellationToken::new();
-    let follower = tokio::spawn(follow_members(pool.clone(), discovery.watch(settings.heartbeat, stop.clone())));
     let front = Front::new(
-        pool,
+        pool.clone(),
         scheduler,
         FrontSettings {
             cors: settings.cors,
@@ -59,6 +62,8 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
         },
     );
     front.set_actions(actions);
+    let members = discovery.watch(settings.heartbeat, stop.clone());
+    let follower = tokio::spawn(follow_members(pool, members, front.member_changes()));
     for listener in &listeners {
         info!(url = listener.url(), "listening");
     }
@@ -91,14 +96,39 @@ pub(crate) async fn run(settings: ManageSettings, experimental: bool) -> anyhow:
     outcome
 }
 
-/// Makes the members of the pool what discovery says.
-async fn follow_members(pool: Arc<Pool>, mut members: watch::Receiver<Option<BTreeSet<String>>>) {
+/// DockerMod's own file: its engine, where discovery names none, and its port.
+fn add_conf(settings: &mut ManageSettings, conf: &Conf) -> anyhow::Result<()> {
+    if settings.discovery.is_empty() {
+        let engine = conf.engine.clone();
+        settings.discovery =
+            engine.context("discovery required: neither the command line nor `dockerHost` names it")?;
+    }
+    settings.hosts.extend(conf.rest_port.map(|port| format!("tcp://0.0.0.0:{port}")));
+    for (key, without) in [("hostname", conf.hostname.is_none()), ("clusterAddress", conf.cluster.is_none())] {
+        if !without {
+            warn!("{key} has no effect with `herder manage`: it is no node and has no event bus");
+        }
+    }
+    Ok(())
+}
+
+/// Makes the members of the pool what discovery says, with what actions have changed about that.
+async fn follow_members(
+    pool: Arc<Pool>,
+    mut members: watch::Receiver<Option<BTreeSet<String>>>,
+    mut changes: watch::Receiver<Changes>,
+) {
     loop {
         let current = members.borrow_and_update().clone();
+        let changed = changes.borrow_and_update().clone();
         if let Some(current) = current {
-            pool.set_members(&current);
+            pool.set_members(&changed.apply(&current));
         }
-        if members.changed().await.is_err() {
+        let news = tokio::select! {
+            news = members.changed() => news,
+            news = changes.changed() => news,
+        };
+        if news.is_err() {
             return;
         }
     }

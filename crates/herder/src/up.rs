@@ -40,7 +40,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow::Result<()> {
     let (conf, actions) = crate::actions::settings(&settings.actions)?;
-    add_conf(&mut settings, conf);
+    add_conf(&mut settings, &conf);
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
     let store = store::of(&settings)?;
@@ -62,7 +62,8 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let link = Link::new(identity, settings.state.clone())?;
     let directory = Arc::new(Directory::new(&me, &here));
     let dialler = NodeDialler::new(&settings.engine, link.clone(), directory.clone());
-    let pool = Pool::new(Settings { way: Way::Through(Arc::new(dialler)), ..Settings::default() });
+    let pool_settings = Settings { way: Way::Through(Arc::new(dialler)), ..Settings::default() };
+    let pool = Pool::new(crate::actions::paced(&conf, pool_settings));
     let scheduler = Scheduler { strategy, filters: Filter::ALL.to_vec() };
     let front = Front::new(pool.clone(), scheduler, FrontSettings { experimental, ..FrontSettings::default() });
     let calls = Calls::new(link.clone());
@@ -141,13 +142,13 @@ pub(crate) fn token(asked: &herder_cli::Token) -> anyhow::Result<()> {
 }
 
 /// DockerMod's own file. Its name for the node gives way to the command line's; its other keys are meant as they are written.
-fn add_conf(settings: &mut UpSettings, conf: Conf) {
-    settings.name = settings.name.take().or(conf.hostname);
-    if let Some(cluster) = conf.cluster {
-        settings.cluster = cluster;
+fn add_conf(settings: &mut UpSettings, conf: &Conf) {
+    settings.name = settings.name.take().or(conf.hostname.clone());
+    if let Some(cluster) = &conf.cluster {
+        settings.cluster.clone_from(cluster);
     }
-    if let Some(engine) = conf.engine {
-        settings.engine = engine;
+    if let Some(engine) = &conf.engine {
+        settings.engine.clone_from(engine);
     }
     settings.listen.extend(conf.rest_port.map(|port| format!("tcp://0.0.0.0:{port}")));
 }

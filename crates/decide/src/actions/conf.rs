@@ -19,6 +19,10 @@ pub struct Conf {
     pub task_timeout: Duration,
     /// How long each container of a create may take.
     pub new_container_timeout: Duration,
+    /// How often nodes are asked whether they live. Only from the file: without one, herder's own.
+    pub announce_interval: Option<Duration>,
+    /// How often the containers of a node are read anew, events or not. Only from the file, too.
+    pub tracking_interval: Option<Duration>,
 }
 
 impl Default for Conf {
@@ -30,18 +34,29 @@ impl Default for Conf {
             rest_port: None,
             task_timeout: Duration::from_millis(2500),
             new_container_timeout: Duration::from_millis(15_000),
+            announce_interval: None,
+            tracking_interval: None,
         }
     }
 }
+
+/// The original's own intervals, where a file does not name them.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(1000);
+const TRACKING_INTERVAL: Duration = Duration::from_millis(10_000);
+
+/// Milliseconds of a day: whoever waits longer has mistaken the unit.
+const NUMBER_MAX: u64 = 24 * 3600 * 1000;
 
 /// Reads the file's text. Besides the settings it gives sentences about what has no effect.
 pub fn parse(text: &str) -> Result<(Conf, Vec<String>), String> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
     let Value::Object(fields) = value else { return Err("expected a JSON object".into()) };
-    let (mut conf, mut notes) = (Conf::default(), Vec::new());
+    let (announce_interval, tracking_interval) = (Some(ANNOUNCE_INTERVAL), Some(TRACKING_INTERVAL));
+    let mut conf = Conf { announce_interval, tracking_interval, ..Conf::default() };
+    let mut notes = Vec::new();
     let (mut host, mut port) = (None, None);
     for (key, value) in fields {
-        let number = || value.as_u64().filter(|number| *number > 0);
+        let number = || value.as_u64().filter(|number| (1..=NUMBER_MAX).contains(number));
         let number = || number().ok_or_else(|| format!("{key}: expected a positive number, not {value}"));
         let text = || value.as_str().map(str::to_owned).ok_or_else(|| format!("{key}: expected a text, not {value}"));
         let small = || u16::try_from(number()?).map_err(|_| format!("{key}: expected a port, not {value}"));
@@ -53,12 +68,8 @@ pub fn parse(text: &str) -> Result<(Conf, Vec<String>), String> {
             "restServicePort" => conf.rest_port = Some(small()?),
             "taskTimeout" => conf.task_timeout = Duration::from_millis(number()?),
             "newContainerTimeout" => conf.new_container_timeout = Duration::from_millis(number()?),
-            "announceInterval" | "trackingServiceInterval" => {
-                number()?;
-                notes.push(format!(
-                    "{key} has no effect: nodes follow each other's events, nothing is announced in turns"
-                ));
-            }
+            "announceInterval" => conf.announce_interval = Some(Duration::from_millis(number()?)),
+            "trackingServiceInterval" => conf.tracking_interval = Some(Duration::from_millis(number()?)),
             "main" | "services" => notes.push(format!("{key} has no effect: herder has no classes to load")),
             _ => notes.push(format!("{key} is not known and has no effect")),
         }
@@ -81,11 +92,31 @@ mod tests {
                 "newContainerTimeout": 15000, "colour": "red"}"#,
         )
         .expect("a file that is right");
-        let expected =
-            Conf { cluster: Some("deblox".into()), engine: Some("localhost:5555".into()), ..Conf::default() };
+        let expected = Conf {
+            cluster: Some("deblox".into()),
+            engine: Some("localhost:5555".into()),
+            announce_interval: Some(Duration::from_millis(1250)),
+            tracking_interval: Some(Duration::from_secs(10)),
+            ..Conf::default()
+        };
         assert_eq!(conf, expected);
-        assert_eq!(notes.len(), 5, "{notes:?}");
-        assert!(notes.contains(&"colour is not known and has no effect".to_owned()));
+        assert_eq!(
+            notes,
+            [
+                "main has no effect: herder has no classes to load",
+                "services has no effect: herder has no classes to load",
+                "colour is not known and has no effect",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_is_as_in_the_original() {
+        let (conf, notes) = parse(r#"{"restServicePort": 8080, "hostname": "h1"}"#).expect("a file that is right");
+        assert_eq!((conf.rest_port, conf.hostname.as_deref()), (Some(8080), Some("h1")));
+        assert_eq!((conf.task_timeout.as_millis(), conf.new_container_timeout.as_millis()), (2500, 15_000));
+        assert_eq!(conf.announce_interval.zip(conf.tracking_interval), Some((ANNOUNCE_INTERVAL, TRACKING_INTERVAL)));
+        assert!(notes.is_empty(), "{notes:?}");
     }
 
     #[test]

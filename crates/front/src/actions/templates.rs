@@ -2,12 +2,22 @@
 
 use std::path::Path;
 
-use herder_decide::actions::template::{self, TemplateError};
+use herder_decide::actions::template::{self, Template, TemplateError};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{ActionSettings, TEMPLATE_BYTES_MAX};
+use super::ActionSettings;
 use crate::{ApiError, Front};
+
+/// A template is some kilobytes.
+const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
+
+/// More files than this in the folder are no templates that somebody has written.
+const TEMPLATES_MAX: usize = 1000;
+
+fn refused(error: TemplateError) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}
 
 fn folder(settings: &ActionSettings) -> Result<&Path, ApiError> {
     let none = || ApiError::new(StatusCode::NOT_FOUND, "this node has no templates; --templates names their folder");
@@ -16,7 +26,7 @@ fn folder(settings: &ActionSettings) -> Result<&Path, ApiError> {
 
 /// The text of a template of this node.
 pub(super) async fn own(settings: &ActionSettings, name: &str) -> Result<String, ApiError> {
-    template::check_name(name).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    template::check_name(name).map_err(refused)?;
     let read = read(&folder(settings)?.join(format!("{name}.json"))).await;
     read.map_err(|error| ApiError::not_found(format!("there is no template {name}: {error}")))
 }
@@ -29,36 +39,64 @@ pub(super) async fn body(front: &Front, name: &str, variables: &Map<String, Valu
         }
         (own, _) => own?,
     };
-    template::fill(name, &text, variables).map_err(|error| ApiError::bad_request(error.to_string()))
+    let template = template::parse(name, &text).map_err(refused)?;
+    if !template.unknown.is_empty() {
+        tracing::info!(name, fields = template.unknown.join(", "), "a template has fields that Docker does not know");
+    }
+    template.fill(variables).map_err(refused)
 }
 
-/// Every template with what is wrong with it, if anything is. Variables without default are no fault here.
-pub(super) async fn list(settings: &ActionSettings) -> Result<Vec<Value>, ApiError> {
-    let folder = folder(settings)?;
+/// Every template of this node: its variables with their defaults, fields that Docker does not know, what is wrong with it.
+pub(super) async fn list(front: &Front, with_text: bool) -> Result<Value, ApiError> {
+    let folder = folder(front.actions.settings())?;
+    let mut list = Vec::new();
+    for name in names(folder).await? {
+        let text = read(&folder.join(format!("{name}.json"))).await;
+        let parsed = match &text {
+            Err(error) => Err(format!("template {name}.json: {error}")),
+            Ok(text) => template::check_name(&name)
+                .and_then(|()| template::parse(&name, text))
+                .map_err(|error| error.to_string()),
+        };
+        let mut entry = described(&name, parsed);
+        if with_text {
+            entry["text"] = text.ok().into();
+        }
+        list.push(entry);
+    }
+    Ok(json!({ "templates": list }))
+}
+
+fn described(name: &str, parsed: Result<Template, String>) -> Value {
+    match parsed {
+        Ok(template) => {
+            json!({ "name": name, "variables": template.variables, "unknownFields": template.unknown, "error": null })
+        }
+        Err(error) => json!({ "name": name, "error": error }),
+    }
+}
+
+async fn names(folder: &Path) -> Result<Vec<String>, ApiError> {
     let failed = |error| ApiError::internal(format!("cannot read {}: {error}", folder.display()));
     let mut entries = tokio::fs::read_dir(folder).await.map_err(failed)?;
     let mut names = Vec::new();
     while let Some(entry) = entries.next_entry().await.map_err(failed)? {
         let name = entry.file_name().into_string().unwrap_or_default();
         names.extend(name.strip_suffix(".json").map(str::to_owned));
+        if names.len() > TEMPLATES_MAX {
+            return Err(ApiError::internal(format!("{} has more than {TEMPLATES_MAX} templates", folder.display())));
+        }
     }
     names.sort();
-    let mut list = Vec::new();
-    for name in names {
-        let fault = match read(&folder.join(format!("{name}.json"))).await {
-            Err(error) => Some(error.to_string()),
-            Ok(text) => match template::fill(&name, &text, &Map::new()) {
-                Ok(_) | Err(TemplateError::Variable { .. }) => None,
-                Err(error) => Some(error.to_string()),
-            },
-        };
-        list.push(json!({ "name": name, "error": fault }));
-    }
-    Ok(list)
+    Ok(names)
 }
 
 async fn read(path: &Path) -> std::io::Result<String> {
-    if tokio::fs::metadata(path).await?.len() > TEMPLATE_BYTES_MAX {
+    let about = tokio::fs::metadata(path).await?;
+    if !about.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    if about.len() > TEMPLATE_BYTES_MAX {
         return Err(std::io::Error::other(format!("it is larger than {TEMPLATE_BYTES_MAX} bytes")));
     }
     tokio::fs::read_to_string(path).await

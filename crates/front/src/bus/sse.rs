@@ -25,7 +25,7 @@ const EVENTS_WAITING_MAX: usize = 16;
 /// Answers with all messages to the addresses given, by default the events of the cluster.
 pub(crate) async fn stream(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let door = super::door(front)?;
-    let origin = super::origin(front, &call.parts.headers)?;
+    let origin = super::origin(front, &call.parts.headers, "the event bus")?;
     let mut addresses: Vec<&str> = call.query.all("address").collect();
     if addresses.is_empty() {
         addresses = EVENT_ADDRESSES.to_vec();
