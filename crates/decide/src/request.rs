@@ -14,6 +14,15 @@ use crate::expr::{ExprError, Expression};
 /// (1024 is one container's normal weight) and reserves nothing.
 pub const CPU_SHARES_AS_CPUS_MAX: i64 = 64;
 
+/// Expressions of one kind. Each may take a megabyte when compiled and is held against every node, while others wait.
+const EXPRESSIONS_MAX: usize = 64;
+
+/// Containers that must be on the same node. Each is looked for on every node, while others wait.
+const DEPENDENCIES_MAX: usize = 256;
+
+/// Ports that a container publishes or exposes, of each kind. There are not more of one protocol.
+const PORTS_MAX: usize = 65_536;
+
 /// A whole create request.
 #[derive(Clone, Debug, Default)]
 pub struct CreateRequest {
@@ -58,6 +67,8 @@ pub enum RequestError {
     Policy(String),
     #[error("too many reschedule policies")]
     Policies,
+    #[error("too many {what}: {count}, at most {max} can be given")]
+    TooMany { what: &'static str, count: usize, max: usize },
     /// A field has the wrong form.
     #[error("invalid {field}: `{value}`, expected {expected}")]
     Field { field: String, value: String, expected: &'static str },
@@ -102,6 +113,13 @@ pub fn parse(name: Option<&str>, body: Value, swarm_id: &str) -> Result<CreateRe
     let image = body.get("Image").and_then(Value::as_str).unwrap_or_default().to_owned();
     let body = Value::Object(body);
     let host = &body["HostConfig"];
+    let dependencies = dependencies(host);
+    at_most(DEPENDENCIES_MAX, "dependencies", dependencies.len())?;
+    let host_ports = host_ports(&host["PortBindings"])?;
+    at_most(PORTS_MAX, "published ports", host_ports.len())?;
+    let exposed_ports: Vec<String> =
+        body["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone()).collect();
+    at_most(PORTS_MAX, "exposed ports", exposed_ports.len())?;
     let container = Container {
         name: name.unwrap_or_default().trim_start_matches('/').to_owned(),
         swarm_id: labels.get(LABEL_SWARM_ID).cloned().unwrap_or_default(),
@@ -110,8 +128,8 @@ pub fn parse(name: Option<&str>, body: Value, swarm_id: &str) -> Result<CreateRe
         reserved: reserved(host, &labels),
         labels: labels.into(),
         network_mode: host["NetworkMode"].as_str().unwrap_or("default").to_owned(),
-        host_ports: host_ports(&host["PortBindings"])?,
-        exposed_ports: body["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone()).collect(),
+        host_ports,
+        exposed_ports,
         ..Container::default()
     };
     Ok(CreateRequest {
@@ -120,7 +138,7 @@ pub fn parse(name: Option<&str>, body: Value, swarm_id: &str) -> Result<CreateRe
         affinities: expressions("affinity", affinities)?,
         whitelists: expressions("whitelist", whitelists)?,
         reschedule: policy(&policies)?,
-        dependencies: dependencies(host),
+        dependencies,
         container,
         image,
         body,
@@ -154,7 +172,8 @@ pub fn reserved(host: &Value, labels: &BTreeMap<String, String>) -> Resources {
         (_, quota) if quota > 0 => quota.saturating_mul(1_000_000_000) / period,
         _ => shares.clamp(0, CPU_SHARES_AS_CPUS_MAX) * 1_000_000_000,
     };
-    Resources { nano_cpus, memory_bytes: number("Memory") }
+    // Less than nothing would make room for others.
+    Resources { nano_cpus, memory_bytes: number("Memory").max(0) }
 }
 
 /// The body for an engine with `ncpu` processors: classic Swarm's shares become Docker's.
@@ -251,8 +270,18 @@ fn take_env(body: &mut Map<String, Value>) -> Result<BTreeMap<&'static str, Vec<
 }
 
 fn expressions(kind: &'static str, texts: Vec<String>) -> Result<Vec<Expression>, RequestError> {
+    let what = match kind {
+        "constraint" => "constraints",
+        "affinity" => "affinities",
+        _ => "whitelists",
+    };
+    at_most(EXPRESSIONS_MAX, what, texts.len())?;
     let parse = |text: String| text.parse().map_err(|source| RequestError::Expression { kind, text, source });
     texts.into_iter().map(parse).collect()
+}
+
+fn at_most(max: usize, what: &'static str, count: usize) -> Result<(), RequestError> {
+    if count > max { Err(RequestError::TooMany { what, count, max }) } else { Ok(()) }
 }
 
 fn policy(texts: &[String]) -> Result<Policy, RequestError> {
@@ -306,6 +335,7 @@ fn take_node_prefixes(body: &mut Map<String, Value>) -> Result<Vec<Expression>, 
     }
     nodes.sort();
     nodes.dedup();
+    at_most(EXPRESSIONS_MAX, "nodes in names", nodes.len())?;
     nodes
         .into_iter()
         .map(|node| {
@@ -396,6 +426,39 @@ mod tests {
         let request = read(json!({"CpuShares": 1, "Memory": 7})).unwrap();
         assert_eq!(request.container.reserved, Resources { nano_cpus: 1_000_000_000, memory_bytes: 7 });
         assert_eq!(for_engine(&request, 2)["HostConfig"], json!({"Memory": 7, "CpuShares": 512}));
+    }
+
+    #[test]
+    fn less_than_nothing_reserves_nothing() {
+        for host in [json!({"Memory": -1}), json!({"NanoCpus": -5}), json!({"CpuQuota": -1}), json!({"CpuShares": -2})]
+        {
+            let request = read(json!({"HostConfig": host})).unwrap();
+            assert_eq!(request.container.reserved, Resources::default(), "{host}");
+        }
+    }
+
+    #[test]
+    fn more_than_anybody_writes_is_refused() {
+        let env = |text: &str, count: usize| json!({"Env": vec![text; count]});
+        let names = |count: usize| (0..count).map(|number| format!("n{number}/v:/v")).collect::<Vec<_>>();
+        for (body, expected) in [
+            (env("constraint:zone==a", 64), "fine"),
+            (env("constraint:zone==a", 65), "too many constraints: 65, at most 64 can be given"),
+            (env("affinity:image==a", 65), "too many affinities: 65, at most 64 can be given"),
+            (env("whitelist:node==a", 65), "too many whitelists: 65, at most 64 can be given"),
+            (
+                json!({"HostConfig": {"Links": vec!["a:b"; 257]}}),
+                "too many dependencies: 257, at most 256 can be given",
+            ),
+            (
+                json!({"HostConfig": {"PortBindings": {"1/tcp": vec![json!({"HostPort": "1"}); 65_537]}}}),
+                "too many published ports: 65537, at most 65536 can be given",
+            ),
+            (json!({"HostConfig": {"Binds": names(65)}}), "too many nodes in names: 65, at most 64 can be given"),
+        ] {
+            let got = read(body).map_or_else(|error| error.to_string(), |_| "fine".to_owned());
+            assert_eq!(got, expected);
+        }
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use super::ListError;
 
 /// So much of filters that make no sense is repeated in the error.
 const SHOWN_CHARS_MAX: usize = 80;
+
+/// The compiled patterns of one filter may not take more than this together. A target of 64 KiB has room for thousands of
+/// patterns, and a single `\pL{100}` takes 5 MB.
+const PATTERNS_BYTES_MAX: usize = 10 << 20;
 
 /// The `filters` of a call: for each key the values, of which (but for labels) one must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,7 +116,8 @@ impl Filters {
 
     /// The values of `key`, ready for matching many candidates.
     pub fn patterns(&self, key: &str) -> Patterns {
-        Patterns(self.values(key).map(Pattern::new).collect())
+        let each = PATTERNS_BYTES_MAX / self.values(key).count().max(1);
+        Patterns(self.values(key).map(|text| Pattern::new(text, each)).collect())
     }
 }
 
@@ -130,17 +135,31 @@ fn values_of(values: &Value) -> Option<Vec<String>> {
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
+    /// Without anything that means something in an expression: most names and ids.
+    plain: bool,
     regex: Option<Regex>,
 }
 
 impl Pattern {
-    pub fn new(text: &str) -> Pattern {
-        Pattern { text: text.to_owned(), regex: Regex::new(text).ok() }
+    /// A regular expression that is wrong, or takes more than `bytes_max` when compiled, stands for its own text only.
+    pub fn new(text: &str, bytes_max: usize) -> Pattern {
+        let plain = regex_syntax_free(text);
+        let compile = || RegexBuilder::new(text).size_limit(bytes_max).build().ok();
+        Pattern { text: text.to_owned(), plain, regex: if plain { None } else { compile() } }
     }
 
     pub fn matches(&self, candidate: &str) -> bool {
-        candidate == self.text || self.regex.as_ref().is_some_and(|regex| regex.is_match(candidate))
+        match &self.regex {
+            _ if self.plain => candidate.contains(&self.text),
+            Some(regex) => candidate == self.text || regex.is_match(candidate),
+            None => candidate == self.text,
+        }
     }
+}
+
+/// Found anywhere means the same with and without an expression.
+fn regex_syntax_free(text: &str) -> bool {
+    text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '/' | ':' | '@' | ' '))
 }
 
 /// The values of one filter. Without any, everything matches.
@@ -253,6 +272,23 @@ mod tests {
             assert_eq!(glob(pattern).unwrap().is_match(text), expected, "{pattern} {text}");
         }
         assert!(["[a", r"a\", "[]"].iter().all(|pattern| glob(pattern).is_none()));
+    }
+
+    #[test]
+    fn patterns_are_found_anywhere_and_share_one_limit() {
+        let check = |values: &[&str], candidate: &str, expected: bool| {
+            let mut filters = Filters::default();
+            values.iter().for_each(|value| filters.add("name", value));
+            assert_eq!(filters.patterns("name").match_any(&[candidate]), expected, "{} on {candidate}", values.len());
+        };
+        check(&["eb-1"], "web-1", true);
+        check(&["web-2"], "web-1", false);
+        check(&["^web-.$"], "web-1", true);
+        check(&["["], "[", true);
+        check(&["["], "a[", false);
+        check(&[r"^\pL{3}-1$"], "web-1", true);
+        check(&[r"^\pL{3}-1$"; 4000], "web-1", false);
+        check(&["^web-1$"; 4000], "web-1", true);
     }
 
     #[test]
