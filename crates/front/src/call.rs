@@ -61,13 +61,17 @@ impl Query {
 }
 
 impl Call {
-    /// Reads the body as JSON. Empty is `Null`. Errors: 400 if it is no JSON, 413 over 8 MiB.
+    /// Reads the body as a JSON object. Empty is `Null`. Errors: 400 if it is anything else, 413 over 8 MiB.
     pub async fn json(&mut self) -> Result<Value, ApiError> {
         let bytes = self.bytes(JSON_BYTES_MAX).await?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON body: {error}")))
+        match serde_json::from_slice(&bytes) {
+            Ok(body @ (Value::Object(_) | Value::Null)) => Ok(body),
+            Ok(_) => Err(ApiError::bad_request("invalid JSON body: expected an object")),
+            Err(error) => Err(ApiError::bad_request(format!("invalid JSON body: {error}"))),
+        }
     }
 
     /// Reads the whole body, up to `limit` bytes.

@@ -98,8 +98,15 @@ fn body() -> impl Strategy<Value = String> {
     prop_oneof![4 => value, 1 => ".{0,40}"]
 }
 
+#[test]
+fn what_was_found_stays_found() {
+    for request in ["POST /volumes/create\n1", "POST /networks/create\n[]", "POST /containers/create\n\"x\""] {
+        fuzz_request(request.as_bytes());
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_requests_never_panic(method in "GET|POST|PUT|DELETE|HEAD|OPTIONS|PATCH", path in path(), body in body()) {
