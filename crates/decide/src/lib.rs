@@ -8,6 +8,7 @@ pub mod claims;
 pub mod df;
 pub mod events;
 pub mod expr;
+pub mod fuzz;
 pub mod ground;
 pub mod info;
 pub mod list;
