@@ -1,4 +1,9 @@
-//! Requests at the door.
+//! Requests at the door, and paths taken apart and put together.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| herder_front::fuzz::fuzz_request(bytes));
+use herder_front::fuzz::{fuzz_path, fuzz_request};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz_path(bytes);
+    fuzz_request(bytes);
+});

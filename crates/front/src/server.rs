@@ -268,6 +268,13 @@ async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted:
     }
 }
 
+/// Serves one connection that nobody accepted, as if it had come from a listener.
+pub(crate) async fn one_connection(front: Arc<Front>, stream: tokio::io::DuplexStream) {
+    let Ok(permit) = Arc::new(Semaphore::new(1)).acquire_owned().await else { return };
+    let shared = Shared { front, tasks: TaskTracker::new(), stop: CancellationToken::new() };
+    connection(stream, shared, Counted { _permit: Arc::new(permit) }).await;
+}
+
 /// Serves HTTP/1.1 on one connection. As in Docker's own server, a client that closes its side while it waits is gone, and
 /// its request ends; only a hijacked connection has two ends.
 async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
