@@ -4,6 +4,7 @@ pub mod body;
 pub mod conf;
 pub mod members;
 pub mod shape;
+pub mod shared;
 pub mod spread;
 pub mod template;
 
@@ -43,9 +44,10 @@ pub enum Action {
         all: bool,
         hostname: Option<String>,
     },
-    /// With `text`, each template comes as it is written.
+    /// With `text`, each template comes as it is written; with `all`, those of all nodes.
     ListTemplates {
         text: bool,
+        all: bool,
     },
 }
 
@@ -205,7 +207,7 @@ fn action(fields: &Fields<'_>) -> Result<Action, ActionError> {
         "shutdown-container" => on(Verb::Shutdown(grace()?)),
         "list-containers" => list(What::Containers),
         "list-images" => list(What::Images),
-        "list-templates" => Ok(Action::ListTemplates { text: fields.flag("text")? }),
+        "list-templates" => Ok(Action::ListTemplates { text: fields.flag("text")?, all: fields.flag("all")? }),
         _ => Err(ActionError::Unknown),
     }
 }
@@ -277,7 +279,7 @@ mod tests {
         check(json!({"action": "restart-container", "id": "b", "timeout": 3}), "Restart(Some(3))");
         check(json!({"action": "delete-container", "id": "b", "force": true}), "Delete { force: true }");
         check(json!({"action": "list-containers", "all": true, "hostname": null}), "all: true, hostname: None");
-        check(json!({"action": "list-templates"}), "ListTemplates { text: false }");
+        check(json!({"action": "list-templates"}), "ListTemplates { text: false, all: false }");
         check(
             json!({"action": "inspect-container", "id": "b", "headers": {"Accept": "*/*"}}),
             r#"headers: [("Accept", "*/*")]"#,

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use herder_decide::actions::members::Changes;
+use herder_decide::actions::shared::Offered;
 use herder_decide::actions::{self, Action, Asked, conf::Conf, shape};
 use herder_model::Node;
 use http::{HeaderValue, StatusCode, header};
@@ -74,9 +75,9 @@ impl Front {
         self.actions.members.subscribe()
     }
 
-    /// The text of one of this node's templates; nothing if it has none of that name.
-    pub async fn own_template(&self, name: &str) -> Option<String> {
-        templates::own(self.actions.settings(), name).await.ok()
+    /// This node's templates for another one: those of this name, or all.
+    pub async fn own_templates(&self, name: Option<&str>) -> Vec<Offered> {
+        templates::offered(self.actions.settings(), name).await
     }
 
     /// Carries out one request; status and document for the client. `here` is the node that an action without `hostname`
@@ -96,7 +97,7 @@ impl Front {
             Action::List { what, hostname, .. } => {
                 ask::list_one(self, what, hostname.as_deref().or(here), &headers).await
             }
-            Action::ListTemplates { text } => templates::list(self, text).await,
+            Action::ListTemplates { text, all } => templates::list(self, text, all).await,
         };
         match done {
             Ok(answer) => (StatusCode::from_u16(shape::status(&answer)).unwrap_or_default(), answer),
@@ -150,7 +151,8 @@ pub(crate) async fn greet(_: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
 
 /// `GET /herder/templates`: as the action `list-templates`.
 pub(crate) async fn list_templates(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
-    let request = json!({ "action": "list-templates", "text": call.query.flag("text") });
+    let (text, all) = (call.query.flag("text"), call.query.flag("all"));
+    let request = json!({ "action": "list-templates", "text": text, "all": all });
     let (status, answer) = front.act(&request, None).await;
     Ok(call::json(status, &answer))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use herder_decide::actions::shared::Offered;
 use herder_decide::claims::Claims;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_decide::{names, request};
@@ -32,10 +33,19 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
     /// Asks the node that looks after the name for it. A refusal is a conflict.
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim>;
-    /// The text of a template that some other node has.
-    fn template<'p>(&'p self, name: &'p str) -> Asked<'p, Option<String>>;
+    /// The templates of every other node: those of this name, or all. Who does not answer has none to give.
+    fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>>;
     /// Tells what became of a claim. Does not wait.
     fn settle(&self, claim: Claim, used: bool);
+}
+
+/// What another node offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offers {
+    /// Its address.
+    pub addr: String,
+    /// Nothing, if it does not answer.
+    pub templates: Option<Vec<Offered>>,
 }
 
 /// A container that another node shall create.

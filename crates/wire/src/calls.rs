@@ -21,7 +21,8 @@ mod proto {
 
 pub use proto::node_server::Node as Answers;
 pub use proto::{
-    ClaimReply, ClaimRequest, CreateReply, CreateRequest, SettleReply, SettleRequest, TemplateReply, TemplateRequest,
+    ClaimReply, ClaimRequest, CreateReply, CreateRequest, SettleReply, SettleRequest, Template, TemplatesReply,
+    TemplatesRequest,
 };
 pub use tonic::{Request, Response, Status, async_trait};
 
@@ -78,9 +79,11 @@ impl Calls {
         self.client(peer).settle(timed(request, CLAIM_TIME_MAX)).await.map(drop)
     }
 
-    pub async fn template(&self, peer: &Peer, name: &str) -> Result<TemplateReply, Status> {
-        let request = TemplateRequest { name: name.to_owned() };
-        Ok(self.client(peer).template(timed(request, CLAIM_TIME_MAX)).await?.into_inner())
+    /// The peer's templates of this name, or all of them.
+    pub async fn templates(&self, peer: &Peer, name: Option<&str>) -> Result<Vec<Template>, Status> {
+        let request = TemplatesRequest { name: name.unwrap_or_default().to_owned() };
+        let reply: TemplatesReply = self.client(peer).templates(timed(request, CLAIM_TIME_MAX)).await?.into_inner();
+        Ok(reply.templates)
     }
 
     /// Forgets the connections to nodes that are not among these.
@@ -152,8 +155,9 @@ mod tests {
         async fn settle(&self, _: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
             Ok(Response::new(SettleReply {}))
         }
-        async fn template(&self, request: Request<TemplateRequest>) -> Result<Response<TemplateReply>, Status> {
-            Ok(Response::new(TemplateReply { found: true, text: request.into_inner().name }))
+        async fn templates(&self, request: Request<TemplatesRequest>) -> Result<Response<TemplatesReply>, Status> {
+            let one = Template { name: request.into_inner().name, text: "{}".into(), modified: 7 };
+            Ok(Response::new(TemplatesReply { templates: vec![one] }))
         }
     }
 
@@ -177,7 +181,8 @@ mod tests {
             let request = ClaimRequest { name: name.into(), replaces: String::new() };
             assert_eq!(calls.claim(&peer, request).await.unwrap().claim, expected, "{name}");
         }
-        assert_eq!(calls.template(&peer, "test").await.unwrap().text, "test");
+        let templates = calls.templates(&peer, Some("test")).await.unwrap();
+        assert_eq!(templates, [Template { name: "test".into(), text: "{}".into(), modified: 7 }]);
         let body = vec![7; 8 << 20];
         let reply = calls.create(&peer, CreateRequest { body: body.clone(), ..Default::default() }).await.unwrap();
         assert_eq!((reply.status, reply.body), (201, body));

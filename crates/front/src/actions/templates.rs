@@ -1,12 +1,16 @@
 //! Templates in a folder. Each is read when it is used, so that an edited file counts at once.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
-use herder_decide::actions::template::{self, Template, TemplateError};
+use herder_decide::actions::shared::{self, Offered, Shared};
+use herder_decide::actions::template::{self, TemplateError};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::ActionSettings;
+use crate::peers::{Offers, Peers};
 use crate::{ApiError, Front};
 
 /// A template is some kilobytes.
@@ -14,6 +18,9 @@ const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 
 /// More files than this in the folder are no templates that somebody has written.
 const TEMPLATES_MAX: usize = 1000;
+
+/// Templates that are told to another node at once; a message between nodes takes 9 MiB.
+const OFFER_BYTES_MAX: usize = 8 << 20;
 
 fn refused(error: TemplateError) -> ApiError {
     ApiError::bad_request(error.to_string())
@@ -24,20 +31,41 @@ fn folder(settings: &ActionSettings) -> Result<&Path, ApiError> {
     settings.templates.as_deref().ok_or_else(none)
 }
 
-/// The text of a template of this node.
-pub(super) async fn own(settings: &ActionSettings, name: &str) -> Result<String, ApiError> {
+/// A template of this node.
+async fn own(settings: &ActionSettings, name: &str) -> Result<Offered, ApiError> {
     template::check_name(name).map_err(refused)?;
-    let read = read(&folder(settings)?.join(format!("{name}.json"))).await;
+    let read = read(folder(settings)?, name).await;
     read.map_err(|error| ApiError::not_found(format!("there is no template {name}: {error}")))
 }
 
-/// The create body of a template: of this node, or of any other that has it.
+/// What this node offers to others: the template of this name, or all.
+pub(super) async fn offered(settings: &ActionSettings, name: Option<&str>) -> Vec<Offered> {
+    let Ok(folder) = folder(settings) else { return Vec::new() };
+    if let Some(name) = name {
+        return own(settings, name).await.into_iter().collect();
+    }
+    let (mut offered, mut bytes) = (Vec::new(), 0);
+    for name in names(folder).await.unwrap_or_default() {
+        let Ok(one) = read(folder, &name).await else { continue };
+        bytes += one.text.len();
+        if bytes > OFFER_BYTES_MAX {
+            tracing::warn!(limit = OFFER_BYTES_MAX, "there are too many templates to tell other nodes of all");
+            break;
+        }
+        offered.push(one);
+    }
+    offered
+}
+
+/// The create body of a template: of this node; else of another, the one that was changed last.
 pub(super) async fn body(front: &Front, name: &str, variables: &Map<String, Value>) -> Result<Value, ApiError> {
     let text = match (own(front.actions.settings(), name).await, front.peers.get()) {
-        (Err(error), Some(peers)) if error.status() == StatusCode::NOT_FOUND => {
-            peers.template(name).await?.ok_or(error)?
+        (Err(missing), Some(peers)) if missing.status() == StatusCode::NOT_FOUND => {
+            let offers = peers.templates(Some(name)).await?;
+            let none = || ApiError::not_found(format!("there is no template {name} on any node"));
+            merge(&offers).remove(name).map(|shared| shared.text).ok_or_else(none)?
         }
-        (own, _) => own?,
+        (own, _) => own?.text,
     };
     let template = template::parse(name, &text).map_err(refused)?;
     if !template.unknown.is_empty() {
@@ -46,34 +74,67 @@ pub(super) async fn body(front: &Front, name: &str, variables: &Map<String, Valu
     template.fill(variables).map_err(refused)
 }
 
-/// Every template of this node: its variables with their defaults, fields that Docker does not know, what is wrong with it.
-pub(super) async fn list(front: &Front, with_text: bool) -> Result<Value, ApiError> {
-    let folder = folder(front.actions.settings())?;
+fn merge(offers: &[Offers]) -> BTreeMap<String, Shared> {
+    shared::merge(offers.iter().map(|it| (it.addr.as_str(), it.templates.as_deref().unwrap_or_default())))
+}
+
+/// Templates with their variables and defaults, fields that Docker does not know, and what is wrong: this node's, or with
+/// `all` those of all nodes.
+pub(super) async fn list(front: &Front, with_text: bool, all: bool) -> Result<Value, ApiError> {
+    match front.peers.get() {
+        Some(peers) if all => list_all(front, peers.as_ref(), with_text).await,
+        _ => list_own(front.actions.settings(), with_text).await,
+    }
+}
+
+async fn list_own(settings: &ActionSettings, with_text: bool) -> Result<Value, ApiError> {
+    let folder = folder(settings)?;
     let mut list = Vec::new();
     for name in names(folder).await? {
-        let text = read(&folder.join(format!("{name}.json"))).await;
-        let parsed = match &text {
-            Err(error) => Err(format!("template {name}.json: {error}")),
-            Ok(text) => template::check_name(&name)
-                .and_then(|()| template::parse(&name, text))
-                .map_err(|error| error.to_string()),
-        };
-        let mut entry = described(&name, parsed);
-        if with_text {
-            entry["text"] = text.ok().into();
-        }
-        list.push(entry);
+        let text = read(folder, &name).await.map(|one| one.text).map_err(|error| error.to_string());
+        list.push(described(&name, text.as_deref(), with_text));
     }
     Ok(json!({ "templates": list }))
 }
 
-fn described(name: &str, parsed: Result<Template, String>) -> Value {
-    match parsed {
+/// Where nodes have different texts under one name, it says so.
+async fn list_all(front: &Front, peers: &dyn Peers, with_text: bool) -> Result<Value, ApiError> {
+    let mut offers = peers.templates(None).await?;
+    let templates = Some(offered(front.actions.settings(), None).await);
+    offers.push(Offers { addr: peers.here().to_owned(), templates });
+    let name_of = |addr: &String| {
+        let node = front.pool.engine(addr).map(|engine| engine.node());
+        node.map(|node| node.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| addr.clone())
+    };
+    let silent: Vec<String> = offers.iter().filter(|it| it.templates.is_none()).map(|it| name_of(&it.addr)).collect();
+    let list = merge(&offers).into_iter().map(|(name, shared)| {
+        let mut entry = described(&name, Ok(&shared.text), with_text);
+        entry["on"] = shared.on.iter().map(name_of).collect();
+        entry["differsOn"] = shared.differs_on.iter().map(name_of).collect();
+        entry
+    });
+    let mut answer = json!({ "templates": list.collect::<Vec<Value>>() });
+    if !silent.is_empty() {
+        answer["timeout"] = silent.into();
+    }
+    Ok(answer)
+}
+
+fn described(name: &str, text: Result<&str, &String>, with_text: bool) -> Value {
+    let parsed = text.map_err(|error| format!("template {name}.json: {error}")).and_then(|text| {
+        let parsed = template::check_name(name).and_then(|()| template::parse(name, text));
+        parsed.map_err(|error| error.to_string())
+    });
+    let mut entry = match parsed {
         Ok(template) => {
             json!({ "name": name, "variables": template.variables, "unknownFields": template.unknown, "error": null })
         }
         Err(error) => json!({ "name": name, "error": error }),
+    };
+    if with_text {
+        entry["text"] = text.ok().into();
     }
+    entry
 }
 
 async fn names(folder: &Path) -> Result<Vec<String>, ApiError> {
@@ -91,13 +152,16 @@ async fn names(folder: &Path) -> Result<Vec<String>, ApiError> {
     Ok(names)
 }
 
-async fn read(path: &Path) -> std::io::Result<String> {
-    let about = tokio::fs::metadata(path).await?;
+async fn read(folder: &Path, name: &str) -> std::io::Result<Offered> {
+    let path = folder.join(format!("{name}.json"));
+    let about = tokio::fs::metadata(&path).await?;
     if !about.is_file() {
         return Err(std::io::Error::other("it is no file"));
     }
     if about.len() > TEMPLATE_BYTES_MAX {
         return Err(std::io::Error::other(format!("it is larger than {TEMPLATE_BYTES_MAX} bytes")));
     }
-    tokio::fs::read_to_string(path).await
+    let modified = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let text = tokio::fs::read_to_string(&path).await?;
+    Ok(Offered { name: name.to_owned(), text, modified: modified.as_secs() })
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
-use herder_front::peers::{Asked, Claim, Outcome, Peers, Wanted};
+use futures_util::future::join_all;
+use herder_decide::actions::shared::Offered;
+use herder_front::peers::{Asked, Claim, Offers, Outcome, Peers, Wanted};
 use herder_front::{ApiError, Front};
 use herder_wire::calls::{
     Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, Request, Response, SettleReply,
-    SettleRequest, Status, TemplateReply, TemplateRequest, async_trait,
+    SettleRequest, Status, Template, TemplatesReply, TemplatesRequest, async_trait,
 };
 use http::StatusCode;
 use serde_json::Value;
@@ -91,18 +93,17 @@ impl Peers for PoolPeers {
         Box::pin(self.claim_at_keeper(name, replaces))
     }
 
-    fn template<'p>(&'p self, name: &'p str) -> Asked<'p, Option<String>> {
+    fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>> {
+        let offered = |Template { name, text, modified }| Offered { name, text, modified };
         Box::pin(async move {
-            for peer in self.directory.others() {
-                match self.calls.template(&peer, name).await {
-                    Ok(reply) if reply.found => return Ok(Some(reply.text)),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::info!(peer = peer.addr, %error, "a node does not say whether it has a template")
-                    }
+            let asked = self.directory.others().into_iter().map(|peer| async move {
+                let answer = self.calls.templates(&peer, name).await;
+                if let Err(error) = &answer {
+                    tracing::info!(peer = peer.addr, %error, "a node does not say which templates it has");
                 }
-            }
-            Ok(None)
+                Offers { addr: peer.addr, templates: answer.ok().map(|it| it.into_iter().map(offered).collect()) }
+            });
+            Ok(join_all(asked).await)
         })
     }
 
@@ -163,9 +164,11 @@ impl Answers for Clerk {
         Ok(Response::new(reply))
     }
 
-    async fn template(&self, request: Request<TemplateRequest>) -> Result<Response<TemplateReply>, Status> {
-        let text = self.front()?.own_template(&request.into_inner().name).await;
-        Ok(Response::new(TemplateReply { found: text.is_some(), text: text.unwrap_or_default() }))
+    async fn templates(&self, request: Request<TemplatesRequest>) -> Result<Response<TemplatesReply>, Status> {
+        let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
+        let offered = self.front()?.own_templates(name.as_deref()).await;
+        let template = |Offered { name, text, modified }| Template { name, text, modified };
+        Ok(Response::new(TemplatesReply { templates: offered.into_iter().map(template).collect() }))
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
