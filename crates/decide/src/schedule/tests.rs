@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::request;
 
+mod properties;
+mod sentences;
+
 /// Reads `"n1 zone=a disk=ssd"`: a healthy node with 2 CPUs and 1000 bytes, its labels, and what is on it:
 /// `c:NAME` a container, `p:PORT[/udp]` one with that port, `m:BYTES` one that reserves, `i:TAG` an image, `down`.
 fn node(line: &str) -> Arc<Node> {
@@ -247,40 +250,6 @@ fn any_request() -> impl Gen<Value = CreateRequest> {
 }
 
 proptest! {
-    #[test]
-    fn every_placement_satisfies_its_hard_conditions(nodes in any_nodes(), request in any_request(), seed in 0..9_u64) {
-        for strategy in [Strategy::Spread, Strategy::Binpack, Strategy::Random] {
-            let scheduler = Scheduler { strategy, ..Scheduler::default() };
-            let Ok(ranked) = scheduler.rank(&request, &nodes, &mut StdRng::seed_from_u64(seed)) else { continue };
-            prop_assert!(!ranked.is_empty());
-            for node in ranked {
-                prop_assert!(node.is_healthy());
-                let hard = request.constraints.iter().filter(|it| !it.soft);
-                for it in hard {
-                    prop_assert_eq!(node.labels.get(&it.key), Some(&it.value));
-                }
-                let wants = request.container.reserved.memory_bytes;
-                prop_assert!(wants == 0 || node.used.memory_bytes + wants <= node.total.memory_bytes);
-                let taken: BTreeSet<u16> = node.containers.values().flat_map(|it| &it.host_ports).map(|it| it.first).collect();
-                prop_assert!(request.container.host_ports.iter().all(|port| !taken.contains(&port.first)));
-            }
-        }
-    }
-
-    #[test]
-    fn the_order_of_the_nodes_changes_nothing(nodes in any_nodes(), request in any_request(), seed in 0..9_u64) {
-        let mut turned = nodes.clone();
-        turned.reverse();
-        for strategy in [Strategy::Spread, Strategy::Binpack, Strategy::Random] {
-            let scheduler = Scheduler { strategy, ..Scheduler::default() };
-            let names = |nodes: &[Arc<Node>]| {
-                let ranked = scheduler.rank(&request, nodes, &mut StdRng::seed_from_u64(seed));
-                ranked.map(|nodes| nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>()).map_err(|it| it.summary)
-            };
-            prop_assert_eq!(names(&nodes), names(&turned));
-        }
-    }
-
     #[test]
     fn one_placement_after_the_other_never_oversubscribes(
         mut nodes in any_nodes(),
