@@ -96,6 +96,16 @@ async fn instances_are_spread_over_the_nodes_that_take_them() {
 }
 
 #[tokio::test]
+async fn a_thousand_at_once_are_even_too() {
+    let herd = Herd::of(5, ActionSettings::default()).await;
+    assert_eq!(herd.create(instances(1000)).await, "201 n0:201×200 n1:201×200 n2:201×200 n3:201×200 n4:201×200");
+    let nodes = herd.front.pool.nodes();
+    let names: BTreeSet<&str> =
+        nodes.iter().flat_map(|node| node.containers.values()).map(|container| container.name.as_str()).collect();
+    assert_eq!(names.len(), 1000);
+}
+
+#[tokio::test]
 async fn a_node_that_hangs_is_late_and_gets_the_next_only_if_nobody_else_is_left() {
     let herd = Herd::of(3, impatient()).await;
     herd.fakes[2].hang();
