@@ -36,7 +36,7 @@ pub(crate) fn run(what: &str, seconds: u32) -> anyhow::Result<()> {
         let program = target.join(&host).join("release").join(name);
         let mut fuzz = Command::new(program);
         fuzz.arg(&folder).arg(format!("-max_total_time={seconds}")).arg("-rss_limit_mb=4096").arg("-timeout=20");
-        fuzz.arg(format!("-artifact_prefix={}/", findings.display()));
+        fuzz.arg("-dict=fuzz/words.dict").arg(format!("-artifact_prefix={}/", findings.display()));
         run::check(&mut fuzz)?;
     }
     Ok(())

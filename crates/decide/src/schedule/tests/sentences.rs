@@ -202,6 +202,7 @@ fn constraints_are_listed_on_one_line_with_their_tilde() {
 #[test]
 fn whitelists_compare_words_whatever_their_operator() {
     check("a; b; c", env(&["whitelist:node!=b|c", "whitelist:any==c|a"]), "c");
+    check("a; ab; b", env(&["whitelist:node==a|*|/b/"]), "a");
     refused(
         "a; b",
         env(&["whitelist:node==c", "whitelist:node==a|b"]),
