@@ -1,9 +1,12 @@
 //! Bytes as they come from the network, wrong ones included: what the door says, and when it hangs up.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::schedule::Scheduler;
 use herder_front::{Front, FrontSettings, server};
+use herder_pool::fake::{FakeContainer, FakeEngine, FakeSpec};
 use herder_pool::{Pool, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -23,7 +26,11 @@ struct Door {
 }
 
 async fn open() -> Door {
-    let front = Front::new(Pool::new(Settings::default()), Scheduler::default(), FrontSettings::default());
+    open_over(Pool::new(Settings::default())).await
+}
+
+async fn open_over(pool: Arc<Pool>) -> Door {
+    let front = Front::new(pool, Scheduler::default(), FrontSettings::default());
     let listener = server::bind("tcp://127.0.0.1:0", None).await.expect("a free port");
     let addr = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
@@ -215,7 +222,7 @@ async fn a_large_json_body_is_refused_before_it_is_sent() {
         ("413", r#"{"message":"the request body is larger than 8388608 bytes"}"#)
     );
     let polite = format!("{head}Expect: 100-continue\r\n");
-    for route in ["/containers/create", "/volumes/create", "/networks/create", "/v1.41/networks/x/connect"] {
+    for route in ["/", "/containers/create", "/volumes/create", "/networks/create", "/v1.41/networks/x/connect"] {
         door.check(request(&format!("POST {route}"), &polite), "413").await;
     }
     // Nobody said how large: refused as soon as it is too large, not at its end.
@@ -313,6 +320,42 @@ async fn json_without_end_is_refused() {
         assert_eq!(statuses, "400", "{said}");
         assert!(said.starts_with(r#"{"message":"invalid JSON body: "#), "{said}");
     }
+}
+
+#[tokio::test]
+async fn what_is_broken_off_does_nothing_to_the_engine_behind() {
+    let engine = FakeEngine::start(FakeSpec::new("n1")).await.expect("a free port");
+    engine.add(FakeContainer::new("web"));
+    let pool = Pool::new(Settings::default());
+    pool.set_members(&BTreeSet::from([engine.addr()]));
+    let healthy = |_: &u64| pool.nodes().iter().any(|node| node.is_healthy());
+    pool.changes().wait_for(healthy).await.expect("a pool");
+    let door = open_over(pool.clone()).await;
+    let last = request("GET /_ping", "");
+
+    // An upgrade that the engine does not make: its answer is an answer, and the connection goes on.
+    let upgrade = "HTTP/1.1\r\nHost: door\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    door.check(format!("POST /containers/web/start {upgrade}{last}"), "204 200").await;
+    door.check(format!("GET /containers/n1%2Fweb/json {upgrade}{last}"), "200 200").await;
+    door.check(format!("POST /containers/web/../../info {upgrade}{last}"), "404 200").await;
+
+    let body = r#"{"Image":"busybox"}"#;
+    for (length, body) in [("100", body), ("19", &body[..10]), ("0", body)] {
+        let head =
+            format!("POST /containers/create?name=half HTTP/1.1\r\nHost: door\r\nContent-Length: {length}\r\n\r\n");
+        let mut stream = door.connect().await;
+        stream.write_all(format!("{head}{body}").as_bytes()).await.expect("written");
+        stream.shutdown().await.expect("closed");
+        let mut answer = Vec::new();
+        // What is said to somebody who has gone does not matter.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!statuses(&String::from_utf8_lossy(&answer)).contains("201"), "{length}");
+    }
+    assert_eq!(engine.containers(), 1, "no half of a request made a container");
+    let head = request("POST /containers/create?name=whole", &format!("Content-Length: {}\r\n", body.len()));
+    door.check(format!("{head}{body}"), "201").await;
+    assert_eq!(engine.containers(), 2);
+    assert!(pool.nodes()[0].is_healthy());
 }
 
 /// Sends the pieces, each after the pause before it, then waits. Gives the statuses, and after how many seconds of silence the
