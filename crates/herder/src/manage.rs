@@ -64,9 +64,6 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
     front.set_actions(actions);
     let members = discovery.watch(settings.heartbeat, stop.clone());
     let follower = tokio::spawn(follow_members(pool, members, front.member_changes()));
-    for listener in &listeners {
-        info!(url = listener.url(), "listening");
-    }
     let election = match &settings.replication {
         None => None,
         Some((advertise, ttl)) => Some((advertise, Election::start(&discovery, advertise, *ttl, &stop)?)),

@@ -102,9 +102,6 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let role = members::rescheduler(gossip.view(), &me, stop.clone());
     tokio::spawn(reschedule_while_primary(front.clone(), role, stop.clone()));
     tokio::spawn(herder_front::peers::report_duplicates(front.clone(), stop.clone()));
-    for door in &doors {
-        info!(url = door.url(), "listening");
-    }
     notify_ready();
     let mut door = tokio::spawn(server::serve(front, doors, stop.clone()));
     let outcome = tokio::select! {
