@@ -20,6 +20,10 @@ const EXPRESSIONS_MAX: usize = 64;
 /// Containers that must be on the same node. Each is looked for on every node, while others wait.
 const DEPENDENCIES_MAX: usize = 256;
 
+/// More memory, and more billionths of a processor, than any host has; the sum of a thousand fits in 64 bits. A sum that hit
+/// the end of its range would be wrong for all others when the large one is taken off again.
+const RESERVED_MAX: i64 = 1 << 53;
+
 /// Ports that a container publishes or exposes, of each kind. There are not more of one protocol.
 const PORTS_MAX: usize = 65_536;
 
@@ -173,7 +177,8 @@ pub fn reserved(host: &Value, labels: &BTreeMap<String, String>) -> Resources {
         _ => shares.clamp(0, CPU_SHARES_AS_CPUS_MAX) * 1_000_000_000,
     };
     // Less than nothing would make room for others.
-    Resources { nano_cpus, memory_bytes: number("Memory").max(0) }
+    let real = |amount: i64| amount.clamp(0, RESERVED_MAX);
+    Resources { nano_cpus: real(nano_cpus), memory_bytes: real(number("Memory")) }
 }
 
 /// The body for an engine with `ncpu` processors: classic Swarm's shares become Docker's.
@@ -369,6 +374,8 @@ fn dependencies(host: &Value) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn read(body: Value) -> Result<CreateRequest, RequestError> {
@@ -435,6 +442,23 @@ mod tests {
             let request = read(json!({"HostConfig": host})).unwrap();
             assert_eq!(request.container.reserved, Resources::default(), "{host}");
         }
+    }
+
+    #[test]
+    fn a_container_of_absurd_size_leaves_the_sum_of_the_others_right() {
+        let container = |id: &str, host: Value| {
+            Arc::new(Container { id: id.into(), reserved: reserved(&host, &BTreeMap::new()), ..Container::default() })
+        };
+        let absurd = json!({"Memory": i64::MAX, "NanoCpus": i64::MAX});
+        let mut node = herder_model::Node::default();
+        node.put_container(container("a", json!({"Memory": 7, "NanoCpus": 5})));
+        for id in ["b", "c", "d"] {
+            node.put_container(container(id, absurd.clone()));
+        }
+        for id in ["b", "c", "d"] {
+            node.remove_container(id);
+        }
+        assert_eq!(node.used, Resources { nano_cpus: 5, memory_bytes: 7 });
     }
 
     #[test]
