@@ -35,7 +35,7 @@ fn main() {
             for (what, request) in [("", &plain), (", constraint + affinities", &conditions)] {
                 let scheduler = Scheduler { strategy, ..Scheduler::default() };
                 let mut rng = StdRng::seed_from_u64(1);
-                let mut times = time(rounds, || scheduler.rank(request, &nodes, &mut rng));
+                let mut times = time(rounds, || scheduler.best(request, &nodes, &mut rng, |_| true));
                 for (share, name, goal) in [(0.5, "p50", Goal::None), (0.99, "p99", limit)] {
                     report.row(Row {
                         figure: format!("{strategy} of {count}{what}, {name}"),

@@ -7,14 +7,15 @@
 mod filter;
 mod refusal;
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use herder_model::{Node, Resources};
-use rand::Rng;
-use rand::seq::SliceRandom as _;
+use rand::{Rng, RngExt as _};
 
 pub use filter::Filter;
 pub use refusal::Unplaceable;
@@ -77,53 +78,115 @@ impl Scheduler {
         nodes: &[Arc<Node>],
         rng: &mut impl Rng,
     ) -> Result<Vec<Arc<Node>>, Unplaceable> {
+        self.pick(request, nodes, rng, |fitting| {
+            let all: Vec<Arc<Node>> = fitting.cloned().collect();
+            (!all.is_empty()).then_some(all)
+        })
+    }
+
+    /// The best node that can take the container and is `wanted`. None if only others can. Reads the containers of as few
+    /// nodes as that needs.
+    pub fn best(
+        &self,
+        request: &CreateRequest,
+        nodes: &[Arc<Node>],
+        rng: &mut impl Rng,
+        wanted: impl Fn(&Node) -> bool,
+    ) -> Result<Option<Arc<Node>>, Unplaceable> {
+        self.pick(request, nodes, rng, |fitting| {
+            let mut fitting = fitting.peekable();
+            fitting.peek()?;
+            Some(fitting.find(|node| wanted(node)).cloned())
+        })
+    }
+
+    /// What `choose` makes of the nodes that fit, best first: soft expressions count, unless it finds nothing so.
+    fn pick<'n, T>(
+        &self,
+        request: &CreateRequest,
+        nodes: &'n [Arc<Node>],
+        rng: &mut impl Rng,
+        choose: impl Fn(&mut dyn Iterator<Item = &'n Arc<Node>>) -> Option<T>,
+    ) -> Result<T, Unplaceable> {
         let with_soft = Asked::new(request, nodes, true);
-        let fitting = self.fitting(&with_soft, nodes);
-        let fitting = if fitting.is_empty() && with_soft.has_soft() {
-            self.fitting(&Asked::new(request, nodes, false), nodes)
-        } else {
-            fitting
-        };
-        if fitting.is_empty() {
-            return Err(refusal::explain(&self.filters, &Asked::new(request, nodes, false), nodes));
+        if let Some(chosen) = choose(&mut self.fitting(&with_soft, nodes, rng)) {
+            return Ok(chosen);
         }
-        Ok(self.order(request, fitting, rng))
+        let hard = Asked::new(request, nodes, false);
+        let chosen = if with_soft.has_soft() { choose(&mut self.fitting(&hard, nodes, rng)) } else { None };
+        chosen.ok_or_else(|| refusal::explain(&self.filters, &hard, nodes))
     }
 
-    fn fitting<'n>(&self, asked: &Asked<'_>, nodes: &'n [Arc<Node>]) -> Vec<&'n Arc<Node>> {
-        // All must accept, in whatever order: those that read every container of a node come last.
-        let mut filters = self.filters.clone();
-        filters.sort_by_key(|filter| filter.reads_containers());
-        let fits = |node: &&Arc<Node>| {
-            filters.iter().all(|filter| filter.accepts(asked, node))
-                && has_room(&asked.request.container.reserved, node)
-        };
-        nodes.iter().filter(fits).collect()
+    /// The nodes that all filters accept, best first. The order of filters does not matter here, so those that read every
+    /// container of a node come last, and only for nodes whose turn comes.
+    fn fitting<'n>(
+        &self,
+        asked: &Asked<'_>,
+        nodes: &'n [Arc<Node>],
+        rng: &mut impl Rng,
+    ) -> impl Iterator<Item = &'n Arc<Node>> {
+        let (last, first): (Vec<Filter>, Vec<Filter>) =
+            self.filters.iter().partition(|filter| filter.reads_containers());
+        let accept = |filters: &[Filter], node: &Node| filters.iter().all(|filter| filter.accepts(asked, node));
+        let wants = &asked.request.container.reserved;
+        let likely = nodes.iter().filter(|node| accept(&first, node) && has_room(wants, node));
+        let mut ordered = self.order(wants, likely, rng);
+        std::iter::from_fn(move || ordered.pop()).map(|Reverse(it)| it.node).filter(move |node| accept(&last, node))
     }
 
-    fn order(&self, request: &CreateRequest, mut fitting: Vec<&Arc<Node>>, rng: &mut impl Rng) -> Vec<Arc<Node>> {
-        let asked = &request.container.reserved;
-        match self.strategy {
-            Strategy::Spread => fitting.sort_by_cached_key(|node| {
-                (
-                    load(asked, node) - 10 * node.health_indicator,
-                    node.containers.len(),
-                    node.name.as_str(),
-                    node.addr.as_str(),
-                )
-            }),
-            Strategy::Binpack => fitting.sort_by_cached_key(|node| {
-                let weight = load(asked, node) + 10 * node.health_indicator;
-                (Reverse(weight), Reverse(node.containers.len()), node.name.as_str(), node.addr.as_str())
-            }),
-            Strategy::Random => {
-                fitting.sort_by_key(|node| (node.name.as_str(), node.addr.as_str()));
-                fitting.shuffle(rng);
-            }
-        }
-        fitting.into_iter().cloned().collect()
+    /// Ordered only as far as somebody asks.
+    fn order<'n>(
+        &self,
+        wants: &Resources,
+        nodes: impl Iterator<Item = &'n Arc<Node>>,
+        rng: &mut impl Rng,
+    ) -> BinaryHeap<Reverse<Candidate<'n>>> {
+        let count = |node: &Node| i64::try_from(node.containers.len()).unwrap_or(i64::MAX);
+        let seed: u64 = rng.random();
+        let rank = |node: &Node| match self.strategy {
+            Strategy::Spread => (load(wants, node) - 10 * node.health_indicator, count(node)),
+            Strategy::Binpack => (-load(wants, node) - 10 * node.health_indicator, -count(node)),
+            Strategy::Random => (lot(seed, node), 0),
+        };
+        nodes.map(|node| Reverse(Candidate { rank: rank(node), node })).collect()
     }
 }
+
+/// What the node draws: the same whoever else takes part.
+fn lot(seed: u64, node: &Node) -> i64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, &node.name, &node.addr).hash(&mut hasher);
+    hasher.finish().cast_signed()
+}
+
+/// A node with its rank; the lowest comes first, then names settle it.
+struct Candidate<'n> {
+    rank: (i64, i64),
+    node: &'n Arc<Node>,
+}
+
+impl Ord for Candidate<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let names = |it: &Self| {
+            (it.node.name.as_str(), it.node.addr.as_str()).cmp(&(other.node.name.as_str(), other.node.addr.as_str()))
+        };
+        self.rank.cmp(&other.rank).then_with(|| names(self))
+    }
+}
+
+impl PartialOrd for Candidate<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate<'_> {}
 
 /// True if the node has what is asked for beyond what it has promised. Asking for nothing always fits.
 fn has_room(asked: &Resources, node: &Node) -> bool {

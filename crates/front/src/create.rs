@@ -152,12 +152,12 @@ fn choose(front: &Front, order: &Order, tried: &[String], turn: Option<&Turn>) -
             None => container.name = name::free(nodes, &mut rand::rng()),
         }
         let scheduler = turn.and_then(Turn::scheduler).unwrap_or(&front.scheduler);
-        let ranked = scheduler.rank(request, nodes, &mut rand::rng());
-        let ranked = ranked.map_err(|error| ApiError::internal(error.to_string()))?;
+        let mut rng = rand::rng();
         let node = match turn {
-            None => ranked.iter().find(|node| !tried.contains(&node.addr)),
-            Some(turn) => turn.choose(&ranked, tried),
+            None => scheduler.best(request, nodes, &mut rng, |node| !tried.contains(&node.addr)),
+            Some(turn) => scheduler.rank(request, nodes, &mut rng).map(|ranked| turn.choose(&ranked, tried).cloned()),
         };
+        let node = node.map_err(|error| ApiError::internal(error.to_string()))?;
         let node = node.ok_or_else(|| ApiError::internal("no node is left that could take the container"))?;
         Ok((node.addr.clone(), container))
     })

@@ -271,6 +271,24 @@ proptest! {
         }
     }
 
+    /// Looking at as few nodes as needed finds what looking at all of them does, those that were tried left out.
+    #[test]
+    fn the_best_is_the_first_of_all(nodes in nodes(), wish in wish(), tried in 0..3_usize) {
+        let request = request::parse(Some("new"), wish.body(), "feed").unwrap();
+        for strategy in STRATEGIES {
+            let scheduler = Scheduler { strategy, ..Scheduler::default() };
+            let rng = || StdRng::seed_from_u64(7);
+            let all = scheduler.rank(&request, &nodes, &mut rng());
+            let tried: Vec<Arc<Node>> = all.iter().flatten().take(tried).cloned().collect();
+            let best = scheduler.best(&request, &nodes, &mut rng(), |node| tried.iter().all(|it| it.addr != node.addr));
+            let name = |node: Option<&Arc<Node>>| node.map(|node| node.name.clone());
+            prop_assert_eq!(
+                best.map(|best| name(best.as_ref())),
+                all.map(|all| name(all.get(tried.len())))
+            );
+        }
+    }
+
     /// A node that nobody wants does not change which of the others is best.
     #[test]
     fn a_node_that_cannot_take_it_changes_nothing(nodes in nodes(), wish in wish()) {
