@@ -15,7 +15,7 @@ pub fn status_into(text: &mut String, node: &Node, container: &Container, now: i
 }
 
 /// What is known of a status without the clock and the node.
-pub(crate) fn status_of(container: &Container) -> Status {
+pub fn status_of(container: &Container) -> Status {
     match container.state.as_str() {
         "running" => Status::Up(
             container.started_at,

@@ -6,6 +6,7 @@ mod identity;
 mod members;
 mod peers;
 mod roads;
+mod source;
 mod store;
 
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_front::{Front, FrontSettings, server};
-use herder_pool::{Pool, Settings, Way};
+use herder_pool::{Pool, Settings, Source, Way};
 use herder_wire::calls::Calls;
 use herder_wire::gossip::{self, Gossip, Member};
 use herder_wire::identity::Identity;
@@ -33,6 +34,7 @@ use bus::PoolBus;
 use members::Directory;
 use peers::PoolPeers;
 use roads::NodeDialler;
+use source::NodeSource;
 
 /// How long requests may take to finish after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -62,11 +64,13 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let link = Link::new(identity, settings.state.clone())?;
     let directory = Arc::new(Directory::new(&me, &here));
     let dialler = NodeDialler::new(&settings.engine, link.clone(), directory.clone());
-    let pool_settings = Settings { way: Way::Through(Arc::new(dialler)), ..Settings::default() };
+    let calls = Arc::new(Calls::new(link.clone()));
+    let source: Arc<dyn Source> = Arc::new(NodeSource::new(directory.clone(), calls.clone()));
+    let way = Way::Through(Arc::new(dialler));
+    let pool_settings = Settings { way, source: Some(source), ..Settings::default() };
     let pool = Pool::new(crate::actions::paced(&conf, pool_settings));
     let scheduler = Scheduler { strategy, filters: Filter::ALL.to_vec() };
     let front = Front::new(pool.clone(), scheduler, FrontSettings { experimental, ..FrontSettings::default() });
-    let calls = Calls::new(link.clone());
     front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
     front.set_actions(actions);
     let bus = Arc::new(PoolBus::new(&me));
@@ -78,7 +82,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
         tokio::spawn(herder_bus::bridge::tcp::serve(bridge, listener, None, stop.clone()));
     }
     tokio::spawn(link.clone().keep_renewed(stop.clone()));
-    let gate = roads::Gate::new(&settings.engine, &front, bus.clone());
+    let gate = roads::Gate::new(&settings.engine, &here, &front, bus.clone());
     tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
     let member = Member { id: me.clone(), addr: advertise, generation: generation() };
     let seeds = identity::seeds(&settings, &code).await;

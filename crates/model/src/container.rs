@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Pairs, Resources};
 
 /// A container on a node: what is needed to list, find, filter and place; the rest stays on the engine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Container {
     /// 64 hex digits.
     pub id: String,
@@ -49,12 +52,15 @@ pub struct Container {
 }
 
 /// A list entry as JSON text, with holes for what is not the container's own. Made once, shown many times.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Entry {
     /// Empty if none was read yet.
     pub text: Box<str>,
     /// What goes in, and before which byte of `text`; in order.
     pub holes: Box<[(u32, Hole)]>,
+    /// Follows from the container's other fields.
+    #[serde(skip)]
     pub status: Status,
 }
 
@@ -77,7 +83,7 @@ impl Default for Status {
 }
 
 /// What a list entry shows of others, or of the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hole {
     /// In the middle of a JSON string.
     NodeName,
@@ -94,7 +100,7 @@ impl Container {
 }
 
 /// `State.Health.Status` of a container with a health check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {
     Starting,
     Healthy,
@@ -102,7 +108,8 @@ pub enum Health {
 }
 
 /// A host port that a container asks for. One entry for each port, ranges expanded; port 0 (any) left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HostPort {
     /// `tcp`, `udp`, `sctp`.
     pub protocol: String,
@@ -114,7 +121,8 @@ pub struct HostPort {
 }
 
 /// An entry of `Ports` in the list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PublishedPort {
     pub ip: String,
     pub private: u16,
@@ -124,7 +132,8 @@ pub struct PublishedPort {
 }
 
 /// An entry of `Mounts`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MountPoint {
     /// `bind`, `volume`, `tmpfs`.
     pub kind: String,

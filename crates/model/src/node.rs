@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Container, Image, Name, NameIndex, Network, Volume};
 
 /// What an engine is to the pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NodeState {
     /// Known by address only; its engine has not been validated yet.
     #[default]
@@ -30,7 +32,8 @@ impl NodeState {
 }
 
 /// An amount of what containers share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Billionths of a processor, as in Docker's `NanoCpus`.
     pub nano_cpus: i64,
@@ -61,8 +64,10 @@ impl SubAssign for Resources {
     }
 }
 
-/// One Docker host as last seen. Immutable: the inventory replaces it as a whole.
-#[derive(Clone, Debug, Default)]
+/// One Docker host as last seen. Immutable: the inventory replaces it as a whole. Written down (serde), it is without what is
+/// on it, which is much more and changes more often.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Node {
     /// `host:port` (or `unix:///path`) under which discovery knows the engine. Unique in the pool.
     pub addr: String,
@@ -86,6 +91,7 @@ pub struct Node {
     /// What may be promised, overcommit included.
     pub total: Resources,
     /// What all containers on the node reserve, running or not.
+    #[serde(skip)]
     pub used: Resources,
     /// `linux` or `windows`.
     pub os_type: String,
@@ -96,11 +102,16 @@ pub struct Node {
     /// Seconds since 1970 of the last successful look.
     pub updated_at: i64,
     /// By full id.
+    #[serde(skip)]
     pub containers: BTreeMap<String, Arc<Container>>,
     /// The same ones by name; kept by [`Node::put_container`] and [`Node::remove_container`].
+    #[serde(skip)]
     pub names: NameIndex,
+    #[serde(skip)]
     pub images: Vec<Arc<Image>>,
+    #[serde(skip)]
     pub networks: Vec<Arc<Network>>,
+    #[serde(skip)]
     pub volumes: Vec<Arc<Volume>>,
 }
 

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// An entry of `GET /images/json`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Image {
     /// `sha256:…`.
     pub id: String,
@@ -20,7 +23,8 @@ pub struct Image {
 }
 
 /// An entry of `GET /networks`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Network {
     pub id: String,
     pub name: String,
@@ -33,7 +37,8 @@ pub struct Network {
 }
 
 /// An entry of `GET /volumes`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Volume {
     pub name: String,
     pub driver: String,

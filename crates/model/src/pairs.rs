@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Keys and values that do not change any more. Each key once, in order.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub struct Pairs(Box<[(Box<str>, Box<str>)]>);
 
 impl Pairs {
@@ -35,6 +38,12 @@ impl Pairs {
 impl fmt::Debug for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl From<Pairs> for BTreeMap<String, String> {
+    fn from(pairs: Pairs) -> BTreeMap<String, String> {
+        pairs.to_map()
     }
 }
 

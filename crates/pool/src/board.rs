@@ -84,7 +84,7 @@ impl Board {
         self.send(events::own(action, node, attributes, time_nano), node, time_nano);
     }
 
-    fn send(&self, json: Value, node: &Node, time_nano: i64) {
+    pub(crate) fn send(&self, json: Value, node: &Node, time_nano: i64) {
         // Nobody listening is no error.
         let _ = self.events.send(ClusterEvent { time_nano, node: node.name.clone(), json: Arc::new(json) });
     }

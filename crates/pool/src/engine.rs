@@ -18,7 +18,8 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::board::Board;
+use crate::Source;
+use crate::board::{Board, now_nano};
 use crate::ingest::Facts;
 use crate::pool::Settings;
 
@@ -57,7 +58,7 @@ pub struct Engine {
     node: RwLock<Arc<Node>>,
     /// Each read takes a number when it starts; what a read saw never replaces what a later read saw.
     reads: AtomicU64,
-    told: Mutex<read::Told>,
+    pub(crate) told: Mutex<read::Told>,
     /// Numbers of the reads that last told about images, networks, volumes.
     lists_told: read::ListsTold,
     /// What the engine said about itself last.
@@ -70,6 +71,12 @@ pub struct Engine {
     described: Mutex<Description>,
     /// Somebody else says that the host is gone.
     pub(crate) presumed: Notify,
+    /// Grows with each new picture of the node.
+    version: watch::Sender<u64>,
+    /// The node that reads this engine, if it is not this one.
+    pub(crate) source: Option<Arc<dyn Source>>,
+    /// Number of the last picture that came from there.
+    pub(crate) arrived: watch::Sender<u64>,
 }
 
 /// What is known of a node from elsewhere than its engine.
@@ -85,6 +92,7 @@ impl Engine {
     pub(crate) fn new(addr: &str, settings: Arc<Settings>, board: Arc<Board>) -> Engine {
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
         let node = Node { addr: addr.to_owned(), ip: host.trim_matches(['[', ']']).to_owned(), ..Node::default() };
+        let source = settings.source.clone().filter(|source| source.tells_of(addr));
         Engine {
             addr: addr.to_owned(),
             link: EngineLink::new(addr, settings.way.clone()),
@@ -100,6 +108,10 @@ impl Engine {
             healthy: watch::Sender::new(false),
             described: Mutex::default(),
             presumed: Notify::new(),
+            // Larger than all numbers before a restart.
+            version: watch::Sender::new(now_nano().unsigned_abs()),
+            source,
+            arrived: watch::Sender::new(0),
         }
     }
 
@@ -111,6 +123,15 @@ impl Engine {
     /// `host:port` as discovery knows it.
     pub fn addr(&self) -> &str {
         &self.addr
+    }
+
+    /// Number of the picture that [`Engine::node`] gives.
+    pub(crate) fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// Waits until the engine is not healthy (any more). For streams that would else hang on a dead host.
@@ -286,6 +307,7 @@ impl Engine {
             let mut node = self.node.write();
             let answer = change(Arc::make_mut(&mut node));
             self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, node.is_healthy()) != node.is_healthy());
+            self.version.send_modify(|version| *version += 1);
             answer
         };
         self.board.repainted();

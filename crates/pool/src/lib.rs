@@ -11,8 +11,12 @@ mod events;
 pub mod fake;
 mod ingest;
 mod life;
+mod mirror;
+mod news;
 mod pool;
 
 pub use engine::{Description, Engine, EngineError};
 pub use herder_drivers::engine::{Body, BoxError, Dial, Dialling, LinkError, Way, empty, full};
+pub use mirror::{Asking, Following, Part, Source};
+pub use news::News;
 pub use pool::{EVENT_QUEUE, Pool, Settings, Ticket};

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::board::now_nano;
 use crate::engine::{Depth, Engine, EngineError, older_version};
 use crate::events::{Decoder, Doubt, doubts};
-use crate::ingest;
+use crate::{ingest, mirror};
 
 /// How long an engine may take to say who it is, and to open its event stream.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
@@ -36,12 +36,14 @@ const EVENTS_WAITING_MAX: usize = 4096;
 const REREADS_MAX: usize = 8;
 /// What only an inspection shows and no event told is at most this old.
 const INSPECTED_AGE_MAX: Duration = Duration::from_secs(300);
+/// How long another node may take to read its engine again. A list of 10,000 containers takes an engine about 2 s.
+pub(crate) const REREAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Clocks that differ by less are taken as equal. As in classic Swarm.
 const CLOCK_SKEW_MAX_S: i64 = 2;
 
 /// Why a session is over.
 #[derive(Debug)]
-enum End {
+pub(crate) enum End {
     /// The engine failed; this counts.
     Failed(EngineError),
     /// The engine may be well, but what we know of it is in doubt.
@@ -56,16 +58,16 @@ impl From<EngineError> for End {
 
 /// What lasts from one session to the next.
 #[derive(Debug)]
-struct Memory {
+pub(crate) struct Memory {
     /// Rest before the next session.
     pause: Duration,
     pending_rest: Duration,
     /// Sessions in a row that ended soon after their full read.
     unstable: u32,
     /// When the session had read everything.
-    welcomed: Option<Instant>,
+    pub(crate) welcomed: Option<Instant>,
     /// `timeNano` of the last event that was published: the next stream goes on from there.
-    last_event_nano: i64,
+    pub(crate) last_event_nano: i64,
 }
 
 /// Keeps the picture of one engine true until `stop` is cancelled.
@@ -81,7 +83,8 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         let end = tokio::select! {
             () = stop.cancelled() => break,
             end = session(&engine, &mut memory) => end,
-            error = liveness(&engine) => End::Failed(error),
+            // Who is told about an engine is told whether it lives.
+            error = liveness(&engine), if engine.source.is_none() => End::Failed(error),
             () = engine.presumed.notified() => {
                 presume_lost(&engine);
                 continue;
@@ -140,7 +143,7 @@ fn leave(engine: &Engine) {
     }
 }
 
-fn report_loss(engine: &Engine, error: &EngineError) {
+pub(crate) fn report_loss(engine: &Engine, error: &EngineError) {
     let node = engine.node();
     warn!(node = node.name, addr = engine.addr(), %error, "node is unhealthy");
     engine.board.announce("engine_disconnect", &node);
@@ -180,6 +183,9 @@ fn is_suspect(engine: &Engine) -> bool {
 /// Connects, reads everything, and follows the engine until that fails.
 async fn session(engine: &Engine, memory: &mut Memory) -> End {
     sleep(memory.pause).await;
+    if let Some(source) = &engine.source {
+        return mirror::session(engine, &**source, memory).await;
+    }
     let events = async {
         hello(engine).await?;
         // Opened before the full read, so that no change falls between the two.
@@ -287,7 +293,7 @@ async fn hello(engine: &Engine) -> Result<(), EngineError> {
 }
 
 /// The address keeps the id it showed first, and no two addresses have the same. As in classic Swarm.
-fn claim(engine: &Engine, engine_id: &str) -> Result<(), EngineError> {
+pub(crate) fn claim(engine: &Engine, engine_id: &str) -> Result<(), EngineError> {
     let (node, addr) = (engine.node(), engine.addr());
     let id = format!("{engine_id}|{addr}");
     if !node.id.is_empty() && node.id != id {
@@ -312,7 +318,7 @@ fn claim(engine: &Engine, engine_id: &str) -> Result<(), EngineError> {
 }
 
 /// `skew` is how far the engine's clock is behind ours, known to about `blur` (both in seconds).
-fn note_skew(engine: &Engine, skew: i64, blur: i64) {
+pub(crate) fn note_skew(engine: &Engine, skew: i64, blur: i64) {
     let old = engine.shift.load(Ordering::Relaxed);
     let shift = if skew.abs() > CLOCK_SKEW_MAX_S + blur { skew } else { 0 };
     // The same skew does not look the same each time; a second is within what can be seen.
@@ -341,6 +347,10 @@ fn welcome(engine: &Engine) {
         NodeState::Unhealthy => "engine_reconnect",
         NodeState::Healthy => return,
     };
+    report_welcome(engine, action);
+}
+
+pub(crate) fn report_welcome(engine: &Engine, action: &str) {
     let node = engine.node();
     info!(node = node.name, addr = engine.addr(), containers = node.containers.len(), action, "node is healthy");
     engine.board.announce(action, &node);
@@ -402,6 +412,6 @@ async fn settle(engine: &Engine, doubt: Doubt) -> Result<(), EngineError> {
     }
 }
 
-fn refused(engine: &Engine, reason: String) -> EngineError {
+pub(crate) fn refused(engine: &Engine, reason: String) -> EngineError {
     EngineError::Refused { addr: engine.addr().to_owned(), reason }
 }

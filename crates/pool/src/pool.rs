@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::board::Board;
-use crate::{Engine, life};
+use crate::{Engine, Source, life};
 
 /// Events kept for a listener that is slow; a slower one is told that it missed some. As in classic Swarm.
 pub const EVENT_QUEUE: usize = 10_000;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// How engines are reached.
     pub way: Way,
+    /// Other nodes, which read some of the engines.
+    pub source: Option<Arc<dyn Source>>,
 }
 
 impl Default for Settings {
@@ -45,6 +47,7 @@ impl Default for Settings {
             ping_period: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(1),
             way: Way::Plain,
+            source: None,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Typed calls between nodes: gRPC over the node link.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
@@ -21,10 +23,13 @@ mod proto {
 
 pub use proto::node_server::Node as Answers;
 pub use proto::{
-    ClaimReply, ClaimRequest, CreateReply, CreateRequest, SettleReply, SettleRequest, Template, TemplatesReply,
-    TemplatesRequest,
+    ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Part, RereadReply, RereadRequest,
+    SettleReply, SettleRequest, Template, TemplatesReply, TemplatesRequest,
 };
-pub use tonic::{Request, Response, Status, async_trait};
+pub use tonic::{Request, Response, Status, Streaming, async_trait};
+
+/// What a node tells of its engine.
+pub type Told = Pin<Box<dyn Stream<Item = Result<FollowReply, Status>> + Send>>;
 
 use proto::node_client::NodeClient;
 use proto::node_server::NodeServer;
@@ -33,6 +38,8 @@ use proto::node_server::NodeServer;
 const CREATE_TIME_MAX: Duration = Duration::from_secs(600);
 /// A claim is a look into memory.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(3);
+/// An engine lists 10,000 containers in about 2 s.
+const REREAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// A peer that says nothing for so long is gone.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A create body, with room around it; as large as the door takes them.
@@ -86,6 +93,15 @@ impl Calls {
         Ok(reply.templates)
     }
 
+    /// What the peer tells of its engine, until one of the two goes away.
+    pub async fn follow(&self, peer: &Peer) -> Result<Streaming<FollowReply>, Status> {
+        Ok(self.client(peer).follow(FollowRequest {}).await?.into_inner())
+    }
+
+    pub async fn reread(&self, peer: &Peer, request: RereadRequest) -> Result<RereadReply, Status> {
+        Ok(self.client(peer).reread(timed(request, REREAD_TIME_MAX)).await?.into_inner())
+    }
+
     /// Forgets the connections to nodes that are not among these.
     pub fn keep(&self, peers: &[Peer]) {
         self.channels.lock().retain(|peer, _| peers.contains(peer));
@@ -133,6 +149,7 @@ impl Service<http::Uri> for Connector {
 mod tests {
     use std::time::SystemTime;
 
+    use futures_util::StreamExt as _;
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
@@ -159,6 +176,15 @@ mod tests {
             let one = Template { name: request.into_inner().name, text: "{}".into(), modified: 7 };
             Ok(Response::new(TemplatesReply { templates: vec![one] }))
         }
+        type FollowStream = Told;
+        async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Told>, Status> {
+            let pieces = futures_util::stream::iter([1, 2]).map(|it| Ok(FollowReply { news: vec![it] }));
+            Ok(Response::new(pieces.chain(futures_util::stream::pending()).boxed()))
+        }
+        async fn reread(&self, request: Request<RereadRequest>) -> Result<Response<RereadReply>, Status> {
+            let number = if request.into_inner().part() == Part::Images { 1 } else { 0 };
+            Ok(Response::new(RereadReply { number }))
+        }
     }
 
     #[tokio::test]
@@ -183,6 +209,12 @@ mod tests {
         }
         let templates = calls.templates(&peer, Some("test")).await.unwrap();
         assert_eq!(templates, [Template { name: "test".into(), text: "{}".into(), modified: 7 }]);
+        let mut told = calls.follow(&peer).await.unwrap();
+        for expected in [1, 2] {
+            assert_eq!(told.message().await.unwrap().unwrap().news, [expected]);
+        }
+        let request = RereadRequest { part: Part::Images.into(), container: String::new() };
+        assert_eq!(calls.reread(&peer, request).await.unwrap().number, 1);
         let body = vec![7; 8 << 20];
         let reply = calls.create(&peer, CreateRequest { body: body.clone(), ..Default::default() }).await.unwrap();
         assert_eq!((reply.status, reply.body), (201, body));

@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use herder_decide::actions::shared::Offered;
 use herder_front::peers::{Asked, Claim, Offers, Outcome, Peers, Wanted};
 use herder_front::{ApiError, Front};
+use herder_pool::Engine;
 use herder_wire::calls::{
-    Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, Request, Response, SettleReply,
-    SettleRequest, Status, Template, TemplatesReply, TemplatesRequest, async_trait,
+    Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Request,
+    RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template, TemplatesReply,
+    TemplatesRequest, Told, async_trait,
 };
 use http::StatusCode;
 use serde_json::Value;
 
 use super::members::Directory;
+use super::source;
 
 /// Nodes that are asked for a name before giving up: who does not answer is presumed dead.
 const KEEPERS_MAX: usize = 3;
@@ -33,8 +37,8 @@ impl std::fmt::Debug for PoolPeers {
 }
 
 impl PoolPeers {
-    pub(super) fn new(directory: Arc<Directory>, calls: Calls, front: &Arc<Front>) -> PoolPeers {
-        PoolPeers { directory, calls: Arc::new(calls), front: Arc::downgrade(front) }
+    pub(super) fn new(directory: Arc<Directory>, calls: Arc<Calls>, front: &Arc<Front>) -> PoolPeers {
+        PoolPeers { directory, calls, front: Arc::downgrade(front) }
     }
 
     async fn claim_at_keeper(&self, name: &str, replaces: &str) -> Result<Claim, ApiError> {
@@ -127,15 +131,24 @@ impl Peers for PoolPeers {
 
 /// Answers others.
 #[derive(Debug)]
-pub(super) struct Clerk(Weak<Front>);
+pub(super) struct Clerk {
+    front: Weak<Front>,
+    /// Address of this node.
+    here: String,
+}
 
 impl Clerk {
-    pub(super) fn new(front: &Arc<Front>) -> Clerk {
-        Clerk(Arc::downgrade(front))
+    pub(super) fn new(front: &Arc<Front>, here: &str) -> Clerk {
+        Clerk { front: Arc::downgrade(front), here: here.to_owned() }
     }
 
     fn front(&self) -> Result<Arc<Front>, Status> {
-        self.0.upgrade().ok_or_else(|| Status::unavailable("this node is shutting down"))
+        self.front.upgrade().ok_or_else(|| Status::unavailable("this node is shutting down"))
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, Status> {
+        let engine = self.front()?.pool.engine(&self.here);
+        engine.ok_or_else(|| Status::unavailable("this node has not looked at its engine yet"))
     }
 }
 
@@ -169,6 +182,22 @@ impl Answers for Clerk {
         let offered = self.front()?.own_templates(name.as_deref()).await;
         let template = |Offered { name, text, modified }| Template { name, text, modified };
         Ok(Response::new(TemplatesReply { templates: offered.into_iter().map(template).collect() }))
+    }
+
+    type FollowStream = Told;
+
+    async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Told>, Status> {
+        let told = self.engine()?.news().map(|news| {
+            let news = serde_json::to_vec(&news).map_err(|error| Status::internal(error.to_string()))?;
+            Ok(FollowReply { news })
+        });
+        Ok(Response::new(told.boxed()))
+    }
+
+    async fn reread(&self, request: Request<RereadRequest>) -> Result<Response<RereadReply>, Status> {
+        let number = self.engine()?.reread(source::wanted(request.into_inner())).await;
+        let number = number.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(RereadReply { number }))
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {

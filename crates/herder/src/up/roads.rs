@@ -63,8 +63,8 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(engine: &str, front: &Arc<Front>, bus: Arc<PoolBus>) -> Gate {
-        let clerk = Arc::new(Clerk::new(front));
+    pub(super) fn new(engine: &str, here: &str, front: &Arc<Front>, bus: Arc<PoolBus>) -> Gate {
+        let clerk = Arc::new(Clerk::new(front, here));
         Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk, bus }
     }
 }

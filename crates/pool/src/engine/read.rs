@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::{Engine, EngineError};
-use crate::ingest;
+use crate::{Part, ingest};
 
 /// Inspections of one engine at the same time. More make an engine hardly faster, and each needs a connection.
 const INSPECTIONS_MAX: usize = 4;
@@ -23,6 +23,9 @@ const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Number of a read that is later than every other.
 const SUPERSEDED: u64 = u64::MAX;
+
+/// Number of a read that has seen a container go, where another node tells of it: what is on its way still has the container.
+const GONE: u64 = u64::MAX - 1;
 
 /// How much of an engine is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,9 @@ impl Engine {
     /// Re-reads one container (list entry and inspect); a container that is gone is taken out.
     /// When this returns, `node()` shows it.
     pub async fn refresh_container(&self, id: &str) -> Result<(), EngineError> {
+        if let Some(source) = &self.source {
+            return self.reread_there(&**source, Part::Container(id.to_owned())).await;
+        }
         let read = self.next_read();
         let filters: String =
             [r#"{"id":[""#, id, r#""]}"#].concat().bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -54,7 +60,8 @@ impl Engine {
 
     /// Takes a container out that is known to be gone.
     pub fn forget_container(&self, id: &str) {
-        self.forget(self.next_read(), id);
+        let read = if self.source.is_some() { GONE } else { self.next_read() };
+        self.forget(read, id);
     }
 
     /// Takes a container out for good: it runs elsewhere now, and no read brings it back, even when the engine returns.
@@ -76,6 +83,9 @@ impl Engine {
 
     /// Re-reads the images of the engine.
     pub async fn refresh_images(&self) -> Result<(), EngineError> {
+        if let Some(source) = &self.source {
+            return self.reread_there(&**source, Part::Images).await;
+        }
         let read = self.next_read();
         let entries: Vec<Value> = self.read("/images/json?all=1").await?;
         let shift = self.shift.load(Ordering::Relaxed);
@@ -89,6 +99,9 @@ impl Engine {
 
     /// Re-reads the networks of the engine.
     pub async fn refresh_networks(&self) -> Result<(), EngineError> {
+        if let Some(source) = &self.source {
+            return self.reread_there(&**source, Part::Networks).await;
+        }
         let read = self.next_read();
         let entries: Vec<Value> = self.read("/networks").await?;
         let mut networks: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::network(entry))).collect();
@@ -103,6 +116,9 @@ impl Engine {
 
     /// Re-reads the volumes of the engine.
     pub async fn refresh_volumes(&self) -> Result<(), EngineError> {
+        if let Some(source) = &self.source {
+            return self.reread_there(&**source, Part::Volumes).await;
+        }
         let read = self.next_read();
         let mut answer: Value = self.read("/volumes").await?;
         let entries = match answer["Volumes"].take() {
@@ -120,6 +136,9 @@ impl Engine {
 
     /// Re-reads everything, every container's inspection included.
     pub async fn refresh_all(&self) -> Result<(), EngineError> {
+        if let Some(source) = &self.source {
+            return self.reread_there(&**source, Part::All).await;
+        }
         self.refresh(Depth::Everything).await
     }
 
@@ -247,7 +266,7 @@ impl Engine {
 
 /// Which read told last about containers: what an older one saw never replaces it.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// Number of the last read of all containers.
     all: u64,
     /// Container id → number of the read that told about it after that.
@@ -255,6 +274,16 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Whether the container is out for good, whatever another node tells.
+    pub(crate) fn is_over(&self, id: &str) -> bool {
+        self.by_id.get(id).is_some_and(|read| *read >= GONE)
+    }
+
+    /// Of those that were seen to go, these are gone as the other node sees it, too.
+    pub(crate) fn forget_gone(&mut self, gone: impl Fn(&str) -> bool) {
+        self.by_id.retain(|id, read| *read != GONE || !gone(id));
+    }
+
     /// Notes that read number `read` tells about a container. False if a later read has told already.
     fn is_news(&mut self, id: &str, read: u64) -> bool {
         if read < self.all || self.by_id.get(id).is_some_and(|last| *last > read) {

@@ -159,7 +159,8 @@ fn container(shared: &Shared, method: &Method, path: &str) -> Response<Body> {
     }
 }
 
-/// The stream of events; with `since`, those that are remembered come first.
+/// The stream of events; with `since`, those that are remembered come first, and with `until` (always a time that is over)
+/// nothing comes after them.
 fn events(shared: Arc<Shared>, query: &str) -> Body {
     let receiver = shared.events.subscribe();
     let nano = |text: &str| {
@@ -171,11 +172,13 @@ fn events(shared: Arc<Shared>, query: &str) -> Body {
         None => vec![],
         Some(since) => shared.past.lock().iter().filter(|(at, _)| *at >= since).map(|(_, it)| it.clone()).collect(),
     };
+    let over = parameter(query, "until").is_some();
     let live = stream::unfold((shared, receiver), |(shared, mut receiver)| async move {
         let event = receiver.recv().await.ok()?;
         while_hung(&shared).await;
         Some((event, (shared, receiver)))
     });
+    let live = live.take(if over { 0 } else { usize::MAX });
     let frames = stream::iter(past).chain(live).map(|event| Frame::data(Bytes::copy_from_slice(event.as_bytes())));
     StreamBody::new(frames.map(Ok)).boxed_unsync()
 }
