@@ -27,7 +27,9 @@ pub(crate) fn make(certs: &Certs) -> anyhow::Result<()> {
         );
     }
     let (now, lifetime) = (SystemTime::now(), Duration::from_secs(u64::from(certs.days) * 24 * 3600));
-    let authority = Authority::new("herder CA", now, lifetime)?;
+    // A name of its own for each CA: who gets a certificate of another one is told so, and not that the signature is wrong.
+    let made = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let authority = Authority::new(&format!("herder CA {made:x}"), now, lifetime)?;
     let sign = |holder: &Holder| authority.sign(&holder.common_name, &holder.names, holder.usage, now, lifetime);
     let pairs: Vec<Pair> = holders.iter().map(sign).collect::<Result<_, _>>()?;
     write(&certs.dir.join("ca.pem"), &authority.pair.cert, 0o644)?;
