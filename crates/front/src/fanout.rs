@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use herder_decide::merge::{Part, Progress};
 use herder_decide::versions;
-use herder_model::Node;
+use herder_model::{Node, NodeState};
 use herder_pool::{Body, BoxError, Engine};
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Frame;
@@ -96,7 +96,14 @@ pub(crate) fn stream(front: &Arc<Front>, call: &Call, work: Work) -> Result<Repl
         *request.headers_mut() = work.headers.clone();
         tasks.push(tokio::spawn(on_one(engine, request, teller.clone())));
     }
+    let nodes = front.pool.nodes();
+    let skipped: Vec<String> =
+        nodes.iter().filter(|node| node.state == NodeState::Unhealthy).map(|node| node.name.clone()).collect();
     tokio::spawn(async move {
+        for node in skipped {
+            let line = teller.progress.lock().skipped(&node);
+            teller.tell(&line).await;
+        }
         join_all(tasks).await;
         let (said, end) = {
             let progress = teller.progress.lock();

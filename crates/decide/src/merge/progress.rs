@@ -47,6 +47,11 @@ impl Progress {
         pull_line(node, &self.what, &Value::Null)
     }
 
+    /// The line of a node on which nothing is done, as it is not healthy.
+    pub fn skipped(&self, node: &str) -> Value {
+        pull_line(node, &self.what, &json!({"status": "skipped, the node is not healthy"}))
+    }
+
     /// The line to tell the client, or none if the engine's line is an error, which is kept for the end.
     pub fn line(&mut self, node: &str, line: &Value) -> Option<Value> {
         let error = line["error"].as_str().or(line["errorDetail"]["message"].as_str());
@@ -124,6 +129,13 @@ mod tests {
         ] {
             assert_eq!(pull_line("n1", "Pulling b:1...", &line), expected);
         }
+    }
+
+    #[test]
+    fn a_node_that_is_left_out_is_told() {
+        let line = Progress::new("Pulling b:1...").skipped("n3");
+        assert_eq!(line["status"], "Pulling b:1... : skipped, the node is not healthy");
+        assert_eq!(line["id"], "n3");
     }
 
     #[test]
