@@ -152,11 +152,21 @@ fn with_port(text: &str) -> Result<String, UsageError> {
     if fits { Ok(full) } else { Err(wrong()) }
 }
 
-/// Print the join code of this node's pool.
+/// Print the join code of this node's pool, or change it.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Example:
-  ssh other herder up --join $(hostname -I | cut -d' ' -f1) --token $(herder token)")]
+#[command(after_help = "Examples:
+  herder token
+  ssh other herder up --join $(hostname -I | cut -d' ' -f1) --token $(herder token)
+  herder token --rotate --format json
+
+After --rotate the old code lets nobody in any more; nodes that are in stay in. A node that is down or cut off learns of it
+when it is back.")]
 pub struct Token {
+    /// Make a new code, through this host's node, and print it
+    #[arg(long)]
+    pub rotate: bool,
+    #[command(flatten)]
+    pub door: Door,
     /// Where the node keeps its identity
     #[arg(long, default_value = STATE, value_name = "FOLDER")]
     pub state: PathBuf,

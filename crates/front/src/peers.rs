@@ -35,6 +35,8 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim>;
     /// The templates of every other node: those of this name, or all. Who does not answer has none to give.
     fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>>;
+    /// Makes a new join code for the pool.
+    fn rotate_join_code(&self) -> Asked<'_, String>;
     /// Tells what became of a claim. Does not wait.
     fn settle(&self, claim: Claim, used: bool);
 }

@@ -70,6 +70,13 @@ pub(crate) async fn nodes(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError
     Ok(call::json(StatusCode::OK, &nodes))
 }
 
+/// `POST /herder/token/rotate`: a new join code for the pool; the old one lets nobody in any more.
+pub(crate) async fn rotate_token(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    let none = || ApiError::not_found("there is no join code here: this is no node of a pool (`herder up`)");
+    let code = front.peers.get().ok_or_else(none)?.rotate_join_code().await?;
+    Ok(call::json(StatusCode::OK, &json!({ "token": code })))
+}
+
 /// What all nodes use, summed.
 pub(crate) async fn df(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let parts = fanout::ask_all(front, Method::GET, "/system/df", None).await;

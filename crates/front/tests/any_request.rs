@@ -50,6 +50,7 @@ fn named_path<N: AsRef<str> + std::fmt::Debug>(hole: impl Strategy<Value = N>) -
         "/plugins/X/json",
         "/distribution/X/json",
         "/herder/nodes",
+        "/herder/token/rotate",
         "/eventbus/info",
         "/",
         "",

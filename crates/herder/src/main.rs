@@ -6,6 +6,7 @@ mod certs;
 mod manage;
 mod members;
 mod node;
+mod token;
 mod up;
 
 use std::io::IsTerminal as _;
@@ -42,7 +43,8 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
             let settings = up.settings()?;
             runtime()?.block_on(up::run(settings, cli.global.experimental))
         }
-        Verb::Token(token) => up::token(&token),
+        Verb::Token(token) if token.rotate => runtime()?.block_on(token::rotate(&token)),
+        Verb::Token(token) => token::print(&token),
         Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Manage(manage) => {

@@ -4,13 +4,13 @@ use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 use herder_cli::{NodeArgs, NodeVerb};
 use herder_drivers::engine::{EngineLink, Way, empty};
-use http::Request;
+use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 pub(crate) async fn run(asked: NodeArgs) -> anyhow::Result<()> {
     let NodeVerb::Ls(ls) = asked.verb;
-    let nodes = ask(&ls.door.host, "/herder/nodes").await?;
+    let nodes = ask(Method::GET, &ls.door.host, "/herder/nodes").await?;
     if ls.format == "json" {
         anstream::println!("{nodes}");
         return Ok(());
@@ -19,11 +19,11 @@ pub(crate) async fn run(asked: NodeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `GET path` at a door.
-async fn ask(host: &str, path: &str) -> anyhow::Result<Value> {
+/// `method path` at a door.
+pub(crate) async fn ask(method: Method, host: &str, path: &str) -> anyhow::Result<Value> {
     let addr = host.strip_prefix("tcp://").unwrap_or(host);
     let link = EngineLink::new(addr, Way::Plain);
-    let response = link.send(Request::get(path).body(empty())?).await;
+    let response = link.send(Request::builder().method(method).uri(path).body(empty())?).await;
     let response = response.with_context(|| format!("no door at {host}; is `herder up` running there?"))?;
     let status = response.status();
     let bytes = response.into_body().collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bus;
+mod code;
 mod identity;
 mod members;
 mod peers;
@@ -21,7 +22,6 @@ use herder_front::{Front, FrontSettings, server};
 use herder_pool::{Pool, Settings, Source, Way};
 use herder_wire::calls::Calls;
 use herder_wire::gossip::{self, Gossip, Member};
-use herder_wire::identity::Identity;
 use herder_wire::link::Link;
 use herder_wire::{JoinCode, multicast};
 use tokio::net::TcpListener;
@@ -94,7 +94,9 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     if let Some(store) = store {
         tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone()));
     }
-    gossip.set_facts(members::facts(&settings)).await.context("--label")?;
+    let code = code::Teller::new(link.clone(), gossip.clone(), members::facts(&settings));
+    code.tell().await.context("--label")?;
+    tokio::spawn(code.keep(stop.clone()));
     info!(node = me, addr = here, "this node is up");
     let answers = answers::answer(front.clone(), bus.bus.clone(), settings.cluster.clone(), here.clone(), stop.clone());
     tokio::spawn(answers);
@@ -125,21 +127,6 @@ async fn answer_questions(code: JoinCode, here: SocketAddr, stop: CancellationTo
     if let Err(error) = multicast::answer(&code, here, stop).await {
         warn!(%error, "other nodes cannot find this one by multicast");
     }
-}
-
-/// Prints the join code of the pool that this host is in.
-pub(crate) fn token(asked: &herder_cli::Token) -> anyhow::Result<()> {
-    let folder = asked.state.display();
-    let identity = Identity::load(&asked.state)?;
-    let identity =
-        identity.with_context(|| format!("no node has its state in {folder}; start one with `herder up`"))?;
-    let code = identity.join_code()?.to_string();
-    if asked.format == "json" {
-        anstream::println!("{}", serde_json::json!({ "token": code }));
-    } else {
-        anstream::println!("{code}");
-    }
-    Ok(())
 }
 
 /// DockerMod's own file. Its name for the node gives way to the command line's; its other keys are meant as they are written.

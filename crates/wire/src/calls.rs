@@ -74,6 +74,11 @@ impl Calls {
         Calls { link, channels: Mutex::default() }
     }
 
+    /// This node's end of them.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
     pub async fn create(&self, peer: &Peer, request: CreateRequest) -> Result<CreateReply, Status> {
         Ok(self.client(peer).create(timed(request, CREATE_TIME_MAX)).await?.into_inner())
     }

@@ -23,7 +23,7 @@ use tokio_util::time::DelayQueue;
 use self::core::{Core, Effects, Event};
 
 pub use self::core::{Health, Member, Seen, Settings, View};
-pub use facts::FACTS_BYTES_MAX;
+pub use facts::{FACTS_BYTES_MAX, check as check_facts};
 
 /// Orders of the program that wait to be carried out; there are a handful in a node's life.
 const ORDERS_WAITING_MAX: usize = 64;
@@ -41,7 +41,6 @@ pub enum GossipError {
     Facts { length: usize },
 }
 
-#[derive(Debug)]
 enum Order {
     Facts(BTreeMap<String, String>),
     Seeds(Vec<SocketAddr>),

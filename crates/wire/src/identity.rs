@@ -19,6 +19,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::join_code::{self, JoinCode, fingerprint};
+use crate::rotation::Rotation;
 
 /// How long the CA is valid, as in swarm mode.
 const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -50,6 +51,9 @@ pub struct Shared {
     pub gossip_key: [u8; 32],
     /// The secret half of the join code.
     pub(crate) secret: [u8; 16],
+    /// When the secret was made, see [`Rotation`]. Files and nodes of the first version do not have it.
+    #[serde(default)]
+    secret_made: u64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -60,6 +64,10 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    pub(crate) fn rotation(&self) -> Rotation {
+        Rotation { made: self.secret_made, secret: self.secret }
+    }
+
     fn authority(&self) -> Result<Authority, CertError> {
         Authority::from_pair(Pair { cert: self.ca_cert.clone(), key: self.ca_key.clone() })
     }
@@ -88,7 +96,8 @@ impl Identity {
     /// The first node of a new pool.
     pub fn first(name: &str, now: SystemTime) -> Result<Identity, IdentityError> {
         let ca = Authority::new("herder pool", now, CA_LIFETIME)?.pair;
-        let shared = Shared { ca_cert: ca.cert, ca_key: ca.key, gossip_key: rand::random(), secret: rand::random() };
+        let (gossip_key, secret) = (rand::random(), rand::random());
+        let shared = Shared { ca_cert: ca.cert, ca_key: ca.key, gossip_key, secret, secret_made: 0 };
         Identity::of(name, shared, now)
     }
 
@@ -104,6 +113,12 @@ impl Identity {
         let names = [server_name(&self.id), DOMAIN.to_owned()];
         let pair = self.shared.authority()?.sign(&self.name, &names, Usage::Endpoint, now, NODE_LIFETIME)?;
         Ok(Identity { cert: pair.cert, key: pair.key, not_after: seconds(now + NODE_LIFETIME), ..self.clone() })
+    }
+
+    /// The same node with this secret of the join code.
+    pub(crate) fn rotated(&self, rotation: Rotation) -> Identity {
+        let shared = Shared { secret: rotation.secret, secret_made: rotation.made, ..self.shared.clone() };
+        Identity { shared, ..self.clone() }
     }
 
     /// When the certificate is to be renewed: a third of its life before its end.
@@ -161,13 +176,13 @@ impl Identity {
     }
 
     /// TLS towards a peer.
-    pub(crate) fn client(&self, protocol: &[u8]) -> Result<Arc<ClientConfig>, IdentityError> {
+    pub(crate) fn client(&self, protocols: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, IdentityError> {
         let crypto = Arc::new(provider::default_provider());
         let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
         let builder = builder.with_root_certificates(self.roots()?);
         let chain = vec![der(&self.cert)?];
         let mut config = builder.with_client_auth_cert(chain, self.private_key()?).map_err(tls)?;
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocols;
         Ok(Arc::new(config))
     }
 
@@ -224,6 +239,26 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         fs::write(state.join(FILE), "{").unwrap();
         assert!(Identity::load(&state).unwrap_err().to_string().contains("is damaged"));
+    }
+
+    #[test]
+    fn a_file_of_a_version_before_or_after_this_one_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::first("n1", SystemTime::now()).unwrap();
+        let check = |change: &dyn Fn(&mut serde_json::Value), made: u64| {
+            let mut file =
+                serde_json::to_value(identity.rotated(Rotation { made: 7, ..identity.shared.rotation() })).unwrap();
+            change(&mut file);
+            fs::write(folder.path().join(FILE), file.to_string()).unwrap();
+            let read = Identity::load(folder.path()).unwrap().unwrap();
+            assert_eq!((&read.id, read.shared.rotation().made), (&identity.id, made));
+            assert_eq!(read.join_code().unwrap(), identity.join_code().unwrap());
+        };
+        check(&|_| {}, 7);
+        check(&|file| drop(file["shared"].as_object_mut().unwrap().remove("secret_made")), 0);
+        let more = serde_json::json!({"of": ["the", "next", "version"]});
+        check(&|file| file["more"] = more.clone(), 7);
+        check(&|file| file["shared"]["more"] = more.clone(), 7);
     }
 
     #[test]

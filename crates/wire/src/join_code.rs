@@ -35,6 +35,13 @@ pub enum JoinCodeError {
     Form,
 }
 
+impl JoinCode {
+    /// Whether both are of one pool: its code may have been changed between them.
+    pub fn of_same_pool(&self, other: &JoinCode) -> bool {
+        self.ca == other.ca
+    }
+}
+
 impl fmt::Display for JoinCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}{}-{}", encode(&self.ca, DIGEST_DIGITS), encode(&self.secret, SECRET_DIGITS))
@@ -88,7 +95,7 @@ pub(crate) fn encode(bytes: &[u8], digits: usize) -> String {
 }
 
 /// The number back; nothing if it is larger than `N` bytes or a digit is none.
-fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut number = [0u8; N];
     for digit in text.chars() {
         let mut carry = digit.to_digit(36).filter(|_| !digit.is_ascii_uppercase())?;

@@ -8,5 +8,6 @@ pub mod identity;
 mod join_code;
 pub mod link;
 pub mod multicast;
+pub mod rotation;
 
 pub use join_code::{JoinCode, JoinCodeError};

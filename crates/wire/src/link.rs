@@ -1,9 +1,10 @@
 //! The node link: connections between nodes, mutual TLS only, each for one purpose that its first bytes name (ALPN).
 //!
 //! A protocol's version is part of its name. A node of the next version offers its own names first and these after them, so
-//! that the two still talk.
+//! that the two still talk. ARCHITECTURE.md says what may differ between two versions; `skew.rs` proves it.
 
 mod join;
+mod rotate;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Identity, IdentityError, node_of, server_name};
+use crate::rotation::Rotation;
 
 pub use join::join;
 
@@ -57,6 +60,11 @@ impl Road {
             Road::Join => b"herder-join/1",
         }
     }
+
+    /// Names of the protocols for this, the newest first. A version that changes one puts the new name before the old one.
+    fn protocols(self) -> Vec<Vec<u8>> {
+        vec![self.protocol().to_vec()]
+    }
 }
 
 /// Why a peer cannot be reached.
@@ -68,6 +76,12 @@ pub enum LinkError {
     Late { addr: String },
     #[error("{addr} is no node of this pool: {source}")]
     Stranger { addr: String, source: io::Error },
+    #[error(
+        "node {addr} does not speak {protocol}: its version of herder and this one ({}) are too far apart, or it is no herder; \
+         update the older of the two",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Version { addr: String, protocol: String },
     #[error("{addr} does not let this node in: {reason}")]
     Refused { addr: String, reason: String },
     #[error(transparent)]
@@ -93,8 +107,8 @@ struct Current {
 
 impl Current {
     fn new(identity: Identity) -> Result<Current, IdentityError> {
-        let server = identity.server(Road::ALL.iter().map(|road| road.protocol().to_vec()).collect())?;
-        let clients = Road::ALL.iter().map(|road| identity.client(road.protocol())).collect::<Result<_, _>>()?;
+        let server = identity.server(Road::ALL.into_iter().flat_map(Road::protocols).collect())?;
+        let clients = Road::ALL.iter().map(|road| identity.client(road.protocols())).collect::<Result<_, _>>()?;
         Ok(Current { identity: Arc::new(identity), server, clients })
     }
 }
@@ -105,11 +119,16 @@ pub struct Link {
     current: ArcSwap<Current>,
     /// Where a renewed identity is kept.
     folder: PathBuf,
+    /// Held while the identity is changed, so that no change undoes another.
+    changing: Mutex<()>,
+    rotation: watch::Sender<Rotation>,
 }
 
 impl Link {
     pub fn new(identity: Identity, folder: PathBuf) -> Result<Arc<Link>, IdentityError> {
-        Ok(Arc::new(Link { current: ArcSwap::from_pointee(Current::new(identity)?), folder }))
+        let (rotation, _) = watch::channel(identity.shared.rotation());
+        let current = ArcSwap::from_pointee(Current::new(identity)?);
+        Ok(Arc::new(Link { current, folder, changing: Mutex::default(), rotation }))
     }
 
     pub fn identity(&self) -> Arc<Identity> {
@@ -124,7 +143,7 @@ impl Link {
             .map_err(|error| stranger(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let opened = async {
             let tcp = connect(addr).await?;
-            TlsConnector::from(config).connect(name, tcp).await.map_err(stranger)
+            shake(config, name, tcp, addr, road).await
         };
         let stream = timeout(CONNECT_TIME_MAX, opened).await.map_err(|_| LinkError::Late { addr: addr.to_owned() })?;
         Ok(stream?.into())
@@ -158,6 +177,9 @@ impl Link {
                 match opened {
                     Ok(Ok(Some(incoming))) => accept.accept(incoming),
                     Ok(Ok(None)) => {}
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                        tracing::warn!(%from, %error, "a peer of another version is refused");
+                    }
                     Ok(Err(error)) => tracing::warn!(%from, %error, "a stranger is refused"),
                     Err(_) => tracing::debug!(%from, "a connection was not opened in time"),
                 }
@@ -169,13 +191,13 @@ impl Link {
     async fn open(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<Option<Incoming>> {
         tcp.set_nodelay(true)?;
         let current = self.current.load_full();
-        let stream = TlsAcceptor::from(current.server.clone()).accept(tcp).await?;
+        let accepted = TlsAcceptor::from(current.server.clone()).accept(tcp).await;
+        let stream = accepted.map_err(|error| if tells_of_version(&error) { unknown() } else { error })?;
         let session = stream.get_ref().1;
-        let unknown = || io::Error::new(io::ErrorKind::InvalidData, "no protocol that this version knows");
         let protocol = session.alpn_protocol().ok_or_else(unknown)?;
         let road = Road::ALL.into_iter().find(|road| road.protocol() == protocol).ok_or_else(unknown)?;
         if road == Road::Join {
-            join::answer(&current.identity.shared, stream, from).await?;
+            join::answer(self, stream, from).await?;
             return Ok(None);
         }
         let node = session.peer_certificates().and_then(<[_]>::first).and_then(node_of);
@@ -205,6 +227,7 @@ impl Link {
 
     /// A new key and certificate, in use for connections from now on.
     pub fn renew(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let _changing = self.changing.lock();
         let renewed = self.identity().renewed(now)?;
         renewed.save(&self.folder)?;
         self.current.store(Arc::new(Current::new(renewed)?));
@@ -224,6 +247,44 @@ impl<F: Fn(Incoming) + Send + Sync + 'static> Accept for F {
     }
 }
 
+/// Why a peer is refused that asks for nothing this version knows.
+fn unknown() -> io::Error {
+    let known = Road::ALL.map(|road| String::from_utf8_lossy(road.protocol()).into_owned()).join(", ");
+    let text = format!(
+        "it speaks none of {known}: its version of herder and this one ({}) are too far apart, or it is no herder",
+        env!("CARGO_PKG_VERSION")
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// Whether two ends of TLS found no protocol that both know.
+fn tells_of_version(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    let refused = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    error.is_some_and(|error| *error == rustls::Error::NoApplicationProtocol || *error == refused)
+}
+
+/// TLS towards a peer, for one purpose.
+async fn shake(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    tcp: TcpStream,
+    addr: &str,
+    road: Road,
+) -> Result<client::TlsStream<TcpStream>, LinkError> {
+    let version = || {
+        let protocol = String::from_utf8_lossy(road.protocol()).into_owned();
+        LinkError::Version { addr: addr.to_owned(), protocol }
+    };
+    let opened =
+        TlsConnector::from(config).connect(name, tcp).await.map_err(|source| match tells_of_version(&source) {
+            true => version(),
+            false => LinkError::Stranger { addr: addr.to_owned(), source },
+        })?;
+    // Whoever chooses nothing does not know what a road is.
+    if opened.get_ref().1.alpn_protocol().is_none() { Err(version()) } else { Ok(opened) }
+}
+
 async fn connect(addr: &str) -> Result<TcpStream, LinkError> {
     let failed = |source| LinkError::Connect { addr: addr.to_owned(), source };
     let tcp = TcpStream::connect(addr).await.map_err(failed)?;
@@ -231,5 +292,7 @@ async fn connect(addr: &str) -> Result<TcpStream, LinkError> {
     Ok(tcp)
 }
 
+#[cfg(test)]
+mod skew;
 #[cfg(test)]
 mod tests;

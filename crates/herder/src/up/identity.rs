@@ -23,7 +23,8 @@ pub(super) async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyh
     let kept = Identity::load(&settings.state)?;
     if let Some(mut identity) = kept {
         if let Some(code) = &code
-            && identity.join_code()? != *code
+            // Its secret may have been changed, before or after this node was up last: who is in stays in.
+            && !identity.join_code()?.of_same_pool(code)
         {
             bail!(
                 "this node is of another pool than the join code; remove {} to join that one",

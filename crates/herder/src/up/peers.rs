@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -108,6 +109,20 @@ impl Peers for PoolPeers {
                 Offers { addr: peer.addr, templates: answer.ok().map(|it| it.into_iter().map(offered).collect()) }
             });
             Ok(join_all(asked).await)
+        })
+    }
+
+    fn rotate_join_code(&self) -> Asked<'_, String> {
+        let link = self.calls.link().clone();
+        Box::pin(async move {
+            // It is written to disk before it is in force.
+            let rotated = tokio::task::spawn_blocking(move || link.rotate(SystemTime::now())).await;
+            let failed = |error: &dyn std::fmt::Display| {
+                ApiError::internal(format!("the join code cannot be changed, the old one stays: {error}"))
+            };
+            let code = rotated.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+            tracing::info!("the join code was changed here; the old one lets nobody in any more");
+            Ok(code.to_string())
         })
     }
 

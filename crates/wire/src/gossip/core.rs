@@ -105,11 +105,23 @@ pub enum Health {
 }
 
 /// A member as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Seen {
     pub member: Member,
     pub health: Health,
     pub facts: Arc<BTreeMap<String, String>>,
+}
+
+impl std::fmt::Debug for Seen {
+    /// Values of facts stay out of logs: nodes tell each other the join code's secret this way.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let facts: Vec<&String> = self.facts.keys().collect();
+        f.debug_struct("Seen")
+            .field("member", &self.member)
+            .field("health", &self.health)
+            .field("facts", &facts)
+            .finish()
+    }
 }
 
 /// By id, this node included.
@@ -160,7 +172,7 @@ pub struct Effects {
     pub changed: bool,
 }
 
-/// What a packet is.
+/// What a packet is. A kind that a later version adds comes last: this one counts it as malformed and goes on.
 #[derive(Serialize, Deserialize)]
 enum Content {
     /// Of the crate `foca`.
@@ -187,6 +199,8 @@ mod bytes_of {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub sealed_wrong: u64,
+    /// Of a version of the seal that this one does not know.
+    pub other_version: u64,
     pub replayed: u64,
     pub malformed: u64,
 }
@@ -295,6 +309,14 @@ impl<R: Rng> Core<R> {
             Ok(plain) => plain,
             Err(Dropped::Replay) => {
                 self.counters.replayed += 1;
+                return Effects::default();
+            }
+            Err(Dropped::Version(version)) => {
+                self.counters.other_version += 1;
+                // Once: anybody can send a byte.
+                if self.counters.other_version == 1 {
+                    tracing::warn!(%from, version, "gossip of a version that this one does not know is dropped, here and from now on");
+                }
                 return Effects::default();
             }
             Err(Dropped::Seal | Dropped::Form) => {

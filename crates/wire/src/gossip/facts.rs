@@ -23,23 +23,32 @@ const SPARE: usize = 64;
 /// The newer one wins: start of the program, then count within it.
 pub(super) type Version = (u64, u64);
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Told {
     pub(super) id: String,
     pub(super) version: Version,
     pub(super) facts: BTreeMap<String, String>,
 }
 
-pub(super) fn check(facts: &BTreeMap<String, String>) -> Result<(), GossipError> {
+impl fmt::Debug for Told {
+    /// Values stay out of logs: one of them may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts: Vec<&String> = self.facts.keys().collect();
+        f.debug_struct("Told").field("id", &self.id).field("version", &self.version).field("facts", &facts).finish()
+    }
+}
+
+/// Whether they may be told.
+pub fn check(facts: &BTreeMap<String, String>) -> Result<(), GossipError> {
     let length = facts.iter().map(|(key, value)| key.len() + value.len()).sum();
     if length > FACTS_BYTES_MAX { Err(GossipError::Facts { length }) } else { Ok(()) }
 }
 
 /// What is known of everybody. Shared by the two that need it: gossip, and whoever looks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Table(Arc<Mutex<Inner>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     known: BTreeMap<String, (Version, Arc<BTreeMap<String, String>>)>,
     changed: bool,

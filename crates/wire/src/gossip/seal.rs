@@ -29,8 +29,10 @@ type Session = [u8; SESSION_BYTES];
 /// Why a packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// Too short, or of another version.
+    /// Too short.
     Form,
+    /// The first byte names a version that this one does not know. Whether it is of this pool cannot be said.
+    Version(u8),
     /// Not of this pool, or changed on the way.
     Seal,
     /// Had come already.
@@ -85,10 +87,14 @@ impl Sealer {
     }
 
     pub fn open(&mut self, packet: &[u8]) -> Result<Vec<u8>, Dropped> {
+        // Before the length: another version's packets may be shorter.
+        if let Some(version) = packet.first().filter(|version| **version != VERSION) {
+            return Err(Dropped::Version(*version));
+        }
         let (head, body) = packet.split_at_checked(HEAD_BYTES).ok_or(Dropped::Form)?;
         let session: Session = head[1..=SESSION_BYTES].try_into().map_err(|_| Dropped::Form)?;
         let count = u64::from_be_bytes(head[1 + SESSION_BYTES..].try_into().map_err(|_| Dropped::Form)?);
-        if head[0] != VERSION || count == 0 {
+        if count == 0 {
             return Err(Dropped::Form);
         }
         let mut plain = body.to_vec();
@@ -172,7 +178,8 @@ mod tests {
         for at in 0..packet.len() {
             let mut changed = a.seal(b"hello").to_vec();
             changed[at] ^= 1;
-            assert!(matches!(b.open(&changed), Err(Dropped::Seal | Dropped::Form)), "byte {at}");
+            let expected = if at == 0 { Dropped::Version(VERSION ^ 1) } else { Dropped::Seal };
+            assert_eq!(b.open(&changed), Err(expected), "byte {at}");
         }
         let packet = a.seal(b"hello");
         for length in 0..packet.len() {

@@ -13,10 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::server::TlsStream;
 
-use super::{CONNECT_TIME_MAX, LinkError, Road, connect};
+use super::{CONNECT_TIME_MAX, Link, LinkError, Road, connect, shake};
 use crate::identity::Shared;
 use crate::join_code::{JoinCode, fingerprint, same_secret};
 
@@ -49,10 +48,10 @@ async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkErro
     let builder = builder.map_err(|error| stranger(io::Error::other(error)))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier.clone());
     let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = vec![Road::Join.protocol().to_vec()];
+    config.alpn_protocols = Road::Join.protocols();
     let name_there = ServerName::try_from("node.herder").map_err(|error| stranger(io::Error::other(error)))?;
     let tcp = connect(addr).await?;
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name_there, tcp).await.map_err(stranger)?;
+    let mut stream = shake(Arc::new(config), name_there, tcp, addr, Road::Join).await?;
     let question = Question { secret: code.secret, name: name.to_owned() };
     stream.write_all(&serde_json::to_vec(&question).unwrap_or_default()).await.map_err(broken)?;
     stream.shutdown().await.map_err(broken)?;
@@ -67,9 +66,11 @@ async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkErro
 }
 
 /// Answers a newcomer.
-pub(super) async fn answer(shared: &Shared, mut stream: TlsStream<TcpStream>, from: SocketAddr) -> io::Result<()> {
+pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: SocketAddr) -> io::Result<()> {
     let mut text = Vec::new();
     (&mut stream).take(MESSAGE_BYTES_MAX).read_to_end(&mut text).await?;
+    // As it is now: a newcomer that came with the old code before a change must not outwait it.
+    let shared = &link.identity().shared;
     let answer = match serde_json::from_slice::<Question>(&text) {
         Ok(question) if same_secret(&question.secret, &shared.secret) => {
             tracing::info!(%from, name = question.name, "a node joins");

@@ -78,6 +78,58 @@ async fn a_wrong_code_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn after_a_change_only_the_new_code_lets_in_and_who_is_in_stays_in() {
+    let old = host(first("old")).await;
+    let shared = join(&old.addr, &old.code, "second").await.unwrap();
+    let second = host(Identity::of("second", shared, SystemTime::now()).unwrap()).await;
+    let mut open = second.link.dial(&old.addr, &old.id, Road::Engine).await.unwrap();
+    let code = old.link.rotate(SystemTime::now()).unwrap();
+    // Where it was not told yet, the old code is good.
+    assert!(join(&second.addr, &old.code, "early").await.is_ok());
+    second.link.adopt(*old.link.rotations().borrow()).unwrap();
+    for at in [&old.addr, &second.addr] {
+        let error = join(at, &old.code, "late").await.unwrap_err().to_string();
+        assert!(
+            error.contains("the join code is not that of this pool (any more); `herder token` prints it"),
+            "{error}"
+        );
+        let shared = join(at, &code, "third").await.unwrap();
+        let third = host(Identity::of("third", shared, SystemTime::now()).unwrap()).await;
+        assert_eq!(third.code, code);
+        assert_eq!(greet(&third.link, &second, &second.id).await, Ok(third.id.clone()));
+    }
+    assert_eq!(greet(&second.link, &old, &old.id).await, Ok(second.id.clone()));
+    let mut text = String::new();
+    open.write_all(b"x").await.unwrap();
+    open.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, second.id);
+}
+
+#[tokio::test]
+async fn a_newcomer_that_came_before_a_change_cannot_outwait_it() {
+    let old = host(first("old")).await;
+    let (tcp, accepted) = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        (dialled.await.unwrap(), listener.accept().await.unwrap().0)
+    };
+    let from = accepted.peer_addr().unwrap();
+    let link = old.link.clone();
+    let answered = tokio::spawn(async move { link.open(accepted, from).await });
+    let config = old.link.identity().client(Road::Join.protocols()).unwrap();
+    let name = ServerName::try_from("node.herder").unwrap();
+    let mut stream = TlsConnector::from(config).connect(name, tcp).await.unwrap();
+    old.link.rotate(SystemTime::now()).unwrap();
+    let question = serde_json::json!({"secret": old.code.secret, "name": "late"});
+    stream.write_all(question.to_string().as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("Refused"), "{text}");
+    assert!(answered.await.unwrap().unwrap().is_none());
+}
+
+#[tokio::test]
 async fn strangers_are_refused() {
     let old = host(first("old")).await;
     let foreign = host(first("foreign")).await;

@@ -1,0 +1,34 @@
+//! `herder token`: what others need to join the pool of this host's node.
+
+use anyhow::Context as _;
+use herder_cli::Token;
+use herder_wire::identity::Identity;
+use http::Method;
+
+/// Prints the join code that this host's node keeps; the node need not run.
+pub(crate) fn print(asked: &Token) -> anyhow::Result<()> {
+    let folder = asked.state.display();
+    let identity = Identity::load(&asked.state)?;
+    let identity =
+        identity.with_context(|| format!("no node has its state in {folder}; start one with `herder up`"))?;
+    show(asked, &identity.join_code()?.to_string());
+    Ok(())
+}
+
+/// Has the node behind the door make a new code, and prints that.
+pub(crate) async fn rotate(asked: &Token) -> anyhow::Result<()> {
+    let host = &asked.door.host;
+    let answer = crate::node::ask(Method::POST, host, "/herder/token/rotate").await?;
+    // Not shown if it is anything else: it may be secret.
+    let code = answer["token"].as_str().with_context(|| format!("{host} answers without a join code"))?;
+    show(asked, code);
+    Ok(())
+}
+
+fn show(asked: &Token, code: &str) {
+    if asked.format == "json" {
+        anstream::println!("{}", serde_json::json!({ "token": code }));
+    } else {
+        anstream::println!("{code}");
+    }
+}
