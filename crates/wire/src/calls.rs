@@ -1,6 +1,7 @@
 //! Typed calls between nodes: gRPC over the node link.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,11 @@ use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use crate::link::{Link, Road};
+use crate::link::{Link, LinkError, Road};
 
 #[expect(unreachable_pub, clippy::allow_attributes, reason = "made by tonic")]
 mod proto {
@@ -80,31 +82,32 @@ impl Calls {
     }
 
     pub async fn create(&self, peer: &Peer, request: CreateRequest) -> Result<CreateReply, Status> {
-        Ok(self.client(peer).create(timed(request, CREATE_TIME_MAX)).await?.into_inner())
+        answered(peer, "create", self.client(peer).create(timed(request, CREATE_TIME_MAX)).await)
     }
 
     pub async fn claim(&self, peer: &Peer, request: ClaimRequest) -> Result<ClaimReply, Status> {
-        Ok(self.client(peer).claim(timed(request, CLAIM_TIME_MAX)).await?.into_inner())
+        answered(peer, "claim", self.client(peer).claim(timed(request, CLAIM_TIME_MAX)).await)
     }
 
     pub async fn settle(&self, peer: &Peer, request: SettleRequest) -> Result<(), Status> {
-        self.client(peer).settle(timed(request, CLAIM_TIME_MAX)).await.map(drop)
+        answered(peer, "settle", self.client(peer).settle(timed(request, CLAIM_TIME_MAX)).await).map(drop)
     }
 
     /// The peer's templates of this name, or all of them.
     pub async fn templates(&self, peer: &Peer, name: Option<&str>) -> Result<Vec<Template>, Status> {
         let request = TemplatesRequest { name: name.unwrap_or_default().to_owned() };
-        let reply: TemplatesReply = self.client(peer).templates(timed(request, CLAIM_TIME_MAX)).await?.into_inner();
+        let reply = self.client(peer).templates(timed(request, CLAIM_TIME_MAX)).await;
+        let reply: TemplatesReply = answered(peer, "templates", reply)?;
         Ok(reply.templates)
     }
 
     /// What the peer tells of its engine, until one of the two goes away.
     pub async fn follow(&self, peer: &Peer) -> Result<Streaming<FollowReply>, Status> {
-        Ok(self.client(peer).follow(FollowRequest {}).await?.into_inner())
+        answered(peer, "follow", self.client(peer).follow(FollowRequest {}).await)
     }
 
     pub async fn reread(&self, peer: &Peer, request: RereadRequest) -> Result<RereadReply, Status> {
-        Ok(self.client(peer).reread(timed(request, REREAD_TIME_MAX)).await?.into_inner())
+        answered(peer, "reread", self.client(peer).reread(timed(request, REREAD_TIME_MAX)).await)
     }
 
     /// Forgets the connections to nodes that are not among these.
@@ -123,6 +126,19 @@ impl Calls {
     }
 }
 
+/// The answer of a peer. Where it is none, the status says why in words that name the peer.
+fn answered<T>(peer: &Peer, call: &str, reply: Result<Response<T>, Status>) -> Result<T, Status> {
+    reply.map(Response::into_inner).map_err(|status| {
+        if status.code() == Code::Unimplemented {
+            let text = format!("node {} is of a version that does not know the call `{call}`; update it", peer.addr);
+            return Status::unimplemented(text);
+        }
+        let causes = std::iter::successors(status.source(), |error| (*error).source());
+        let of_link = causes.filter_map(|error| error.downcast_ref::<LinkError>()).last();
+        of_link.map_or(status.clone(), |error| Status::new(status.code(), error.to_string()))
+    })
+}
+
 fn timed<T>(message: T, limit: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);
@@ -137,7 +153,7 @@ struct Connector {
 
 impl Service<http::Uri> for Connector {
     type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = crate::link::LinkError;
+    type Error = LinkError;
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
@@ -149,6 +165,9 @@ impl Service<http::Uri> for Connector {
         Box::pin(async move { Ok(TokioIo::new(link.dial(&peer.addr, &peer.id, Road::Calls).await?)) })
     }
 }
+
+#[cfg(test)]
+mod skew;
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +182,7 @@ mod tests {
     use crate::link::Incoming;
 
     /// Grants every name but `taken`.
-    struct Clerk;
+    pub(super) struct Clerk;
 
     #[async_trait]
     impl Answers for Clerk {

@@ -6,6 +6,8 @@
 pub mod core;
 mod facts;
 pub mod seal;
+#[cfg(test)]
+mod skew;
 
 use std::collections::BTreeMap;
 use std::io;

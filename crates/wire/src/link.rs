@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -122,13 +123,15 @@ pub struct Link {
     /// Held while the identity is changed, so that no change undoes another.
     changing: Mutex<()>,
     rotation: watch::Sender<Rotation>,
+    /// Connections of peers that know no protocol of this version.
+    misfits: AtomicU64,
 }
 
 impl Link {
     pub fn new(identity: Identity, folder: PathBuf) -> Result<Arc<Link>, IdentityError> {
         let (rotation, _) = watch::channel(identity.shared.rotation());
         let current = ArcSwap::from_pointee(Current::new(identity)?);
-        Ok(Arc::new(Link { current, folder, changing: Mutex::default(), rotation }))
+        Ok(Arc::new(Link { current, folder, changing: Mutex::default(), rotation, misfits: AtomicU64::new(0) }))
     }
 
     pub fn identity(&self) -> Arc<Identity> {
@@ -178,7 +181,7 @@ impl Link {
                     Ok(Ok(Some(incoming))) => accept.accept(incoming),
                     Ok(Ok(None)) => {}
                     Ok(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                        tracing::warn!(%from, %error, "a peer of another version is refused");
+                        link.tell_misfit(from, &error);
                     }
                     Ok(Err(error)) => tracing::warn!(%from, %error, "a stranger is refused"),
                     Err(_) => tracing::debug!(%from, "a connection was not opened in time"),
@@ -204,6 +207,14 @@ impl Link {
         let node =
             node.ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "no certificate of this pool"))?;
         Ok(Some(Incoming { road, node, stream: stream.into() }))
+    }
+
+    /// Tells of a peer that does not fit: it comes again and again until it is updated, and need not be told each time.
+    fn tell_misfit(&self, from: SocketAddr, error: &io::Error) {
+        let count = self.misfits.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            tracing::warn!(%from, %error, count, "a peer of another version is refused");
+        }
     }
 
     /// Renews the certificate before its end, again and again. Connections that are open stay open.

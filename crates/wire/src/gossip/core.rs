@@ -313,9 +313,10 @@ impl<R: Rng> Core<R> {
             }
             Err(Dropped::Version(version)) => {
                 self.counters.other_version += 1;
-                // Once: anybody can send a byte.
-                if self.counters.other_version == 1 {
-                    tracing::warn!(%from, version, "gossip of a version that this one does not know is dropped, here and from now on");
+                // Not each time: anybody can send a byte.
+                let dropped = self.counters.other_version;
+                if dropped.is_power_of_two() {
+                    tracing::warn!(%from, version, dropped, "gossip of a version that this one does not know is dropped");
                 }
                 return Effects::default();
             }

@@ -5,17 +5,17 @@ use super::*;
 use crate::join_code::JoinCode;
 
 /// A node that listens on loopback and answers each byte of a peer with the peer's id.
-struct Host {
-    link: Arc<Link>,
-    addr: String,
-    id: String,
-    code: JoinCode,
-    roads: mpsc::UnboundedReceiver<Road>,
+pub(super) struct Host {
+    pub(super) link: Arc<Link>,
+    pub(super) addr: String,
+    pub(super) id: String,
+    pub(super) code: JoinCode,
+    pub(super) roads: mpsc::UnboundedReceiver<Road>,
     _stop: tokio_util::sync::DropGuard,
     _folder: tempfile::TempDir,
 }
 
-async fn host(identity: Identity) -> Host {
+pub(super) async fn host(identity: Identity) -> Host {
     let folder = tempfile::tempdir().unwrap();
     let (id, code) = (identity.id.clone(), identity.join_code().unwrap());
     let link = Link::new(identity, folder.path().to_owned()).unwrap();
@@ -35,12 +35,12 @@ async fn host(identity: Identity) -> Host {
     Host { link, addr, id, code, roads, _stop: stop.drop_guard(), _folder: folder }
 }
 
-fn first(name: &str) -> Identity {
+pub(super) fn first(name: &str) -> Identity {
     Identity::first(name, SystemTime::now()).unwrap()
 }
 
 /// Who the other end thinks we are, or why it does not talk to us.
-async fn greet(from: &Link, to: &Host, id: &str) -> Result<String, String> {
+pub(super) async fn greet(from: &Link, to: &Host, id: &str) -> Result<String, String> {
     let mut stream = from.dial(&to.addr, id, Road::Engine).await.map_err(|error| error.to_string())?;
     let mut text = String::new();
     let talk = async {
