@@ -49,13 +49,13 @@ pub fn server(files: Files<'_>) -> Result<ServerConfig, TlsError> {
 
 /// TLS towards engines. Without a CA, their certificates are not verified.
 pub fn client(files: Files<'_>) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(ring::default_provider());
     let pair = |source| TlsError::Pair { cert: files.cert.into(), key: files.key.into(), source };
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
     let builder = builder.map_err(pair)?;
     let builder = match files.ca {
         Some(path) => builder.with_root_certificates(roots(path)?),
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+        None => builder.dangerous().with_custom_certificate_verifier(judged_by(Anybody)),
     };
     builder.with_client_auth_cert(certificates(files.cert)?, key(files.key)?).map_err(pair)
 }
@@ -88,20 +88,55 @@ fn ca_error(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::Ca { path: path.into(), reason: error.to_string() }
 }
 
+/// Whom a client believes, where the usual rules are not enough.
+pub trait Judge: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether `cert`, which came with `chain`, may speak for `name`. That the other side has its key is checked elsewhere.
+    fn judge(
+        &self,
+        cert: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error>;
+}
+
+/// TLS settings need a verifier; this is one that asks the judge.
+pub fn judged_by(judge: impl Judge) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Judged { judge, crypto: ring::default_provider() })
+}
+
 /// Takes any certificate: `--tls` without `--tlsverify` means just that.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+struct Anybody;
 
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
+impl Judge for Anybody {
+    fn judge(
         &self,
         _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
         _: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Judged<J> {
+    judge: J,
+    crypto: CryptoProvider,
+}
+
+impl<J: Judge> ServerCertVerifier for Judged<J> {
+    fn verify_server_cert(
+        &self,
+        cert: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        self.judge.judge(cert, chain, name, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -110,7 +145,7 @@ impl ServerCertVerifier for Unverified {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, signature, &self.crypto.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -119,10 +154,10 @@ impl ServerCertVerifier for Unverified {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, signature, &self.crypto.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.crypto.signature_verification_algorithms.supported_schemes()
     }
 }

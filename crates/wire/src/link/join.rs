@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use herder_drivers::tls::{Judge, judged_by};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::ring as provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -42,11 +43,11 @@ pub async fn join(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, Lin
 async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkError> {
     let stranger = |source| LinkError::Stranger { addr: addr.to_owned(), source };
     let broken = |source| LinkError::Connect { addr: addr.to_owned(), source };
-    let verifier = Arc::new(ByFingerprint { code: code.clone(), seen: Mutex::default() });
+    let verifier = judged_by(ByFingerprint(code.clone()));
     let crypto = Arc::new(provider::default_provider());
     let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| stranger(io::Error::other(error)))?;
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier.clone());
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = Road::Join.protocols();
     let name_there = ServerName::try_from("node.herder").map_err(|error| stranger(io::Error::other(error)))?;
@@ -91,64 +92,23 @@ pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: 
 
 /// Trusts exactly the CA with the fingerprint of the join code.
 #[derive(Debug)]
-struct ByFingerprint {
-    code: JoinCode,
-    /// The verifier for that CA, made when it was first seen.
-    seen: Mutex<Option<Arc<WebPkiServerVerifier>>>,
-}
+struct ByFingerprint(JoinCode);
 
-impl ByFingerprint {
-    fn verifier(&self, chain: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verifier) = &*seen {
-            return Ok(verifier.clone());
-        }
-        let ca = chain.iter().find(|it| fingerprint(it) == self.code.ca);
-        let ca = ca.ok_or_else(|| rustls::Error::General("the join code is of another pool".into()))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto());
-        let verifier = builder.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-        *seen = Some(verifier.clone());
-        Ok(verifier)
-    }
-}
-
-fn crypto() -> Arc<CryptoProvider> {
-    Arc::new(provider::default_provider())
-}
-
-impl ServerCertVerifier for ByFingerprint {
-    fn verify_server_cert(
+impl Judge for ByFingerprint {
+    fn judge(
         &self,
         cert: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verifier(chain)?.verify_server_cert(cert, chain, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &crypto().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &crypto().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        crypto().signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), rustls::Error> {
+        let ca = chain.iter().find(|it| fingerprint(it) == self.0.ca);
+        let ca = ca.ok_or_else(|| rustls::Error::General("the join code is of another pool".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let crypto = Arc::new(provider::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto).build();
+        let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
+        verifier.verify_server_cert(cert, chain, name, &[], now).map(drop)
     }
 }
