@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt as _};
 use herder_model::NodeState;
 use http::Method;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{info, warn};
 
 use crate::board::now_nano;
 use crate::engine::{Engine, EngineError};
@@ -21,6 +21,11 @@ const BEGIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A node that is silent for so long is not there any more.
 const SILENCE_MAX: Duration = BEAT.saturating_mul(5);
+
+/// How long an engine may take to tell what it remembers, and how often it is asked. Right after a cut, connections from
+/// before it are dead, and only the first question finds that out.
+const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(2);
+const CATCH_UP_ATTEMPTS: u32 = 3;
 
 /// How long a picture that is known to have changed may take to come.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(2);
@@ -101,9 +106,10 @@ async fn take(engine: &Engine, mut news: News, memory: &mut Memory) -> Result<()
     let (number, now, whole) = (news.number, news.now_nano, news.whole);
     let events = std::mem::take(&mut news.events);
     engine.believe(news);
+    engine.arrived.send_replace(number);
     tell_change(engine, before, engine.node().state);
     if whole {
-        if memory.last_event_nano > 0 {
+        if memory.last_event_nano > 0 && engine.node().is_healthy() {
             catch_up(engine, now, memory).await;
         }
         memory.last_event_nano = memory.last_event_nano.max(now);
@@ -112,7 +118,6 @@ async fn take(engine: &Engine, mut news: News, memory: &mut Memory) -> Result<()
     for event in events {
         publish(engine, event, memory);
     }
-    engine.arrived.send_replace(number);
     Ok(())
 }
 
@@ -134,9 +139,14 @@ async fn catch_up(engine: &Engine, until_nano: i64, memory: &mut Memory) {
     let time = |nano: i64| format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000);
     let path = format!("/events?since={}&until={}", time(memory.last_event_nano), time(until_nano));
     let mut decoder = Decoder::default();
-    match engine.fetch(Method::GET, &path, None, BEGIN_TIME_MAX).await {
-        Ok(bytes) => decoder.push(&bytes),
-        Err(error) => debug!(addr = engine.addr(), %error, "the engine does not tell what happened meanwhile"),
+    for _ in 0..CATCH_UP_ATTEMPTS {
+        match engine.fetch(Method::GET, &path, None, CATCH_UP_TIME_MAX).await {
+            Ok(bytes) => {
+                decoder.push(&bytes);
+                break;
+            }
+            Err(error) => warn!(addr = engine.addr(), %error, "the engine does not tell what happened meanwhile"),
+        }
     }
     let node = engine.node();
     while let Ok(Some(event)) = decoder.next() {
