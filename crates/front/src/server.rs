@@ -1,4 +1,5 @@
 //! Listening sockets, and the connections on them: TCP, TLS over TCP, unix sockets (TLS there too, as in classic Swarm).
+//! Docker's clients come to [`serve`], Vert.x clients of the event bus by TCP to [`serve_bus`].
 //!
 //! Every wait before a request is bounded; a request itself may last as long as its engine's stream does.
 
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use herder_bus::bridge::{self, Bridge};
+use herder_drivers::tcp;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
@@ -23,12 +26,16 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use crate::{ApiError, Front};
 use head::{Busy, HeadLimit};
 
 /// Connections served at the same time, hijacked ones included; more wait in the kernel. Bounds memory and files.
 const CONNECTIONS_MAX: usize = 8192;
+
+/// Clients of the bus by TCP at the same time; more wait in the kernel.
+const BUS_CLIENTS_MAX: usize = 1024;
 
 /// A head (request line and headers) must be complete this long after its first byte.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
@@ -52,11 +59,6 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// After a failed `accept` (no more files), the next attempt waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A silent peer is probed after this long, then every [`KEEPALIVE_INTERVAL`], and given up after [`KEEPALIVE_PROBES`].
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 3;
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -151,25 +153,52 @@ async fn bind_unix(url: &str, path: &Path) -> Result<Socket, BindError> {
 
 /// Serves until `stop`; then no connection is taken any more, and requests under way have a moment to end.
 pub async fn serve(front: Arc<Front>, listeners: Vec<Listener>, stop: CancellationToken) {
+    let shared = Shared { service: Service::Docker(front), tasks: TaskTracker::new(), stop };
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let tasks = TaskTracker::new();
-    let loops = listeners.into_iter().map(|listener| {
-        let shared = Shared { front: front.clone(), tasks: tasks.clone(), stop: stop.clone() };
-        accept_loop(listener, shared, limit.clone())
-    });
-    join_all(loops).await;
-    tasks.close();
-    if timeout(STOP_TIME_MAX, tasks.wait()).await.is_err() {
-        tracing::info!(connections = tasks.len(), "streams are cut off");
-    }
+    join_all(listeners.into_iter().map(|listener| accept_loop(listener, shared.clone(), limit.clone()))).await;
+    shared.end().await;
+}
+
+/// Serves clients of the event bus, which speak the TCP bridge protocol of Vert.x, until `stop`.
+pub async fn serve_bus(bridge: Arc<Bridge>, listener: Listener, stop: CancellationToken) {
+    let shared = Shared { service: Service::Bus(bridge), tasks: TaskTracker::new(), stop };
+    accept_loop(listener, shared.clone(), Arc::new(Semaphore::new(BUS_CLIENTS_MAX))).await;
+    shared.end().await;
 }
 
 /// What each connection needs.
 #[derive(Clone, Debug)]
 struct Shared {
-    front: Arc<Front>,
+    service: Service,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// What clients come for.
+#[derive(Clone, Debug)]
+enum Service {
+    Docker(Arc<Front>),
+    Bus(Arc<Bridge>),
+}
+
+impl Service {
+    /// Names the client in what is logged about it. Docker's clients are many and short; their requests speak for themselves.
+    fn span(&self, stream: &Accepted) -> Span {
+        match (self, stream) {
+            (Service::Bus(_), Accepted::Tcp(tcp)) => tracing::info_span!("bus", client = ?tcp.peer_addr().ok()),
+            (Service::Bus(_), Accepted::Unix(_)) | (Service::Docker(_), _) => Span::none(),
+        }
+    }
+}
+
+impl Shared {
+    /// Waits a moment for what is under way.
+    async fn end(self) {
+        self.tasks.close();
+        if timeout(STOP_TIME_MAX, self.tasks.wait()).await.is_err() {
+            tracing::info!(connections = self.tasks.len(), "streams are cut off");
+        }
+    }
 }
 
 /// In the extensions of a request: keeps its connection counted after the connection was hijacked.
@@ -190,7 +219,9 @@ async fn accept_loop(listener: Listener, shared: Shared, limit: Arc<Semaphore>) 
         match accepted {
             Ok(stream) => {
                 let tls = listener.tls.clone().map(TlsAcceptor::from);
-                shared.tasks.spawn(greet(stream, tls, shared.clone(), Counted { _permit: Arc::new(permit) }));
+                let span = shared.service.span(&stream);
+                let greeted = greet(stream, tls, shared.clone(), Counted { _permit: Arc::new(permit) });
+                shared.tasks.spawn(greeted.instrument(span));
             }
             Err(error) => {
                 tracing::warn!(url = listener.url, %error, "cannot accept a connection");
@@ -208,7 +239,7 @@ async fn accept(socket: &Socket) -> io::Result<Accepted> {
     match socket {
         Socket::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
-            tune(&stream);
+            tcp::tune(&stream);
             Ok(Accepted::Tcp(stream))
         }
         Socket::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
@@ -218,20 +249,6 @@ async fn accept(socket: &Socket) -> io::Result<Accepted> {
 enum Accepted {
     Tcp(TcpStream),
     Unix(tokio::net::UnixStream),
-}
-
-/// Small packets at once (terminals), and an end for peers that vanished.
-fn tune(stream: &TcpStream) {
-    use rustix::net::sockopt;
-    let tuned = stream
-        .set_nodelay(true)
-        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
-        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?))
-        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?))
-        .and_then(|()| Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?));
-    if let Err(error) = tuned {
-        tracing::debug!(%error, "cannot tune a connection");
-    }
 }
 
 async fn greet(stream: Accepted, tls: Option<TlsAcceptor>, shared: Shared, counted: Counted) {
@@ -271,16 +288,28 @@ async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted:
 /// Serves one connection that nobody accepted, as if it had come from a listener.
 pub(crate) async fn one_connection(front: Arc<Front>, stream: tokio::io::DuplexStream) {
     let Ok(permit) = Arc::new(Semaphore::new(1)).acquire_owned().await else { return };
-    let shared = Shared { front, tasks: TaskTracker::new(), stop: CancellationToken::new() };
-    connection(stream, shared, Counted { _permit: Arc::new(permit) }).await;
+    let counted = Counted { _permit: Arc::new(permit) };
+    docker_client(stream, front, &CancellationToken::new(), counted).await;
+}
+
+async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
+    let Shared { service, stop, .. } = shared;
+    match service {
+        Service::Docker(front) => docker_client(stream, front, &stop, counted).await,
+        Service::Bus(bridge) => {
+            let served = stop.run_until_cancelled(bridge::tcp::connection(bridge, stream)).await;
+            if let Some(Err(error)) = served {
+                tracing::debug!(%error, "a client of the bus ended badly");
+            }
+        }
+    }
 }
 
 /// Serves HTTP/1.1 on one connection. As in Docker's own server, a client that closes its side while it waits is gone, and
 /// its request ends; only a hijacked connection has two ends.
-async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
+async fn docker_client(stream: impl Stream, front: Arc<Front>, stop: &CancellationToken, counted: Counted) {
     let busy = Busy::default();
     let io = TokioIo::new(HeadLimit::new(stream, busy.clone(), HEAD_TIME_MAX));
-    let Shared { front, stop, .. } = shared;
     let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
         let front = front.clone();
         let counted = counted.clone();

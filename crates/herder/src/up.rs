@@ -77,9 +77,8 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let bridge = bus.bridge(&settings.cluster);
     front.open_bus(bridge.clone());
     if let Some(addr) = &settings.bus_listen {
-        let listener = TcpListener::bind(addr).await.with_context(|| format!("--bus-listen {addr}"))?;
-        info!(addr, "the event bus listens for Vert.x clients");
-        tokio::spawn(herder_bus::bridge::tcp::serve(bridge, listener, None, stop.clone()));
+        let listener = server::bind(addr, None).await.context("--bus-listen")?;
+        tokio::spawn(server::serve_bus(bridge, listener, stop.clone()));
     }
     tokio::spawn(link.clone().keep_renewed(stop.clone()));
     let gate = roads::Gate::new(&settings.engine, &here, &front, bus.clone());

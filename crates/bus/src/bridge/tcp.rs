@@ -1,32 +1,22 @@
-//! The TCP bridge of Vert.x: four bytes of length (big-endian), then that many bytes of JSON.
+//! The TCP bridge of Vert.x: four bytes of length (big-endian), then that many bytes of JSON. Who listens and accepts hands
+//! connections in.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, rustls};
-use tokio_util::sync::CancellationToken;
 
 use crate::bridge::{Bridge, Dialect, Session};
-
-/// Clients served at the same time; more wait in the kernel.
-const CLIENTS_MAX: usize = 1024;
 
 /// A client that takes nothing for this long is given up; what it was sent would only pile up.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Frames that are written at once go out together, up to this many bytes.
 const BATCH_BYTES: usize = 64 << 10;
-
-/// After a failed `accept` (no more files), the next attempt waits this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What cannot be a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,75 +46,8 @@ pub fn join(buffer: &mut BytesMut, frame: &Value) {
     buffer.extend_from_slice(text.as_bytes());
 }
 
-/// A TLS handshake takes at most this long.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// A silent client is probed after this long, then every [`KEEPALIVE_INTERVAL`], and given up after [`KEEPALIVE_PROBES`]:
-/// the protocol does not ask clients for pings.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 3;
-
-/// Serves clients until `stop`. With `tls`, clients speak TLS from the begin; whether they show certificates is for it to
-/// say.
-pub async fn serve(
-    bridge: Arc<Bridge>,
-    listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    stop: CancellationToken,
-) {
-    let tls = tls.map(TlsAcceptor::from);
-    let limit = Arc::new(Semaphore::new(CLIENTS_MAX));
-    loop {
-        let next = async { (limit.clone().acquire_owned().await, listener.accept().await) };
-        let Some((Ok(permit), accepted)) = stop.run_until_cancelled(next).await else { return };
-        match accepted {
-            Ok((stream, addr)) => {
-                tune(&stream);
-                let (bridge, tls, stop) = (bridge.clone(), tls.clone(), stop.clone());
-                tokio::spawn(async move {
-                    let served = stop.run_until_cancelled(greet(bridge, stream, tls, addr)).await;
-                    if let Some(Err(error)) = served {
-                        tracing::debug!(%addr, %error, "a client of the bus ended badly");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client of the bus");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Small frames at once, and an end for clients that vanished.
-fn tune(stream: &TcpStream) {
-    use rustix::net::sockopt;
-    let tuned = stream
-        .set_nodelay(true)
-        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
-        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?))
-        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?))
-        .and_then(|()| Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?));
-    if let Err(error) = tuned {
-        tracing::debug!(%error, "cannot tune a connection");
-    }
-}
-
-async fn greet(bridge: Arc<Bridge>, stream: TcpStream, tls: Option<TlsAcceptor>, addr: SocketAddr) -> io::Result<()> {
-    let Some(tls) = tls else { return connection(bridge, stream, addr).await };
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long");
-    let stream = timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await.map_err(late)??;
-    connection(bridge, stream, addr).await
-}
-
 /// Serves one client until it leaves. Its registrations leave with it.
-pub async fn connection(
-    bridge: Arc<Bridge>,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    addr: SocketAddr,
-) -> io::Result<()> {
+pub async fn connection(bridge: Arc<Bridge>, stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let frame_max = bridge.limits.frame_bytes;
     let mut session = Session::new(bridge, Dialect::Tcp);
     let (mut reader, mut writer) = tokio::io::split(stream);
@@ -139,7 +62,7 @@ pub async fn connection(
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::info!(%addr, %error, "a client of the bus is cut off");
+                    tracing::info!(%error, "a client of the bus is cut off");
                     join(&mut output, &json!({"type": "err", "message": error.to_string()}));
                     return write(&mut writer, &mut output).await;
                 }

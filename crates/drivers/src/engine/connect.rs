@@ -11,7 +11,6 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,13 +20,6 @@ use tokio_rustls::client::TlsStream;
 
 /// How long a connection may take to open, TLS included. An engine in reach answers in milliseconds.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// A connection on which nothing came for this long is probed ...
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// ... this often ...
-const PROBE_PERIOD: Duration = Duration::from_secs(5);
-/// ... and given up after this many probes without an answer.
-const PROBES_MAX: u32 = 3;
 
 /// A connection of any kind.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -72,8 +64,7 @@ impl Connector {
             return Ok(Stream::Unix(TokioIo::new(UnixStream::connect(path).await?)));
         }
         let tcp = TcpStream::connect(&*self.addr).await?;
-        tcp.set_nodelay(true)?;
-        keep_alive(&tcp)?;
+        crate::tcp::tune(&tcp);
         let Way::Tls(tls) = self.way else { return Ok(Stream::Tcp(TokioIo::new(tcp))) };
         let host = self.addr.rsplit_once(':').map_or(&*self.addr, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -81,15 +72,6 @@ impl Connector {
         let tls = TlsConnector::from(tls).connect(name, tcp).await?;
         Ok(Stream::Tls(Box::new(TokioIo::new(tls))))
     }
-}
-
-/// Lets the kernel notice that the other end is gone, for streams on which nothing is said for long.
-fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
-    sockopt::set_socket_keepalive(tcp, true)?;
-    sockopt::set_tcp_keepidle(tcp, SILENCE_MAX)?;
-    sockopt::set_tcp_keepintvl(tcp, PROBE_PERIOD)?;
-    sockopt::set_tcp_keepcnt(tcp, PROBES_MAX)?;
-    Ok(())
 }
 
 impl tower_service::Service<Uri> for Connector {

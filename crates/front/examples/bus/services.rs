@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_bus::bridge::{Bridge, Limits, Rules, tcp};
+use herder_bus::bridge::{Bridge, Limits, Rules};
 use herder_bus::memory::Mesh;
 use herder_bus::{Bus, Headers, Settings};
 use herder_decide::schedule::Scheduler;
 use herder_front::{Front, FrontSettings, server};
 use herder_pool::Pool;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// What clients may do here.
@@ -37,13 +36,13 @@ pub(crate) async fn start(
     let (near, far) = (mesh.bus("near", Settings::default()), mesh.bus("far", Settings::default()));
     mesh.join(&near, &far);
     let bridge = Bridge::new(near, Rules::parse(RULES)?, Limits::default());
-    let clients = TcpListener::bind(tcp_address).await?;
-    let clients_at = clients.local_addr()?.to_string();
+    let clients = server::bind(tcp_address, None).await?;
+    let clients_at = clients.local_addr().map_or_else(|| tcp_address.to_owned(), |addr| addr.to_string());
     let front = Front::new(Pool::new(herder_pool::Settings::default()), Scheduler::default(), FrontSettings::default());
     front.open_bus(bridge.clone());
     let listener = server::bind(url, None).await?;
     let door = listener.local_addr().map_or_else(|| url.to_owned(), |addr| addr.to_string());
-    tokio::spawn(tcp::serve(bridge, clients, None, stop.clone()));
+    tokio::spawn(server::serve_bus(bridge, clients, stop.clone()));
     tokio::spawn(server::serve(front, vec![listener], stop.clone()));
     tokio::spawn(async move {
         loop {
