@@ -28,12 +28,13 @@ pub struct Rule {
 /// Why rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
-    #[error("the rules of the bridge are not in their form")]
+    /// The source names line, column and key.
+    #[error("the rules of the bus are not in their form")]
     Form(#[from] serde_json::Error),
-    #[error("`addressRegex` `{text}` of the rules of the bridge is no regular expression")]
-    Expression { text: String, source: Box<regex::Error> },
-    #[error("`match` of the rules of the bridge must be an object, not {0}")]
-    Match(Value),
+    #[error("`addressRegex` of rule {number} of `{list}` is no regular expression")]
+    Expression { list: &'static str, number: usize, source: Box<regex::Error> },
+    #[error("`match` of rule {number} of `{list}` must be an object, not {value}")]
+    Match { list: &'static str, number: usize, value: Value },
 }
 
 /// The file, in the words of Vert.x.
@@ -60,8 +61,11 @@ impl Rules {
     /// Reads `{"inbound": […], "outbound": […]}`; each rule has `address` or `addressRegex`, and perhaps `match`.
     pub fn parse(text: &str) -> Result<Rules, RulesError> {
         let File { inbound, outbound } = serde_json::from_str(text)?;
-        let read = |lines: Vec<Line>| lines.into_iter().map(Rule::read).collect::<Result<Vec<Rule>, RulesError>>();
-        Ok(Rules { inbound: read(inbound)?, outbound: read(outbound)? })
+        let read = |list, lines: Vec<Line>| {
+            let rules = lines.into_iter().zip(1..).map(|(line, number)| Rule::read(line, list, number));
+            rules.collect::<Result<Vec<Rule>, RulesError>>()
+        };
+        Ok(Rules { inbound: read("inbound", inbound)?, outbound: read("outbound", outbound)? })
     }
 
     /// The default: to the documented addresses of `cluster`, its nodes and containers; from the events.
@@ -103,16 +107,14 @@ impl Rule {
         Rule { address: Some(address.to_owned()), ..Rule::default() }
     }
 
-    fn read(line: Line) -> Result<Rule, RulesError> {
-        let expression = match &line.expression {
-            None => None,
-            Some(text) => {
-                let whole = Regex::new(&format!("^(?:{text})$"));
-                Some(whole.map_err(|source| RulesError::Expression { text: text.clone(), source: Box::new(source) })?)
-            }
-        };
+    /// `number` counts the rules of `list` from 1.
+    fn read(line: Line, list: &'static str, number: usize) -> Result<Rule, RulesError> {
+        // By itself first: `a)|(b` would become one that fits more than it says.
+        let whole = |text: String| Regex::new(&text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
+        let whole = line.expression.map(whole).transpose();
+        let expression = whole.map_err(|source| RulesError::Expression { list, number, source: Box::new(source) })?;
         match line.structure {
-            Some(other) if !other.is_object() => Err(RulesError::Match(other)),
+            Some(value) if !value.is_object() => Err(RulesError::Match { list, number, value }),
             structure => Ok(Rule { address: line.address, expression, structure }),
         }
     }
@@ -205,13 +207,23 @@ mod tests {
     fn rules_that_make_no_sense_are_told() {
         let check = |text: &str, expected: &str| {
             let error = Rules::parse(text).expect_err("refused");
-            assert_eq!(error.to_string(), expected);
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            let told = format!("{error}{source}");
+            assert!(told.starts_with(expected), "{told}");
         };
-        check(r#"{"inbuond": []}"#, "the rules of the bridge are not in their form");
+        let form = |what: &str| format!("the rules of the bus are not in their form: {what}");
+        check(
+            r#"{"inbuond": []}"#,
+            &form("unknown field `inbuond`, expected `inbound` or `outbound` at line 1 column 10"),
+        );
+        check("{\n\"inbound\": 5}", &form("invalid type: integer `5`, expected a sequence at line 2 column 12"));
+        check("", &form("EOF while parsing a value at line 1 column 0"));
         let role = r#"{"inbound": [{"address": "a", "requiredAuthority": "x"}]}"#;
-        check(role, "the rules of the bridge are not in their form");
-        let expression = r#"{"inbound": [{"addressRegex": "("}]}"#;
-        check(expression, "`addressRegex` `(` of the rules of the bridge is no regular expression");
-        check(r#"{"outbound": [{"match": 5}]}"#, "`match` of the rules of the bridge must be an object, not 5");
+        check(role, &form("unknown field `requiredAuthority`, expected one of `address`, `addressRegex`"));
+        let expression = r#"{"inbound": [{}, {"addressRegex": "("}]}"#;
+        check(expression, "`addressRegex` of rule 2 of `inbound` is no regular expression: regex parse error");
+        let halves = r#"{"outbound": [{"addressRegex": "a)|(b"}]}"#;
+        check(halves, "`addressRegex` of rule 1 of `outbound` is no regular expression: regex parse error");
+        check(r#"{"outbound": [{"match": 5}]}"#, "`match` of rule 1 of `outbound` must be an object, not 5");
     }
 }
