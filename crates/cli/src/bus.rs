@@ -18,7 +18,7 @@ use crate::up::Door;
   echo '{\"x\": 1}' | herder bus publish news -
 
 What clients may reach is set by the rules of the door; by default only documented addresses.
-DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are used for a door with TLS.")]
+DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH mean what they mean to Docker's client.")]
 pub struct BusArgs {
     #[command(subcommand)]
     pub verb: BusVerb,

@@ -36,6 +36,8 @@ pub enum UsageError {
     TlsCa,
     #[error("--tlscert, --tlskey and --tlscacert require the use of either --tls or --tlsverify")]
     TlsOff,
+    #[error("--tls and --tlsverify are for TCP: give --listen tcp://IP:PORT or --bus-listen; unix sockets stay plain")]
+    TlsForNothing,
     #[error("unsupported cluster \"{0}\"")]
     Driver(String),
     #[error("swarm.overcommit should be larger than -1, {:.6} is invalid", .0.0)]
@@ -80,7 +82,7 @@ impl UsageError {
             UsageError::FailureRetry | UsageError::RefreshRetry => "HD0003",
             UsageError::AdvertiseMissing | UsageError::Advertise | UsageError::AdvertiseForElection => "HD0004",
             UsageError::ElectionStore => "HD0005",
-            UsageError::TlsFiles | UsageError::TlsCa | UsageError::TlsOff => "HD0006",
+            UsageError::TlsFiles | UsageError::TlsCa | UsageError::TlsOff | UsageError::TlsForNothing => "HD0006",
             UsageError::Driver(_) => "HD0007",
             UsageError::Overcommit(_)
             | UsageError::CreateRetry(_)

@@ -8,10 +8,12 @@ mod bus;
 mod duration;
 mod error;
 mod manage;
+mod tls;
 mod up;
 
 pub use args::{ActionArgs, Certs, Cli, Completion, Create, Discovered, Explain, Global, List, Verb};
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
-pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings, TlsFiles};
+pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
+pub use tls::{ClientFiles, TlsArgs, TlsFiles};
 pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, unit};

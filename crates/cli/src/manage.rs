@@ -1,6 +1,5 @@
 //! `manage` and `join`: what was typed, and what it means after it was checked.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,6 +7,7 @@ use clap::Args;
 use crate::args::{ActionArgs, Discovered};
 use crate::duration::{self, Signed};
 use crate::error::{Ratio, UsageError};
+use crate::tls::{TlsArgs, TlsFiles};
 
 /// Serve the Docker API over many engines.
 #[derive(Debug, Args)]
@@ -78,36 +78,6 @@ pub struct Manage {
     pub container_name_refresh_filter: Option<String>,
     #[command(flatten)]
     pub actions: ActionArgs,
-}
-
-/// The TLS flags of `manage`.
-#[derive(Clone, Debug, Args)]
-pub struct TlsArgs {
-    /// Serve over TLS; engines are not verified
-    #[arg(long)]
-    pub tls: bool,
-    /// Serve over TLS and ask clients and engines for certificates of the CA
-    #[arg(long)]
-    pub tlsverify: bool,
-    /// Certificates of the CA
-    #[arg(long, value_name = "FILE")]
-    pub tlscacert: Option<PathBuf>,
-    /// Certificate of this endpoint, also shown to engines
-    #[arg(long, value_name = "FILE")]
-    pub tlscert: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE")]
-    pub tlskey: Option<PathBuf>,
-}
-
-/// Files for TLS, complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    pub ca: Option<PathBuf>,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    /// Both sides show certificates of the CA.
-    pub verify: bool,
 }
 
 /// What `manage` shall do.
@@ -194,21 +164,6 @@ fn replication(manage: &Manage, discovery: &str) -> anyhow::Result<Option<(Strin
     }
     let advertise = manage.advertise.clone().ok_or(UsageError::AdvertiseForElection)?;
     Ok(Some((advertise, ttl)))
-}
-
-impl TlsArgs {
-    fn files(self) -> Result<Option<TlsFiles>, UsageError> {
-        let given = self.tlscacert.is_some() || self.tlscert.is_some() || self.tlskey.is_some();
-        match (self.tls || self.tlsverify, self.tlscert, self.tlskey) {
-            (false, _, _) if given => Err(UsageError::TlsOff),
-            (false, _, _) => Ok(None),
-            (true, _, _) if self.tlsverify && self.tlscacert.is_none() => Err(UsageError::TlsCa),
-            (true, Some(cert), Some(key)) => {
-                Ok(Some(TlsFiles { ca: self.tlscacert, cert, key, verify: self.tlsverify }))
-            }
-            (true, _, _) => Err(UsageError::TlsFiles),
-        }
-    }
 }
 
 /// Keep an engine's address in a discovery store.
@@ -336,6 +291,7 @@ mod tests {
         };
         let settings = match cli.verb {
             Verb::Manage(manage) => manage.settings().map(drop),
+            Verb::Up(up) => up.settings().map(drop),
             Verb::Join(join) => join.settings().map(drop),
             Verb::List(list) => list.settings().map(drop),
             _ => Ok(()),
@@ -371,6 +327,18 @@ mod tests {
             (
                 "manage --tlskey b a:1",
                 "--tlscert, --tlskey and --tlscacert require the use of either --tls or --tlsverify",
+            ),
+            ("up --tlsverify --tlscacert c --tlscert a --tlskey b -H tcp://a:1", "ok"),
+            ("up --tls", "--tlscert and --tlskey must be provided when using --tls"),
+            (
+                "up --tlscert a --tlskey b",
+                "--tlscert, --tlskey and --tlscacert require the use of either --tls or --tlsverify",
+            ),
+            ("up --tls --tlscert a --tlskey b --bus-listen a:1 -H unix:///x", "ok"),
+            ("up --tls --tlscert a --tlskey b --conf conf.json", "ok"),
+            (
+                "up --tls --tlscert a --tlskey b -H unix:///x",
+                "--tls and --tlsverify are for TCP: give --listen tcp://IP:PORT or --bus-listen; unix sockets stay plain",
             ),
             (
                 "manage --replication a:1",

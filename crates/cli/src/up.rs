@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::args::ActionArgs;
 use crate::error::UsageError;
+use crate::tls::{TlsArgs, TlsFiles};
 
 /// Where a node keeps its identity.
 const STATE: &str = "/var/lib/herder";
@@ -19,7 +20,8 @@ pub const NODE_PORT: u16 = 7946;
   herder up                                        a pool of one that others can join
   herder token                                     what others need to join
   herder up --join 10.0.0.1 --token SWMTKN-1-…     join it
-  herder up --listen tcp://0.0.0.0:2375            also serve the Docker API on TCP
+  herder up --listen tcp://0.0.0.0:2376 --tlsverify --tlscacert ca.pem --tlscert cert.pem --tlskey key.pem
+                                                   also serve the Docker API on TCP, to whom `herder certs` made known
   DOCKER_HOST=unix:///run/herder.sock docker ps    use the pool
   herder up --print-unit > /etc/systemd/system/herder.service")]
 pub struct Up {
@@ -41,6 +43,8 @@ pub struct Up {
     /// Where to listen besides the socket: tcp://IP:PORT or unix:///PATH; may be repeated
     #[arg(long, short = 'H', visible_alias = "host", value_name = "URL", value_delimiter = ',')]
     pub listen: Vec<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// The unix socket that always serves the Docker API
     #[arg(long, default_value = "/run/herder.sock", value_name = "PATH")]
     pub socket: PathBuf,
@@ -65,6 +69,9 @@ pub struct Up {
     /// Where Vert.x clients of the event bus may connect by TCP, such as 127.0.0.1:7000 [default: nowhere]
     #[arg(long, value_name = "IP:PORT")]
     pub bus_listen: Option<String>,
+    /// What clients of the event bus may send and hear, as JSON; docs/bus.md tells the form [default: documented addresses]
+    #[arg(long, value_name = "FILE")]
+    pub bus_rules: Option<PathBuf>,
     #[command(flatten)]
     pub actions: ActionArgs,
     /// Do not answer or ask by multicast on the local network
@@ -86,6 +93,8 @@ pub struct UpSettings {
     pub discovery_options: Vec<(String, String)>,
     /// URLs, the socket's first.
     pub listen: Vec<String>,
+    /// For what listens on TCP.
+    pub tls: Option<TlsFiles>,
     pub engine: String,
     /// `host:port`, or only the port when the address is to be found out.
     pub advertise: (Option<String>, u16),
@@ -95,6 +104,7 @@ pub struct UpSettings {
     pub multicast: bool,
     pub cluster: String,
     pub bus_listen: Option<String>,
+    pub bus_rules: Option<PathBuf>,
     pub actions: ActionArgs,
 }
 
@@ -117,11 +127,18 @@ impl Up {
         });
         let options = self.discovery_opt.iter().map(|text| pair(text).ok_or(UsageError::DiscoveryOption));
         let socket = format!("unix://{}", self.socket.display());
+        let tls = self.tls.files()?;
+        let tcp = self.listen.iter().any(|url| !url.starts_with("unix://")) || self.bus_listen.is_some();
+        // The file may open a door on TCP.
+        if tls.is_some() && !tcp && self.actions.conf.is_none() {
+            return Err(UsageError::TlsForNothing.into());
+        }
         Ok(UpSettings {
             join,
             labels: labels.collect::<Result<_, _>>()?,
             discovery_options: options.collect::<Result<_, _>>()?,
             listen: std::iter::once(socket).chain(self.listen).collect(),
+            tls,
             name: self.name,
             token: self.token,
             discovery: self.discovery,
@@ -132,6 +149,7 @@ impl Up {
             multicast: !self.no_multicast,
             cluster: self.cluster,
             bus_listen: self.bus_listen,
+            bus_rules: self.bus_rules,
             actions: self.actions,
         })
     }
@@ -162,7 +180,7 @@ fn with_port(text: &str) -> Result<String, UsageError> {
 After --rotate the old code lets nobody in any more; nodes that are in stay in. A node that is down or cut off learns of it
 when it is back.")]
 pub struct Token {
-    /// Make a new code, through this host's node, and print it
+    /// Make a new code, through the node of the door, and print it
     #[arg(long)]
     pub rotate: bool,
     #[command(flatten)]
@@ -179,7 +197,8 @@ pub struct Token {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder node ls
-  herder node ls --host tcp://10.0.0.1:2375 --format json")]
+  herder node ls --host tcp://10.0.0.1:2375 --format json
+  DOCKER_HOST=tcp://10.0.0.1:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=certs/client-admin herder node ls")]
 pub struct NodeArgs {
     #[command(subcommand)]
     pub verb: NodeVerb,
@@ -203,9 +222,11 @@ pub struct NodeLs {
 /// The door of any node.
 #[derive(Clone, Debug, Args)]
 pub struct Door {
-    /// The door to ask: unix:///PATH or tcp://HOST:PORT
-    #[arg(long, short = 'H', env = "HERDER_HOST", default_value = "unix:///run/herder.sock", value_name = "URL")]
-    pub host: String,
+    /// The door to ask: unix:///PATH or tcp://HOST:PORT [default: that of DOCKER_HOST, or unix:///run/herder.sock]
+    #[arg(long, short = 'H', env = "HERDER_HOST", value_name = "URL")]
+    pub host: Option<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// A systemd unit that runs `up` with these arguments.

@@ -19,6 +19,8 @@ pub enum TlsError {
     Pair { cert: PathBuf, key: PathBuf, source: rustls::Error },
     #[error("the CA {} cannot be used: {reason}", path.display())]
     Ca { path: PathBuf, reason: String },
+    #[error("TLS cannot be set up: {0}")]
+    Versions(rustls::Error),
 }
 
 /// A certificate with its key, and the CA if the other side is to be verified.
@@ -34,7 +36,7 @@ pub fn server(files: Files<'_>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let pair = |source| TlsError::Pair { cert: files.cert.into(), key: files.key.into(), source };
-    let builder = builder.map_err(pair)?;
+    let builder = builder.map_err(TlsError::Versions)?;
     let builder = match files.ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -49,15 +51,21 @@ pub fn server(files: Files<'_>) -> Result<ServerConfig, TlsError> {
 
 /// TLS towards engines. Without a CA, their certificates are not verified.
 pub fn client(files: Files<'_>) -> Result<ClientConfig, TlsError> {
-    let pair = |source| TlsError::Pair { cert: files.cert.into(), key: files.key.into(), source };
+    client_with(files.ca, Some((files.cert, files.key)))
+}
+
+/// TLS towards whoever may serve clients without a certificate, too. Without a CA, the other side is not verified.
+pub fn client_with(ca: Option<&Path>, pair: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    let builder = builder.map_err(pair)?;
-    let builder = match files.ca {
+    let builder = builder.map_err(TlsError::Versions)?;
+    let builder = match ca {
         Some(path) => builder.with_root_certificates(roots(path)?),
         None => builder.dangerous().with_custom_certificate_verifier(judged_by(Anybody)),
     };
-    builder.with_client_auth_cert(certificates(files.cert)?, key(files.key)?).map_err(pair)
+    let Some((cert_file, key_file)) = pair else { return Ok(builder.with_no_client_auth()) };
+    let wrong = |source| TlsError::Pair { cert: cert_file.into(), key: key_file.into(), source };
+    builder.with_client_auth_cert(certificates(cert_file)?, key(key_file)?).map_err(wrong)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

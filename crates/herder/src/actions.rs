@@ -15,9 +15,6 @@ pub(crate) fn settings(args: &ActionArgs) -> anyhow::Result<(Conf, ActionSetting
         let (read, notes) = conf::parse(&text).map_err(anyhow::Error::msg).with_context(file)?;
         notes.iter().for_each(|note| tracing::warn!("{}: {note}", path.display()));
         conf = read;
-        if let Some(port) = conf.rest_port {
-            tracing::warn!(port, "restServicePort opens a door on all addresses; whoever reaches it may do anything");
-        }
     }
     conf.task_timeout = args.task_timeout.unwrap_or(conf.task_timeout);
     conf.new_container_timeout = args.new_container_timeout.unwrap_or(conf.new_container_timeout);

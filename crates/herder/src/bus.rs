@@ -2,26 +2,23 @@
 
 use std::collections::VecDeque;
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use herder_bus::bridge::EVENT_ADDRESSES;
 use herder_cli::{BusArgs, BusVerb, Listen, Post, bus_body};
-use herder_drivers::engine::{EngineLink, Way, empty};
-use herder_drivers::tls;
+use herder_drivers::engine::empty;
 use http::{StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio::time::{Instant, interval, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// A door answers an upgrade, and what it was told, within this time.
-const DOOR_WAIT_MAX: Duration = Duration::from_secs(10);
+use crate::door::{DOOR_WAIT_MAX, Door};
 
 /// A door forgets clients that say nothing for ten seconds.
 const PING_PERIOD: Duration = Duration::from_secs(5);
@@ -39,7 +36,7 @@ pub(crate) async fn run(asked: BusArgs) -> anyhow::Result<()> {
         BusVerb::Request(request) => {
             let limit = request.limit()?;
             let frame = message("send", &request.post, Some(limit))?;
-            let answer = ask(&request.post.door.host, frame, limit).await?;
+            let answer = ask(&request.post.door, frame, limit).await?;
             let text = if request.format == "json" { kept(answer) } else { plain(&answer["body"]) };
             anstream::println!("{text}");
             Ok(())
@@ -49,18 +46,19 @@ pub(crate) async fn run(asked: BusArgs) -> anyhow::Result<()> {
 }
 
 async fn tell(kind: &str, post: &Post) -> anyhow::Result<()> {
-    let mut line = Line::open(&post.door.host).await?;
+    let mut line = Line::open(&Door::of(&post.door)?).await?;
     line.say(&message(kind, post, None)?).await?;
     line.settle().await
 }
 
-async fn ask(host: &str, frame: Value, limit: Duration) -> anyhow::Result<Value> {
-    let mut line = Line::open(host).await?;
+async fn ask(door: &herder_cli::Door, frame: Value, limit: Duration) -> anyhow::Result<Value> {
+    let door = Door::of(door)?;
+    let mut line = Line::open(&door).await?;
     line.say(&frame).await?;
     let deadline = Instant::now() + limit + ANSWER_GRACE;
     loop {
         let heard = timeout_at(deadline, line.hear()).await;
-        let frame = heard.map_err(|_| anyhow!("the door at {host} does not say what came of the request"))??;
+        let frame = heard.map_err(|_| anyhow!("the door at {} does not say what came of the request", door.host))??;
         if frame["address"] != REPLY_ADDRESS {
             continue;
         }
@@ -78,7 +76,7 @@ async fn hear(listen: &Listen) -> anyhow::Result<()> {
         addresses = EVENT_ADDRESSES.to_vec();
     }
     let reply = listen.reply.as_deref().map(bus_body);
-    let mut line = Line::open(&listen.door.host).await?;
+    let mut line = Line::open(&Door::of(&listen.door)?).await?;
     for address in addresses {
         line.say(&json!({"type": "register", "address": address})).await?;
     }
@@ -145,21 +143,18 @@ struct Line {
 }
 
 impl Line {
-    async fn open(host: &str) -> anyhow::Result<Line> {
-        let link = EngineLink::new(host.strip_prefix("tcp://").unwrap_or(host), way(host)?);
+    async fn open(door: &Door) -> anyhow::Result<Line> {
         let request = http::Request::get("/eventbus/websocket?text=1")
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key())
             .body(empty())?;
-        let late = |_| anyhow!("the door at {host} does not answer within {} s", DOOR_WAIT_MAX.as_secs());
-        let response = timeout(DOOR_WAIT_MAX, link.send(request)).await.map_err(late)?;
-        let mut response = response.with_context(|| format!("no door at {host}; is `herder up` running there?"))?;
+        let mut response = door.send(request).await?;
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {}
-            StatusCode::NOT_FOUND => bail!("the door at {host} has no event bus; nodes of `herder up` have one"),
-            status => bail!("the door at {host} does not open the event bus: {status}"),
+            StatusCode::NOT_FOUND => bail!("the door at {} has no event bus; nodes of `herder up` have one", door.host),
+            _ => return Err(door.refusal(response).await.context("the event bus is not opened")),
         }
         let upgraded = hyper::upgrade::on(&mut response).await.context("the upgrade failed")?;
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await;
@@ -236,18 +231,4 @@ fn refusal(code: &str) -> String {
         "max_address_length_reached" => "max_address_length_reached: the address is too long".to_owned(),
         code => format!("the door refuses: {code}"),
     }
-}
-
-/// TLS as Docker's client is told to use it.
-fn way(host: &str) -> anyhow::Result<Way> {
-    let wanted = std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty());
-    if !wanted || host.starts_with("unix://") {
-        return Ok(Way::Plain);
-    }
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
-    let folder = std::env::var_os("DOCKER_CERT_PATH").map(PathBuf::from).or_else(home);
-    let folder = folder.context("DOCKER_TLS_VERIFY is set, but neither DOCKER_CERT_PATH nor HOME")?;
-    let (ca, cert, key) = (folder.join("ca.pem"), folder.join("cert.pem"), folder.join("key.pem"));
-    let config = tls::client(tls::Files { cert: &cert, key: &key, ca: Some(&ca) })?;
-    Ok(Way::Tls(std::sync::Arc::new(config)))
 }

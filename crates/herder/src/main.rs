@@ -3,6 +3,8 @@
 mod actions;
 mod bus;
 mod certs;
+mod door;
+mod listen;
 mod manage;
 mod members;
 mod node;
@@ -97,7 +99,8 @@ fn start_log(global: &Global) {
     };
     let filter = EnvFilter::try_from_env("HERDER_LOG").unwrap_or_else(|_| {
         // Libraries speak only when something is wrong, unless everything is asked for.
-        let herder = ["herder", "herder_pool", "herder_front", "herder_drivers"].map(|part| format!("{part}={level}"));
+        let parts = ["herder", "herder_pool", "herder_front", "herder_drivers", "herder_bus", "herder_wire"];
+        let herder = parts.map(|part| format!("{part}={level}"));
         EnvFilter::new(format!("warn,{}", herder.join(",")))
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use herder_cli::{ManageSettings, TlsFiles};
+use herder_cli::ManageSettings;
 use herder_decide::actions::conf::Conf;
 use herder_decide::actions::members::Changes;
 use herder_decide::schedule::{Filter, Scheduler};
@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::listen::{self, ServerTls};
+
 /// How long requests may take to finish after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
@@ -29,16 +31,14 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
     let (conf, actions) = crate::actions::settings(&settings.actions)?;
     add_conf(&mut settings, &conf)?;
     let discovery = Discovery::parse(&settings.discovery, &Options::parse(&settings.discovery_options)?)?;
-    let (server_tls, way) = match &settings.tls {
-        None => (None, Way::Plain),
-        Some(files) => {
-            let (server, client) = tls_configs(files)?;
-            (Some(Arc::new(server)), Way::Tls(Arc::new(client)))
-        }
+    let tls = ServerTls::of(settings.tls.as_ref())?;
+    let way = match &settings.tls {
+        None => Way::Plain,
+        Some(files) => Way::Tls(Arc::new(tls::client(listen::pem(files))?)),
     };
     let mut listeners = Vec::new();
     for host in &settings.hosts {
-        listeners.push(server::bind(host, server_tls.clone()).await?);
+        listeners.push(tls.bind(host).await?);
     }
     let pool_settings = Settings {
         overcommit: settings.overcommit,
@@ -170,10 +170,4 @@ fn scheduler(settings: &ManageSettings) -> anyhow::Result<Scheduler> {
         strategy: strategy.with_context(|| format!("--strategy {}", settings.strategy))?,
         filters: if filters.is_empty() { Filter::ALL.to_vec() } else { filters },
     })
-}
-
-fn tls_configs(files: &TlsFiles) -> Result<(rustls::ServerConfig, rustls::ClientConfig), tls::TlsError> {
-    let ca = files.ca.as_deref().filter(|_| files.verify);
-    let files = tls::Files { cert: &files.cert, key: &files.key, ca };
-    Ok((tls::server(files)?, tls::client(files)?))
 }

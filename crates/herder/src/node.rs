@@ -1,37 +1,21 @@
 //! `herder node ls`: the nodes of a pool, as any of its doors sees them.
 
-use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 use herder_cli::{NodeArgs, NodeVerb};
-use herder_drivers::engine::{EngineLink, Way, empty};
-use http::{Method, Request};
-use http_body_util::BodyExt as _;
+use http::Method;
 use serde_json::Value;
+
+use crate::door::Door;
 
 pub(crate) async fn run(asked: NodeArgs) -> anyhow::Result<()> {
     let NodeVerb::Ls(ls) = asked.verb;
-    let nodes = ask(Method::GET, &ls.door.host, "/herder/nodes").await?;
+    let nodes = Door::of(&ls.door)?.ask(Method::GET, "/herder/nodes").await?;
     if ls.format == "json" {
         anstream::println!("{nodes}");
         return Ok(());
     }
     anstream::println!("{}", table(&nodes));
     Ok(())
-}
-
-/// `method path` at a door.
-pub(crate) async fn ask(method: Method, host: &str, path: &str) -> anyhow::Result<Value> {
-    let addr = host.strip_prefix("tcp://").unwrap_or(host);
-    let link = EngineLink::new(addr, Way::Plain);
-    let response = link.send(Request::builder().method(method).uri(path).body(empty())?).await;
-    let response = response.with_context(|| format!("no door at {host}; is `herder up` running there?"))?;
-    let status = response.status();
-    let bytes = response.into_body().collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
-    let answer: Value = serde_json::from_slice(&bytes).with_context(|| format!("{host} is no door of herder"))?;
-    if !status.is_success() {
-        bail!("{host} answers {status}: {}", answer["message"].as_str().unwrap_or_default());
-    }
-    Ok(answer)
 }
 
 /// Labels that the pool makes itself; `--format json` shows them, too.

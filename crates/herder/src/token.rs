@@ -5,6 +5,8 @@ use herder_cli::Token;
 use herder_wire::identity::Identity;
 use http::Method;
 
+use crate::door::Door;
+
 /// Prints the join code that this host's node keeps; the node need not run.
 pub(crate) fn print(asked: &Token) -> anyhow::Result<()> {
     let folder = asked.state.display();
@@ -17,10 +19,10 @@ pub(crate) fn print(asked: &Token) -> anyhow::Result<()> {
 
 /// Has the node behind the door make a new code, and prints that.
 pub(crate) async fn rotate(asked: &Token) -> anyhow::Result<()> {
-    let host = &asked.door.host;
-    let answer = crate::node::ask(Method::POST, host, "/herder/token/rotate").await?;
+    let door = Door::of(&asked.door)?;
+    let answer = door.ask(Method::POST, "/herder/token/rotate").await?;
     // Not shown if it is anything else: it may be secret.
-    let code = answer["token"].as_str().with_context(|| format!("{host} answers without a join code"))?;
+    let code = answer["token"].as_str().with_context(|| format!("{} answers without a join code", door.host))?;
     show(asked, code);
     Ok(())
 }

@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::listen::ServerTls;
 use crate::manage::{asked_to_stop, reschedule_while_primary};
 use bus::PoolBus;
 use members::Directory;
@@ -45,6 +46,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     add_conf(&mut settings, &conf);
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
+    let rules = bus::rules(&settings)?;
     let store = store::of(&settings)?;
     let identity = identity::of(&settings, store.as_ref()).await?;
     let code = identity.join_code()?;
@@ -55,9 +57,11 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let bind = SocketAddr::from(([0, 0, 0, 0], advertise.port()));
     let bind = if advertise.is_ipv6() { SocketAddr::from(([0u16; 8], advertise.port())) } else { bind };
     let listener = TcpListener::bind(bind).await.with_context(|| format!("cannot listen for other nodes on {bind}"))?;
+    let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let mut doors = Vec::new();
     for url in &settings.listen {
-        doors.push(server::bind(url, None).await?);
+        let tls = if url.starts_with("unix://") { &plain } else { &tls };
+        doors.push(tls.bind(url).await?);
     }
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
@@ -74,10 +78,10 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
     front.set_actions(actions);
     let bus = Arc::new(PoolBus::new(&me));
-    let bridge = bus.bridge(&settings.cluster);
+    let bridge = bus.bridge(rules);
     front.open_bus(bridge.clone());
     if let Some(addr) = &settings.bus_listen {
-        let listener = server::bind(addr, None).await.context("--bus-listen")?;
+        let listener = tls.bind(addr).await.context("--bus-listen")?;
         tokio::spawn(server::serve_bus(bridge, listener, stop.clone()));
     }
     tokio::spawn(link.clone().keep_renewed(stop.clone()));

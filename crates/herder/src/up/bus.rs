@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use herder_bus::bridge::{Bridge, Limits, Rules};
 use herder_bus::{Bus, Headers, Links, Settings};
+use herder_cli::UpSettings;
 use herder_model::NodeState;
 use herder_pool::Pool;
 use herder_wire::calls::Peer;
@@ -22,6 +24,14 @@ use super::members::Directory;
 /// Rest before a link that ended is opened anew.
 const LINK_REST: Duration = Duration::from_millis(300);
 
+/// What clients may do: as the file says, or the default.
+pub(super) fn rules(settings: &UpSettings) -> anyhow::Result<Rules> {
+    let Some(path) = &settings.bus_rules else { return Ok(Rules::documented(&settings.cluster)) };
+    let file = || format!("--bus-rules {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(file)?;
+    Rules::parse(&text).with_context(file)
+}
+
 /// This node's part of the bus.
 #[derive(Debug)]
 pub(super) struct PoolBus {
@@ -35,8 +45,8 @@ impl PoolBus {
         PoolBus { bus, links }
     }
 
-    pub(super) fn bridge(&self, cluster: &str) -> Arc<Bridge> {
-        Bridge::new(self.bus.clone(), Rules::documented(cluster), Limits::default())
+    pub(super) fn bridge(&self, rules: Rules) -> Arc<Bridge> {
+        Bridge::new(self.bus.clone(), rules, Limits::default())
     }
 
     /// A peer has opened its link.
