@@ -47,6 +47,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
     let rules = bus::rules(&settings)?;
+    let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let store = store::of(&settings)?;
     let identity = identity::of(&settings, store.as_ref()).await?;
     let code = identity.join_code()?;
@@ -57,7 +58,6 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let bind = SocketAddr::from(([0, 0, 0, 0], advertise.port()));
     let bind = if advertise.is_ipv6() { SocketAddr::from(([0u16; 8], advertise.port())) } else { bind };
     let listener = TcpListener::bind(bind).await.with_context(|| format!("cannot listen for other nodes on {bind}"))?;
-    let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let mut doors = Vec::new();
     for url in &settings.listen {
         let tls = if url.starts_with("unix://") { &plain } else { &tls };
