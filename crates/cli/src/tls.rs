@@ -95,6 +95,8 @@ impl TlsArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -109,7 +111,7 @@ mod tests {
                 tlscert: flag("cert="),
                 tlskey: flag("key="),
             };
-            let exists = |path: &PathBuf| there.split(' ').any(|it| *path == PathBuf::from(it));
+            let exists = |path: &PathBuf| there.split(' ').any(|it| *path == Path::new(it));
             let text = match args.client(verify, folder.map(PathBuf::from), exists) {
                 Ok(None) => "plain".to_owned(),
                 Ok(Some(ClientFiles { ca, pair })) => {
