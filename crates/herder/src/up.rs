@@ -94,9 +94,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     }
     let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
     let gossip = Arc::new(gossip);
-    if let Some(store) = store {
-        tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone()));
-    }
+    let in_store = store.map(|store| tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone())));
     let code = code::Teller::new(link.clone(), gossip.clone(), members::facts(&settings));
     code.tell().await.context("--label")?;
     tokio::spawn(code.keep(stop.clone()));
@@ -120,9 +118,20 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     info!("shutting down");
     gossip.leave().await;
     stop.cancel();
-    if !door.is_finished() && timeout(SHUTDOWN_GRACE, door).await.is_err() {
-        warn!(grace = ?SHUTDOWN_GRACE, "some requests did not finish in time");
-    }
+    let ended = async {
+        if !door.is_finished() && timeout(SHUTDOWN_GRACE, door).await.is_err() {
+            warn!(grace = ?SHUTDOWN_GRACE, "some requests did not finish in time");
+        }
+    };
+    // Whom a store still names is asked in vain by those who come.
+    let out_of_store = async {
+        if let Some(in_store) = in_store
+            && timeout(SHUTDOWN_GRACE, in_store).await.is_err()
+        {
+            warn!(grace = ?SHUTDOWN_GRACE, "the store does not answer; it names this node until its entry ends");
+        }
+    };
+    tokio::join!(ended, out_of_store);
     outcome
 }
 
