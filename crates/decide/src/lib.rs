@@ -19,5 +19,6 @@ pub mod render;
 pub mod request;
 pub mod reschedule;
 pub mod schedule;
+pub mod swarm;
 pub mod versions;
 pub mod words;

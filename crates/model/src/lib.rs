@@ -8,6 +8,7 @@ mod names;
 mod node;
 mod objects;
 mod pairs;
+pub mod swarm;
 
 pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort, Status};
 pub use names::{Name, NameIndex};

@@ -1,0 +1,41 @@
+//! What is declared: the objects of Docker's swarm mode with its own names and forms of JSON (API 1.24 to 1.50).
+//!
+//! A field that Docker leaves out when it is empty is left out here, and one that Docker shows as `null` is shown so: what a
+//! client sent comes back to it unchanged. Durations are nanoseconds, times are RFC 3339 texts.
+
+mod cluster;
+mod container;
+mod meta;
+mod node;
+mod secret;
+mod service;
+mod task;
+
+pub use cluster::{
+    CaConfig, Cluster, ClusterSpec, Dispatcher, Encryption, ExternalCa, InitRequest, JoinRequest, JoinTokens,
+    Orchestration, Raft, TaskDefaults, UnlockRequest,
+};
+pub use container::{
+    AppArmor, ConfigRef, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, Mount, Privileges,
+    SeLinuxContext, Seccomp, SecretRef, Ulimit,
+};
+pub use meta::{Driver, Meta, TlsInfo, Version};
+pub use node::{
+    Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,
+    SwarmNode, SwarmNodeState,
+};
+pub use secret::{Config, ConfigSpec, Secret, SecretSpec};
+pub use service::{
+    Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,
+    ServiceSpec, ServiceStatus, UpdateConfig, UpdateStatus, VirtualIp,
+};
+pub use task::{
+    ContainerStatus, DiscreteResource, GenericResource, Limits, NamedResource, NetworkAttachmentConfig, Placement,
+    PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,
+    TaskStatus,
+};
+
+/// For fields that Docker leaves out when they are empty.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

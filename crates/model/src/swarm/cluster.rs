@@ -1,0 +1,197 @@
+//! The swarm itself: its settings, its tokens, and how it is entered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Driver, Meta, TlsInfo, is_default};
+
+/// What `docker swarm update` sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ClusterSpec {
+    /// `default`; swarm mode knows no other.
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub orchestration: Orchestration,
+    pub raft: Raft,
+    pub dispatcher: Dispatcher,
+    #[serde(rename = "CAConfig")]
+    pub ca_config: CaConfig,
+    pub task_defaults: TaskDefaults,
+    pub encryption_config: Encryption,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Orchestration {
+    /// Ended tasks that are kept for each slot; negative: all of them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub task_history_retention_limit: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Raft {
+    /// Log entries between two snapshots.
+    #[serde(skip_serializing_if = "is_default")]
+    pub snapshot_interval: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub keep_old_snapshots: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub log_entries_for_slow_followers: u64,
+    pub election_tick: i64,
+    pub heartbeat_tick: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Dispatcher {
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "is_default")]
+    pub heartbeat_period: i64,
+}
+
+/// Settings of the CA. The signing certificate and key are only ever sent to the swarm.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CaConfig {
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "is_default")]
+    pub node_cert_expiry: i64,
+    #[serde(rename = "ExternalCAs", skip_serializing_if = "is_default")]
+    pub external_cas: Vec<ExternalCa>,
+    #[serde(rename = "SigningCACert", skip_serializing_if = "is_default")]
+    pub signing_ca_cert: String,
+    #[serde(rename = "SigningCAKey", skip_serializing_if = "is_default")]
+    pub signing_ca_key: String,
+    /// A higher number makes a new root.
+    #[serde(skip_serializing_if = "is_default")]
+    pub force_rotate: u64,
+}
+
+impl fmt::Debug for CaConfig {
+    /// The key stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaConfig")
+            .field("node_cert_expiry", &self.node_cert_expiry)
+            .field("external_cas", &self.external_cas)
+            .field("force_rotate", &self.force_rotate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A CA elsewhere that signs for this swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ExternalCa {
+    /// `cfssl`.
+    pub protocol: String,
+    #[serde(rename = "URL")]
+    pub url: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, String>,
+    #[serde(rename = "CACert")]
+    pub ca_cert: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskDefaults {
+    #[serde(skip_serializing_if = "is_default")]
+    pub log_driver: Option<Driver>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Encryption {
+    pub auto_lock_managers: bool,
+}
+
+/// `GET /swarm`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Cluster {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    pub spec: ClusterSpec,
+    #[serde(rename = "TLSInfo")]
+    pub tls_info: TlsInfo,
+    pub root_rotation_in_progress: bool,
+    pub default_addr_pool: Option<Vec<String>>,
+    pub subnet_size: u32,
+    pub data_path_port: u32,
+    /// Not in `GET /info`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub join_tokens: Option<JoinTokens>,
+}
+
+/// What lets a node in, and as what.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct JoinTokens {
+    pub worker: String,
+    pub manager: String,
+}
+
+impl fmt::Debug for JoinTokens {
+    /// Tokens stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinTokens").finish_non_exhaustive()
+    }
+}
+
+/// Body of `POST /swarm/init`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct InitRequest {
+    pub listen_addr: String,
+    pub advertise_addr: String,
+    pub data_path_addr: String,
+    pub data_path_port: u32,
+    pub force_new_cluster: bool,
+    pub spec: ClusterSpec,
+    pub auto_lock_managers: bool,
+    /// `active`, `pause`, `drain`; empty is `active`.
+    pub availability: String,
+    pub default_addr_pool: Option<Vec<String>>,
+    pub subnet_size: u32,
+}
+
+/// Body of `POST /swarm/join`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct JoinRequest {
+    pub listen_addr: String,
+    pub advertise_addr: String,
+    pub data_path_addr: String,
+    pub remote_addrs: Option<Vec<String>>,
+    pub join_token: String,
+    /// `active`, `pause`, `drain`; empty is `active`.
+    pub availability: String,
+}
+
+impl fmt::Debug for JoinRequest {
+    /// The token stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest").field("remote_addrs", &self.remote_addrs).finish_non_exhaustive()
+    }
+}
+
+/// Body of `POST /swarm/unlock`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UnlockRequest {
+    pub unlock_key: String,
+}
+
+impl fmt::Debug for UnlockRequest {
+    /// The key stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnlockRequest").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,50 @@
+//! What all declared objects have.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::is_default;
+
+/// Counts the writes of the whole store; an object shows the number of its last one. An update names the number that it has
+/// seen, and is refused when the object has a later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Version {
+    #[serde(skip_serializing_if = "is_default")]
+    pub index: u64,
+}
+
+/// When an object was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Meta {
+    pub version: Version,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+}
+
+/// A driver of logs, secrets, volumes or templates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Driver {
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Which CA a node or the swarm trusts. Both byte fields in base64, as Go writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TlsInfo {
+    /// PEM.
+    #[serde(skip_serializing_if = "is_default")]
+    pub trust_root: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub cert_issuer_subject: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub cert_issuer_public_key: String,
+}

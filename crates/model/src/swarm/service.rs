@@ -1,0 +1,210 @@
+//! Services.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Meta, NetworkAttachmentConfig, TaskSpec, Version, is_default};
+
+/// A service as it is declared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceSpec {
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub task_template: TaskSpec,
+    pub mode: ServiceMode,
+    #[serde(skip_serializing_if = "is_default")]
+    pub update_config: Option<UpdateConfig>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rollback_config: Option<UpdateConfig>,
+    /// Where old clients put what belongs into the task.
+    #[serde(skip_serializing_if = "is_default")]
+    pub networks: Vec<NetworkAttachmentConfig>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub endpoint_spec: Option<EndpointSpec>,
+}
+
+/// How many tasks a service has. One of the four; none of them means one replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceMode {
+    #[serde(skip_serializing_if = "is_default")]
+    pub replicated: Option<Replicated>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub global: Option<Empty>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub replicated_job: Option<ReplicatedJob>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub global_job: Option<Empty>,
+}
+
+/// `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Replicated {
+    /// 1 if it is not said.
+    #[serde(skip_serializing_if = "is_default")]
+    pub replicas: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ReplicatedJob {
+    /// 1 if it is not said.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_concurrent: Option<u64>,
+    /// As many as at the same time, if it is not said.
+    #[serde(skip_serializing_if = "is_default")]
+    pub total_completions: Option<u64>,
+}
+
+/// How tasks are replaced by those of another specification.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UpdateConfig {
+    /// Slots at the same time; 0: all of them.
+    pub parallelism: u64,
+    /// Nanoseconds between two slots.
+    #[serde(skip_serializing_if = "is_default")]
+    pub delay: i64,
+    /// `pause`, `continue`, `rollback`; empty is `pause`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub failure_action: String,
+    /// Nanoseconds for which a new task is watched; 0 is 5 s.
+    #[serde(skip_serializing_if = "is_default")]
+    pub monitor: i64,
+    /// Share of the slots that may fail.
+    pub max_failure_ratio: Ratio,
+    /// `stop-first`, `start-first`; empty is `stop-first`.
+    pub order: String,
+}
+
+/// A number from 0 to 1 that is written as Go writes it: without a point if it needs none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub struct Ratio(pub f64);
+
+impl Serialize for Ratio {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.0.fract() == 0.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "a small whole number")]
+            return to.serialize_i64(self.0 as i64);
+        }
+        to.serialize_f64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Ratio, D::Error> {
+        f64::deserialize(from).map(Ratio)
+    }
+}
+
+/// How a service is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EndpointSpec {
+    /// `vip`, `dnsrr`; empty is `vip`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ports: Vec<PortConfig>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortConfig {
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    /// `tcp`, `udp`, `sctp`; empty is `tcp`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub protocol: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub target_port: u16,
+    /// 0: any.
+    #[serde(skip_serializing_if = "is_default")]
+    pub published_port: u16,
+    /// `ingress`, `host`; empty is `ingress`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub publish_mode: String,
+}
+
+/// `GET /services/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Service {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    pub spec: ServiceSpec,
+    /// What it was before, for a rollback.
+    #[serde(skip_serializing_if = "is_default")]
+    pub previous_spec: Option<ServiceSpec>,
+    pub endpoint: Endpoint,
+    #[serde(skip_serializing_if = "is_default")]
+    pub update_status: Option<UpdateStatus>,
+    /// Only when it is asked for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub service_status: Option<ServiceStatus>,
+    /// Of jobs only.
+    #[serde(skip_serializing_if = "is_default")]
+    pub job_status: Option<JobStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Endpoint {
+    pub spec: EndpointSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ports: Vec<PortConfig>,
+    #[serde(rename = "VirtualIPs", skip_serializing_if = "is_default")]
+    pub virtual_ips: Vec<VirtualIp>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VirtualIp {
+    #[serde(rename = "NetworkID", skip_serializing_if = "is_default")]
+    pub network_id: String,
+    /// With the length of its network's prefix.
+    #[serde(skip_serializing_if = "is_default")]
+    pub addr: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UpdateStatus {
+    /// `updating`, `paused`, `completed`, `rollback_started`, `rollback_paused`, `rollback_completed`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub state: String,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "is_default")]
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "is_default")]
+    pub completed_at: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceStatus {
+    pub running_tasks: u64,
+    pub desired_tasks: u64,
+    pub completed_tasks: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct JobStatus {
+    pub job_iteration: Version,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "is_default")]
+    pub last_execution: String,
+}

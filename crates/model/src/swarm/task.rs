@@ -1,0 +1,264 @@
+//! Tasks: one container each, on one node, once.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ContainerSpec, Driver, Meta, Platform, PortConfig, Version, is_default};
+
+/// What the tasks of a service are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskSpec {
+    #[serde(skip_serializing_if = "is_default")]
+    pub container_spec: Option<ContainerSpec>,
+    /// Not run by herder; kept to refuse it by name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub plugin_spec: Option<Value>,
+    /// Not run by herder; kept to refuse it by name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub network_attachment_spec: Option<Value>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub resources: Option<ResourceRequirements>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub restart_policy: Option<RestartPolicy>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub placement: Option<Placement>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub networks: Vec<NetworkAttachmentConfig>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub log_driver: Option<Driver>,
+    /// Another number replaces all tasks.
+    pub force_update: u64,
+    /// `container`; empty is the same.
+    #[serde(skip_serializing_if = "is_default")]
+    pub runtime: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ResourceRequirements {
+    /// What the kernel holds the container to.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: Option<Limits>,
+    /// What a node must have left. Holds the container to nothing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reservations: Option<Reservations>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub swap_bytes: Option<i64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_swappiness: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Limits {
+    /// Billionths of a processor.
+    #[serde(rename = "NanoCPUs", skip_serializing_if = "is_default")]
+    pub nano_cpus: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_bytes: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub pids: i64,
+}
+
+/// What a node has, or what a task takes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Reservations {
+    /// Billionths of a processor.
+    #[serde(rename = "NanoCPUs", skip_serializing_if = "is_default")]
+    pub nano_cpus: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_bytes: i64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub generic_resources: Vec<GenericResource>,
+}
+
+/// A thing of which a node has some: each with a name, or so many of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct GenericResource {
+    #[serde(skip_serializing_if = "is_default")]
+    pub named_resource_spec: Option<NamedResource>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub discrete_resource_spec: Option<DiscreteResource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NamedResource {
+    #[serde(skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub value: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DiscreteResource {
+    #[serde(skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub value: i64,
+}
+
+/// What follows the end of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RestartPolicy {
+    /// `none`, `on-failure`, `any`; empty is `any`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub condition: String,
+    /// Nanoseconds; 5 s if it is not said.
+    #[serde(skip_serializing_if = "is_default")]
+    pub delay: Option<i64>,
+    /// 0: no end.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_attempts: Option<u64>,
+    /// Nanoseconds within which attempts count; 0: always.
+    #[serde(skip_serializing_if = "is_default")]
+    pub window: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Placement {
+    #[serde(skip_serializing_if = "is_default")]
+    pub constraints: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub preferences: Vec<Preference>,
+    /// On one node; 0: no limit.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_replicas: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub platforms: Vec<Platform>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Preference {
+    #[serde(skip_serializing_if = "is_default")]
+    pub spread: Option<Spread>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Spread {
+    /// `node.labels.zone`, `engine.labels.zone`.
+    pub spread_descriptor: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkAttachmentConfig {
+    /// Id or name of the network.
+    #[serde(skip_serializing_if = "is_default")]
+    pub target: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub aliases: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub driver_opts: BTreeMap<String, String>,
+}
+
+/// How far a task is, or should be. A task only ever goes forward: the order is that of the variants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Just made.
+    #[default]
+    New,
+    /// Of old swarms; never given.
+    Allocated,
+    /// Waits for a node.
+    Pending,
+    Assigned,
+    /// The node knows of it.
+    Accepted,
+    /// Its image and volumes are brought.
+    Preparing,
+    /// Made, and waits for its turn.
+    Ready,
+    /// Started, and not yet healthy.
+    Starting,
+    Running,
+    /// Ended by itself, with 0.
+    Complete,
+    /// Ended because it was told to.
+    Shutdown,
+    /// Ended otherwise.
+    Failed,
+    /// Could not be started.
+    Rejected,
+    /// Only desired: the task shall be gone.
+    Remove,
+    /// Its node was away for too long, or is gone.
+    Orphaned,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskStatus {
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timestamp: String,
+    pub state: TaskState,
+    #[serde(skip_serializing_if = "is_default")]
+    pub message: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub err: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub container_status: Option<ContainerStatus>,
+    pub port_status: PortStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerStatus {
+    #[serde(rename = "ContainerID")]
+    pub container_id: String,
+    #[serde(rename = "PID")]
+    pub pid: i64,
+    pub exit_code: i64,
+}
+
+/// Ports that were published on the node itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortStatus {
+    #[serde(skip_serializing_if = "is_default")]
+    pub ports: Vec<PortConfig>,
+}
+
+/// `GET /tasks/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Task {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub spec: TaskSpec,
+    #[serde(rename = "ServiceID", skip_serializing_if = "is_default")]
+    pub service_id: String,
+    /// From 1; 0 in a global service.
+    #[serde(skip_serializing_if = "is_default")]
+    pub slot: u64,
+    #[serde(rename = "NodeID", skip_serializing_if = "is_default")]
+    pub node_id: String,
+    pub status: TaskStatus,
+    pub desired_state: TaskState,
+    /// Networks with the addresses that the task has there.
+    #[serde(skip_serializing_if = "is_default")]
+    pub networks_attachments: Vec<Value>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub generic_resources: Vec<GenericResource>,
+    /// Of jobs only.
+    #[serde(skip_serializing_if = "is_default")]
+    pub job_iteration: Option<Version>,
+}
