@@ -3,14 +3,19 @@
 //! A field that Docker leaves out when it is empty is left out here, and one that Docker shows as `null` is shown so: what a
 //! client sent comes back to it unchanged. Durations are nanoseconds, times are RFC 3339 texts.
 
+mod change;
 mod cluster;
 mod container;
 mod meta;
 mod node;
+mod record;
 mod secret;
 mod service;
 mod task;
+mod time;
+mod view;
 
+pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, Dispatcher, Encryption, ExternalCa, InitRequest, JoinRequest, JoinTokens,
     Orchestration, Raft, TaskDefaults, UnlockRequest,
@@ -24,6 +29,7 @@ pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,
     SwarmNode, SwarmNodeState,
 };
+pub use record::{ClusterRecord, NodeRecord, ServiceRecord, TaskRecord};
 pub use secret::{Config, ConfigSpec, Secret, SecretSpec};
 pub use service::{
     Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,
@@ -34,6 +40,8 @@ pub use task::{
     PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,
     TaskStatus,
 };
+pub use time::Time;
+pub use view::{Table, View};
 
 /// For fields that Docker leaves out when they are empty.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -1,6 +1,7 @@
 //! Tasks: one container each, on one node, once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -243,7 +244,8 @@ pub struct Task {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
     pub labels: Option<BTreeMap<String, String>>,
-    pub spec: TaskSpec,
+    /// The same for all tasks of a service that were made at one time.
+    pub spec: Arc<TaskSpec>,
     #[serde(rename = "ServiceID", skip_serializing_if = "is_default")]
     pub service_id: String,
     /// From 1; 0 in a global service.

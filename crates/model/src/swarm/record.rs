@@ -1,0 +1,96 @@
+//! What managers keep: the objects that clients see, with what only managers need to know.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cluster, NodeDescription, PortConfig, Role, Service, SwarmNode, Task, Time, Version, is_default};
+
+/// The swarm. There is one in a store, with [`Cluster::id`].
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterRecord {
+    pub cluster: Cluster,
+    /// `SWMKEY-1-…`, where managers are locked when they start. Else empty.
+    #[serde(skip_serializing_if = "is_default")]
+    pub unlock_key: String,
+}
+
+impl fmt::Debug for ClusterRecord {
+    /// The key stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterRecord").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+/// A node. Its `manager_status` is not kept: whoever shows it asks raft.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeRecord {
+    pub node: SwarmNode,
+    /// What it is now; `node.spec.role` is what it should be.
+    pub role: Role,
+    /// `host:port` of its node link.
+    #[serde(skip_serializing_if = "is_default")]
+    pub addr: String,
+    /// Since when its state is what it is.
+    pub state_since: Time,
+}
+
+impl NodeRecord {
+    pub fn description(&self) -> &NodeDescription {
+        &self.node.description
+    }
+}
+
+/// A service.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceRecord {
+    pub service: Service,
+    /// The write that gave it its specification. Tasks of that write are up to date.
+    pub spec_version: Version,
+    /// The write that gave it the specification before.
+    pub previous_spec_version: Version,
+    /// `X-Registry-Auth` of whoever declared it, for pulls. Else empty.
+    #[serde(skip_serializing_if = "is_default")]
+    pub registry_auth: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub previous_registry_auth: String,
+}
+
+impl fmt::Debug for ServiceRecord {
+    /// Credentials stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceRecord")
+            .field("service", &self.service)
+            .field("spec_version", &self.spec_version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskRecord {
+    pub task: Task,
+    /// Name of the service when the task was made.
+    pub service_name: String,
+    /// [`ServiceRecord::spec_version`] when the task was made.
+    pub spec_version: Version,
+    /// Ports that the service published when the task was made.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ports: Vec<PortConfig>,
+    /// When a manager wrote the task's state.
+    pub applied_at: Time,
+    /// When the task was first seen to run.
+    #[serde(skip_serializing_if = "is_default")]
+    pub running_since: Option<Time>,
+    /// When the task may be started: the end of a restart delay.
+    #[serde(skip_serializing_if = "is_default")]
+    pub not_before: Option<Time>,
+    /// Tasks that ended in this slot (on this node, if the service is global) and were made again, the oldest first, as far as
+    /// a restart policy counts them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub restarts: Vec<Time>,
+}

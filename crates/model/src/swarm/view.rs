@@ -1,0 +1,264 @@
+//! All declared objects at one moment.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::{
+    Change, ClusterRecord, Command, Config, Conflict, Kind, NodeRecord, Object, Secret, ServiceRecord, TaskRecord,
+    Version, Written,
+};
+
+/// Id → object, in the order of the ids.
+pub type Table<T> = OrdMap<String, Arc<T>>;
+
+/// What the store holds after one of its commands. A copy is as cheap as a pointer and never changes.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Number of the last command in it.
+    pub index: u64,
+    pub cluster: Option<Arc<ClusterRecord>>,
+    pub nodes: Table<NodeRecord>,
+    pub services: Table<ServiceRecord>,
+    pub tasks: Table<TaskRecord>,
+    pub secrets: Table<Secret>,
+    pub configs: Table<Config>,
+    /// Service or node → tasks.
+    by_service: OrdMap<String, OrdSet<String>>,
+    by_node: OrdMap<String, OrdSet<String>>,
+    /// Kind and name in lower case → id. Docker's names differ in more than case.
+    names: OrdMap<(Kind, String), String>,
+}
+
+impl View {
+    pub fn get(&self, kind: Kind, id: &str) -> Option<Object> {
+        match kind {
+            Kind::Cluster => self.cluster.clone().filter(|it| it.cluster.id == id).map(Object::Cluster),
+            Kind::Node => self.nodes.get(id).cloned().map(Object::Node),
+            Kind::Service => self.services.get(id).cloned().map(Object::Service),
+            Kind::Task => self.tasks.get(id).cloned().map(Object::Task),
+            Kind::Secret => self.secrets.get(id).cloned().map(Object::Secret),
+            Kind::Config => self.configs.get(id).cloned().map(Object::Config),
+        }
+    }
+
+    /// Id of the service, secret or config of this name.
+    pub fn named(&self, kind: Kind, name: &str) -> Option<&str> {
+        self.names.get(&(kind, name.to_lowercase())).map(String::as_str)
+    }
+
+    /// In the order of their ids.
+    pub fn tasks_of_service<'v>(&'v self, service: &str) -> impl Iterator<Item = &'v Arc<TaskRecord>> + use<'v> {
+        self.by_service.get(service).into_iter().flatten().filter_map(|id| self.tasks.get(id))
+    }
+
+    /// In the order of their ids.
+    pub fn tasks_of_node<'v>(&'v self, node: &str) -> impl Iterator<Item = &'v Arc<TaskRecord>> + use<'v> {
+        self.by_node.get(node).into_iter().flatten().filter_map(|id| self.tasks.get(id))
+    }
+
+    /// Every object, those first that others refer to.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        let clusters = self.cluster.iter().cloned().map(Object::Cluster);
+        let nodes = self.nodes.values().cloned().map(Object::Node);
+        let secrets = self.secrets.values().cloned().map(Object::Secret);
+        let configs = self.configs.values().cloned().map(Object::Config);
+        let services = self.services.values().cloned().map(Object::Service);
+        let tasks = self.tasks.values().cloned().map(Object::Task);
+        clusters.chain(nodes).chain(secrets).chain(configs).chain(services).chain(tasks)
+    }
+
+    /// A view of these objects as they are, such as a snapshot has them.
+    pub fn of(index: u64, objects: impl IntoIterator<Item = Object>) -> View {
+        let mut view = View { index, ..View::default() };
+        for object in objects {
+            view.put(object);
+        }
+        view
+    }
+
+    /// Applies a command as the one with this number. Either all of it is done, or nothing.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Result<Vec<Written>, Conflict> {
+        let mut next = self.clone();
+        next.index = index;
+        let outcome = command.changes.iter().map(|change| next.change(index, command, change));
+        let written = outcome.filter_map(Result::transpose).collect::<Result<_, _>>();
+        // A command that was refused has its number, too.
+        self.index = index;
+        let written = written?;
+        *self = next;
+        Ok(written)
+    }
+
+    fn change(&mut self, index: u64, command: &Command, change: &Change) -> Result<Option<Written>, Conflict> {
+        let object = match change {
+            Change::Put(object) => object.clone(),
+            Change::PutSpec(service) => {
+                let mut service = ServiceRecord::clone(service);
+                service.previous_spec_version = service.spec_version;
+                service.spec_version = Version { index };
+                Object::Service(Arc::new(service))
+            }
+            Change::Remove(kind, id) => {
+                let before = self.remove(*kind, id);
+                return Ok(before.map(|before| Written { before: Some(before), after: None }));
+            }
+            Change::Expect(kind, id, version) => {
+                let there = self.get(*kind, id).ok_or_else(|| Conflict::Gone { kind: *kind, id: id.clone() })?;
+                let same = *version == 0 || there.meta().version.index == *version;
+                return if same { Ok(None) } else { Err(Conflict::Sequence { kind: *kind, id: id.clone() }) };
+            }
+        };
+        self.write(index, command, object).map(Some)
+    }
+
+    fn write(&mut self, index: u64, command: &Command, mut object: Object) -> Result<Written, Conflict> {
+        let (kind, id) = (object.kind(), object.id().to_owned());
+        let before = self.get(kind, &id);
+        let known = object.meta().version.index;
+        let is = before.as_ref().map_or(0, |before| before.meta().version.index);
+        if known != is {
+            let gone = before.is_none();
+            return Err(if gone { Conflict::Gone { kind, id } } else { Conflict::Sequence { kind, id } });
+        }
+        if let Some(key) = name_key(&object)
+            && self.names.get(&key).is_some_and(|other| *other != id)
+        {
+            return Err(Conflict::Name { kind, name: object.name().to_owned() });
+        }
+        let at = command.at.to_string();
+        let meta = object.meta_mut();
+        meta.version.index = index;
+        meta.updated_at.clone_from(&at);
+        meta.created_at = before.as_ref().map_or(at, |before| before.meta().created_at.clone());
+        self.put(object.clone());
+        Ok(Written { before, after: Some(object) })
+    }
+
+    fn put(&mut self, object: Object) {
+        let (kind, id) = (object.kind(), object.id().to_owned());
+        self.remove(kind, &id);
+        if let Some(key) = name_key(&object) {
+            self.names.insert(key, id.clone());
+        }
+        match object {
+            Object::Cluster(it) => self.cluster = Some(it),
+            Object::Node(it) => drop(self.nodes.insert(id, it)),
+            Object::Service(it) => drop(self.services.insert(id, it)),
+            Object::Secret(it) => drop(self.secrets.insert(id, it)),
+            Object::Config(it) => drop(self.configs.insert(id, it)),
+            Object::Task(it) => {
+                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)] {
+                    if !key.is_empty() {
+                        index.entry(key.clone()).or_default().insert(id.clone());
+                    }
+                }
+                self.tasks.insert(id, it);
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, id: &str) -> Option<Object> {
+        let before = self.get(kind, id)?;
+        if let Some(key) = name_key(&before) {
+            self.names.remove(&key);
+        }
+        match &before {
+            Object::Cluster(_) => self.cluster = None,
+            Object::Node(_) => drop(self.nodes.remove(id)),
+            Object::Service(_) => drop(self.services.remove(id)),
+            Object::Secret(_) => drop(self.secrets.remove(id)),
+            Object::Config(_) => drop(self.configs.remove(id)),
+            Object::Task(it) => {
+                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)] {
+                    if let Some(tasks) = index.get_mut(key) {
+                        tasks.remove(id);
+                        if tasks.is_empty() {
+                            index.remove(key);
+                        }
+                    }
+                }
+                self.tasks.remove(id);
+            }
+        }
+        Some(before)
+    }
+}
+
+/// What may exist once. Several nodes may have one hostname; tasks are named after their services.
+fn name_key(object: &Object) -> Option<(Kind, String)> {
+    let kind = object.kind();
+    matches!(kind, Kind::Service | Kind::Secret | Kind::Config).then(|| (kind, object.name().to_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::{Service, Task, Time};
+
+    /// Each line a command: `web+` puts a new service, `web@3` replaces version 3 of it, `web-` removes it, `web?` expects it,
+    /// `web:t1` makes a task of it. Then what is there, or why not.
+    #[test]
+    fn a_command_is_done_whole_or_not_at_all() {
+        let mut view = View::default();
+        let mut index = 0;
+        let mut check = |commands: &str, expected: &str| {
+            index += 1;
+            let changes = commands.split(' ').map(change).collect();
+            let outcome = view.apply(index, &Command { at: Time(index), changes });
+            let text = match outcome {
+                Ok(_) => {
+                    let services = view.services.values().map(|it| {
+                        let tasks: Vec<&str> = view.tasks_of_service(&it.service.id).map(|it| &*it.task.id).collect();
+                        format!("{}@{}[{}]", it.service.id, it.service.meta.version.index, tasks.join(","))
+                    });
+                    services.collect::<Vec<_>>().join(" ")
+                }
+                Err(conflict) => conflict.to_string(),
+            };
+            assert_eq!(text, expected, "{commands}");
+        };
+        check("web+ db+", "db@1[] web@1[]");
+        check("web@1", "db@1[] web@2[]");
+        check("web@1", "update out of sequence");
+        check("api+ web@1", "update out of sequence");
+        check("web:t1 web?", "db@1[] web@2[t1]");
+        check("api? web-", "service api not found");
+        check("WEB+", "name conflicts with an existing object: service WEB already exists");
+        check("web- WEB+", "WEB@8[] db@1[]");
+        check("gone@4", "service gone not found");
+        check("gone-", "WEB@8[] db@1[]");
+    }
+
+    fn change(text: &str) -> Change {
+        let cut = text.find(|c: char| !c.is_alphanumeric()).expect("a sign");
+        let (id, rest) = (text[..cut].to_owned(), &text[cut + 1..]);
+        let service = |version: u64| {
+            let mut service = Service { id: id.clone(), ..Service::default() };
+            service.spec.name = id.clone();
+            service.meta.version.index = version;
+            Change::from(ServiceRecord { service, ..ServiceRecord::default() })
+        };
+        match &text[cut..=cut] {
+            "+" => service(0),
+            "@" => service(rest.parse().expect("a number")),
+            "-" => Change::Remove(Kind::Service, id),
+            "?" => Change::Expect(Kind::Service, id, 0),
+            _ => {
+                let task = Task { id: rest.to_owned(), service_id: id, ..Task::default() };
+                Change::from(TaskRecord { task, ..TaskRecord::default() })
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_of_its_objects_is_the_same_view() {
+        let mut view = View::default();
+        let changes = ["web+", "db+", "web:t1", "db:t2"].map(change).to_vec();
+        view.apply(7, &Command { at: Time(1), changes }).expect("new");
+        let again = View::of(view.index, view.objects());
+        assert!(view.objects().eq(again.objects()));
+        assert_eq!(again.named(Kind::Service, "Web"), Some("web"));
+        assert_eq!(again.tasks_of_service("web").count(), 1);
+    }
+}
