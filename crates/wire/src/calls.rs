@@ -1,6 +1,5 @@
 //! Typed calls between nodes: gRPC over the node link.
 
-use std::collections::HashMap;
 use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,13 +8,13 @@ use std::time::Duration;
 use futures_util::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
-use tower_service::Service;
+use tonic::transport::Channel;
 
+use crate::channels::Channels;
+pub use crate::channels::Peer;
 use crate::link::{Link, LinkError, Road};
 
 #[expect(unreachable_pub, clippy::allow_attributes, reason = "made by tonic")]
@@ -42,8 +41,6 @@ const CREATE_TIME_MAX: Duration = Duration::from_secs(600);
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(3);
 /// An engine lists 10,000 containers in about 2 s.
 const REREAD_TIME_MAX: Duration = Duration::from_secs(30);
-/// A peer that says nothing for so long is gone.
-const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A create body, with room around it; as large as the door takes them.
 const MESSAGE_BYTES_MAX: usize = 9 << 20;
 
@@ -56,29 +53,20 @@ pub async fn serve<A: Answers>(answers: Arc<A>, stream: TlsStream<TcpStream>) {
     }
 }
 
-/// A node to call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Peer {
-    pub id: String,
-    /// `host:port` of its node link.
-    pub addr: String,
-}
-
 /// Calls to other nodes; one connection for each, opened when first needed.
 #[derive(Debug)]
 pub struct Calls {
-    link: Arc<Link>,
-    channels: Mutex<HashMap<Peer, Channel>>,
+    channels: Channels,
 }
 
 impl Calls {
     pub fn new(link: Arc<Link>) -> Calls {
-        Calls { link, channels: Mutex::default() }
+        Calls { channels: Channels::new(link, Road::Calls) }
     }
 
     /// This node's end of them.
     pub fn link(&self) -> &Arc<Link> {
-        &self.link
+        self.channels.link()
     }
 
     pub async fn create(&self, peer: &Peer, request: CreateRequest) -> Result<CreateReply, Status> {
@@ -112,22 +100,16 @@ impl Calls {
 
     /// Forgets the connections to nodes that are not among these.
     pub fn keep(&self, peers: &[Peer]) {
-        self.channels.lock().retain(|peer, _| peers.contains(peer));
+        self.channels.keep(peers);
     }
 
     fn client(&self, peer: &Peer) -> NodeClient<Channel> {
-        let mut channels = self.channels.lock();
-        let channel = channels.entry(peer.clone()).or_insert_with(|| {
-            let connector = Connector { link: self.link.clone(), peer: peer.clone() };
-            let endpoint = Endpoint::from_static("http://node.herder").http2_keep_alive_interval(KEEPALIVE);
-            endpoint.keep_alive_timeout(KEEPALIVE).connect_with_connector_lazy(connector)
-        });
-        NodeClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        NodeClient::new(self.channels.to(peer)).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
 
 /// The answer of a peer. Where it is none, the status says why in words that name the peer.
-fn answered<T>(peer: &Peer, call: &str, reply: Result<Response<T>, Status>) -> Result<T, Status> {
+pub(crate) fn answered<T>(peer: &Peer, call: &str, reply: Result<Response<T>, Status>) -> Result<T, Status> {
     reply.map(Response::into_inner).map_err(|status| {
         if status.code() == Code::Unimplemented {
             let text = format!("node {} is of a version that does not know the call `{call}`; update it", peer.addr);
@@ -143,27 +125,6 @@ fn timed<T>(message: T, limit: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);
     request
-}
-
-/// Opens the connection for calls to one peer.
-struct Connector {
-    link: Arc<Link>,
-    peer: Peer,
-}
-
-impl Service<http::Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = LinkError;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let (link, peer) = (self.link.clone(), self.peer.clone());
-        Box::pin(async move { Ok(TokioIo::new(link.dial(&peer.addr, &peer.id, Road::Calls).await?)) })
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::join_code::{self, JoinCode, fingerprint};
+use crate::join_code::{self, JoinCode, Secret, fingerprint};
 use crate::rotation::Rotation;
 
 /// How long the CA is valid, as in swarm mode.
@@ -50,7 +50,7 @@ pub struct Shared {
     /// Seals gossip.
     pub gossip_key: [u8; 32],
     /// The secret half of the join code.
-    pub(crate) secret: [u8; 16],
+    pub(crate) secret: Secret,
     /// When the secret was made, see [`Rotation`]. Files and nodes of the first version do not have it.
     #[serde(default)]
     secret_made: u64,

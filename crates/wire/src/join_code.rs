@@ -17,11 +17,14 @@ const SECRET_DIGITS: usize = 25;
 /// SHA-256 of a certificate in DER.
 pub(crate) type Fingerprint = [u8; 32];
 
+/// What a pool knows a newcomer by.
+pub type Secret = [u8; 16];
+
 /// A join code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinCode {
     pub(crate) ca: Fingerprint,
-    pub(crate) secret: [u8; 16],
+    pub(crate) secret: Secret,
 }
 
 /// Why a text is no join code. Says nothing about the text: it holds a secret.
@@ -39,6 +42,25 @@ impl JoinCode {
     /// Whether both are of one pool: its code may have been changed between them.
     pub fn of_same_pool(&self, other: &JoinCode) -> bool {
         self.ca == other.ca
+    }
+
+    /// Another code of the same pool.
+    pub fn with_secret(&self, secret: Secret) -> JoinCode {
+        JoinCode { ca: self.ca, secret }
+    }
+
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Whether both hold the same secret; takes the same time whatever they hold.
+    pub fn has_secret_of(&self, other: &JoinCode) -> bool {
+        same_secret(&self.secret, &other.secret)
+    }
+
+    /// Hexadecimal digest of the CA's certificate, as swarm mode writes it in messages.
+    pub fn ca_digest(&self) -> String {
+        self.ca.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

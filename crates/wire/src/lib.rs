@@ -3,11 +3,13 @@
 //! Nothing here knows what a container is. See ARCHITECTURE.md.
 
 pub mod calls;
+mod channels;
 pub mod gossip;
 pub mod identity;
 mod join_code;
 pub mod link;
 pub mod multicast;
 pub mod rotation;
+pub mod swarm;
 
-pub use join_code::{JoinCode, JoinCodeError};
+pub use join_code::{JoinCode, JoinCodeError, Secret};

@@ -24,6 +24,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Identity, IdentityError, node_of, server_name};
+use crate::join_code::Secret;
 use crate::rotation::Rotation;
 
 pub use join::join;
@@ -46,18 +47,21 @@ pub enum Road {
     Calls,
     /// Frames of the event bus, one direction.
     Bus,
+    /// Calls of managers to each other, and sessions of nodes with their leader (gRPC).
+    Swarm,
     /// A newcomer asks to be let in. The only one without a certificate.
     Join,
 }
 
 impl Road {
-    const ALL: [Road; 4] = [Road::Engine, Road::Calls, Road::Bus, Road::Join];
+    const ALL: [Road; 5] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Join];
 
     fn protocol(self) -> &'static [u8] {
         match self {
             Road::Engine => b"herder-engine/1",
             Road::Calls => b"herder-calls/1",
             Road::Bus => b"herder-bus/1",
+            Road::Swarm => b"herder-swarm/1",
             Road::Join => b"herder-join/1",
         }
     }
@@ -123,6 +127,8 @@ pub struct Link {
     /// Held while the identity is changed, so that no change undoes another.
     changing: Mutex<()>,
     rotation: watch::Sender<Rotation>,
+    /// Secrets that let a newcomer in besides the pool's own: those of a swarm's tokens, on its managers.
+    also_in: Mutex<Vec<Secret>>,
     /// Connections of peers that know no protocol of this version.
     misfits: AtomicU64,
 }
@@ -131,11 +137,23 @@ impl Link {
     pub fn new(identity: Identity, folder: PathBuf) -> Result<Arc<Link>, IdentityError> {
         let (rotation, _) = watch::channel(identity.shared.rotation());
         let current = ArcSwap::from_pointee(Current::new(identity)?);
-        Ok(Arc::new(Link { current, folder, changing: Mutex::default(), rotation, misfits: AtomicU64::new(0) }))
+        Ok(Arc::new(Link {
+            current,
+            folder,
+            changing: Mutex::default(),
+            rotation,
+            also_in: Mutex::default(),
+            misfits: AtomicU64::new(0),
+        }))
     }
 
     pub fn identity(&self) -> Arc<Identity> {
         self.current.load().identity.clone()
+    }
+
+    /// From now on, whoever comes with one of these secrets is let in, as with that of the pool's join code.
+    pub fn let_in_also(&self, secrets: Vec<Secret>) {
+        *self.also_in.lock() = secrets;
     }
 
     /// Opens a connection to the node with this id at this address. Whoever else answers there is a stranger.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::join_code;
+use crate::join_code::{self, Secret};
 
 /// The longest form of [`Rotation::fact`]: 13 and 25 digits and a point.
 pub const FACT_BYTES_MAX: usize = 39;
@@ -18,7 +18,7 @@ const SECRET_DIGITS: usize = 25;
 pub struct Rotation {
     /// Milliseconds since 1970; 0 for the secret that the pool began with.
     pub(crate) made: u64,
-    pub(crate) secret: [u8; 16],
+    pub(crate) secret: Secret,
 }
 
 impl fmt::Debug for Rotation {

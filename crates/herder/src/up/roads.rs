@@ -78,6 +78,7 @@ impl herder_wire::link::Accept for Gate {
             Road::Engine => drop(tokio::spawn(to_engine(self.engine.clone(), incoming.stream))),
             Road::Calls => drop(tokio::spawn(calls::serve(self.clerk.clone(), incoming.stream))),
             Road::Bus => self.bus.accept(incoming),
+            Road::Swarm => {}
             // Answered by the link itself.
             Road::Join => {}
         }

@@ -148,7 +148,8 @@ impl View {
             Object::Secret(it) => drop(self.secrets.insert(id, it)),
             Object::Config(it) => drop(self.configs.insert(id, it)),
             Object::Task(it) => {
-                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)] {
+                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)]
+                {
                     if !key.is_empty() {
                         index.entry(key.clone()).or_default().insert(id.clone());
                     }
@@ -170,7 +171,8 @@ impl View {
             Object::Secret(_) => drop(self.secrets.remove(id)),
             Object::Config(_) => drop(self.configs.remove(id)),
             Object::Task(it) => {
-                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)] {
+                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)]
+                {
                     if let Some(tasks) = index.get_mut(key) {
                         tasks.remove(id);
                         if tasks.is_empty() {

@@ -11,7 +11,9 @@ use hyper::body::Incoming as Body;
 use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
+use tower_service::Service;
 
 use super::tests::Clerk;
 use super::*;

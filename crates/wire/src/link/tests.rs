@@ -106,6 +106,18 @@ async fn after_a_change_only_the_new_code_lets_in_and_who_is_in_stays_in() {
 }
 
 #[tokio::test]
+async fn tokens_of_a_swarm_let_in_where_they_are_known_and_as_long() {
+    let host = host(first("manager")).await;
+    let token = host.code.with_secret([7; 16]);
+    assert!(join(&host.addr, &token, "early").await.is_err());
+    host.link.let_in_also(vec![[7; 16], [8; 16]]);
+    assert!(join(&host.addr, &token, "worker").await.is_ok());
+    assert!(join(&host.addr, &host.code, "with the pool's own").await.is_ok());
+    host.link.let_in_also(vec![[8; 16]]);
+    assert!(join(&host.addr, &token, "late").await.is_err());
+}
+
+#[tokio::test]
 async fn a_newcomer_that_came_before_a_change_cannot_outwait_it() {
     let old = host(first("old")).await;
     let (tcp, accepted) = {
