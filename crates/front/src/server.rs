@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
@@ -153,7 +153,12 @@ async fn bind_unix(url: &str, path: &Path) -> Result<Socket, BindError> {
 
 /// Serves until `stop`; then no connection is taken any more, and requests under way have a moment to end.
 pub async fn serve(front: Arc<Front>, listeners: Vec<Listener>, stop: CancellationToken) {
-    let shared = Shared { service: Service::Docker(front), tasks: TaskTracker::new(), stop };
+    serve_newest(watch::channel(front).1, listeners, stop).await;
+}
+
+/// As [`serve`]; each request is given to the front that is the newest when it comes.
+pub async fn serve_newest(fronts: watch::Receiver<Arc<Front>>, listeners: Vec<Listener>, stop: CancellationToken) {
+    let shared = Shared { service: Service::Docker(fronts), tasks: TaskTracker::new(), stop };
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     join_all(listeners.into_iter().map(|listener| accept_loop(listener, shared.clone(), limit.clone()))).await;
     shared.end().await;
@@ -177,7 +182,7 @@ struct Shared {
 /// What clients come for.
 #[derive(Clone, Debug)]
 enum Service {
-    Docker(Arc<Front>),
+    Docker(watch::Receiver<Arc<Front>>),
     Bus(Arc<Bridge>),
 }
 
@@ -289,13 +294,13 @@ async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted:
 pub(crate) async fn one_connection(front: Arc<Front>, stream: tokio::io::DuplexStream) {
     let Ok(permit) = Arc::new(Semaphore::new(1)).acquire_owned().await else { return };
     let counted = Counted { _permit: Arc::new(permit) };
-    docker_client(stream, front, &CancellationToken::new(), counted).await;
+    docker_client(stream, watch::channel(front).1, &CancellationToken::new(), counted).await;
 }
 
 async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
     let Shared { service, stop, .. } = shared;
     match service {
-        Service::Docker(front) => docker_client(stream, front, &stop, counted).await,
+        Service::Docker(fronts) => docker_client(stream, fronts, &stop, counted).await,
         Service::Bus(bridge) => {
             let served = stop.run_until_cancelled(bridge::tcp::connection(bridge, stream)).await;
             if let Some(Err(error)) = served {
@@ -307,11 +312,16 @@ async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
 
 /// Serves HTTP/1.1 on one connection. As in Docker's own server, a client that closes its side while it waits is gone, and
 /// its request ends; only a hijacked connection has two ends.
-async fn docker_client(stream: impl Stream, front: Arc<Front>, stop: &CancellationToken, counted: Counted) {
+async fn docker_client(
+    stream: impl Stream,
+    fronts: watch::Receiver<Arc<Front>>,
+    stop: &CancellationToken,
+    counted: Counted,
+) {
     let busy = Busy::default();
     let io = TokioIo::new(HeadLimit::new(stream, busy.clone(), HEAD_TIME_MAX));
     let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-        let front = front.clone();
+        let front = fronts.borrow().clone();
         let counted = counted.clone();
         let under_way = busy.begin();
         async move {

@@ -1,0 +1,160 @@
+//! One life of a node: with one identity, in one pool. A node that joins another pool begins anew, in the same program.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use herder_bus::bridge::Rules;
+use herder_cli::UpSettings;
+use herder_decide::actions::conf::Conf;
+use herder_decide::schedule::{Filter, Scheduler, Strategy};
+use herder_front::actions::ActionSettings;
+use herder_front::{Front, FrontSettings, server};
+use herder_pool::discovery::Discovery;
+use herder_pool::{Pool, Settings, Source, Way};
+use herder_wire::calls::Calls;
+use herder_wire::gossip::{self, Gossip, Member};
+use herder_wire::identity::Identity;
+use herder_wire::link::Link;
+use herder_wire::{JoinCode, multicast};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::bus::PoolBus;
+use super::members::{self, Directory};
+use super::peers::PoolPeers;
+use super::roads::{Gate, NodeDialler};
+use super::source::NodeSource;
+use super::{answers, code, identity, store};
+use crate::listen::ServerTls;
+use crate::manage::reschedule_while_primary;
+
+/// How long a node that goes may take to be taken off its store.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What all lives of a node have in common: what it was told when it was started.
+pub(super) struct Plan {
+    pub(super) settings: UpSettings,
+    pub(super) experimental: bool,
+    pub(super) conf: Conf,
+    pub(super) actions: ActionSettings,
+    pub(super) strategy: Strategy,
+    pub(super) rules: Rules,
+    pub(super) tls: ServerTls,
+    pub(super) store: Option<Discovery>,
+}
+
+pub(super) struct Life {
+    pub(super) front: Arc<Front>,
+    gossip: Arc<Gossip>,
+    /// Other identities that this node shall have from now on.
+    others: mpsc::Receiver<Identity>,
+    stop: CancellationToken,
+    link: JoinHandle<()>,
+    in_store: Option<JoinHandle<()>>,
+}
+
+impl Life {
+    pub(super) async fn begin(plan: &Plan, identity: Identity) -> anyhow::Result<Life> {
+        let settings = &plan.settings;
+        let code = identity.join_code()?;
+        let me = identity.id.clone();
+        let key = identity.shared.gossip_key;
+        let advertise = identity::advertise(settings)?;
+        let here = advertise.to_string();
+        let bind = SocketAddr::from(([0, 0, 0, 0], advertise.port()));
+        let bind = if advertise.is_ipv6() { SocketAddr::from(([0u16; 8], advertise.port())) } else { bind };
+        let listener = TcpListener::bind(bind).await;
+        let listener = listener.with_context(|| format!("cannot listen for other nodes on {bind}"))?;
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let link = Link::new(identity, settings.state.clone())?;
+        let directory = Arc::new(Directory::new(&me, &here));
+        let dialler = NodeDialler::new(&settings.engine, link.clone(), directory.clone());
+        let calls = Arc::new(Calls::new(link.clone()));
+        let source: Arc<dyn Source> = Arc::new(NodeSource::new(directory.clone(), calls.clone()));
+        let way = Way::Through(Arc::new(dialler));
+        let pool_settings = Settings { way, source: Some(source), ..Settings::default() };
+        let pool = Pool::new(crate::actions::paced(&plan.conf, pool_settings));
+        let scheduler = Scheduler { strategy: plan.strategy, filters: Filter::ALL.to_vec() };
+        let front_settings = FrontSettings { experimental: plan.experimental, ..FrontSettings::default() };
+        let front = Front::new(pool.clone(), scheduler, front_settings);
+        front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
+        front.set_actions(plan.actions.clone());
+        let bus = Arc::new(PoolBus::new(&me));
+        let bridge = bus.bridge(plan.rules.clone());
+        front.open_bus(bridge.clone());
+        if let Some(addr) = &settings.bus_listen {
+            let listener = plan.tls.bind(addr).await.context("--bus-listen")?;
+            tokio::spawn(server::serve_bus(bridge, listener, stop.clone()));
+        }
+        tokio::spawn(link.clone().keep_renewed(stop.clone()));
+        let gate = Gate::new(&settings.engine, &here, &front, bus.clone());
+        let serving = tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
+        let member = Member { id: me.clone(), addr: advertise, generation: generation() };
+        let seeds = identity::seeds(settings, &code).await;
+        if settings.multicast {
+            tokio::spawn(answer_questions(code, advertise, stop.clone()));
+        }
+        let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
+        let gossip = Arc::new(gossip);
+        let in_store = plan.store.clone();
+        let in_store = in_store.map(|store| tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone())));
+        let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(settings));
+        teller.tell().await.context("--label")?;
+        tokio::spawn(teller.keep(stop.clone()));
+        info!(node = me, addr = here, "this node is up");
+        let cluster = settings.cluster.clone();
+        tokio::spawn(answers::answer(front.clone(), bus.bus.clone(), cluster, here.clone(), stop.clone()));
+        tokio::spawn(bus.clone().keep_links(link, directory.clone(), gossip.view(), stop.clone()));
+        tokio::spawn(bus.clone().tell_events(pool.clone(), directory.clone(), stop.clone()));
+        tokio::spawn(bus.tell_membership(pool.clone(), directory.clone(), gossip.view(), stop.clone()));
+        tokio::spawn(members::follow(pool, directory.clone(), gossip.view(), stop.clone()));
+        let role = members::rescheduler(gossip.view(), &me, stop.clone());
+        tokio::spawn(reschedule_while_primary(front.clone(), role, stop.clone()));
+        tokio::spawn(herder_front::peers::report_duplicates(front.clone(), stop.clone()));
+        let (_become, others) = mpsc::channel(1);
+        guard.disarm();
+        Ok(Life { front, gossip, others, stop, link: serving, in_store })
+    }
+
+    /// Comes when this node is to be another one from now on.
+    pub(super) async fn another(&mut self) -> Identity {
+        match self.others.recv().await {
+            Some(identity) => identity,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says goodbye. When this returns, nothing listens for other nodes any more.
+    pub(super) async fn end(self) {
+        self.gossip.leave().await;
+        self.stop.cancel();
+        self.front.pool.set_members(&BTreeSet::new());
+        let _ = self.link.await;
+        // Whom a store still names is asked in vain by those who come.
+        if let Some(in_store) = self.in_store
+            && timeout(FAREWELL_TIME_MAX, in_store).await.is_err()
+        {
+            warn!(limit = ?FAREWELL_TIME_MAX, "the store does not answer; it names this node until its entry ends");
+        }
+    }
+}
+
+async fn answer_questions(code: JoinCode, here: SocketAddr, stop: CancellationToken) {
+    if let Err(error) = multicast::answer(&code, here, stop).await {
+        warn!(%error, "other nodes cannot find this one by multicast");
+    }
+}
+
+/// A start is newer than all before it. Milliseconds since 1970; the clock of one host goes forward between two starts.
+fn generation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
