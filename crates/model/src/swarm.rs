@@ -3,6 +3,7 @@
 //! A field that Docker leaves out when it is empty is left out here, and one that Docker shows as `null` is shown so: what a
 //! client sent comes back to it unchanged. Durations are nanoseconds, times are RFC 3339 texts.
 
+mod assignments;
 mod change;
 mod cluster;
 mod container;
@@ -15,6 +16,7 @@ mod task;
 mod time;
 mod view;
 
+pub use assignments::{Assignments, Report, ServiceFacts};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, Dispatcher, Encryption, ExternalCa, InitRequest, JoinRequest, JoinTokens,
