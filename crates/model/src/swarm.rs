@@ -12,6 +12,7 @@ mod node;
 mod record;
 mod secret;
 mod service;
+mod session;
 mod task;
 mod time;
 mod view;
@@ -37,6 +38,7 @@ pub use service::{
     Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,
     ServiceSpec, ServiceStatus, UpdateConfig, UpdateStatus, VirtualIp,
 };
+pub use session::{Hello, ManagerAddr, ToLeader, ToNode, Welcome};
 pub use task::{
     ContainerStatus, DiscreteResource, GenericResource, Limits, NamedResource, NetworkAttachmentConfig, Placement,
     PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,

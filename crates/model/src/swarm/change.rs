@@ -90,6 +90,11 @@ impl Object {
         }
     }
 
+    /// Makes a write of this object one that replaces that version.
+    pub fn rebase(&mut self, version: u64) {
+        self.meta_mut().version.index = version;
+    }
+
     pub(super) fn meta_mut(&mut self) -> &mut Meta {
         match self {
             Object::Cluster(it) => &mut Arc::make_mut(it).cluster.meta,

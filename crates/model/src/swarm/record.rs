@@ -1,5 +1,6 @@
 //! What managers keep: the objects that clients see, with what only managers need to know.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,9 @@ pub struct ClusterRecord {
     /// `SWMKEY-1-…`, where managers are locked when they start. Else empty.
     #[serde(skip_serializing_if = "is_default")]
     pub unlock_key: String,
+    /// Ids of nodes that were removed. They are not let in again.
+    #[serde(skip_serializing_if = "is_default")]
+    pub removed: BTreeSet<String>,
 }
 
 impl fmt::Debug for ClusterRecord {

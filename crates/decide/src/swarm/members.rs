@@ -1,0 +1,178 @@
+//! Nodes of a swarm: who comes, as what, and who is down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_model::swarm::{
+    Availability, Change, ClusterRecord, Hello, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
+};
+
+/// Why a node that was removed is not let in again.
+const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
+const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
+
+/// A node opens a session: what is written of it. Nothing, if it is known as it is.
+pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<Change>, String> {
+    let cluster = view.cluster.as_ref().ok_or("this manager knows no swarm yet")?;
+    if cluster.removed.contains(id) {
+        return Err(REMOVED.to_owned());
+    }
+    let asked = role_of(cluster, &hello.token)?;
+    let known = view.nodes.get(id);
+    let mut record = known.map(|it| NodeRecord::clone(it)).unwrap_or_else(|| {
+        let mut node = SwarmNode { id: id.to_owned(), ..SwarmNode::default() };
+        node.spec.availability = hello.availability;
+        NodeRecord { node, ..NodeRecord::default() }
+    });
+    // A token may only make more of a node. Less is made of it by hand.
+    record.node.spec.role = record.node.spec.role.max(asked);
+    record.addr.clone_from(&hello.addr);
+    record.node.description = hello.description.clone();
+    let status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr: host(&hello.addr) };
+    set_status(&mut record, status, now);
+    Ok((known.map(Arc::as_ref) != Some(&record)).then(|| record.into()))
+}
+
+/// What is said of a node that is not heard any more.
+pub fn goes(view: &View, id: &str, state: SwarmNodeState, message: &str, now: Time) -> Option<Change> {
+    let known = view.nodes.get(id)?;
+    let mut record = NodeRecord::clone(known);
+    let status = NodeStatus { state, message: message.to_owned(), addr: record.node.status.addr.clone() };
+    set_status(&mut record, status, now);
+    (**known != record).then(|| record.into())
+}
+
+/// Tokens hold secrets: they are compared as whole texts by their digests where they arrive, and here by what they say.
+fn role_of(cluster: &ClusterRecord, token: &str) -> Result<Role, String> {
+    let tokens = cluster.cluster.join_tokens.as_ref();
+    match tokens {
+        _ if token.is_empty() => Ok(Role::Worker),
+        Some(tokens) if same(&tokens.manager, token) => Ok(Role::Manager),
+        Some(tokens) if same(&tokens.worker, token) => Ok(Role::Worker),
+        _ => Err(NO_TOKEN.to_owned()),
+    }
+}
+
+/// In a time that tells nothing about where they differ.
+fn same(one: &str, other: &str) -> bool {
+    let differ = one.bytes().zip(other.bytes()).fold(0, |differ, (one, other)| differ | (one ^ other));
+    one.len() == other.len() && differ == 0
+}
+
+fn set_status(record: &mut NodeRecord, status: NodeStatus, now: Time) {
+    if record.node.status.state != status.state || record.state_since == Time::default() {
+        record.state_since = now;
+    }
+    record.node.status = status;
+}
+
+fn host(addr: &str) -> String {
+    addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+}
+
+/// What is known about whether a node lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signs {
+    /// How long ago it was heard in its session; nothing: it has none.
+    pub silent: Option<Duration>,
+    /// How long it has had no session.
+    pub without_session: Duration,
+    /// Whether gossip believes it to be dead.
+    pub gossip_dead: bool,
+}
+
+/// A node with a session that says nothing for so long is down, whatever gossip says: its loops hang.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+/// A node that gossip believes to be dead must also be silent for so long: gossip suspects, the session confirms.
+const CONFIRM: Duration = Duration::from_millis(1200);
+/// A node whose session broke has so long to open another one, while gossip says that it lives.
+const WITHOUT_SESSION_MAX: Duration = Duration::from_secs(5);
+
+/// Whether a node counts as down.
+pub fn is_down(signs: Signs) -> bool {
+    match signs.silent {
+        Some(silent) => silent >= SILENT_MAX || signs.gossip_dead && silent >= CONFIRM,
+        None => signs.gossip_dead || signs.without_session >= WITHOUT_SESSION_MAX,
+    }
+}
+
+/// Whether a node takes part in being asked for its tasks: down ones do not.
+pub fn is_ready(record: &NodeRecord) -> bool {
+    record.node.status.state == SwarmNodeState::Ready
+}
+
+/// Whether a node takes new tasks.
+pub fn takes_tasks(record: &NodeRecord) -> bool {
+    is_ready(record) && record.node.spec.availability == Availability::Active
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::{Cluster, Command, JoinTokens};
+
+    use super::*;
+
+    fn view() -> View {
+        let tokens = JoinTokens { worker: "W".into(), manager: "M".into() };
+        let cluster = Cluster { id: "c".into(), join_tokens: Some(tokens), ..Cluster::default() };
+        let record = ClusterRecord { cluster, removed: ["gone".to_owned()].into(), ..ClusterRecord::default() };
+        let mut view = View::default();
+        view.apply(1, &Command { at: Time(1), changes: vec![record.into()] }).expect("new");
+        view
+    }
+
+    #[test]
+    fn a_node_is_what_its_token_says_and_stays_what_it_was_made() {
+        let mut view = view();
+        let mut index = 1;
+        let mut check = |id: &str, token: &str, expected: &str| {
+            index += 1;
+            let hello = Hello { addr: "10.0.0.1:7946".into(), token: token.into(), ..Hello::default() };
+            let text = match comes(&view, id, &hello, Time(index)) {
+                Err(error) => error,
+                Ok(None) => "known".to_owned(),
+                Ok(Some(change)) => {
+                    view.apply(index, &Command { at: Time(index), changes: vec![change] }).expect("fits");
+                    let node = &view.nodes[id];
+                    format!("{:?} {:?} {}", node.node.spec.role, node.node.status.state, node.node.status.addr)
+                }
+            };
+            assert_eq!(text, expected, "{id} {token}");
+        };
+        check("a", "", "Worker Ready 10.0.0.1");
+        check("a", "", "known");
+        check("a", "M", "Manager Ready 10.0.0.1");
+        check("a", "W", "known");
+        check("b", "X", NO_TOKEN);
+        check("gone", "M", REMOVED);
+    }
+
+    #[test]
+    fn a_node_that_goes_is_told_once() {
+        let mut view = view();
+        let come = comes(&view, "a", &Hello::default(), Time(2)).expect("welcome").expect("new");
+        view.apply(2, &Command { at: Time(2), changes: vec![come] }).expect("fits");
+        let gone = goes(&view, "a", SwarmNodeState::Down, "heartbeat failure", Time(3)).expect("a change");
+        view.apply(3, &Command { at: Time(3), changes: vec![gone] }).expect("fits");
+        assert_eq!(view.nodes["a"].state_since, Time(3));
+        assert_eq!(goes(&view, "a", SwarmNodeState::Down, "heartbeat failure", Time(4)), None);
+        assert_eq!(goes(&view, "b", SwarmNodeState::Down, "", Time(4)), None);
+    }
+
+    #[test]
+    fn gossip_suspects_and_the_session_confirms() {
+        for (silent_ms, without_ms, gossip_dead, down) in [
+            (Some(0), 0, true, false),
+            (Some(1300), 0, true, true),
+            (Some(1300), 0, false, false),
+            (Some(5000), 0, false, true),
+            (None, 0, true, true),
+            (None, 100, false, false),
+            (None, 5000, false, true),
+        ] {
+            let ms = Duration::from_millis;
+            let signs = Signs { silent: silent_ms.map(ms), without_session: ms(without_ms), gossip_dead };
+            assert_eq!(is_down(signs), down, "{signs:?}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a node and the leader of the managers say to each other. JSON; members are only added.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Assignments, Availability, NodeDescription, Report, Role, is_default};
+
+/// A manager, and where it is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ManagerAddr {
+    /// Id of the node.
+    pub id: String,
+    /// `host:port` of its node link.
+    pub addr: String,
+}
+
+/// What a node says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToLeader {
+    /// The first of a session.
+    Hello(Box<Hello>),
+    /// Also says that the node lives.
+    Reports(Vec<Report>),
+    Describe(Box<NodeDescription>),
+    /// Every [`Welcome::heartbeat_ms`], if there is nothing else to say.
+    Alive,
+    /// The store of this node that was made a manager is open.
+    Ready,
+    /// The node goes away for good.
+    Leave,
+}
+
+/// Who opens a session.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hello {
+    /// `host:port` of its node link.
+    pub addr: String,
+    pub description: NodeDescription,
+    /// The join token that it came with, until the swarm knows it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub token: String,
+    /// What it shall be to begin with.
+    pub availability: Availability,
+    /// Whether its store is open.
+    pub ready: bool,
+}
+
+impl std::fmt::Debug for Hello {
+    /// The token stays out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+/// What the leader says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToNode {
+    /// The answer to [`ToLeader::Hello`], and again when it changes.
+    Welcome(Welcome),
+    /// All of it, whenever something of it changes.
+    Assignments(Box<Assignments>),
+    /// The answer to whatever was said: the node was heard.
+    Heard,
+    /// The node that was asked does not lead.
+    Elsewhere(Option<ManagerAddr>),
+    /// This node is none of the swarm's, and why.
+    Refused(String),
+}
+
+/// What a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Welcome {
+    /// Id of the swarm.
+    pub cluster: String,
+    /// What the node is to be.
+    pub role: Role,
+    pub managers: Vec<ManagerAddr>,
+    /// How often the leader wants to hear of the node, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Unless the leader is heard again within so many milliseconds, others may be told to do what this node does.
+    pub lease_ms: u64,
+}
