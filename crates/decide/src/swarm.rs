@@ -1,10 +1,10 @@
 //! Desired state: what may be declared.
 
 mod check;
-mod draft;
 pub mod members;
+mod proposal;
 mod refusal;
 
 pub use check::{config, node, secret, service};
-pub use draft::Draft;
+pub use proposal::Proposal;
 pub use refusal::{Code, Refusal};

@@ -42,7 +42,23 @@ pub fn goes(view: &View, id: &str, state: SwarmNodeState, message: &str, now: Ti
     (**known != record).then(|| record.into())
 }
 
-/// Tokens hold secrets: they are compared as whole texts by their digests where they arrive, and here by what they say.
+/// Nodes that are to be managers get the name by which raft will know them.
+pub fn name_candidates(view: &View) -> Vec<Change> {
+    let nameless = |it: &&Arc<NodeRecord>| it.node.spec.role == Role::Manager && it.raft.is_empty();
+    let named = |it: &Arc<NodeRecord>| NodeRecord { raft: raft_name(&it.node.id, view.index), ..NodeRecord::clone(it) };
+    view.nodes.values().filter(nameless).map(|it| named(it).into()).collect()
+}
+
+/// What raft knows a node by that was made a manager after the command with this number.
+pub fn raft_name(id: &str, index: u64) -> String {
+    format!("{id}.{index}")
+}
+
+/// The node that raft knows by this name.
+pub fn node_of(raft_name: &str) -> &str {
+    raft_name.split_once('.').map_or(raft_name, |(id, _)| id)
+}
+
 fn role_of(cluster: &ClusterRecord, token: &str) -> Result<Role, String> {
     let tokens = cluster.cluster.join_tokens.as_ref();
     match tokens {
@@ -70,30 +86,31 @@ fn host(addr: &str) -> String {
     addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']).to_owned()
 }
 
+/// A service with this label set to `true` never has one of its tasks twice: nodes that lose the leader stop them.
+pub const FENCE: &str = "herder.fence";
+
 /// What is known about whether a node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signs {
-    /// How long ago it was heard in its session; nothing: it has none.
-    pub silent: Option<Duration>,
-    /// How long it has had no session.
-    pub without_session: Duration,
+    /// How long ago it was heard.
+    pub silent: Duration,
     /// Whether gossip believes it to be dead.
     pub gossip_dead: bool,
+    /// Whether it has tasks that must never run twice.
+    pub fenced: bool,
 }
 
-/// A node with a session that says nothing for so long is down, whatever gossip says: its loops hang.
+/// A node that says nothing for so long is down, whatever gossip says: its loops hang, or it does not find the leader.
 const SILENT_MAX: Duration = Duration::from_secs(5);
 /// A node that gossip believes to be dead must also be silent for so long: gossip suspects, the session confirms.
 const CONFIRM: Duration = Duration::from_millis(1200);
-/// A node whose session broke has so long to open another one, while gossip says that it lives.
-const WITHOUT_SESSION_MAX: Duration = Duration::from_secs(5);
+/// With tasks that must never run twice: the lease of 2 s that the leader gives, and time to kill them.
+const CONFIRM_FENCED: Duration = Duration::from_millis(3000);
 
 /// Whether a node counts as down.
 pub fn is_down(signs: Signs) -> bool {
-    match signs.silent {
-        Some(silent) => silent >= SILENT_MAX || signs.gossip_dead && silent >= CONFIRM,
-        None => signs.gossip_dead || signs.without_session >= WITHOUT_SESSION_MAX,
-    }
+    let confirmed = signs.silent >= if signs.fenced { CONFIRM_FENCED } else { CONFIRM };
+    signs.silent >= SILENT_MAX || signs.gossip_dead && confirmed
 }
 
 /// Whether a node takes part in being asked for its tasks: down ones do not.
@@ -161,17 +178,17 @@ mod tests {
 
     #[test]
     fn gossip_suspects_and_the_session_confirms() {
-        for (silent_ms, without_ms, gossip_dead, down) in [
-            (Some(0), 0, true, false),
-            (Some(1300), 0, true, true),
-            (Some(1300), 0, false, false),
-            (Some(5000), 0, false, true),
-            (None, 0, true, true),
-            (None, 100, false, false),
-            (None, 5000, false, true),
+        for (silent_ms, gossip_dead, fenced, down) in [
+            (0, true, false, false),
+            (1300, true, false, true),
+            (1300, false, false, false),
+            (1300, true, true, false),
+            (3000, true, true, true),
+            (4900, false, false, false),
+            (5000, false, true, true),
         ] {
-            let ms = Duration::from_millis;
-            let signs = Signs { silent: silent_ms.map(ms), without_session: ms(without_ms), gossip_dead };
+            let silent = Duration::from_millis(silent_ms);
+            let signs = Signs { silent, gossip_dead, fenced };
             assert_eq!(is_down(signs), down, "{signs:?}");
         }
     }

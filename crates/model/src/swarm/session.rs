@@ -77,6 +77,9 @@ pub struct Welcome {
     pub cluster: String,
     /// What the node is to be.
     pub role: Role,
+    /// What raft knows it by, if it is to be a manager.
+    #[serde(skip_serializing_if = "is_default")]
+    pub raft: String,
     pub managers: Vec<ManagerAddr>,
     /// How often the leader wants to hear of the node, in milliseconds.
     pub heartbeat_ms: u64,

@@ -6,7 +6,7 @@ use herder_model::swarm::{Change, Command, Conflict, Kind, Object, Time, View};
 
 /// What the store would hold if it was written.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct Proposal {
     view: View,
     at: Time,
     /// In the order in which objects were first changed.
@@ -15,9 +15,9 @@ pub struct Draft {
     places: BTreeMap<(Kind, String), (usize, u64)>,
 }
 
-impl Draft {
-    pub fn new(view: &View, at: Time) -> Draft {
-        Draft { view: view.clone(), at, changes: Vec::new(), places: BTreeMap::new() }
+impl Proposal {
+    pub fn new(view: &View, at: Time) -> Proposal {
+        Proposal { view: view.clone(), at, changes: Vec::new(), places: BTreeMap::new() }
     }
 
     /// As if all changes so far were written.
@@ -46,7 +46,7 @@ impl Draft {
             Change::Put(object) => (object.kind(), object.id().to_owned()),
             Change::PutSpec(service) => (Kind::Service, service.service.id.clone()),
             Change::Remove(kind, id) => (*kind, id.clone()),
-            // It holds on the draft; what it expects was either there before, and is looked at again, or is of this command.
+            // It holds on the proposal; what it expects was either there before, and is looked at again, or is of this command.
             Change::Expect(kind, id, version) => {
                 if !self.places.contains_key(&(*kind, id.clone())) {
                     self.changes.push(Change::Expect(*kind, id.clone(), *version));
@@ -98,15 +98,15 @@ mod tests {
         let mut view = View::default();
         let old = Command { at: Time(1), changes: vec![task(&view, "old", TaskState::Running)] };
         view.apply(5, &old).expect("new");
-        let mut draft = Draft::new(&view, Time(2));
+        let mut proposal = Proposal::new(&view, Time(2));
         for state in [TaskState::Pending, TaskState::Assigned] {
-            let changes = vec![task(draft.view(), "new", state), task(draft.view(), "old", TaskState::Failed)];
-            draft.add(changes).expect("fits");
+            let changes = vec![task(proposal.view(), "new", state), task(proposal.view(), "old", TaskState::Failed)];
+            proposal.add(changes).expect("fits");
         }
-        draft.add(vec![Change::Expect(Kind::Task, "new".into(), 0)]).expect("is there");
-        draft.add(vec![Change::Remove(Kind::Task, "gone".into())]).expect("is as good");
-        assert!(draft.add(vec![Change::Expect(Kind::Task, "other".into(), 0)]).is_err());
-        let changes = draft.into_changes();
+        proposal.add(vec![Change::Expect(Kind::Task, "new".into(), 0)]).expect("is there");
+        proposal.add(vec![Change::Remove(Kind::Task, "gone".into())]).expect("is as good");
+        assert!(proposal.add(vec![Change::Expect(Kind::Task, "other".into(), 0)]).is_err());
+        let changes = proposal.into_changes();
         assert_eq!(changes.len(), 3);
         view.apply(9, &Command { at: Time(2), changes }).expect("fits the store as well");
         let states: Vec<_> = view.tasks.values().map(|it| (it.task.id.as_str(), it.task.status.state)).collect();
