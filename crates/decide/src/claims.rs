@@ -1,7 +1,8 @@
-//! Names that are about to be used: each is looked after by one node, which says yes to one container at a time.
+//! Names that are about to be used: each is looked after by few nodes, each of which says yes to one container at a time.
 //!
-//! Which node that is, every node finds out alone (rendezvous hashing, Thaler and Ravishankar 1998): the highest score of
-//! name and node wins, so that a node that goes only moves the names that it looked after.
+//! Which nodes those are, every node finds out alone (rendezvous hashing, Thaler and Ravishankar 1998): the highest score of
+//! name and node wins, so that a node that goes only moves the names that it looked after. How many are asked:
+//! [`crate::placing::Claiming`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,24 +34,23 @@ fn score(name: &str, node: &str) -> u64 {
 /// Claims that this node gave. Times are since any fixed moment.
 #[derive(Debug, Default)]
 pub struct Claims {
-    last: u64,
     /// Name → number and end.
     given: BTreeMap<String, (u64, Duration)>,
 }
 
 impl Claims {
-    /// A number for the claim, never 0; nothing while somebody else has the name.
-    pub fn claim(&mut self, name: &str, now: Duration) -> Option<u64> {
+    /// Whether the name is now claimed under this number, which the door has made up: so it can ask again, and give back what
+    /// it never knew that it had.
+    pub fn claim(&mut self, name: &str, number: u64, now: Duration) -> bool {
         if self.given.len() >= CLAIMS_MAX {
             self.given.retain(|_, (_, end)| *end > now);
         }
-        let taken = self.given.get(name).is_some_and(|(_, end)| *end > now);
+        let taken = self.given.get(name).is_some_and(|(other, end)| *other != number && *end > now);
         if taken || self.given.len() >= CLAIMS_MAX {
-            return None;
+            return false;
         }
-        self.last += 1;
-        self.given.insert(name.to_owned(), (self.last, now + CLAIM_TIME_MAX));
-        Some(self.last)
+        self.given.insert(name.to_owned(), (number, now + CLAIM_TIME_MAX));
+        true
     }
 
     /// What became of a claim: the name is used, or free again.
@@ -78,17 +78,18 @@ mod tests {
     #[test]
     fn a_name_is_given_once_until_it_is_settled() {
         let mut claims = Claims::default();
-        let first = claims.claim("web", s(0)).expect("free");
-        assert_eq!(claims.claim("web", s(1)), None);
-        assert!(claims.claim("db", s(1)).is_some());
-        claims.settle(first, false, s(2));
-        let second = claims.claim("web", s(2)).expect("free again");
-        claims.settle(first, false, s(3));
-        assert_eq!(claims.claim("web", s(3)), None, "an old claim settles nothing");
-        claims.settle(second, true, s(4));
-        assert_eq!(claims.claim("web", s(13)), None, "nodes may not have seen it yet");
-        assert!(claims.claim("web", s(14)).is_some());
-        assert!(claims.claim("web", s(14) + CLAIM_TIME_MAX).is_some(), "a claim of the dead ends");
+        assert!(claims.claim("web", 7, s(0)));
+        assert!(!claims.claim("web", 8, s(1)));
+        assert!(claims.claim("web", 7, s(1)), "asked again by the same door");
+        assert!(claims.claim("db", 9, s(1)));
+        claims.settle(7, false, s(2));
+        assert!(claims.claim("web", 10, s(2)));
+        claims.settle(7, false, s(3));
+        assert!(!claims.claim("web", 11, s(3)), "an old claim settles nothing");
+        claims.settle(10, true, s(4));
+        assert!(!claims.claim("web", 11, s(13)), "nodes may not have seen it yet");
+        assert!(claims.claim("web", 11, s(14)));
+        assert!(claims.claim("web", 12, s(14) + CLAIM_TIME_MAX), "a claim of the dead ends");
     }
 
     #[test]

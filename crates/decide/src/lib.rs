@@ -14,6 +14,7 @@ pub mod info;
 pub mod list;
 pub mod merge;
 pub mod names;
+pub mod placing;
 pub mod prune;
 pub mod render;
 pub mod request;

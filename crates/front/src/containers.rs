@@ -9,7 +9,8 @@ mod prune;
 use std::sync::Arc;
 
 use herder_decide::names::{self, NotFound};
-use herder_model::{Container, Name, Node};
+use herder_decide::placing;
+use herder_model::{Container, Node};
 use herder_pool::{Engine, Ticket};
 use http::{Method, StatusCode};
 
@@ -158,16 +159,7 @@ fn reserve_name(front: &Front, found: &Found, new: &str) -> Result<Ticket, ApiEr
 
 /// A name may exist once in the cluster; the container with the id `replaced` does not count.
 pub(crate) fn check_name(nodes: &[Arc<Node>], name: &str, replaced: Option<&str>) -> Result<(), ApiError> {
-    let wanted = Name::new(name);
-    let mut containers = nodes.iter().flat_map(|node| node.named(&wanted));
-    let taken = containers.any(|container| Some(container.id.as_str()) != replaced);
-    if !taken || name.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::conflict(format!(
-        "Conflict: The name {name} is already assigned. You have to delete (or rename) that container to be able to assign \
-         {name} to a container again."
-    )))
+    Ok(placing::check_name(nodes, name, replaced)?)
 }
 
 /// `DELETE /containers/{name}`: forgotten before the answer ends.

@@ -6,6 +6,7 @@ mod name;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use herder_decide::placing::{self, Refusal, Said, Turns};
 use herder_decide::request::{self, CreateRequest};
 use herder_decide::{names, versions};
 use herder_model::{LABEL_NETWORK_ID, Node};
@@ -85,11 +86,13 @@ pub(crate) async fn place_and_create_in_turn(
     turn: Option<Arc<Turn>>,
 ) -> Result<Created, ApiError> {
     let held = hold_name(&front, &mut order).await?;
-    let created = place(&front, &order, turn.as_deref()).await?;
-    if let Some(held) = held {
+    let created = place(&front, &order, turn.as_deref()).await;
+    if let Some(held) = held
+        && created.as_ref().err().is_none_or(|error| said(error).keeps_name())
+    {
         held.used();
     }
-    Ok(created)
+    created
 }
 
 /// Claims the name, where other doors may want it, too. A name that was made up is made up until nobody else has it.
@@ -115,28 +118,23 @@ async fn hold_name(front: &Front, order: &mut Order) -> Result<Option<Held>, Api
 }
 
 async fn place(front: &Arc<Front>, order: &Order, turn: Option<&Turn>) -> Result<Created, ApiError> {
-    let mut tried: Vec<String> = order.replaces.iter().map(|(addr, _)| addr.clone()).collect();
-    let mut last = None;
-    let mut attempts = front.settings.create_retry;
+    let without = order.replaces.iter().map(|(addr, _)| addr.clone()).collect();
+    let mut turns = Turns::new(without, front.settings.create_retry);
     loop {
-        let ticket = match choose(front, order, &tried, turn) {
+        let ticket = match choose(front, order, turns.tried(), turn) {
             Ok(ticket) => ticket,
-            // Nobody is left: what the last one said tells more than that.
-            Err(error) => return Err(last.unwrap_or(error)),
+            Err(error) => return Err(turns.nobody_left(error)),
         };
         let Some(engine) = front.pool.engine(&ticket.addr) else {
-            tried.push(ticket.addr.clone());
+            turns.skip(&ticket.addr);
             continue;
         };
         match create_on(front, order, &ticket, engine).await {
             Ok(created) => return Ok(created),
-            Err(error) if is_refusal(&error) || attempts > 0 => {
-                attempts = attempts.saturating_sub(u32::from(!is_refusal(&error)));
-                tracing::info!(addr = ticket.addr, %error, "a node refused a container; asking the next");
-                tried.push(ticket.addr.clone());
-                last = Some(error);
+            Err(error) => {
+                tracing::info!(addr = ticket.addr, %error, "a node did not create a container");
+                turns.failed(&ticket.addr, said(&error), error)?;
             }
-            Err(error) => return Err(error),
         }
     }
 }
@@ -154,17 +152,35 @@ fn choose(front: &Front, order: &Order, tried: &[String], turn: Option<&Turn>) -
         let scheduler = turn.and_then(Turn::scheduler).unwrap_or(&front.scheduler);
         let mut rng = rand::rng();
         let node = match turn {
-            None => scheduler.best(request, nodes, &mut rng, |node| !tried.contains(&node.addr)),
-            Some(turn) => scheduler.rank(request, nodes, &mut rng).map(|ranked| turn.choose(&ranked, tried).cloned()),
+            None => placing::choose(scheduler, request, nodes, tried, &mut rng)?,
+            Some(turn) => {
+                let ranked = scheduler.rank(request, nodes, &mut rng).map_err(Refusal::from)?;
+                turn.choose(&ranked, tried).cloned().ok_or(Refusal::NobodyLeft)?
+            }
         };
-        let node = node.map_err(|error| ApiError::internal(error.to_string()))?;
-        let node = node.ok_or_else(|| ApiError::internal("no node is left that could take the container"))?;
         Ok((node.addr.clone(), container))
     })
 }
 
+/// What a node said that did not create a container.
+pub(crate) fn said(error: &ApiError) -> Said {
+    match error {
+        ApiError::InDoubt(_) => Said::Nothing,
+        _ if is_refusal(error) => Said::No,
+        _ => Said::Failed,
+    }
+}
+
+/// An engine that was asked and did not answer may have done it.
+fn doubtful(error: ApiError) -> ApiError {
+    match error {
+        ApiError::Engine(EngineError::Link(LinkError::Timeout { .. } | LinkError::Broken { .. })) => error.in_doubt(),
+        _ => error,
+    }
+}
+
 /// Whether another node might do what this one did not: it cannot be reached, or it says that it does not want to.
-pub(crate) fn is_refusal(error: &ApiError) -> bool {
+fn is_refusal(error: &ApiError) -> bool {
     match error {
         ApiError::Engine(EngineError::Link(LinkError::Connect { .. } | LinkError::Tls { .. })) => true,
         ApiError::Engine(EngineError::Answer { status, message }) => {
@@ -185,7 +201,7 @@ pub(crate) async fn create_on(
         let answer = peers::create_at(peers, order, &ticket.container, engine.addr());
         let (status, answer) = tokio::select! {
             answer = answer => answer?,
-            () = engine.until_lost() => return Err(forward::unhealthy(&engine.node().name)),
+            () = engine.until_lost() => return Err(forward::unhealthy(&engine.node().name).in_doubt()),
         };
         let created = created(&engine, status, HeaderMap::new(), answer)?;
         read_back(&created).await;
@@ -235,8 +251,8 @@ async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>
         Ok::<_, ApiError>((parts, gather_answer(body, ANSWER_BYTES_MAX).await?))
     };
     let (parts, bytes) = tokio::select! {
-        answer = answer => answer?,
-        () = engine.until_lost() => return Err(forward::unhealthy(&node.name)),
+        answer = answer => answer.map_err(doubtful)?,
+        () = engine.until_lost() => return Err(forward::unhealthy(&node.name).in_doubt()),
     };
     created(engine, parts.status, parts.headers, bytes)
 }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use herder_decide::actions::shared::Offered;
 use herder_decide::claims::Claims;
-use herder_decide::schedule::{Filter, Scheduler};
+use herder_decide::placing::{self, Refusal, Said};
 use herder_decide::{names, request};
-use herder_model::{Container, Node};
+use herder_model::Container;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -29,9 +29,9 @@ pub type Asked<'p, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send 
 pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     /// Address of the node that this door belongs to.
     fn here(&self) -> &str;
-    /// Asks the node at `addr` to create a container.
+    /// Asks the node at `addr` to create a container. An error means that nobody knows whether it did.
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
-    /// Asks the node that looks after the name for it. A refusal is a conflict.
+    /// Asks the nodes that look after the name for it. A refusal is a conflict.
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim>;
     /// The templates of every other node: those of this name, or all. Who does not answer has none to give.
     fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>>;
@@ -73,14 +73,16 @@ pub struct Outcome {
     pub body: Bytes,
     /// Another node may be asked.
     pub refused: bool,
+    /// The engine did not answer: it may have created the container.
+    pub in_doubt: bool,
 }
 
 /// A claim on a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Id of the node that gave it.
-    pub keeper: String,
-    pub number: u64,
+    /// Ids of the nodes that were asked for it, and the number by which each knows the claim. One that did not answer may have
+    /// given it.
+    pub keepers: BTreeMap<String, u64>,
 }
 
 /// Gives a claim back unless it was said to be used.
@@ -139,14 +141,14 @@ impl Front {
         Ok(Some(Held { peers: peers.clone(), claim: Some(claim) }))
     }
 
-    /// Another door wants a name that this node looks after: the number of the claim, or why not.
-    pub fn give_claim(&self, name: &str, replaces: &str) -> Result<u64, ApiError> {
+    /// Another door wants a name that this node looks after, and knows its claim by a number: why it does not get it.
+    pub fn give_claim(&self, name: &str, replaces: &str, number: u64) -> Result<(), ApiError> {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
         containers::check_name(&self.pool.nodes(), name, replaces)?;
-        let claim = self.keeper.claims.lock().claim(name, self.keeper.began.elapsed());
-        claim.ok_or_else(|| {
-            ApiError::conflict(format!("Conflict: The name {name} is being assigned to another container."))
-        })
+        if !self.keeper.claims.lock().claim(name, number, self.keeper.began.elapsed()) {
+            return Err(Refusal::NameClaimed(name.to_owned()).into());
+        }
+        Ok(())
     }
 
     /// What became of a claim that this node gave.
@@ -157,14 +159,14 @@ impl Front {
     /// Another door wants a container on this node. Never fails: trouble is an outcome.
     pub async fn admit(self: &Arc<Self>, wanted: Wanted) -> Outcome {
         match self.try_admit(wanted).await {
-            Ok(created) => Outcome { status: created.status, body: created.answer, refused: false },
+            Ok(created) => Outcome { status: created.status, body: created.answer, refused: false, in_doubt: false },
             Err(refusal) => refusal,
         }
     }
 
     async fn try_admit(self: &Arc<Self>, wanted: Wanted) -> Result<Created, Outcome> {
-        let refused = |error: ApiError| outcome(&error, true);
-        let failed = |error: ApiError| outcome(&error, false);
+        let refused = |error: ApiError| outcome(&error, Said::No);
+        let failed = |error: ApiError| outcome(&error, Said::Failed);
         let Some(peers) = self.peers.get() else {
             return Err(failed(ApiError::internal("this node has no peers")));
         };
@@ -173,11 +175,13 @@ impl Front {
         let ticket = self.pool.place(|nodes| {
             let here = nodes.iter().find(|node| node.addr == peers.here() && node.is_healthy());
             let here = here.ok_or_else(|| ApiError::internal("the engine of this node is not healthy"))?;
-            admits(here, &request, &wanted.replaces)?;
+            let replaced = Some(wanted.replaces.as_str()).filter(|id| !id.is_empty());
+            placing::admits(here, &request, replaced, &mut rand::rng())?;
             Ok::<_, ApiError>((here.addr.clone(), request.container.clone()))
         });
         // A name that is taken here is taken everywhere.
-        let ticket = ticket.map_err(|error| outcome(&error, error.status() != StatusCode::CONFLICT))?;
+        let said = |error: &ApiError| if error.status() == StatusCode::CONFLICT { Said::Failed } else { Said::No };
+        let ticket = ticket.map_err(|error| outcome(&error, said(&error)))?;
         let Some(engine) = self.pool.engine(&ticket.addr) else {
             return Err(refused(ApiError::internal("the engine of this node has left")));
         };
@@ -185,10 +189,7 @@ impl Front {
         let version = Some(wanted.version).filter(|version| !version.is_empty());
         let order = Order { request, version, query, replaces: None };
         let created = create::create_on(self, &order, &ticket, engine).await;
-        created.map_err(|error| {
-            let next = create::is_refusal(&error);
-            outcome(&error, next)
-        })
+        created.map_err(|error| outcome(&error, create::said(&error)))
     }
 }
 
@@ -219,23 +220,9 @@ pub async fn report_duplicates(front: Arc<Front>, stop: CancellationToken) {
     }
 }
 
-/// What only the node itself knows for sure: its names, ports, slots, and what is left of its resources. Conditions on which
-/// node it is were the door's to judge.
-fn admits(node: &Arc<Node>, request: &request::CreateRequest, replaces: &str) -> Result<(), ApiError> {
-    let nodes = std::slice::from_ref(node);
-    containers::check_name(nodes, &request.container.name, Some(replaces).filter(|id| !id.is_empty()))?;
-    let scheduler = Scheduler { strategy: Default::default(), filters: vec![Filter::Port, Filter::ContainerSlots] };
-    let mut plain = request.clone();
-    plain.constraints.clear();
-    plain.affinities.clear();
-    plain.whitelists.clear();
-    let ranked = scheduler.rank(&plain, nodes, &mut rand::rng());
-    ranked.map(drop).map_err(|error| ApiError::internal(error.to_string()))
-}
-
-fn outcome(error: &ApiError, refused: bool) -> Outcome {
+fn outcome(error: &ApiError, said: Said) -> Outcome {
     let body = serde_json::json!({ "message": error.to_string() }).to_string();
-    Outcome { status: error.status(), body: body.into(), refused }
+    Outcome { status: error.status(), body: body.into(), refused: said == Said::No, in_doubt: said == Said::Nothing }
 }
 
 /// Asks another node for a container.
@@ -256,11 +243,14 @@ pub(crate) async fn create_at(
         body: order.request.body.clone(),
         replaces: order.replaces.as_ref().map(|(_, id)| id.clone()).unwrap_or_default(),
     };
-    let outcome = peers.create(addr, wanted).await?;
+    let outcome = peers.create(addr, wanted).await.map_err(ApiError::in_doubt)?;
     if outcome.refused {
         // As an engine that does not want to: the next one is asked.
         let message = create::message_of(&outcome.body);
         return Err(herder_pool::EngineError::Answer { status: 503, message }.into());
+    }
+    if outcome.in_doubt {
+        return Err(ApiError::new(outcome.status, create::message_of(&outcome.body)).in_doubt());
     }
     Ok((outcome.status, outcome.body))
 }

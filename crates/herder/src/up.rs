@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
 use herder_front::server;
+use herder_wire::identity::Identity;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let store = store::of(&settings)?;
     let plan = Plan { settings, experimental, conf, actions, strategy, rules, tls, store };
+    // All but the first node of a new pool.
+    let others = plan.settings.token.is_some() || Identity::load(&plan.settings.state)?.is_some();
     let identity = identity::of(&plan.settings, plan.store.as_ref()).await?;
     let mut doors = Vec::new();
     for url in &plan.settings.listen {
@@ -47,7 +50,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     }
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
-    let mut life = Life::begin(&plan, identity).await?;
+    let mut life = Life::begin(&plan, identity, others).await?;
     let (newest, fronts) = watch::channel(life.front.clone());
     notify_ready();
     let mut door = tokio::spawn(server::serve_newest(fronts, doors, stop.clone()));
@@ -60,7 +63,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
         };
         info!(node = identity.id, "this node goes on as one of another pool");
         life.end().await;
-        life = Life::begin(&plan, identity).await?;
+        life = Life::begin(&plan, identity, true).await?;
         newest.send_replace(life.front.clone());
     };
     info!("shutting down");

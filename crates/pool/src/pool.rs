@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use herder_decide::placing::Tickets;
 use herder_drivers::engine::Way;
 use herder_model::{ClusterEvent, Container, Node};
 use parking_lot::{Mutex, RwLock};
@@ -59,7 +60,7 @@ pub struct Pool {
     board: Arc<Board>,
     members: RwLock<BTreeMap<String, Member>>,
     seen: Mutex<Seen>,
-    placing: Mutex<Placing>,
+    placing: Mutex<Tickets>,
 }
 
 /// What `nodes()` showed last.
@@ -74,13 +75,6 @@ struct Seen {
 struct Member {
     engine: Arc<Engine>,
     stop: CancellationToken,
-}
-
-/// Placements under way, by ticket number.
-#[derive(Debug, Default)]
-struct Placing {
-    next: u64,
-    tickets: BTreeMap<u64, (String, Arc<Container>)>,
 }
 
 impl Pool {
@@ -186,26 +180,13 @@ impl Pool {
         let began = Instant::now();
         let mut placing = self.placing.lock();
         let mut nodes = self.nodes().to_vec();
-        for (number, (addr, container)) in &placing.tickets {
-            let Some(node) = nodes.iter_mut().find(|node| node.addr == *addr) else { continue };
-            let there = |other: &Arc<Container>| {
-                other.name == container.name && other.swarm_id == container.swarm_id && !other.name.is_empty()
-                    || !container.swarm_id.is_empty() && other.swarm_id == container.swarm_id
-            };
-            // Read back already: counted once, not twice.
-            if !node.containers.values().any(there) {
-                let container = Container { id: format!("placing-{number}"), ..Container::clone(container) };
-                Arc::make_mut(node).put_container(Arc::new(container));
-            }
-        }
+        placing.put_into(&mut nodes);
         let (addr, container) = decide(&nodes)?;
-        let number = placing.next;
-        placing.next += 1;
         // Read by `cargo xtask bench scale`.
         let took_us = began.elapsed().as_micros();
         debug!(addr, took_us, "placed");
         let container = Arc::new(container);
-        placing.tickets.insert(number, (addr.clone(), container.clone()));
+        let number = placing.add(addr.clone(), container.clone());
         Ok(Ticket { pool: self.clone(), number, addr, container })
     }
 }
@@ -229,7 +210,7 @@ pub struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.pool.placing.lock().tickets.remove(&self.number);
+        self.pool.placing.lock().end(self.number);
     }
 }
 
@@ -275,9 +256,9 @@ mod tests {
         };
         let first = place("x").unwrap();
         let second = place("y").unwrap();
-        assert_eq!(pool.placing.lock().tickets.len(), 2);
+        assert_eq!(pool.placing.lock().containers().count(), 2);
         drop(first);
-        let left: Vec<String> = pool.placing.lock().tickets.values().map(|(_, it)| it.name.clone()).collect();
+        let left: Vec<String> = pool.placing.lock().containers().map(|it| it.name.clone()).collect();
         assert_eq!(left, std::slice::from_ref(&second.container.name));
     }
 
@@ -383,7 +364,7 @@ mod tests {
             }
             // What was not refused for good can be had by the next.
             drop(kept);
-            proptest::prop_assert_eq!(pool.placing.lock().tickets.len(), 0);
+            proptest::prop_assert_eq!(pool.placing.lock().containers().count(), 0);
         }
     }
 }

@@ -148,7 +148,7 @@ mod tests {
     #[async_trait]
     impl Answers for Clerk {
         async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
-            Ok(Response::new(CreateReply { status: 201, body: request.into_inner().body, refused: false }))
+            Ok(Response::new(CreateReply { status: 201, body: request.into_inner().body, ..Default::default() }))
         }
         async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
             let taken = request.into_inner().name == "taken";
@@ -189,7 +189,7 @@ mod tests {
         tokio::spawn(there.serve(listener, stop, accept));
         let calls = Calls::new(Link::new(first, folder.path().join("a")).unwrap());
         for (name, expected) in [("free", 1), ("taken", 0)] {
-            let request = ClaimRequest { name: name.into(), replaces: String::new() };
+            let request = ClaimRequest { name: name.into(), ..Default::default() };
             assert_eq!(calls.claim(&peer, request).await.unwrap().claim, expected, "{name}");
         }
         let templates = calls.templates(&peer, Some("test")).await.unwrap();

@@ -108,6 +108,7 @@ fn date() -> String {
 
 /// A node that is lost meanwhile is late, whatever the last thing was that was heard of it.
 fn failed(front: &Front, node: Option<&Node>, error: &ApiError) -> Value {
+    let error = error.plain();
     let message = match error {
         ApiError::Engine(EngineError::Answer { message, .. }) => message.clone(),
         other => other.to_string(),

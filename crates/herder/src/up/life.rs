@@ -61,7 +61,8 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) async fn begin(plan: &Plan, identity: Identity) -> anyhow::Result<Life> {
+    /// `others`: whether the pool may have other nodes already.
+    pub(super) async fn begin(plan: &Plan, identity: Identity, others: bool) -> anyhow::Result<Life> {
         let settings = &plan.settings;
         let code = identity.join_code()?;
         let me = identity.id.clone();
@@ -75,7 +76,7 @@ impl Life {
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let link = Link::new(identity, settings.state.clone())?;
-        let directory = Arc::new(Directory::new(&me, &here));
+        let directory = Arc::new(Directory::new(&me, &here, others));
         let dialler = NodeDialler::new(&settings.engine, link.clone(), directory.clone());
         let calls = Arc::new(Calls::new(link.clone()));
         let source: Arc<dyn Source> = Arc::new(NodeSource::new(directory.clone(), calls.clone()));

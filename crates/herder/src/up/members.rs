@@ -2,20 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use herder_cli::UpSettings;
 use herder_decide::claims;
+use herder_decide::placing::{Claiming, Step};
 use herder_pool::discovery::Role;
 use herder_pool::{Description, Pool};
 use herder_wire::calls::Peer;
 use herder_wire::gossip::{Health, Seen, View};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Facts whose key begins so are labels.
 const LABEL: &str = "label.";
 const NAME: &str = "name";
+/// A node that begins again hears from the others within this (each second, they ask three of those that they think dead), or
+/// they are gone.
+const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What this node tells about itself.
 pub(super) fn facts(settings: &UpSettings) -> BTreeMap<String, String> {
@@ -37,6 +43,18 @@ pub(super) struct Directory {
     pub(super) id: String,
     pub(super) here: String,
     known: RwLock<Known>,
+    /// Tells of every change of `known`.
+    changed: watch::Sender<()>,
+    /// Until when this node waits to hear from another one.
+    alone_until: Instant,
+}
+
+/// Which node is to be asked for a name.
+#[derive(Debug)]
+pub(super) enum Next {
+    Ask(Peer),
+    Have,
+    Stuck,
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +65,32 @@ struct Known {
 }
 
 impl Directory {
-    pub(super) fn new(id: &str, here: &str) -> Directory {
+    /// `others`: whether there may be others already.
+    pub(super) fn new(id: &str, here: &str, others: bool) -> Directory {
         let known = Known {
             by_addr: BTreeMap::from([(here.to_owned(), id.to_owned())]),
             alive: BTreeMap::from([(id.to_owned(), here.to_owned())]),
         };
-        Directory { id: id.to_owned(), here: here.to_owned(), known: RwLock::new(known) }
+        Directory {
+            id: id.to_owned(),
+            here: here.to_owned(),
+            known: RwLock::new(known),
+            changed: watch::Sender::new(()),
+            alone_until: Instant::now() + if others { ALONE_TIME_MAX } else { Duration::ZERO },
+        }
+    }
+
+    /// Wakes whoever wants to look again after a change.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Waits until this node knows another one that lives: who has just begun does not know yet which names are in use.
+    pub(super) async fn met_others(&self) {
+        let mut changes = self.changes();
+        let met = changes.wait_for(|()| self.known.read().alive.len() > 1);
+        // They may be gone.
+        let _ = timeout_at(self.alone_until, met).await;
     }
 
     /// The node at this address.
@@ -66,12 +104,16 @@ impl Directory {
         Some(Peer { id: id.to_owned(), addr })
     }
 
-    /// The node that looks after a name, those in `without` left out.
-    pub(super) fn keeper(&self, name: &str, without: &BTreeSet<String>) -> Option<Peer> {
+    /// The node that is to be asked for a name next.
+    pub(super) fn next_keeper(&self, name: &str, claiming: &Claiming) -> Next {
         let known = self.known.read();
-        let alive = known.alive.keys().map(String::as_str).filter(|id| !without.contains(*id));
-        let id = claims::keeper(name, alive)?;
-        Some(Peer { id: id.to_owned(), addr: known.alive.get(id)?.clone() })
+        match claiming.next(name, known.alive.keys().map(String::as_str)) {
+            Step::Ask(id) => {
+                Next::Ask(Peer { id: id.to_owned(), addr: known.alive.get(id).cloned().unwrap_or_default() })
+            }
+            Step::Have => Next::Have,
+            Step::Stuck => Next::Stuck,
+        }
     }
 
     /// Every live node but this one.
@@ -83,7 +125,7 @@ impl Directory {
 
     /// Whether this node is the one that tells about the node at this address: one does, so that it is told once.
     pub(super) fn tells_of(&self, addr: &str) -> bool {
-        self.keeper(addr, &BTreeSet::new()).is_some_and(|keeper| keeper.id == self.id)
+        claims::keeper(addr, self.known.read().alive.keys().map(String::as_str)) == Some(&self.id)
     }
 
     fn learn(&self, view: &View) {
@@ -102,6 +144,7 @@ impl Directory {
         known.by_addr.insert(self.here.clone(), self.id.clone());
         known.alive.insert(self.id.clone(), self.here.clone());
         *self.known.write() = known;
+        self.changed.send_replace(());
     }
 
     fn addresses(&self) -> BTreeSet<String> {

@@ -1,28 +1,35 @@
 //! What the doors of a pool ask of each other, in both directions.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use herder_decide::actions::shared::Offered;
+use herder_decide::placing::Claiming;
 use herder_front::peers::{Asked, Claim, Offers, Outcome, Peers, Wanted};
 use herder_front::{ApiError, Front};
 use herder_pool::Engine;
 use herder_wire::calls::{
-    Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Request,
+    Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Peer, Request,
     RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template, TemplatesReply,
     TemplatesRequest, Told, async_trait,
 };
 use http::StatusCode;
 use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::members::Directory;
+use super::members::{Directory, Next};
 use super::source;
 
-/// Nodes that are asked for a name before giving up: who does not answer is presumed dead.
-const KEEPERS_MAX: usize = 3;
+/// When too few nodes answer that look after a name, it takes about 3 s until they are known to be dead, and others do.
+const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often a node is told what became of a claim while it does not answer, and the rest between. It holds the claim for long
+/// if it never hears.
+const SETTLE_ATTEMPTS: u32 = 3;
+const SETTLE_REST: Duration = Duration::from_secs(1);
 
 /// Asks others.
 pub(super) struct PoolPeers {
@@ -42,31 +49,90 @@ impl PoolPeers {
         PoolPeers { directory, calls, front: Arc::downgrade(front) }
     }
 
-    async fn claim_at_keeper(&self, name: &str, replaces: &str) -> Result<Claim, ApiError> {
-        let mut silent = BTreeSet::new();
-        while silent.len() < KEEPERS_MAX {
-            let Some(keeper) = self.directory.keeper(name, &silent) else { break };
-            if keeper.id == self.directory.id {
-                let front = self.front.upgrade().ok_or_else(stopping)?;
-                return Ok(Claim { number: front.give_claim(name, replaces)?, keeper: keeper.id });
-            }
-            let request = ClaimRequest { name: name.to_owned(), replaces: replaces.to_owned() };
-            match self.calls.claim(&keeper, request).await {
-                Ok(ClaimReply { claim: 0, reason }) => return Err(ApiError::conflict(reason)),
-                Ok(ClaimReply { claim, .. }) => return Ok(Claim { number: claim, keeper: keeper.id }),
-                Err(error) => {
-                    tracing::warn!(name, keeper = keeper.addr, %error, "the node that looks after a name does not answer");
-                    silent.insert(keeper.id);
+    /// Claims at one node after the other until enough of them have given the name.
+    async fn claim_at_keepers(&self, name: &str, replaces: &str, claim: &mut Claim) -> Result<(), ApiError> {
+        let end = Instant::now() + KEEPERS_TIME_MAX;
+        let mut changes = self.directory.changes();
+        let mut claiming = Claiming::default();
+        let number = number();
+        self.directory.met_others().await;
+        while Instant::now() < end {
+            changes.borrow_and_update();
+            let keeper = match self.directory.next_keeper(name, &claiming) {
+                Next::Ask(keeper) => keeper,
+                Next::Have => return Ok(()),
+                Next::Stuck => {
+                    // Whoever died is soon known to be dead.
+                    let _ = timeout_at(end, changes.changed()).await;
+                    claiming.again();
+                    continue;
                 }
+            };
+            claim.keepers.insert(keeper.id.clone(), number);
+            match self.claim_at(&keeper, name, replaces, number).await? {
+                Some(known_as) => {
+                    claiming.given(&keeper.id);
+                    claim.keepers.insert(keeper.id, known_as);
+                }
+                None => claiming.silent(&keeper.id),
             }
         }
-        let message = format!("no node that could look after the name {name} answers; try again");
+        let message = format!("too few of the nodes that look after the name {name} answer; try again");
         Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message))
     }
+
+    /// The number by which that node knows the claim: ours, unless it is of an older version. Nothing, if it does not answer.
+    async fn claim_at(&self, keeper: &Peer, name: &str, replaces: &str, number: u64) -> Result<Option<u64>, ApiError> {
+        if keeper.id == self.directory.id {
+            let front = self.front.upgrade().ok_or_else(stopping)?;
+            return front.give_claim(name, replaces, number).map(|()| Some(number));
+        }
+        let request = ClaimRequest { name: name.to_owned(), replaces: replaces.to_owned(), number };
+        match self.calls.claim(keeper, request).await {
+            Ok(ClaimReply { claim: 0, reason }) => Err(ApiError::conflict(reason)),
+            Ok(ClaimReply { claim, .. }) => Ok(Some(claim)),
+            Err(error) => {
+                tracing::warn!(name, keeper = keeper.addr, %error, "a node that looks after a name does not answer");
+                Ok(None)
+            }
+        }
+    }
+
+    fn settle_at(&self, keeper: &str, number: u64, used: bool) {
+        if keeper == self.directory.id {
+            if let Some(front) = self.front.upgrade() {
+                front.end_claim(number, used);
+            }
+            return;
+        }
+        let (calls, peer) = (self.calls.clone(), self.directory.by_id(keeper));
+        tokio::spawn(async move {
+            let Some(peer) = peer else { return };
+            for _ in 0..SETTLE_ATTEMPTS {
+                match calls.settle(&peer, SettleRequest { claim: number, used }).await {
+                    Ok(()) => return,
+                    // In the end, the claim ends by itself.
+                    Err(error) => tracing::debug!(%error, "cannot settle a claim"),
+                }
+                sleep(SETTLE_REST).await;
+            }
+        });
+    }
+}
+
+/// Made up, so that the door can give back what it does not know that it has. Never 0.
+fn number() -> u64 {
+    rand::random::<u64>().max(1)
 }
 
 fn stopping() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node is shutting down")
+}
+
+/// Nobody was asked: another node may be.
+fn gone(addr: &str) -> Outcome {
+    let body = serde_json::json!({ "message": format!("the node at {addr} has just left") }).to_string();
+    Outcome { status: StatusCode::SERVICE_UNAVAILABLE, body: body.into(), refused: true, in_doubt: false }
 }
 
 impl Peers for PoolPeers {
@@ -76,8 +142,7 @@ impl Peers for PoolPeers {
 
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome> {
         Box::pin(async move {
-            let gone = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the node at {addr} has just left"));
-            let peer = self.directory.at(addr).ok_or_else(gone)?;
+            let Some(peer) = self.directory.at(addr) else { return Ok(gone(addr)) };
             let request = CreateRequest {
                 version: wanted.version,
                 name: wanted.name,
@@ -87,15 +152,28 @@ impl Peers for PoolPeers {
                 replaces: wanted.replaces,
             };
             let reply = self.calls.create(&peer, request).await;
-            let CreateReply { status, body, refused } = reply
+            let CreateReply { status, body, refused, in_doubt } = reply
                 .map_err(|error| ApiError::internal(format!("node {addr} cannot be asked: {}", error.message())))?;
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-            Ok(Outcome { status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body: body.into(), refused })
+            Ok(Outcome {
+                status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                body: body.into(),
+                refused,
+                in_doubt,
+            })
         })
     }
 
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim> {
-        Box::pin(self.claim_at_keeper(name, replaces))
+        Box::pin(async move {
+            let mut claim = Claim { keepers: BTreeMap::new() };
+            let outcome = self.claim_at_keepers(name, replaces, &mut claim).await;
+            if let Err(error) = outcome {
+                self.settle(claim, false);
+                return Err(error);
+            }
+            Ok(claim)
+        })
     }
 
     fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>> {
@@ -127,20 +205,9 @@ impl Peers for PoolPeers {
     }
 
     fn settle(&self, claim: Claim, used: bool) {
-        if claim.keeper == self.directory.id {
-            if let Some(front) = self.front.upgrade() {
-                front.end_claim(claim.number, used);
-            }
-            return;
+        for (keeper, number) in &claim.keepers {
+            self.settle_at(keeper, *number, used);
         }
-        let (calls, peer) = (self.calls.clone(), self.directory.by_id(&claim.keeper));
-        tokio::spawn(async move {
-            let Some(peer) = peer else { return };
-            if let Err(error) = calls.settle(&peer, SettleRequest { claim: claim.number, used }).await {
-                // The claim ends by itself.
-                tracing::debug!(%error, "cannot settle a claim");
-            }
-        });
     }
 }
 
@@ -178,15 +245,16 @@ impl Answers for Clerk {
         let wanted = Wanted { version, name, swarm_id, query, body, replaces };
         // In a task of its own: a door that goes away does not leave a container that nobody has counted.
         let outcome = tokio::spawn(async move { front.admit(wanted).await }).await;
-        let Outcome { status, body, refused } =
+        let Outcome { status, body, refused, in_doubt } =
             outcome.map_err(|error| Status::internal(format!("the create was broken off: {error}")))?;
-        Ok(Response::new(CreateReply { status: status.as_u16().into(), body: body.into(), refused }))
+        Ok(Response::new(CreateReply { status: status.as_u16().into(), body: body.into(), refused, in_doubt }))
     }
 
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
-        let ClaimRequest { name, replaces } = request.into_inner();
-        let reply = match self.front()?.give_claim(&name, &replaces) {
-            Ok(claim) => ClaimReply { claim, reason: String::new() },
+        let ClaimRequest { name, replaces, number: asked } = request.into_inner();
+        let number = if asked == 0 { number() } else { asked };
+        let reply = match self.front()?.give_claim(&name, &replaces, number) {
+            Ok(()) => ClaimReply { claim: number, reason: String::new() },
             Err(error) => ClaimReply { claim: 0, reason: error.to_string() },
         };
         Ok(Response::new(reply))

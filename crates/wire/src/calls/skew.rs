@@ -171,7 +171,7 @@ async fn next_node(identity: &Identity, protocols: Vec<Vec<u8>>) -> Peer {
 }
 
 fn claim(name: &str) -> ClaimRequest {
-    ClaimRequest { name: name.into(), replaces: String::new() }
+    ClaimRequest { name: name.into(), ..ClaimRequest::default() }
 }
 
 #[tokio::test]
