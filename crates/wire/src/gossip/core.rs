@@ -143,6 +143,8 @@ impl Identity for Who {
     fn renew(&self) -> Option<Who> {
         Some(Who { rebirths: self.rebirths.wrapping_add(1), ..self.clone() })
     }
+    // Called most of all, from another crate.
+    #[inline]
     fn addr(&self) -> SocketAddr {
         self.addr
     }
