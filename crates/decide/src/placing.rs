@@ -288,6 +288,7 @@ mod tests {
         assert_eq!(turns.failed("n3", Said::Nothing, "lost"), Err("lost"));
         assert_eq!(turns.failed("n4", Said::Failed, "no such image"), Err("no such image"));
         assert_eq!(turns.nobody_left("nobody"), "no such image");
+        assert_eq!([Said::No, Said::Failed, Said::Nothing].map(Said::keeps_name), [false, false, true]);
     }
 
     #[test]
