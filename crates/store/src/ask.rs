@@ -52,6 +52,10 @@ impl Running {
                         again = true;
                         why = what;
                     }
+                    Some(Ok(Answer::Refused(Refusal::UnknownManager(_)))) if again => {
+                        // It was removed when this was asked before.
+                        return Ok(Asked { answer: Answer::Done, again });
+                    }
                     Some(Ok(Answer::Refused(refusal))) => return Err(refusal.into()),
                     Some(Ok(answer)) => return Ok(Asked { answer, again }),
                 }
@@ -80,13 +84,17 @@ impl Running {
             .map_err(|error| format!("{}: {error}", member.node()))
     }
 
-    /// Waits until this one hears that another than this member leads, or nobody.
+    /// Waits until this one hears that another than this member leads, or hears nobody.
     async fn leads_no_more(&self, leader: &Member) {
         let mut metrics = self.raft.metrics();
-        let before = metrics.borrow_watched().current_leader.clone();
+        let before = self.leader();
         loop {
-            let now = metrics.borrow_watched().current_leader.clone();
-            if now != before && now.as_ref() != Some(leader) || metrics.changed().await.is_err() {
+            let now = self.leader();
+            if now != before && now.as_ref() != Some(leader) {
+                return;
+            }
+            // Silence is no news: look now and then.
+            if let Ok(Err(_)) = timeout(AGAIN, metrics.changed()).await {
                 return;
             }
         }

@@ -6,6 +6,7 @@
 //! A write that was acknowledged is on the disks of a majority. Nothing in the folder can be read without its key.
 
 mod ask;
+mod backup;
 mod board;
 mod disk;
 mod envelope;

@@ -70,7 +70,7 @@ impl Running {
     }
 
     /// The newest metrics, if this one leads.
-    fn leading(&self) -> Result<Metrics, Refusal> {
+    pub(crate) fn leading(&self) -> Result<Metrics, Refusal> {
         let metrics = self.metrics();
         if metrics.heartbeat.is_some() { Ok(metrics) } else { Err(Refusal::NotLeader(metrics.current_leader)) }
     }
@@ -152,25 +152,39 @@ impl Running {
         self.change(ChangeMembers::RemoveVoters(gone)).await
     }
 
-    /// Lets the one lead that has most of the log.
+    /// Lets the one lead that has most of the log, of those that are there.
     pub(crate) async fn step_down(&self) -> Result<(), Refusal> {
-        let metrics = self.leading()?;
-        let reached = self.reached(&metrics);
-        let others = metrics.membership_config.voter_ids().filter(|it| *it != self.me && reached.contains(it));
-        let has = |member: &Member| metrics.replication.as_ref().and_then(|all| all.get(member).cloned()).flatten();
-        let Some(next) = others.max_by_key(has) else {
-            return Err(Refusal::NobodyElse);
-        };
-        self.raft.trigger().transfer_leader(next).await.map_err(|fatal| Refusal::Unknown(fatal.to_string()))?;
-        let mut changes = self.raft.metrics();
-        let changed = async {
-            while changes.borrow_watched().current_leader.as_ref().is_none_or(|leader| *leader == self.me) {
-                if changes.changed().await.is_err() {
-                    break;
-                }
+        self.leading()?;
+        let done = async {
+            let next = self.successor().await?;
+            let failed = |fatal: openraft::errors::Fatal<_>| Refusal::Unknown(fatal.to_string());
+            self.raft.trigger().transfer_leader(next).await.map_err(failed)?;
+            let mut metrics = self.raft.metrics();
+            while metrics.borrow_watched().current_leader.as_ref().is_none_or(|leader| *leader == self.me) {
+                metrics.changed().await.map_err(|_| Refusal::Unknown("the store has stopped".to_owned()))?;
             }
+            Ok(())
         };
-        timeout(STEP_DOWN_WAIT, changed).await.map_err(|_| Refusal::NobodyElse)
+        timeout(STEP_DOWN_WAIT, done).await.unwrap_or(Err(Refusal::NobodyElse))
+    }
+
+    /// Waits for another manager that answers: a new one, or those of a new leader, have not yet.
+    async fn successor(&self) -> Result<Member, Refusal> {
+        let mut changes = self.raft.metrics();
+        loop {
+            let metrics = self.leading()?;
+            let mut voters: Vec<Member> = metrics.membership_config.voter_ids().collect();
+            voters.retain(|it| *it != self.me);
+            if voters.is_empty() {
+                return Err(Refusal::NobodyElse);
+            }
+            let reached = self.reached(&metrics);
+            let has = |member: &Member| metrics.replication.as_ref().and_then(|all| all.get(member).cloned()).flatten();
+            if let Some(next) = voters.into_iter().filter(|it| reached.contains(it)).max_by_key(has) {
+                return Ok(next);
+            }
+            changes.changed().await.map_err(|_| Refusal::Unknown("the store has stopped".to_owned()))?;
+        }
     }
 
     async fn change(&self, change: ChangeMembers<Member, Address>) -> Result<(), Refusal> {

@@ -50,8 +50,10 @@ pub(crate) enum Call {
     Remove {
         node: String,
     },
-    /// For the leader: let another one lead.
-    StepDown,
+    /// For this leader: let another one lead. Any other has nothing to do.
+    StepDown {
+        leader: Member,
+    },
 }
 
 /// Where a part of a snapshot belongs.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::board::Board;
 use crate::disk::{Disk, Found};
-use crate::leading::{self, Leads};
+use crate::leading::{self, Heard, Leads};
 use crate::link::Links;
 use crate::log::Log;
 use crate::machine::Machine;
@@ -29,6 +29,7 @@ pub(crate) struct Running {
     pub(crate) patience: Duration,
     /// A snapshot that is coming in.
     pub(crate) incoming: Mutex<Option<Incoming>>,
+    pub(crate) heard: Arc<Heard>,
     follows: JoinHandle<()>,
 }
 
@@ -49,9 +50,10 @@ impl Running {
         let raft = Raft::new(me.clone(), config, links.clone(), log, machine)
             .await
             .map_err(|error| StoreError::Stopped { why: error.to_string() })?;
-        let follows = tokio::spawn(leading::follow(raft.metrics(), settings.clone(), leads));
         let patience = settings.patience;
-        Ok(Running { me, raft, disk, links, patience, incoming: Mutex::default(), follows })
+        let heard = Arc::new(Heard::new(patience));
+        let follows = tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads));
+        Ok(Running { me, raft, disk, links, patience, incoming: Mutex::default(), heard, follows })
     }
 
     /// Ends all of it. The folder may be opened again after that.
@@ -66,8 +68,9 @@ impl Running {
         self.raft.metrics().borrow_watched().clone()
     }
 
+    /// The leader, if this one hears it.
     pub(crate) fn leader(&self) -> Option<Member> {
-        self.metrics().current_leader
+        self.heard.leader(&self.raft.metrics().borrow_watched()).cloned()
     }
 
     pub(crate) fn address(&self, member: &Member) -> Option<Address> {

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use openraft::errors::{ClientWriteError, LinearizableReadError};
+use openraft::raft::AppendEntriesResponse;
 use openraft::{ReadPolicy, Snapshot};
 use tokio::time::timeout;
 
@@ -42,7 +43,10 @@ impl Running {
                 let managers = self.voters();
                 Answer::Hello { member: self.me.clone(), managers: managers.into_iter().collect() }
             }
-            Err(Some(call)) if self.is_member(from) => self.answer_leader(call).await,
+            // Another may not know of a member yet, the leader does.
+            Err(Some(call)) if self.leader().as_ref() != Some(&self.me) || self.is_member(from) => {
+                self.answer_leader(call).await
+            }
             Err(Some(_)) => Answer::Refused(Refusal::Other(format!("{} is no manager of this swarm", from.node()))),
             Err(None) => Answer::Refused(Refusal::Unknown("the store has stopped".to_owned())),
         }
@@ -57,7 +61,13 @@ impl Running {
         match call {
             Call::Append(rpc) => match pretends(&rpc.vote) {
                 Some(refusal) => Ok(Answer::Refused(refusal)),
-                None => self.raft.append_entries(rpc).await.map(Answer::Append).map_err(|_| None),
+                None => {
+                    let response = self.raft.append_entries(rpc).await.map_err(|_| None)?;
+                    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                        self.heard.now();
+                    }
+                    Ok(Answer::Append(response))
+                }
             },
             Call::Vote(rpc) => match pretends(&rpc.vote) {
                 Some(refusal) => Ok(Answer::Refused(refusal)),
@@ -86,6 +96,7 @@ impl Running {
                 let why = format!("a snapshot of {} bytes is too large", part.total);
                 return Ok(Answer::Refused(Refusal::Other(why)));
             }
+            self.heard.now();
             if part.offset == 0 {
                 *incoming = Some(Incoming { transfer: part.transfer, bytes: BytesMut::new() });
             }
@@ -119,7 +130,8 @@ impl Running {
                 Call::Managers => self.managers_seen().map(Answer::Managers),
                 Call::Add { node, addr } => self.add(&node, &addr).await.map(|()| Answer::Done),
                 Call::Remove { node } => self.remove(&node).await.map(|()| Answer::Done),
-                Call::StepDown => self.step_down().await.map(|()| Answer::Done),
+                Call::StepDown { leader } if leader == self.me => self.step_down().await.map(|()| Answer::Done),
+                Call::StepDown { .. } => self.leading().map(|_| Answer::Done),
                 _ => Err(Refusal::Other("this is no request for a leader".to_owned())),
             }
         });

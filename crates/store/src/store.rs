@@ -207,23 +207,18 @@ impl Store {
     /// one already gets the new address; one that lost its folder is taken back without what it had.
     pub async fn add_manager(&self, id: &str, addr: &str) -> Result<(), StoreError> {
         let call = || Call::Add { node: id.to_owned(), addr: addr.to_owned() };
-        self.done(call).await.map(drop)
+        self.done(call).await
     }
 
     /// From now on this node is no manager. Its store should be shut down, and its folder removed.
     pub async fn remove_manager(&self, id: &str) -> Result<(), StoreError> {
-        let until = Instant::now() + REQUEST_WAIT;
-        let (running, call) = (self.running()?, || Call::Remove { node: id.to_owned() });
-        match running.ask(call, until).await {
-            Ok(_) => Ok(()),
-            // Somebody has removed it, perhaps an attempt of this whose answer was lost.
-            Err(error) => Err(error),
-        }
+        self.done(|| Call::Remove { node: id.to_owned() }).await
     }
 
     /// Lets another manager lead, the one that has most.
     pub async fn transfer(&self) -> Result<(), StoreError> {
-        self.done(|| Call::StepDown).await.map(drop)
+        let leader = self.running()?.leader().ok_or(StoreError::NoLeader)?;
+        self.done(|| Call::StepDown { leader: leader.clone() }).await
     }
 
     async fn done(&self, call: impl Fn() -> Call) -> Result<(), StoreError> {
