@@ -95,21 +95,30 @@ impl Disk {
     pub(crate) fn create(path: &Path, sealer: &Sealer, node: &str) -> Result<(), StoreError> {
         let doing = || format!("make {}", path.display());
         let database = Database::create(path).map_err(other).map_err(StoreError::io(doing()))?;
-        let ops = vec![Op::Member(Member::new(node))];
-        write(&database, sealer, &[ops], None).map_err(StoreError::io(doing()))
+        Disk::fill(&database, sealer, Member::new(node)).map_err(StoreError::io(doing()))
+    }
+
+    pub(crate) fn fill(database: &Database, sealer: &Sealer, member: Member) -> io::Result<()> {
+        write(database, sealer, &[vec![Op::Member(member)]], None)
     }
 
     /// Opens a database and reads all of it: what cannot be trusted is found now.
     pub(crate) fn open(path: &Path, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
         let folder = path.parent().unwrap_or(path).to_owned();
         let opened = catch_unwind(|| redb::Builder::new().set_cache_size(CACHE_BYTES).open(path));
-        let database = match opened {
+        let mut database = match opened {
             Ok(Ok(database)) => database,
             Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => return Err(StoreError::InUse { folder }),
             Ok(Err(error)) => return Err(vault::damaged(&folder, "store.redb", &error.to_string())),
             Err(_) => return Err(vault::damaged(&folder, "store.redb", "its structure is broken")),
         };
-        Disk::with(database, folder, sealer)
+        // What was left by a crash is mended by now; what is broken now was changed.
+        let checked = catch_unwind(AssertUnwindSafe(|| database.check_integrity()));
+        match checked {
+            Ok(Ok(true)) => Disk::with(database, folder, sealer),
+            Ok(Err(error)) => Err(vault::damaged(&folder, "store.redb", &error.to_string())),
+            Ok(Ok(false)) | Err(_) => Err(vault::damaged(&folder, "store.redb", "its structure is broken")),
+        }
     }
 
     pub(crate) fn with(database: Database, folder: PathBuf, sealer: Sealer) -> Result<(Disk, Found), StoreError> {

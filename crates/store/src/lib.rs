@@ -28,6 +28,9 @@ mod state;
 mod store;
 mod vault;
 
+#[cfg(test)]
+mod tests;
+
 pub use board::{Seen, Watch};
 pub use error::{StoreError, TransportError};
 pub use key::Key;

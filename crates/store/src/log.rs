@@ -189,7 +189,9 @@ impl RaftLogStorage<Types> for Log {
         {
             let mut tail = self.tail.lock();
             tail.cut(from..);
-            tail.last = last;
+            if tail.last.as_ref().is_some_and(|it| it.index >= from) {
+                tail.last = last;
+            }
         }
         self.disk.write(vec![Op::CutFrom(from)]).await
     }
