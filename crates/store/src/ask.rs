@@ -13,7 +13,7 @@ use crate::running::Running;
 /// A request is given up after so long: Docker's clients of swarm mode wait so long, too.
 pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(20);
 /// Who refuses to lead is asked again after so long, if nothing is heard of another leader before.
-const AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 
 /// Who does not lead says who might. So many hints are followed at once; two that name each other are not followed for ever.
 const HINTS_MAX: usize = 3;
@@ -32,6 +32,7 @@ impl Running {
         let mut again = false;
         let (mut hint, mut hints): (Option<Member>, usize) = (None, 0);
         let mut why = "the leader did not answer in time".to_owned();
+        let mut metrics = self.raft.metrics();
         loop {
             if let Some(why) = self.stopped() {
                 return Err(if again { StoreError::Lost { why } } else { StoreError::Stopped { why } });
@@ -66,7 +67,7 @@ impl Running {
             if hint.is_none() {
                 hints = 0;
                 // Who leads is not known, or does not want to: wait for news, but not for long.
-                let _ = timeout(AGAIN, self.raft.metrics().changed()).await;
+                let _ = timeout(AGAIN, metrics.changed()).await;
             }
         }
     }

@@ -10,7 +10,7 @@ use std::thread;
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,8 @@ pub(crate) struct Disk {
 
 struct Inner {
     folder: PathBuf,
-    database: Database,
+    /// Until it is closed.
+    database: RwLock<Option<Database>>,
     sealer: Sealer,
     /// Written with whatever is written next: it may be lost, for it is found again.
     committed: Mutex<Option<LogId>>,
@@ -122,8 +123,13 @@ impl Disk {
     }
 
     pub(crate) fn with(database: Database, folder: PathBuf, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
-        let inner =
-            Arc::new(Inner { folder, database, sealer, committed: Mutex::default(), flushed: AtomicU64::new(0) });
+        let inner = Arc::new(Inner {
+            folder,
+            database: RwLock::new(Some(database)),
+            sealer,
+            committed: Mutex::default(),
+            flushed: AtomicU64::new(0),
+        });
         let found = catch_unwind(AssertUnwindSafe(|| inner.read_all()))
             .unwrap_or_else(|_| Err(vault::damaged(&inner.folder, "store.redb", "its structure is broken")))?;
         *inner.committed.lock() = found.committed.clone();
@@ -176,7 +182,14 @@ impl Disk {
         blocking(move || inner.snapshot()).await
     }
 
-    /// Ends the writing thread after what was sent, and waits for it.
+    /// Where the snapshot ends.
+    pub(crate) async fn snapshot_end(&self) -> io::Result<Option<LogId>> {
+        let inner = Arc::clone(&self.inner);
+        let head = blocking(move || inner.meta::<SnapshotHead>("snapshot")).await?;
+        Ok(head.and_then(|head| head.meta.last_log_id))
+    }
+
+    /// Ends the writing thread after what was sent, and waits for it. Then the file is let go of.
     pub(crate) async fn close(&self) {
         drop(self.jobs.lock().take());
         let thread = self.thread.lock().take();
@@ -184,6 +197,7 @@ impl Disk {
             // A panic of the thread was told to those who waited for it.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+        drop(self.inner.database.write().take());
     }
 }
 
@@ -211,8 +225,8 @@ impl Inner {
             let (ops, waiting): (Vec<_>, Vec<_>) = jobs.drain(..).map(|job| (job.ops, job.done)).unzip();
             if failed.is_none() {
                 let committed = self.committed.lock().clone();
-                let written =
-                    catch_unwind(AssertUnwindSafe(|| write(&self.database, &self.sealer, &ops, committed.as_ref())));
+                let write = || self.with(|database| write(database, &self.sealer, &ops, committed.as_ref()));
+                let written = catch_unwind(AssertUnwindSafe(write));
                 let written = written.unwrap_or_else(|_| Err(io::Error::other("the database broke")));
                 failed = written.err().map(|error| error.to_string());
                 if let Some(why) = &failed {
@@ -233,8 +247,14 @@ impl Inner {
         let committed = self.committed.lock().clone();
         if failed.is_none() {
             // Saves the next start some work; if it fails that work is done.
-            let _ = catch_unwind(AssertUnwindSafe(|| write(&self.database, &self.sealer, &[], committed.as_ref())));
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                self.with(|database| write(database, &self.sealer, &[], committed.as_ref()))
+            }));
         }
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&Database) -> io::Result<T>) -> io::Result<T> {
+        use_it(self.database.read().as_ref().ok_or_else(|| io::Error::other("the store is closed"))?)
     }
 
     fn read_all(&self) -> Result<Found, StoreError> {
@@ -267,7 +287,7 @@ impl Inner {
     }
 
     fn meta<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        let transaction = self.database.begin_read().map_err(other)?;
+        let transaction = self.with(|database| database.begin_read().map_err(other))?;
         let table = transaction.open_table(META).map_err(other)?;
         let Some(sealed) = table.get(name).map_err(other)? else {
             return Ok(None);
@@ -277,7 +297,7 @@ impl Inner {
     }
 
     fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(Entry, usize)>> {
-        let transaction = self.database.begin_read().map_err(other)?;
+        let transaction = self.with(|database| database.begin_read().map_err(other))?;
         let table = transaction.open_table(LOG).map_err(other)?;
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -300,7 +320,7 @@ impl Inner {
         let Some(head) = self.meta::<SnapshotHead>("snapshot")? else {
             return Ok(None);
         };
-        let transaction = self.database.begin_read().map_err(other)?;
+        let transaction = self.with(|database| database.begin_read().map_err(other))?;
         let table = transaction.open_table(SNAPSHOT).map_err(other)?;
         let mut bytes = Vec::new();
         for part in 0..head.parts {

@@ -84,8 +84,8 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Bytes) -> Result<(), io::Error> {
         let decoded = bytes.clone();
         let state = blocking(move || snapshot::decode(&decoded).map_err(io::Error::other)).await?;
-        let there = self.disk.snapshot().await?;
-        if there.is_none_or(|(there, _)| there.last_log_id != meta.last_log_id) {
+        // When a store starts, it is given the snapshot that it has.
+        if self.disk.snapshot_end().await? != meta.last_log_id {
             self.disk.write(vec![Op::Snapshot(meta.clone(), bytes)]).await?;
         }
         self.state = state;

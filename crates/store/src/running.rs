@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -30,6 +31,7 @@ pub(crate) struct Running {
     /// A snapshot that is coming in.
     pub(crate) incoming: Mutex<Option<Incoming>>,
     pub(crate) heard: Arc<Heard>,
+    ended: AtomicBool,
     follows: JoinHandle<()>,
 }
 
@@ -53,11 +55,22 @@ impl Running {
         let patience = settings.patience;
         let heard = Arc::new(Heard::new(patience));
         let follows = tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads));
-        Ok(Running { me, raft, disk, links, patience, incoming: Mutex::default(), heard, follows })
+        Ok(Running {
+            me,
+            raft,
+            disk,
+            links,
+            patience,
+            incoming: Mutex::default(),
+            heard,
+            ended: AtomicBool::new(false),
+            follows,
+        })
     }
 
     /// Ends all of it. The folder may be opened again after that.
     pub(crate) async fn stop(&self) {
+        self.ended.store(true, Ordering::Release);
         // It only fails if raft has ended before.
         let _ = self.raft.shutdown().await;
         self.disk.close().await;
@@ -88,7 +101,8 @@ impl Running {
 
     /// Why raft has ended, if it has.
     pub(crate) fn stopped(&self) -> Option<String> {
-        self.metrics().running_state.err().map(|fatal| fatal.to_string())
+        let shut = self.ended.load(Ordering::Acquire).then(|| "it was shut down".to_owned());
+        shut.or_else(|| self.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string))
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Settings {
     pub key: Option<Key>,
     /// Between two signs of life of a leader.
     pub heartbeat: Duration,
-    /// How long a leader that is silent is left in peace. Then, within this time again, another one is elected.
+    /// How long a leader that is silent is left in peace. Then, within this time again (after half of it at least), another one asks
+    /// for votes.
     pub patience: Duration,
     /// Commands between two snapshots (swarm mode: `SnapshotInterval`).
     pub snapshot_interval: u64,
@@ -29,14 +30,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A leader is missed after four heartbeats, and its successor is there after two to four more: under a second.
+    /// A leader is missed after three heartbeats and a half, and another one asks for votes after two to three and a half more:
+    /// under a second in all.
     pub fn new(folder: impl Into<PathBuf>, node: impl Into<String>) -> Settings {
         Settings {
             folder: folder.into(),
             node: node.into(),
             key: None,
             heartbeat: Duration::from_millis(100),
-            patience: Duration::from_millis(400),
+            patience: Duration::from_millis(350),
             snapshot_interval: 10_000,
             keep: 500,
         }

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::ask::{Asked, REQUEST_WAIT};
+use crate::ask::{AGAIN, Asked, REQUEST_WAIT};
 use crate::board::{Board, Watch};
 use crate::disk::{Disk, Found};
 use crate::leading::{Leadership, Leads};
@@ -159,7 +159,7 @@ impl Store {
                 Answer::Outcome(Outcome::Conflict(conflict)) => return Err(conflict.into()),
                 Answer::Outcome(Outcome::Late) if again => return Err(lost("it took too long")),
                 // This manager is far behind, but nothing was done: again, and from where it is now.
-                Answer::Outcome(Outcome::Late) if Instant::now() < until => sleep(LET_GO_POLL).await,
+                Answer::Outcome(Outcome::Late) if Instant::now() < until => sleep(AGAIN).await,
                 Answer::Outcome(Outcome::Late) => return Err(StoreError::NoLeader),
                 _ => return Err(strange()),
             }
