@@ -10,8 +10,6 @@ use crate::message::{Answer, Call, Refusal};
 use crate::raft::Member;
 use crate::running::Running;
 
-/// A request is given up after so long: Docker's clients of swarm mode wait so long, too.
-pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(20);
 /// Who refuses to lead is asked again after so long, if nothing is heard of another leader before.
 pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 

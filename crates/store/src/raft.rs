@@ -91,12 +91,19 @@ impl<'de> Deserialize<'de> for RequestId {
 }
 
 /// A command on its way into the log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Proposal {
     pub(crate) request: RequestId,
     /// The last command that was known when the request was made: it cannot have been applied before.
     pub(crate) since: u64,
     pub(crate) command: Command,
+}
+
+impl fmt::Debug for Proposal {
+    /// Raft logs what it handles: secrets stay out of that.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proposal({self})")
+    }
 }
 
 impl fmt::Display for Proposal {

@@ -28,6 +28,7 @@ pub(crate) struct Running {
     pub(crate) disk: Arc<Disk>,
     pub(crate) links: Links,
     pub(crate) patience: Duration,
+    pub(crate) wait: Duration,
     /// A snapshot that is coming in.
     pub(crate) incoming: Mutex<Option<Incoming>>,
     pub(crate) heard: Arc<Heard>,
@@ -52,7 +53,7 @@ impl Running {
         let raft = Raft::new(me.clone(), config, links.clone(), log, machine)
             .await
             .map_err(|error| StoreError::Stopped { why: error.to_string() })?;
-        let patience = settings.patience;
+        let (patience, wait) = (settings.patience, settings.wait);
         let heard = Arc::new(Heard::new(patience));
         let follows = tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads));
         Ok(Running {
@@ -61,6 +62,7 @@ impl Running {
             disk,
             links,
             patience,
+            wait,
             incoming: Mutex::default(),
             heard,
             ended: AtomicBool::new(false),

@@ -7,7 +7,6 @@ use openraft::{ReadPolicy, Snapshot};
 use tokio::time::timeout;
 
 use crate::StoreError;
-use crate::ask::REQUEST_WAIT;
 use crate::message::{Answer, Call, Part, Refusal, Request, decode, encode};
 use crate::raft::{Member, Types};
 use crate::running::{Running, refusal};
@@ -123,7 +122,7 @@ impl Running {
 
     /// Requests that only the leader answers. They may come from this manager itself.
     pub(crate) async fn answer_leader(&self, call: Call) -> Answer {
-        let answer = timeout(REQUEST_WAIT, async {
+        let answer = timeout(self.wait, async {
             match call {
                 Call::Commit(proposal) => {
                     self.raft.client_write(proposal).await.map(|it| Answer::Outcome(it.data)).map_err(refusal)
@@ -139,7 +138,7 @@ impl Running {
         });
         match answer.await {
             Ok(answer) => answer.unwrap_or_else(Answer::Refused),
-            Err(_) => Answer::Refused(Refusal::Unknown(format!("the leader was not done within {REQUEST_WAIT:?}"))),
+            Err(_) => Answer::Refused(Refusal::Unknown(format!("the leader was not done within {:?}", self.wait))),
         }
     }
 

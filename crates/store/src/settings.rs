@@ -23,6 +23,8 @@ pub struct Settings {
     /// How long a leader that is silent is left in peace. Then, within this time again (after half of it at least), another one asks
     /// for votes.
     pub patience: Duration,
+    /// A request is given up after so long: Docker's clients of swarm mode wait so long, too.
+    pub wait: Duration,
     /// Commands between two snapshots (swarm mode: `SnapshotInterval`).
     pub snapshot_interval: u64,
     /// Commands kept for managers that are slow, though a snapshot has them (`LogEntriesForSlowFollowers`).
@@ -39,6 +41,7 @@ impl Settings {
             key: None,
             heartbeat: Duration::from_millis(100),
             patience: Duration::from_millis(350),
+            wait: Duration::from_secs(20),
             snapshot_interval: 10_000,
             keep: 500,
         }

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::ask::{AGAIN, Asked, REQUEST_WAIT};
+use crate::ask::{AGAIN, Asked};
 use crate::board::{Board, Watch};
 use crate::disk::{Disk, Found};
 use crate::leading::{Leadership, Leads};
@@ -126,7 +126,7 @@ impl Store {
     /// What the swarm knows: everything that was written before this was called.
     pub async fn read(&self) -> Result<View, StoreError> {
         let running = self.running()?;
-        let until = Instant::now() + REQUEST_WAIT;
+        let until = Instant::now() + self.settings.wait;
         let asked = running.ask(|| Call::ReadIndex, until).await.map_err(nothing_done)?;
         let Answer::Index(index) = asked.answer else {
             return Err(strange());
@@ -139,7 +139,7 @@ impl Store {
     /// `at` is the time that the written objects get.
     pub async fn commit(&self, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
         let running = self.running()?;
-        let until = Instant::now() + REQUEST_WAIT;
+        let until = Instant::now() + self.settings.wait;
         let command = Command { at, changes };
         let bytes = length(&command);
         if bytes > COMMAND_BYTES_MAX {
@@ -199,7 +199,7 @@ impl Store {
     /// Waits until this manager leads.
     pub(crate) async fn lead(&self) -> Result<(), StoreError> {
         let mut leads = self.leads.subscribe();
-        let led = timeout_at(Instant::now() + REQUEST_WAIT, leads.wait_for(|it| it.me)).await;
+        let led = timeout_at(Instant::now() + self.settings.wait, leads.wait_for(|it| it.me)).await;
         led.map_err(|_| StoreError::NoLeader)?.map(drop).map_err(|_| StoreError::NoLeader)
     }
 
@@ -222,7 +222,7 @@ impl Store {
     }
 
     async fn done(&self, call: impl Fn() -> Call) -> Result<(), StoreError> {
-        let asked = self.running()?.ask(call, Instant::now() + REQUEST_WAIT).await?;
+        let asked = self.running()?.ask(call, Instant::now() + self.settings.wait).await?;
         if matches!(asked.answer, Answer::Done) { Ok(()) } else { Err(strange()) }
     }
 

@@ -15,7 +15,6 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ask::REQUEST_WAIT;
 use crate::board::Board;
 use crate::disk::{Disk, Op};
 use crate::leading::Leads;
@@ -120,7 +119,7 @@ async fn write(running: &Running, name: &str) -> Result<Outcome, StoreError> {
     secret.spec.name = name.to_owned();
     let command = Command { at: Time(1), changes: vec![Change::from(secret)] };
     let proposal = Proposal { request: RequestId(rand::random()), since: 0, command };
-    let asked = running.ask(|| Call::Commit(proposal.clone()), Instant::now() + REQUEST_WAIT).await?;
+    let asked = running.ask(|| Call::Commit(proposal.clone()), Instant::now() + running.wait).await?;
     match asked.answer {
         Answer::Outcome(outcome) => Ok(outcome),
         _ => Err(StoreError::Refused("strange".to_owned())),

@@ -15,6 +15,7 @@ use herder_store::{Store, StoreError};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use tokio::task::JoinHandle;
 
 const WRITERS: u64 = 6;
 const STEPS: usize = 14;
@@ -34,8 +35,20 @@ struct Ledger {
     over: AtomicBool,
 }
 
-/// Command → what it wrote, as every manager has seen it.
-type Told = Arc<Mutex<BTreeMap<u64, String>>>;
+/// What managers tell those who watch.
+#[derive(Clone, Default)]
+struct Told {
+    /// Command → what it wrote, as every manager has told it.
+    commands: Arc<Mutex<BTreeMap<u64, String>>>,
+    watches: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Told {
+    fn watch(&self, store: Arc<Store>) {
+        let watch = tokio::spawn(follow(store, Arc::clone(&self.commands)));
+        self.watches.lock().expect("fine").push(watch);
+    }
+}
 
 fn any_store(swarm: &Swarm, rng: &mut StdRng) -> Arc<Store> {
     swarm.stores().choose(rng).cloned().expect("some run")
@@ -80,7 +93,7 @@ fn number(counter: &Secret) -> usize {
 }
 
 /// Compares what this manager tells with what others told.
-async fn follow(store: Arc<Store>, told: Told) {
+async fn follow(store: Arc<Store>, told: Arc<Mutex<BTreeMap<u64, String>>>) {
     let (_, mut watch) = store.watch();
     loop {
         let seen = watch.next().await;
@@ -121,7 +134,7 @@ async fn step(swarm: &Swarm, rng: &mut StdRng, down: &mut Vec<String>, told: &To
             swarm.heal();
             for node in down.drain(..) {
                 let store = swarm.open(&node).await.expect("opens");
-                tokio::spawn(follow(store, Arc::clone(told)));
+                told.watch(store);
             }
             "heal".to_owned()
         }
@@ -141,7 +154,7 @@ async fn run(size: usize, seed: u64) {
     swarm.store("n1").commit(vec![Change::from(counter)], Time(1)).await.expect("written");
     let (ledger, told) = (Arc::new(Ledger::default()), Told::default());
     for store in swarm.stores() {
-        tokio::spawn(follow(store, Arc::clone(&told)));
+        told.watch(store);
     }
     let writers = (0..WRITERS).map(|writer| {
         let rng = StdRng::seed_from_u64(seed ^ (writer + 1) << 32);
@@ -169,6 +182,9 @@ async fn run(size: usize, seed: u64) {
         writer.await.unwrap_or_else(|error| panic!("seed {seed}, {steps:?}: {error}"));
     }
     check(&swarm, &ledger, &format!("seed {seed}, {steps:?}")).await;
+    assert!(told.commands.lock().expect("no watch failed").len() > 100);
+    let ended = told.watches.lock().expect("fine").iter().filter(|watch| watch.is_finished()).count();
+    assert_eq!(ended, 0, "seed {seed}, {steps:?}: a watch failed");
 }
 
 async fn check(swarm: &Swarm, ledger: &Ledger, what: &str) {

@@ -148,6 +148,14 @@ async fn a_store_is_opened_once_and_by_its_own_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_dropped_lets_go_of_its_folder() {
+    let swarm = Swarm::of(1).await;
+    put(&swarm.store("n1"), "a").await.expect("written");
+    swarm.forget("n1");
+    assert!(has(&swarm.open("n1").await.expect("opens").read().await.expect("read"), "a"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_that_comes_late_gets_a_snapshot_in_parts() {
     let swarm = Swarm::with(3, |settings| {
         settings.snapshot_interval = 50;

@@ -145,7 +145,7 @@ async fn a_leader_that_is_cut_off_knows_it_and_what_it_could_not_write_is_gone()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nothing_is_written_or_read_but_seen() {
-    let swarm = Swarm::of(3).await;
+    let swarm = Swarm::with(3, |settings| settings.wait = Duration::from_secs(3)).await;
     put(&swarm.store("n1"), "a").await.expect("written");
     until(&swarm.store("n2"), |view| has(view, "a")).await;
     swarm.kill("n1").await;

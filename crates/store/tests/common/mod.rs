@@ -145,6 +145,11 @@ impl Swarm {
         store.abandon().await;
     }
 
+    /// Drops the store as it is.
+    pub(crate) fn forget(&self, node: &str) {
+        drop(self.net.wires().stores.remove(node));
+    }
+
     /// Nothing passes between this node and others.
     pub(crate) fn cut(&self, node: &str) {
         let mut wires = self.net.wires();
