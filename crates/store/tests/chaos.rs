@@ -189,14 +189,15 @@ async fn run(size: usize, seed: u64) {
 
 async fn check(swarm: &Swarm, ledger: &Ledger, what: &str) {
     let view = swarm.agree().await;
-    let (written, refused) = (ledger.written.lock().expect("fine"), ledger.refused.lock().expect("fine"));
+    let all = |list: &Mutex<Vec<String>>| list.lock().expect("fine").clone();
+    let (written, refused) = (all(&ledger.written), all(&ledger.refused));
     assert!(written.len() > 100, "{what}: only {} writes", written.len());
     for store in swarm.stores() {
         let mine = until(&store, |mine| mine.index >= view.index).await;
-        for id in written.iter() {
+        for id in &written {
             assert!(has(&mine, id), "{what}: {id} was acknowledged and is not in {store:?}");
         }
-        for id in refused.iter() {
+        for id in &refused {
             assert!(!has(&mine, id), "{what}: {id} was refused and is in {store:?}");
         }
     }
