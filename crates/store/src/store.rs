@@ -29,8 +29,8 @@ const LET_GO_POLL: Duration = Duration::from_millis(20);
 
 /// How a request gets to another manager, where [`Store::handle`] answers it.
 ///
-/// A request has at most 6 MiB. The transport says for sure who sends; it may lose requests and answers, and deliver them late,
-/// but not change them. It should give up by itself in less than [`Duration`] of a minute; the store waits for less.
+/// A request has at most 5 MiB. The transport says for sure who sends; it may lose requests and answers, deliver them late, and
+/// wait as long as it likes: the store goes away when it has waited enough.
 pub trait Transport: Send + Sync + 'static {
     /// `node` is the id of the node, `addr` what it was added with.
     fn call<'a>(&'a self, node: &'a str, addr: &'a str, request: Bytes)
@@ -204,7 +204,8 @@ impl Store {
     }
 
     /// Makes a node, whose store belongs to no swarm yet, a manager. It has everything when this returns. A manager that is
-    /// one already gets the new address; one that lost its folder is taken back without what it had.
+    /// one already gets the new address; one that lost its folder is taken back without what it had. If this fails, it may be tried
+    /// again with the same store.
     pub async fn add_manager(&self, id: &str, addr: &str) -> Result<(), StoreError> {
         let call = || Call::Add { node: id.to_owned(), addr: addr.to_owned() };
         self.done(call).await

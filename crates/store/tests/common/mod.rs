@@ -56,7 +56,7 @@ impl Transport for Port {
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
         Box::pin(async move {
             assert_eq!(addr, format!("{node}:2377"));
-            assert!(request.len() < 9 << 20, "a message of {} bytes", request.len());
+            assert!(request.len() < 5 << 20, "a message of {} bytes", request.len());
             self.net.wires().messages += 1;
             if !self.net.passes(&self.me, node) {
                 // As packets that are dropped: nothing comes back, not even an error.
