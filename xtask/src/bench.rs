@@ -18,7 +18,7 @@ struct Bench {
     needs_lab: bool,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench {
         name: "schedule",
         builds: &[],
@@ -35,6 +35,12 @@ const BENCHES: [Bench; 5] = [
         name: "bus",
         builds: &[],
         run: &["bench", "--quiet", "--package", "herder-bus", "--bench", "bus", "--"],
+        needs_lab: false,
+    },
+    Bench {
+        name: "store",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-store", "--bench", "store", "--"],
         needs_lab: false,
     },
     Bench {

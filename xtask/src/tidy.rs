@@ -10,6 +10,7 @@ use crate::run;
 const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("decide", &["model"]),
+    ("store", &["model"]),
     ("drivers", &["model"]),
     ("wire", &["model", "drivers"]),
     ("bus", &["model"]),

@@ -1,0 +1,182 @@
+//! Whole states in and out of a store: backups, and a swarm begun anew by one that is left.
+//!
+//! A backup is a line of text, what kind of body it has, its length, its SHA-256, and the body: a snapshot, sealed if a key was
+//! given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use openraft::EntryPayload;
+use openraft::vote::RaftLeaderId;
+use ring::digest::{SHA256, digest};
+
+use crate::disk::{Disk, Found, Op};
+use crate::raft::{Address, LogId, Member, Membership, SnapshotMeta, Vote};
+use crate::seal::{Sealer, Unsealed};
+use crate::state::State;
+use crate::store::on_thread;
+use crate::{Key, Store, StoreError, snapshot, vault};
+
+const MAGIC: &[u8] = b"herder backup 1\n";
+const PLAIN: u8 = b'p';
+const SEALED: u8 = b's';
+const SHA256_BYTES: usize = 32;
+const PLACE: &str = "backup";
+
+impl Store {
+    /// Writes all that this manager knows into a file that only its owner may read. It needs no majority. With a key the file
+    /// is sealed; without one it holds secrets as they are.
+    pub async fn backup(&self, path: &Path, key: Option<Key>) -> Result<(), StoreError> {
+        let (view, path) = (self.view(), path.to_owned());
+        on_thread(move || {
+            let doing = || StoreError::io(format!("write the backup {}", path.display()));
+            let plain = snapshot::encode(&State::of(view, Vec::new())).map_err(|error| doing()(error.into()))?;
+            vault::replace(&path, &pack(&plain, key.as_ref())).map_err(doing())
+        })
+        .await
+    }
+
+    /// Begins a swarm with what is in a backup, and with this manager alone, which others reach at this address. The store
+    /// must belong to no swarm.
+    pub async fn restore(&self, path: &Path, key: Option<Key>, addr: &str) -> Result<(), StoreError> {
+        let path = path.to_owned();
+        let state = on_thread(move || {
+            let bytes = fs::read(&path).map_err(StoreError::io(format!("read the backup {}", path.display())))?;
+            let bad = |why: String| StoreError::Backup { path: path.clone(), why };
+            let plain = unpack(&bytes, key.as_ref(), bad)?;
+            snapshot::decode(&plain).map_err(bad)
+        });
+        let state = state.await?;
+        let _one = self.lifecycle.lock().await;
+        if self.begun().await? {
+            return Err(StoreError::AlreadyBegun { node: self.settings.node.clone() });
+        }
+        self.stop().await;
+        let disk = self.open_disk().await?;
+        self.refound(disk, state, None, addr).await
+    }
+
+    /// Begins the swarm anew with this manager alone: for one that is left where the majority is lost for good. All objects
+    /// stay. Managers that come back do not belong to it: their folders must be removed.
+    pub async fn force_new_cluster(&self, addr: &str) -> Result<(), StoreError> {
+        let _one = self.lifecycle.lock().await;
+        if !self.begun().await? {
+            return Err(StoreError::NotBegun);
+        }
+        self.stop().await;
+        let (disk, found) = self.open_disk().await?;
+        match everything(&disk, &found).await {
+            Ok((state, last)) => self.refound((disk, found), state, last, addr).await,
+            Err(error) => {
+                self.start((disk, found)).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes this the whole content of the folder, as that of a new member in a swarm of its own; in one write.
+    async fn refound(
+        &self,
+        (disk, found): (Disk, Found),
+        mut state: State,
+        last: Option<LogId>,
+        addr: &str,
+    ) -> Result<(), StoreError> {
+        let me = Member::new(&self.settings.node);
+        let term = last.as_ref().map_or(1, |it| it.leader_id.term);
+        let index = last.as_ref().map_or(state.view.index, |it| it.index);
+        state.pass(index);
+        let last = last.unwrap_or_else(|| LogId { leader_id: leader(term, &me), index });
+        let nodes = BTreeMap::from([(me.clone(), Address { addr: addr.to_owned() })]);
+        let members = openraft::Membership::new(vec![BTreeSet::from([me.clone()])], nodes)
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
+        let meta = SnapshotMeta {
+            last_log_id: Some(last.clone()),
+            last_membership: Membership::new(Some(last.clone()), members),
+        };
+        let doing = || StoreError::io("begin the swarm anew");
+        let bytes = snapshot::encode(&state).map_err(|error| doing()(error.into()))?;
+        let vote = Vote { leader_id: leader(term, &me), committed: false };
+        disk.set_committed(Some(last.clone()));
+        let ops = vec![
+            Op::CutFrom(0),
+            Op::Snapshot(meta, bytes.into()),
+            Op::Purged(Some(last)),
+            Op::Vote(vote),
+            Op::Member(me),
+        ];
+        let written = disk.write(ops).await.map_err(doing());
+        disk.close().await;
+        drop((disk, found));
+        let disk = self.open_disk().await?;
+        self.start(disk).await?;
+        written?;
+        self.lead().await
+    }
+}
+
+fn leader(term: u64, member: &Member) -> openraft::alias::LeaderIdOf<crate::raft::Types> {
+    RaftLeaderId::new(term, member.clone())
+}
+
+/// All that a folder has: the snapshot, and every entry of the log. What was acknowledged is among it, if anywhere; what was
+/// not may become so.
+async fn everything(disk: &Disk, found: &Found) -> Result<(State, Option<LogId>), StoreError> {
+    let doing = || StoreError::io("read the whole store");
+    let snapshot = disk.snapshot().await.map_err(doing())?;
+    let mut last = None;
+    let mut state = State::default();
+    if let Some((meta, bytes)) = snapshot {
+        state = snapshot::decode(&bytes).map_err(|why| doing()(std::io::Error::other(why)))?;
+        last = meta.last_log_id;
+    }
+    for (entry, _) in &found.entries {
+        let index = entry.log_id.index;
+        if last.as_ref().is_some_and(|last| index <= last.index) {
+            continue;
+        }
+        match &entry.payload {
+            EntryPayload::Normal(proposal) => drop(state.apply(index, proposal)),
+            EntryPayload::Blank | EntryPayload::Membership(_) => state.pass(index),
+        }
+        last = Some(entry.log_id.clone());
+    }
+    Ok((state, last))
+}
+
+fn pack(plain: &[u8], key: Option<&Key>) -> Vec<u8> {
+    let (kind, body) = match key {
+        Some(key) => (SEALED, Sealer::new(key.bytes()).seal(PLACE, plain)),
+        None => (PLAIN, plain.to_vec()),
+    };
+    let mut bytes = MAGIC.to_vec();
+    bytes.push(kind);
+    bytes.extend_from_slice(&(body.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(digest(&SHA256, &body).as_ref());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn unpack(bytes: &[u8], key: Option<&Key>, bad: impl Fn(String) -> StoreError) -> Result<Vec<u8>, StoreError> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| bad("it does not begin as one".to_owned()))?;
+    let short = || bad("it is not whole".to_owned());
+    let (kind, rest) = rest.split_first().ok_or_else(short)?;
+    let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    let (sum, body) = rest.split_first_chunk::<SHA256_BYTES>().ok_or_else(short)?;
+    if u64::from_be_bytes(*length) != body.len() as u64 {
+        return Err(short());
+    }
+    if digest(&SHA256, body).as_ref() != sum {
+        return Err(bad("its checksum does not fit: it was changed".to_owned()));
+    }
+    match (*kind, key) {
+        (PLAIN, _) => Ok(body.to_vec()),
+        (SEALED, None) => Err(StoreError::Locked),
+        (SEALED, Some(key)) => Sealer::new(key.bytes()).open(PLACE, body).map_err(|error| match error {
+            Unsealed::Broken => StoreError::WrongKey,
+            other => bad(other.to_string()),
+        }),
+        (kind, _) => Err(bad(format!("it is of a kind ({kind}) that this version of herder does not know"))),
+    }
+}

@@ -1,0 +1,121 @@
+//! Where the newest view hangs, for whoever looks, waits or watches.
+
+use std::sync::Arc;
+
+use herder_model::swarm::{View, Written};
+use parking_lot::RwLock;
+use tokio::sync::{broadcast, watch};
+
+/// Writes that a watcher may be behind. One that is slower is told to look at everything again.
+const BEHIND_MAX: usize = 1024;
+
+/// What a watcher is told.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// After the write.
+    pub view: View,
+    /// What was written, in its order. Empty with [`Seen::resync`].
+    pub written: Arc<[Written]>,
+    /// The watcher missed writes, or the whole state was replaced: what it knows from before says nothing any more.
+    pub resync: bool,
+}
+
+/// Tells of every write, in order.
+#[derive(Debug)]
+pub struct Watch {
+    board: Arc<Board>,
+    news: broadcast::Receiver<Seen>,
+    /// The last view that was told.
+    index: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    view: RwLock<View>,
+    index: watch::Sender<u64>,
+    news: broadcast::Sender<Seen>,
+}
+
+impl Board {
+    pub(crate) fn new() -> Arc<Board> {
+        let (news, _) = broadcast::channel(BEHIND_MAX);
+        Arc::new(Board { view: RwLock::default(), index: watch::Sender::new(0), news })
+    }
+
+    pub(crate) fn view(&self) -> View {
+        self.view.read().clone()
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.view.read().index
+    }
+
+    /// Hangs up a view that came of a command.
+    pub(crate) fn put(&self, view: &View, written: Vec<Written>) {
+        self.hang(view, written, false);
+    }
+
+    /// Hangs up a view that came of something else.
+    pub(crate) fn replace(&self, view: &View) {
+        self.hang(view, Vec::new(), true);
+        self.tell();
+    }
+
+    fn hang(&self, view: &View, written: Vec<Written>, resync: bool) {
+        let mut here = self.view.write();
+        *here = view.clone();
+        if resync || !written.is_empty() {
+            // Under the lock, so that who begins to watch misses nothing. That nobody watches is fine.
+            let _ = self.news.send(Seen { view: view.clone(), written: written.into(), resync });
+        }
+    }
+
+    /// Wakes those who wait for a command. Once for many commands: they are many themselves.
+    pub(crate) fn tell(&self) {
+        let index = self.index();
+        self.index.send_replace(index);
+    }
+
+    /// Waits until the view has this command.
+    pub(crate) async fn reach(&self, index: u64) -> View {
+        let mut seen = self.index.subscribe();
+        loop {
+            let view = self.view();
+            if view.index >= index {
+                return view;
+            }
+            if seen.changed().await.is_err() {
+                // Not before the board is gone, and that is held here.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn watch(self: &Arc<Board>) -> (View, Watch) {
+        let here = self.view.read();
+        let watch = Watch { board: Arc::clone(self), news: self.news.subscribe(), index: here.index };
+        (here.clone(), watch)
+    }
+}
+
+impl Watch {
+    /// The next write, or, after too many, where everything stands. It never ends; dropping it while it waits loses nothing.
+    pub async fn next(&mut self) -> Seen {
+        loop {
+            match self.news.recv().await {
+                Ok(seen) if seen.view.index <= self.index && !seen.resync => {}
+                Ok(seen) => {
+                    self.index = seen.view.index;
+                    return seen;
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let (view, fresh) = self.board.watch();
+                    *self = fresh;
+                    return Seen { view, written: Arc::default(), resync: true };
+                }
+                // Not before the board is gone, and that is held here.
+                Err(broadcast::error::RecvError::Closed) => std::future::pending::<()>().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Who leads, as one manager knows it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::Settings;
+use crate::raft::{Member, Metrics, Types};
+
+/// Who leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// Id of the node.
+    pub leader: Option<String>,
+    /// It grows with every election.
+    pub term: u64,
+    /// This manager leads, a majority has heard so lately, and its view has everything that was written before.
+    pub me: bool,
+}
+
+/// When a leader was heard last. Raft itself goes on to believe in one that it does not hear.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    last: Mutex<Instant>,
+    /// A leader is forgotten after so long: others may have another one by now.
+    patience: Duration,
+}
+
+impl Heard {
+    pub(crate) fn new(patience: Duration) -> Heard {
+        Heard { last: Mutex::new(Instant::now()), patience }
+    }
+
+    pub(crate) fn now(&self) {
+        *self.last.lock() = Instant::now();
+    }
+
+    /// The leader of these metrics, if it is heard.
+    pub(crate) fn leader<'m>(&self, metrics: &'m Metrics) -> Option<&'m Member> {
+        let leader = metrics.current_leader.as_ref();
+        leader.filter(|leader| **leader == metrics.id || self.last.lock().elapsed() < self.patience * 2)
+    }
+}
+
+pub(crate) type Leads = Arc<watch::Sender<Leadership>>;
+
+/// Keeps the leadership up to date until raft ends.
+pub(crate) async fn follow(
+    mut metrics: openraft::alias::WatchReceiverOf<Types, Metrics>,
+    settings: Settings,
+    heard: Arc<Heard>,
+    leads: Leads,
+) {
+    loop {
+        let now = of(&metrics.borrow_watched(), &settings, &heard);
+        leads.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+        // That nobody hears a leader any more is no news but the absence of news: look at each heartbeat.
+        if let Ok(Err(_)) = tokio::time::timeout(settings.heartbeat, metrics.changed()).await {
+            break;
+        }
+    }
+    leads.send_modify(|it| *it = Leadership { term: it.term, ..Leadership::default() });
+}
+
+fn of(metrics: &Metrics, settings: &Settings, heard: &Heard) -> Leadership {
+    let term = metrics.current_term;
+    if metrics.running_state.is_err() {
+        return Leadership { term, ..Leadership::default() };
+    }
+    let alone = metrics.membership_config.voter_ids().all(|voter| voter == metrics.id);
+    let backed = alone || metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < settings.patience);
+    let leading = metrics.state == ServerState::Leader && backed;
+    let applied = metrics
+        .last_applied
+        .as_ref()
+        .is_some_and(|last| last.leader_id.term == term && last.leader_id.node_id == metrics.id);
+    let leader = heard.leader(metrics).filter(|leader| **leader != metrics.id || leading);
+    Leadership { leader: leader.map(|leader| leader.node().to_owned()), term, me: leading && applied }
+}

@@ -1,0 +1,186 @@
+//! How raft speaks to other managers: its requests as messages over the [`Transport`].
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, Snapshot};
+use tokio::time::timeout;
+
+use crate::message::{Answer, Call, Part, Refusal, Request, decode, encode};
+use crate::raft::{Address, Member, SnapshotMeta, Types, Vote};
+use crate::{Transport, TransportError};
+
+/// For entries to get to another disk. One that is cut off is not waited for longer, so that it is soon found again.
+const APPEND_WAIT: Duration = Duration::from_secs(2);
+/// For a part of a snapshot, the last one of which is answered when all of it is on the disk.
+const PART_WAIT: Duration = Duration::from_secs(60);
+/// Of a snapshot in one message; messages between nodes have 9 MiB at most.
+const PART_BYTES: usize = 1 << 20;
+
+/// The way of one member to others.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) me: Member,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
+impl Links {
+    pub(crate) async fn call(
+        &self,
+        node: &str,
+        addr: &str,
+        to: Option<&Member>,
+        call: Call,
+        body: &[u8],
+    ) -> Result<Answer, TransportError> {
+        let request = Request { from: self.me.clone(), to: to.cloned(), call };
+        let request = encode(&request, body).map_err(|error| TransportError(error.to_string()))?;
+        let answer = self.transport.call(node, addr, request).await?;
+        decode::<Answer>(&answer).map(|(answer, _)| answer).map_err(TransportError)
+    }
+}
+
+/// The way to one member.
+pub(crate) struct Link {
+    links: Links,
+    to: Member,
+    addr: String,
+}
+
+impl Link {
+    async fn call(&self, call: Call, body: &[u8], wait: Duration) -> Result<Answer, Unreachable<Types>> {
+        let answer = timeout(wait, self.links.call(self.to.node(), &self.addr, Some(&self.to), call, body)).await;
+        match answer {
+            Ok(Ok(Answer::Refused(refusal))) => Err(Unreachable::from_string(format!("{}: {refusal:?}", self.to))),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Unreachable::new(&error)),
+            Err(_) => Err(Unreachable::from_string(format!("{} did not answer within {wait:?}", self.to))),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        snapshot: Bytes,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let (transfer, total) = (rand::random(), snapshot.len());
+        let mut offset = 0;
+        loop {
+            let body = snapshot.slice(offset..total.min(offset + PART_BYTES));
+            let part = Part { transfer, vote: vote.clone(), meta: meta.clone(), offset, total };
+            offset += body.len();
+            match self.call(Call::Snapshot(Box::new(part)), &body, PART_WAIT).await? {
+                Answer::Part if offset < total => {}
+                Answer::Snapshot(response) => return Ok(response),
+                _ => return Err(strange::<StreamingError<Types>>()),
+            }
+        }
+    }
+}
+
+/// An answer to another question.
+fn strange<E: From<NetworkError<Types>>>() -> E {
+    NetworkError::from_string("the answer does not fit the question").into()
+}
+
+impl RaftNetworkFactory<Types> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: Member, node: &Address) -> Link {
+        Link { links: self.clone(), to: target, addr: node.addr.clone() }
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let wait = if rpc.entries.is_empty() { option.hard_ttl() } else { APPEND_WAIT };
+        match self.call(Call::Append(rpc), &[], wait).await? {
+            Answer::Append(response) => Ok(response),
+            _ => Err(strange()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Vote(rpc), &[], option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(strange()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::PreVote(rpc), &[], option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(strange()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<openraft::alias::CommittedLeaderIdOf<Types>, Member, Address, Bytes>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let Snapshot { meta, snapshot } = snapshot;
+        match select(pin!(self.send_snapshot(vote, meta, snapshot)), pin!(cancel)).await {
+            Either::Left((sent, _)) => sent,
+            Either::Right((closed, _)) => Err(closed.into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Transfer(req), &[], option.hard_ttl()).await? {
+            Answer::Transfer(response) => Ok(response),
+            _ => Err(strange()),
+        }
+    }
+}
+
+impl From<Refusal> for crate::StoreError {
+    fn from(refusal: Refusal) -> crate::StoreError {
+        use crate::StoreError;
+        match refusal {
+            Refusal::NotLeader(_) => StoreError::NoLeader,
+            Refusal::NotMe(member) => {
+                StoreError::Refused(format!("{} lost its folder: add it as a manager again", member.node()))
+            }
+            Refusal::Unknown(why) => StoreError::Lost { why },
+            Refusal::QuorumLoss => StoreError::QuorumLoss,
+            Refusal::UnknownManager(node) => StoreError::UnknownManager { node },
+            Refusal::AlreadyBegun(node) => StoreError::AlreadyBegun { node },
+            Refusal::Unreachable { node, addr, why } => StoreError::Unreachable { node, addr, why },
+            Refusal::Busy => StoreError::Busy,
+            Refusal::NobodyElse => StoreError::NobodyElse,
+            Refusal::Other(why) => StoreError::Refused(why),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A store between its start and its end: raft, its disk, and the task that follows who leads.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::RaftError;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::board::Board;
+use crate::disk::{Disk, Found};
+use crate::leading::{self, Heard, Leads};
+use crate::link::Links;
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::message::Refusal;
+use crate::raft::{Address, Member, Metrics, Raft, Types};
+use crate::serve::Incoming;
+use crate::{Settings, StoreError, Transport};
+
+pub(crate) struct Running {
+    pub(crate) me: Member,
+    pub(crate) raft: Raft,
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) links: Links,
+    pub(crate) patience: Duration,
+    pub(crate) wait: Duration,
+    /// A snapshot that is coming in.
+    pub(crate) incoming: Mutex<Option<Incoming>>,
+    pub(crate) heard: Arc<Heard>,
+    ended: AtomicBool,
+    follows: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) async fn start(
+        settings: &Settings,
+        transport: Arc<dyn Transport>,
+        board: Arc<Board>,
+        leads: Leads,
+        (disk, found): (Disk, Found),
+    ) -> Result<Running, StoreError> {
+        let disk = Arc::new(disk);
+        let me = found.member.clone();
+        let links = Links { me: me.clone(), transport };
+        let log = Log::new(Arc::clone(&disk), found);
+        let machine = Machine::new(Arc::clone(&disk), board);
+        let config = Arc::new(settings.raft()?);
+        let raft = Raft::new(me.clone(), config, links.clone(), log, machine)
+            .await
+            .map_err(|error| StoreError::Stopped { why: error.to_string() })?;
+        let (patience, wait) = (settings.patience, settings.wait);
+        let heard = Arc::new(Heard::new(patience));
+        let follows = tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads));
+        Ok(Running {
+            me,
+            raft,
+            disk,
+            links,
+            patience,
+            wait,
+            incoming: Mutex::default(),
+            heard,
+            ended: AtomicBool::new(false),
+            follows,
+        })
+    }
+
+    /// Ends all of it. The folder may be opened again after that.
+    pub(crate) async fn stop(&self) {
+        self.ended.store(true, Ordering::Release);
+        // It only fails if raft has ended before.
+        let _ = self.raft.shutdown().await;
+        self.disk.close().await;
+        self.follows.abort();
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// The leader, if this one hears it.
+    pub(crate) fn leader(&self) -> Option<Member> {
+        self.heard.leader(&self.raft.metrics().borrow_watched()).cloned()
+    }
+
+    pub(crate) fn address(&self, member: &Member) -> Option<Address> {
+        self.metrics().membership_config.get_node(member).cloned()
+    }
+
+    /// Members that vote, and the others.
+    pub(crate) fn voters(&self) -> BTreeSet<Member> {
+        self.metrics().membership_config.voter_ids().collect()
+    }
+
+    pub(crate) fn is_member(&self, member: &Member) -> bool {
+        self.metrics().membership_config.get_node(member).is_some()
+    }
+
+    /// Why raft has ended, if it has.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        let shut = self.ended.load(Ordering::Acquire).then(|| "it was shut down".to_owned());
+        shut.or_else(|| self.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.follows.abort();
+    }
+}
+
+/// What raft says of a request that it did not do.
+pub(crate) fn refusal<E>(error: RaftError<Types, E>) -> Refusal
+where
+    E: Error + Into<Refusal>,
+{
+    match error {
+        RaftError::APIError(error) => error.into(),
+        RaftError::Fatal(fatal) => Refusal::Unknown(format!("the store has stopped: {fatal}")),
+    }
+}

@@ -1,0 +1,85 @@
+//! What a store is opened with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{Key, StoreError};
+
+/// A command longer than this is refused (in JSON). Swarm mode has 1.5 MiB; a message between nodes has 9 MiB, and must hold
+/// a command with what is around it.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of this store alone. Made if it is not there.
+    pub folder: PathBuf,
+    /// Id of this node.
+    pub node: String,
+    /// Opens a folder that is locked, locks a new one.
+    pub key: Option<Key>,
+    /// Between two signs of life of a leader.
+    pub heartbeat: Duration,
+    /// How long a leader that is silent is left in peace. Then, within this time again (after half of it at least), another one asks
+    /// for votes.
+    pub patience: Duration,
+    /// A request is given up after so long: Docker's clients of swarm mode wait so long, too.
+    pub wait: Duration,
+    /// Commands between two snapshots (swarm mode: `SnapshotInterval`).
+    pub snapshot_interval: u64,
+    /// Commands kept for managers that are slow, though a snapshot has them (`LogEntriesForSlowFollowers`).
+    pub keep: u64,
+}
+
+impl Settings {
+    /// A leader is missed after three heartbeats and a half, and another one asks for votes after two to three and a half more:
+    /// under a second in all.
+    pub fn new(folder: impl Into<PathBuf>, node: impl Into<String>) -> Settings {
+        Settings {
+            folder: folder.into(),
+            node: node.into(),
+            key: None,
+            heartbeat: Duration::from_millis(100),
+            patience: Duration::from_millis(350),
+            wait: Duration::from_secs(20),
+            snapshot_interval: 10_000,
+            keep: 500,
+        }
+    }
+}
+
+/// A manager that does not answer is tried again after these times.
+const BACKOFF: &str = "50ms 100ms 200ms ...500ms";
+/// Commands in one message between managers, as far as their bytes allow.
+const MESSAGE_COMMANDS_MAX: u64 = 1024;
+/// A leader that was removed goes on for so long, so that others hear of the removal from it.
+const STEP_DOWN_MS: u64 = 150;
+
+impl Settings {
+    /// The settings of raft that come of these.
+    pub(crate) fn raft(&self) -> Result<openraft::Config, StoreError> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let patience = millis(self.patience);
+        let config = openraft::Config {
+            cluster_name: "herder".to_owned(),
+            heartbeat_interval: millis(self.heartbeat),
+            // Raft waits for a lease as long as the longest time, and then for a random time between both.
+            election_timeout_min: patience / 2,
+            election_timeout_max: patience,
+            // A leader without a majority is silent for a while, so that one with a majority is found.
+            quorum_loss_probe_interval: Some(patience * 3),
+            // One that was cut off asks first, and does not depose anybody when it comes back.
+            enable_pre_vote: Some(true),
+            // The views of a leader that was started again may be old: it has to be elected again.
+            enable_leader_restore: Some(false),
+            removed_leader_step_down: openraft::StepDownPolicy::After(STEP_DOWN_MS),
+            max_payload_entries: MESSAGE_COMMANDS_MAX,
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_interval),
+            max_in_snapshot_log_to_keep: self.keep,
+            replication_lag_threshold: self.snapshot_interval.saturating_mul(2),
+            backoff: BACKOFF.to_owned(),
+            ..openraft::Config::default()
+        };
+        config.validate().map_err(|error| StoreError::Refused(format!("the settings of the store do not fit: {error}")))
+    }
+}

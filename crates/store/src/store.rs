@@ -1,0 +1,284 @@
+//! The store of one manager.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use herder_model::swarm::{Change, Command, Time, View};
+use openraft::errors::{InitializeError, RaftError};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::ask::{AGAIN, Asked};
+use crate::board::{Board, Watch};
+use crate::disk::{Disk, Found};
+use crate::leading::{Leadership, Leads};
+use crate::members::ManagerSeen;
+use crate::message::{Answer, Call};
+use crate::raft::{Address, Outcome, Proposal, RequestId};
+use crate::running::Running;
+use crate::vault::Vault;
+use crate::{COMMAND_BYTES_MAX, Key, Settings, StoreError, TransportError};
+
+/// Who lets go of a folder may take so long to do so.
+const LET_GO_WAIT: Duration = Duration::from_secs(2);
+const LET_GO_POLL: Duration = Duration::from_millis(20);
+
+/// How a request gets to another manager, where [`Store::handle`] answers it.
+///
+/// A request has at most 5 MiB. The transport says for sure who sends; it may lose requests and answers, deliver them late, and
+/// wait as long as it likes: the store goes away when it has waited enough.
+pub trait Transport: Send + Sync + 'static {
+    /// `node` is the id of the node, `addr` what it was added with.
+    fn call<'a>(&'a self, node: &'a str, addr: &'a str, request: Bytes)
+    -> BoxFuture<'a, Result<Bytes, TransportError>>;
+}
+
+/// The replicated state of a swarm, as one manager has it.
+pub struct Store {
+    pub(crate) settings: Settings,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) vault: Vault,
+    pub(crate) board: Arc<Board>,
+    leads: Leads,
+    running: RwLock<Option<Arc<Running>>>,
+    /// Held by whoever starts or ends what runs.
+    pub(crate) lifecycle: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in a folder, or makes it. It takes part in its swarm from now on; a new one has none before
+    /// [`Store::begin`], or until a leader adds it ([`Store::add_manager`]).
+    pub async fn open(settings: Settings, transport: Arc<dyn Transport>) -> Result<Arc<Store>, StoreError> {
+        let opened = settings.clone();
+        let vault = on_thread(move || {
+            let fill = |path: &std::path::Path, sealer: &crate::seal::Sealer| Disk::create(path, sealer, &opened.node);
+            Vault::open(&opened.folder, opened.key.as_ref(), fill)
+        });
+        let store = Store {
+            vault: vault.await?,
+            settings,
+            transport,
+            board: Board::new(),
+            leads: Leads::new(watch::Sender::new(Leadership::default())),
+            running: RwLock::new(None),
+            lifecycle: tokio::sync::Mutex::default(),
+        };
+        let disk = store.open_disk().await?;
+        store.start(disk).await?;
+        Ok(Arc::new(store))
+    }
+
+    pub(crate) async fn open_disk(&self) -> Result<(Disk, Found), StoreError> {
+        let until = Instant::now() + LET_GO_WAIT;
+        let opened = loop {
+            let (path, sealer) = (self.vault.database(), self.vault.sealer());
+            match on_thread(move || Disk::open(&path, sealer)).await {
+                Err(StoreError::InUse { .. }) if Instant::now() < until => sleep(LET_GO_POLL).await,
+                opened => break opened?,
+            }
+        };
+        let of = opened.1.member.node();
+        if of != self.settings.node {
+            let why = format!("the store in {} belongs to {of}", self.settings.folder.display());
+            return Err(StoreError::Refused(why));
+        }
+        Ok(opened)
+    }
+
+    pub(crate) async fn start(&self, disk: (Disk, Found)) -> Result<(), StoreError> {
+        let (board, leads) = (Arc::clone(&self.board), Arc::clone(&self.leads));
+        let running = Running::start(&self.settings, Arc::clone(&self.transport), board, leads, disk).await?;
+        *self.running.write() = Some(Arc::new(running));
+        Ok(())
+    }
+
+    pub(crate) fn running(&self) -> Result<Arc<Running>, StoreError> {
+        self.running.read().clone().ok_or_else(|| StoreError::Stopped { why: "it was shut down".to_owned() })
+    }
+
+    pub(crate) async fn stop(&self) {
+        let running = self.running.write().take();
+        if let Some(running) = running {
+            running.stop().await;
+        }
+    }
+
+    /// Answers a request of another manager, as its [`Transport::call`] sent it. `from` is the node that sent it, for sure.
+    pub async fn handle(&self, from: &str, request: Bytes) -> Result<Bytes, StoreError> {
+        self.running()?.handle(from, request).await
+    }
+
+    /// What this manager knows. It may be behind, the more so if it is cut off.
+    pub fn view(&self) -> View {
+        self.board.view()
+    }
+
+    /// What the swarm knows: everything that was written before this was called.
+    pub async fn read(&self) -> Result<View, StoreError> {
+        let running = self.running()?;
+        let until = Instant::now() + self.settings.wait;
+        let asked = running.ask(|| Call::ReadIndex, until).await.map_err(nothing_done)?;
+        let Answer::Index(index) = asked.answer else {
+            return Err(strange());
+        };
+        timeout_at(until, self.board.reach(index)).await.map_err(|_| StoreError::NoLeader)
+    }
+
+    /// Writes these changes, all or none, on a majority of the managers. The view has them; so has [`Store::view`] from now on.
+    ///
+    /// `at` is the time that the written objects get.
+    pub async fn commit(&self, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
+        let running = self.running()?;
+        let until = Instant::now() + self.settings.wait;
+        let command = Command { at, changes };
+        let bytes = length(&command);
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(StoreError::TooLarge { bytes });
+        }
+        let lost = |why: &str| StoreError::Lost { why: why.to_owned() };
+        loop {
+            let proposal =
+                Proposal { request: RequestId(rand::random()), since: self.board.index(), command: command.clone() };
+            let Asked { answer, again } = running.ask(|| Call::Commit(proposal.clone()), until).await?;
+            match answer {
+                Answer::Outcome(Outcome::Done(index)) => {
+                    let reached = timeout_at(until, self.board.reach(index)).await;
+                    return reached
+                        .map_err(|_| lost("it was written, but this manager is cut off and has not heard of it"));
+                }
+                Answer::Outcome(Outcome::Conflict(conflict)) => return Err(conflict.into()),
+                Answer::Outcome(Outcome::Late) if again => return Err(lost("it took too long")),
+                // This manager is far behind, but nothing was done: again, and from where it is now.
+                Answer::Outcome(Outcome::Late) if Instant::now() < until => sleep(AGAIN).await,
+                Answer::Outcome(Outcome::Late) => return Err(StoreError::NoLeader),
+                _ => return Err(strange()),
+            }
+        }
+    }
+
+    /// Tells of every write from now on. The view has what was before.
+    pub fn watch(&self) -> (View, Watch) {
+        self.board.watch()
+    }
+
+    /// Who leads, as this manager knows it.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leads.subscribe()
+    }
+
+    /// Whether this store belongs to a swarm.
+    pub async fn begun(&self) -> Result<bool, StoreError> {
+        let initialized = self.running()?.raft.is_initialized().await;
+        initialized.map_err(|fatal| StoreError::Stopped { why: fatal.to_string() })
+    }
+
+    /// Begins a swarm with this manager alone, which others reach at this address. It leads when this returns.
+    pub async fn begin(&self, addr: &str) -> Result<(), StoreError> {
+        let running = self.running()?;
+        let address = Address { addr: addr.to_owned() };
+        let members = std::collections::BTreeMap::from([(running.me.clone(), address)]);
+        match running.raft.initialize(members).await {
+            Ok(()) => self.lead().await,
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                Err(StoreError::AlreadyBegun { node: self.settings.node.clone() })
+            }
+            Err(error) => Err(StoreError::Stopped { why: error.to_string() }),
+        }
+    }
+
+    /// Waits until this manager leads.
+    pub(crate) async fn lead(&self) -> Result<(), StoreError> {
+        let mut leads = self.leads.subscribe();
+        let led = timeout_at(Instant::now() + self.settings.wait, leads.wait_for(|it| it.me)).await;
+        led.map_err(|_| StoreError::NoLeader)?.map(drop).map_err(|_| StoreError::NoLeader)
+    }
+
+    /// Makes a node, whose store belongs to no swarm yet, a manager. It has everything when this returns. A manager that is
+    /// one already gets the new address; one that lost its folder is taken back without what it had. If this fails, it may be tried
+    /// again with the same store.
+    pub async fn add_manager(&self, id: &str, addr: &str) -> Result<(), StoreError> {
+        let call = || Call::Add { node: id.to_owned(), addr: addr.to_owned() };
+        self.done(call).await
+    }
+
+    /// From now on this node is no manager. Its store should be shut down, and its folder removed.
+    pub async fn remove_manager(&self, id: &str) -> Result<(), StoreError> {
+        self.done(|| Call::Remove { node: id.to_owned() }).await
+    }
+
+    /// Lets another manager lead, the one that has most.
+    pub async fn transfer(&self) -> Result<(), StoreError> {
+        let leader = self.running()?.leader().ok_or(StoreError::NoLeader)?;
+        self.done(|| Call::StepDown { leader: leader.clone() }).await
+    }
+
+    async fn done(&self, call: impl Fn() -> Call) -> Result<(), StoreError> {
+        let asked = self.running()?.ask(call, Instant::now() + self.settings.wait).await?;
+        if matches!(asked.answer, Answer::Done) { Ok(()) } else { Err(strange()) }
+    }
+
+    /// The managers as the leader sees them. Without a leader: who they are, and nobody knows who is there.
+    pub async fn managers(&self) -> Result<Vec<ManagerSeen>, StoreError> {
+        let running = self.running()?;
+        let until = Instant::now() + self.settings.patience * 4;
+        match running.ask(|| Call::Managers, until).await {
+            Ok(Asked { answer: Answer::Managers(seen), .. }) => Ok(seen),
+            Ok(_) => Err(strange()),
+            Err(StoreError::NoLeader | StoreError::Lost { .. }) => Ok(running.managers_known()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on the folder opens with this key only; without one, it opens without.
+    pub async fn rotate_key(&self, key: Option<Key>) -> Result<(), StoreError> {
+        let _one = self.lifecycle.lock().await;
+        self.vault.lock(key.as_ref())
+    }
+
+    /// Ends this manager's part in good order: if it leads, another one does before. The folder may be opened again then.
+    pub async fn shutdown(&self) {
+        let _one = self.lifecycle.lock().await;
+        if let Ok(running) = self.running() {
+            // If nobody else can lead, the others will find out.
+            let _ = running.step_down().await;
+        }
+        self.stop().await;
+    }
+
+    /// Ends at once, and without a word to others, as a program that is killed.
+    pub async fn abandon(&self) {
+        let _one = self.lifecycle.lock().await;
+        self.stop().await;
+    }
+}
+
+/// Runs what waits for disks where that disturbs nobody.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(StoreError::Stopped { why: error.to_string() }))
+}
+
+fn length(command: &Command) -> usize {
+    serde_json::to_vec(command).map_or(usize::MAX, |json| json.len())
+}
+
+fn strange() -> StoreError {
+    StoreError::Refused("the leader's answer does not fit the question".to_owned())
+}
+
+/// Of a question nothing can be lost.
+fn nothing_done(error: StoreError) -> StoreError {
+    if matches!(error, StoreError::Lost { .. }) { StoreError::NoLeader } else { error }
+}

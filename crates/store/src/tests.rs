@@ -1,0 +1,169 @@
+//! What can only be tested from within: raft's own tests of a store, and a disk that is full.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use herder_model::swarm::{Change, Command, Secret, Time};
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::board::Board;
+use crate::disk::{Disk, Op};
+use crate::leading::Leads;
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::message::{Answer, Call};
+use crate::raft::{Address, Member, Outcome, Proposal, RequestId, Types};
+use crate::running::Running;
+use crate::seal::Sealer;
+use crate::{Settings, StoreError, Transport, TransportError};
+
+struct Folders;
+
+impl StoreBuilder<Types, Log, Machine, TempDir> for Folders {
+    async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<Types>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.redb");
+        Disk::create(&path, &Sealer::new(&[1; 32]), "n1").expect("made");
+        let (disk, found) = Disk::open(&path, Sealer::new(&[1; 32])).expect("opens");
+        let disk = Arc::new(disk);
+        Ok((folder, Log::new(Arc::clone(&disk), found), Machine::new(disk, Board::new())))
+    }
+}
+
+#[test]
+fn the_store_is_what_raft_expects() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(Suite::test_all(Folders)).expect("all of it");
+}
+
+/// A disk in memory that can be full.
+#[derive(Clone, Debug, Default)]
+struct Medium {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    full: Arc<AtomicBool>,
+}
+
+impl Medium {
+    fn room(&self) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn at(offset: u64, length: usize) -> std::ops::Range<usize> {
+        let offset = usize::try_from(offset).expect("small");
+        offset..offset + length
+    }
+
+    fn open(&self) -> redb::Database {
+        redb::Builder::new().create_with_backend(self.clone()).expect("opens")
+    }
+}
+
+impl redb::StorageBackend for Medium {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let bytes = self.bytes.lock();
+        let there = bytes.get(Medium::at(offset, out.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(there);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room()?;
+        self.bytes.lock().resize(usize::try_from(len).expect("small"), 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.room()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.room()?;
+        self.bytes.lock()[Medium::at(offset, data.len())].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+struct Nobody;
+
+impl Transport for Nobody {
+    fn call<'a>(&'a self, _: &'a str, _: &'a str, _: Bytes) -> BoxFuture<'a, Result<Bytes, TransportError>> {
+        Box::pin(async { Err(TransportError("nobody is there".to_owned())) })
+    }
+}
+
+async fn run(medium: &Medium, board: &Arc<Board>, member: Option<Member>) -> Running {
+    if let Some(member) = member {
+        Disk::fill(&medium.open(), &Sealer::new(&[1; 32]), member).expect("made");
+    }
+    let (disk, found) = Disk::with(medium.open(), "memory".into(), Sealer::new(&[1; 32])).expect("opens");
+    let leads = Leads::new(watch::Sender::default());
+    let settings = Settings::new("memory", "n1");
+    Running::start(&settings, Arc::new(Nobody), Arc::clone(board), leads, (disk, found)).await.expect("starts")
+}
+
+async fn write(running: &Running, name: &str) -> Result<Outcome, StoreError> {
+    let mut secret = Secret { id: name.to_owned(), ..Secret::default() };
+    secret.spec.name = name.to_owned();
+    let command = Command { at: Time(1), changes: vec![Change::from(secret)] };
+    let proposal = Proposal { request: RequestId(rand::random()), since: 0, command };
+    let asked = running.ask(|| Call::Commit(proposal.clone()), Instant::now() + running.wait).await?;
+    match asked.answer {
+        Answer::Outcome(outcome) => Ok(outcome),
+        _ => Err(StoreError::Refused("strange".to_owned())),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_the_store_with_its_reason_and_loses_nothing_that_was_acknowledged() {
+    let (medium, member) = (Medium::default(), Member::new("n1"));
+    let running = run(&medium, &Board::new(), Some(member.clone())).await;
+    running.raft.initialize(BTreeMap::from([(member, Address::default())])).await.expect("begins");
+    for name in ["a", "b"] {
+        assert!(matches!(write(&running, name).await, Ok(Outcome::Done(_))));
+    }
+    medium.full.store(true, Ordering::Relaxed);
+    let error = write(&running, "c").await.expect_err("the disk is full");
+    assert!(matches!(error, StoreError::Lost { .. } | StoreError::Stopped { .. }), "{error}");
+    let error = write(&running, "d").await.expect_err("it has stopped").to_string();
+    assert!(error.starts_with("the store has stopped: ") && error.contains("no storage space"), "{error}");
+    running.stop().await;
+    drop(running);
+
+    medium.full.store(false, Ordering::Relaxed);
+    let board = Board::new();
+    let running = run(&medium, &board, None).await;
+    assert!(matches!(write(&running, "e").await, Ok(Outcome::Done(_))));
+    let view = board.view();
+    for name in ["a", "b", "e"] {
+        assert!(view.secrets.contains_key(name), "{name}");
+    }
+    assert!(!view.secrets.contains_key("d"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_has_nothing_after_it() {
+    let medium = Medium::default();
+    let sealer = || Sealer::new(&[1; 32]);
+    Disk::fill(&medium.open(), &sealer(), Member::new("n1")).expect("made");
+    let (disk, _) = Disk::with(medium.open(), "memory".into(), sealer()).expect("opens");
+    disk.write(vec![Op::Purged(None)]).await.expect("written");
+    medium.full.store(true, Ordering::Relaxed);
+    disk.write(vec![Op::Purged(None)]).await.expect_err("full");
+    medium.full.store(false, Ordering::Relaxed);
+    disk.write(vec![Op::Purged(None)]).await.expect_err("there would be a hole");
+    disk.close().await;
+}
