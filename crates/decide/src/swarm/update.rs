@@ -128,17 +128,22 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
 fn hand_over(draft: &mut Draft<'_>, service: &ServiceRecord, tasks: &[Arc<TaskRecord>], course: &Course) -> bool {
     let (dirty, clean): (Vec<_>, Vec<_>) =
         tasks.iter().filter(|it| is_wanted(it)).partition(|it| dirty_here(draft, service, it));
-    let best = clean.iter().max_by_key(|it| (is_running(it), !is_dead(it), it.made_at));
-    let Some(best) = best else {
-        let occupied = !dirty.is_empty() || tasks.last().is_some_and(|it| dirty_here(draft, service, it));
-        return occupied;
+    let best = |of: &[&Arc<TaskRecord>]| {
+        of.iter().copied().max_by_key(|it| (is_running(it), !is_dead(it), it.made_at)).cloned()
     };
-    let waits = course.start_first && !is_running(best);
-    let leave = dirty.iter().filter(|it| !(waits && is_running(it)));
-    for task in leave.chain(clean.iter().filter(|it| it.task.id != best.task.id)) {
+    let (old, new) = (best(&dirty), best(&clean));
+    let waits = course.start_first && new.as_ref().is_some_and(|it| !is_running(it));
+    // Of two tasks that are both out of date, an update between them was not finished.
+    let stays = |it: &TaskRecord| match (&old, &new) {
+        (_, Some(new)) if new.task.id == it.task.id => true,
+        (Some(old), Some(_)) => waits && is_running(it) && old.task.id == it.task.id,
+        (Some(old), None) => old.task.id == it.task.id,
+        (None, _) => false,
+    };
+    for task in dirty.iter().chain(&clean).filter(|it| !stays(it)) {
         draft.want(&task.task.id, TaskState::Shutdown);
     }
-    false
+    new.is_none() && (old.is_some() || tasks.last().is_some_and(|it| dirty_here(draft, service, it)))
 }
 
 fn dirty_here(draft: &Draft<'_>, service: &ServiceRecord, task: &TaskRecord) -> bool {

@@ -2,7 +2,9 @@
 
 mod lifecycle;
 mod notation;
+mod play;
 mod rolling;
+mod world;
 
 use notation::{read, write};
 

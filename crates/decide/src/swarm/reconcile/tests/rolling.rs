@@ -59,7 +59,7 @@ fn start_first_keeps_the_old_task_until_the_new_one_runs() {
     check("status=paused", "t1 1@a v1\n t2 1@b running since=100 upd", "t1 >shutdown");
     // A third specification: the second never ran, and is not waited for.
     check("v3", "", "+ n1 1 >running");
-    check("", "t1 1@a v0\n t2 1@b v1 starting", &format!("+ n1 1 >running upd\n t2 >shutdown\n {STARTED}"));
+    check("", "t1 1@a v0\n t2 1@b v1 starting", &format!("t2 >shutdown\n + n1 1 >running upd\n {STARTED}"));
     // Back to what still runs.
     check("image=i1", "t1 1@a v1\n t2 1@b image=i9 v0 starting", "t2 >shutdown");
 }
