@@ -231,6 +231,11 @@ pub(super) fn is_dead(task: &TaskRecord) -> bool {
     task.task.status.state > TaskState::Running
 }
 
+/// It ended, and neither because it was told to nor with its node.
+pub(super) fn ended_by_itself(task: &TaskRecord) -> bool {
+    matches!(task.task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected)
+}
+
 /// Its node has it, or had it last.
 pub(super) fn is_on_node(task: &TaskRecord) -> bool {
     (TaskState::Assigned..=TaskState::Running).contains(&task.task.status.state)

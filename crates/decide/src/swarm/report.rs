@@ -10,7 +10,9 @@ pub fn on_task_report(view: &View, task_id: &str, status: TaskStatus, node_id: &
     let may = status.state > TaskState::Assigned && !matches!(status.state, TaskState::Remove | TaskState::Orphaned);
     // A task is the node's once it was assigned, not when it is only meant for it.
     let own = !node_id.is_empty() && before.task.node_id == node_id && is.state >= TaskState::Assigned;
-    if !own || !may || status.state < is.state || status == *is {
+    // One that has ended does not end in another way.
+    let forward = status.state == is.state || (status.state > is.state && is.state <= TaskState::Running);
+    if !own || !may || !forward || status == *is {
         return None;
     }
     let mut task = TaskRecord::clone(before);
@@ -64,6 +66,8 @@ mod tests {
         check("running", "a", "running", "None");
         check("running", "a", "starting", "None");
         check("failed", "a", "running", "None");
+        check("complete", "a", "failed", "None");
+        check("complete", "a", "complete!", "Complete at 1");
         check("running", "b", "failed", "None");
         check("running", "", "failed", "None");
         check("pending", "a", "running", "None");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use herder_model::swarm::{RestartPolicy, ServiceRecord, TaskRecord, TaskState, Time};
 
-use super::draft::{Draft, Place, is_dead, is_on_node, is_wanted, key};
+use super::draft::{Draft, Place, ended_by_itself, is_dead, is_on_node, is_wanted, key};
 use super::reconcile::{Key, Mode};
 
 /// Between the end of a task and the start of the next one, if the policy does not say. Swarm mode's number.
@@ -27,17 +27,20 @@ pub(super) fn replace_ended(draft: &mut Draft<'_>, service: &ServiceRecord) {
     let mode = Mode::of(&service.service.spec.mode);
     for id in draft.ids_where(is_wanted) {
         let Some(task) = draft.task(&id).cloned() else { continue };
-        let dead = is_dead(&task);
         if mode.is_job() && task.task.status.state == TaskState::Complete {
             continue;
         }
-        if dead && task.task.status.state != TaskState::Orphaned {
+        let fine = draft.place(&task) == Place::Fine;
+        if mode.is_global() && !fine {
+            // It comes back with its node.
+            draft.want(&id, TaskState::Shutdown);
+        } else if ended_by_itself(&task) || task.task.status.state == TaskState::Shutdown {
             // What ended before its delay was over is as if it had ended then: else an image that is not there would be asked
             // for without a pause.
             if task.not_before.is_none_or(|at| draft.due(at)) {
                 replace(draft, service, &task, Cause::Ended);
             }
-        } else if dead || draft.place(&task) != Place::Fine {
+        } else if is_dead(&task) || !fine {
             replace(draft, service, &task, Cause::NodeLost);
         }
     }
@@ -54,8 +57,7 @@ fn replace(draft: &mut Draft<'_>, service: &ServiceRecord, old: &TaskRecord, cau
     let mode = Mode::of(&service.service.spec.mode);
     draft.want(&old.task.id, TaskState::Shutdown);
     let key = key(mode, old);
-    let global_elsewhere = mode.is_global() && cause == Cause::NodeLost;
-    if global_elsewhere || has_later(draft, mode, &key, old) || !may_restart(old, mode, cause) {
+    if has_later(draft, mode, &key, old) || !may_restart(old, mode, cause) {
         return;
     }
     let id = draft.make(service, &key, TaskState::Ready);
@@ -127,8 +129,7 @@ fn attempts_left(old: &TaskRecord, policy: &RestartPolicy) -> bool {
 /// Whether the last task of a slot leaves it occupied, though nothing runs there: its policy lets nothing follow. It is for
 /// the next update to fill the slot again.
 pub(super) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
-    let state = last.task.status.state;
-    let by_itself = matches!(state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
+    let by_itself = ended_by_itself(last);
     if last.task.desired_state != TaskState::Shutdown || (mode.is_global() && !by_itself) {
         return false;
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use herder_model::swarm::{Endpoint, ServiceRecord, TaskRecord, TaskState, Time, UpdateConfig, UpdateStatus};
 
 use super::dirty::is_dirty;
-use super::draft::{Draft, is_dead, is_running, is_wanted};
+use super::draft::{Draft, ended_by_itself, is_dead, is_running, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
 use super::restart::nanos;
 
@@ -203,15 +203,14 @@ impl Work {
     }
 }
 
-/// When the task came up, or ended before it did.
+/// When the task came up, or ended before it did. One that was stopped before has not: another one is there instead.
 fn done_at(task: &TaskRecord) -> Option<Time> {
-    task.running_since.or_else(|| is_dead(task).then_some(task.applied_at))
+    task.running_since.or_else(|| ended_by_itself(task).then_some(task.applied_at))
 }
 
 /// It ended by itself before it had run for as long as it is watched.
 fn has_failed(task: &TaskRecord, monitor: Duration) -> bool {
-    let by_itself = matches!(task.task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
-    by_itself && task.running_since.is_none_or(|since| task.applied_at <= since + monitor)
+    ended_by_itself(task) && task.running_since.is_none_or(|since| task.applied_at <= since + monitor)
 }
 
 fn started(service: &ServiceRecord, now: Time) -> ServiceChange {

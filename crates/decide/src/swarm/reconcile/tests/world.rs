@@ -13,9 +13,6 @@ use crate::swarm::{is_dirty, on_task_report, update};
 /// An image whose containers end as soon as they are started.
 pub(super) const BROKEN: &str = "broken";
 
-/// Plans after one event until nothing is to be done. An update may begin, and go back, in steps of their own.
-const ROUNDS_MAX: usize = 4;
-
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) view: View,
@@ -91,23 +88,28 @@ impl World {
         self.write(vec![Change::PutSpec(record.into())]);
     }
 
-    /// Plans until nothing is to be done at this time.
+    /// Plans, and does it: then nothing is left to do at this time. Only what a rollback asks for is seen when it is written.
     pub(super) fn settle(&mut self) {
-        for _ in 0..ROUNDS_MAX {
-            let (view, now) = (self.view.clone(), self.now);
-            let plan = reconcile(&view, "web", now, &mut || {
-                self.ids += 1;
-                format!("t{:06}", self.ids)
-            });
-            assert!(plan.again.is_none_or(|at| at > now), "again is later: {:#?}", self.story);
-            self.story.extend(write(&view, &plan).into_iter().map(|line| format!("    {line}")));
-            self.again = plan.again;
-            if plan.changes.is_empty() {
-                return self.hold();
-            }
-            self.write(plan.changes);
+        while self.plan().iter().any(|it| matches!(it, Change::PutSpec(_))) {}
+        let again = self.again;
+        assert!(self.plan().is_empty(), "there is more to do: {:#?}", self.story);
+        assert!(self.again.is_none_or(|needed| again.is_some_and(|at| at <= needed)), "too late: {:#?}", self.story);
+        self.hold();
+    }
+
+    fn plan(&mut self) -> Vec<Change> {
+        let (view, now) = (self.view.clone(), self.now);
+        let plan = reconcile(&view, "web", now, &mut || {
+            self.ids += 1;
+            format!("t{:06}", self.ids)
+        });
+        assert!(plan.again.is_none_or(|at| at > now), "again is later: {:#?}", self.story);
+        self.story.extend(write(&view, &plan).into_iter().map(|line| format!("    {line}")));
+        self.again = plan.again;
+        if !plan.changes.is_empty() {
+            self.write(plan.changes.clone());
         }
-        panic!("there is always something to do: {:#?}", self.story);
+        plan.changes
     }
 
     /// What always holds after planning.
@@ -211,24 +213,27 @@ impl World {
         panic!("it never ends: {:#?}", self.story);
     }
 
-    /// The tasks that run and shall, and are what the service declares; and nothing else is left to do.
+    /// Slots of tasks that are wanted and are where they shall be.
+    pub(super) fn good(&self) -> Vec<Key> {
+        let Some((service, mode)) = self.service().zip(self.mode()) else { return vec![] };
+        let this_run = |it: &TaskRecord| it.task.job_iteration.map_or(0, |it| it.index) == iteration(service);
+        let good = |it: &TaskRecord| is_wanted(it) && this_run(it) && it.task.status.state == mode.target();
+        let mut keys: Vec<Key> = self.view.tasks.values().filter(|it| good(it)).map(|it| key(mode, it)).collect();
+        keys.sort();
+        keys
+    }
+
+    /// The same, when no update is left to do, nothing shall be gone, and all is as the service declares it.
     pub(super) fn converged(&self) -> Vec<Key> {
         let service = self.service().expect("a service");
-        let mode = Mode::of(&service.service.spec.mode);
         assert!(!update::is_active(service), "the update has not ended: {:#?}", self.story);
-        let mut good = vec![];
         for task in self.view.tasks.values() {
-            assert!(task.task.desired_state != TaskState::Remove, "{} is still there: {:#?}", task.task.id, self.story);
-            let state = task.task.status.state;
-            let this_run = task.task.job_iteration.map_or(0, |it| it.index) == iteration(service);
-            if is_wanted(task) && this_run && state == mode.target() {
-                let node = self.view.nodes.get(&task.task.node_id).map(AsRef::as_ref);
-                assert!(!is_dirty(service, task, node), "{} is out of date: {:#?}", task.task.id, self.story);
-                good.push(key(mode, task));
-            }
+            let id = &task.task.id;
+            assert!(task.task.desired_state != TaskState::Remove, "{id} is still there: {:#?}", self.story);
+            let node = self.view.nodes.get(&task.task.node_id).map(AsRef::as_ref);
+            assert!(!is_wanted(task) || !is_dirty(service, task, node), "{id} is out of date: {:#?}", self.story);
         }
-        good.sort();
-        good
+        self.good()
     }
 }
 
