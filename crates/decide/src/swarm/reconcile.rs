@@ -44,7 +44,7 @@ pub fn reconcile(view: &View, service_id: &str, now: Time, ids: &mut dyn Ids) ->
         }
     };
     reap::orphan(&mut draft);
-    reap::history(&mut draft, service);
+    reap::history(&mut draft, written.as_ref().map_or(service, ServiceChange::record));
     reap::removed(&mut draft);
     draft.plan(written)
 }
@@ -104,6 +104,14 @@ pub(super) fn iteration(service: &ServiceRecord) -> u64 {
 pub(super) enum ServiceChange {
     Status(ServiceRecord),
     Spec(ServiceRecord),
+}
+
+impl ServiceChange {
+    fn record(&self) -> &ServiceRecord {
+        match self {
+            ServiceChange::Status(record) | ServiceChange::Spec(record) => record,
+        }
+    }
 }
 
 /// Where a task belongs: to its number, or to its node.

@@ -29,6 +29,9 @@ const MONITOR: Duration = Duration::from_secs(5);
 /// What is added to a delay that is longer than the monitoring, before the last slot counts as done. Swarm mode's number.
 const AFTER_DELAY: Duration = Duration::from_secs(1);
 
+/// Why the scheduler finds no node for a task whose ports are taken. In its words.
+const PORT_TAKEN: &str = "host-mode port already in use";
+
 /// The state of a service's update; empty if it has none.
 pub(super) fn state(service: &ServiceRecord) -> &str {
     service.service.update_status.as_ref().map_or("", |it| &it.state)
@@ -64,7 +67,7 @@ enum Action {
 
 impl Course {
     fn of(service: &ServiceRecord) -> Course {
-        let rollback = [ROLLBACK_STARTED, ROLLBACK_PAUSED].contains(&state(service));
+        let rollback = [ROLLBACK_STARTED, ROLLBACK_PAUSED, ROLLBACK_COMPLETED].contains(&state(service));
         let spec = &service.service.spec;
         let config = if rollback { &spec.rollback_config } else { &spec.update_config };
         let config = config.clone().unwrap_or_else(|| UpdateConfig { parallelism: 1, ..UpdateConfig::default() });
@@ -113,9 +116,11 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
     {
         return Some(change);
     }
-    let in_work = work.in_work(draft, &course);
-    for key in work.dirty.iter().take(course.parallelism.saturating_sub(in_work.len())) {
-        begin(draft, service, key, &by_key[key], &course);
+    if !work.dirty.is_empty() {
+        let free = course.parallelism.saturating_sub(work.in_work(draft, &course).len());
+        for key in work.dirty.iter().take(free) {
+            begin(draft, service, key, &by_key[key], &course);
+        }
     }
     if service.service.update_status.is_none() {
         return Some(started(service, draft.now));
@@ -132,7 +137,11 @@ fn hand_over(draft: &mut Draft<'_>, service: &ServiceRecord, tasks: &[Arc<TaskRe
         of.iter().copied().max_by_key(|it| (is_running(it), !is_dead(it), it.made_at)).cloned()
     };
     let (old, new) = (best(&dirty), best(&clean));
-    let waits = course.start_first && new.as_ref().is_some_and(|it| !is_running(it));
+    // A new task that waits for the ports of the old one would wait for ever: it is told that they are taken.
+    let blocked = new
+        .as_ref()
+        .is_some_and(|it| it.task.status.state == TaskState::Pending && it.task.status.err.contains(PORT_TAKEN));
+    let waits = course.start_first && !blocked && new.as_ref().is_some_and(|it| !is_running(it));
     // Of two tasks that are both out of date, an update between them was not finished.
     let stays = |it: &TaskRecord| match (&old, &new) {
         (_, Some(new)) if new.task.id == it.task.id => true,

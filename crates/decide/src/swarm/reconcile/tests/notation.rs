@@ -10,7 +10,8 @@
 //!                                              status=updating; the last six for rollbacks, too
 //! t1 1@a running >ready v1 …                   a task in slot 1 on node a; what is wanted of it, if it is not what the mode
 //!                                              wants; version, if it is another; image, ports, policy …, at=90 (state
-//!                                              since), since=80 (runs since), hold=105 (not before), restarted=2, upd, run=0
+//!                                              since), since=80 (runs since), hold=105 (not before), restarted=2, upd, run=0,
+//!                                              err=_ for spaces
 //! ```
 
 use std::sync::Arc;
@@ -183,6 +184,7 @@ fn task(words: &Words<'_>, at: u64, service: Option<&ServiceRecord>) -> TaskReco
         job_iteration: mode.is_job().then(|| Version { index: words.number("run").unwrap_or(0) }),
         ..Task::default()
     };
+    task.status.err = words.value("err").unwrap_or_default().replace('_', " ");
     task.status.state = words.0.iter().skip(2).find_map(|it| state(it)).unwrap_or(TaskState::Running);
     TaskRecord {
         task,

@@ -16,7 +16,7 @@ const NODES: usize = 5;
 /// What happens to a cluster. Numbers are taken modulo what is there.
 #[derive(Clone, Debug)]
 enum Event {
-    Declare(ServiceSpec),
+    Declare(Box<ServiceSpec>),
     Scale(u64),
     Remove,
     Down(usize),
@@ -114,7 +114,7 @@ fn sound(shape: Shape) -> impl Strategy<Value = ServiceSpec> {
 fn events(shape: Shape) -> impl Strategy<Value = Vec<Event>> {
     let node = 0..NODES;
     let event = prop_oneof![
-        3 => specs(shape).prop_map(Event::Declare),
+        3 => specs(shape).prop_map(|it| Event::Declare(Box::new(it))),
         2 => (0..6_u64).prop_map(Event::Scale),
         1 => Just(Event::Remove),
         3 => node.clone().prop_map(Event::Down),
@@ -138,7 +138,7 @@ fn happen(world: &mut World, shape: Shape, event: &Event) {
     world.story.push(format!("{event:?}"));
     let tasks = world.tasks();
     match event {
-        Event::Declare(spec) => world.declare(spec.clone()),
+        Event::Declare(spec) => world.declare(ServiceSpec::clone(spec)),
         Event::Scale(count) => {
             let Some(service) = world.service() else { return };
             let spec = ServiceSpec { mode: mode(shape, *count), ..service.service.spec.clone() };

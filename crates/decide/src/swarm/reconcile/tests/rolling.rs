@@ -65,6 +65,16 @@ fn start_first_keeps_the_old_task_until_the_new_one_runs() {
 }
 
 #[test]
+fn start_first_stops_first_where_the_new_task_waits_for_the_ports_of_the_old_one() {
+    let check = |err: &str, expected: &str| {
+        let web = "web v2 start-first status=updating";
+        check(&format!("node a\n {web}\n t1 1@a v1\n t2 1 pending upd err={err}"), expected);
+    };
+    check("no_suitable_node_(host-mode_port_already_in_use_on_1_node)", "t1 >shutdown");
+    check("no_suitable_node_(insufficient_resources_on_1_node)", "");
+}
+
+#[test]
 fn an_update_ends_when_its_last_task_was_watched() {
     let check = |now: u64, web: &str, expected: &str| {
         check(&format!("now={now}\n node a\n web v2 {web}\n t1 1@a running since=100 upd"), expected);
@@ -72,7 +82,7 @@ fn an_update_ends_when_its_last_task_was_watched() {
     check(104, "status=updating", "again 105");
     check(105, "status=updating", "completed: update completed");
     check(102, "status=updating monitor=2", "completed: update completed");
-    check(105, "status=updating pause=9", "again 109");
+    check(105, "status=updating pause=9", "again 110");
     check(109, "status=updating pause=9", "again 110");
     check(110, "status=updating pause=9", "completed: update completed");
     check(105, "status=rollback_started", "rollback_completed: rollback completed");
