@@ -216,7 +216,7 @@ pub(super) fn key(mode: Mode, task: &TaskRecord) -> Key {
 }
 
 /// Swarm mode's tasks do not name the runtime that their service names.
-pub(super) fn task_spec(template: &TaskSpec) -> TaskSpec {
+fn task_spec(template: &TaskSpec) -> TaskSpec {
     let runtime = if template.runtime == "container" { String::new() } else { template.runtime.clone() };
     TaskSpec { runtime, ..template.clone() }
 }

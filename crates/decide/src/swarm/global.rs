@@ -6,18 +6,18 @@ use std::sync::Arc;
 use herder_model::swarm::{Availability, NodeRecord, ServiceRecord, SwarmNodeState, TaskState};
 
 use super::dirty::eligible;
-use super::draft::{Draft, is_wanted, task_spec};
+use super::draft::{Draft, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
 use super::replicated::is_occupied;
 use super::{restart, update};
 
 pub(super) fn reconcile(draft: &mut Draft<'_>, service: &ServiceRecord) -> Option<ServiceChange> {
     forget_nodes(draft);
-    let spec = task_spec(&service.service.spec.task_template);
+    let spec = &service.service.spec.task_template;
     // Once the service no longer fits to a node, it goes from there, and is not counted as failed.
     for id in draft.ids_where(is_wanted) {
         let Some(task) = draft.task(&id) else { continue };
-        if draft.node(&task.task.node_id).is_some_and(|node| !eligible(node, &spec)) {
+        if draft.node(&task.task.node_id).is_some_and(|node| !eligible(node, spec)) {
             draft.want(&id, TaskState::Shutdown);
         }
     }
@@ -25,7 +25,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &ServiceRecord) -> Optio
     let by_node = draft.by_key(Mode::Global);
     let mut kept = BTreeSet::new();
     for (id, node) in &draft.view.nodes {
-        if !takes_part(node) || !eligible(node, &spec) || node.node.spec.availability == Availability::Pause {
+        if !takes_part(node) || !eligible(node, spec) || node.node.spec.availability == Availability::Pause {
             continue;
         }
         let key = Key::Node(id.clone());

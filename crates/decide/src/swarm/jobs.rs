@@ -6,7 +6,7 @@ use std::sync::Arc;
 use herder_model::swarm::{Availability, ServiceRecord, SwarmNodeState, TaskRecord, TaskState};
 
 use super::dirty::eligible;
-use super::draft::{Draft, is_wanted, task_spec};
+use super::draft::{Draft, is_wanted};
 use super::global::forget_nodes;
 use super::reconcile::{Key, Mode, iteration};
 use super::restart;
@@ -29,11 +29,11 @@ pub(super) fn replicated(draft: &mut Draft<'_>, service: &ServiceRecord, concurr
 pub(super) fn global(draft: &mut Draft<'_>, service: &ServiceRecord) {
     forget_nodes(draft);
     begin(draft, service);
-    let spec = task_spec(&service.service.spec.task_template);
+    let spec = &service.service.spec.task_template;
     let by_node = this_run(draft, service, Mode::GlobalJob);
     for (id, node) in &draft.view.nodes {
         let ready = node.node.status.state == SwarmNodeState::Ready;
-        if !ready || node.node.spec.availability != Availability::Active || !eligible(node, &spec) {
+        if !ready || node.node.spec.availability != Availability::Active || !eligible(node, spec) {
             continue;
         }
         let key = Key::Node(id.clone());
