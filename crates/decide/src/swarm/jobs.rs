@@ -21,7 +21,7 @@ pub(super) fn replicated(draft: &mut Draft<'_>, service: &ServiceRecord, concurr
     let open = |number: &u64| slots.get(&Key::Slot(*number)).is_none_or(|it| is(it, Progress::Open, mode));
     let numbers: Vec<u64> = (0..total).filter(open).take(usize::try_from(new).unwrap_or(usize::MAX)).collect();
     for number in numbers {
-        draft.make(service, &Key::Slot(number), TaskState::Complete);
+        draft.make(service, &Key::Slot(number), restart::first_state(service, mode));
     }
     restart::promote(draft, service);
 }

@@ -29,7 +29,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &ServiceRecord, replicas
         draft.want(&task.task.id, TaskState::Remove);
     }
     for key in &new {
-        draft.make(service, key, TaskState::Running);
+        draft.make(service, key, restart::first_state(service, mode));
     }
     let kept = occupied.into_keys().filter(|key| !surplus.contains(key)).collect();
     let change = update::roll(draft, service, &kept);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use herder_model::swarm::{RestartPolicy, ServiceRecord, TaskRecord, TaskState, Time};
 
 use super::draft::{Draft, Place, ended_by_itself, is_dead, is_on_node, is_wanted, key};
+use super::members::FENCE;
 use super::reconcile::{Key, Mode};
 
 /// Between the end of a task and the start of the next one, if the policy does not say. Swarm mode's number.
@@ -16,6 +17,17 @@ pub(super) const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Times of restarts that are kept for a policy with a window. More attempts than this within one window are not told from
 /// this many.
 const RESTARTS_KEPT_MAX: usize = 1000;
+
+/// Whether no task of the service may run before the one before it has stopped.
+pub(super) fn is_fenced(service: &ServiceRecord) -> bool {
+    let labels = service.service.spec.labels.as_ref();
+    labels.and_then(|it| it.get(FENCE)).is_some_and(|it| it == "true")
+}
+
+/// What a new task is made for: to run at once, or when its turn comes.
+pub(super) fn first_state(service: &ServiceRecord, mode: Mode) -> TaskState {
+    if is_fenced(service) { TaskState::Ready } else { mode.target() }
+}
 
 /// What a duration of Docker's is; a negative one was refused.
 pub(super) fn nanos(duration: i64) -> Duration {
@@ -150,7 +162,9 @@ pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
             let start = task.not_before.unwrap_or(task.made_at);
             let stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && draft.answers(&it.task.node_id);
             let held = tasks[..at].iter().any(|it| stops(it));
-            if draft.due(start) && (!held || draft.due(start + OLD_TASK_TIMEOUT)) {
+            // No wait is too long for what must never run twice.
+            let fenced = is_fenced(service);
+            if draft.due(start) && (!held || !fenced && draft.due(start + OLD_TASK_TIMEOUT)) {
                 draft.want(&task.task.id, mode.target());
             }
         }

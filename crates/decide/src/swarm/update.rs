@@ -14,7 +14,7 @@ use herder_model::swarm::{Endpoint, ServiceRecord, TaskRecord, TaskState, Time, 
 use super::dirty::is_dirty;
 use super::draft::{Draft, ended_by_itself, is_dead, is_running, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
-use super::restart::nanos;
+use super::restart::{is_fenced, nanos};
 
 const UPDATING: &str = "updating";
 const PAUSED: &str = "paused";
@@ -79,7 +79,7 @@ impl Course {
             },
             delay: nanos(config.delay),
             monitor: if config.monitor == 0 { MONITOR } else { nanos(config.monitor) },
-            start_first: config.order == "start-first",
+            start_first: config.order == "start-first" && !is_fenced(service),
             failures_max: config.max_failure_ratio.0,
             action: match config.failure_action.as_str() {
                 "continue" => Action::Continue,

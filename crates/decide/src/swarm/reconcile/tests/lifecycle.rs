@@ -75,6 +75,18 @@ fn a_task_starts_when_its_delay_is_over_and_the_one_before_has_stopped() {
 }
 
 #[test]
+fn what_must_never_run_twice_waits_for_as_long_as_it_takes() {
+    let check = |web: &str, expected| {
+        let tasks = "t1 1@a running >remove\n t2 1@b ready >ready hold=40";
+        check(&format!("now=100\n node a\n node b\n web {web}\n {tasks}"), expected);
+    };
+    check("", "t2 >running");
+    check("fenced", "");
+    super::check("node a\n web fenced\n t1 1@a running >remove", "+ n1 1 >ready");
+    super::check("node a down\n web fenced\n t1 1@a running >remove", "+ n1 1 >running\n - t1\n again 86400");
+}
+
+#[test]
 fn a_task_that_ends_within_its_delay_is_not_made_again_before() {
     let cluster = "node a\n web\n t1 1@a rejected >ready at=101 hold=105";
     check(&format!("now=101\n {cluster}"), "again 105");

@@ -7,7 +7,7 @@
 //!                                              image=i1 (default: i and the version), previous=i1, ports=80, on=ssd,
 //!                                              policy=none, delay=5, attempts=3, window=60,
 //!                                              parallel=2, pause=10, monitor=5, ratio=0.5, action=rollback, start-first,
-//!                                              status=updating; the last six for rollbacks, too
+//!                                              status=updating, fenced; the same settings are for rollbacks
 //! t1 1@a running >ready v1 …                   a task in slot 1 on node a; what is wanted of it, if it is not what the mode
 //!                                              wants; version, if it is another; image, ports, policy …, at=90 (state
 //!                                              since), since=80 (runs since), hold=105 (not before), restarted=2, upd, run=0,
@@ -22,6 +22,7 @@ use herder_model::swarm::{
     SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState, Time, UpdateConfig, UpdateStatus, Version, View,
 };
 
+use crate::swarm::members::FENCE;
 use crate::swarm::reconcile::{Mode, Plan};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -158,6 +159,9 @@ fn service(words: &Words<'_>) -> ServiceRecord {
     });
     record.service.update_status =
         words.value("status").map(|state| UpdateStatus { state: state.into(), ..UpdateStatus::default() });
+    if words.has("fenced") {
+        spec.labels = Some([(FENCE.to_owned(), "true".to_owned())].into());
+    }
     record.service.spec = spec;
     record
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::notation::SECOND;
 use super::world::{BROKEN, World};
+use crate::swarm::members::FENCE;
 use crate::swarm::reconcile::Mode;
 use crate::swarm::update;
 
@@ -248,6 +249,27 @@ proptest! {
     #[test]
     fn global_jobs_converge(events in events(Shape::GlobalJob), last in sound(Shape::GlobalJob)) {
         converges(&events, Shape::GlobalJob, &last);
+    }
+
+    /// Nodes that are not heard of stop such tasks themselves.
+    #[test]
+    fn what_must_never_run_twice_does_not(events in events(Shape::Replicated)) {
+        let mut world = World::new(NODES);
+        for mut event in events {
+            if let Event::Declare(spec) = &mut event {
+                spec.labels = Some([(FENCE.to_owned(), "true".to_owned())].into());
+            }
+            let comes_back = match &event {
+                Event::Ready(number) => Some(*number).filter(|it| !world.is_up(*it)),
+                _ => None,
+            };
+            happen(&mut world, Shape::Replicated, &event);
+            if let Some(number) = comes_back {
+                world.fail_all(number);
+            }
+            world.settle();
+            world.no_slot_runs_twice();
+        }
     }
 
     /// Without faults, an update takes away and adds no more at a time than it says.

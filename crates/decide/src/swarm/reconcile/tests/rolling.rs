@@ -53,10 +53,12 @@ fn start_first_keeps_the_old_task_until_the_new_one_runs() {
         check(&format!("node a\n node b\n web v2 start-first {web}\n {tasks}"), expected);
     };
     check("", "t1 1@a v1", &format!("+ n1 1 >running upd\n {STARTED}"));
+    check("fenced", "t1 1@a v1", &format!("+ n1 1 >ready upd\n t1 >shutdown\n {STARTED}"));
     check("", "t1 1@a v1 starting", &format!("+ n1 1 >ready upd\n t1 >shutdown\n {STARTED}\n again 160"));
     check("status=updating", "t1 1@a v1\n t2 1@b starting upd", "");
     check("status=updating", "t1 1@a v1\n t2 1@b running since=100 upd", "t1 >shutdown\n again 105");
     check("status=paused", "t1 1@a v1\n t2 1@b running since=100 upd", "t1 >shutdown");
+    check("status=updating", "t1 1@a v1 failed\n t2 1@b starting upd", "t1 >shutdown");
     // A third specification: the second never ran, and is not waited for.
     check("v3", "", "+ n1 1 >running");
     check("", "t1 1@a v0\n t2 1@b v1 starting", &format!("t2 >shutdown\n + n1 1 >running upd\n {STARTED}"));
@@ -129,7 +131,7 @@ fn too_many_failures_pause_or_go_on_or_go_back() {
 fn a_rollback_fills_slots_again_that_the_update_left_for_good() {
     let web = "web v3 policy=none image=i1 status=rollback_started";
     check(
-        &format!("node a\n {web}\n t1 1@a v2 failed >shutdown"),
+        &format!("node a\n {web}\n t1 1@a v2 policy=none failed >shutdown"),
         "+ n1 1 >running\n rollback_completed: rollback completed",
     );
     check(&format!("node a\n {web}\n t1 1@a failed >shutdown"), "rollback_completed: rollback completed");

@@ -1,5 +1,7 @@
 //! A cluster that lives: a store, a scheduler that takes any node, nodes that do what they are told, and time.
 
+use std::collections::BTreeSet;
+
 use herder_model::swarm::{
     Availability, Change, Command, Kind, NodeRecord, ServiceRecord, ServiceSpec, SwarmNodeState, TaskRecord, TaskState,
     TaskStatus, Time, Version, View,
@@ -26,7 +28,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(nodes: usize) -> World {
         let mut world =
-            World { view: View::default(), now: Time(1000 * SECOND), again: None, ids: 0, story: Vec::new() };
+            World { view: View::default(), now: Time(1000 * SECOND), again: None, ids: 1_000_000, story: Vec::new() };
         (0..nodes).for_each(|number| world.add_node(number));
         world
     }
@@ -58,6 +60,29 @@ impl World {
             record.state_since = self.now;
         }
         self.write(vec![record.into()]);
+    }
+
+    pub(super) fn is_up(&self, number: usize) -> bool {
+        let node = self.view.nodes.get(&format!("node{number}"));
+        node.is_some_and(|it| it.node.status.state == SwarmNodeState::Ready)
+    }
+
+    /// All tasks of the node have ended.
+    pub(super) fn fail_all(&mut self, number: usize) {
+        let view = self.view.clone();
+        for task in view.tasks_of_node(&format!("node{number}")) {
+            self.report(task, TaskState::Failed);
+        }
+    }
+
+    /// As far as nodes that answer are concerned.
+    pub(super) fn no_slot_runs_twice(&self) {
+        let runs = |it: &TaskRecord| (TaskState::Starting..=TaskState::Running).contains(&it.task.status.state);
+        let answers = |id: &str| self.view.nodes.get(id).is_some_and(|it| it.node.status.state != SwarmNodeState::Down);
+        let mut slots = BTreeSet::new();
+        for task in self.view.tasks.values().filter(|it| runs(it) && answers(&it.task.node_id)) {
+            assert!(slots.insert(task.task.slot), "slot {} runs twice: {:#?}", task.task.slot, self.story);
+        }
     }
 
     pub(super) fn remove(&mut self, kind: Kind, id: &str) {
@@ -100,7 +125,8 @@ impl World {
     fn plan(&mut self) -> Vec<Change> {
         let (view, now) = (self.view.clone(), self.now);
         let plan = reconcile(&view, "web", now, &mut || {
-            self.ids += 1;
+            // The order of ids says nothing.
+            self.ids -= 1;
             format!("t{:06}", self.ids)
         });
         assert!(plan.again.is_none_or(|at| at > now), "again is later: {:#?}", self.story);
