@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, NodeDescription, PortConfig, Role, Service, SwarmNode, Task, Time, Version, is_default};
+use super::{Cluster, Driver, NodeDescription, PortConfig, Role, Service, SwarmNode, Task, Time, Version, is_default};
 
 /// The swarm. There is one in a store, with [`Cluster::id`].
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,8 +97,19 @@ pub struct TaskRecord {
     /// When the task may be started: the end of a restart delay.
     #[serde(skip_serializing_if = "is_default")]
     pub not_before: Option<Time>,
-    /// Tasks that ended in this slot (on this node, if the service is global) and were made again, the oldest first, as far as
-    /// a restart policy counts them.
+    /// When tasks that ended in this slot (on this node, if the service is global) were made again, the oldest first: as far
+    /// as a restart policy with a window counts them.
     #[serde(skip_serializing_if = "is_default")]
     pub restarts: Vec<Time>,
+    /// How many tasks of the same specification ended in this slot (on this node) before.
+    #[serde(skip_serializing_if = "is_default")]
+    pub restarted: u64,
+    /// When the task was made, by the leader's clock. Of two tasks of one slot the later one has the greater time.
+    pub made_at: Time,
+    /// A rolling update made it, and is judged by how it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub by_update: bool,
+    /// Where its output goes if the specification does not say: the default of the swarm when the task was made.
+    #[serde(skip_serializing_if = "is_default")]
+    pub log_driver: Option<Driver>,
 }

@@ -1,0 +1,12 @@
+//! New ids, handed in by whoever asks for a decision that makes objects.
+
+/// Gives ids of Docker's form: 25 characters of base 36. Never the same twice.
+pub trait Ids {
+    fn id(&mut self) -> String;
+}
+
+impl<F: FnMut() -> String> Ids for F {
+    fn id(&mut self) -> String {
+        self()
+    }
+}

@@ -1,0 +1,168 @@
+//! Updates and rollbacks.
+
+use super::check;
+
+const STARTED: &str = "updating: update in progress";
+
+#[test]
+fn only_what_is_out_of_date_is_replaced() {
+    let check = |web: &str, task: &str, expected| {
+        check(&format!("node a\n node b label=ssd\n web v2 {web}\n {task}"), expected)
+    };
+    check("image=i1", "t1 1@a v1", "");
+    check("", "t1 1@a v2", "");
+    check("image=i1 on=ssd", "t1 1@b v1", "");
+    let replaced = format!("+ n1 1 >ready upd\n t1 >shutdown\n {STARTED}\n again 160");
+    check("", "t1 1@a v1", &replaced);
+    check("image=i1 on=ssd", "t1 1@a v1", &replaced);
+    check("image=i2 on=ssd", "t1 1@b v1", &replaced);
+    check("image=i1 ports=80", "t1 1@a v1", &replaced);
+    check("image=i1 ports=80", "t1 1@a v1 ports=80", "");
+}
+
+#[test]
+fn so_many_slots_are_updated_at_the_same_time() {
+    let check = |parallel: &str, slots: usize| {
+        let started = (1..=slots).map(|slot| format!("+ n{slot} {slot} >ready upd\n t{slot} >shutdown"));
+        let expected = format!("{}\n {STARTED}\n again 160", started.collect::<Vec<_>>().join("\n"));
+        check(&format!("node a\n web v2 replicas=3 {parallel}\n t1 1@a v1\n t2 2@a v1\n t3 3@a v1"), &expected);
+    };
+    check("", 1);
+    check("parallel=2", 2);
+    check("parallel=0", 3);
+}
+
+#[test]
+fn a_slot_is_in_work_until_its_task_runs_and_then_for_the_delay() {
+    let check = |now: u64, web: &str, first: &str, expected: &str| {
+        let web = format!("web v2 replicas=2 status=updating {web}");
+        check(&format!("now={now}\n node a\n {web}\n t1 1@a {first} upd\n t2 2@a v1 starting"), expected);
+    };
+    let next = "+ n1 2 >ready upd\n t2 >shutdown\n again 160";
+    check(100, "", "starting", "");
+    check(100, "", "running since=100", next);
+    check(100, "parallel=2", "starting", next);
+    check(100, "parallel=0", "starting", next);
+    check(100, "pause=10", "running since=95", "again 105");
+    check(105, "pause=10", "running since=95", "+ n1 2 >ready upd\n t2 >shutdown\n again 165");
+}
+
+#[test]
+fn start_first_keeps_the_old_task_until_the_new_one_runs() {
+    let check = |web: &str, tasks: &str, expected: &str| {
+        check(&format!("node a\n node b\n web v2 start-first {web}\n {tasks}"), expected);
+    };
+    check("", "t1 1@a v1", &format!("+ n1 1 >running upd\n {STARTED}"));
+    check("fenced", "t1 1@a v1", &format!("+ n1 1 >ready upd\n t1 >shutdown\n {STARTED}"));
+    check("", "t1 1@a v1 starting", &format!("+ n1 1 >ready upd\n t1 >shutdown\n {STARTED}\n again 160"));
+    check("status=updating", "t1 1@a v1\n t2 1@b starting upd", "");
+    check("status=updating", "t1 1@a v1\n t2 1@b running since=100 upd", "t1 >shutdown\n again 105");
+    check("status=paused", "t1 1@a v1\n t2 1@b running since=100 upd", "t1 >shutdown");
+    check("status=updating", "t1 1@a v1 failed\n t2 1@b starting upd", "t1 >shutdown");
+    // A third specification: the second never ran, and is not waited for.
+    check("v3", "", "+ n1 1 >running");
+    check("", "t1 1@a v0\n t2 1@b v1 starting", &format!("t2 >shutdown\n + n1 1 >running upd\n {STARTED}"));
+    // Back to what still runs.
+    check("image=i1", "t1 1@a v1\n t2 1@b image=i9 v0 starting", "t2 >shutdown");
+}
+
+#[test]
+fn start_first_stops_first_where_the_new_task_waits_for_the_ports_of_the_old_one() {
+    let check = |err: &str, expected: &str| {
+        let web = "web v2 start-first status=updating";
+        check(&format!("node a\n {web}\n t1 1@a v1\n t2 1 pending upd err={err}"), expected);
+    };
+    check("no_suitable_node_(host-mode_port_already_in_use_on_1_node)", "t1 >shutdown");
+    check("no_suitable_node_(insufficient_resources_on_1_node)", "");
+}
+
+#[test]
+fn an_update_ends_when_its_last_task_was_watched() {
+    let check = |now: u64, web: &str, expected: &str| {
+        check(&format!("now={now}\n node a\n web v2 {web}\n t1 1@a running since=100 upd"), expected);
+    };
+    check(104, "status=updating", "again 105");
+    check(105, "status=updating", "completed: update completed");
+    check(102, "status=updating monitor=2", "completed: update completed");
+    check(105, "status=updating pause=9", "again 110");
+    check(109, "status=updating pause=9", "again 110");
+    check(110, "status=updating pause=9", "completed: update completed");
+    check(105, "status=rollback_started", "rollback_completed: rollback completed");
+    check(105, "status=completed", "");
+    check(105, "status=paused", "");
+}
+
+#[test]
+fn an_update_of_nothing_ends_at_once() {
+    check("node a\n web v2 status=rollback_started image=i1\n t1 1@a v1", "rollback_completed: rollback completed");
+    check("node a\n web v2 status=updating image=i1\n t1 1@a v1", "completed: update completed");
+}
+
+#[test]
+fn too_many_failures_pause_or_go_on_or_go_back() {
+    let check = |web: &str, first: &str, expected: &str| {
+        let web = format!("web v2 replicas=2 delay=20 {web}");
+        check(
+            &format!("node a\n {web}\n t1 1@a {first} >shutdown upd\n t3 1 pending >ready hold=120\n t2 2@a v1"),
+            expected,
+        );
+    };
+    let because = "due to failure or early termination of task t1";
+    let next = "+ n1 2 >ready upd\n t2 >shutdown\n again 120";
+    let early = "failed at=100 since=95";
+    check("status=updating", early, &format!("paused: update paused {because}\n again 120"));
+    check("status=updating", "complete at=100 since=95", &format!("paused: update paused {because}\n again 120"));
+    check("status=updating", "rejected at=100", &format!("paused: update paused {because}\n again 120"));
+    check("status=updating", "failed at=100 since=94", next);
+    check("status=updating", "shutdown at=100 since=95", next);
+    check("status=updating ratio=0.5", early, next);
+    check("status=updating ratio=0.4", early, &format!("paused: update paused {because}\n again 120"));
+    check("status=updating action=continue", early, next);
+    let back = format!("image=i1 rollback_started: update rolled back {because}\n again 120");
+    check("status=updating action=rollback previous=i1", early, &back);
+    check("status=updating action=rollback", early, &format!("paused: update paused {because}\n again 120"));
+    check("status=rollback_started", early, &format!("rollback_paused: update paused {because}\n again 120"));
+    let again = format!("rollback_paused: rollback paused {because}\n again 120");
+    check("status=rollback_started action=rollback", early, &again);
+    check("status=paused", early, "again 120");
+}
+
+#[test]
+fn a_rollback_fills_slots_again_that_the_update_left_for_good() {
+    let web = "web v3 policy=none image=i1 status=rollback_started";
+    check(
+        &format!("node a\n {web}\n t1 1@a v2 policy=none failed >shutdown"),
+        "+ n1 1 >running\n rollback_completed: rollback completed",
+    );
+    check(&format!("node a\n {web}\n t1 1@a failed >shutdown"), "rollback_completed: rollback completed");
+}
+
+#[test]
+fn an_update_fills_slots_that_were_left_for_good() {
+    let updated = format!("+ n1 1 >running upd\n {STARTED}");
+    check("node a\n web v2 policy=none\n t1 1@a v1 policy=none failed >shutdown", &updated);
+}
+
+#[test]
+fn a_task_of_an_update_that_loses_its_node_is_waited_for_on_another() {
+    let lost = "t1 >shutdown\n + n1 1 >ready hold=100 upd\n again 160";
+    check("node a drain\n web v2 status=updating\n t1 1@a starting upd", lost);
+    let ran = "t1 >shutdown\n + n1 1 >ready hold=100\n again 105";
+    check("node a drain\n web v2 status=updating\n t1 1@a running since=100 upd", ran);
+}
+
+#[test]
+fn what_an_update_is_judged_by_is_not_forgotten_while_it_goes_on() {
+    let tasks = "t1 1@a failed >shutdown at=90 upd\n t2 1@a starting\n t3 2@a v1 starting";
+    let cluster =
+        |web: &str| format!("history=1\n node a\n web v2 replicas=2 action=continue pause=90 {web}\n {tasks}");
+    check(&cluster("status=updating"), "again 180");
+    check(&cluster("status=paused"), "- t1");
+}
+
+#[test]
+fn global_services_are_updated_node_by_node() {
+    let tasks = "t1 @a v1 starting\n t2 @b v1 starting";
+    let expected = format!("+ n1 @a >ready upd\n t1 >shutdown\n {STARTED}\n again 160");
+    check(&format!("node a\n node b\n web global v2\n {tasks}"), &expected);
+}
