@@ -18,11 +18,17 @@ struct Bench {
     needs_lab: bool,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench {
         name: "schedule",
         builds: &[],
         run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "schedule", "--"],
+        needs_lab: false,
+    },
+    Bench {
+        name: "swarm-schedule",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "swarm_schedule", "--"],
         needs_lab: false,
     },
     Bench {
