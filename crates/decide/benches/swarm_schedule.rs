@@ -18,6 +18,7 @@ use herder_model::swarm::{
     Change, Command, ContainerSpec, NodeRecord, Object, Placement, Preference, Reservations, ResourceRequirements,
     Spread, SwarmNode, SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState, Time, Version, View,
 };
+use rustix::time::{ClockId, clock_gettime};
 use report::{Goal, Report, Row, Times};
 
 /// Tasks of one command. A store has a limit of its own.
@@ -155,11 +156,10 @@ fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// How long this thread has had a processor. Linux tells it in nanoseconds.
+/// How long this thread has had a processor.
 fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text.split(' ').next().and_then(|it| it.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or_default())
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// A task that ends is replaced while a million run: the everyday run.

@@ -277,6 +277,7 @@ mod tests {
         assert_eq!(again.named(Kind::Service, "Web"), Some("web"));
         assert_eq!(again.tasks_of_service("web").count(), 1);
     }
+
     #[test]
     fn a_task_that_moves_is_found_where_it_is() {
         let mut view = View::default();
