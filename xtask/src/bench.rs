@@ -26,6 +26,12 @@ const BENCHES: [Bench; 6] = [
         needs_lab: false,
     },
     Bench {
+        name: "swarm-schedule",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "swarm_schedule", "--"],
+        needs_lab: false,
+    },
+    Bench {
         name: "list",
         builds: &[],
         run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "list", "--"],

@@ -11,7 +11,7 @@ use herder_model::swarm::{
 };
 use regex::Regex;
 
-use super::{Code, Refusal};
+use super::{Constraint, Refusal};
 
 type Checked = Result<(), Refusal>;
 
@@ -31,9 +31,6 @@ const HEALTH_TIME_MIN_NANO: i64 = 1_000_000;
 static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$").ok());
 static FILE_NAME: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new("^[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?$").ok());
-static CONSTRAINT_KEY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^(?i)[a-z_][a-z0-9\-_.]+$").ok());
-static CONSTRAINT_VALUE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"^(?i)[a-z0-9:\-_\s\.\*\(\)\?\+\[\]\\\^\$\|/]+$").ok());
 /// A name with a tag or a digest; the parts of the name in lower case (distribution `reference`).
 static IMAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let part = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
@@ -119,7 +116,7 @@ fn task(spec: &TaskSpec) -> Checked {
         restart(policy)?;
     }
     for constraint in spec.placement.iter().flat_map(|placement| &placement.constraints) {
-        check_constraint(constraint)?;
+        Constraint::parse(constraint)?;
     }
     let container_spec = spec.container_spec.as_ref().ok_or_else(|| Refusal::invalid("TaskSpec: missing runtime"))?;
     container(container_spec)
@@ -147,22 +144,6 @@ fn restart(policy: &RestartPolicy) -> Checked {
         if nanos.is_some_and(|nanos| nanos < 0) {
             return Err(Refusal::invalid(format!("TaskSpec: {what} cannot be negative")));
         }
-    }
-    Ok(())
-}
-
-/// Swarm mode gives these without a code of their own, and clients get a 500.
-fn check_constraint(text: &str) -> Checked {
-    let refused = |text: String| Err(Refusal::new(Code::Unknown, text));
-    let Some((key, value)) = text.split_once("==").or_else(|| text.split_once("!=")) else {
-        return refused("constraint expected one operator from ==, !=".into());
-    };
-    let (key, value) = (key.trim(), value.trim());
-    if !matches(&CONSTRAINT_KEY, key) {
-        return refused(format!("key '{key}' is invalid"));
-    }
-    if !matches(&CONSTRAINT_VALUE, value) {
-        return refused(format!("value '{value}' is invalid"));
     }
     Ok(())
 }
@@ -425,7 +406,7 @@ mod tests {
             let container_spec = ContainerSpec { image: text.clone(), ..ContainerSpec::default() };
             let task_template = TaskSpec { container_spec: Some(container_spec), ..TaskSpec::default() };
             let _ = service(&ServiceSpec { name: text.clone(), task_template, ..ServiceSpec::default() });
-            let _ = check_constraint(&text);
+            let _ = Constraint::parse(&text);
             let _ = secret(&SecretSpec { name: text.clone(), data: text, ..SecretSpec::default() });
         }
     }

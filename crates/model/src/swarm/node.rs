@@ -53,7 +53,7 @@ pub struct NodeDescription {
 }
 
 /// Of a node (`x86_64`, `linux`) or of an image (`amd64`, `linux`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Platform {
     #[serde(skip_serializing_if = "is_default")]

@@ -66,7 +66,7 @@ pub struct Limits {
 }
 
 /// What a node has, or what a task takes of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Reservations {
     /// Billionths of a processor.
@@ -79,7 +79,7 @@ pub struct Reservations {
 }
 
 /// A thing of which a node has some: each with a name, or so many of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct GenericResource {
     #[serde(skip_serializing_if = "is_default")]
@@ -88,7 +88,7 @@ pub struct GenericResource {
     pub discrete_resource_spec: Option<DiscreteResource>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NamedResource {
     #[serde(skip_serializing_if = "is_default")]
@@ -97,7 +97,7 @@ pub struct NamedResource {
     pub value: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DiscreteResource {
     #[serde(skip_serializing_if = "is_default")]
@@ -124,7 +124,7 @@ pub struct RestartPolicy {
     pub window: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Placement {
     #[serde(skip_serializing_if = "is_default")]
@@ -138,14 +138,14 @@ pub struct Placement {
     pub platforms: Vec<Platform>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Preference {
     #[serde(skip_serializing_if = "is_default")]
     pub spread: Option<Spread>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Spread {
     /// `node.labels.zone`, `engine.labels.zone`.

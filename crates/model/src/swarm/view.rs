@@ -81,7 +81,8 @@ impl View {
     pub fn apply(&mut self, index: u64, command: &Command) -> Result<Vec<Written>, Conflict> {
         let mut next = self.clone();
         next.index = index;
-        let outcome = command.changes.iter().map(|change| next.change(index, command, change));
+        let at = command.at.to_string();
+        let outcome = command.changes.iter().map(|change| next.change(index, &at, change));
         let written = outcome.filter_map(Result::transpose).collect::<Result<_, _>>();
         // A command that was refused has its number, too.
         self.index = index;
@@ -90,7 +91,7 @@ impl View {
         Ok(written)
     }
 
-    fn change(&mut self, index: u64, command: &Command, change: &Change) -> Result<Option<Written>, Conflict> {
+    fn change(&mut self, index: u64, at: &str, change: &Change) -> Result<Option<Written>, Conflict> {
         let object = match change {
             Change::Put(object) => object.clone(),
             Change::PutSpec(service) => {
@@ -109,10 +110,10 @@ impl View {
                 return if same { Ok(None) } else { Err(Conflict::Sequence { kind: *kind, id: id.clone() }) };
             }
         };
-        self.write(index, command, object).map(Some)
+        self.write(index, at, object).map(Some)
     }
 
-    fn write(&mut self, index: u64, command: &Command, mut object: Object) -> Result<Written, Conflict> {
+    fn write(&mut self, index: u64, at: &str, mut object: Object) -> Result<Written, Conflict> {
         let (kind, id) = (object.kind(), object.id().to_owned());
         let before = self.get(kind, &id);
         let known = object.meta().version.index;
@@ -126,17 +127,19 @@ impl View {
         {
             return Err(Conflict::Name { kind, name: object.name().to_owned() });
         }
-        let at = command.at.to_string();
         let meta = object.meta_mut();
         meta.version.index = index;
-        meta.updated_at.clone_from(&at);
-        meta.created_at = before.as_ref().map_or(at, |before| before.meta().created_at.clone());
+        at.clone_into(&mut meta.updated_at);
+        meta.created_at = before.as_ref().map_or_else(|| at.to_owned(), |before| before.meta().created_at.clone());
         self.put(object.clone());
         Ok(Written { before, after: Some(object) })
     }
 
     fn put(&mut self, object: Object) {
         let (kind, id) = (object.kind(), object.id().to_owned());
+        if let Object::Task(record) = object {
+            return self.put_task(id, record);
+        }
         self.remove(kind, &id);
         if let Some(key) = name_key(&object) {
             self.names.insert(key, id.clone());
@@ -147,14 +150,23 @@ impl View {
             Object::Service(it) => drop(self.services.insert(id, it)),
             Object::Secret(it) => drop(self.secrets.insert(id, it)),
             Object::Config(it) => drop(self.configs.insert(id, it)),
-            Object::Task(it) => {
-                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)]
-                {
-                    if !key.is_empty() {
-                        index.entry(key.clone()).or_default().insert(id.clone());
-                    }
+            Object::Task(_) => {}
+        }
+    }
+
+    /// Most writes are of tasks that stay with their service and their node: what did not change is not looked up.
+    fn put_task(&mut self, id: String, record: Arc<TaskRecord>) {
+        let before = self.tasks.insert(id.clone(), record.clone());
+        let old = before.as_ref().map_or(("", ""), |it| (it.task.service_id.as_str(), it.task.node_id.as_str()));
+        let (service, node) = (&record.task.service_id, &record.task.node_id);
+        for (index, old, new) in [(&mut self.by_service, old.0, service), (&mut self.by_node, old.1, node)] {
+            if old != new {
+                leave(index, old, &id);
+                match index.get_mut(new) {
+                    Some(tasks) => drop(tasks.insert(id.clone())),
+                    None if new.is_empty() => {}
+                    None => drop(index.insert(new.clone(), OrdSet::unit(id.clone()))),
                 }
-                self.tasks.insert(id, it);
             }
         }
     }
@@ -171,19 +183,21 @@ impl View {
             Object::Secret(_) => drop(self.secrets.remove(id)),
             Object::Config(_) => drop(self.configs.remove(id)),
             Object::Task(it) => {
-                for (index, key) in [(&mut self.by_service, &it.task.service_id), (&mut self.by_node, &it.task.node_id)]
-                {
-                    if let Some(tasks) = index.get_mut(key) {
-                        tasks.remove(id);
-                        if tasks.is_empty() {
-                            index.remove(key);
-                        }
-                    }
-                }
+                leave(&mut self.by_service, &it.task.service_id, id);
+                leave(&mut self.by_node, &it.task.node_id, id);
                 self.tasks.remove(id);
             }
         }
         Some(before)
+    }
+}
+
+fn leave(index: &mut OrdMap<String, OrdSet<String>>, key: &str, id: &str) {
+    if let Some(tasks) = index.get_mut(key) {
+        tasks.remove(id);
+        if tasks.is_empty() {
+            index.remove(key);
+        }
     }
 }
 
@@ -262,5 +276,24 @@ mod tests {
         assert!(view.objects().eq(again.objects()));
         assert_eq!(again.named(Kind::Service, "Web"), Some("web"));
         assert_eq!(again.tasks_of_service("web").count(), 1);
+    }
+
+    #[test]
+    fn a_task_that_moves_is_found_where_it_is() {
+        let mut view = View::default();
+        let mut index = 0;
+        for (node, expected) in [("", "0 0"), ("a", "1 0"), ("a", "1 0"), ("b", "0 1"), ("", "0 0"), ("b", "0 1")] {
+            let task = Task { id: "t".into(), service_id: "web".into(), node_id: node.into(), ..Task::default() };
+            let mut record = TaskRecord { task, ..TaskRecord::default() };
+            record.task.meta.version.index = index;
+            index += 1;
+            view.apply(index, &Command { at: Time(1), changes: vec![record.into()] }).expect("versions are right");
+            let found = format!("{} {}", view.tasks_of_node("a").count(), view.tasks_of_node("b").count());
+            assert_eq!((found.as_str(), view.tasks_of_service("web").count()), (expected, 1), "{node}");
+        }
+        let changes = vec![Change::Remove(Kind::Task, "t".into())];
+        view.apply(9, &Command { at: Time(1), changes }).expect("removed");
+        assert_eq!((view.tasks_of_node("b").count(), view.tasks_of_service("web").count()), (0, 0));
+        assert!(view.by_node.is_empty() && view.by_service.is_empty());
     }
 }

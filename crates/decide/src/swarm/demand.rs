@@ -1,0 +1,354 @@
+//! What a task asks of a node, and the filters that say whether a node has it.
+//!
+//! Tasks with equal demands fit on the same nodes, so nodes are looked through once for all of them. Pure.
+
+use std::fmt;
+
+use herder_model::swarm::{Availability, Engine};
+use herder_model::swarm::{
+    GenericResource, NodeRecord, Placement, Platform, PortConfig, Reservations, SwarmNodeState, TaskRecord, TaskSpec,
+};
+
+use super::Constraint;
+use super::constraint::Label;
+
+/// Why a node does not take a task, in the order in which it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Filter {
+    /// The node is not ready, or not active.
+    Ready,
+    /// Processors, memory, generic resources.
+    Resources,
+    /// Drivers of volumes and logs.
+    Plugins,
+    Constraints,
+    /// Architecture and operating system of the image.
+    Platforms,
+    HostPorts,
+    MaxReplicas,
+}
+
+impl Filter {
+    pub const ALL: [Filter; 7] = [
+        Filter::Ready,
+        Filter::Resources,
+        Filter::Plugins,
+        Filter::Constraints,
+        Filter::Platforms,
+        Filter::HostPorts,
+        Filter::MaxReplicas,
+    ];
+
+    /// That so many nodes are refused, in the words of swarm mode.
+    pub fn sentence(self, nodes: usize) -> Sentence {
+        Sentence { filter: self, nodes }
+    }
+}
+
+/// See [`Filter::sentence`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sentence {
+    filter: Filter,
+    nodes: usize,
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = match self.filter {
+            Filter::Ready => return write!(f, "{} not available for new tasks", Nodes(self.nodes)),
+            Filter::MaxReplicas => return f.write_str("max replicas per node limit exceed"),
+            Filter::Resources => "insufficient resources",
+            Filter::Plugins => "missing plugin",
+            Filter::Constraints => "scheduling constraints not satisfied",
+            Filter::Platforms => "unsupported platform",
+            Filter::HostPorts => "host-mode port already in use",
+        };
+        write!(f, "{on} on {}", Nodes(self.nodes))
+    }
+}
+
+struct Nodes(usize);
+
+impl fmt::Display for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} node{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// What a task asks for, as it is written: cheap to make and to compare.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Demand<'t> {
+    reserved: Option<&'t Reservations>,
+    placement: Option<&'t Placement>,
+    /// Type of plugin and name.
+    drivers: Vec<(&'static str, &'t str)>,
+}
+
+impl<'t> Demand<'t> {
+    pub(super) fn of(spec: &'t TaskSpec) -> Demand<'t> {
+        let reserved = spec.resources.as_ref().and_then(|it| it.reservations.as_ref());
+        Demand {
+            reserved: reserved.filter(|it| **it != Reservations::default()),
+            placement: spec.placement.as_ref().filter(|it| **it != Placement::default()),
+            drivers: drivers(spec),
+        }
+    }
+}
+
+/// Drivers that not every engine has.
+fn drivers(spec: &TaskSpec) -> Vec<(&'static str, &str)> {
+    let mounts = spec.container_spec.iter().flat_map(|it| &it.mounts);
+    let options = mounts.filter(|mount| mount.kind == "volume").filter_map(|mount| mount.volume_options.as_ref());
+    let volumes = options.filter_map(|it| it["DriverConfig"]["Name"].as_str()).map(|name| ("Volume", name));
+    let log = spec.log_driver.iter().map(|driver| ("Log", driver.name.as_str()));
+    let everywhere = |(kind, name): &(&str, &str)| match *kind {
+        "Volume" => matches!(*name, "" | "local"),
+        _ => matches!(*name, "" | "none"),
+    };
+    volumes.chain(log).filter(|driver| !everywhere(driver)).collect()
+}
+
+/// A demand that was read through, ready to be held against nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions {
+    pub reserved: Reservations,
+    drivers: Vec<(&'static str, String)>,
+    pub constraints: Vec<Constraint>,
+    /// One of the constraints makes no sense, so no node meets it.
+    hopeless: bool,
+    pub platforms: Vec<Platform>,
+    /// Outermost first.
+    pub spread: Vec<Label>,
+    /// 0: no limit.
+    pub max_replicas: u64,
+}
+
+impl Conditions {
+    pub(super) fn of(demand: &Demand<'_>) -> Conditions {
+        let mut conditions = Conditions {
+            reserved: demand.reserved.cloned().unwrap_or_default(),
+            drivers: demand.drivers.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect(),
+            ..Conditions::default()
+        };
+        let Some(placement) = demand.placement else { return conditions };
+        for text in &placement.constraints {
+            match Constraint::parse(text) {
+                Ok(constraint) => conditions.constraints.push(constraint),
+                Err(_) => conditions.hopeless = true,
+            }
+        }
+        conditions.platforms = placement.platforms.iter().map(normal).collect();
+        let spreads = placement.preferences.iter().filter_map(|it| it.spread.as_ref());
+        conditions.spread = spreads.filter_map(|it| Label::parse(&it.spread_descriptor)).collect();
+        conditions.max_replicas = placement.max_replicas;
+        conditions
+    }
+
+    /// The first filter that refuses the node, save for host ports and the number of replicas, which are not the same for all
+    /// tasks with these conditions. `has_room` is asked in its turn.
+    pub(super) fn refused(&self, node: &NodeRecord, has_room: impl FnOnce() -> bool) -> Option<Filter> {
+        if !is_available(node) {
+            Some(Filter::Ready)
+        } else if !has_room() {
+            Some(Filter::Resources)
+        } else if self.missing_plugin(node).is_some() {
+            Some(Filter::Plugins)
+        } else if !self.meets_constraints(node) {
+            Some(Filter::Constraints)
+        } else if !self.runs_on(node) {
+            Some(Filter::Platforms)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn meets_constraints(&self, node: &NodeRecord) -> bool {
+        !self.hopeless && self.constraints.iter().all(|constraint| constraint.accepts(node))
+    }
+
+    /// An image without platforms is said to run everywhere.
+    pub(super) fn runs_on(&self, node: &NodeRecord) -> bool {
+        if self.platforms.is_empty() {
+            return true;
+        }
+        let is = normal(&node.description().platform);
+        let same = |asked: &str, is: &str| asked.is_empty() || asked == is;
+        self.platforms.iter().any(|it| same(&it.os, &is.os) && same(&it.architecture, &is.architecture))
+    }
+
+    /// The driver that the node's engine does not have.
+    pub(super) fn missing_plugin(&self, node: &NodeRecord) -> Option<&str> {
+        let engine = &node.description().engine;
+        self.drivers.iter().find(|(kind, name)| !has_plugin(engine, kind, name)).map(|(_, name)| name.as_str())
+    }
+
+    pub(super) fn generics(&self) -> &[GenericResource] {
+        &self.reserved.generic_resources
+    }
+}
+
+/// Engines that tell nothing of their plugins of a kind are taken to have all of them.
+fn has_plugin(engine: &Engine, kind: &str, name: &str) -> bool {
+    let with_tag = |plugin: &str| plugin == name || plugin.strip_suffix(":latest") == Some(name);
+    let mut of_kind = engine.plugins.iter().filter(|plugin| plugin.kind == kind).peekable();
+    of_kind.peek().is_none() || of_kind.any(|plugin| with_tag(&plugin.name))
+}
+
+/// Engines and images have different names for the same.
+pub(super) fn normal(platform: &Platform) -> Platform {
+    let architecture = platform.architecture.to_ascii_lowercase();
+    let architecture = match architecture.as_str() {
+        "x86_64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        _ => architecture,
+    };
+    Platform { architecture, os: platform.os.to_ascii_lowercase() }
+}
+
+/// True if the node takes new tasks.
+pub(super) fn is_available(node: &NodeRecord) -> bool {
+    node.node.status.state == SwarmNodeState::Ready && node.node.spec.availability == Availability::Active
+}
+
+/// Whether a node is one for these tasks: constraints and platform. Whether it is there and has room is another question.
+pub fn eligible(node: &NodeRecord, spec: &TaskSpec) -> bool {
+    let conditions = Conditions::of(&Demand::of(spec));
+    conditions.meets_constraints(node) && conditions.runs_on(node)
+}
+
+/// A port of a node that a task has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct HostPort {
+    pub port: u16,
+    pub protocol: &'static str,
+}
+
+impl HostPort {
+    fn of(port: &PortConfig) -> Option<HostPort> {
+        let protocol = match port.protocol.as_str() {
+            "" | "tcp" => "tcp",
+            "udp" => "udp",
+            "sctp" => "sctp",
+            _ => return None,
+        };
+        let fixed = port.publish_mode == "host" && port.published_port != 0;
+        fixed.then_some(HostPort { port: port.published_port, protocol })
+    }
+}
+
+/// Those that are not chosen by the engine.
+pub(super) fn host_ports(record: &TaskRecord) -> Vec<HostPort> {
+    record.ports.iter().filter_map(HostPort::of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::{Plugin, SwarmNode};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A ready node with these members of its JSON.
+    fn node(changes: Value) -> NodeRecord {
+        let ready = changes.get("Status").is_none();
+        let mut node: SwarmNode = serde_json::from_value(changes).expect("a node");
+        if ready {
+            node.status.state = SwarmNodeState::Ready;
+        }
+        NodeRecord { node, ..NodeRecord::default() }
+    }
+
+    #[track_caller]
+    fn check(spec: Value, nodes: Value, expected: &str) {
+        let spec: TaskSpec = serde_json::from_value(spec).expect("a task");
+        let conditions = Conditions::of(&Demand::of(&spec));
+        let of = |json: &Value| match conditions.refused(&node(json.clone()), || true) {
+            Some(filter) => format!("{filter:?}"),
+            None => "fits".to_owned(),
+        };
+        let found: Vec<String> = nodes.as_array().expect("nodes").iter().map(of).collect();
+        assert_eq!(found.join(" "), expected, "{nodes}");
+    }
+
+    #[test]
+    fn only_nodes_that_are_ready_and_active_take_tasks() {
+        let states = ["ready", "down", "unknown", "disconnected"].map(|state| json!({"Status": {"State": state}}));
+        check(json!({}), json!(states), "fits Ready Ready Ready");
+        let wanted = ["active", "pause", "drain"].map(|it| json!({"Spec": {"Availability": it}}));
+        check(json!({}), json!(wanted), "fits Ready Ready");
+    }
+
+    #[test]
+    fn platforms_have_two_names_each() {
+        let spec = |platforms: Value| json!({"Placement": {"Platforms": platforms}});
+        let node = |arch: &str, os: &str| json!({"Description": {"Platform": {"Architecture": arch, "OS": os}}});
+        let nodes = json!([node("x86_64", "linux"), node("aarch64", "linux"), node("amd64", "windows")]);
+        check(spec(json!([])), nodes.clone(), "fits fits fits");
+        let amd64 = json!({"Architecture": "amd64", "OS": "linux"});
+        check(spec(json!([amd64.clone()])), nodes.clone(), "fits Platforms Platforms");
+        check(spec(json!([amd64, {"Architecture": "arm64"}])), nodes.clone(), "fits fits Platforms");
+        check(spec(json!([{"OS": "Linux"}])), nodes.clone(), "fits fits Platforms");
+        check(spec(json!([{"Architecture": "arm", "Variant": "v7"}])), nodes, "Platforms Platforms Platforms");
+    }
+
+    #[test]
+    fn drivers_that_not_every_engine_has_are_asked_for() {
+        let plugin = |kind: &str, name: &str| json!({"Type": kind, "Name": name});
+        let node = |plugins: Value| json!({"Description": {"Engine": {"Plugins": plugins}}});
+        let nodes = json!([
+            node(json!([plugin("Volume", "local"), plugin("Log", "json-file")])),
+            node(json!([plugin("Volume", "nfs"), plugin("Log", "syslog")])),
+            node(json!([plugin("Volume", "nfs:latest")])),
+            node(json!([])),
+        ]);
+        let volume = |driver: &str| {
+            let options = json!({"DriverConfig": {"Name": driver}});
+            json!({"ContainerSpec": {"Mounts": [{"Type": "volume", "VolumeOptions": options}]}})
+        };
+        check(volume("nfs"), nodes.clone(), "Plugins fits fits fits");
+        check(volume("local"), nodes.clone(), "fits fits fits fits");
+        check(json!({"LogDriver": {"Name": "syslog"}}), nodes.clone(), "Plugins fits fits fits");
+        check(json!({"LogDriver": {"Name": "none"}}), nodes, "fits fits fits fits");
+        assert!(has_plugin(&Engine::default(), "Log", "x"));
+        let plugins = vec![Plugin { kind: "Log".into(), name: "y".into() }];
+        assert!(!has_plugin(&Engine { plugins, ..Engine::default() }, "Log", "x"));
+    }
+
+    #[test]
+    fn filters_are_asked_in_their_order() {
+        let spec = json!({"Placement": {"Constraints": ["node.id==x"], "Platforms": [{"OS": "plan9"}]}});
+        check(spec.clone(), json!([{"ID": "x"}, {"ID": "y"}]), "Platforms Constraints");
+        check(spec, json!([{"ID": "y", "Spec": {"Availability": "drain"}}]), "Ready");
+        check(json!({"Placement": {"Constraints": ["nonsense"]}}), json!([{}]), "Constraints");
+    }
+
+    #[test]
+    fn sentences_are_those_of_swarm_mode() {
+        let text = |nodes: usize| Filter::ALL.map(|filter| filter.sentence(nodes).to_string()).join("; ");
+        assert_eq!(
+            text(1),
+            "1 node not available for new tasks; insufficient resources on 1 node; missing plugin on 1 node; scheduling \
+             constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
+             node; max replicas per node limit exceed"
+        );
+        assert_eq!(
+            text(2),
+            "2 nodes not available for new tasks; insufficient resources on 2 nodes; missing plugin on 2 nodes; \
+             scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
+             in use on 2 nodes; max replicas per node limit exceed"
+        );
+    }
+
+    #[test]
+    fn only_ports_of_hosts_with_a_number_are_kept_for_one_task() {
+        let ports = json!([
+            {"PublishedPort": 80, "PublishMode": "host"},
+            {"PublishedPort": 53, "PublishMode": "host", "Protocol": "udp"},
+            {"PublishedPort": 81, "PublishMode": "ingress"},
+            {"TargetPort": 82, "PublishMode": "host"},
+        ]);
+        let record = TaskRecord { ports: serde_json::from_value(ports).expect("ports"), ..TaskRecord::default() };
+        let found: Vec<String> = host_ports(&record).iter().map(|it| format!("{}/{}", it.port, it.protocol)).collect();
+        assert_eq!(found, ["80/tcp", "53/udp"]);
+    }
+}
