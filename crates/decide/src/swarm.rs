@@ -1,9 +1,12 @@
 //! Desired state: what may be declared.
 
 mod check;
+pub mod container;
 pub mod members;
 mod proposal;
 mod refusal;
+pub mod step;
+pub mod template;
 
 pub use check::{config, node, secret, service};
 pub use proposal::Proposal;
