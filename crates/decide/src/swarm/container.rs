@@ -31,6 +31,13 @@ pub struct NodeFacts {
 pub const LABEL_NODE: &str = "com.docker.swarm.node.id";
 pub const LABEL_TASK: &str = "com.docker.swarm.task.id";
 
+/// As swarm mode's (swarmkit `api/defaults`).
+const STOP_GRACE_NANOS: i64 = 10_000_000_000;
+
+/// A service with this label, `true`, has no task on a node that has not heard from a manager for a while: it is stopped there,
+/// so that two never run at the same time. Containers of such a service have the label, too.
+pub const LABEL_FENCE: &str = "herder.fence";
+
 /// What an engine is told to make of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Create {
@@ -69,6 +76,9 @@ pub fn create(
     let spec = context.container(spec)?;
     let name = task_name(record);
     let mut body = config(record, &spec, node, &name);
+    if is_fenced(record, told) {
+        body["Labels"][LABEL_FENCE] = "true".into();
+    }
     let attachments = attachments(record);
     body["HostConfig"] = host_config(record, &spec, told.log_driver.as_ref(), binds, attachments.first());
     let mut rest = attachments.into_iter();
@@ -79,6 +89,17 @@ pub fn create(
     }
     let volumes = spec.mounts.iter().filter_map(volume).collect();
     Ok(Create { name, image: image(&spec.image), volumes, body, networks: rest.collect() })
+}
+
+/// Whether the task's service asks for [`LABEL_FENCE`].
+pub fn is_fenced(record: &TaskRecord, told: &Assignments) -> bool {
+    facts(record, told).labels.get(LABEL_FENCE).is_some_and(|value| value == "true")
+}
+
+/// How long a container may take to end after its signal, in whole seconds, as engines count.
+pub fn stop_seconds(spec: &ContainerSpec) -> i64 {
+    let nanos = spec.stop_grace_period.unwrap_or(STOP_GRACE_NANOS).max(0);
+    nanos.saturating_add(999_999_999) / 1_000_000_000
 }
 
 /// What is known of the task's service.
@@ -121,6 +142,10 @@ fn config(record: &TaskRecord, spec: &ContainerSpec, node: &NodeFacts, name: &st
     put(&mut body, "User", spec.user.as_str());
     put(&mut body, "WorkingDir", spec.dir.as_str());
     put(&mut body, "StopSignal", spec.stop_signal.as_str());
+    // For whoever stops it by hand, and for a node that finds it and knows nothing of its task any more.
+    if spec.stop_grace_period.is_some() {
+        body["StopTimeout"] = stop_seconds(spec).into();
+    }
     put(&mut body, "Tty", spec.tty);
     put(&mut body, "OpenStdin", spec.open_stdin);
     put(&mut body, "Entrypoint", spec.command.clone());

@@ -42,6 +42,8 @@ pub enum Step {
     Start,
     /// End the container in the time that its task grants.
     Stop,
+    /// Take the container away: it has ended, and nobody keeps it as history.
+    Remove,
     /// Tell that it has failed.
     Fail(String),
 }
@@ -55,8 +57,9 @@ pub fn next(desired: TaskState, told: TaskState, seen: &Seen, name: &str, unheal
     if desired >= TaskState::Shutdown {
         return match seen {
             Seen::Running(_) => Step::Stop,
-            _ if told >= TaskState::Complete => Step::Rest,
-            _ => Step::Tell(TaskState::Shutdown),
+            _ if told < TaskState::Complete => Step::Tell(TaskState::Shutdown),
+            Seen::Created | Seen::Ended { .. } if desired == TaskState::Remove => Step::Remove,
+            _ => Step::Rest,
         };
     }
     // What goes on although it shall not (any more), or not yet, is left alone.
@@ -200,6 +203,9 @@ mod tests {
             "shutdown orphaned running: Stop",
             "remove running running: Stop",
             "remove running 143: Tell(Shutdown)",
+            "remove shutdown 143: Remove",
+            "remove failed 1: Remove",
+            "remove ready created: Tell(Shutdown)",
             "remove rejected nothing: Rest",
         ] {
             let (words, expected) = line.split_once(": ").expect("a colon");
@@ -253,6 +259,7 @@ mod tests {
                             unhealthy = is == Seen::Running(Health::Unhealthy);
                             is = Seen::Ended { exit_code: 143, error: String::new() };
                         }
+                        Step::Remove => is = Seen::Nothing,
                         Step::Fail(_) => told = TaskState::Failed,
                     }
                     assert!(told >= before, "{desired:?} {start}: {before:?} became {told:?}");

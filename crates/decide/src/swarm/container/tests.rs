@@ -47,7 +47,7 @@ fn containers_are_made_as_swarm_mode_makes_them() {
         let mut host = body["HostConfig"].take();
         body.as_object_mut()
             .expect("an object")
-            .retain(|key, _| !matches!(key.as_str(), "HostConfig" | "NetworkingConfig"));
+            .retain(|key, _| !matches!(key.as_str(), "HostConfig" | "NetworkingConfig" | "StopTimeout"));
         // What the engine says itself when nobody does.
         if body.get("Hostname").is_none() {
             config.as_object_mut().expect("an object").remove("Hostname");
@@ -98,6 +98,9 @@ fn check_task(mut container: Value, task: Value, path: &str, expected: Value) {
 
 #[test]
 fn settings_that_the_recording_lacks() {
+    check(json!({"StopGracePeriod": 1_500_000_000}), "StopTimeout", json!(2));
+    check(json!({"StopGracePeriod": 0}), "StopTimeout", json!(0));
+    check(json!({}), "StopTimeout", Value::Null);
     let security = |privileges: Value, expected: Value| {
         check(json!({"Privileges": privileges}), "HostConfig.SecurityOpt", expected);
     };

@@ -69,9 +69,9 @@ pub(super) fn parse(text: &str, more: &[&str]) -> Result<Vec<Node>, Wrong> {
     let mut parser = Parser { text, at: 0, more, depth: 0, trim: false };
     let (nodes, end) = parser.list()?;
     match end {
-        End::Text => Ok(nodes),
-        End::Else => Err(parser.wrong("unexpected {{else}}")),
-        End::End => Err(parser.wrong("unexpected {{end}}")),
+        Until::Text => Ok(nodes),
+        Until::Else => Err(parser.wrong("unexpected {{else}}")),
+        Until::End => Err(parser.wrong("unexpected {{end}}")),
     }
 }
 
@@ -85,7 +85,7 @@ struct Parser<'t> {
 }
 
 /// What ended a list of nodes.
-enum End {
+enum Until {
     Text,
     Else,
     End,
@@ -105,7 +105,7 @@ impl<'t> Parser<'t> {
         if self.depth > DEPTH_MAX { Err(self.wrong(format!("nested more than {DEPTH_MAX} deep"))) } else { Ok(()) }
     }
 
-    fn list(&mut self) -> Result<(Vec<Node>, End), Wrong> {
+    fn list(&mut self) -> Result<(Vec<Node>, Until), Wrong> {
         let mut nodes = Vec::new();
         loop {
             let rest = self.rest();
@@ -123,7 +123,7 @@ impl<'t> Parser<'t> {
                 nodes.push(Node::Text(plain.to_owned()));
             }
             if !opens {
-                return Ok((nodes, End::Text));
+                return Ok((nodes, Until::Text));
             }
             match self.action()? {
                 Action::Comment => {}
@@ -156,12 +156,12 @@ impl<'t> Parser<'t> {
                 self.at += word.len();
                 self.space();
                 if word == "else" && self.peek_name() == "if" {
-                    return Ok(Action::End(End::Else));
+                    return Ok(Action::End(Until::Else));
                 }
                 if !self.closes() {
                     return Err(self.wrong(format!("unexpected text in {word}")));
                 }
-                Ok(Action::End(if word == "else" { End::Else } else { End::End }))
+                Ok(Action::End(if word == "else" { Until::Else } else { Until::End }))
             }
             word if UNKNOWN_WORDS.contains(&word) => {
                 Err(self.wrong(format!("{word:?} is not supported; conditions, fields and functions are")))
@@ -182,18 +182,18 @@ impl<'t> Parser<'t> {
         }
         let (then, end) = self.list()?;
         let other = match end {
-            End::End => Vec::new(),
+            Until::End => Vec::new(),
             // `{{else if …}}` has one `{{end}}` with the condition before it.
-            End::Else if self.peek_name() == "if" => {
+            Until::Else if self.peek_name() == "if" => {
                 self.at += "if".len();
                 vec![self.condition()?]
             }
-            End::Else => match self.list()? {
-                (nodes, End::End) => nodes,
-                (_, End::Else) => return Err(self.wrong("expected end; found {{else}}")),
-                (_, End::Text) => return Err(self.wrong("unexpected EOF")),
+            Until::Else => match self.list()? {
+                (nodes, Until::End) => nodes,
+                (_, Until::Else) => return Err(self.wrong("expected end; found {{else}}")),
+                (_, Until::Text) => return Err(self.wrong("unexpected EOF")),
             },
-            End::Text => return Err(self.wrong("unexpected EOF")),
+            Until::Text => return Err(self.wrong("unexpected EOF")),
         };
         self.depth -= 1;
         Ok(Node::If { test, then, other })
@@ -363,7 +363,7 @@ impl<'t> Parser<'t> {
 enum Action {
     Comment,
     Node(Node),
-    End(End),
+    End(Until),
 }
 
 fn name_of(text: &str) -> &str {
