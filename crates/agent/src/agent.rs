@@ -212,7 +212,8 @@ impl Herd {
                 let wanted: HashMap<&str, &Arc<TaskRecord>> =
                     told.tasks.iter().map(|record| (record.task.id.as_str(), record)).collect();
                 let unwanted = self.lives.keys().chain(there.iter().map(|(id, _)| id));
-                let unwanted: BTreeSet<String> = unwanted.filter(|id| !wanted.contains_key(id.as_str())).cloned().collect();
+                let unwanted: BTreeSet<String> =
+                    unwanted.filter(|id| !wanted.contains_key(id.as_str())).cloned().collect();
                 for id in unwanted {
                     self.order(&id, Order::Leave);
                 }

@@ -64,8 +64,9 @@ impl Board {
     fn since(&self, seen: u64) -> Vec<(u64, Report)> {
         let told = self.told.lock();
         let news = told.iter().filter(|(_, (number, _))| *number > seen);
-        let mut news: Vec<(u64, Report)> =
-            news.map(|(id, (number, status))| (*number, Report { task_id: id.clone(), status: status.clone() })).collect();
+        let mut news: Vec<(u64, Report)> = news
+            .map(|(id, (number, status))| (*number, Report { task_id: id.clone(), status: status.clone() }))
+            .collect();
         news.sort_by_key(|(number, _)| *number);
         news
     }

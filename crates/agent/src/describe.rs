@@ -25,7 +25,10 @@ pub(crate) fn description(info: &Value, generic: &[GenericResource]) -> NodeDesc
 
 fn labels(info: &Value) -> BTreeMap<String, String> {
     let labels = info["Labels"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    labels.map(|label| label.split_once('=').unwrap_or((label, ""))).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    labels
+        .map(|label| label.split_once('=').unwrap_or((label, "")))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
 }
 
 fn plugins(info: &Value) -> Vec<Plugin> {

@@ -24,7 +24,9 @@ pub(crate) struct Files {
 /// Why there are no files. Never with what was to be in them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FilesError {
-    #[error("secrets and configs need a file system in memory, and {folder} cannot be one: {source}; run herder as root")]
+    #[error(
+        "secrets and configs need a file system in memory, and {folder} cannot be one: {source}; run herder as root"
+    )]
     Mount { folder: String, source: io::Error },
     #[error("cannot write the file for {target}: {source}")]
     Write { target: String, source: io::Error },
@@ -44,7 +46,8 @@ impl Files {
         {
             let mut made = self.made.lock().await;
             if !*made {
-                self.make().map_err(|source| FilesError::Mount { folder: self.folder.display().to_string(), source })?;
+                self.make()
+                    .map_err(|source| FilesError::Mount { folder: self.folder.display().to_string(), source })?;
                 *made = true;
             }
         }

@@ -27,7 +27,8 @@ const AGAIN_TIME: Duration = Duration::from_secs(5);
 pub(crate) const STOPS_MAX: usize = 64;
 
 /// What a task is told that had to end because no manager was heard of.
-const FENCED: &str = "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
+const FENCED: &str =
+    "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
 
 /// What all tasks of the node share.
 #[derive(Debug)]
@@ -179,7 +180,14 @@ impl Life {
             Order::Fence => Step::Rest,
             Order::Have(record, _) => {
                 let name = container::task_name(record);
-                step::next(record.task.desired_state, self.told.state, &shown.seen, &name, self.unhealthy)
+                let task = step::Task {
+                    desired: record.task.desired_state,
+                    told: self.told.state,
+                    name: &name,
+                    is_checked: container::is_checked(record),
+                    is_unhealthy: self.unhealthy,
+                };
+                step::next(task, &shown.seen)
             }
         }
     }
@@ -219,7 +227,8 @@ impl Life {
     }
 
     fn tell(&mut self, state: TaskState, shown: &Shown) {
-        let status = TaskStatus { state, message: step::message(state).into(), err: String::new(), ..self.told.clone() };
+        let status =
+            TaskStatus { state, message: step::message(state).into(), err: String::new(), ..self.told.clone() };
         self.put(status, shown);
     }
 
@@ -235,7 +244,8 @@ impl Life {
                 Seen::Ended { exit_code, .. } => exit_code,
                 Seen::Nothing | Seen::Created | Seen::Running(_) => 0,
             };
-            status.container_status = Some(ContainerStatus { container_id: shown.id.clone(), pid: shown.pid, exit_code });
+            status.container_status =
+                Some(ContainerStatus { container_id: shown.id.clone(), pid: shown.pid, exit_code });
             status.port_status = PortStatus { ports: shown.ports.clone() };
         }
         self.told = status.clone();
@@ -315,7 +325,8 @@ impl Life {
         let container = escaped(&shown.id);
         for (network, endpoint) in &create.networks {
             let body = serde_json::json!({"Container": shown.id, "EndpointConfig": endpoint});
-            let connected = node.engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
+            let connected =
+                node.engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
             match connected {
                 // It is connected already.
                 Err(error) if refusal(&error).is_some_and(|(status, _)| status == 403) => {}

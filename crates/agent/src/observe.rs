@@ -266,18 +266,17 @@ fn shown(inspection: &Value) -> Option<(String, Shown)> {
     let labels = &inspection["Config"]["Labels"];
     let task = labels[LABEL_TASK].as_str().filter(|task| !task.is_empty())?;
     let state = &inspection["State"];
+    let exit_code = state["ExitCode"].as_i64().unwrap_or_default();
     let seen = match state["Status"].as_str().unwrap_or_default() {
-        "created" => Seen::Created,
+        // Otherwise it could not be started.
+        "created" if exit_code == 0 => Seen::Created,
         "running" | "paused" | "restarting" => Seen::Running(match state["Health"]["Status"].as_str() {
             Some("starting") => Health::Starting,
             Some("healthy") => Health::Healthy,
             Some("unhealthy") => Health::Unhealthy,
             _ => Health::Unchecked,
         }),
-        _ => Seen::Ended {
-            exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
-            error: state["Error"].as_str().unwrap_or_default().to_owned(),
-        },
+        _ => Seen::Ended { exit_code, error: state["Error"].as_str().unwrap_or_default().to_owned() },
     };
     let shown = Shown {
         id: inspection["Id"].as_str().unwrap_or_default().to_owned(),
@@ -336,7 +335,8 @@ mod tests {
         check("create", "c2", "c1 Created");
         check("die", "c2", "c1 Created");
         check("health_status: healthy", "c1", "c1 Created");
-        observer.put("t1", 1, Shown { seen: Seen::Running(Health::Starting), ..watch.borrow().clone() });
+        let created = watch.borrow().clone();
+        observer.put("t1", 1, Shown { seen: Seen::Running(Health::Starting), ..created });
         check("health_status: unhealthy", "c1", "c1 Running(Unhealthy)");
         check("health_status: healthy", "c1", "c1 Running(Healthy)");
         check("exec_create: x", "c1", "c1 Running(Healthy)");
@@ -365,6 +365,7 @@ mod tests {
             assert_eq!(format!("{:?}", shown(&inspection).expect("a task's").1.seen), expected);
         };
         check(json!({"Status": "created"}), "Created");
+        check(json!({"Status": "created", "ExitCode": 127}), "Ended { exit_code: 127, error: \"\" }");
         check(json!({"Status": "running"}), "Running(Unchecked)");
         check(json!({"Status": "running", "Health": {"Status": "starting"}}), "Running(Starting)");
         check(json!({"Status": "running", "Health": {"Status": "none"}}), "Running(Unchecked)");

@@ -151,8 +151,12 @@ async fn what_cannot_be_made() {
     world.want("program", TaskState::Running, json!({"Args": ["/nope"]}));
     world.want("user", TaskState::Running, json!({"User": "nobodyx", "Args": ["true"]}));
     world.want("image", TaskState::Running, json!({"Image": "nosuchimage:1"}));
-    world.want("secret", TaskState::Running, json!({"Secrets": [{"SecretID": "x", "SecretName": "x",
-        "File": {"Name": "x"}}]}));
+    world.want(
+        "secret",
+        TaskState::Running,
+        json!({"Secrets": [{"SecretID": "x", "SecretName": "x",
+        "File": {"Name": "x"}}]}),
+    );
     world.start();
     world.assign();
     for (id, state, message, err, code) in [
@@ -244,8 +248,12 @@ async fn a_secret_is_in_the_container() {
     world.start();
     world.assign();
     world.until_state("t1", TaskState::Running).await;
-    world.want("t2", TaskState::Running, json!({"Args": ["cat", "/run/secrets/x"],
-        "Secrets": [{"SecretID": "x", "SecretName": "x", "File": {"Name": "x", "Mode": 0o400}}]}));
+    world.want(
+        "t2",
+        TaskState::Running,
+        json!({"Args": ["cat", "/run/secrets/x"],
+        "Secrets": [{"SecretID": "x", "SecretName": "x", "File": {"Name": "x", "Mode": 0o400}}]}),
+    );
     world.assign();
     world.until_state("t2", TaskState::Complete).await;
     assert_eq!(docker(&["logs", "web.1.t2"]), "very-secret");

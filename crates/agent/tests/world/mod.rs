@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herder_agent::{Agent, Images, NoImages, Settings, Way};
-use herder_model::swarm::{
-    Assignments, Report, Secret, ServiceFacts, TaskRecord, TaskSpec, TaskState, TaskStatus,
-};
+use herder_model::swarm::{Assignments, Report, Secret, ServiceFacts, TaskRecord, TaskSpec, TaskState, TaskStatus};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -120,7 +118,8 @@ impl World {
     pub(crate) fn secret(&mut self, id: &str, data: &str) {
         use base64::Engine as _;
         let data = base64::engine::general_purpose::STANDARD.encode(data);
-        let secret: Secret = serde_json::from_value(json!({"ID": id, "Spec": {"Name": id, "Data": data}})).expect("one");
+        let secret: Secret =
+            serde_json::from_value(json!({"ID": id, "Spec": {"Name": id, "Data": data}})).expect("one");
         self.told.secrets.push(Arc::new(secret));
     }
 

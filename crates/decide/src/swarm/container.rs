@@ -96,6 +96,13 @@ pub fn is_fenced(record: &TaskRecord, told: &Assignments) -> bool {
     facts(record, told).labels.get(LABEL_FENCE).is_some_and(|value| value == "true")
 }
 
+/// Whether the task says how its container is checked. Its image may do so, too.
+pub fn is_checked(record: &TaskRecord) -> bool {
+    let spec = record.task.spec.container_spec.as_ref();
+    let test = spec.and_then(|spec| spec.healthcheck.as_ref()).and_then(|check| check.test.first());
+    test.is_some_and(|first| first != "NONE")
+}
+
 /// How long a container may take to end after its signal, in whole seconds, as engines count.
 pub fn stop_seconds(spec: &ContainerSpec) -> i64 {
     let nanos = spec.stop_grace_period.unwrap_or(STOP_GRACE_NANOS).max(0);

@@ -48,12 +48,27 @@ pub enum Step {
     Fail(String),
 }
 
+/// A task as [`next`] needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'t> {
+    /// By the managers.
+    pub desired: TaskState,
+    /// Last, by this node; at first, by the managers.
+    pub told: TaskState,
+    /// Of its container.
+    pub name: &'t str,
+    /// It runs only when its own check says so.
+    pub is_checked: bool,
+    /// Its container is being stopped because its check gave it up.
+    pub is_unhealthy: bool,
+}
+
 /// What Docker says of a container that its own check gave up.
 pub const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
-/// The next step of a task: `desired` by the managers, `told` last by this node (or by the managers, at first), `seen` on the
-/// engine. `name` is that of the container. `unhealthy`: the container is being stopped because its check gave it up.
-pub fn next(desired: TaskState, told: TaskState, seen: &Seen, name: &str, unhealthy: bool) -> Step {
+/// The next step of a task whose container is so.
+pub fn next(task: Task<'_>, seen: &Seen) -> Step {
+    let Task { desired, told, .. } = task;
     if desired >= TaskState::Shutdown {
         return match seen {
             Seen::Running(_) => Step::Stop,
@@ -76,24 +91,28 @@ pub fn next(desired: TaskState, told: TaskState, seen: &Seen, name: &str, unheal
         TaskState::Preparing => Step::Tell(TaskState::Ready),
         TaskState::Ready if desired > TaskState::Ready => Step::Tell(TaskState::Starting),
         TaskState::Ready => Step::Rest,
-        _ => running(told, seen, name, unhealthy),
+        _ => running(task, seen),
     }
 }
 
 /// From `Starting` on.
-fn running(told: TaskState, seen: &Seen, name: &str, unhealthy: bool) -> Step {
+fn running(task: Task<'_>, seen: &Seen) -> Step {
+    let Task { told, is_unhealthy, .. } = task;
     match seen {
-        Seen::Nothing => Step::Fail(format!("No such container: {name}")),
+        Seen::Nothing => Step::Fail(format!("No such container: {}", task.name)),
         Seen::Created => Step::Start,
         Seen::Running(Health::Unhealthy) => Step::Stop,
-        Seen::Running(_) if unhealthy => Step::Stop,
+        Seen::Running(_) if is_unhealthy => Step::Stop,
         Seen::Running(Health::Starting) => Step::Rest,
         Seen::Running(_) if told < TaskState::Running => Step::Tell(TaskState::Running),
         Seen::Running(_) => Step::Rest,
-        Seen::Ended { exit_code, .. } if unhealthy => {
+        Seen::Ended { exit_code, .. } if is_unhealthy => {
             Step::Fail(if *exit_code == 0 { UNHEALTHY.into() } else { exit(*exit_code, UNHEALTHY) })
         }
-        Seen::Ended { exit_code: 0, error } if error.is_empty() && told < TaskState::Running => {
+        // It ran, if only for a moment.
+        Seen::Ended { exit_code, error }
+            if error.is_empty() && told < TaskState::Running && (*exit_code == 0 || !task.is_checked) =>
+        {
             Step::Tell(TaskState::Running)
         }
         Seen::Ended { exit_code: 0, error } if error.is_empty() => Step::Tell(TaskState::Complete),
@@ -145,6 +164,10 @@ mod tests {
         serde_json::from_value(text.into()).expect("a state")
     }
 
+    fn task(desired: TaskState, told: TaskState) -> Task<'static> {
+        Task { desired, told, name: "web.1.t", is_checked: false, is_unhealthy: false }
+    }
+
     fn seen(text: &str) -> Seen {
         match text {
             "nothing" => Seen::Nothing,
@@ -175,7 +198,7 @@ mod tests {
             "running starting healthy: Tell(Running)",
             "running starting unhealthy: Stop",
             "running starting 0: Tell(Running)",
-            "running starting 1: Fail(\"task: non-zero exit (1)\")",
+            "running starting 1: Tell(Running)",
             "running starting nothing: Fail(\"No such container: web.1.t\")",
             "running running running: Rest",
             "running running checking: Rest",
@@ -210,18 +233,22 @@ mod tests {
         ] {
             let (words, expected) = line.split_once(": ").expect("a colon");
             let words: Vec<&str> = words.split(' ').collect();
-            let step = next(state(words[0]), state(words[1]), &seen(words[2]), "web.1.t", false);
+            let step = next(task(state(words[0]), state(words[1])), &seen(words[2]));
             assert_eq!(format!("{step:?}"), expected, "{line}");
         }
     }
 
     #[test]
     fn a_container_that_its_check_gave_up_is_stopped_and_its_task_fails() {
-        let step = |seen: &Seen| next(TaskState::Running, TaskState::Starting, seen, "web", true);
+        let starting = task(TaskState::Running, TaskState::Starting);
+        let step = |seen: &Seen| next(Task { is_unhealthy: true, ..starting }, seen);
         assert_eq!(step(&seen("healthy")), Step::Stop);
         let ended = |code| Step::Fail(format!("task: non-zero exit ({code}): {UNHEALTHY}"));
         assert_eq!(step(&seen("137")), ended(137));
         assert_eq!(step(&seen("0")), Step::Fail(UNHEALTHY.into()));
+        // One that ends before it was healthy never ran.
+        let step = next(Task { is_checked: true, ..starting }, &seen("1"));
+        assert_eq!(step, Step::Fail("task: non-zero exit (1)".into()));
     }
 
     #[test]
@@ -250,7 +277,7 @@ mod tests {
                 // There are fewer steps than this in the longest life.
                 for _ in 0..12 {
                     let before = told;
-                    match next(desired, told, &is, "web", unhealthy) {
+                    match next(Task { is_unhealthy: unhealthy, ..task(desired, told) }, &is) {
                         Step::Rest => rests = true,
                         Step::Tell(state) => told = state,
                         Step::Prepare => is = Seen::Created,
