@@ -13,9 +13,15 @@ const REPORTS_UNDER_WAY_MAX: usize = 16;
 /// The last status of each task, with the number of its change.
 #[derive(Debug)]
 pub(crate) struct Board {
-    told: Mutex<BTreeMap<String, (u64, TaskStatus)>>,
+    told: Mutex<Told>,
     /// Number of the last change.
     changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    number: u64,
+    last: BTreeMap<String, (u64, TaskStatus)>,
 }
 
 impl Board {
@@ -24,14 +30,27 @@ impl Board {
     }
 
     pub(crate) fn tell(&self, task: &str, status: TaskStatus) {
-        let mut told = self.told.lock();
-        let number = *self.changes.borrow() + 1;
-        told.insert(task.to_owned(), (number, status));
-        self.changes.send_replace(number);
+        let number = {
+            let mut told = self.told.lock();
+            let number = told.number + 1;
+            told.number = number;
+            told.last.insert(task.to_owned(), (number, status));
+            number
+        };
+        // Two may get here in either order.
+        self.changes.send_if_modified(|last| std::mem::replace(last, number.max(*last)) < number);
     }
 
     pub(crate) fn forget(&self, task: &str) {
-        self.told.lock().remove(task);
+        self.told.lock().last.remove(task);
+    }
+
+    /// Returns when this is told of the task.
+    pub(crate) async fn until(&self, task: &str, is_so: impl Fn(&TaskStatus) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let is_told = |_: &u64| self.told.lock().last.get(task).is_some_and(|(_, status)| is_so(status));
+        // The sender is ours.
+        let _ = changes.wait_for(is_told).await;
     }
 
     /// Everything that is told, then whatever changes; until the receiver is dropped or the board is gone.
@@ -63,7 +82,7 @@ impl Board {
     /// What changed after this number, in the order of the changes.
     fn since(&self, seen: u64) -> Vec<(u64, Report)> {
         let told = self.told.lock();
-        let news = told.iter().filter(|(_, (number, _))| *number > seen);
+        let news = told.last.iter().filter(|(_, (number, _))| *number > seen);
         let mut news: Vec<(u64, Report)> = news
             .map(|(id, (number, status))| (*number, Report { task_id: id.clone(), status: status.clone() }))
             .collect();

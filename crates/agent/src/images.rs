@@ -75,6 +75,10 @@ impl Arrivals {
         let (engine, images) = (node.engine.clone(), node.images.clone());
         let (name, auth) = (image.to_owned(), auth.to_owned());
         let work = async move {
+            // It may have come since it was found missing.
+            if engine.get(format!("/images/{}/json", escaped(&name))).done().await.is_ok() {
+                return;
+            }
             match images.bring(&name).await {
                 Ok(true) => return,
                 Ok(false) => {}

@@ -26,6 +26,10 @@ const AGAIN_TIME: Duration = Duration::from_secs(5);
 /// Stops that wait for their containers at the same time. They cost the engine little, and each may take its grace period.
 pub(crate) const STOPS_MAX: usize = 64;
 
+/// How long a stop counts as work of the engine. A container that ends when it is told to has ended by then; one that does not
+/// keeps nobody from their turn.
+const STOP_TURN_MAX: Duration = Duration::from_millis(150);
+
 /// What a task is told that had to end because no manager was heard of.
 const FENCED: &str =
     "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
@@ -248,6 +252,10 @@ impl Life {
                 Some(ContainerStatus { container_id: shown.id.clone(), pid: shown.pid, exit_code });
             status.port_status = PortStatus { ports: shown.ports.clone() };
         }
+        if status.state >= TaskState::Complete && !matches!(shown.seen, Seen::Running(_)) {
+            // What has ended needs no secrets, however long it is kept as history.
+            self.node.files.remove(&self.id);
+        }
         self.told = status.clone();
         self.node.board.tell(&self.id, status);
     }
@@ -321,7 +329,12 @@ impl Life {
         let facts = node.facts.borrow().clone();
         // Once more: the host may have been turned off since the container was made, and the files with it.
         let create = self.plan(record, told, &facts).await?;
-        self.take_turn().await;
+        let off = Life::called_off(self.order.clone());
+        tokio::select! {
+            biased;
+            () = off => return Err(Stuck::Changed),
+            () = self.take_turn() => {}
+        }
         let container = escaped(&shown.id);
         for (network, endpoint) in &create.networks {
             let body = serde_json::json!({"Container": shown.id, "EndpointConfig": endpoint});
@@ -349,15 +362,25 @@ impl Life {
         let wanted = order.record().is_some_and(|record| record.task.desired_state < TaskState::Shutdown);
         self.fenced |= order.is_fenced() && *self.lease.borrow() <= Instant::now();
         self.unhealthy |= wanted && shown.seen == Seen::Running(step::Health::Unhealthy);
-        self.turn = None;
         let node = self.node.clone();
         // Never closed.
         let _turn = node.stops.acquire().await;
+        self.take_turn().await;
         // Without a number, the one that the container was made with counts.
         let seconds = self.stop_seconds.map(|seconds| format!("?t={seconds}")).unwrap_or_default();
         let grace = Duration::from_secs(self.stop_seconds.unwrap_or_default().unsigned_abs());
         let path = format!("/containers/{}/stop{seconds}", escaped(&shown.id));
-        match node.engine.post(path).limit(CALL_TIME_MAX + grace).done().await {
+        let stopping = node.engine.post(path).limit(CALL_TIME_MAX + grace).done();
+        tokio::pin!(stopping);
+        let stopped = match timeout(STOP_TURN_MAX, &mut stopping).await {
+            Ok(stopped) => stopped,
+            Err(_) => {
+                // It takes its time, and the engine has nothing to do meanwhile.
+                self.turn = None;
+                stopping.await
+            }
+        };
+        match stopped {
             // It is gone, or will not stop: what the engine shows counts.
             Err(error) if refusal(&error).is_some() => {
                 warn!(task = self.id, %error, "cannot stop a container");
@@ -369,13 +392,11 @@ impl Life {
     }
 
     async fn remove(&mut self, shown: &Shown) -> Result<(), Stuck> {
-        self.turn = None;
         let node = self.node.clone();
-        // Never closed.
-        let turn = node.work.acquire().await;
+        self.take_turn().await;
         let path = format!("/containers/{}?v=1&force=1", escaped(&shown.id));
         let removed = node.engine.delete(path).done().await;
-        drop(turn);
+        self.turn = None;
         match removed {
             // It is gone, or somebody else removes it.
             Err(error) if refusal(&error).is_some_and(|(status, _)| matches!(status, 404 | 409)) => {}

@@ -2,6 +2,7 @@
 
 use herder_decide::swarm::step::Seen;
 use herder_drivers::engine::Body;
+use herder_model::swarm::TaskState;
 use herder_pool::EngineError;
 use tokio::sync::watch;
 
@@ -31,7 +32,7 @@ pub enum LogsError {
 
 impl Agent {
     /// `query` as of `GET /containers/{id}/logs`. Of a task whose container is not started yet there is nothing; who follows
-    /// waits for the start, for as long as the task is this node's.
+    /// waits for the start, for as long as there may be one.
     pub async fn logs(&self, task: &str, query: &str) -> Result<Logs, LogsError> {
         let node = self.node();
         if !self.has(task) {
@@ -59,6 +60,7 @@ impl Agent {
             // The sender lives as long as the task.
             _ = shown.wait_for(started) => {}
             _ = tasks.wait_for(|tasks| !tasks.contains(task)) => {}
+            () = self.node().board.until(task, |status| status.state >= TaskState::Complete) => {}
         }
     }
 }

@@ -178,6 +178,8 @@ impl Observer {
         for (task, version) in versions.iter().filter(|(task, _)| !there.contains(*task)) {
             self.put(task, *version, Shown::default());
         }
+        // Events of what is over leave entries behind.
+        self.entries.lock().retain(|_, entry| entry.shown.receiver_count() > 0 || !entry.shown.borrow().id.is_empty());
         self.reads.send_modify(|reads| *reads += 1);
         self.strays.send_modify(|strays| *strays += 1);
         Ok(())

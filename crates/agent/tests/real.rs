@@ -51,10 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    fn trial<F: Future<Output = ()>>(name: &str, test: fn() -> F) -> Trial
-    where
-        F: 'static,
-    {
+    fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial {
         Trial::test(name, move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(test());
@@ -259,8 +256,8 @@ async fn a_secret_is_in_the_container() {
     assert_eq!(docker(&["logs", "web.1.t2"]), "very-secret");
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     assert_eq!(mounts.lines().filter(|line| line.starts_with(&here)).count(), 1);
-    world.told.tasks.clear();
-    world.assign();
+    world.desire("t1", TaskState::Shutdown);
+    world.until_state("t1", TaskState::Shutdown).await;
     until("the files are gone", || std::fs::read_dir(&files).is_ok_and(|mut entries| entries.next().is_none())).await;
 }
 
@@ -441,6 +438,7 @@ async fn logs() {
     let print = |terminal: bool| json!({"Args": ["sh", "-c", "echo one; echo two"], "TTY": terminal});
     world.want("t1", TaskState::Ready, print(false));
     world.want("tty", TaskState::Running, print(true));
+    world.want("never", TaskState::Running, json!({"Image": "nosuchimage:1"}));
     world.start();
     world.assign();
     world.until_state("t1", TaskState::Ready).await;
@@ -464,6 +462,8 @@ async fn logs() {
     assert_eq!((&bytes[..], has_terminal), (&b"\x01\0\0\0\0\0\0\x04one\n\x01\0\0\0\0\0\0\x04two\n"[..], false));
     let (bytes, has_terminal) = read("tty", "stdout=1&follow=1&tail=1").await;
     assert_eq!((&bytes[..], has_terminal), (&b"two\r\n"[..], true));
+    let error = world.agent().logs("never", "stdout=1&follow=1").await.expect_err("nothing");
+    assert_eq!(error.to_string(), "task never has no container");
 }
 
 async fn leaving() {
