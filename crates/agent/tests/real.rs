@@ -147,7 +147,7 @@ async fn what_cannot_be_made() {
     world.want("bind", TaskState::Running, bind);
     world.want("program", TaskState::Running, json!({"Args": ["/nope"]}));
     world.want("user", TaskState::Running, json!({"User": "nobodyx", "Args": ["true"]}));
-    world.want("image", TaskState::Running, json!({"Image": "nosuchimage:1"}));
+    world.want("image", TaskState::Running, json!({"Image": "127.0.0.1:1/nosuchimage:1"}));
     world.want(
         "secret",
         TaskState::Running,
@@ -173,7 +173,7 @@ async fn what_cannot_be_made() {
             128,
         ),
         ("secret", TaskState::Rejected, "preparing", "secret x not found", 0),
-        ("image", TaskState::Rejected, "preparing", "No such image: nosuchimage:1", 0),
+        ("image", TaskState::Rejected, "preparing", "No such image: 127.0.0.1:1/nosuchimage:1", 0),
     ] {
         let status = world.until_state(id, TaskState::Complete).await;
         assert_eq!((status.state, &*status.message), (state, message), "{id}: {status:?}");
@@ -438,7 +438,7 @@ async fn logs() {
     let print = |terminal: bool| json!({"Args": ["sh", "-c", "echo one; echo two"], "TTY": terminal});
     world.want("t1", TaskState::Ready, print(false));
     world.want("tty", TaskState::Running, print(true));
-    world.want("never", TaskState::Running, json!({"Image": "nosuchimage:1"}));
+    world.want("never", TaskState::Running, json!({"Image": "127.0.0.1:1/nosuchimage:1"}));
     world.start();
     world.assign();
     world.until_state("t1", TaskState::Ready).await;
