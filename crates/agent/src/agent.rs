@@ -132,7 +132,7 @@ impl Agent {
         Ok(description)
     }
 
-    /// Tasks of services with the label `herder.fence` may run until then; they are stopped when it comes and nobody has
+    /// Tasks of services with the label `herder.fence` may run until then; they are killed when it comes and nobody has
     /// called this again.
     pub fn lease(&self, until: Instant) {
         self.node.lease.send_replace(until);

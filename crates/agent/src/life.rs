@@ -168,7 +168,8 @@ impl Life {
 
     fn next(&mut self, order: &Order, shown: &Shown) -> Step {
         let running = matches!(shown.seen, Seen::Running(_));
-        let fenced = self.fenced || order.is_fenced() && *self.lease.borrow_and_update() <= Instant::now();
+        let is_fenced = order.is_fenced() || shown.is_fenced;
+        let fenced = self.fenced || is_fenced && *self.lease.borrow_and_update() <= Instant::now();
         match order {
             Order::Leave if running => Step::Stop,
             Order::Leave => Step::Remove,
@@ -198,7 +199,7 @@ impl Life {
 
     async fn step(&mut self, step: Step, order: &Order, shown: &Shown) -> Result<(), Stuck> {
         match (step, order) {
-            (Step::Rest, _) => self.rest(order).await,
+            (Step::Rest, _) => self.rest(order.is_fenced() || shown.is_fenced).await,
             (Step::Tell(state), _) => self.tell(state, shown),
             (Step::Fail(why), _) => self.fail(why, shown),
             (Step::Stop, _) => return self.stop(order, shown).await,
@@ -211,9 +212,8 @@ impl Life {
         Ok(())
     }
 
-    async fn rest(&mut self, order: &Order) {
+    async fn rest(&mut self, is_fenced: bool) {
         self.turn = None;
-        let is_fenced = order.is_fenced();
         let lease = *self.lease.borrow();
         let over = async {
             match is_fenced && lease > Instant::now() {
@@ -360,25 +360,17 @@ impl Life {
 
     async fn stop(&mut self, order: &Order, shown: &Shown) -> Result<(), Stuck> {
         let wanted = order.record().is_some_and(|record| record.task.desired_state < TaskState::Shutdown);
-        self.fenced |= order.is_fenced() && *self.lease.borrow() <= Instant::now();
         self.unhealthy |= wanted && shown.seen == Seen::Running(step::Health::Unhealthy);
         let node = self.node.clone();
-        // Never closed.
-        let _turn = node.stops.acquire().await;
-        self.take_turn().await;
-        // Without a number, the one that the container was made with counts.
-        let seconds = self.stop_seconds.map(|seconds| format!("?t={seconds}")).unwrap_or_default();
-        let grace = Duration::from_secs(self.stop_seconds.unwrap_or_default().unsigned_abs());
-        let path = format!("/containers/{}/stop{seconds}", escaped(&shown.id));
-        let stopping = node.engine.post(path).limit(CALL_TIME_MAX + grace).done();
-        tokio::pin!(stopping);
-        let stopped = match timeout(STOP_TURN_MAX, &mut stopping).await {
-            Ok(stopped) => stopped,
-            Err(_) => {
-                // It takes its time, and the engine has nothing to do meanwhile.
-                self.turn = None;
-                stopping.await
+        let over = lease_over(self.lease.clone(), order.is_fenced() || shown.is_fenced);
+        let stopped = tokio::select! {
+            biased;
+            () = over => {
+                self.fenced = true;
+                // Another node may start the next one any moment: there is no time for grace, nor for turns.
+                node.engine.post(format!("/containers/{}/kill", escaped(&shown.id))).done().await
             }
+            stopped = self.stop_in_time(shown) => stopped,
         };
         match stopped {
             // It is gone, or will not stop: what the engine shows counts.
@@ -389,6 +381,25 @@ impl Life {
             stopped => stopped?,
         }
         self.until_changed(shown).await
+    }
+
+    async fn stop_in_time(&mut self, shown: &Shown) -> Result<(), EngineError> {
+        let node = self.node.clone();
+        // Never closed.
+        let _turn = node.stops.acquire().await;
+        self.take_turn().await;
+        // Without a number, the one that the container was made with counts.
+        let seconds = self.stop_seconds.map(|seconds| format!("?t={seconds}")).unwrap_or_default();
+        let grace = Duration::from_secs(self.stop_seconds.unwrap_or_default().unsigned_abs());
+        let path = format!("/containers/{}/stop{seconds}", escaped(&shown.id));
+        let stopping = node.engine.post(path).limit(CALL_TIME_MAX + grace).done();
+        tokio::pin!(stopping);
+        if let Ok(stopped) = timeout(STOP_TURN_MAX, &mut stopping).await {
+            return stopped;
+        }
+        // It takes its time, and the engine has nothing to do meanwhile.
+        self.turn = None;
+        stopping.await
     }
 
     async fn remove(&mut self, shown: &Shown) -> Result<(), Stuck> {
@@ -422,6 +433,24 @@ impl Life {
             return Ok(());
         }
         Ok(self.node.observer.look(&self.id, &before.id).await?)
+    }
+}
+
+/// Returns when a task may not run any more that needs to hear from managers; never for others.
+async fn lease_over(mut lease: watch::Receiver<Instant>, is_fenced: bool) {
+    if !is_fenced {
+        return std::future::pending().await;
+    }
+    loop {
+        let until = *lease.borrow_and_update();
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::select! {
+            () = sleep_until(until) => {}
+            // The sender lives as long as the node.
+            _ = lease.changed() => {}
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use herder_decide::swarm::container::{LABEL_FENCE, LABEL_NODE, LABEL_TASK};
+use herder_decide::swarm::container::{LABEL_NODE, LABEL_TASK};
+use herder_decide::swarm::members::FENCE;
 use herder_decide::swarm::step::{Health, Seen};
 use herder_model::swarm::PortConfig;
 use herder_pool::{Decoder, EngineError};
@@ -225,7 +226,7 @@ impl Observer {
         };
         let news = match action {
             "create" if is_free => {
-                let is_fenced = attributes[LABEL_FENCE] == "true";
+                let is_fenced = attributes[FENCE] == "true";
                 if entry.shown.receiver_count() == 0 {
                     self.strays.send_modify(|strays| *strays += 1);
                 }
@@ -285,7 +286,7 @@ fn shown(inspection: &Value) -> Option<(String, Shown)> {
         seen,
         pid: state["Pid"].as_i64().unwrap_or_default(),
         ports: ports(&inspection["NetworkSettings"]["Ports"]),
-        is_fenced: labels[LABEL_FENCE] == "true",
+        is_fenced: labels[FENCE] == "true",
     };
     Some((task.to_owned(), shown))
 }

@@ -401,7 +401,10 @@ async fn fences() {
     let mut world = World::new("fence");
     let fenced = ServiceFacts { labels: [("herder.fence".into(), "true".into())].into(), ..ServiceFacts::default() };
     world.told.services.insert("s1".into(), fenced);
-    world.want("t1", TaskState::Running, waits());
+    // Has all the time in the world, and gets none.
+    let stubborn = json!({"Args": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+        "StopGracePeriod": 3_600_000_000_000_i64});
+    world.want("t1", TaskState::Running, stubborn);
     world.start();
     let long = tokio::time::Instant::now() + Duration::from_secs(60);
     world.agent().lease(long);
@@ -414,6 +417,19 @@ async fn fences() {
     assert!(status.err.contains("herder.fence"), "{}", status.err);
     let took = before.elapsed();
     assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(1), "{took:?}");
+
+    // Told to end by itself, and cut off while it does not.
+    let stubborn = world.told.tasks[0].task.spec.container_spec.clone();
+    world.want("t3", TaskState::Running, serde_json::to_value(stubborn).expect("json"));
+    world.agent().lease(long);
+    world.assign();
+    world.until_state("t3", TaskState::Running).await;
+    world.desire("t3", TaskState::Shutdown);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = Instant::now();
+    world.agent().lease(tokio::time::Instant::now());
+    world.until_state("t3", TaskState::Complete).await;
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
 
     // Restarted where no manager is heard of: what may not run without them is stopped, too.
     world.agent().lease(long);

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 pub use files::{File, files};
 
+use super::members::FENCE;
 use super::template::Context;
 
 /// What containers learn of their node.
@@ -33,10 +34,6 @@ pub const LABEL_TASK: &str = "com.docker.swarm.task.id";
 
 /// As swarm mode's (swarmkit `api/defaults`).
 const STOP_GRACE_NANOS: i64 = 10_000_000_000;
-
-/// A service with this label, `true`, has no task on a node that has not heard from a manager for a while: it is stopped there,
-/// so that two never run at the same time. Containers of such a service have the label, too.
-pub const LABEL_FENCE: &str = "herder.fence";
 
 /// What an engine is told to make of a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,8 +73,9 @@ pub fn create(
     let spec = context.container(spec)?;
     let name = task_name(record);
     let mut body = config(record, &spec, node, &name);
+    // A node that was just started knows its containers before it hears from a manager.
     if is_fenced(record, told) {
-        body["Labels"][LABEL_FENCE] = "true".into();
+        body["Labels"][FENCE] = "true".into();
     }
     let attachments = attachments(record);
     body["HostConfig"] = host_config(record, &spec, told.log_driver.as_ref(), binds, attachments.first());
@@ -91,9 +89,9 @@ pub fn create(
     Ok(Create { name, image: image(&spec.image), volumes, body, networks: rest.collect() })
 }
 
-/// Whether the task's service asks for [`LABEL_FENCE`].
+/// Whether the task's service asks that none of its tasks runs twice ([`FENCE`]).
 pub fn is_fenced(record: &TaskRecord, told: &Assignments) -> bool {
-    facts(record, told).labels.get(LABEL_FENCE).is_some_and(|value| value == "true")
+    facts(record, told).labels.get(FENCE).is_some_and(|value| value == "true")
 }
 
 /// Whether the task says how its container is checked. Its image may do so, too.
