@@ -16,9 +16,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bus", &["model"]),
     ("lab", &[]),
     ("pool", &["model", "decide", "drivers"]),
+    ("agent", &["model", "decide", "drivers", "pool", "wire"]),
     ("front", &["model", "decide", "drivers", "pool", "bus"]),
     ("cli", &["model", "lab"]),
-    ("herder", &["model", "decide", "drivers", "pool", "front", "cli", "lab", "wire", "bus"]),
+    ("herder", &["model", "decide", "drivers", "pool", "agent", "front", "cli", "lab", "wire", "bus"]),
 ];
 
 /// A file longer than this asks for a missing noun; it is named, not refused.

@@ -2,6 +2,7 @@
 
 mod check;
 mod constraint;
+pub mod container;
 mod counts;
 mod demand;
 mod dirty;
@@ -22,6 +23,8 @@ mod replicated;
 mod report;
 mod restart;
 mod schedule;
+pub mod step;
+pub mod template;
 #[cfg(test)]
 mod testing;
 mod update;

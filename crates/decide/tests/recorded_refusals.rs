@@ -7,7 +7,7 @@ use herder_decide::swarm::{self, Refusal};
 use serde_json::Value;
 
 /// Refusals that need more than the object: they are decided where the others are known.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 8] = [
     "attempting to demote the last manager",
     "already exists",
     "already in use by service",
@@ -16,8 +16,6 @@ const ELSEWHERE: [&str; 9] = [
     "service mode change is not allowed",
     "update out of sequence",
     "does not have a previous spec",
-    // Templates are looked at with a made-up task.
-    "expanding hostname failed",
 ];
 
 /// What we say of this object; nothing if it is none that can be declared.

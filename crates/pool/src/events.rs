@@ -10,17 +10,18 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// Cuts a stream of JSON objects (with or without newlines between) into objects. Sans-I/O.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     buffer: BytesMut,
 }
 
 impl Decoder {
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next whole object. An error means that the stream makes no sense from here on.
-    pub(crate) fn next(&mut self) -> Result<Option<Value>, String> {
+    #[expect(clippy::should_implement_trait, reason = "it is no iterator: there may be more later")]
+    pub fn next(&mut self) -> Result<Option<Value>, String> {
         let mut values = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<Value>();
         match values.next() {
             Some(Ok(value)) => {

@@ -16,6 +16,7 @@ mod news;
 mod pool;
 
 pub use engine::{Description, Engine, EngineError};
+pub use events::Decoder;
 pub use herder_drivers::engine::{Body, BoxError, Dial, Dialling, LinkError, Way, empty, full};
 pub use mirror::{Asking, Following, Part, Source};
 pub use news::News;

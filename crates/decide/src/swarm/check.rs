@@ -1,16 +1,17 @@
 //! What makes a declared object valid on its own. Whether it fits to the others (names, references, published ports) is
 //! decided where they are known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use base64::Engine as _;
 use herder_model::swarm::{
     ConfigSpec, ContainerSpec, EndpointSpec, FileTarget, NodeSpec, ResourceRequirements, RestartPolicy, SecretSpec,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ServiceMode, ServiceSpec, UpdateConfig,
 };
 use regex::Regex;
 
+use super::template::check_templates;
 use super::{Constraint, Refusal};
 
 type Checked = Result<(), Refusal>;
@@ -46,7 +47,7 @@ fn matches(pattern: &LazyLock<Option<Regex>>, text: &str) -> bool {
 /// A service before it is created, or what it shall become.
 pub fn service(spec: &ServiceSpec) -> Checked {
     name(&spec.name)?;
-    task(&spec.task_template)?;
+    task(spec)?;
     mode(spec)?;
     for config in [&spec.update_config, &spec.rollback_config].into_iter().flatten() {
         update(config)?;
@@ -108,7 +109,8 @@ fn file_name(text: &str) -> Checked {
     Ok(())
 }
 
-fn task(spec: &TaskSpec) -> Checked {
+fn task(service: &ServiceSpec) -> Checked {
+    let spec = &service.task_template;
     if let Some(resources) = &spec.resources {
         requirements(resources)?;
     }
@@ -119,6 +121,7 @@ fn task(spec: &TaskSpec) -> Checked {
         Constraint::parse(constraint)?;
     }
     let container_spec = spec.container_spec.as_ref().ok_or_else(|| Refusal::invalid("TaskSpec: missing runtime"))?;
+    check_templates(container_spec, service.labels.as_ref().unwrap_or(&BTreeMap::new()))?;
     container(container_spec)
 }
 
@@ -249,6 +252,7 @@ fn endpoint(spec: Option<&EndpointSpec>) -> Checked {
 
 #[cfg(test)]
 mod tests {
+    use herder_model::swarm::TaskSpec;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -1,0 +1,261 @@
+//! All tasks of this node.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_decide::swarm::container::NodeFacts;
+use herder_drivers::engine::Way;
+use herder_model::swarm::{Assignments, GenericResource, NodeDescription, Report, TaskRecord};
+use herder_pool::EngineError;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+
+use crate::board::Board;
+use crate::call::Engine;
+use crate::describe;
+use crate::files::Files;
+use crate::images::{Arrivals, Images};
+use crate::life::{Life, Node, Order, STOPS_MAX};
+use crate::observe::Observer;
+
+/// Containers that are made, started and removed at the same time. With more an engine gets slower, not faster.
+const WORK_MAX: usize = 8;
+
+/// What an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `unix:///path` or `host:port` of the engine beside this node.
+    pub engine: String,
+    pub way: Way,
+    /// Of the swarm. Containers have it as a label; those with another one are left alone.
+    pub node_id: String,
+    /// The node's own; for files in memory.
+    pub folder: PathBuf,
+    /// What the node has besides processors and memory.
+    pub generic_resources: Vec<GenericResource>,
+    pub images: Arc<dyn Images>,
+    /// How long after a start tasks with the label `herder.fence` go on without a word from a manager.
+    pub first_lease: Duration,
+}
+
+/// Does on one engine what managers assign to its node. Dropped, it leaves all containers as they are.
+#[derive(Debug)]
+pub struct Agent {
+    node: Arc<Node>,
+    node_id: String,
+    generic_resources: Vec<GenericResource>,
+    assigned: watch::Sender<Assigned>,
+    known: watch::Sender<Known>,
+    _end: DropGuard,
+}
+
+/// What managers said last, and how often they did.
+type Assigned = (u64, Option<Arc<Assignments>>);
+
+/// The tasks that the node has to do with after so many assignments.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    number: u64,
+    ids: BTreeSet<String>,
+}
+
+impl Known {
+    pub(crate) fn contains(&self, task: &str) -> bool {
+        self.ids.contains(task)
+    }
+}
+
+impl Agent {
+    /// Begins to follow the engine. Nothing is done to any container before the first [`Agent::assign`].
+    pub fn start(settings: Settings, stop: &CancellationToken) -> Agent {
+        let engine = Arc::new(Engine::new(&settings.engine, settings.way));
+        let observer = Observer::new(engine.clone(), &settings.node_id);
+        let node = Arc::new(Node {
+            engine,
+            observer: observer.clone(),
+            board: Board::new(),
+            images: settings.images,
+            arrivals: Arrivals::default(),
+            files: Files::new(&settings.folder),
+            work: Arc::new(Semaphore::new(WORK_MAX)),
+            stops: Semaphore::new(STOPS_MAX),
+            lease: watch::Sender::new(Instant::now() + settings.first_lease),
+            facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
+        });
+        let stop = stop.child_token();
+        let agent = Agent {
+            node: node.clone(),
+            node_id: settings.node_id,
+            generic_resources: settings.generic_resources,
+            assigned: watch::Sender::default(),
+            known: watch::Sender::default(),
+            _end: stop.clone().drop_guard(),
+        };
+        let following = stop.clone();
+        tokio::spawn(async move { following.run_until_cancelled(observer.run()).await });
+        let herd = Herd {
+            node,
+            assigned: agent.assigned.subscribe(),
+            known: agent.known.clone(),
+            lives: HashMap::new(),
+            running: JoinSet::new(),
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(herd.run()).await });
+        agent
+    }
+
+    /// The whole of what this node shall know, from now on. What it has and is not told of is stopped and removed.
+    pub fn assign(&self, assignments: Assignments) {
+        let assignments = Arc::new(assignments);
+        self.assigned.send_modify(|(number, last)| {
+            *number += 1;
+            *last = Some(assignments);
+        });
+    }
+
+    /// The last state of every task that the agent has told something of, then each change. A new session with a manager begins
+    /// with a new receiver.
+    pub fn reports(&self) -> mpsc::Receiver<Report> {
+        self.node.board.follow()
+    }
+
+    /// What the engine says about the node; without the node's certificates.
+    pub async fn describe(&self) -> Result<NodeDescription, EngineError> {
+        let info = self.node.engine.get("/info").json().await?;
+        let description = describe::description(&info, &self.generic_resources);
+        self.node.facts.send_replace(describe::facts(&self.node_id, &description));
+        Ok(description)
+    }
+
+    /// Tasks of services with the label `herder.fence` may run until then; they are killed when it comes and nobody has
+    /// called this again.
+    pub fn lease(&self, until: Instant) {
+        self.node.lease.send_replace(until);
+    }
+
+    /// Stops and removes all containers of this node's tasks, and their files. For a node that leaves its swarm. Takes as long
+    /// as the slowest of them may take to stop.
+    pub async fn leave(&self) {
+        self.assign(Assignments::default());
+        let number = self.assigned.borrow().0;
+        // Ends early only when the agent ends.
+        let _ = self.tasks().wait_for(|known| known.number >= number && known.ids.is_empty()).await;
+        self.node.files.clear().await;
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(crate) fn has(&self, task: &str) -> bool {
+        self.known.borrow().contains(task)
+    }
+
+    pub(crate) fn tasks(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
+    }
+}
+
+/// The tasks, each with its own life.
+struct Herd {
+    node: Arc<Node>,
+    assigned: watch::Receiver<Assigned>,
+    known: watch::Sender<Known>,
+    lives: HashMap<String, watch::Sender<Order>>,
+    running: JoinSet<()>,
+}
+
+impl Herd {
+    async fn run(mut self) {
+        // What is there must be known before anything is made.
+        let observer = self.node.observer.clone();
+        let _ = observer.reads().wait_for(|reads| *reads > 0).await;
+        while let Err(error) = self.learn().await {
+            warn!(%error, "the engine does not say what it is");
+            observer.recovered().await;
+        }
+        let (mut strays, mut lease) = (observer.strays(), self.node.lease.subscribe());
+        loop {
+            self.reconcile();
+            let until = *lease.borrow_and_update();
+            let unheard = self.assigned.borrow().1.is_none();
+            tokio::select! {
+                changed = self.assigned.changed() => if changed.is_err() { return },
+                // The senders live as long as the node.
+                _ = strays.changed() => {}
+                _ = lease.changed() => {}
+                Some(_) = self.running.join_next() => {}
+                () = sleep_until(until), if unheard && until > Instant::now() => {}
+            }
+        }
+    }
+
+    async fn learn(&self) -> Result<(), EngineError> {
+        let info = self.node.engine.get("/info").json().await?;
+        let id = self.node.facts.borrow().id.clone();
+        self.node.facts.send_replace(describe::facts(&id, &describe::description(&info, &[])));
+        Ok(())
+    }
+
+    /// Gives each task its order.
+    fn reconcile(&mut self) {
+        self.lives.retain(|_, order| !order.is_closed());
+        let (number, told) = self.assigned.borrow_and_update().clone();
+        let there = self.node.observer.tasks();
+        match told {
+            Some(told) => {
+                let wanted: HashMap<&str, &Arc<TaskRecord>> =
+                    told.tasks.iter().map(|record| (record.task.id.as_str(), record)).collect();
+                let unwanted = self.lives.keys().chain(there.iter().map(|(id, _)| id));
+                let unwanted: BTreeSet<String> =
+                    unwanted.filter(|id| !wanted.contains_key(id.as_str())).cloned().collect();
+                for id in unwanted {
+                    self.order(&id, Order::Leave);
+                }
+                for record in &told.tasks {
+                    self.order(&record.task.id, Order::Have(record.clone(), told.clone()));
+                }
+            }
+            None if *self.node.lease.borrow() <= Instant::now() => {
+                for (id, _) in there.into_iter().filter(|(_, is_fenced)| *is_fenced) {
+                    self.order(&id, Order::Fence);
+                }
+            }
+            None => {}
+        }
+        let ids: BTreeSet<String> = self.lives.keys().cloned().collect();
+        self.known.send_if_modified(|known| {
+            let is_news = known.number != number || known.ids != ids;
+            *known = Known { number, ids };
+            is_news
+        });
+    }
+
+    fn order(&mut self, id: &str, order: Order) {
+        if let Some(life) = self.lives.get(id) {
+            life.send_if_modified(|old| {
+                let is_news = match (&*old, &order) {
+                    (Order::Have(old, _), Order::Have(new, _)) => !Arc::ptr_eq(old, new) && old != new,
+                    (Order::Leave, Order::Leave) | (Order::Fence, Order::Fence) => false,
+                    _ => true,
+                };
+                *old = order;
+                is_news
+            });
+            return;
+        }
+        let order = watch::Sender::new(order);
+        let life = Life::new(self.node.clone(), id, order.subscribe());
+        self.lives.insert(id.to_owned(), order);
+        let (observer, id) = (self.node.observer.clone(), id.to_owned());
+        self.running.spawn(async move {
+            life.run().await;
+            observer.forget(&id);
+        });
+    }
+}

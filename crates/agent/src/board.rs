@@ -1,0 +1,123 @@
+//! How far each task is, as this node tells it. Who reads slowly sees fewer steps of a task, never an old one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use herder_model::swarm::{Report, TaskStatus};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+/// Reports on their way to somebody who is busy. All others wait on the board, one for each task.
+const REPORTS_UNDER_WAY_MAX: usize = 16;
+
+/// The last status of each task, with the number of its change.
+#[derive(Debug)]
+pub(crate) struct Board {
+    told: Mutex<Told>,
+    /// Number of the last change.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    number: u64,
+    last: BTreeMap<String, (u64, TaskStatus)>,
+}
+
+impl Board {
+    pub(crate) fn new() -> Arc<Board> {
+        Arc::new(Board { told: Mutex::default(), changes: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn tell(&self, task: &str, status: TaskStatus) {
+        let number = {
+            let mut told = self.told.lock();
+            let number = told.number + 1;
+            told.number = number;
+            told.last.insert(task.to_owned(), (number, status));
+            number
+        };
+        // Two may get here in either order.
+        self.changes.send_if_modified(|last| std::mem::replace(last, number.max(*last)) < number);
+    }
+
+    pub(crate) fn forget(&self, task: &str) {
+        self.told.lock().last.remove(task);
+    }
+
+    /// Returns when this is told of the task.
+    pub(crate) async fn until(&self, task: &str, is_so: impl Fn(&TaskStatus) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let is_told = |_: &u64| self.told.lock().last.get(task).is_some_and(|(_, status)| is_so(status));
+        // The sender is ours.
+        let _ = changes.wait_for(is_told).await;
+    }
+
+    /// Everything that is told, then whatever changes; until the receiver is dropped or the board is gone.
+    pub(crate) fn follow(self: &Arc<Self>) -> mpsc::Receiver<Report> {
+        let (sender, receiver) = mpsc::channel(REPORTS_UNDER_WAY_MAX);
+        let mut changes = self.changes.subscribe();
+        changes.mark_changed();
+        // Not the board itself, so that it can end.
+        let board = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut seen = 0;
+            loop {
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+                let Some(news) = board.upgrade().map(|board| board.since(seen)) else { return };
+                for (number, report) in news {
+                    seen = number;
+                    if sender.send(report).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        receiver
+    }
+
+    /// What changed after this number, in the order of the changes.
+    fn since(&self, seen: u64) -> Vec<(u64, Report)> {
+        let told = self.told.lock();
+        let news = told.last.iter().filter(|(_, (number, _))| *number > seen);
+        let mut news: Vec<(u64, Report)> = news
+            .map(|(id, (number, status))| (*number, Report { task_id: id.clone(), status: status.clone() }))
+            .collect();
+        news.sort_by_key(|(number, _)| *number);
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::TaskState;
+
+    use super::*;
+
+    fn status(state: TaskState) -> TaskStatus {
+        TaskStatus { state, ..TaskStatus::default() }
+    }
+
+    #[tokio::test]
+    async fn everybody_sees_the_last_state_of_each_task_in_the_order_of_changes() {
+        let board = Board::new();
+        for state in [TaskState::Accepted, TaskState::Preparing] {
+            board.tell("a", status(state));
+            board.tell("b", status(state));
+        }
+        board.tell("a", status(TaskState::Ready));
+        let shown = |report: Option<Report>| report.map(|it| format!("{} {:?}", it.task_id, it.status.state));
+        let mut first = board.follow();
+        assert_eq!(shown(first.recv().await).as_deref(), Some("b Preparing"));
+        assert_eq!(shown(first.recv().await).as_deref(), Some("a Ready"));
+        board.forget("b");
+        board.tell("a", status(TaskState::Running));
+        assert_eq!(shown(first.recv().await).as_deref(), Some("a Running"));
+        assert_eq!(shown(board.follow().recv().await).as_deref(), Some("a Running"));
+        drop(board);
+        assert_eq!(shown(first.recv().await), None);
+    }
+}

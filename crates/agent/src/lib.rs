@@ -1,0 +1,22 @@
+//! What a node of the swarm does: it makes the tasks that managers assign to it containers on the engine beside it, and tells
+//! how far they are.
+//!
+//! What is to be done next for a task is decided in `decide::swarm::step`; here it is carried out. Nothing about tasks is kept
+//! on disk: containers carry their task's id as a label, and the engine says how they are. So a restart harms nothing, and tasks
+//! run on when no manager is there. See ARCHITECTURE.md.
+
+mod agent;
+mod board;
+mod call;
+mod describe;
+mod files;
+mod images;
+mod life;
+mod logs;
+mod observe;
+
+pub use agent::{Agent, Settings};
+pub use herder_drivers::engine::{Body, Way};
+pub use herder_pool::EngineError;
+pub use images::{Images, NoImages};
+pub use logs::{Logs, LogsError};

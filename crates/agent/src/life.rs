@@ -1,0 +1,465 @@
+//! One task: step after step, as `decide::swarm::step` says, until it is not this node's any more.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use herder_decide::swarm::container::{self, Create, NodeFacts, stop_seconds};
+use herder_decide::swarm::step::{self, Seen, Step};
+use herder_model::swarm::{Assignments, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus, Time};
+use herder_pool::EngineError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use crate::board::Board;
+use crate::call::{CALL_TIME_MAX, Engine, escaped, refusal};
+use crate::files::Files;
+use crate::images::{Arrivals, Images, may_be_newer};
+use crate::observe::{Observer, Shown};
+
+/// After a call an event tells what it did; so long it may take before the container is looked at.
+const EVENT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A container that cannot be removed is tried again so much later.
+const AGAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Stops that wait for their containers at the same time. They cost the engine little, and each may take its grace period.
+pub(crate) const STOPS_MAX: usize = 64;
+
+/// How long a stop counts as work of the engine. A container that ends when it is told to has ended by then; one that does not
+/// keeps nobody from their turn.
+const STOP_TURN_MAX: Duration = Duration::from_millis(150);
+
+/// What a task is told that had to end because no manager was heard of.
+const FENCED: &str =
+    "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
+
+/// What all tasks of the node share.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) observer: Arc<Observer>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) images: Arc<dyn Images>,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) files: Files,
+    /// Turns of those who make, start and remove.
+    pub(crate) work: Arc<Semaphore>,
+    pub(crate) stops: Semaphore,
+    /// Until when tasks may run that need to hear from managers.
+    pub(crate) lease: watch::Sender<Instant>,
+    pub(crate) facts: watch::Sender<NodeFacts>,
+}
+
+/// What managers want of a task.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    Have(Arc<TaskRecord>, Arc<Assignments>),
+    /// It is not this node's (any more): nothing of it shall be left.
+    Leave,
+    /// Managers have not said anything yet; it may not run without them.
+    Fence,
+}
+
+impl Order {
+    fn record(&self) -> Option<&TaskRecord> {
+        match self {
+            Order::Have(record, _) => Some(record),
+            Order::Leave | Order::Fence => None,
+        }
+    }
+
+    fn is_fenced(&self) -> bool {
+        match self {
+            Order::Have(record, told) => container::is_fenced(record, told),
+            Order::Leave => false,
+            Order::Fence => true,
+        }
+    }
+}
+
+/// Why a step came to nothing.
+enum Stuck {
+    /// The task cannot go on: this is told.
+    Refused(String),
+    /// The engine did not answer: it is tried again when it does.
+    Engine(EngineError),
+    /// Something else is wanted meanwhile.
+    Changed,
+}
+
+impl From<EngineError> for Stuck {
+    fn from(error: EngineError) -> Stuck {
+        match refusal(&error) {
+            Some((_, message)) => Stuck::Refused(message.to_owned()),
+            None => Stuck::Engine(error),
+        }
+    }
+}
+
+/// A task on this node.
+#[derive(Debug)]
+pub(crate) struct Life {
+    node: Arc<Node>,
+    id: String,
+    order: watch::Receiver<Order>,
+    shown: watch::Receiver<Shown>,
+    lease: watch::Receiver<Instant>,
+    told: TaskStatus,
+    /// Its container is being stopped because its check gave it up.
+    unhealthy: bool,
+    /// Its container is being stopped because no manager was heard of.
+    fenced: bool,
+    /// Kept from making the container until it runs, so that tasks are finished one after the other.
+    turn: Option<OwnedSemaphorePermit>,
+    stop_seconds: Option<i64>,
+}
+
+impl Life {
+    pub(crate) fn new(node: Arc<Node>, id: &str, order: watch::Receiver<Order>) -> Life {
+        let told = order.borrow().record().map(|record| record.task.status.clone()).unwrap_or_default();
+        Life {
+            id: id.to_owned(),
+            order,
+            shown: node.observer.watch(id),
+            lease: node.lease.subscribe(),
+            told,
+            unhealthy: false,
+            fenced: false,
+            turn: None,
+            stop_seconds: None,
+            node,
+        }
+    }
+
+    /// Returns when nothing of the task is left.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let (order, shown) = (self.order.borrow_and_update().clone(), self.shown.borrow_and_update().clone());
+            self.note(&order);
+            let step = self.next(&order, &shown);
+            debug!(task = self.id, ?step, "next");
+            let outcome = match &order {
+                Order::Leave if shown.id.is_empty() => break,
+                _ => self.step(step, &order, &shown).await,
+            };
+            match outcome {
+                Ok(()) | Err(Stuck::Changed) => {}
+                Err(Stuck::Refused(why)) => self.fail(why, &shown),
+                Err(Stuck::Engine(error)) => {
+                    warn!(task = self.id, %error, "the engine does not answer; the task waits for it");
+                    self.turn = None;
+                    self.node.observer.recovered().await;
+                }
+            }
+        }
+        self.node.files.remove(&self.id);
+        self.node.board.forget(&self.id);
+    }
+
+    /// What managers say of the task may be further than what was told: given up, say.
+    fn note(&mut self, order: &Order) {
+        let Some(record) = order.record() else { return };
+        if record.task.status.state > self.told.state {
+            self.told = record.task.status.clone();
+        }
+        self.stop_seconds = record.task.spec.container_spec.as_ref().map(stop_seconds);
+    }
+
+    fn next(&mut self, order: &Order, shown: &Shown) -> Step {
+        let running = matches!(shown.seen, Seen::Running(_));
+        let is_fenced = order.is_fenced() || shown.is_fenced;
+        let fenced = self.fenced || is_fenced && *self.lease.borrow_and_update() <= Instant::now();
+        match order {
+            Order::Leave if running => Step::Stop,
+            Order::Leave => Step::Remove,
+            _ if fenced && running => Step::Stop,
+            Order::Have(record, _) if fenced && self.told.state < TaskState::Complete => {
+                // Without a lease nothing begins; what began has ended.
+                if self.told.state < TaskState::Starting && record.task.desired_state < TaskState::Shutdown {
+                    Step::Rest
+                } else {
+                    Step::Fail(FENCED.into())
+                }
+            }
+            Order::Fence => Step::Rest,
+            Order::Have(record, _) => {
+                let name = container::task_name(record);
+                let task = step::Task {
+                    desired: record.task.desired_state,
+                    told: self.told.state,
+                    name: &name,
+                    is_checked: container::is_checked(record),
+                    is_unhealthy: self.unhealthy,
+                };
+                step::next(task, &shown.seen)
+            }
+        }
+    }
+
+    async fn step(&mut self, step: Step, order: &Order, shown: &Shown) -> Result<(), Stuck> {
+        match (step, order) {
+            (Step::Rest, _) => self.rest(order.is_fenced() || shown.is_fenced).await,
+            (Step::Tell(state), _) => self.tell(state, shown),
+            (Step::Fail(why), _) => self.fail(why, shown),
+            (Step::Stop, _) => return self.stop(order, shown).await,
+            (Step::Remove, _) => return self.remove(shown).await,
+            (Step::Prepare, Order::Have(record, told)) => return self.prepare(record, told, shown).await,
+            (Step::Start, Order::Have(record, told)) => return self.start(record, told, shown).await,
+            // Only a task that the node has is made.
+            (Step::Prepare | Step::Start, Order::Leave | Order::Fence) => {}
+        }
+        Ok(())
+    }
+
+    async fn rest(&mut self, is_fenced: bool) {
+        self.turn = None;
+        let lease = *self.lease.borrow();
+        let over = async {
+            match is_fenced && lease > Instant::now() {
+                true => sleep_until(lease).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The senders live as long as the node.
+            _ = self.order.changed() => {}
+            _ = self.shown.changed() => {}
+            _ = self.lease.changed(), if is_fenced => {}
+            () = over => {}
+        }
+    }
+
+    fn tell(&mut self, state: TaskState, shown: &Shown) {
+        let status =
+            TaskStatus { state, message: step::message(state).into(), err: String::new(), ..self.told.clone() };
+        self.put(status, shown);
+    }
+
+    fn fail(&mut self, why: String, shown: &Shown) {
+        self.turn = None;
+        self.put(step::failed(&self.told, why), shown);
+    }
+
+    fn put(&mut self, status: TaskStatus, shown: &Shown) {
+        let mut status = TaskStatus { timestamp: now(), ..status };
+        if status.state >= TaskState::Starting && !shown.id.is_empty() {
+            let exit_code = match shown.seen {
+                Seen::Ended { exit_code, .. } => exit_code,
+                Seen::Nothing | Seen::Created | Seen::Running(_) => 0,
+            };
+            status.container_status =
+                Some(ContainerStatus { container_id: shown.id.clone(), pid: shown.pid, exit_code });
+            status.port_status = PortStatus { ports: shown.ports.clone() };
+        }
+        if status.state >= TaskState::Complete && !matches!(shown.seen, Seen::Running(_)) {
+            // What has ended needs no secrets, however long it is kept as history.
+            self.node.files.remove(&self.id);
+        }
+        self.told = status.clone();
+        self.node.board.tell(&self.id, status);
+    }
+
+    /// Something else is wanted than what `record` says, so that going on makes no sense.
+    async fn called_off(mut order: watch::Receiver<Order>) {
+        let off = |order: &Order| order.record().is_none_or(|record| record.task.desired_state >= TaskState::Shutdown);
+        // The sender lives as long as the node.
+        let _ = order.wait_for(off).await;
+    }
+
+    async fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            // Never closed.
+            self.turn = self.node.work.clone().acquire_owned().await.ok();
+        }
+    }
+
+    async fn prepare(&mut self, record: &TaskRecord, told: &Assignments, shown: &Shown) -> Result<(), Stuck> {
+        let off = Life::called_off(self.order.clone());
+        tokio::select! {
+            biased;
+            () = off => Err(Stuck::Changed),
+            made = self.make(record, told) => made,
+        }?;
+        self.until_changed(shown).await
+    }
+
+    async fn make(&mut self, record: &TaskRecord, told: &Assignments) -> Result<(), Stuck> {
+        let node = self.node.clone();
+        let facts = node.facts.borrow().clone();
+        let create = self.plan(record, told, &facts).await?;
+        let auth = told.services.get(&record.task.service_id).map_or("", |facts| &facts.registry_auth);
+        if may_be_newer(&create.image, auth) {
+            node.arrivals.renew(&node, &create.image, auth).await;
+        }
+        self.take_turn().await;
+        for volume in &create.volumes {
+            node.engine.post("/volumes/create").body(volume).done().await?;
+        }
+        let path = format!("/containers/create?name={}", escaped(&create.name));
+        let made = node.engine.post(&path).body(&create.body).done().await;
+        let made = match &made {
+            Err(error) if refusal(error).is_some_and(|(status, text)| status == 404 && is_about_image(text)) => {
+                self.turn = None;
+                node.arrivals.bring(&node, &create.image, auth).await;
+                self.take_turn().await;
+                node.engine.post(&path).body(&create.body).done().await
+            }
+            _ => made,
+        };
+        match made {
+            // It was made before, and nobody heard of it.
+            Err(error) if refusal(&error).is_some_and(|(status, _)| status == 409) => {
+                node.observer.look(&self.id, &create.name).await?;
+                if self.shown.borrow().id.is_empty() { Err(error.into()) } else { Ok(()) }
+            }
+            made => Ok(made?),
+        }
+    }
+
+    /// Writes the task's files and says what to create.
+    async fn plan(&self, record: &TaskRecord, told: &Assignments, facts: &NodeFacts) -> Result<Create, Stuck> {
+        let files = container::files(record, told, facts).map_err(Stuck::Refused)?;
+        let binds = self.node.files.put(&self.id, &files).await.map_err(|error| Stuck::Refused(error.to_string()))?;
+        container::create(record, told, facts, &binds).map_err(Stuck::Refused)
+    }
+
+    async fn start(&mut self, record: &TaskRecord, told: &Assignments, shown: &Shown) -> Result<(), Stuck> {
+        let node = self.node.clone();
+        let facts = node.facts.borrow().clone();
+        // Once more: the host may have been turned off since the container was made, and the files with it.
+        let create = self.plan(record, told, &facts).await?;
+        let off = Life::called_off(self.order.clone());
+        tokio::select! {
+            biased;
+            () = off => return Err(Stuck::Changed),
+            () = self.take_turn() => {}
+        }
+        let container = escaped(&shown.id);
+        for (network, endpoint) in &create.networks {
+            let body = serde_json::json!({"Container": shown.id, "EndpointConfig": endpoint});
+            let connected =
+                node.engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
+            match connected {
+                // It is connected already.
+                Err(error) if refusal(&error).is_some_and(|(status, _)| status == 403) => {}
+                connected => connected?,
+            }
+        }
+        let started = node.engine.post(format!("/containers/{container}/start")).done().await;
+        self.turn = None;
+        let Err(error) = started else { return self.until_changed(shown).await };
+        let Some((_, why)) = refusal(&error) else { return Err(error.into()) };
+        let why = format!("starting container failed: {why}");
+        // For its exit code.
+        node.observer.look(&self.id, &shown.id).await?;
+        let shown = self.shown.borrow_and_update().clone();
+        self.fail(why, &shown);
+        Ok(())
+    }
+
+    async fn stop(&mut self, order: &Order, shown: &Shown) -> Result<(), Stuck> {
+        let wanted = order.record().is_some_and(|record| record.task.desired_state < TaskState::Shutdown);
+        self.unhealthy |= wanted && shown.seen == Seen::Running(step::Health::Unhealthy);
+        let node = self.node.clone();
+        let over = lease_over(self.lease.clone(), order.is_fenced() || shown.is_fenced);
+        let stopped = tokio::select! {
+            biased;
+            () = over => {
+                self.fenced = true;
+                // Another node may start the next one any moment: there is no time for grace, nor for turns.
+                node.engine.post(format!("/containers/{}/kill", escaped(&shown.id))).done().await
+            }
+            stopped = self.stop_in_time(shown) => stopped,
+        };
+        match stopped {
+            // It is gone, or will not stop: what the engine shows counts.
+            Err(error) if refusal(&error).is_some() => {
+                warn!(task = self.id, %error, "cannot stop a container");
+                node.observer.look(&self.id, &shown.id).await?;
+            }
+            stopped => stopped?,
+        }
+        self.until_changed(shown).await
+    }
+
+    async fn stop_in_time(&mut self, shown: &Shown) -> Result<(), EngineError> {
+        let node = self.node.clone();
+        // Never closed.
+        let _turn = node.stops.acquire().await;
+        self.take_turn().await;
+        // Without a number, the one that the container was made with counts.
+        let seconds = self.stop_seconds.map(|seconds| format!("?t={seconds}")).unwrap_or_default();
+        let grace = Duration::from_secs(self.stop_seconds.unwrap_or_default().unsigned_abs());
+        let path = format!("/containers/{}/stop{seconds}", escaped(&shown.id));
+        let stopping = node.engine.post(path).limit(CALL_TIME_MAX + grace).done();
+        tokio::pin!(stopping);
+        if let Ok(stopped) = timeout(STOP_TURN_MAX, &mut stopping).await {
+            return stopped;
+        }
+        // It takes its time, and the engine has nothing to do meanwhile.
+        self.turn = None;
+        stopping.await
+    }
+
+    async fn remove(&mut self, shown: &Shown) -> Result<(), Stuck> {
+        let node = self.node.clone();
+        self.take_turn().await;
+        let path = format!("/containers/{}?v=1&force=1", escaped(&shown.id));
+        let removed = node.engine.delete(path).done().await;
+        self.turn = None;
+        match removed {
+            // It is gone, or somebody else removes it.
+            Err(error) if refusal(&error).is_some_and(|(status, _)| matches!(status, 404 | 409)) => {}
+            Err(error) if refusal(&error).is_some() => {
+                warn!(task = self.id, %error, "cannot remove a container; it is tried again");
+                // Whatever holds it may be gone by then.
+                let _ = timeout(AGAIN_TIME, self.shown.changed()).await;
+                return Ok(());
+            }
+            removed => removed?,
+        }
+        self.until_changed(shown).await
+    }
+
+    /// An event tells what a call has done; the engine is asked if none comes.
+    async fn until_changed(&mut self, before: &Shown) -> Result<(), Stuck> {
+        let changed = self.shown.wait_for(|shown| shown != before);
+        if timeout(EVENT_TIME_MAX, changed).await.is_ok() {
+            return Ok(());
+        }
+        if before.id.is_empty() {
+            self.node.observer.recovered().await;
+            return Ok(());
+        }
+        Ok(self.node.observer.look(&self.id, &before.id).await?)
+    }
+}
+
+/// Returns when a task may not run any more that needs to hear from managers; never for others.
+async fn lease_over(mut lease: watch::Receiver<Instant>, is_fenced: bool) {
+    if !is_fenced {
+        return std::future::pending().await;
+    }
+    loop {
+        let until = *lease.borrow_and_update();
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::select! {
+            () = sleep_until(until) => {}
+            // The sender lives as long as the node.
+            _ = lease.changed() => {}
+        }
+    }
+}
+
+/// Engines say 404 of missing networks and volumes, too.
+fn is_about_image(text: &str) -> bool {
+    text.starts_with("No such image") || text.contains("not found: manifest") || text.starts_with("no such image")
+}
+
+fn now() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).to_string()
+}
