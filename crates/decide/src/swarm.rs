@@ -1,10 +1,16 @@
-//! Desired state: what may be declared.
+//! Desired state: what may be declared, how it is found and changed, and what clients are told of it.
 
 mod check;
+pub mod control;
+pub mod events;
+pub mod list;
+pub mod lookup;
 pub mod members;
 mod proposal;
 mod refusal;
+pub mod spec;
+pub mod status;
 
 pub use check::{config, node, secret, service};
 pub use proposal::Proposal;
-pub use refusal::{Code, Refusal};
+pub use refusal::{Code, Denial, Refusal};
