@@ -4,12 +4,12 @@ mod check;
 pub mod control;
 pub mod events;
 pub mod list;
+pub mod local;
 pub mod lookup;
 pub mod members;
 mod proposal;
 mod refusal;
 pub mod spec;
-pub mod status;
 
 pub use check::{config, node, secret, service};
 pub use proposal::Proposal;

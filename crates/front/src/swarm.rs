@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::Denial;
-use herder_decide::swarm::status::{self, ManagerSeen, SwarmStatus};
+use herder_decide::swarm::local::{self, ManagerSeen, SwarmStatus};
 use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, Time, View, Written};
 use http::StatusCode;
 use tokio::sync::broadcast;
@@ -157,7 +157,7 @@ pub(crate) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, segments: &[&str]
 
 /// What is declared now.
 async fn read(swarm: &Arc<dyn Swarm>) -> Result<View, ApiError> {
-    status::needs_manager(&swarm.status())?;
+    local::needs_manager(&swarm.status())?;
     timeout(MANAGERS_TIME_MAX, swarm.read()).await.unwrap_or_else(|_| Err(too_slow()))
 }
 

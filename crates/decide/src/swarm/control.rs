@@ -25,3 +25,6 @@ pub type Changes = Result<Vec<herder_model::swarm::Change>, Denial>;
 fn check_version(kind: Kind, id: &str, seen: u64, is: u64) -> Result<(), Denial> {
     if seen == is { Ok(()) } else { Err(Conflict::Sequence { kind, id: id.to_owned() }.into()) }
 }
+
+#[cfg(test)]
+mod tests;

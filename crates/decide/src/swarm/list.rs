@@ -7,7 +7,7 @@ use herder_model::swarm::{
     TaskRecord, TaskState, View,
 };
 
-use super::status::ManagerSeen;
+use super::local::ManagerSeen;
 use super::{Denial, lookup};
 use crate::list::Filters;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use herder_decide::swarm::control::{self, ClusterUpdate, Fresh};
-use herder_decide::swarm::{list, status};
+use herder_decide::swarm::{list, local};
 use herder_model::swarm::{ClusterSpec, InitRequest, JoinRequest, UnlockRequest};
 use http::StatusCode;
 use serde_json::json;
@@ -35,7 +35,7 @@ async fn inspect(swarm: &Arc<dyn Swarm>) -> Result<Reply, ApiError> {
 
 async fn init(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let request: InitRequest = body::read(&mut call).await?;
-    status::may_enter(&swarm.status(), request.force_new_cluster)?;
+    local::may_enter(&swarm.status(), request.force_new_cluster)?;
     control::check_init(&request)?;
     let id = swarm.init(request).await?;
     Ok(call::json(StatusCode::OK, &id))
@@ -43,7 +43,7 @@ async fn init(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError>
 
 async fn join(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let request: JoinRequest = body::read(&mut call).await?;
-    status::may_enter(&swarm.status(), false)?;
+    local::may_enter(&swarm.status(), false)?;
     control::check_join(&request)?;
     let slow = || {
         let text = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use \
@@ -56,7 +56,7 @@ async fn join(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError>
 
 async fn leave(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
     let force = call.query.flag("force");
-    status::may_leave(&swarm.status(), &swarm.managers(), force)?;
+    local::may_leave(&swarm.status(), &swarm.managers(), force)?;
     swarm.leave(force).await?;
     Ok(call::no_content(StatusCode::OK))
 }
@@ -76,7 +76,7 @@ async fn update(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiErro
 }
 
 fn new_unlock_key() -> String {
-    let key: [u8; status::KEY_BYTES] = rand::random();
+    let key: [u8; local::KEY_BYTES] = rand::random();
     format!("SWMKEY-1-{}", base64::engine::general_purpose::STANDARD_NO_PAD.encode(key))
 }
 
@@ -88,9 +88,9 @@ async fn unlock_key(swarm: &Arc<dyn Swarm>) -> Result<Reply, ApiError> {
 
 async fn unlock(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let UnlockRequest { unlock_key } = body::read(&mut call).await?;
-    status::may_unlock(&swarm.status(), &unlock_key)?;
+    local::may_unlock(&swarm.status(), &unlock_key)?;
     if !swarm.unlock(unlock_key).await? {
-        return Err(status::wrong_key().into());
+        return Err(local::wrong_key().into());
     }
     Ok(call::no_content(StatusCode::OK))
 }

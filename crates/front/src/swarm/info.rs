@@ -1,6 +1,6 @@
 //! What `/info` and `/_ping` say of the swarm.
 
-use herder_decide::swarm::status;
+use herder_decide::swarm::local;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -26,10 +26,10 @@ pub(crate) async fn section(front: &Front) -> Option<Value> {
     } else {
         None
     };
-    Some(status::info(&said, view.as_ref(), &swarm.managers()))
+    Some(local::info(&said, view.as_ref(), &swarm.managers()))
 }
 
 /// The header `Swarm` of `/_ping`.
 pub(crate) fn header(front: &Front) -> Option<&'static str> {
-    front.swarm().map(|swarm| status::ping(&swarm.status()))
+    front.swarm().map(|swarm| local::ping(&swarm.status()))
 }

@@ -2,7 +2,7 @@
 
 use herder_decide::list::is_predefined;
 use herder_decide::swarm::control::NETWORKS_INSTEAD;
-use herder_decide::swarm::status::LocalState;
+use herder_decide::swarm::local::LocalState;
 use http::StatusCode;
 use serde_json::{Value, json};
 

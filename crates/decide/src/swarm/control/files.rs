@@ -73,7 +73,8 @@ pub fn remove_config(view: &View, text: &str) -> Changes {
 fn is_unused(view: &View, kind: Kind, name: &str, uses: impl Fn(&ContainerSpec) -> bool) -> Result<(), Denial> {
     let services = view.services.values().map(|it| &it.service.spec);
     let users = services.filter(|it| it.task_template.container_spec.as_ref().is_some_and(&uses));
-    let users: Vec<&str> = users.map(|it| it.name.as_str()).collect();
+    let mut users: Vec<&str> = users.map(|it| it.name.as_str()).collect();
+    users.sort_unstable();
     let service = match users.len() {
         0 => return Ok(()),
         1 => "service",

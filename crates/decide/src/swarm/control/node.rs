@@ -6,7 +6,7 @@ use herder_model::swarm::{
 use std::sync::Arc;
 
 use super::{Changes, check_version};
-use crate::swarm::status::ManagerSeen;
+use crate::swarm::local::ManagerSeen;
 use crate::swarm::{self, Code, Denial, Refusal, lookup};
 
 /// Changes what a person says about a node. Who then is a manager or no longer one becomes so by itself.
