@@ -301,9 +301,9 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_swarm_mode() {
-        let mut service = Service::default();
-        service.spec = spec(json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "i"}},
+        let spec = spec(json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "i"}},
             "Mode": {"Replicated": {}}, "UpdateConfig": {"Parallelism": 0, "Monitor": 1}}));
+        let service = Service { spec, ..Service::default() };
         let config = |parallelism: u64, monitor: i64| {
             json!({"Parallelism": parallelism, "FailureAction": "pause", "Monitor": monitor, "MaxFailureRatio": 0,
                 "Order": "stop-first"})

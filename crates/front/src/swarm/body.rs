@@ -15,7 +15,8 @@ pub(super) async fn value(call: &mut Call) -> Result<Value, ApiError> {
         call.parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
     let bytes = call.bytes(JSON_BYTES_MAX).await?;
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") && !(kind.is_empty() && bytes.is_empty()) {
+    let is_nothing = kind.is_empty() && bytes.is_empty();
+    if !is_nothing && !essence.eq_ignore_ascii_case("application/json") {
         let text = format!("unsupported Content-Type header ({kind}): must be 'application/json'");
         return Err(ApiError::bad_request(text));
     }

@@ -132,7 +132,7 @@ impl Lines {
                 let mut pending = self.tasks.remove(&task_id).unwrap_or_default();
                 if !pending.lost {
                     pending.bytes.extend_from_slice(&bytes);
-                    let whose = self.details.then(|| whose(&node_id, &service_id, &task_id)).unwrap_or_default();
+                    let whose = if self.details { whose(&node_id, &service_id, &task_id) } else { String::new() };
                     self.take(&mut pending, &whose, &mut out);
                     if pending.lost {
                         self.failure(&format!("the logs of task {task_id} make no sense"), &mut out);
