@@ -8,6 +8,7 @@ use herder_front::{Front, FrontSettings, Reply, swarm};
 use herder_pool::{Pool, Settings, full};
 use http::{Request, header};
 use http_body_util::BodyExt as _;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -185,4 +186,111 @@ async fn networks_of_every_engine_can_be_had_by_services() {
         r#"501 {"message":"network ov cannot be made: there are no overlay networks; services run on"#,
     )
     .await;
+}
+
+/// Names and ids that are there, and some that are not.
+const NAMES: [&str; 6] = ["web", "tok", "m1", "nnnnnnnnnnnnnnnnnnnnnnnn0", "nosuch", ""];
+
+/// Members of all bodies, with values of all kinds.
+fn any_body() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|it| json!(it)),
+        any::<i32>().prop_map(|it| json!(it)),
+        prop::sample::select(vec![
+            "web", "tok", "czNjcjN0", "worker", "manager", "active", "host", "any", "{{.Node", "é"
+        ])
+        .prop_map(|it| json!(it)),
+    ];
+    let keys = vec![
+        "Name",
+        "Labels",
+        "Data",
+        "Role",
+        "Availability",
+        "TaskTemplate",
+        "ContainerSpec",
+        "Image",
+        "Mode",
+        "Replicated",
+        "Replicas",
+        "GlobalJob",
+        "EndpointSpec",
+        "Ports",
+        "TargetPort",
+        "PublishMode",
+        "Networks",
+        "Target",
+        "Spec",
+        "CAConfig",
+        "NodeCertExpiry",
+        "Secrets",
+        "SecretID",
+        "SecretName",
+        "File",
+        "UpdateConfig",
+        "MaxFailureRatio",
+        "Constraints",
+        "Placement",
+        "JoinToken",
+        "RemoteAddrs",
+        "UnlockKey",
+        "ForceNewCluster",
+    ];
+    leaf.prop_recursive(4, 40, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec((prop::sample::select(keys.clone()), inner.clone()), 0..5)
+                .prop_map(|it| Value::Object(it.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())),
+            prop::collection::vec(inner, 0..3).prop_map(Value::Array),
+        ]
+    })
+}
+
+fn any_call() -> impl Strategy<Value = (String, Value)> {
+    let kinds = vec!["services", "nodes", "tasks", "secrets", "configs", "swarm"];
+    let verbs = vec!["", "/update", "/create", "/init", "/join", "/leave", "/unlock", "/unlockkey"];
+    let queries = vec![
+        "",
+        "?version=1",
+        "?version=3",
+        "?force=1",
+        "?rollback=previous&version=2",
+        "?scope=swarm",
+        "?filters=%7B%22name%22%3A%5B%22w%22%5D%7D",
+        "?status=true&insertDefaults=1",
+    ];
+    let line = (
+        prop::sample::select(vec!["GET", "POST", "DELETE"]),
+        prop::sample::select(kinds),
+        prop::sample::select(NAMES.to_vec()),
+        prop::sample::select(verbs),
+        prop::sample::select(queries),
+    );
+    let line = line.prop_map(|(method, kind, name, verb, query)| match name {
+        "" => format!("{method} /{kind}{verb}{query}"),
+        name => format!("{method} /{kind}/{name}{verb}{query}"),
+    });
+    (line, any_body())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever is asked, in whatever order: no handler panics, every answer is one of Docker's.
+    #[test]
+    fn no_call_makes_trouble(calls in prop::collection::vec(any_call(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let door = door().await;
+            door.check("POST /services/create", &service("web", 1), "201 ").await;
+            door.check("POST /secrets/create", &json!({"Name": "tok", "Data": "czNjcjN0"}), "201 ").await;
+            for (line, body) in calls {
+                let (status, text) = door.ask(&line, &body).await;
+                let known = matches!(status, 200 | 201 | 204 | 400 | 401 | 403 | 404 | 409 | 501 | 503)
+                    || status == 500 && text.contains("rpc error") || text.contains("service does not have a previous");
+                assert!(known, "{line} {body}: {status} {text}");
+                assert!(status < 400 || text.starts_with(r#"{"message":"#), "{line} {body}: {status} {text}");
+            }
+        });
+    }
 }

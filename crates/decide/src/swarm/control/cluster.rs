@@ -83,7 +83,7 @@ pub fn check_join(request: &JoinRequest) -> Result<(), Denial> {
         return Err(Denial::plain(400, "at least 1 RemoteAddr is required to join"));
     }
     if !is_token(&request.join_token) {
-        return Err(Denial::plain(500, "invalid join token"));
+        return Err(Denial::plain(400, "invalid join token"));
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Nodes.
 
-use herder_model::swarm::{
-    Change, Kind, NodeRecord, NodeSpec, Reachability, Role, SwarmNodeState, TaskRecord, TaskState, Time, View,
-};
 use std::sync::Arc;
+
+use herder_model::swarm::{
+    Change, ClusterRecord, Kind, NodeRecord, NodeSpec, Reachability, Role, SwarmNodeState, TaskRecord, TaskState, Time,
+    View,
+};
 
 use super::{Changes, check_version};
 use crate::swarm::local::ManagerSeen;
@@ -56,6 +58,12 @@ pub fn remove_node(view: &View, text: &str, force: bool, managers: &[ManagerSeen
         return refused(format!("node {id} is not down and can't be removed"));
     }
     let mut changes = vec![Change::Remove(Kind::Node, id.clone())];
+    // It is not let in again, however valid its certificate is.
+    if let Some(cluster) = &view.cluster {
+        let mut cluster = ClusterRecord::clone(cluster);
+        cluster.removed.insert(id.clone());
+        changes.push(cluster.into());
+    }
     let unfinished = view.tasks_of_node(id).filter(|it| it.task.status.state <= TaskState::Running);
     changes.extend(unfinished.map(|it| orphan(it, now).into()));
     Ok(changes)

@@ -260,6 +260,7 @@ fn what_there_is_not_yet_is_refused_with_what_there_is() {
 /// Nodes `n1` …: `m` is a manager, `M` one that does not answer, `w` a worker, `d` one that is down.
 fn nodes(text: &str) -> (Swarm, Vec<ManagerSeen>) {
     let (mut swarm, mut managers, mut changes) = (Swarm::default(), Vec::new(), Vec::new());
+    changes.push(ClusterRecord::default().into());
     for (at, kind) in text.chars().enumerate() {
         let role = if kind.eq_ignore_ascii_case(&'m') { Role::Manager } else { Role::Worker };
         let mut record = NodeRecord { role, ..NodeRecord::default() };
@@ -313,6 +314,7 @@ fn nodes_are_removed_when_they_are_down_and_no_managers() {
             let states: Vec<_> = swarm.view.tasks.values().map(|it| it.task.status.state).collect();
             assert_eq!(states, [TaskState::Orphaned, TaskState::Failed]);
             assert!(!swarm.view.nodes.contains_key("n1"));
+            assert!(swarm.view.cluster.as_ref().is_some_and(|it| it.removed.contains("n1")));
         }
     };
     check("d", false, "");
@@ -410,5 +412,5 @@ fn requests_to_enter_are_checked_before_anything_is_done() {
     };
     assert_eq!(join(&["a:2377"], &token), "");
     assert_eq!(join(&[], &token), "400 at least 1 RemoteAddr is required to join");
-    assert_eq!(join(&["a:2377"], "SWMTKN-1-x-y"), "500 invalid join token");
+    assert_eq!(join(&["a:2377"], "SWMTKN-1-x-y"), "400 invalid join token");
 }
