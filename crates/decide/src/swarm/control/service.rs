@@ -13,6 +13,8 @@ use crate::swarm::{self, Code, Denial, Refusal, lookup, spec};
 /// Networks that every engine has. A service says them by name.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
+const NO_RENAMING: &str = "renaming services is not supported";
+
 /// Where the registry credentials of an updated service come from, when the client sends none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AuthFrom {
@@ -56,6 +58,14 @@ pub struct ServiceUpdate {
 
 /// `id` is the new service's.
 pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -> Changes {
+    let named;
+    let declared = if declared.spec.name.is_empty() {
+        named =
+            Declared { spec: ServiceSpec { name: any_name(view, &id), ..declared.spec.clone() }, ..declared.clone() };
+        &named
+    } else {
+        declared
+    };
     let spec = declared.completed(view, None)?;
     let mut changes = references(view, &spec)?;
     if view.named(Kind::Service, &spec.name).is_some() {
@@ -74,6 +84,22 @@ pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -
     Ok(changes)
 }
 
+const HOW: [&str; 16] = [
+    "brave", "bright", "busy", "calm", "clever", "cosy", "eager", "fair", "gentle", "happy", "keen", "lively", "merry",
+    "quiet", "swift", "warm",
+];
+const WHAT: [&str; 16] = [
+    "badger", "beaver", "crane", "dormouse", "falcon", "goat", "heron", "ibex", "lark", "lynx", "marten", "otter",
+    "robin", "stork", "swan", "wren",
+];
+
+/// A name for a service that was given none, by its id.
+fn any_name(view: &View, id: &str) -> String {
+    let digit = |at: usize| id.bytes().nth(at).map_or(0, usize::from);
+    let name = format!("{}_{}", HOW[digit(5) % HOW.len()], WHAT[digit(9) % WHAT.len()]);
+    if view.named(Kind::Service, &name).is_none() { name } else { format!("{name}_{id}") }
+}
+
 fn is_job(mode: &ServiceMode) -> bool {
     mode.replicated_job.is_some() || mode.global_job.is_some()
 }
@@ -81,17 +107,20 @@ fn is_job(mode: &ServiceMode) -> bool {
 /// Gives a service another specification, or the one it had before.
 pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time) -> Changes {
     let found = lookup::service(view, text)?;
+    let refused = |code, text: &str| Err(Denial::from(Refusal::new(code, text)));
+    if update.declared.spec.name.is_empty() {
+        return refused(Code::Unimplemented, NO_RENAMING);
+    }
     let spec = update.declared.completed(view, Some(&found.service.id))?;
     let mut changes = references(view, &spec)?;
-    let refused = |code, text: String| Err(Denial::from(Refusal::new(code, text)));
     let kinds = |mode: &ServiceMode| {
         (mode.replicated.is_some(), mode.global.is_some(), mode.replicated_job.is_some(), mode.global_job.is_some())
     };
     if kinds(&spec.mode) != kinds(&found.service.spec.mode) {
-        return refused(Code::Unimplemented, "service mode change is not allowed".into());
+        return refused(Code::Unimplemented, "service mode change is not allowed");
     }
     if spec.name != found.service.spec.name {
-        return refused(Code::Unimplemented, "renaming services is not supported".into());
+        return refused(Code::Unimplemented, NO_RENAMING);
     }
     let id = &found.service.id;
     check_version(Kind::Service, id, update.version, found.service.meta.version.index)?;

@@ -114,6 +114,20 @@ fn names_are_given_once() {
 }
 
 #[test]
+fn a_service_without_a_name_is_given_one() {
+    let mut swarm = Swarm::default();
+    for id in ["mkujaftd9ii1yj57q0jo8f6gq", "mkujaftd9ii1yj57q0jo8f6gr"] {
+        let changes = create_service(&swarm.view, &declared("", &json!({})), id.into(), Time(1));
+        assert_eq!(swarm.did(changes), "");
+    }
+    let names: Vec<&str> = swarm.view.services.values().map(|it| it.service.spec.name.as_str()).collect();
+    assert_eq!(names, ["eager_lynx", "eager_lynx_mkujaftd9ii1yj57q0jo8f6gr"]);
+    let update = ServiceUpdate { version: 1, declared: declared("", &json!({})), ..ServiceUpdate::default() };
+    let text = "501 rpc error: code = Unimplemented desc = renaming services is not supported";
+    assert_eq!(swarm.update_with("eager_lynx", &update), text);
+}
+
+#[test]
 fn secrets_are_there_while_a_service_has_them() {
     let mut swarm = Swarm::default();
     let none = "400 rpc error: code = InvalidArgument desc = secret not found: tok";
