@@ -1,6 +1,7 @@
 //! Services.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use herder_model::swarm::{
     Change, JobStatus, Kind, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceRecord, ServiceSpec, Time,
@@ -24,13 +25,20 @@ pub enum AuthFrom {
 }
 
 /// What a client sends for a service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Declared {
     pub spec: ServiceSpec,
     /// `X-Registry-Auth`, or empty.
     pub registry_auth: String,
     /// API version of the client.
     pub client: Option<String>,
+}
+
+impl fmt::Debug for Declared {
+    /// Credentials stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Declared").field("spec", &self.spec).field("client", &self.client).finish_non_exhaustive()
+    }
 }
 
 impl Declared {
@@ -95,7 +103,7 @@ const WHAT: [&str; 16] = [
 
 /// A name for a service that was given none, by its id.
 fn any_name(view: &View, id: &str) -> String {
-    let digit = |at: usize| id.bytes().nth(at).map_or(0, usize::from);
+    let digit = |at: usize| id.as_bytes().get(at).map_or(0, |it| usize::from(*it));
     let name = format!("{}_{}", HOW[digit(5) % HOW.len()], WHAT[digit(9) % WHAT.len()]);
     if view.named(Kind::Service, &name).is_none() { name } else { format!("{name}_{id}") }
 }
