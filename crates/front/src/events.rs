@@ -35,6 +35,7 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
     let (since, until) = (time("since")?, time("until")?);
     // Listened to before the past is asked for, so that nothing falls between.
     let mut live = front.pool.events();
+    let mut declared = front.swarm.told.listen();
     let past = match since {
         Some(since) => history(front, since, until.unwrap_or(now).min(now)).await,
         None => Vec::new(),
@@ -58,15 +59,16 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
             };
             let event = tokio::select! {
                 biased;
-                event = live.recv() => event,
+                event = live.recv() => event.map(|event| (event.time_nano, event.json)),
+                event = declared.recv() => event,
                 () = ended => return,
             };
             match event {
                 // Told already as the past.
-                Ok(event) if since.is_some() && event.time_nano <= last => {}
-                Ok(event) if until.is_some_and(|until| event.time_nano > until) => return,
-                Ok(event) if matches(&filters, &event.json) => {
-                    if send(&mut out, &event.json).await.is_err() {
+                Ok((time, _)) if since.is_some() && time <= last => {}
+                Ok((time, _)) if until.is_some_and(|until| time > until) => return,
+                Ok((_, event)) if matches(&filters, &event) => {
+                    if send(&mut out, &event).await.is_err() {
                         return;
                     }
                 }
@@ -97,6 +99,8 @@ async fn history(front: &Front, since: i64, until: i64) -> Vec<(i64, Value)> {
         })
     });
     let mut all: Vec<(i64, Value)> = join_all(asked).await.into_iter().flatten().collect();
+    let declared = front.swarm.told.between(since, until);
+    all.extend(declared.into_iter().map(|(time, event)| (time, Value::clone(&event))));
     all.sort_by_key(|(time, _)| *time);
     all
 }

@@ -19,6 +19,7 @@ use crate::exec::Execs;
 use crate::path::{self, Target};
 use crate::peers::{Keeper, Peers};
 use crate::replica::Replica;
+use crate::swarm::SwarmDoor;
 use crate::transfer::Transfers;
 use crate::{ApiError, Call, Reply, router};
 
@@ -60,13 +61,15 @@ pub struct Front {
     pub(crate) actions: Actions,
     /// Only where there is an event bus.
     pub(crate) bus: OnceLock<BusDoor>,
+    /// Only where there can be a swarm.
+    pub(crate) swarm: SwarmDoor,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers, replica, peers, keeper, actions, bus, api_version) = Default::default();
+        let (lists, execs, transfers, replica, peers, keeper, actions, bus, swarm, api_version) = Default::default();
         Arc::new(Front {
             pool,
             scheduler,
@@ -79,6 +82,7 @@ impl Front {
             keeper,
             actions,
             bus,
+            swarm,
             api_version,
         })
     }

@@ -25,6 +25,7 @@ pub mod replica;
 pub mod reschedule;
 mod router;
 pub mod server;
+pub mod swarm;
 mod system;
 mod transfer;
 mod volumes;

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout};
+use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout, swarm};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
@@ -46,6 +46,9 @@ fn parts(front: &Front, text: &str) -> Result<Vec<Part>, ApiError> {
 }
 
 pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
+    if let Some(network) = swarm::networks::inspect(front, &call, name) {
+        return Ok(call::json(StatusCode::OK, &network?));
+    }
     let parts = parts(front, name)?;
     let id = parts.iter().find_map(|part| part.network.labels.get(LABEL_NETWORK_ID).cloned());
     let mut answers = Vec::new();
@@ -63,6 +66,7 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Resul
 
 pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let mut body = call.json().await?;
+    swarm::networks::may_create(front, &body)?;
     let name = body["Name"].as_str().unwrap_or_default().to_owned();
     if name.is_empty() {
         return Err(ApiError::bad_request("invalid Name: expected the name of the network to make"));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::{
-    ApiError, Call, Front, Reply, actions, build, bus, containers, create, events, exec, images, networks, system,
-    volumes,
+    ApiError, Call, Front, Reply, actions, build, bus, containers, create, events, exec, images, networks, swarm,
+    system, volumes,
 };
 
 /// An answer under way.
@@ -55,9 +55,12 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
         (_, ["images", rest @ ..]) if !rest.is_empty() => image(front, call, rest),
         (_, ["networks", rest @ ..]) => network(front, call, rest),
         (_, ["volumes", rest @ ..]) => volume(front, call, rest),
-        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
-            fail(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM)
-        }
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => match front.swarm() {
+            Some(swarm) => {
+                swarm::route(swarm, call, &segments).unwrap_or_else(|| fail(StatusCode::NOT_FOUND, "page not found"))
+            }
+            None => fail(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM),
+        },
         _ => fail(StatusCode::NOT_FOUND, "page not found"),
     }
 }

@@ -7,7 +7,7 @@ use herder_decide::info::{self, Manager, Role};
 use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
+use crate::{ApiError, Call, Front, Reply, call, fanout, forward, swarm};
 
 /// What this machine says about itself; read once.
 static MACHINE: LazyLock<[String; 4]> = LazyLock::new(|| {
@@ -36,13 +36,16 @@ fn manager(front: &Front) -> Manager {
 }
 
 /// `GET` and `HEAD` of `/_ping`.
-pub(crate) async fn ping(_: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn ping(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let mut reply = Response::new(herder_pool::full("OK"));
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     // The classic builder is what all engines have; BuildKit needs a session that one node holds.
     headers.insert("builder-version", header::HeaderValue::from_static("1"));
+    if let Some(swarm) = swarm::info::header(front) {
+        headers.insert("swarm", header::HeaderValue::from_static(swarm));
+    }
     Ok(reply)
 }
 
@@ -51,7 +54,11 @@ pub(crate) async fn version(front: &Arc<Front>, _: Call) -> Result<Reply, ApiErr
 }
 
 pub(crate) async fn info(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
-    Ok(call::json(StatusCode::OK, &info::info(&front.pool.nodes(), &manager(front), jiff::Timestamp::now())))
+    let mut info = info::info(&front.pool.nodes(), &manager(front), jiff::Timestamp::now());
+    if let Some(section) = swarm::info::section(front).await {
+        info["Swarm"] = section;
+    }
+    Ok(call::json(StatusCode::OK, &info))
 }
 
 /// `GET /herder/nodes`: every node with what placing goes by, and why it is not healthy.

@@ -3,6 +3,10 @@
 
 use std::fmt;
 
+use herder_model::swarm::{Conflict, Kind};
+
+use crate::list::ListError;
+
 /// The kind of a refusal, as swarm mode's managers tell it (gRPC status codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -51,5 +55,53 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rpc error: code = {:?} desc = {}", self.code, self.text)
+    }
+}
+
+impl From<Conflict> for Refusal {
+    /// What swarm mode's managers say when a write comes too late.
+    fn from(conflict: Conflict) -> Refusal {
+        match &conflict {
+            Conflict::Sequence { .. } => Refusal::new(Code::Unknown, conflict.to_string()),
+            Conflict::Gone { .. } => Refusal::new(Code::NotFound, conflict.to_string()),
+            Conflict::Name { kind: kind @ (Kind::Secret | Kind::Config), name } => {
+                Refusal::new(Code::AlreadyExists, format!("{kind} {name} already exists"))
+            }
+            Conflict::Name { .. } => Refusal::new(Code::AlreadyExists, conflict.to_string()),
+        }
+    }
+}
+
+/// Why a call about the swarm is not answered as wished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// By a manager; the text has its prefix.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// By the node that was asked: HTTP status and the whole text.
+    #[error("{text}")]
+    Plain { status: u16, text: String },
+    #[error(transparent)]
+    List(#[from] ListError),
+}
+
+impl Denial {
+    pub fn plain(status: u16, text: impl Into<String>) -> Denial {
+        Denial::Plain { status, text: text.into() }
+    }
+
+    /// The HTTP status that the Docker Engine answers with.
+    pub fn status(&self) -> u16 {
+        match self {
+            Denial::Refused(refusal) => refusal.code.status(),
+            Denial::Plain { status, .. } => *status,
+            Denial::List(error) => error.status(),
+        }
+    }
+}
+
+impl From<Conflict> for Denial {
+    fn from(conflict: Conflict) -> Denial {
+        Denial::Refused(conflict.into())
     }
 }

@@ -1,0 +1,30 @@
+//! A call that changes what is declared: what is to be written for it, or why not.
+//!
+//! Ids, time and randomness are handed in. Whether an object is still what the client saw is checked again by the write.
+
+mod cluster;
+mod files;
+mod node;
+mod service;
+
+pub use cluster::{ClusterUpdate, Fresh, check_init, check_join, cluster_spec, update_cluster};
+pub use files::{create_config, create_secret, remove_config, remove_secret, update_config, update_secret};
+pub use node::{remove_node, update_node};
+pub use service::{
+    AuthFrom, Declared, NETWORKS_INSTEAD, ServiceUpdate, create_service, remove_service, update_service,
+};
+
+use herder_model::swarm::{Conflict, Kind};
+
+use super::Denial;
+
+/// What [`create_service`] and the like answer: what is to be written.
+pub type Changes = Result<Vec<herder_model::swarm::Change>, Denial>;
+
+/// Refuses a write of what the client has not seen.
+fn check_version(kind: Kind, id: &str, seen: u64, is: u64) -> Result<(), Denial> {
+    if seen == is { Ok(()) } else { Err(Conflict::Sequence { kind, id: id.to_owned() }.into()) }
+}
+
+#[cfg(test)]
+mod tests;

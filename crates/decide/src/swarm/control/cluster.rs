@@ -1,0 +1,191 @@
+//! The swarm itself: its settings, tokens and keys.
+
+use herder_model::swarm::{Change, ClusterRecord, ClusterSpec, InitRequest, JoinRequest, JoinTokens, Kind, View};
+
+use super::check_version;
+use crate::swarm::{Code, Denial, Refusal};
+
+/// The only name that a swarm has.
+const NAME: &str = "default";
+
+const SECOND: i64 = 1_000_000_000;
+const HOUR: i64 = 3600 * SECOND;
+/// 90 days.
+const CERT_EXPIRY: i64 = 2160 * HOUR;
+const CERT_EXPIRY_MIN: i64 = HOUR;
+const HEARTBEAT_PERIOD: i64 = 5 * SECOND;
+const SNAPSHOT_INTERVAL: u64 = 10_000;
+const SLOW_FOLLOWERS: u64 = 500;
+const ELECTION_TICK: i64 = 10;
+const HEARTBEAT_TICK: i64 = 1;
+/// Ended tasks that are kept for each slot.
+const HISTORY: i64 = 5;
+const PREFIX_MAX: u32 = 29;
+
+/// Random texts, made anew for each call; those that are not wanted are not used.
+#[derive(Clone, Default)]
+pub struct Fresh {
+    /// The secret parts of join tokens: 25 digits of base 36.
+    pub worker: String,
+    pub manager: String,
+    /// `SWMKEY-1-…`
+    pub unlock_key: String,
+}
+
+impl std::fmt::Debug for Fresh {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fresh").finish_non_exhaustive()
+    }
+}
+
+/// What `docker swarm update` and its relatives ask for.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterUpdate {
+    pub version: u64,
+    pub spec: ClusterSpec,
+    pub rotate_worker_token: bool,
+    pub rotate_manager_token: bool,
+    pub rotate_unlock_key: bool,
+}
+
+/// The settings of a new swarm.
+pub fn cluster_spec(request: &InitRequest) -> Result<ClusterSpec, Denial> {
+    let mut spec = complete(request.spec.clone());
+    spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+    check(&spec)?;
+    Ok(spec)
+}
+
+/// Refuses a request to make a swarm that cannot be met.
+pub fn check_init(request: &InitRequest) -> Result<(), Denial> {
+    if !matches!(request.spec.name.as_str(), "" | NAME) {
+        return Err(Denial::plain(400, format!("swarm spec must be named {NAME:?}")));
+    }
+    availability(&request.availability)?;
+    addr("ListenAddr", &request.listen_addr)?;
+    if request.subnet_size > PREFIX_MAX {
+        return Err(Denial::plain(400, format!("subnet size must be less than {}", PREFIX_MAX + 1)));
+    }
+    let port = request.data_path_port;
+    if port != 0 && !(1024..=49151).contains(&port) {
+        let text = format!("invalid DataPathPort {port}: expected 0 or a port from 1024 to 49151");
+        return Err(Denial::plain(400, text));
+    }
+    check(&complete(request.spec.clone()))
+}
+
+/// Refuses a request to join that cannot be met.
+pub fn check_join(request: &JoinRequest) -> Result<(), Denial> {
+    availability(&request.availability)?;
+    addr("ListenAddr", &request.listen_addr)?;
+    if request.remote_addrs.as_ref().is_none_or(|it| it.iter().all(String::is_empty)) {
+        return Err(Denial::plain(400, "at least 1 RemoteAddr is required to join"));
+    }
+    if !is_token(&request.join_token) {
+        return Err(Denial::plain(400, "invalid join token"));
+    }
+    Ok(())
+}
+
+fn availability(text: &str) -> Result<(), Denial> {
+    if matches!(text.to_ascii_lowercase().as_str(), "" | "active" | "pause" | "drain") {
+        return Ok(());
+    }
+    Err(Denial::plain(400, format!("invalid Availability: {text:?}; expected active, pause or drain")))
+}
+
+/// `host`, `host:port`, `:port`, `interface:port`, or nothing.
+fn addr(what: &str, text: &str) -> Result<(), Denial> {
+    let port = text.strip_prefix('[').map_or(text, |rest| rest.rsplit_once(']').map_or(rest, |(_, port)| port));
+    let fits = match port.rsplit_once(':') {
+        Some((_, port)) => port.parse::<u16>().is_ok(),
+        None => !text.chars().any(char::is_whitespace),
+    };
+    if fits { Ok(()) } else { Err(Denial::plain(400, format!("invalid {what} {text:?}"))) }
+}
+
+/// `SWMTKN-1-<50 digits>-<25 digits>`.
+fn is_token(text: &str) -> bool {
+    let digits = |text: &str, count: usize| {
+        text.len() == count && text.bytes().all(|it| it.is_ascii_digit() || it.is_ascii_lowercase())
+    };
+    let rest = text.strip_prefix("SWMTKN-1-").and_then(|rest| rest.split_once('-'));
+    rest.is_some_and(|(digest, secret)| digits(digest, 50) && digits(secret, 25))
+}
+
+/// Writes out what a client may leave open.
+fn complete(mut spec: ClusterSpec) -> ClusterSpec {
+    fn or<T: Default + PartialEq>(value: &mut T, default: T) {
+        if *value == T::default() {
+            *value = default;
+        }
+    }
+    or(&mut spec.name, NAME.into());
+    spec.labels.get_or_insert_default();
+    spec.orchestration.task_history_retention_limit.get_or_insert(HISTORY);
+    or(&mut spec.raft.snapshot_interval, SNAPSHOT_INTERVAL);
+    spec.raft.keep_old_snapshots.get_or_insert(0);
+    or(&mut spec.raft.log_entries_for_slow_followers, SLOW_FOLLOWERS);
+    or(&mut spec.raft.election_tick, ELECTION_TICK);
+    or(&mut spec.raft.heartbeat_tick, HEARTBEAT_TICK);
+    or(&mut spec.dispatcher.heartbeat_period, HEARTBEAT_PERIOD);
+    or(&mut spec.ca_config.node_cert_expiry, CERT_EXPIRY);
+    spec
+}
+
+fn check(spec: &ClusterSpec) -> Result<(), Denial> {
+    let refused = |text: &str| Err(Refusal::new(Code::InvalidArgument, text).into());
+    let ca = &spec.ca_config;
+    if ca.node_cert_expiry < CERT_EXPIRY_MIN {
+        return refused("minimum certificate expiry time is: 1h0m0s");
+    }
+    if spec.dispatcher.heartbeat_period < 0 {
+        return refused("heartbeat time period cannot be a negative duration");
+    }
+    if spec.name != NAME {
+        return refused("modification of cluster name is not allowed");
+    }
+    if !ca.signing_ca_key.is_empty() && ca.signing_ca_cert.is_empty() {
+        return refused("if a signing CA key is provided, the signing CA cert must also be provided");
+    }
+    if ca.signing_ca_cert.matches("-----BEGIN CERTIFICATE-----").count() > 1 {
+        return refused("the desired CA certificate cannot contain multiple certificates");
+    }
+    Ok(())
+}
+
+/// Changes settings, tokens and the unlock key. A new root is made by whoever sees a higher `force_rotate` written, or another
+/// signing certificate.
+pub fn update_cluster(view: &View, update: ClusterUpdate, fresh: Fresh) -> Result<Vec<Change>, Denial> {
+    let Some(record) = &view.cluster else {
+        return Err(Refusal::new(Code::NotFound, "cluster not found").into());
+    };
+    let mut record = ClusterRecord::clone(record);
+    let mut spec = complete(update.spec);
+    check(&spec)?;
+    check_version(Kind::Cluster, &record.cluster.id, update.version, record.cluster.meta.version.index)?;
+    // It is never shown, so a client cannot send it back.
+    let old = &record.cluster.spec.ca_config;
+    if spec.ca_config.signing_ca_key.is_empty() && spec.ca_config.signing_ca_cert == old.signing_ca_cert {
+        spec.ca_config.signing_ca_key.clone_from(&old.signing_ca_key);
+    }
+    let locks = spec.encryption_config.auto_lock_managers;
+    record.cluster.spec = spec;
+    if !locks {
+        record.unlock_key.clear();
+    } else if record.unlock_key.is_empty() || update.rotate_unlock_key {
+        record.unlock_key = fresh.unlock_key;
+    }
+    if let Some(JoinTokens { worker, manager }) = &mut record.cluster.join_tokens {
+        for (wanted, token, secret) in
+            [(update.rotate_worker_token, worker, fresh.worker), (update.rotate_manager_token, manager, fresh.manager)]
+        {
+            // The digest of the root stays.
+            if let Some((digest, _)) = token.rsplit_once('-').filter(|_| wanted) {
+                *token = format!("{digest}-{secret}");
+            }
+        }
+    }
+    Ok(vec![record.into()])
+}

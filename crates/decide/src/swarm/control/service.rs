@@ -1,0 +1,276 @@
+//! Services.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use herder_model::swarm::{
+    Change, JobStatus, Kind, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceRecord, ServiceSpec, Time,
+    UpdateStatus, Version, View,
+};
+
+use super::{Changes, check_version};
+use crate::swarm::{self, Code, Denial, Refusal, lookup, spec};
+
+/// Networks that every engine has. A service says them by name.
+const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+const NO_RENAMING: &str = "renaming services is not supported";
+
+/// Where the registry credentials of an updated service come from, when the client sends none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthFrom {
+    #[default]
+    Spec,
+    PreviousSpec,
+}
+
+/// What a client sends for a service.
+#[derive(Clone, Default)]
+pub struct Declared {
+    pub spec: ServiceSpec,
+    /// `X-Registry-Auth`, or empty.
+    pub registry_auth: String,
+    /// API version of the client.
+    pub client: Option<String>,
+}
+
+impl fmt::Debug for Declared {
+    /// Credentials stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Declared").field("spec", &self.spec).field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Declared {
+    /// As it will be kept, if it is valid on its own and herder can do it.
+    fn completed(&self, view: &View, own_id: Option<&str>) -> Result<ServiceSpec, Denial> {
+        let mut spec = self.spec.clone();
+        spec::adjust(&mut spec, self.client.as_deref());
+        spec::complete(&mut spec)?;
+        swarm::service(&spec)?;
+        ports_are_free(view, &spec, own_id)?;
+        is_offered(&spec)?;
+        Ok(spec)
+    }
+}
+
+/// What a client asks of a service that is there.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceUpdate {
+    pub version: u64,
+    pub declared: Declared,
+    pub auth_from: AuthFrom,
+    /// Back to what it was before; what is declared then only has to be valid.
+    pub rollback: bool,
+}
+
+/// `id` is the new service's.
+pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -> Changes {
+    let named;
+    let declared = if declared.spec.name.is_empty() {
+        named =
+            Declared { spec: ServiceSpec { name: any_name(view, &id), ..declared.spec.clone() }, ..declared.clone() };
+        &named
+    } else {
+        declared
+    };
+    let spec = declared.completed(view, None)?;
+    let mut changes = references(view, &spec)?;
+    if view.named(Kind::Service, &spec.name).is_some() {
+        let text = format!("name conflicts with an existing object: service {} already exists", spec.name);
+        return Err(Refusal::new(Code::AlreadyExists, text).into());
+    }
+    let mut record = ServiceRecord { registry_auth: declared.registry_auth.clone(), ..ServiceRecord::default() };
+    record.service.id = id;
+    record.service.endpoint = spec::endpoint_of(&spec);
+    if is_job(&spec.mode) {
+        record.service.job_status =
+            Some(JobStatus { job_iteration: Version::default(), last_execution: now.to_string() });
+    }
+    record.service.spec = spec;
+    changes.push(Change::PutSpec(record.into()));
+    Ok(changes)
+}
+
+const HOW: [&str; 16] = [
+    "brave", "bright", "busy", "calm", "clever", "cosy", "eager", "fair", "gentle", "happy", "keen", "lively", "merry",
+    "quiet", "swift", "warm",
+];
+const WHAT: [&str; 16] = [
+    "badger", "beaver", "crane", "dormouse", "falcon", "goat", "heron", "ibex", "lark", "lynx", "marten", "otter",
+    "robin", "stork", "swan", "wren",
+];
+
+/// A name for a service that was given none, by its id.
+fn any_name(view: &View, id: &str) -> String {
+    let digit = |at: usize| id.as_bytes().get(at).map_or(0, |it| usize::from(*it));
+    let name = format!("{}_{}", HOW[digit(5) % HOW.len()], WHAT[digit(9) % WHAT.len()]);
+    if view.named(Kind::Service, &name).is_none() { name } else { format!("{name}_{id}") }
+}
+
+fn is_job(mode: &ServiceMode) -> bool {
+    mode.replicated_job.is_some() || mode.global_job.is_some()
+}
+
+/// Gives a service another specification, or the one it had before.
+pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time) -> Changes {
+    let found = lookup::service(view, text)?;
+    let refused = |code, text: &str| Err(Denial::from(Refusal::new(code, text)));
+    if update.declared.spec.name.is_empty() {
+        return refused(Code::Unimplemented, NO_RENAMING);
+    }
+    let spec = update.declared.completed(view, Some(&found.service.id))?;
+    let mut changes = references(view, &spec)?;
+    let kinds = |mode: &ServiceMode| {
+        (mode.replicated.is_some(), mode.global.is_some(), mode.replicated_job.is_some(), mode.global_job.is_some())
+    };
+    if kinds(&spec.mode) != kinds(&found.service.spec.mode) {
+        return refused(Code::Unimplemented, "service mode change is not allowed");
+    }
+    if spec.name != found.service.spec.name {
+        return refused(Code::Unimplemented, NO_RENAMING);
+    }
+    let id = &found.service.id;
+    check_version(Kind::Service, id, update.version, found.service.meta.version.index)?;
+    let mut record = ServiceRecord::clone(found);
+    if update.rollback {
+        roll_back(&mut record, now)?;
+        changes = references(view, &record.service.spec)?;
+    } else {
+        declare(&mut record, spec, update)?;
+    }
+    record.service.endpoint = spec::endpoint_of(&record.service.spec);
+    if let Some(status) = &mut record.service.job_status {
+        status.job_iteration.index += 1;
+        status.last_execution = now.to_string();
+    }
+    // Tasks of the specification before are up to date again, so a rollback does not count as a new one.
+    changes.push(if update.rollback { record.into() } else { Change::PutSpec(record.into()) });
+    Ok(changes)
+}
+
+fn declare(record: &mut ServiceRecord, spec: ServiceSpec, update: &ServiceUpdate) -> Result<(), Denial> {
+    let auth = match (update.declared.registry_auth.as_str(), update.auth_from) {
+        ("", AuthFrom::Spec) => record.registry_auth.clone(),
+        ("", AuthFrom::PreviousSpec) if record.service.previous_spec.is_none() => {
+            return Err(Denial::plain(500, "service does not have a previous spec"));
+        }
+        ("", AuthFrom::PreviousSpec) => record.previous_registry_auth.clone(),
+        (auth, _) => auth.to_owned(),
+    };
+    record.previous_registry_auth = std::mem::replace(&mut record.registry_auth, auth);
+    record.service.previous_spec = Some(std::mem::replace(&mut record.service.spec, spec));
+    record.service.update_status = None;
+    Ok(())
+}
+
+/// Swaps what is with what was: done twice, all is as before.
+fn roll_back(record: &mut ServiceRecord, now: Time) -> Result<(), Denial> {
+    let Some(previous) = record.service.previous_spec.take() else {
+        let text = format!("service {} does not have a previous spec", record.service.id);
+        return Err(Refusal::new(Code::FailedPrecondition, text).into());
+    };
+    record.service.previous_spec = Some(std::mem::replace(&mut record.service.spec, previous));
+    std::mem::swap(&mut record.registry_auth, &mut record.previous_registry_auth);
+    std::mem::swap(&mut record.spec_version, &mut record.previous_spec_version);
+    record.service.update_status = Some(UpdateStatus {
+        state: "rollback_started".into(),
+        started_at: Some(now.to_string()),
+        completed_at: None,
+        message: "manually requested rollback".into(),
+    });
+    Ok(())
+}
+
+/// Its tasks go by themselves.
+pub fn remove_service(view: &View, text: &str) -> Changes {
+    let service = lookup::service(view, text)?;
+    Ok(vec![Change::Remove(Kind::Service, service.service.id.clone())])
+}
+
+/// The secrets and configs that it needs, each of them expected by the write; those that are not there are named.
+fn references(view: &View, spec: &ServiceSpec) -> Changes {
+    let Some(container) = &spec.task_template.container_spec else { return Ok(Vec::new()) };
+    let secrets = container.secrets.iter().map(|it| (it.secret_id.as_str(), it.secret_name.as_str()));
+    let configs = container.configs.iter().map(|it| (it.config_id.as_str(), it.config_name.as_str()));
+    let mut changes = existing(Kind::Secret, secrets, |id| view.secrets.contains_key(id))?;
+    changes.extend(existing(Kind::Config, configs, |id| view.configs.contains_key(id))?);
+    Ok(changes)
+}
+
+fn existing<'r>(
+    kind: Kind,
+    references: impl Iterator<Item = (&'r str, &'r str)>,
+    is_there: impl Fn(&str) -> bool,
+) -> Changes {
+    let (mut ids, mut missing) = (BTreeSet::new(), Vec::new());
+    for (id, name) in references {
+        if !is_there(id) {
+            missing.push(name);
+        } else if !id.is_empty() {
+            ids.insert(id);
+        }
+    }
+    if !missing.is_empty() {
+        let s = if missing.len() > 1 { "s" } else { "" };
+        let text = format!("{kind}{s} not found: {}", missing.join(", "));
+        return Err(Refusal::new(Code::InvalidArgument, text).into());
+    }
+    Ok(ids.into_iter().map(|id| Change::Expect(kind, id.to_owned(), 0)).collect())
+}
+
+/// What is published on every node belongs to one service. Host ports of two services may be the same: no node gets both.
+fn ports_are_free(view: &View, spec: &ServiceSpec, own_id: Option<&str>) -> Result<(), Denial> {
+    let wanted: Vec<&PortConfig> = published(spec).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let others = view.services.values().filter(|it| own_id != Some(it.service.id.as_str()));
+    for other in others.map(|it| &it.service) {
+        for taken in published(&other.spec) {
+            let same = |it: &&&PortConfig| it.protocol == taken.protocol && it.published_port == taken.published_port;
+            let both_host = |it: &PortConfig| it.publish_mode == "host" && taken.publish_mode == "host";
+            if wanted.iter().find(same).is_some_and(|it| !both_host(it)) {
+                let how = if taken.publish_mode == "host" { "a host-published" } else { "an ingress" };
+                let text = format!(
+                    "port '{}' is already in use by service '{}' ({}) as {how} port",
+                    taken.published_port, other.spec.name, other.id
+                );
+                return Err(Refusal::new(Code::InvalidArgument, text).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn published(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {
+    spec.endpoint_spec.iter().flat_map(|it| &it.ports).filter(|it| it.published_port != 0)
+}
+
+/// What swarm mode has and herder has not yet: networks that reach over hosts. Said before anything is made, with what does
+/// the same today.
+fn is_offered(spec: &ServiceSpec) -> Result<(), Denial> {
+    let unimplemented = |text: String| Err(Refusal::new(Code::Unimplemented, text).into());
+    let ports = spec.endpoint_spec.iter().flat_map(|it| &it.ports);
+    if let Some(port) = ports.into_iter().find(|it| it.publish_mode != "host") {
+        let PortConfig { published_port, target_port, protocol, .. } = port;
+        let published = if *published_port == 0 { target_port } else { published_port };
+        return unimplemented(format!(
+            "port {target_port}/{protocol} cannot be published on every node (publish mode ingress), as there is no routing \
+             mesh; publish it on the nodes that run a task instead: --publish \
+             mode=host,published={published},target={target_port} (in a stack: `mode: host`)"
+        ));
+    }
+    let unknown = |it: &&NetworkAttachmentConfig| !PREDEFINED.contains(&it.target.as_str());
+    if let Some(network) = spec.task_template.networks.iter().find(unknown) {
+        return unimplemented(format!(
+            "service {} cannot be attached to network {}: there are no overlay networks; {NETWORKS_INSTEAD}",
+            spec.name, network.target
+        ));
+    }
+    Ok(())
+}
+
+/// What an overlay network is replaced by until there are some.
+pub const NETWORKS_INSTEAD: &str = "services run on the networks bridge (the default), host and none of their node: leave --network out or say --network host \
+     (in a stack: `networks: {default: {external: true, name: bridge}}`), and publish ports with mode=host";

@@ -1,0 +1,430 @@
+//! Calls one after the other on one swarm; what each of them is answered.
+
+use herder_model::swarm::{
+    ClusterRecord, ClusterSpec, Command, ConfigSpec, InitRequest, JoinRequest, JoinTokens, NodeRecord, NodeSpec,
+    Reachability, Role, SecretSpec, ServiceRecord, SwarmNodeState, Task, TaskRecord, TaskState, Time, View,
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::swarm::local::ManagerSeen;
+
+/// A swarm whose clock is its number of writes.
+#[derive(Default)]
+struct Swarm {
+    view: View,
+}
+
+impl Swarm {
+    /// Nothing, or status and text of the refusal.
+    fn did(&mut self, changes: Changes) -> String {
+        let index = self.view.index + 1;
+        let written = changes
+            .and_then(|changes| self.view.apply(index, &Command { at: Time(index), changes }).map_err(Denial::from));
+        written.map_or_else(|denial| format!("{} {denial}", denial.status()), |_| String::new())
+    }
+
+    fn now(&self) -> Time {
+        Time(self.view.index + 1)
+    }
+
+    fn secret(&mut self, name: &str) -> String {
+        let spec = SecretSpec { name: name.into(), data: "czNjcjN0".into(), ..SecretSpec::default() };
+        let changes = create_secret(&self.view, spec, format!("id-{name}"));
+        self.did(changes)
+    }
+
+    fn config(&mut self, name: &str) -> String {
+        let spec = ConfigSpec { name: name.into(), data: "czNjcjN0".into(), ..ConfigSpec::default() };
+        let changes = create_config(&self.view, spec, format!("id-{name}"));
+        self.did(changes)
+    }
+
+    fn create(&mut self, name: &str, more: &Value) -> String {
+        let changes = create_service(&self.view, &declared(name, more), format!("id-{name}"), self.now());
+        self.did(changes)
+    }
+
+    /// Of the version that is there.
+    fn update(&mut self, name: &str, more: &Value) -> String {
+        let update =
+            ServiceUpdate { version: self.version(name), declared: declared(name, more), ..ServiceUpdate::default() };
+        self.update_with(name, &update)
+    }
+
+    fn roll_back(&mut self, name: &str) -> String {
+        let declared = declared(name, &json!({}));
+        let update =
+            ServiceUpdate { version: self.version(name), declared, rollback: true, ..ServiceUpdate::default() };
+        self.update_with(name, &update)
+    }
+
+    fn update_with(&mut self, name: &str, update: &ServiceUpdate) -> String {
+        let changes = update_service(&self.view, name, update, self.now());
+        self.did(changes)
+    }
+
+    fn version(&self, name: &str) -> u64 {
+        self.service(name).service.meta.version.index
+    }
+
+    fn service(&self, name: &str) -> &ServiceRecord {
+        crate::swarm::lookup::service(&self.view, name).expect("a service")
+    }
+}
+
+/// A service of one image with more, or something else.
+fn declared(name: &str, more: &Value) -> Declared {
+    let mut body = json!({"Name": name, "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}});
+    merge(&mut body, more);
+    Declared { spec: serde_json::from_value(body).expect("a service"), ..Declared::default() }
+}
+
+fn merge(into: &mut Value, more: &Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            more.iter().for_each(|(key, value)| merge(into.entry(key.clone()).or_insert(Value::Null), value));
+        }
+        (into, more) => *into = more.clone(),
+    }
+}
+
+fn with_secret(name: &str) -> Value {
+    let secret = json!({"SecretID": format!("id-{name}"), "SecretName": name,
+        "File": {"Name": name, "UID": "0", "GID": "0", "Mode": 292}});
+    json!({"TaskTemplate": {"ContainerSpec": {"Secrets": [secret]}}})
+}
+
+fn with_port(published: u16, mode: &str) -> Value {
+    json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": published, "PublishMode": mode}]}})
+}
+
+const TAKEN: &str =
+    "409 rpc error: code = AlreadyExists desc = name conflicts with an existing object: service web already exists";
+
+#[test]
+fn names_are_given_once() {
+    let mut swarm = Swarm::default();
+    assert_eq!(swarm.create("web", &json!({})), "");
+    assert_eq!(swarm.create("web", &json!({})), TAKEN);
+    assert_eq!(swarm.secret("tok"), "");
+    assert_eq!(swarm.secret("TOK"), "409 rpc error: code = AlreadyExists desc = secret TOK already exists");
+    assert_eq!(swarm.config("tok"), "");
+    assert_eq!(swarm.config("tok"), "409 rpc error: code = AlreadyExists desc = config tok already exists");
+}
+
+#[test]
+fn a_service_without_a_name_is_given_one() {
+    let mut swarm = Swarm::default();
+    for id in ["mkujaftd9ii1yj57q0jo8f6gq", "mkujaftd9ii1yj57q0jo8f6gr"] {
+        let changes = create_service(&swarm.view, &declared("", &json!({})), id.into(), Time(1));
+        assert_eq!(swarm.did(changes), "");
+    }
+    let names: Vec<&str> = swarm.view.services.values().map(|it| it.service.spec.name.as_str()).collect();
+    assert_eq!(names, ["eager_lynx", "eager_lynx_mkujaftd9ii1yj57q0jo8f6gr"]);
+    let update = ServiceUpdate { version: 1, declared: declared("", &json!({})), ..ServiceUpdate::default() };
+    let text = "501 rpc error: code = Unimplemented desc = renaming services is not supported";
+    assert_eq!(swarm.update_with("eager_lynx", &update), text);
+}
+
+#[test]
+fn secrets_are_there_while_a_service_has_them() {
+    let mut swarm = Swarm::default();
+    let none = "400 rpc error: code = InvalidArgument desc = secret not found: tok";
+    assert_eq!(swarm.create("web", &with_secret("tok")), none);
+    let mut two = with_secret("a");
+    two["TaskTemplate"]["ContainerSpec"]["Secrets"]
+        .as_array_mut()
+        .expect("a list")
+        .extend(with_secret("b")["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array().expect("a list").clone());
+    assert_eq!(swarm.create("web", &two), "400 rpc error: code = InvalidArgument desc = secrets not found: a, b");
+    swarm.secret("tok");
+    assert_eq!(swarm.create("web", &with_secret("tok")), "");
+    let used = "400 rpc error: code = InvalidArgument desc = secret 'tok' is in use by the following service";
+    let changes = remove_secret(&swarm.view, "tok");
+    assert_eq!(swarm.did(changes), format!("{used}: web"));
+    swarm.create("api", &with_secret("tok"));
+    let changes = remove_secret(&swarm.view, "tok");
+    assert_eq!(swarm.did(changes), format!("{used}s: api, web"));
+    // Somebody removes it between the decision and the write.
+    let late = create_service(&swarm.view, &declared("late", &with_secret("tok")), "id-late".into(), Time(9));
+    swarm.did(Ok(vec![herder_model::swarm::Change::Remove(Kind::Secret, "id-tok".into())]));
+    assert_eq!(swarm.did(late), "404 rpc error: code = NotFound desc = secret id-tok not found");
+}
+
+#[test]
+fn only_labels_of_secrets_and_configs_can_be_changed() {
+    let mut swarm = Swarm::default();
+    swarm.secret("tok");
+    let spec = |name: &str, data: &str| SecretSpec { name: name.into(), data: data.into(), ..SecretSpec::default() };
+    let only = "400 rpc error: code = InvalidArgument desc = only updates to Labels are allowed";
+    let mut check = |version: u64, spec: SecretSpec, expected: &str| {
+        let changes = update_secret(&swarm.view, "tok", version, spec);
+        assert_eq!(swarm.did(changes), expected);
+    };
+    check(1, spec("other", ""), only);
+    check(1, spec("tok", "AAAA"), only);
+    check(9, spec("tok", ""), "500 rpc error: code = Unknown desc = update out of sequence");
+    check(1, spec("tok", "czNjcjN0"), "");
+    assert_eq!(swarm.view.secrets["id-tok"].spec.data, "czNjcjN0");
+    let changes = update_config(&swarm.view, "nosuch", 1, ConfigSpec::default());
+    assert_eq!(swarm.did(changes), "404 config nosuch not found");
+}
+
+#[test]
+fn what_an_update_may_not_change() {
+    let mut swarm = Swarm::default();
+    swarm.create("web", &json!({}));
+    let renamed = ServiceUpdate { version: 1, declared: declared("web9", &json!({})), ..ServiceUpdate::default() };
+    let text = "501 rpc error: code = Unimplemented desc = renaming services is not supported";
+    assert_eq!(swarm.update_with("web", &renamed), text);
+    let text = "501 rpc error: code = Unimplemented desc = service mode change is not allowed";
+    assert_eq!(swarm.update("web", &json!({"Mode": {"Global": {}}})), text);
+    let late = ServiceUpdate { version: 9, declared: declared("web", &json!({})), ..ServiceUpdate::default() };
+    assert_eq!(swarm.update_with("web", &late), "500 rpc error: code = Unknown desc = update out of sequence");
+    let text = "400 rpc error: code = FailedPrecondition desc = service id-web does not have a previous spec";
+    assert_eq!(swarm.roll_back("web"), text);
+    assert_eq!(swarm.update_with("nosuch", &late), "404 service nosuch not found");
+}
+
+#[test]
+fn two_rollbacks_bring_back_what_was() {
+    let mut swarm = Swarm::default();
+    let image = |it: &Swarm| it.service("web").service.spec.task_template.force_update;
+    swarm.create("web", &json!({}));
+    let first = swarm.service("web").spec_version;
+    assert_eq!(swarm.update("web", &json!({"TaskTemplate": {"ForceUpdate": 1}})), "");
+    let second = swarm.service("web").spec_version;
+    assert_eq!(swarm.roll_back("web"), "");
+    assert_eq!((image(&swarm), swarm.service("web").spec_version), (0, first));
+    let status = swarm.service("web").service.update_status.clone().expect("a status");
+    assert_eq!((&*status.state, &*status.message), ("rollback_started", "manually requested rollback"));
+    assert_eq!(swarm.roll_back("web"), "");
+    assert_eq!((image(&swarm), swarm.service("web").spec_version), (1, second));
+    assert_eq!(swarm.update("web", &json!({})), "");
+    assert_eq!(swarm.service("web").service.update_status, None);
+}
+
+#[test]
+fn credentials_stay_until_others_come() {
+    let mut swarm = Swarm::default();
+    let with = |auth: &str| Declared { registry_auth: auth.into(), ..declared("web", &json!({})) };
+    let changes = create_service(&swarm.view, &with("one"), "id-web".into(), Time(1));
+    swarm.did(changes);
+    let mut check = |auth: &str, auth_from: AuthFrom, expected: &str| {
+        let update = ServiceUpdate {
+            version: swarm.version("web"),
+            declared: with(auth),
+            auth_from,
+            ..ServiceUpdate::default()
+        };
+        let said = swarm.update_with("web", &update);
+        let said = if said.is_empty() { swarm.service("web").registry_auth.clone() } else { said };
+        assert_eq!(said, expected);
+    };
+    check("", AuthFrom::PreviousSpec, "500 service does not have a previous spec");
+    check("", AuthFrom::Spec, "one");
+    check("two", AuthFrom::Spec, "two");
+    check("", AuthFrom::PreviousSpec, "one");
+}
+
+#[test]
+fn each_update_of_a_job_runs_it_again() {
+    let mut swarm = Swarm::default();
+    let job = json!({"Mode": {"ReplicatedJob": {}}});
+    swarm.create("job", &job);
+    let iteration = |it: &Swarm| it.service("job").service.job_status.clone().expect("a job").job_iteration.index;
+    assert_eq!(iteration(&swarm), 0);
+    swarm.update("job", &job);
+    swarm.update("job", &job);
+    assert_eq!(iteration(&swarm), 2);
+    assert_eq!(swarm.service("job").service.job_status.clone().expect("a job").last_execution, Time(3).to_string());
+}
+
+#[test]
+fn ports_of_every_node_belong_to_one_service() {
+    let mut swarm = Swarm::default();
+    assert_eq!(swarm.create("web", &with_port(80, "host")), "");
+    assert_eq!(swarm.create("web2", &with_port(80, "host")), "", "no node gets both");
+    let taken = "400 rpc error: code = InvalidArgument desc = port '80' is already in use by service 'web' (id-web) as a \
+                 host-published port";
+    assert_eq!(swarm.create("web3", &with_port(80, "ingress")), taken);
+    assert_eq!(swarm.update("web", &with_port(80, "host")), "", "its own");
+}
+
+#[test]
+fn what_there_is_not_yet_is_refused_with_what_there_is() {
+    let mut swarm = Swarm::default();
+    let refused = swarm.create("web", &with_port(8080, ""));
+    assert!(
+        refused.starts_with("501 ") && refused.contains("--publish mode=host,published=8080,target=80"),
+        "{refused}"
+    );
+    let networks = |name: &str| json!({"TaskTemplate": {"Networks": [{"Target": name}]}});
+    let refused = swarm.create("web", &networks("ov1"));
+    assert!(
+        refused.starts_with("501 ") && refused.contains("networks bridge (the default), host and none"),
+        "{refused}"
+    );
+    for name in ["bridge", "host", "none"] {
+        assert_eq!(swarm.create(&format!("on-{name}"), &networks(name)), "");
+    }
+}
+
+/// Nodes `n1` …: `m` is a manager, `M` one that does not answer, `w` a worker, `d` one that is down.
+fn nodes(text: &str) -> (Swarm, Vec<ManagerSeen>) {
+    let (mut swarm, mut managers, mut changes) = (Swarm::default(), Vec::new(), Vec::new());
+    changes.push(ClusterRecord::default().into());
+    for (at, kind) in text.chars().enumerate() {
+        let role = if kind.eq_ignore_ascii_case(&'m') { Role::Manager } else { Role::Worker };
+        let mut record = NodeRecord { role, ..NodeRecord::default() };
+        record.node.id = format!("n{}", at + 1);
+        record.node.spec.role = role;
+        record.node.status.state = if kind == 'd' { SwarmNodeState::Down } else { SwarmNodeState::Ready };
+        if role == Role::Manager {
+            let reachability = if kind == 'm' { Reachability::Reachable } else { Reachability::Unreachable };
+            managers.push(ManagerSeen { node_id: record.node.id.clone(), reachability, ..ManagerSeen::default() });
+        }
+        changes.push(record.into());
+    }
+    swarm.did(Ok(changes));
+    (swarm, managers)
+}
+
+#[test]
+fn managers_become_workers_while_the_others_have_a_quorum() {
+    let check = |text: &str, expected: &str| {
+        let (mut swarm, managers) = nodes(text);
+        let changes = update_node(&swarm.view, "n1", 1, NodeSpec::default(), &managers);
+        assert_eq!(swarm.did(changes), expected, "{text}");
+    };
+    let loss = "400 rpc error: code = FailedPrecondition desc = can't remove member from the raft: this would result in a loss \
+                of quorum";
+    check("mw", "400 rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm");
+    check("mm", "");
+    check("mM", loss);
+    check("mmm", "");
+    check("mmM", loss);
+    check("Mmm", "");
+    check("w", "");
+    let (mut swarm, _) = nodes("mm");
+    let changes = update_node(&swarm.view, "n1", 1, NodeSpec::default(), &[]);
+    assert_eq!(swarm.did(changes), "404 rpc error: code = NotFound desc = can't find manager in raft memberlist");
+}
+
+#[test]
+fn nodes_are_removed_when_they_are_down_and_no_managers() {
+    let check = |text: &str, force: bool, expected: &str| {
+        let (mut swarm, managers) = nodes(text);
+        let task = |id: &str, state| {
+            let mut task = Task { id: id.into(), node_id: "n1".into(), ..Task::default() };
+            task.status.state = state;
+            TaskRecord { task, ..TaskRecord::default() }.into()
+        };
+        swarm.did(Ok(vec![task("t1", TaskState::Running), task("t2", TaskState::Failed)]));
+        let changes = remove_node(&swarm.view, "n1", force, &managers, swarm.now());
+        assert_eq!(swarm.did(changes), expected, "{text}");
+        if expected.is_empty() {
+            let states: Vec<_> = swarm.view.tasks.values().map(|it| it.task.status.state).collect();
+            assert_eq!(states, [TaskState::Orphaned, TaskState::Failed]);
+            assert!(!swarm.view.nodes.contains_key("n1"));
+            assert!(swarm.view.cluster.as_ref().is_some_and(|it| it.removed.contains("n1")));
+        }
+    };
+    check("d", false, "");
+    check("w", true, "");
+    check("w", false, "400 rpc error: code = FailedPrecondition desc = node n1 is not down and can't be removed");
+    let manager = "400 rpc error: code = FailedPrecondition desc = node n1 is a cluster manager and is a member of the raft \
+                   cluster. It must be demoted to worker before removal";
+    check("mm", true, manager);
+}
+
+fn cluster() -> Swarm {
+    let mut record = ClusterRecord::default();
+    record.cluster.id = "c1".into();
+    record.cluster.spec = cluster_spec(&InitRequest::default()).expect("defaults");
+    let token = |secret: &str| format!("SWMTKN-1-digest-{secret}");
+    record.cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m") });
+    record.cluster.spec.ca_config.signing_ca_key = "KEY".into();
+    let mut swarm = Swarm::default();
+    swarm.did(Ok(vec![record.into()]));
+    swarm
+}
+
+fn fresh() -> Fresh {
+    Fresh { worker: "W2".into(), manager: "M2".into(), unlock_key: "SWMKEY-1-x".into() }
+}
+
+#[test]
+fn tokens_and_keys_are_made_anew_when_that_is_asked_for() {
+    let mut swarm = cluster();
+    let mut check = |change: fn(&mut ClusterUpdate), expected: &str| {
+        let record = swarm.view.cluster.clone().expect("a cluster");
+        // As a client has it: without the key.
+        let mut spec = record.cluster.spec.clone();
+        spec.ca_config.signing_ca_key.clear();
+        let mut update = ClusterUpdate { version: record.cluster.meta.version.index, spec, ..ClusterUpdate::default() };
+        change(&mut update);
+        let changes = update_cluster(&swarm.view, update, fresh());
+        assert_eq!(swarm.did(changes), "");
+        let record = swarm.view.cluster.clone().expect("a cluster");
+        let tokens = record.cluster.join_tokens.clone().expect("tokens");
+        assert_eq!(format!("{} {} {}", tokens.worker, tokens.manager, record.unlock_key), expected);
+        assert_eq!(record.cluster.spec.ca_config.signing_ca_key, "KEY");
+    };
+    check(|_| (), "SWMTKN-1-digest-w SWMTKN-1-digest-m ");
+    check(|it| it.rotate_worker_token = true, "SWMTKN-1-digest-W2 SWMTKN-1-digest-m ");
+    check(|it| it.rotate_unlock_key = true, "SWMTKN-1-digest-W2 SWMTKN-1-digest-m ");
+    check(|it| it.spec.encryption_config.auto_lock_managers = true, "SWMTKN-1-digest-W2 SWMTKN-1-digest-m SWMKEY-1-x");
+    check(
+        |it| (it.spec.encryption_config.auto_lock_managers, it.rotate_manager_token) = (false, true),
+        "SWMTKN-1-digest-W2 SWMTKN-1-digest-M2 ",
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let check = |spec: Value, expected: &str| {
+        let mut swarm = cluster();
+        let spec: ClusterSpec = serde_json::from_value(spec).expect("settings");
+        let changes =
+            update_cluster(&swarm.view, ClusterUpdate { version: 1, spec, ..ClusterUpdate::default() }, fresh());
+        assert_eq!(swarm.did(changes), expected);
+    };
+    let refused = |text: &str| format!("400 rpc error: code = InvalidArgument desc = {text}");
+    check(json!({}), "");
+    check(json!({"CAConfig": {"NodeCertExpiry": 1}}), &refused("minimum certificate expiry time is: 1h0m0s"));
+    check(
+        json!({"Dispatcher": {"HeartbeatPeriod": -1}}),
+        &refused("heartbeat time period cannot be a negative duration"),
+    );
+    check(json!({"Name": "mine"}), &refused("modification of cluster name is not allowed"));
+    check(
+        json!({"CAConfig": {"SigningCAKey": "k"}}),
+        &refused("if a signing CA key is provided, the signing CA cert must also be provided"),
+    );
+    let mut swarm = cluster();
+    let late = update_cluster(&swarm.view, ClusterUpdate { version: 7, ..ClusterUpdate::default() }, fresh());
+    assert_eq!(swarm.did(late), "500 rpc error: code = Unknown desc = update out of sequence");
+}
+
+#[test]
+fn requests_to_enter_are_checked_before_anything_is_done() {
+    let said = |it: Result<(), Denial>| it.map_or_else(|it| format!("{} {it}", it.status()), |()| String::new());
+    let init = |body: Value| said(check_init(&serde_json::from_value(body).expect("a request")));
+    assert_eq!(init(json!({})), "");
+    assert_eq!(init(json!({"ListenAddr": "0.0.0.0:2377", "Spec": {"Name": "default"}, "Availability": "drain"})), "");
+    assert_eq!(init(json!({"ListenAddr": "[::]:2377"})), "");
+    assert_eq!(init(json!({"Spec": {"Name": "mine"}})), "400 swarm spec must be named \"default\"");
+    assert_eq!(init(json!({"ListenAddr": "a:b"})), "400 invalid ListenAddr \"a:b\"");
+    assert!(init(json!({"Availability": "often"})).starts_with("400 invalid Availability: \"often\""));
+    assert!(init(json!({"DataPathPort": 80})).starts_with("400 invalid DataPathPort 80"));
+    let token = format!("SWMTKN-1-{}-{}", "a".repeat(50), "b".repeat(25));
+    let join = |addrs: &[&str], token: &str| {
+        let remote_addrs = Some(addrs.iter().map(|it| (*it).to_owned()).collect());
+        said(check_join(&JoinRequest { remote_addrs, join_token: token.into(), ..JoinRequest::default() }))
+    };
+    assert_eq!(join(&["a:2377"], &token), "");
+    assert_eq!(join(&[], &token), "400 at least 1 RemoteAddr is required to join");
+    assert_eq!(join(&["a:2377"], "SWMTKN-1-x-y"), "400 invalid join token");
+}

@@ -1,0 +1,224 @@
+//! The swarm at the door: every call about what is declared.
+//!
+//! The door reads a view, `decide::swarm` says what is to be written, and the managers write it. What a swarm is made of
+//! (store, certificates, agents) is behind [`Swarm`].
+
+mod body;
+mod cluster;
+mod events;
+mod files;
+pub(crate) mod info;
+mod logs;
+pub(crate) mod networks;
+mod nodes;
+mod services;
+mod tasks;
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use herder_decide::swarm::Denial;
+use herder_decide::swarm::local::{self, ManagerSeen, SwarmStatus};
+use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, Time, View, Written};
+use http::StatusCode;
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+
+use crate::peers::Asked;
+use crate::router::Answer;
+use crate::{ApiError, Call, Front};
+
+pub(crate) use events::Told;
+pub use events::follow;
+
+/// As long as swarm mode gives its managers for a call.
+const MANAGERS_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// As long as swarm mode waits for a node to come in; it goes on trying afterwards.
+const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// So often a change is decided anew when somebody else wrote the same object meanwhile, where the client did not say which
+/// version it saw. Each time somebody else got on.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// What the door needs of the swarm. Calls are for the swarm that this node is in now.
+pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
+    /// What this node is. Does not wait.
+    fn status(&self) -> SwarmStatus;
+    /// The managers as raft sees them; empty where that is not known. Does not wait.
+    fn managers(&self) -> Vec<ManagerSeen>;
+    /// What is declared, not older than this call.
+    fn read(&self) -> Asked<'_, View>;
+    /// Writes all changes or none; what is declared then.
+    fn commit(&self, changes: Vec<Change>) -> Committed<'_>;
+    /// Makes a swarm of this node; its id. The request was checked.
+    fn init(&self, request: InitRequest) -> Asked<'_, String>;
+    /// Enters a swarm. The request was checked. Who does not wait for the end (20 s) does not end it.
+    fn join(&self, request: JoinRequest) -> Asked<'_, ()>;
+    /// Leaves the swarm. Whether that is allowed was checked.
+    fn leave(&self, force: bool) -> Asked<'_, ()>;
+    /// Opens a locked store. False: it is the wrong key.
+    fn unlock(&self, key: String) -> Asked<'_, bool>;
+    /// What tasks have said, and with `follow` what they say.
+    fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>>;
+    /// What is written, one item for each command, while this node is a manager. Silent otherwise, and never closed.
+    fn written(&self) -> broadcast::Receiver<Arc<[Written]>>;
+}
+
+/// A write under way.
+pub type Committed<'s> = Pin<Box<dyn Future<Output = Result<View, NotWritten>> + Send + 's>>;
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum NotWritten {
+    /// Somebody else was faster.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    #[error(transparent)]
+    Failed(#[from] ApiError),
+}
+
+/// Whose logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogsOf {
+    /// All tasks of the service with this id; with `follow`, also those that come.
+    Service(String),
+    Task(String),
+}
+
+/// Which logs. Times are as Docker's engines take them (seconds since 1970, with an optional fraction); empty is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogsWanted {
+    pub of: LogsOf,
+    pub follow: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub timestamps: bool,
+    pub since: String,
+    pub until: String,
+    /// A number, or `all`. For each task.
+    pub tail: String,
+}
+
+/// A piece of the logs.
+#[derive(Clone, Debug)]
+pub enum LogPiece {
+    /// Bytes as the engine sent them: in frames, unless the task has a terminal. Cut anywhere; of one task in order.
+    Bytes { service_id: String, task_id: String, node_id: String, bytes: Bytes },
+    /// Some logs cannot be had; a sentence.
+    Missing(String),
+}
+
+/// What the door keeps for the swarm.
+#[derive(Debug, Default)]
+pub(crate) struct SwarmDoor {
+    swarm: OnceLock<Arc<dyn Swarm>>,
+    pub(crate) told: Told,
+}
+
+impl Front {
+    /// Gives the door a swarm. Only the first call counts. Without one, all calls about swarms are refused as on a node that is
+    /// in none. [`follow`] makes events of what is written.
+    pub fn set_swarm(&self, swarm: Arc<dyn Swarm>) {
+        if self.swarm.swarm.set(swarm).is_err() {
+            tracing::error!("a door is given a swarm twice; the second one is ignored");
+        }
+    }
+
+    pub(crate) fn swarm(&self) -> Option<&Arc<dyn Swarm>> {
+        self.swarm.swarm.get()
+    }
+}
+
+impl From<Denial> for ApiError {
+    fn from(denial: Denial) -> ApiError {
+        let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        ApiError::new(status, denial.to_string())
+    }
+}
+
+/// Finds the handler of a call about the swarm and starts it. Nothing for what is no such call.
+pub(crate) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, segments: &[&str]) -> Option<Answer<'f>> {
+    let method = if call.parts.method == http::Method::HEAD { http::Method::GET } else { call.parts.method.clone() };
+    let method = method.as_str();
+    let (kind, rest) = segments.split_first()?;
+    match *kind {
+        "swarm" => cluster::route(swarm, call, method, rest),
+        "nodes" => nodes::route(swarm, call, method, rest),
+        "services" => services::route(swarm, call, method, rest),
+        "tasks" => tasks::route(swarm, call, method, rest),
+        "secrets" | "configs" => files::route(swarm, call, method, kind, rest),
+        _ => None,
+    }
+}
+
+/// What is declared now.
+async fn read(swarm: &Arc<dyn Swarm>) -> Result<View, ApiError> {
+    local::needs_manager(&swarm.status())?;
+    timeout(MANAGERS_TIME_MAX, swarm.read()).await.unwrap_or_else(|_| Err(too_slow()))
+}
+
+/// Decides on a view and writes that. If somebody else writes meanwhile, `again` decides anew.
+async fn change(
+    swarm: &Arc<dyn Swarm>,
+    again: bool,
+    decide: impl Fn(&View) -> Result<Vec<Change>, Denial>,
+) -> Result<(), ApiError> {
+    let mut attempts = 1;
+    loop {
+        let changes = decide(&read(swarm).await?)?;
+        let written = timeout(MANAGERS_TIME_MAX, swarm.commit(changes)).await;
+        match written.unwrap_or_else(|_| Err(too_slow().into())) {
+            Ok(_) => return Ok(()),
+            Err(NotWritten::Conflict(_)) if again && attempts < ATTEMPTS_MAX => attempts += 1,
+            Err(NotWritten::Conflict(conflict)) => return Err(Denial::from(conflict).into()),
+            Err(NotWritten::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn too_slow() -> ApiError {
+    let seconds = MANAGERS_TIME_MAX.as_secs();
+    let text = format!(
+        "rpc error: code = DeadlineExceeded desc = the swarm's managers did not answer within {seconds} s; see `docker info` for \
+         those that are known"
+    );
+    ApiError::internal(text)
+}
+
+fn now() -> Time {
+    Time(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default())
+}
+
+const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// Digits of an id, and of a token's secret: 128 bits.
+const ID_DIGITS: usize = 25;
+
+/// 25 digits of base 36, as swarm mode's ids and secrets are.
+fn new_id() -> String {
+    let mut rest: u128 = rand::random();
+    let mut digits = [b'0'; ID_DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = DIGITS[usize::try_from(rest % 36).unwrap_or_default()];
+        rest /= 36;
+    }
+    digits.iter().map(|digit| char::from(*digit)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ids_have_25_digits_and_differ() {
+        let ids: BTreeSet<String> = (0..1000).map(|_| super::new_id()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(
+            ids.iter().all(|id| id.len() == 25 && id.bytes().all(|it| it.is_ascii_digit() || it.is_ascii_lowercase()))
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Bodies and parameters of calls about the swarm, read and refused as Docker's server does.
+
+use herder_decide::list::Filters;
+use herder_decide::swarm::spec::without_nulls;
+use http::header;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::call::JSON_BYTES_MAX;
+use crate::{ApiError, Call, Query};
+
+/// The body as JSON; an empty one is an empty object.
+pub(super) async fn value(call: &mut Call) -> Result<Value, ApiError> {
+    let kind =
+        call.parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
+    let bytes = call.bytes(JSON_BYTES_MAX).await?;
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    let is_nothing = kind.is_empty() && bytes.is_empty();
+    if !is_nothing && !essence.eq_ignore_ascii_case("application/json") {
+        let text = format!("unsupported Content-Type header ({kind}): must be 'application/json'");
+        return Err(ApiError::bad_request(text));
+    }
+    if bytes.is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| {
+        let reason = if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() };
+        invalid(&reason)
+    })?;
+    if !value.is_object() && !value.is_null() {
+        return Err(invalid("expected an object"));
+    }
+    without_nulls(&mut value);
+    Ok(value)
+}
+
+/// The body as what is wanted.
+pub(super) async fn read<T: DeserializeOwned + Default>(call: &mut Call) -> Result<T, ApiError> {
+    parse(value(call).await?)
+}
+
+pub(super) fn parse<T: DeserializeOwned + Default>(value: Value) -> Result<T, ApiError> {
+    if value.is_null() {
+        return Ok(T::default());
+    }
+    serde_json::from_value(value).map_err(|error| invalid(&error.to_string()))
+}
+
+fn invalid(reason: &str) -> ApiError {
+    ApiError::bad_request(format!("invalid JSON: {reason}"))
+}
+
+/// The version that the client saw. The texts are those of Go's `strconv`.
+pub(super) fn version(query: &Query, what: &str) -> Result<u64, ApiError> {
+    let text = query.get("version").unwrap_or_default();
+    let digits = !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    text.parse().map_err(|_| {
+        let reason = if digits { "value out of range" } else { "invalid syntax" };
+        let reason = format!("strconv.ParseUint: parsing {text:?}: {reason}");
+        ApiError::bad_request(match what {
+            "secret" | "config" => format!("invalid {what} version"),
+            _ => format!("invalid {what} version '{text}': {reason}"),
+        })
+    })
+}
+
+/// A parameter that must be a boolean if it is there.
+pub(super) fn flag(query: &Query, key: &str) -> Result<bool, ApiError> {
+    match query.get(key).unwrap_or_default() {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        other => Err(ApiError::bad_request(format!("invalid value for {key}: {other}"))),
+    }
+}
+
+pub(super) fn filters(query: &Query) -> Result<Filters, ApiError> {
+    Filters::parse(query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbers() {
+        let check = |query: &str, what: &str, expected: &str| {
+            let said = version(&crate::path::query(query), what);
+            assert_eq!(said.map_or_else(|error| error.to_string(), |it| it.to_string()), expected, "{query}");
+        };
+        check("version=12", "service", "12");
+        check("", "service", r#"invalid service version '': strconv.ParseUint: parsing "": invalid syntax"#);
+        check("version=-1", "node", r#"invalid node version '-1': strconv.ParseUint: parsing "-1": invalid syntax"#);
+        check(
+            "version=99999999999999999999",
+            "swarm",
+            r#"invalid swarm version '99999999999999999999': strconv.ParseUint: parsing "99999999999999999999": value out of range"#,
+        );
+        check("version=x", "secret", "invalid secret version");
+    }
+
+    #[test]
+    fn flags_are_booleans() {
+        let check = |query: &str, expected: &str| {
+            let said = flag(&crate::path::query(query), "x");
+            assert_eq!(said.map_or_else(|error| error.to_string(), |it| it.to_string()), expected, "{query}");
+        };
+        check("", "false");
+        check("x=1", "true");
+        check("x=False", "false");
+        check("x=yes", "invalid value for x: yes");
+    }
+}

@@ -1,0 +1,47 @@
+//! `/tasks`.
+
+use std::sync::Arc;
+
+use herder_decide::swarm::{list, lookup};
+use herder_decide::versions::Version;
+use herder_model::swarm::Task;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Swarm, body, logs, read};
+use crate::router::Answer;
+use crate::{ApiError, Call, Reply, call};
+
+/// Tasks have cluster volumes since this version. Here, none of them.
+const VOLUMES: Version = Version { major: 1, minor: 42 };
+
+pub(super) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, method: &str, rest: &[&str]) -> Option<Answer<'f>> {
+    let id = rest.first().map(|it| (*it).to_owned()).unwrap_or_default();
+    Some(match (method, rest) {
+        ("GET", []) => Box::pin(all(swarm, call)),
+        ("GET", [_]) => Box::pin(inspect(swarm, call, id)),
+        ("GET", [_, "logs"]) => Box::pin(logs::of_task(swarm, call, id)),
+        _ => return None,
+    })
+}
+
+fn shown(task: &Task, call: &Call) -> Value {
+    let mut task = json!(task);
+    if call.version.as_deref().and_then(Version::parse).is_none_or(|client| client >= VOLUMES) {
+        task["Volumes"] = Value::Null;
+    }
+    task
+}
+
+async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
+    let filters = body::filters(&call.query)?;
+    let tasks = list::tasks(&read(swarm).await?, &filters)?;
+    let shown: Vec<Value> = tasks.iter().map(|task| shown(task, &call)).collect();
+    Ok(call::json(StatusCode::OK, &shown))
+}
+
+async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
+    let view = read(swarm).await?;
+    let task = list::task(lookup::task(&view, &id)?);
+    Ok(call::json(StatusCode::OK, &shown(&task, &call)))
+}

@@ -1,0 +1,8 @@
+//! The door in front of a swarm.
+
+mod calls;
+mod compare;
+mod fake;
+mod played;
+mod replay;
+mod rules;
