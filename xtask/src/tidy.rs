@@ -17,9 +17,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lab", &[]),
     ("pool", &["model", "decide", "drivers"]),
     ("agent", &["model", "decide", "drivers", "pool", "wire"]),
+    ("manager", &["model", "decide", "store"]),
     ("front", &["model", "decide", "drivers", "pool", "bus"]),
     ("cli", &["model", "lab"]),
-    ("herder", &["model", "decide", "drivers", "pool", "agent", "front", "cli", "lab", "wire", "bus"]),
+    (
+        "herder",
+        &["model", "decide", "drivers", "store", "pool", "agent", "manager", "front", "cli", "lab", "wire", "bus"],
+    ),
 ];
 
 /// A file longer than this asks for a missing noun; it is named, not refused.

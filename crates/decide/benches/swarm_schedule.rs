@@ -18,8 +18,8 @@ use herder_model::swarm::{
     Change, Command, ContainerSpec, NodeRecord, Object, Placement, Preference, Reservations, ResourceRequirements,
     Spread, SwarmNode, SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState, Time, Version, View,
 };
-use rustix::time::{ClockId, clock_gettime};
 use report::{Goal, Report, Row, Times};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Tasks of one command. A store has a limit of its own.
 const COMMAND_TASKS: usize = 10_000;

@@ -36,6 +36,16 @@ impl Transfers {
     }
 }
 
+impl Front {
+    /// Brings `image` to the node at `addr` from any other one. False if none has it under that name.
+    pub async fn bring_image(&self, image: &str, addr: &str) -> Result<bool, ApiError> {
+        match self.pool.engine(addr) {
+            Some(target) => bring(self, image, &target).await,
+            None => Ok(false),
+        }
+    }
+}
+
 /// Brings `image` to `target` from any healthy node that has it. False if no other node has it under that name.
 pub(crate) async fn bring(front: &Front, image: &str, target: &Arc<Engine>) -> Result<bool, ApiError> {
     let nodes = front.pool.nodes();

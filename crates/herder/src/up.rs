@@ -4,12 +4,14 @@ mod answers;
 mod bus;
 mod code;
 mod identity;
+mod images;
 mod life;
 mod members;
 mod peers;
 mod roads;
 mod source;
 mod store;
+mod swarm;
 
 use std::time::Duration;
 
@@ -39,7 +41,8 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let rules = bus::rules(&settings)?;
     let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let store = store::of(&settings)?;
-    let plan = Plan { settings, experimental, conf, actions, strategy, rules, tls, store };
+    let (standing, _) = watch::channel(swarm::Standing::default());
+    let plan = Plan { settings, experimental, conf, actions, strategy, rules, tls, store, standing };
     // All but the first node of a new pool.
     let others = plan.settings.token.is_some() || Identity::load(&plan.settings.state)?.is_some();
     let identity = identity::of(&plan.settings, plan.store.as_ref()).await?;

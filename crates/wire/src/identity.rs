@@ -63,7 +63,17 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// A new id of 25 characters, base 36: 128 random bits.
+pub fn new_id() -> String {
+    join_code::encode(&rand::random::<[u8; 16]>(), 25)
+}
+
 impl Shared {
+    /// PEM.
+    pub fn ca_certificate(&self) -> &str {
+        &self.ca_cert
+    }
+
     pub(crate) fn rotation(&self) -> Rotation {
         Rotation { made: self.secret_made, secret: self.secret }
     }
@@ -103,7 +113,7 @@ impl Identity {
 
     /// A new node of an existing pool.
     pub fn of(name: &str, shared: Shared, now: SystemTime) -> Result<Identity, IdentityError> {
-        let id = join_code::encode(&rand::random::<[u8; 16]>(), 25);
+        let id = new_id();
         let empty = Identity { id, name: name.into(), cert: String::new(), key: String::new(), not_after: 0, shared };
         empty.renewed(now)
     }

@@ -13,7 +13,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsStream;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Request, Response, Streaming};
+pub use tonic::{Status, async_trait};
 
 use crate::calls::answered;
 use crate::channels::{Channels, Peer};

@@ -42,23 +42,6 @@ pub fn goes(view: &View, id: &str, state: SwarmNodeState, message: &str, now: Ti
     (**known != record).then(|| record.into())
 }
 
-/// Nodes that are to be managers get the name by which raft will know them.
-pub fn name_candidates(view: &View) -> Vec<Change> {
-    let nameless = |it: &&Arc<NodeRecord>| it.node.spec.role == Role::Manager && it.raft.is_empty();
-    let named = |it: &Arc<NodeRecord>| NodeRecord { raft: raft_name(&it.node.id, view.index), ..NodeRecord::clone(it) };
-    view.nodes.values().filter(nameless).map(|it| named(it).into()).collect()
-}
-
-/// What raft knows a node by that was made a manager after the command with this number.
-pub fn raft_name(id: &str, index: u64) -> String {
-    format!("{id}.{index}")
-}
-
-/// The node that raft knows by this name.
-pub fn node_of(raft_name: &str) -> &str {
-    raft_name.split_once('.').map_or(raft_name, |(id, _)| id)
-}
-
 fn role_of(cluster: &ClusterRecord, token: &str) -> Result<Role, String> {
     let tokens = cluster.cluster.join_tokens.as_ref();
     match tokens {

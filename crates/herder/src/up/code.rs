@@ -9,6 +9,8 @@ use herder_wire::rotation::{FACT_BYTES_MAX, Rotation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::swarm;
+
 /// The fact that holds the code's secret. Sealed with the rest of gossip, and shown nowhere.
 const FACT: &str = "join";
 
@@ -19,14 +21,21 @@ pub(super) struct Teller {
     link: Arc<Link>,
     gossip: Arc<Gossip>,
     facts: BTreeMap<String, String>,
+    /// The swarm that this node manages, if it does.
+    swarm: watch::Receiver<Option<String>>,
     rotation: watch::Receiver<Rotation>,
     view: watch::Receiver<View>,
 }
 
 impl Teller {
-    pub(super) fn new(link: Arc<Link>, gossip: Arc<Gossip>, facts: BTreeMap<String, String>) -> Teller {
+    pub(super) fn new(
+        link: Arc<Link>,
+        gossip: Arc<Gossip>,
+        facts: BTreeMap<String, String>,
+        swarm: watch::Receiver<Option<String>>,
+    ) -> Teller {
         let (rotation, view) = (link.rotations(), gossip.view());
-        Teller { link, gossip, facts, rotation, view }
+        Teller { link, gossip, facts, swarm, rotation, view }
     }
 
     /// Tells what is in force now. Fails if the facts are too long, also where the secret would only later not fit.
@@ -38,6 +47,9 @@ impl Teller {
         let rotation = *self.rotation.borrow();
         if !rotation.is_first() {
             facts.insert(FACT.to_owned(), rotation.fact());
+        }
+        if let Some(swarm) = &*self.swarm.borrow() {
+            facts.insert(swarm::FACT.to_owned(), swarm.clone());
         }
         self.gossip.set_facts(facts).await
     }
@@ -53,6 +65,11 @@ impl Teller {
                     if changed.is_err() { return }
                     if let Err(error) = self.tell().await {
                         tracing::error!(%error, "cannot tell the other nodes the new join code");
+                    }
+                }
+                Ok(()) = self.swarm.changed() => {
+                    if let Err(error) = self.tell().await {
+                        tracing::error!(%error, "cannot tell the other nodes that this one is a manager");
                     }
                 }
             }

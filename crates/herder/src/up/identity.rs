@@ -11,7 +11,7 @@ use herder_wire::identity::Identity;
 use herder_wire::{link, multicast};
 use tokio::time::sleep;
 
-use super::store;
+use super::{store, swarm};
 
 /// Whoever is asked may be starting, too: how often all are asked, and the rest between.
 const JOIN_ATTEMPTS: u32 = 10;
@@ -25,6 +25,8 @@ pub(super) async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyh
         if let Some(code) = &code
             // Its secret may have been changed, before or after this node was up last: who is in stays in.
             && !identity.join_code()?.of_same_pool(code)
+            // The last word was that of `docker swarm join`.
+            && swarm::remotes(&settings.state).is_empty()
         {
             bail!(
                 "this node is of another pool than the join code; remove {} to join that one",
@@ -109,6 +111,8 @@ pub(super) async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketA
         }
     }
     seeds.extend(resolve(&settings.join).await);
+    // Where the node came to its pool by `docker swarm join`, nothing on the command line says so.
+    seeds.extend(resolve(&swarm::remotes(&settings.state)).await);
     seeds
 }
 

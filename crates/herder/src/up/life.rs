@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use herder_agent::Agent;
 use herder_bus::bridge::Rules;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
@@ -20,7 +21,7 @@ use herder_wire::identity::Identity;
 use herder_wire::link::Link;
 use herder_wire::{JoinCode, multicast};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -31,12 +32,16 @@ use super::members::{self, Directory};
 use super::peers::PoolPeers;
 use super::roads::{Gate, NodeDialler};
 use super::source::NodeSource;
-use super::{answers, code, identity, store};
+use super::swarm::{Door, Host, Standing, Surroundings};
+use super::{answers, code, identity, images, store};
 use crate::listen::ServerTls;
 use crate::manage::reschedule_while_primary;
 
 /// How long a node that goes may take to be taken off its store.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A node that was only started again finds its leader well within this; whoever was cut off has lost its lease.
+const FIRST_LEASE: Duration = Duration::from_secs(2);
 
 /// What all lives of a node have in common: what it was told when it was started.
 pub(super) struct Plan {
@@ -48,11 +53,14 @@ pub(super) struct Plan {
     pub(super) rules: Rules,
     pub(super) tls: ServerTls,
     pub(super) store: Option<Discovery>,
+    /// What the node is in a swarm.
+    pub(super) standing: watch::Sender<Standing>,
 }
 
 pub(super) struct Life {
     pub(super) front: Arc<Front>,
     gossip: Arc<Gossip>,
+    host: Arc<Host>,
     /// Other identities that this node shall have from now on.
     others: mpsc::Receiver<Identity>,
     stop: CancellationToken,
@@ -96,8 +104,6 @@ impl Life {
             tokio::spawn(server::serve_bus(bridge, listener, stop.clone()));
         }
         tokio::spawn(link.clone().keep_renewed(stop.clone()));
-        let gate = Gate::new(&settings.engine, &here, &front, bus.clone());
-        let serving = tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
         let member = Member { id: me.clone(), addr: advertise, generation: generation() };
         let seeds = identity::seeds(settings, &code).await;
         if settings.multicast {
@@ -105,9 +111,41 @@ impl Life {
         }
         let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
         let gossip = Arc::new(gossip);
+        let (another, others) = mpsc::channel(1);
+        let (facts, swarm_fact) = watch::channel(None);
+        let images = Arc::new(images::FromOthers::new(&front, &here));
+        let agent = herder_agent::Settings {
+            engine: settings.engine.clone(),
+            way: Way::Plain,
+            node_id: me.clone(),
+            folder: settings.state.clone(),
+            generic_resources: Vec::new(),
+            images,
+            first_lease: FIRST_LEASE,
+        };
+        let host = Host::start(
+            Surroundings {
+                state: settings.state.clone(),
+                link: link.clone(),
+                directory: directory.clone(),
+                views: gossip.view(),
+                agent: Arc::new(Agent::start(agent, &stop)),
+                front: Arc::downgrade(&front),
+                another,
+                standing: plan.standing.clone(),
+                facts,
+            },
+            stop.clone(),
+        )
+        .await?;
+        let door = Arc::new(Door(host.clone()));
+        front.set_swarm(door.clone());
+        tokio::spawn(herder_front::swarm::follow(front.clone(), stop.clone()));
+        let gate = Gate::new(&settings.engine, &here, &front, bus.clone(), door);
+        let serving = tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
         let in_store = plan.store.clone();
         let in_store = in_store.map(|store| tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone())));
-        let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(settings));
+        let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(settings), swarm_fact);
         teller.tell().await.context("--label")?;
         tokio::spawn(teller.keep(stop.clone()));
         info!(node = me, addr = here, "this node is up");
@@ -120,9 +158,8 @@ impl Life {
         let role = members::rescheduler(gossip.view(), &me, stop.clone());
         tokio::spawn(reschedule_while_primary(front.clone(), role, stop.clone()));
         tokio::spawn(herder_front::peers::report_duplicates(front.clone(), stop.clone()));
-        let (_become, others) = mpsc::channel(1);
         guard.disarm();
-        Ok(Life { front, gossip, others, stop, link: serving, in_store })
+        Ok(Life { front, gossip, host, others, stop, link: serving, in_store })
     }
 
     /// Comes when this node is to be another one from now on.
@@ -135,6 +172,7 @@ impl Life {
 
     /// Says goodbye. When this returns, nothing listens for other nodes any more.
     pub(super) async fn end(self) {
+        self.host.close_store().await;
         self.gossip.leave().await;
         self.stop.cancel();
         self.front.pool.set_members(&BTreeSet::new());

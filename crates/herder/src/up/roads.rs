@@ -6,14 +6,15 @@ use std::sync::{Arc, Weak};
 use herder_drivers::engine::{Dialling, Duplex};
 use herder_front::Front;
 use herder_pool::Dial;
-use herder_wire::calls;
 use herder_wire::link::{Incoming, Link, Road};
+use herder_wire::{calls, swarm};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::bus::PoolBus;
 use super::members::Directory;
 use super::peers::Clerk;
+use super::swarm::Door;
 
 /// Bytes moved at once, each way; as at the door.
 const PIECE_BYTES: usize = 64 << 10;
@@ -60,12 +61,13 @@ pub(super) struct Gate {
     front: Weak<Front>,
     clerk: Arc<Clerk>,
     bus: Arc<PoolBus>,
+    door: Arc<Door>,
 }
 
 impl Gate {
-    pub(super) fn new(engine: &str, here: &str, front: &Arc<Front>, bus: Arc<PoolBus>) -> Gate {
+    pub(super) fn new(engine: &str, here: &str, front: &Arc<Front>, bus: Arc<PoolBus>, door: Arc<Door>) -> Gate {
         let clerk = Arc::new(Clerk::new(front, here));
-        Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk, bus }
+        Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk, bus, door }
     }
 }
 
@@ -78,7 +80,7 @@ impl herder_wire::link::Accept for Gate {
             Road::Engine => drop(tokio::spawn(to_engine(self.engine.clone(), incoming.stream))),
             Road::Calls => drop(tokio::spawn(calls::serve(self.clerk.clone(), incoming.stream))),
             Road::Bus => self.bus.accept(incoming),
-            Road::Swarm => {}
+            Road::Swarm => drop(tokio::spawn(swarm::serve(self.door.clone(), incoming.node, incoming.stream))),
             // Answered by the link itself.
             Road::Join => {}
         }

@@ -37,10 +37,6 @@ pub struct NodeRecord {
     /// `host:port` of its node link.
     #[serde(skip_serializing_if = "is_default")]
     pub addr: String,
-    /// What raft knows it by, where it is a manager or shall be one: another name each time, since a store that was thrown away
-    /// has forgotten whom it voted for. Begins with the node's id.
-    #[serde(skip_serializing_if = "is_default")]
-    pub raft: String,
     /// Since when its state is what it is.
     pub state_since: Time,
 }

@@ -65,6 +65,8 @@ pub enum ToNode {
     Heard,
     /// The node that was asked does not lead.
     Elsewhere(Option<ManagerAddr>),
+    /// The swarm has ended: its last manager left.
+    Dissolved,
     /// This node is none of the swarm's, and why.
     Refused(String),
 }
@@ -77,9 +79,6 @@ pub struct Welcome {
     pub cluster: String,
     /// What the node is to be.
     pub role: Role,
-    /// What raft knows it by, if it is to be a manager.
-    #[serde(skip_serializing_if = "is_default")]
-    pub raft: String,
     pub managers: Vec<ManagerAddr>,
     /// How often the leader wants to hear of the node, in milliseconds.
     pub heartbeat_ms: u64,

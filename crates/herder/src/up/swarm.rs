@@ -1,0 +1,13 @@
+//! This node's part in a swarm: a session with the leader for what it shall run; a store, if it is a manager.
+
+mod door;
+mod enter;
+mod host;
+mod kept;
+mod logs;
+mod managing;
+mod session;
+
+pub(super) use door::Door;
+pub(super) use host::{FACT, Host, Standing, Surroundings};
+pub(super) use kept::remotes;

@@ -1,0 +1,123 @@
+//! What others ask of the node in its swarm: the Docker API at its door, and other nodes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, SwarmStatus};
+use herder_front::ApiError;
+use herder_front::peers::Asked;
+use herder_front::swarm::{Committed, LogPiece, LogsWanted, NotWritten, Swarm};
+use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, View, Written};
+use herder_store::StoreError;
+use herder_wire::swarm::{Heard, Managers, Said, Status};
+use tokio::sync::broadcast;
+
+use super::host::{Host, now, refused};
+use super::logs;
+
+/// The host, for those who ask.
+#[derive(Clone, Debug)]
+pub(in crate::up) struct Door(pub(in crate::up) Arc<Host>);
+
+/// Calls of other nodes.
+#[herder_wire::swarm::async_trait]
+impl Managers for Door {
+    async fn raft(&self, from: &str, message: Bytes) -> Result<Bytes, Status> {
+        let store = self.0.store().ok_or_else(|| Status::unavailable("this node is no manager"))?;
+        store.handle(from, message).await.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    async fn session(&self, from: &str, heard: Heard) -> Result<Said, Status> {
+        let managing = self.0.managing.borrow().clone();
+        let managing = managing.ok_or_else(|| Status::unavailable("this node is no manager"))?;
+        Ok(managing.manager.session(from, Box::pin(whole(heard))))
+    }
+}
+
+/// A session that breaks has ended.
+fn whole(heard: Heard) -> impl futures_util::Stream<Item = Bytes> + Send {
+    use futures_util::StreamExt as _;
+    heard.take_while(|it| std::future::ready(it.is_ok())).filter_map(|it| std::future::ready(it.ok()))
+}
+
+impl Swarm for Door {
+    fn status(&self) -> SwarmStatus {
+        let kept = self.0.kept.borrow().clone();
+        let Some(kept) = kept else { return SwarmStatus::default() };
+        let known = self.0.known.lock();
+        let store = self.0.store();
+        let leads = store.as_ref().is_some_and(|it| it.leadership().borrow().leader.is_some());
+        let state = match () {
+            () if known.locked => LocalState::Locked,
+            () if kept.cluster.is_empty() => LocalState::Pending,
+            () if kept.manages && store.is_none() && !known.error.is_empty() => LocalState::Error,
+            () => LocalState::Active,
+        };
+        let manager = |it: &ManagerAddr| ManagerPeer { node_id: it.id.clone(), addr: it.addr.clone() };
+        SwarmStatus {
+            state,
+            role: if kept.manages { Role::Manager } else { Role::Worker },
+            control_available: store.is_some() && leads,
+            node_id: self.0.id.clone(),
+            node_addr: self.0.here.rsplit_once(':').map_or(&*self.0.here, |(host, _)| host).to_owned(),
+            error: known.error.clone(),
+            remote_managers: kept.managers.iter().map(manager).collect(),
+            ..SwarmStatus::default()
+        }
+    }
+
+    fn managers(&self) -> Vec<ManagerSeen> {
+        let managing = self.0.managing.borrow();
+        let Some(managing) = managing.as_ref() else { return Vec::new() };
+        let managers = managing.managers.borrow();
+        let seen = managers.iter().map(|it| ManagerSeen {
+            node_id: it.id.clone(),
+            addr: it.addr.clone(),
+            leader: it.leader,
+            reachability: it.reachability,
+        });
+        seen.collect()
+    }
+
+    fn read(&self) -> Asked<'_, View> {
+        Box::pin(async move { self.0.needed_store()?.read().await.map_err(refused) })
+    }
+
+    fn commit(&self, changes: Vec<Change>) -> Committed<'_> {
+        Box::pin(async move {
+            let store = self.0.needed_store()?;
+            store.commit(changes, now()).await.map_err(|error| match error {
+                StoreError::Conflict(conflict) => NotWritten::Conflict(conflict),
+                other => NotWritten::Failed(refused(other)),
+            })
+        })
+    }
+
+    fn init(&self, request: InitRequest) -> Asked<'_, String> {
+        Box::pin(self.0.begin_swarm(request))
+    }
+
+    fn join(&self, request: JoinRequest) -> Asked<'_, ()> {
+        Box::pin(self.0.enter(request))
+    }
+
+    fn leave(&self, _force: bool) -> Asked<'_, ()> {
+        Box::pin(self.0.exit())
+    }
+
+    fn unlock(&self, key: String) -> Asked<'_, bool> {
+        Box::pin(async move { self.0.open_locked(&key).await })
+    }
+
+    fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>> {
+        Box::pin(async move {
+            let front = self.0.front.upgrade().ok_or_else(|| ApiError::internal("this node is shutting down"))?;
+            Ok(logs::of(front, self.0.needed_store()?, wanted))
+        })
+    }
+
+    fn written(&self) -> broadcast::Receiver<Arc<[Written]>> {
+        self.0.written.subscribe()
+    }
+}

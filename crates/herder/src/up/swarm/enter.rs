@@ -1,0 +1,239 @@
+//! Entering a swarm, beginning one, and leaving it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use herder_front::ApiError;
+use herder_model::swarm::{
+    Availability, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, ManagerAddr, NodeRecord, NodeStatus,
+    Role, SwarmNode, SwarmNodeState,
+};
+use herder_store::{Key, StoreError};
+use herder_wire::JoinCode;
+use herder_wire::identity::{Identity, Shared};
+use herder_wire::link::{self, LinkError};
+use http::StatusCode;
+use tokio::time::timeout;
+
+use super::host::{Host, Known, LEAVE_TIME_MAX, Standing, managers_told, new_id, now, refused, tls_info};
+use super::kept::Kept;
+
+/// Swarm mode's port for traffic between containers of several hosts.
+const DATA_PATH_PORT: u32 = 4789;
+
+impl Host {
+    pub(super) async fn begin_swarm(self: &Arc<Host>, request: InitRequest) -> Result<String, ApiError> {
+        self.check_advertised(&request.advertise_addr)?;
+        if request.force_new_cluster {
+            return self.begin_anew().await;
+        }
+        Kept::remove(&self.state).map_err(|error| ApiError::internal(format!("cannot begin anew: {error}")))?;
+        let cluster = self.first_cluster(&request)?;
+        let managing = self.open_store(None).await.map_err(refused)?;
+        managing.store.begin(&self.here).await.map_err(refused)?;
+        let node = self.first_node(&request);
+        let id = cluster.cluster.id.clone();
+        managing.store.commit(vec![cluster.into(), node.into()], now()).await.map_err(refused)?;
+        let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
+        self.keep(Some(Kept { cluster: id, managers, manages: true, ..Kept::default() }));
+        self.until_in(&self.id.clone()).await?;
+        Ok(self.id.clone())
+    }
+
+    /// One manager goes on alone with what it has.
+    async fn begin_anew(self: &Arc<Host>) -> Result<String, ApiError> {
+        let store =
+            self.store().ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node has no store"))?;
+        store.force_new_cluster(&self.here).await.map_err(refused)?;
+        let view = store.view();
+        let managers = view.nodes.values().filter(|it| it.node.id != self.id && it.node.spec.role == Role::Manager);
+        let demoted = managers.map(|it| {
+            let mut record = NodeRecord::clone(it);
+            (record.role, record.node.spec.role) = (Role::Worker, Role::Worker);
+            record.into()
+        });
+        store.commit(demoted.collect(), now()).await.map_err(refused)?;
+        Ok(self.id.clone())
+    }
+
+    fn check_advertised(&self, asked: &str) -> Result<(), ApiError> {
+        let host = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
+        let here = self.here.rsplit_once(':').map_or(&*self.here, |(host, _)| host);
+        if host.is_empty() || host == here || host.parse::<std::net::IpAddr>().is_err() {
+            return Ok(());
+        }
+        Err(ApiError::bad_request(format!(
+            "this node is known to others as {here}, not as {host}: start it with `herder up --advertise {host}`"
+        )))
+    }
+
+    fn first_cluster(&self, request: &InitRequest) -> Result<ClusterRecord, ApiError> {
+        let code = self.link.identity().join_code().map_err(|error| ApiError::internal(error.to_string()))?;
+        let token = || code.with_secret(rand::random()).to_string();
+        let mut spec = herder_decide::swarm::control::cluster_spec(request).map_err(ApiError::from)?;
+        spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+        let locked = spec.encryption_config.auto_lock_managers;
+        let cluster = Cluster {
+            id: new_id(),
+            spec,
+            tls_info: tls_info(&self.link),
+            default_addr_pool: Some(
+                request
+                    .default_addr_pool
+                    .clone()
+                    .filter(|it| !it.is_empty())
+                    .unwrap_or_else(|| vec!["10.0.0.0/8".into()]),
+            ),
+            subnet_size: if request.subnet_size == 0 { 24 } else { request.subnet_size },
+            data_path_port: if request.data_path_port == 0 { DATA_PATH_PORT } else { request.data_path_port },
+            join_tokens: Some(JoinTokens { worker: token(), manager: token() }),
+            ..Cluster::default()
+        };
+        let unlock_key = if locked { Key::random().text() } else { String::new() };
+        Ok(ClusterRecord { cluster, unlock_key, ..ClusterRecord::default() })
+    }
+
+    fn first_node(&self, request: &InitRequest) -> NodeRecord {
+        let mut node = SwarmNode { id: self.id.clone(), ..SwarmNode::default() };
+        node.spec.role = Role::Manager;
+        node.spec.availability = availability(&request.availability);
+        node.description = self.description.borrow().clone();
+        let addr = self.here.rsplit_once(':').map_or(&*self.here, |(host, _)| host).to_owned();
+        node.status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr };
+        NodeRecord { node, role: Role::Manager, addr: self.here.clone(), state_since: now(), ..NodeRecord::default() }
+    }
+
+    pub(super) async fn enter(self: &Arc<Host>, request: JoinRequest) -> Result<(), ApiError> {
+        let code: JoinCode = request.join_token.parse().map_err(|_| ApiError::bad_request("invalid join token"))?;
+        let remotes = request.remote_addrs.clone().unwrap_or_default();
+        let mine = self.link.identity().join_code().map_err(|error| ApiError::internal(error.to_string()))?;
+        let mut kept = Kept {
+            token: request.join_token.clone(),
+            availability: availability(&request.availability),
+            managers: remotes.iter().map(|addr| ManagerAddr { id: String::new(), addr: with_port(addr) }).collect(),
+            ..Kept::default()
+        };
+        if mine.of_same_pool(&code) {
+            kept.managers.extend(managers_told(&self.views.borrow()).into_iter().map(|(manager, _)| manager));
+            self.keep(Some(kept));
+            return self.until_in(&self.id).await;
+        }
+        let name = self.link.identity().name.clone();
+        let shared = self.ask_to_be_let_in(&kept.managers, &code, &name).await?;
+        let identity =
+            Identity::of(&name, shared, SystemTime::now()).map_err(|error| ApiError::internal(error.to_string()))?;
+        let id = identity.id.clone();
+        identity.save(&self.state).map_err(|error| ApiError::internal(error.to_string()))?;
+        kept.save(&self.state).map_err(|error| ApiError::internal(error.to_string()))?;
+        // The next life of this node reads both.
+        let _ = self.another.send(identity).await;
+        self.until_in(&id).await
+    }
+
+    async fn ask_to_be_let_in(
+        &self,
+        managers: &[ManagerAddr],
+        code: &JoinCode,
+        name: &str,
+    ) -> Result<Shared, ApiError> {
+        let mut last = ApiError::bad_request("at least 1 RemoteAddr is required to join");
+        for manager in managers {
+            match link::join(&manager.addr, code, name).await {
+                Ok(shared) => return Ok(shared),
+                Err(error) => last = not_let_in(error, code),
+            }
+        }
+        Err(last)
+    }
+
+    /// Comes when the swarm has let the node with this id in, or refuses it.
+    async fn until_in(&self, id: &str) -> Result<(), ApiError> {
+        let mut standing = self.standing.subscribe();
+        let decided = |it: &Standing| it.node == id && (!it.cluster.is_empty() || !it.refused.is_empty());
+        let standing = standing.wait_for(decided).await;
+        let refused = standing.map(|it| it.refused.clone()).unwrap_or_default();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {refused}")))
+    }
+
+    /// Out of the swarm. Who was one of several is a node of its own afterwards; with the last manager, the swarm ends.
+    pub(super) async fn exit(self: &Arc<Host>) -> Result<(), ApiError> {
+        let manages = self.managing.borrow().clone();
+        let managers = match &manages {
+            Some(managing) => managing.store.managers().await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let others = managers.iter().any(|it| it.id != self.id);
+        if let Some(managing) = &manages
+            && others
+            && let Err(error) = timeout(LEAVE_TIME_MAX, managing.store.remove_manager(&self.id)).await.unwrap_or(Ok(()))
+        {
+            tracing::warn!(%error, "the other managers are not told that this one leaves");
+        }
+        let last = manages.is_some() && !others;
+        if last && let Some(managing) = &manages {
+            managing.manager.dissolve().await;
+        }
+        self.leaving.send_replace(true);
+        let _ = timeout(LEAVE_TIME_MAX, self.agent.leave()).await;
+        self.close_store().await;
+        self.keep(None);
+        if last {
+            *self.known.lock() = Known::default();
+            self.standing.send_replace(Standing { node: self.id.clone(), ..Standing::default() });
+            self.leaving.send_replace(false);
+            return Ok(());
+        }
+        let name = self.link.identity().name.clone();
+        let identity =
+            Identity::first(&name, SystemTime::now()).map_err(|error| ApiError::internal(error.to_string()))?;
+        identity.save(&self.state).map_err(|error| ApiError::internal(error.to_string()))?;
+        let id = identity.id.clone();
+        let _ = self.another.send(identity).await;
+        let mut standing = self.standing.subscribe();
+        let _ = timeout(LEAVE_TIME_MAX, standing.wait_for(|it| it.node == id)).await;
+        Ok(())
+    }
+
+    pub(super) async fn open_locked(self: &Arc<Host>, key: &str) -> Result<bool, ApiError> {
+        let key: Key = key.parse().map_err(|error: StoreError| ApiError::bad_request(error.to_string()))?;
+        match self.open_store(Some(key)).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::WrongKey) => Ok(false),
+            Err(error) => Err(refused(error)),
+        }
+    }
+}
+
+fn availability(text: &str) -> Availability {
+    match text.to_lowercase().as_str() {
+        "pause" => Availability::Pause,
+        "drain" => Availability::Drain,
+        _ => Availability::Active,
+    }
+}
+
+/// Swarm mode's port means nothing here: nodes listen on that of the node link.
+fn with_port(addr: &str) -> String {
+    match addr.rsplit_once(':') {
+        Some((host, "2377")) => format!("{host}:{}", herder_cli::NODE_PORT),
+        Some(_) => addr.to_owned(),
+        None => format!("{addr}:{}", herder_cli::NODE_PORT),
+    }
+}
+
+fn not_let_in(error: LinkError, code: &JoinCode) -> ApiError {
+    match error {
+        LinkError::Refused { .. } => ApiError::bad_request(
+            "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster",
+        ),
+        LinkError::Stranger { .. } => {
+            ApiError::internal(format!("remote CA does not match fingerprint. Expected: {}", code.ca_digest()))
+        }
+        other => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("rpc error: code = Unavailable desc = {other}"))
+        }
+    }
+}

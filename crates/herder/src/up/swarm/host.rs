@@ -1,0 +1,447 @@
+//! The node in its swarm: entering, leaving, being a worker, being a manager.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use herder_agent::Agent;
+use herder_front::ApiError;
+use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Role, Time, TlsInfo, Welcome, Written};
+use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
+use herder_wire::gossip::{self, Health};
+use herder_wire::identity::Identity;
+use herder_wire::link::Link;
+use herder_wire::swarm::SwarmCalls;
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::kept::{Kept, store_folder};
+use super::managing::{Managing, NodeTransport};
+use super::session::{self, Ended, Listener, Mind};
+use crate::up::members::Directory;
+
+/// The fact by which managers tell the swarm's id to the nodes of their pool.
+pub(in crate::up) const FACT: &str = "swarm";
+/// Between two attempts to find a leader.
+const REST: Duration = Duration::from_millis(150);
+/// How often the engine is asked to describe the node, as in swarm mode; and after it did not answer.
+const DESCRIBE_REST: Duration = Duration::from_secs(20);
+const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
+/// Commands that wait for whoever listens to what is written.
+const WRITTEN_WAITING_MAX: usize = 1024;
+/// How long a node that leaves waits for its containers to be gone, and for the leader to know.
+pub(super) const LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// What the rest of the node gives to its part in the swarm.
+pub(in crate::up) struct Surroundings {
+    pub(in crate::up) state: PathBuf,
+    pub(in crate::up) link: Arc<Link>,
+    pub(in crate::up) directory: Arc<Directory>,
+    pub(in crate::up) views: watch::Receiver<gossip::View>,
+    pub(in crate::up) agent: Arc<Agent>,
+    pub(in crate::up) front: std::sync::Weak<herder_front::Front>,
+    /// Makes this node another one.
+    pub(in crate::up) another: mpsc::Sender<Identity>,
+    /// What the node is in a swarm, over all its lives.
+    pub(in crate::up) standing: watch::Sender<Standing>,
+    /// Facts that this node tells besides its own.
+    pub(in crate::up) facts: watch::Sender<Option<String>>,
+}
+
+/// What became of entering or leaving a swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::up) struct Standing {
+    pub(in crate::up) node: String,
+    /// The swarm that has let the node in.
+    pub(in crate::up) cluster: String,
+    pub(in crate::up) refused: String,
+}
+
+/// What is known of where the managers are, and what this node is.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    welcome: Option<Welcome>,
+    leader: Option<ManagerAddr>,
+    pub(super) error: String,
+    pub(super) locked: bool,
+}
+
+pub(in crate::up) struct Host {
+    pub(super) id: String,
+    pub(super) here: String,
+    pub(super) state: PathBuf,
+    pub(super) link: Arc<Link>,
+    pub(super) calls: Arc<SwarmCalls>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) views: watch::Receiver<gossip::View>,
+    pub(super) agent: Arc<Agent>,
+    pub(super) front: std::sync::Weak<herder_front::Front>,
+    pub(super) kept: watch::Sender<Option<Kept>>,
+    pub(super) known: Mutex<Known>,
+    pub(super) description: watch::Sender<NodeDescription>,
+    pub(super) managing: watch::Sender<Option<Managing>>,
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) leaving: watch::Sender<bool>,
+    pub(super) dead: watch::Sender<Arc<BTreeSet<String>>>,
+    pub(super) written: broadcast::Sender<Arc<[Written]>>,
+    pub(super) another: mpsc::Sender<Identity>,
+    pub(super) standing: watch::Sender<Standing>,
+    pub(super) facts: watch::Sender<Option<String>>,
+    /// Held while the store is opened or closed.
+    pub(super) opening: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("id", &self.id).field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Goes on as what the node was when it stopped, until `stop`.
+    pub(in crate::up) async fn start(around: Surroundings, stop: CancellationToken) -> anyhow::Result<Arc<Host>> {
+        let kept = Kept::load(&around.state)?;
+        let host = Arc::new(Host {
+            id: around.directory.id.clone(),
+            here: around.directory.here.clone(),
+            state: around.state,
+            calls: Arc::new(SwarmCalls::new(around.link.clone())),
+            link: around.link,
+            directory: around.directory,
+            views: around.views,
+            agent: around.agent,
+            front: around.front,
+            kept: watch::channel(kept).0,
+            known: Mutex::default(),
+            description: watch::channel(NodeDescription::default()).0,
+            managing: watch::channel(None).0,
+            ready: watch::channel(false).0,
+            leaving: watch::channel(false).0,
+            dead: watch::channel(Arc::default()).0,
+            written: broadcast::channel(WRITTEN_WAITING_MAX).0,
+            another: around.another,
+            standing: around.standing,
+            facts: around.facts,
+            opening: tokio::sync::Mutex::default(),
+        });
+        host.standing.send_replace(Standing { node: host.id.clone(), ..Standing::default() });
+        host.open_kept_store().await;
+        let follower = host.clone().follow_gossip();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(follower));
+        let describer = host.clone().describe();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(describer));
+        let worker = host.clone().work();
+        tokio::spawn(stop.run_until_cancelled_owned(worker));
+        Ok(host)
+    }
+
+    async fn open_kept_store(self: &Arc<Host>) {
+        if !self.kept.borrow().as_ref().is_some_and(|it| it.manages) {
+            return;
+        }
+        match self.open_store(None).await {
+            Ok(_) => {}
+            Err(StoreError::Locked) => self.known.lock().locked = true,
+            Err(error) => {
+                tracing::error!(%error, "this manager cannot open its store");
+                self.known.lock().error = error.to_string();
+            }
+        }
+    }
+
+    pub(super) async fn open_store(&self, key: Option<Key>) -> Result<Managing, StoreError> {
+        let _opening = self.opening.lock().await;
+        let open = self.managing.borrow().clone();
+        if let Some(open) = open {
+            return Ok(open);
+        }
+        let settings = StoreSettings { key, ..StoreSettings::new(store_folder(&self.state), &*self.id) };
+        let store = Store::open(settings, Arc::new(NodeTransport(self.calls.clone()))).await?;
+        let me = ManagerAddr { id: self.id.clone(), addr: self.here.clone() };
+        let (link, written) = (self.link.clone(), self.written.clone());
+        let managing = Managing::begin(store, me, self.dead.subscribe(), link, written);
+        self.managing.send_replace(Some(managing.clone()));
+        self.ready.send_replace(true);
+        let mut known = self.known.lock();
+        (known.locked, known.error) = (false, String::new());
+        Ok(managing)
+    }
+
+    /// Ends this node's part as a manager in good order: if it leads, another one does before.
+    pub(in crate::up) async fn close_store(&self) {
+        let _opening = self.opening.lock().await;
+        self.ready.send_replace(false);
+        self.link.let_in_also(Vec::new());
+        if let Some(managing) = self.managing.send_replace(None) {
+            managing.end().await;
+        }
+    }
+
+    pub(super) fn store(&self) -> Option<Arc<Store>> {
+        self.managing.borrow().as_ref().map(|it| it.store.clone())
+    }
+
+    /// Changes what is kept, also on the disk.
+    pub(super) fn keep(&self, kept: Option<Kept>) {
+        let saved = match &kept {
+            Some(kept) => kept.save(&self.state),
+            None => Kept::remove(&self.state),
+        };
+        if let Err(error) = saved {
+            tracing::error!(%error, "what this node knows of its swarm cannot be kept");
+        }
+        let manages = kept.as_ref().filter(|it| it.manages && !it.cluster.is_empty());
+        self.facts.send_replace(manages.map(|it| it.cluster.clone()));
+        self.kept.send_if_modified(|known| std::mem::replace(known, kept.clone()) != kept);
+    }
+
+    /// Who is dead; and whether a swarm begins around this node.
+    async fn follow_gossip(self: Arc<Host>) {
+        let mut views = self.views.clone();
+        loop {
+            let view = views.borrow_and_update().clone();
+            let dead = view.iter().filter(|(_, seen)| matches!(seen.health, Health::Dead | Health::Left));
+            let dead: BTreeSet<String> = dead.map(|(id, _)| id.clone()).collect();
+            self.dead.send_if_modified(|known| {
+                let changed = **known != dead;
+                *known = Arc::new(dead);
+                changed
+            });
+            self.enrol(&view);
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The pool's managers make it a swarm: its nodes are the swarm's workers, without being asked.
+    fn enrol(&self, view: &gossip::View) {
+        if self.kept.borrow().is_some() || *self.leaving.borrow() {
+            return;
+        }
+        let managers = managers_told(view);
+        if let Some((_, cluster)) = managers.first() {
+            tracing::info!(cluster, "this node's pool is a swarm now");
+            let managers = managers.iter().map(|(manager, _)| manager.clone()).collect();
+            self.keep(Some(Kept { managers, ..Kept::default() }));
+        }
+    }
+
+    /// Holds sessions with whoever leads, one after the other.
+    async fn work(self: Arc<Host>) {
+        let mut attempt = 0;
+        loop {
+            let Some(kept) = self.in_swarm().await else { return };
+            let Some(manager) = self.candidate(&kept, attempt) else {
+                self.lost("no manager of the swarm is known or in reach");
+                sleep(REST).await;
+                continue;
+            };
+            let hello = Hello {
+                addr: self.here.clone(),
+                token: kept.token.clone(),
+                availability: kept.availability,
+                ..Hello::default()
+            };
+            let mind = Mind {
+                reports: self.agent.reports(),
+                description: self.description.subscribe(),
+                ready: self.ready.subscribe(),
+                leaving: self.leaving.subscribe(),
+            };
+            let ended = session::hold(&self.calls, &manager, hello, mind, &self).await;
+            tracing::debug!(?manager, ?ended, "a session ended");
+            attempt += 1;
+            match ended {
+                Ended::Elsewhere(leader) => {
+                    let known = leader.is_some();
+                    self.known.lock().leader = leader;
+                    if known {
+                        continue;
+                    }
+                }
+                Ended::Refused(reason) => self.refused(&reason),
+                Ended::Dissolved => self.dissolved().await,
+                Ended::Broken(reason) => self.lost(&format!("the session with {} ended: {reason}", manager.addr)),
+            }
+            sleep(REST).await;
+        }
+    }
+
+    /// Keeps what the engine says of the node.
+    async fn describe(self: Arc<Host>) {
+        loop {
+            let rest = match self.agent.describe().await {
+                Ok(mut description) => {
+                    description.tls_info = tls_info(&self.link);
+                    self.description.send_if_modified(|it| std::mem::replace(it, description.clone()) != description);
+                    DESCRIBE_REST
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the engine does not describe the node");
+                    DESCRIBE_AGAIN
+                }
+            };
+            sleep(rest).await;
+        }
+    }
+
+    /// Comes when this node is in a swarm.
+    async fn in_swarm(&self) -> Option<Kept> {
+        let mut kept = self.kept.subscribe();
+        kept.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// Whom to ask next.
+    fn candidate(&self, kept: &Kept, attempt: usize) -> Option<ManagerAddr> {
+        if let Some(leader) = self.known.lock().leader.take() {
+            return Some(leader);
+        }
+        let told = managers_told(&self.views.borrow()).into_iter().map(|(manager, _)| manager);
+        let mut managers: Vec<ManagerAddr> = kept.managers.clone();
+        managers.extend(told.filter(|it| !kept.managers.contains(it)));
+        for manager in managers.iter_mut().filter(|it| it.id.is_empty()) {
+            // Of a node that was joined, only the address is known until gossip tells the rest.
+            manager.id = self.directory.at(&manager.addr).map(|it| it.id).unwrap_or_default();
+        }
+        managers.retain(|it| !it.id.is_empty());
+        let count = managers.len().max(1);
+        managers.into_iter().nth(attempt % count)
+    }
+
+    fn lost(&self, error: &str) {
+        let mut known = self.known.lock();
+        if known.error != error {
+            tracing::info!(error, "this node has no leader");
+            known.error = error.to_owned();
+        }
+    }
+
+    fn refused(&self, reason: &str) {
+        self.standing.send_modify(|it| it.refused = reason.to_owned());
+        self.lost(reason);
+    }
+
+    /// The last manager has left: what ran for the swarm ends, the pool stays.
+    async fn dissolved(&self) {
+        // The manager itself does the same, where it is asked to leave.
+        if !*self.leaving.borrow() {
+            tracing::info!("the swarm has ended");
+            let _ = timeout(LEAVE_TIME_MAX, self.agent.leave()).await;
+            self.keep(None);
+        }
+    }
+
+    async fn become_manager(self: Arc<Host>) {
+        let kept = self.kept.borrow().clone();
+        let Some(mut kept) = kept.filter(|it| !it.manages) else { return };
+        tracing::info!("this node is made a manager");
+        self.close_store().await;
+        if let Err(error) = std::fs::remove_dir_all(store_folder(&self.state))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, "the store of the time before cannot be removed");
+            return;
+        }
+        kept.manages = true;
+        self.keep(Some(kept));
+        if let Err(error) = self.open_store(None).await {
+            tracing::error!(%error, "this node cannot open a store");
+            self.known.lock().error = error.to_string();
+        }
+    }
+
+    async fn become_worker(self: Arc<Host>) {
+        let kept = self.kept.borrow().clone();
+        let Some(mut kept) = kept.filter(|it| it.manages) else { return };
+        tracing::info!("this node is no manager any more");
+        self.close_store().await;
+        kept.manages = false;
+        if let Err(error) = std::fs::remove_dir_all(store_folder(&self.state)) {
+            tracing::warn!(%error, "the store of the time before cannot be removed");
+        }
+        self.keep(Some(kept));
+    }
+}
+
+/// Managers that tell of themselves, and the swarm that they manage.
+pub(super) fn managers_told(view: &gossip::View) -> Vec<(ManagerAddr, String)> {
+    let alive = view.iter().filter(|(_, seen)| matches!(seen.health, Health::Alive | Health::Suspect));
+    alive
+        .filter_map(|(id, seen)| {
+            let cluster = seen.facts.get(FACT)?.clone();
+            Some((ManagerAddr { id: id.clone(), addr: seen.member.addr.to_string() }, cluster))
+        })
+        .collect()
+}
+
+impl Listener for Arc<Host> {
+    fn welcome(&self, welcome: Welcome) {
+        let kept = self.kept.borrow().clone();
+        if let Some(kept) = kept {
+            // The swarm knows what this node came with.
+            let kept = Kept {
+                cluster: welcome.cluster.clone(),
+                token: String::new(),
+                managers: welcome.managers.clone(),
+                ..kept
+            };
+            self.keep(Some(kept));
+        }
+        match welcome.role {
+            Role::Manager => drop(tokio::spawn(self.clone().become_manager())),
+            Role::Worker => drop(tokio::spawn(self.clone().become_worker())),
+        }
+        let mut known = self.known.lock();
+        known.error.clear();
+        let cluster = welcome.cluster.clone();
+        known.welcome = Some(welcome);
+        self.standing.send_modify(|it| (it.cluster, it.refused) = (cluster, String::new()));
+    }
+
+    fn assign(&self, assignments: Assignments) {
+        self.agent.assign(assignments);
+    }
+
+    fn heard(&self, said_at: Instant, lease: Duration) {
+        self.agent.lease(said_at + lease);
+    }
+}
+
+impl Host {
+    pub(super) fn needed_store(&self) -> Result<Arc<Store>, ApiError> {
+        self.store().ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node is no manager of a swarm"))
+    }
+}
+
+pub(super) fn tls_info(link: &Link) -> TlsInfo {
+    TlsInfo { trust_root: link.identity().shared.ca_certificate().to_owned(), ..TlsInfo::default() }
+}
+
+/// Why the store did not do it, in the words of swarm mode where it has some.
+pub(super) fn refused(error: StoreError) -> ApiError {
+    let text = error.to_string();
+    match error {
+        StoreError::NoLeader => ApiError::internal(
+            "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. \
+             Make sure more than half of the managers are online.",
+        ),
+        StoreError::QuorumLoss => ApiError::bad_request(format!("rpc error: code = FailedPrecondition desc = {text}")),
+        StoreError::UnknownManager { .. } => ApiError::not_found(format!("rpc error: code = NotFound desc = {text}")),
+        _ => ApiError::internal(format!("rpc error: code = Unknown desc = {text}")),
+    }
+}
+
+pub(super) fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// 25 characters, base 36.
+pub(super) fn new_id() -> String {
+    herder_wire::identity::new_id()
+}

@@ -1,0 +1,101 @@
+//! What a node knows of its swarm while nobody can be asked: one small file beside its identity.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use herder_model::swarm::{Availability, ManagerAddr};
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "swarm.json";
+/// The store of a manager.
+const STORE: &str = "managers";
+
+/// Members are only added; one that is missing means what was before it.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Kept {
+    /// Id of the swarm; empty until it has let this node in.
+    pub(super) cluster: String,
+    /// What this node was let in with, until the swarm knows it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) token: String,
+    pub(super) availability: Availability,
+    /// Managers that were known last. The first ones are where this node came from.
+    pub(super) managers: Vec<ManagerAddr>,
+    /// Whether this node is a manager, and has a store.
+    pub(super) manages: bool,
+}
+
+impl std::fmt::Debug for Kept {
+    /// The token stays out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("cluster", &self.cluster).field("manages", &self.manages).finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    /// Nothing, if the node is in no swarm.
+    pub(super) fn load(folder: &Path) -> anyhow::Result<Option<Kept>> {
+        let path = folder.join(FILE);
+        let damaged = |error: serde_json::Error| anyhow::anyhow!("{} is damaged: {error}", path.display());
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(damaged)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(anyhow::Error::new(error).context(format!("cannot read {}", path.display()))),
+        }
+    }
+
+    /// Whole or not at all.
+    pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
+        let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)
+    }
+
+    /// The node is in no swarm any more; its store goes, too.
+    pub(super) fn remove(folder: &Path) -> io::Result<()> {
+        for gone in [fs::remove_file(folder.join(FILE)), fs::remove_dir_all(store_folder(folder))] {
+            match gone {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Addresses of nodes that this one met in its swarm.
+pub(in crate::up) fn remotes(folder: &Path) -> Vec<String> {
+    let kept = Kept::load(folder).ok().flatten().unwrap_or_default();
+    kept.managers.into_iter().map(|it| it.addr).collect()
+}
+
+pub(super) fn store_folder(folder: &Path) -> PathBuf {
+    folder.join(STORE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_again_and_gone_when_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(Kept::load(folder.path()).expect("nothing there"), None);
+        let kept = Kept { cluster: "c".into(), token: "secret".into(), ..Kept::default() };
+        kept.save(folder.path()).expect("saved");
+        fs::create_dir(store_folder(folder.path())).expect("a store");
+        assert_eq!(Kept::load(folder.path()).expect("readable"), Some(kept.clone()));
+        assert!(!format!("{kept:?}").contains("secret"));
+        for _ in 0..2 {
+            Kept::remove(folder.path()).expect("removed");
+            assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        }
+        fs::write(folder.path().join(FILE), "{").expect("written");
+        assert!(Kept::load(folder.path()).expect_err("damaged").to_string().contains("is damaged"));
+    }
+}

@@ -1,0 +1,121 @@
+//! A manager's store, and what goes on while it is open.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use herder_manager::Manager;
+use herder_model::swarm::{ClusterRecord, ManagerAddr, Written};
+use herder_store::{Key, ManagerSeen, Store, Transport, TransportError};
+use herder_wire::JoinCode;
+use herder_wire::calls::Peer;
+use herder_wire::link::Link;
+use herder_wire::swarm::SwarmCalls;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How old what is known of the managers may be.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Messages between stores go over the node link.
+#[derive(Debug)]
+pub(super) struct NodeTransport(pub(super) Arc<SwarmCalls>);
+
+impl Transport for NodeTransport {
+    fn call<'a>(
+        &'a self,
+        node: &'a str,
+        addr: &'a str,
+        request: Bytes,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send + 'a>> {
+        Box::pin(async move {
+            let peer = Peer { id: node.to_owned(), addr: addr.to_owned() };
+            self.0.raft(&peer, request).await.map_err(|status| TransportError(status.message().to_owned()))
+        })
+    }
+}
+
+/// A store that is open.
+#[derive(Clone, Debug)]
+pub(super) struct Managing {
+    pub(super) store: Arc<Store>,
+    pub(super) manager: Arc<Manager>,
+    /// As the leader sees them, a moment ago.
+    pub(super) managers: watch::Receiver<Vec<ManagerSeen>>,
+    stop: CancellationToken,
+}
+
+impl Managing {
+    pub(super) fn begin(
+        store: Arc<Store>,
+        me: ManagerAddr,
+        dead: watch::Receiver<Arc<BTreeSet<String>>>,
+        link: Arc<Link>,
+        written: broadcast::Sender<Arc<[Written]>>,
+    ) -> Managing {
+        let stop = CancellationToken::new();
+        let settings = herder_manager::Settings { me, dead, clock: super::host::now, new_id: super::host::new_id };
+        let manager = Manager::start(store.clone(), settings, stop.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(follow(store.clone(), link, written)));
+        let (told, managers) = watch::channel(Vec::new());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(look(store.clone(), told)));
+        Managing { store, manager, managers, stop }
+    }
+
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        self.store.shutdown().await;
+    }
+}
+
+/// Looks who the managers are: at once when the lead changes, and now and then.
+async fn look(store: Arc<Store>, told: watch::Sender<Vec<ManagerSeen>>) {
+    let mut leadership = store.leadership();
+    loop {
+        if let Ok(seen) = store.managers().await {
+            told.send_if_modified(|known| std::mem::replace(known, seen.clone()) != seen);
+        }
+        // Whether a manager is in reach is no news that comes by itself.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK, leadership.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Keeps the node to what is declared about managers: whom they let in, and the key of their stores.
+async fn follow(store: Arc<Store>, link: Arc<Link>, written: broadcast::Sender<Arc<[Written]>>) {
+    let (_, mut watch) = store.watch();
+    let mut known = None;
+    loop {
+        let cluster = store.view().cluster;
+        if cluster != known {
+            if let Some(cluster) = &cluster {
+                link.let_in_also(secrets(cluster));
+                keep_key(&store, known.as_deref(), cluster).await;
+            }
+            known = cluster;
+        }
+        let seen = watch.next().await;
+        if !seen.written.is_empty() {
+            // Nobody listens: then nobody is told.
+            let _ = written.send(seen.written);
+        }
+    }
+}
+
+fn secrets(cluster: &ClusterRecord) -> Vec<herder_wire::Secret> {
+    let tokens = cluster.cluster.join_tokens.iter().flat_map(|it| [&it.worker, &it.manager]);
+    tokens.filter_map(|it| it.parse::<JoinCode>().ok()).map(|code| *code.secret()).collect()
+}
+
+/// The key of this manager's store is that of the swarm.
+async fn keep_key(store: &Arc<Store>, known: Option<&ClusterRecord>, cluster: &ClusterRecord) {
+    if known.is_some_and(|known| known.unlock_key == cluster.unlock_key) {
+        return;
+    }
+    let key = cluster.unlock_key.parse::<Key>().ok();
+    if let Err(error) = store.rotate_key(key).await {
+        tracing::error!(%error, "the key of this manager's store cannot be changed");
+    }
+}

@@ -1,0 +1,166 @@
+//! This node's side of its session with the leader.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Report, ToLeader, ToNode, Welcome};
+use herder_wire::calls::Peer;
+use herder_wire::swarm::{SESSION_WAITING_MAX, SwarmCalls};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// A leader that says nothing for so long is none any more.
+const SILENT_MAX: Duration = Duration::from_secs(3);
+/// Until the leader says how often it wants to hear.
+const HEARTBEAT: Duration = Duration::from_millis(400);
+/// How long a manager may take to answer the first words.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(3);
+/// Reports that are sent in one message.
+const REPORTS_MAX: usize = 512;
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Another manager leads.
+    Elsewhere(Option<ManagerAddr>),
+    /// The swarm does not want this node.
+    Refused(String),
+    /// There is no swarm any more.
+    Dissolved,
+    /// The connection broke, or could not be opened.
+    Broken(String),
+}
+
+/// What the leader says, for the rest of the node.
+pub(super) trait Listener: Send + Sync {
+    fn welcome(&self, welcome: Welcome);
+    fn assign(&self, assignments: Assignments);
+    /// The leader was heard: it got what was said at that moment.
+    fn heard(&self, said_at: Instant, lease: Duration);
+}
+
+/// What the node has to say during a session.
+pub(super) struct Mind {
+    /// The newest state of every task, and whatever changes.
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) description: watch::Receiver<NodeDescription>,
+    /// Whether this manager's store is open.
+    pub(super) ready: watch::Receiver<bool>,
+    pub(super) leaving: watch::Receiver<bool>,
+}
+
+/// Holds a session with one manager until it ends.
+pub(super) async fn hold(
+    calls: &SwarmCalls,
+    manager: &ManagerAddr,
+    mut hello: Hello,
+    mut mind: Mind,
+    listener: &dyn Listener,
+) -> Ended {
+    let peer = Peer { id: manager.id.clone(), addr: manager.addr.clone() };
+    let (say, said) = mpsc::channel(SESSION_WAITING_MAX);
+    hello.description = mind.description.borrow_and_update().clone();
+    hello.ready = *mind.ready.borrow_and_update();
+    let mut speaker = Speaker { say, last: Instant::now(), unheard: Vec::new() };
+    speaker.say(&ToLeader::Hello(Box::new(hello)));
+    let opened = timeout(OPEN_TIME_MAX, calls.session(&peer, said)).await;
+    let mut heard = match opened {
+        Ok(Ok(heard)) => heard,
+        Ok(Err(status)) => return Ended::Broken(status.message().to_owned()),
+        Err(_) => return Ended::Broken("it does not answer".into()),
+    };
+    let mut session = Welcome { heartbeat_ms: millis(HEARTBEAT), ..Welcome::default() };
+    let mut leader_heard = Instant::now();
+    loop {
+        let mut batch = Vec::new();
+        let next_beat = speaker.last + Duration::from_millis(session.heartbeat_ms);
+        tokio::select! {
+            message = heard.next() => match message {
+                None => return Ended::Broken("it closed the session".into()),
+                Some(Err(status)) => return Ended::Broken(status.message().to_owned()),
+                Some(Ok(message)) => {
+                    leader_heard = Instant::now();
+                    match serde_json::from_slice::<ToNode>(&message) {
+                        Ok(ToNode::Welcome(welcome)) => {
+                            session = welcome.clone();
+                            listener.welcome(welcome);
+                        }
+                        Ok(ToNode::Assignments(assignments)) => listener.assign(*assignments),
+                        Ok(ToNode::Heard) => {
+                            if let Some(said_at) = speaker.was_heard() {
+                                listener.heard(said_at, Duration::from_millis(session.lease_ms));
+                            }
+                        }
+                        Ok(ToNode::Elsewhere(leader)) => return Ended::Elsewhere(leader),
+                        Ok(ToNode::Dissolved) => return Ended::Dissolved,
+                        Ok(ToNode::Refused(reason)) => return Ended::Refused(reason),
+                        // Of a version after this one.
+                        Err(error) => tracing::debug!(%error, "the leader says what this node does not understand"),
+                    }
+                }
+            },
+            count = mind.reports.recv_many(&mut batch, REPORTS_MAX), if !session.cluster.is_empty() => {
+                if count == 0 {
+                    return Ended::Broken("this node is stopping".into());
+                }
+                speaker.say(&ToLeader::Reports(batch));
+            }
+            Ok(()) = mind.description.changed() => {
+                let description = mind.description.borrow_and_update().clone();
+                speaker.say(&ToLeader::Describe(Box::new(description)));
+            }
+            Ok(()) = mind.ready.changed() => {
+                if *mind.ready.borrow_and_update() {
+                    speaker.say(&ToLeader::Ready);
+                }
+            }
+            () = left(&mut mind.leaving) => {
+                speaker.say(&ToLeader::Leave);
+                // Closed by the leader, once it has written that.
+                let _ = timeout(OPEN_TIME_MAX, async { while let Some(Ok(_)) = heard.next().await {} }).await;
+                return Ended::Refused("this node leaves".into());
+            }
+            () = sleep_until(next_beat) => speaker.say(&ToLeader::Alive),
+            () = sleep_until(leader_heard + SILENT_MAX) => return Ended::Broken("it is silent".into()),
+        }
+        if speaker.say.is_closed() {
+            return Ended::Broken("it does not listen any more".into());
+        }
+    }
+}
+
+/// Comes when the node is to leave.
+async fn left(leaving: &mut watch::Receiver<bool>) {
+    if leaving.wait_for(|it| *it).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Says, and knows what was not heard yet.
+struct Speaker {
+    say: mpsc::Sender<Bytes>,
+    last: Instant,
+    /// When what the leader has not answered yet was said, oldest first.
+    unheard: Vec<Instant>,
+}
+
+impl Speaker {
+    fn say(&mut self, message: &ToLeader) {
+        self.last = Instant::now();
+        let text = serde_json::to_vec(message).unwrap_or_default();
+        // A leader that takes nothing is silent soon.
+        if self.say.try_send(text.into()).is_ok() && !matches!(message, ToLeader::Hello(_)) {
+            self.unheard.push(self.last);
+        }
+    }
+
+    /// Answers come in order. When was said what this one answers?
+    fn was_heard(&mut self) -> Option<Instant> {
+        (!self.unheard.is_empty()).then(|| self.unheard.remove(0))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
