@@ -18,7 +18,7 @@ struct Bench {
     needs_lab: bool,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench {
         name: "schedule",
         builds: &[],

@@ -64,7 +64,6 @@ pub(in crate::up) struct Standing {
 /// What is known of where the managers are, and what this node is.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    welcome: Option<Welcome>,
     leader: Option<ManagerAddr>,
     pub(super) error: String,
     pub(super) locked: bool,
@@ -336,7 +335,23 @@ impl Host {
         }
     }
 
-    async fn become_manager(self: Arc<Host>) {
+    /// Is what the leader says. Only then the node has come in.
+    async fn become_as_welcomed(self: Arc<Host>, welcome: Welcome) {
+        match welcome.role {
+            Role::Worker => self.become_worker().await,
+            Role::Manager => {
+                self.become_manager().await;
+                let Some(store) = self.store() else { return };
+                // Who is one of the managers hears of their leader.
+                if store.leadership().wait_for(|it| it.leader.is_some()).await.is_err() {
+                    return;
+                }
+            }
+        }
+        self.standing.send_modify(|it| (it.cluster, it.refused) = (welcome.cluster, String::new()));
+    }
+
+    async fn become_manager(&self) {
         let kept = self.kept.borrow().clone();
         let Some(mut kept) = kept.filter(|it| !it.manages) else { return };
         tracing::info!("this node is made a manager");
@@ -355,7 +370,7 @@ impl Host {
         }
     }
 
-    async fn become_worker(self: Arc<Host>) {
+    async fn become_worker(&self) {
         let kept = self.kept.borrow().clone();
         let Some(mut kept) = kept.filter(|it| it.manages) else { return };
         tracing::info!("this node is no manager any more");
@@ -392,15 +407,8 @@ impl Listener for Arc<Host> {
             };
             self.keep(Some(kept));
         }
-        match welcome.role {
-            Role::Manager => drop(tokio::spawn(self.clone().become_manager())),
-            Role::Worker => drop(tokio::spawn(self.clone().become_worker())),
-        }
-        let mut known = self.known.lock();
-        known.error.clear();
-        let cluster = welcome.cluster.clone();
-        known.welcome = Some(welcome);
-        self.standing.send_modify(|it| (it.cluster, it.refused) = (cluster, String::new()));
+        tokio::spawn(self.clone().become_as_welcomed(welcome));
+        self.known.lock().error.clear();
     }
 
     fn assign(&self, assignments: Assignments) {
