@@ -115,7 +115,7 @@ impl Life {
         let (facts, swarm_fact) = watch::channel(None);
         let images = Arc::new(images::FromOthers::new(&front, &here));
         let agent = herder_agent::Settings {
-            engine: settings.engine.clone(),
+            engine: settings.engine.trim_start_matches("tcp://").to_owned(),
             way: Way::Plain,
             node_id: me.clone(),
             folder: settings.state.clone(),
