@@ -1,4 +1,4 @@
-//! How long tasks take beside the bare calls that make the same containers: `measure unix:///run/docker.sock [rounds]`.
+//! How long tasks take beside the bare calls that make the same containers: `measure unix:///run/docker.sock [rounds [tasks]]`.
 //!
 //! For 1, 10 and 50: from the assignment until all are told to run, and until all are told to have stopped and are removed;
 //! against create + start of as many containers by eight clients at the same time. Both in turn, so that neither has the quieter
@@ -25,8 +25,9 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let engine = arguments.next().expect("the engine's address");
     let rounds: usize = arguments.next().map_or(3, |rounds| rounds.parse().expect("a number"));
+    let counts = arguments.next().map_or(vec![1, 10, 50], |count| vec![count.parse().expect("a number")]);
     println!("tasks | agent: running | plain: running | ratio | agent: stopped and removed | plain: stop + rm");
-    for count in [1, 10, 50] {
+    for count in counts {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             theirs.push(plain(&engine, count).await);

@@ -5,7 +5,8 @@
 
 mod world;
 
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,7 @@ fn trials() -> Vec<Trial> {
         trial("what_happened_while_the_engine_was_out_of_reach_is_told", out_of_reach),
         trial("ports_of_the_node_are_told", ports_are_told),
         trial("a_missing_image_is_brought_from_another_node_once", images_are_brought),
+        trial("a_missing_image_is_pulled_and_a_newer_one_where_there_are_credentials", images_are_pulled),
         trial("without_a_lease_a_fenced_task_is_stopped", fences),
         trial("what_a_task_printed_can_be_read", logs),
         trial("a_node_that_leaves_has_nothing_left", leaving),
@@ -395,6 +397,86 @@ async fn images_are_brought() {
     assert_eq!(asked[0], "from-a-neighbour:latest");
     assert_eq!(asked.len(), 1, "{asked:?}");
     docker(&["rmi", "from-a-neighbour"]);
+}
+
+/// A registry inside the host; ends with the value.
+struct Registry(Child);
+
+impl Registry {
+    fn start(folder: &Path, address: &str) -> Registry {
+        let root = folder.join("registry").display().to_string();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: \"{address}\"}}\n"
+        );
+        let path = folder.join("registry.yml");
+        std::fs::write(&path, config).expect("a file");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(path).env("OTEL_TRACES_EXPORTER", "none").stderr(Stdio::null()).stdout(Stdio::null());
+        Registry(command.spawn().expect("Debian's docker-registry"))
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn images_are_pulled() {
+    let mut world = World::new("pulls");
+    let registry = Registry::start(&world.folder, "127.0.0.1:5001");
+    let image = "127.0.0.1:5001/me/app:1";
+    let push = |text: &str| {
+        docker(&["run", "--name", "pulls-build", "busybox", "sh", "-c", &format!("echo {text} >/text")]);
+        docker(&["commit", "pulls-build", image]);
+        docker(&["rm", "pulls-build"]);
+        docker(&["push", image])
+    };
+    until("the registry takes the image", || push("one").contains("digest: sha256:")).await;
+    docker(&["rmi", image]);
+    let cat = json!({"Image": image, "Args": ["cat", "/text"]});
+    world.want("t1", TaskState::Running, cat.clone());
+    world.start();
+    world.assign();
+    assert_eq!(world.until_state("t1", TaskState::Complete).await.err, "");
+    assert_eq!(docker(&["logs", "web.1.t1"]), "one");
+
+    // Newer in the registry; here, the old one.
+    push("two");
+    docker(&["rmi", image]);
+    docker(&["tag", &docker(&["inspect", "-f", "{{.Image}}", "web.1.t1"]), image]);
+    world.want("t2", TaskState::Running, cat.clone());
+    world.assign();
+    world.until_state("t2", TaskState::Complete).await;
+    assert_eq!(docker(&["logs", "web.1.t2"]), "one");
+    let with_credentials = ServiceFacts { registry_auth: "e30=".into(), ..ServiceFacts::default() };
+    world.told.services.insert("s1".into(), with_credentials);
+    world.want("t3", TaskState::Running, cat.clone());
+    world.assign();
+    world.until_state("t3", TaskState::Complete).await;
+    assert_eq!(docker(&["logs", "web.1.t3"]), "two");
+
+    // By its digest, which is no other image's.
+    let digest = docker(&["image", "inspect", "-f", "{{index .RepoDigests 0}}", image]);
+    let digest = digest.split_once('@').expect("a digest").1.to_owned();
+    world.told.tasks.clear();
+    world.assign();
+    until("nothing uses it", || world.containers("{{.Names}}").is_empty()).await;
+    docker(&["rmi", "-f", image]);
+    let mut pinned = cat.clone();
+    pinned["Image"] = format!("{image}@{digest}").into();
+    world.want("t4", TaskState::Running, pinned);
+    world.assign();
+    assert_eq!(world.until_state("t4", TaskState::Complete).await.err, "");
+    assert_eq!(docker(&["logs", "web.1.t4"]), "two");
+
+    // The registry is away, and what is here is used.
+    drop(registry);
+    docker(&["tag", "busybox", image]);
+    world.want("t5", TaskState::Running, json!({"Image": image, "Args": ["true"]}));
+    world.assign();
+    assert_eq!(world.until_state("t5", TaskState::Complete).await.state, TaskState::Complete);
 }
 
 async fn fences() {
