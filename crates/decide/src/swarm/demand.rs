@@ -145,9 +145,14 @@ impl Conditions {
     }
 
     /// The first filter that refuses the node, save for host ports and the number of replicas, which are not the same for all
-    /// tasks with these conditions. `has_room` is asked in its turn.
-    pub(super) fn refused(&self, node: &NodeRecord, has_room: impl FnOnce() -> bool) -> Option<Filter> {
-        if !is_available(node) {
+    /// tasks with these conditions. `has_room` is asked in its turn. Conditions that ask nothing else do not look at the node.
+    pub(super) fn refused(
+        &self,
+        node: &NodeRecord,
+        available: bool,
+        has_room: impl FnOnce() -> bool,
+    ) -> Option<Filter> {
+        if !available {
             Some(Filter::Ready)
         } else if !has_room() {
             Some(Filter::Resources)
@@ -262,10 +267,11 @@ mod tests {
     fn check(spec: Value, nodes: Value, expected: &str) {
         let spec: TaskSpec = serde_json::from_value(spec).expect("a task");
         let conditions = Conditions::of(&Demand::of(&spec));
-        let of = |json: &Value| match conditions.refused(&node(json.clone()), || true) {
-            Some(filter) => format!("{filter:?}"),
-            None => "fits".to_owned(),
-        };
+        let of =
+            |json: &Value| match conditions.refused(&node(json.clone()), is_available(&node(json.clone())), || true) {
+                Some(filter) => format!("{filter:?}"),
+                None => "fits".to_owned(),
+            };
         let found: Vec<String> = nodes.as_array().expect("nodes").iter().map(of).collect();
         assert_eq!(found.join(" "), expected, "{nodes}");
     }

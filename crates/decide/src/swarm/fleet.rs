@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use herder_model::swarm::{NodeRecord, Object, TaskRecord, TaskState, Time, View, Written};
 
-use super::demand::{HostPort, host_ports};
+use super::demand::{HostPort, host_ports, is_available};
 use super::generic::Claims;
 
 /// How long a node is held to have failed with a service (swarmkit `monitorFailures`).
@@ -52,15 +52,31 @@ pub struct Fleet {
 #[derive(Debug, Default)]
 pub(super) struct Host {
     pub record: Option<Arc<NodeRecord>>,
+    /// The node takes new tasks. Kept here, as what follows: a run asks it of all nodes, and records lie all over the memory.
+    pub available: bool,
+    /// Billionths of a processor.
+    nano_cpus: i64,
+    memory_bytes: i64,
     pub taken: Taken,
 }
 
 impl Host {
     /// Processors (billionths) and memory (bytes) that nobody has reserved. Less than nothing where the node has shrunk.
     pub(super) fn left(&self) -> (i64, i64) {
-        let Some(record) = &self.record else { return (0, 0) };
-        let (has, taken) = (&record.description().resources, &self.taken);
-        (has.nano_cpus.saturating_sub(taken.nano_cpus), has.memory_bytes.saturating_sub(taken.memory_bytes))
+        let taken = &self.taken;
+        (self.nano_cpus.saturating_sub(taken.nano_cpus), self.memory_bytes.saturating_sub(taken.memory_bytes))
+    }
+
+    /// Sets the node; says whether there was none.
+    fn put(&mut self, record: &Arc<NodeRecord>) -> bool {
+        let has = &record.description().resources;
+        (self.available, self.nano_cpus, self.memory_bytes) = (is_available(record), has.nano_cpus, has.memory_bytes);
+        self.record.replace(record.clone()).is_none()
+    }
+
+    fn remove(&mut self) {
+        self.record = None;
+        (self.available, self.nano_cpus, self.memory_bytes) = (false, 0, 0);
     }
 }
 
@@ -146,7 +162,7 @@ impl Fleet {
         for record in view.nodes.values() {
             let number = fleet.host(&record.node.id);
             fleet.order.push(number);
-            fleet.hosts[number as usize].record = Some(record.clone());
+            fleet.hosts[number as usize].put(record);
         }
         let mut waiting = Vec::new();
         for record in view.tasks.values() {
@@ -256,7 +272,7 @@ impl Fleet {
 
     fn put_node(&mut self, record: &Arc<NodeRecord>) {
         let number = self.host(&record.node.id);
-        if self.hosts[number as usize].record.replace(record.clone()).is_none() {
+        if self.hosts[number as usize].put(record) {
             let at = self.place_in_order(&record.node.id);
             self.order.insert(at, number);
         }
@@ -268,7 +284,7 @@ impl Fleet {
         if self.order.get(at) == Some(&number) {
             self.order.remove(at);
         }
-        self.hosts[number as usize].record = None;
+        self.hosts[number as usize].remove();
         self.forget_host(id, number);
     }
 

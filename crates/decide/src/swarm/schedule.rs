@@ -204,8 +204,8 @@ impl<'f> Run<'f> {
         rank: Rank,
         count: impl FnOnce() -> u32,
     ) -> Option<Filter> {
-        let record = self.hosts[rank as usize].record.as_ref()?;
-        let refused = conditions.refused(record, || self.has_room(conditions, rank));
+        let host = self.hosts[rank as usize];
+        let refused = conditions.refused(host.record.as_ref()?, host.available, || self.has_room(conditions, rank));
         if refused.is_some() {
             refused
         } else if self.is_taken(ports, rank) {
