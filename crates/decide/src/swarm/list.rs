@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{
-    Cluster, ClusterRecord, Config, NodeRecord, Role, Secret, Service, ServiceRecord, ServiceStatus, SwarmNode, Task,
+    Cluster, ClusterRecord, Config, NodeRecord, Role, Secret, Service, ServiceRecord, SwarmNode, Task,
     TaskRecord, TaskState, View,
 };
 
@@ -66,7 +66,7 @@ pub fn services(view: &View, filters: &Filters, with_status: bool) -> Result<Vec
     let shown = found.map(|record| {
         let mut service = record.service.clone();
         if with_status {
-            service.service_status = Some(service_status(view, record));
+            service.service_status = Some(super::service_status(view, &record.service.id));
         }
         service
     });
@@ -83,30 +83,6 @@ fn mode(record: &ServiceRecord) -> &'static str {
         "global-job"
     } else {
         "replicated"
-    }
-}
-
-/// How many tasks run, should run, and have ended as they should.
-pub fn service_status(view: &View, record: &ServiceRecord) -> ServiceStatus {
-    let mode = &record.service.spec.mode;
-    let iteration = record.service.job_status.as_ref().map(|it| it.job_iteration);
-    let current = |it: &&TaskRecord| {
-        iteration.is_none() || it.task.job_iteration.unwrap_or_default() == iteration.unwrap_or_default()
-    };
-    let tasks = || view.tasks_of_service(&record.service.id).map(AsRef::as_ref).filter(current);
-    let in_state = |state: TaskState| tasks().filter(|it| it.task.status.state == state).count() as u64;
-    let desired = || {
-        let wanted = |it: &&TaskRecord| matches!(it.task.desired_state, TaskState::Running | TaskState::Complete);
-        tasks().filter(wanted).count() as u64
-    };
-    ServiceStatus {
-        running_tasks: in_state(TaskState::Running),
-        desired_tasks: match (&mode.replicated, &mode.replicated_job) {
-            (Some(replicated), _) => replicated.replicas.unwrap_or(1),
-            (_, Some(job)) => job.max_concurrent.unwrap_or(1),
-            _ => desired(),
-        },
-        completed_tasks: if iteration.is_some() { in_state(TaskState::Complete) } else { 0 },
     }
 }
 
@@ -172,8 +148,8 @@ fn task_labels<'v>(view: &'v View, record: &'v TaskRecord) -> Option<&'v Labels>
 /// Whether the task is what its service says now.
 fn is_up_to_date(view: &View, record: &TaskRecord) -> bool {
     let Some(service) = view.services.get(&record.task.service_id) else { return false };
-    record.spec_version == service.spec_version
-        || *record.task.spec == service.service.spec.task_template && record.ports == service.service.endpoint.ports
+    let node = view.nodes.get(&record.task.node_id).map(AsRef::as_ref);
+    !super::is_dirty(service, record, node)
 }
 
 const STATES: [&str; 15] = [
@@ -248,7 +224,7 @@ fn words(filters: &Filters, key: &str, known: &[&str]) -> Result<(), Denial> {
 mod tests {
     use std::sync::Arc;
 
-    use herder_model::swarm::{Object, Replicated, ReplicatedJob, SwarmNodeState, TaskSpec, Version};
+    use herder_model::swarm::{Object, SwarmNodeState, TaskSpec, Version};
     use serde_json::json;
 
     use super::*;
@@ -374,9 +350,7 @@ mod tests {
             let status = it.service_status.expect("a status");
             format!("{} {}/{} {}", it.id, status.running_tasks, status.desired_tasks, status.completed_tasks)
         };
-        assert_eq!(all.iter().map(text).collect::<Vec<_>>().join(", "), "s1 1/3 0, s2 1/1 0, s3 0/2 0");
-        let modes = [Replicated { replicas: None }.replicas, ReplicatedJob::default().max_concurrent];
-        assert_eq!(modes, [None, None]);
+        assert_eq!(all.iter().map(text).collect::<Vec<_>>().join(", "), "s1 1/3 0, s2 1/1 0, s3 0/2 1");
     }
 
     #[test]
