@@ -134,6 +134,8 @@ async fn a_leader_that_is_cut_off_knows_it_and_what_it_could_not_write_is_gone()
     let new = swarm.leader(&["n2", "n3"]).await;
     put(&swarm.store(&new), "kept").await.expect("written");
     assert!(!has(&old.view(), "kept"));
+    let read = tokio::time::timeout(Duration::from_millis(500), old.read()).await;
+    assert!(!matches!(read, Ok(Ok(_))), "it says that what it knows is all");
     swarm.heal();
     until(&old, |view| has(view, "kept")).await;
     // Its request goes to the new leader, and counts once.
