@@ -20,9 +20,9 @@ use crate::raft::{Entry, LogId, Member, SnapshotMeta, Types, Vote};
 use crate::seal::Sealer;
 use crate::{StoreError, envelope, vault};
 
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+pub(crate) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
+pub(crate) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
 
 /// Jobs that wait for the writing thread. Raft itself waits for most of them, so there are few.
 const JOBS_MAX: usize = 1024;

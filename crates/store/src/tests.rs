@@ -16,14 +16,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::board::Board;
-use crate::disk::{Disk, Op};
+use crate::disk::{Disk, LOG, Op, SNAPSHOT};
 use crate::leading::Leads;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::message::{Answer, Call};
-use crate::raft::{Address, Member, Outcome, Proposal, RequestId, Types};
+use crate::raft::{Address, Entry, LogId, Member, Outcome, Proposal, RequestId, SnapshotMeta, Types};
 use crate::running::Running;
 use crate::seal::Sealer;
+use crate::state::State;
 use crate::{Settings, StoreError, Transport, TransportError};
 
 struct Folders;
@@ -166,4 +167,58 @@ async fn what_could_not_be_written_has_nothing_after_it() {
     medium.full.store(false, Ordering::Relaxed);
     disk.write(vec![Op::Purged(None)]).await.expect_err("there would be a hole");
     disk.close().await;
+}
+
+/// The database is in order, but not what is in it.
+#[tokio::test]
+async fn what_is_not_as_it_was_sealed_is_named() {
+    let sealer = || Sealer::new(&[1; 32]);
+    let check = async |change: fn(&redb::WriteTransaction), key: &[u8; 32], expected: &str| {
+        let medium = Medium::default();
+        Disk::fill(&medium.open(), &sealer(), Member::new("n1")).expect("made");
+        let (disk, _) = Disk::with(medium.open(), "memory".into(), sealer()).expect("opens");
+        let entry = |index| -> Entry {
+            let leader_id = openraft::vote::RaftLeaderId::new(1, Member::from(1));
+            openraft::entry::RaftEntry::new_blank(LogId { leader_id, index })
+        };
+        let log = (0..4).map(|index| Op::Log(index, crate::envelope::wrap(&entry(index)).expect("JSON")));
+        let snapshot = crate::snapshot::encode(&State::default()).expect("JSON");
+        let snapshot = Op::Snapshot(SnapshotMeta::default(), snapshot.into());
+        disk.write(log.chain([snapshot]).collect()).await.expect("written");
+        disk.close().await;
+        let database = medium.open();
+        let transaction = database.begin_write().expect("begins");
+        change(&transaction);
+        transaction.commit().expect("written");
+        drop(database);
+        let opened = Disk::with(medium.open(), "memory".into(), Sealer::new(key)).map(|_| ());
+        let text = opened.as_ref().map_or_else(ToString::to_string, |()| "opens".to_owned());
+        assert!(text.starts_with(expected), "{text}");
+    };
+    fn log(transaction: &redb::WriteTransaction) -> redb::Table<'_, u64, &'static [u8]> {
+        transaction.open_table(LOG).expect("there")
+    }
+    fn taken(table: &mut redb::Table<'_, u64, &'static [u8]>, key: u64) -> Vec<u8> {
+        table.remove(key).expect("reads").expect("there").value().to_vec()
+    }
+    let key = &[1; 32];
+    check(|_| {}, key, "opens").await;
+    check(|_| {}, &[2; 32], "the member id in memory cannot be used: its seal is broken").await;
+    let garbled = |transaction: &redb::WriteTransaction| {
+        let mut value = taken(&mut log(transaction), 2);
+        *value.last_mut().expect("bytes") ^= 1;
+        log(transaction).insert(2, &*value).expect("written");
+    };
+    check(garbled, key, "the log in memory cannot be used: entry 2: its seal is broken").await;
+    let moved = |transaction: &redb::WriteTransaction| {
+        let value = taken(&mut log(transaction), 1);
+        log(transaction).insert(3, &*value).expect("written");
+    };
+    check(moved, key, "the log in memory cannot be used: entry 3: its seal is broken").await;
+    let missing = |transaction: &redb::WriteTransaction| drop(taken(&mut log(transaction), 1));
+    check(missing, key, "the log in memory cannot be used: entry 1 is not there, 2 is").await;
+    let partial = |transaction: &redb::WriteTransaction| {
+        drop(taken(&mut transaction.open_table(SNAPSHOT).expect("there"), 0));
+    };
+    check(partial, key, "the snapshot in memory cannot be used: part 0 is not there").await;
 }
