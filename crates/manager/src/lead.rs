@@ -125,7 +125,7 @@ impl<'m> Lead<'m> {
         own: &mut mpsc::Receiver<Event>,
     ) {
         let mut look = interval(LOOK);
-        let mut dead = self.settings.dead.clone();
+        let mut gossip = self.settings.gossip.clone();
         loop {
             let mut happened = Vec::new();
             let mut looks = false;
@@ -136,7 +136,7 @@ impl<'m> Lead<'m> {
                 event = events.recv() => happened.extend(event),
                 event = own.recv() => happened.extend(event),
                 _ = look.tick() => looks = true,
-                changed = dead.changed() => looks = changed.is_ok(),
+                changed = gossip.changed() => looks = changed.is_ok(),
                 () = sleep_until(next_time) => {}
             }
             while happened.len() < EVENTS_MAX
@@ -311,14 +311,14 @@ impl<'m> Lead<'m> {
 
     /// Who is silent is down.
     fn judge(&mut self, proposal: &mut Proposal, now: Time) {
-        let dead = self.settings.dead.borrow().clone();
+        let gossip = self.settings.gossip.borrow().clone();
         let nodes: Vec<Arc<NodeRecord>> = proposal.view().nodes.values().cloned().collect();
         for record in nodes.iter().filter(|it| it.node.status.state != SwarmNodeState::Down) {
             let id = &record.node.id;
             let heard_at = self.heard_at.get(id).copied().unwrap_or(self.began).max(self.began);
             let signs = Signs {
                 silent: heard_at.elapsed(),
-                gossip_dead: dead.contains(id),
+                gossip: gossip.get(id).copied().unwrap_or_default(),
                 fenced: has_fenced_tasks(proposal.view(), id),
             };
             if members::is_down(signs) {

@@ -7,10 +7,11 @@
 mod lead;
 mod sessions;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_decide::swarm::members::Gossip;
 use herder_model::swarm::{ManagerAddr, Time};
 use herder_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,8 +27,8 @@ const DISSOLVE_TIME_MAX: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// This node.
     pub me: ManagerAddr,
-    /// Ids of nodes that gossip believes to be dead.
-    pub dead: watch::Receiver<Arc<BTreeSet<String>>>,
+    /// What gossip believes of nodes, by id.
+    pub gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
     pub clock: fn() -> Time,
     /// Makes ids of 25 characters.
     pub new_id: fn() -> String,

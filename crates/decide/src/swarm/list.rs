@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{
-    Cluster, ClusterRecord, Config, NodeRecord, Role, Secret, Service, ServiceRecord, SwarmNode, Task,
-    TaskRecord, TaskState, View,
+    Cluster, ClusterRecord, Config, NodeRecord, Role, Secret, Service, ServiceRecord, SwarmNode, Task, TaskRecord,
+    TaskState, View,
 };
 
 use super::local::ManagerSeen;

@@ -72,13 +72,22 @@ fn host(addr: &str) -> String {
 /// A service with this label set to `true` never has one of its tasks twice: nodes that lose the leader stop them.
 pub const FENCE: &str = "herder.fence";
 
+/// What gossip believes of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gossip {
+    #[default]
+    Alive,
+    /// It said goodbye: it was stopped, and may be started again.
+    Left,
+    Dead,
+}
+
 /// What is known about whether a node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signs {
     /// How long ago it was heard.
     pub silent: Duration,
-    /// Whether gossip believes it to be dead.
-    pub gossip_dead: bool,
+    pub gossip: Gossip,
     /// Whether it has tasks that must never run twice.
     pub fenced: bool,
 }
@@ -90,10 +99,18 @@ const CONFIRM: Duration = Duration::from_millis(1200);
 /// With tasks that must never run twice: the lease of 2 s that the leader gives, and time to kill them.
 const CONFIRM_FENCED: Duration = Duration::from_millis(3000);
 
+/// A node that was stopped in good order has so long to come back, as in swarm mode: its containers run all the time.
+const STOPPED_MAX: Duration = Duration::from_secs(15);
+
 /// Whether a node counts as down.
 pub fn is_down(signs: Signs) -> bool {
-    let confirmed = signs.silent >= if signs.fenced { CONFIRM_FENCED } else { CONFIRM };
-    signs.silent >= SILENT_MAX || signs.gossip_dead && confirmed
+    signs.silent
+        >= match signs.gossip {
+            Gossip::Alive => SILENT_MAX,
+            Gossip::Left => STOPPED_MAX,
+            Gossip::Dead if signs.fenced => CONFIRM_FENCED,
+            Gossip::Dead => CONFIRM,
+        }
 }
 
 /// Whether a node takes part in being asked for its tasks: down ones do not.
@@ -161,17 +178,19 @@ mod tests {
 
     #[test]
     fn gossip_suspects_and_the_session_confirms() {
-        for (silent_ms, gossip_dead, fenced, down) in [
-            (0, true, false, false),
-            (1300, true, false, true),
-            (1300, false, false, false),
-            (1300, true, true, false),
-            (3000, true, true, true),
-            (4900, false, false, false),
-            (5000, false, true, true),
+        for (silent_ms, gossip, fenced, down) in [
+            (0, Gossip::Dead, false, false),
+            (1300, Gossip::Dead, false, true),
+            (1300, Gossip::Alive, false, false),
+            (1300, Gossip::Dead, true, false),
+            (3000, Gossip::Dead, true, true),
+            (4900, Gossip::Alive, false, false),
+            (5000, Gossip::Alive, true, true),
+            (5000, Gossip::Left, false, false),
+            (15_000, Gossip::Left, false, true),
         ] {
             let silent = Duration::from_millis(silent_ms);
-            let signs = Signs { silent, gossip_dead, fenced };
+            let signs = Signs { silent, gossip, fenced };
             assert_eq!(is_down(signs), down, "{signs:?}");
         }
     }

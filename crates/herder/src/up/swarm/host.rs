@@ -1,11 +1,12 @@
 //! The node in its swarm: entering, leaving, being a worker, being a manager.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herder_agent::Agent;
+use herder_decide::swarm::members::Gossip;
 use herder_front::ApiError;
 use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Role, Time, TlsInfo, Welcome, Written};
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
@@ -85,7 +86,7 @@ pub(in crate::up) struct Host {
     pub(super) managing: watch::Sender<Option<Managing>>,
     pub(super) ready: watch::Sender<bool>,
     pub(super) leaving: watch::Sender<bool>,
-    pub(super) dead: watch::Sender<Arc<BTreeSet<String>>>,
+    pub(super) gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
     pub(super) written: broadcast::Sender<Arc<[Written]>>,
     pub(super) another: mpsc::Sender<Identity>,
     pub(super) standing: watch::Sender<Standing>,
@@ -120,7 +121,7 @@ impl Host {
             managing: watch::channel(None).0,
             ready: watch::channel(false).0,
             leaving: watch::channel(false).0,
-            dead: watch::channel(Arc::default()).0,
+            gossip: watch::channel(Arc::default()).0,
             written: broadcast::channel(WRITTEN_WAITING_MAX).0,
             another: around.another,
             standing: around.standing,
@@ -162,7 +163,7 @@ impl Host {
         let store = Store::open(settings, Arc::new(NodeTransport(self.calls.clone()))).await?;
         let me = ManagerAddr { id: self.id.clone(), addr: self.here.clone() };
         let (link, written) = (self.link.clone(), self.written.clone());
-        let managing = Managing::begin(store, me, self.dead.subscribe(), link, written);
+        let managing = Managing::begin(store, me, self.gossip.subscribe(), link, written);
         self.managing.send_replace(Some(managing.clone()));
         self.ready.send_replace(true);
         let mut known = self.known.lock();
@@ -198,16 +199,15 @@ impl Host {
         self.kept.send_if_modified(|known| std::mem::replace(known, kept.clone()) != kept);
     }
 
-    /// Who is dead; and whether a swarm begins around this node.
+    /// Who lives; and whether a swarm begins around this node.
     async fn follow_gossip(self: Arc<Host>) {
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();
-            let dead = view.iter().filter(|(_, seen)| matches!(seen.health, Health::Dead | Health::Left));
-            let dead: BTreeSet<String> = dead.map(|(id, _)| id.clone()).collect();
-            self.dead.send_if_modified(|known| {
-                let changed = **known != dead;
-                *known = Arc::new(dead);
+            let gossip: BTreeMap<String, Gossip> = view.iter().map(|(id, seen)| (id.clone(), believed(seen))).collect();
+            self.gossip.send_if_modified(|known| {
+                let changed = **known != gossip;
+                *known = Arc::new(gossip);
                 changed
             });
             self.enrol(&view);
@@ -380,6 +380,14 @@ impl Host {
             tracing::warn!(%error, "the store of the time before cannot be removed");
         }
         self.keep(Some(kept));
+    }
+}
+
+fn believed(seen: &gossip::Seen) -> Gossip {
+    match seen.health {
+        Health::Alive | Health::Suspect => Gossip::Alive,
+        Health::Left => Gossip::Left,
+        Health::Dead => Gossip::Dead,
     }
 }
 

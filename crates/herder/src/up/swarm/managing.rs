@@ -1,10 +1,11 @@
 //! A manager's store, and what goes on while it is open.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
 use herder_model::swarm::{ClusterRecord, ManagerAddr, Written};
 use herder_store::{Key, ManagerSeen, Store, Transport, TransportError};
@@ -50,12 +51,12 @@ impl Managing {
     pub(super) fn begin(
         store: Arc<Store>,
         me: ManagerAddr,
-        dead: watch::Receiver<Arc<BTreeSet<String>>>,
+        gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
         link: Arc<Link>,
         written: broadcast::Sender<Arc<[Written]>>,
     ) -> Managing {
         let stop = CancellationToken::new();
-        let settings = herder_manager::Settings { me, dead, clock: super::host::now, new_id: super::host::new_id };
+        let settings = herder_manager::Settings { me, gossip, clock: super::host::now, new_id: super::host::new_id };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(follow(store.clone(), link, written)));
         let (told, managers) = watch::channel(Vec::new());
