@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::swarm::members::{self, Signs};
-use herder_decide::swarm::{Proposal, enforce, on_task_report, reconcile, schedule};
+use herder_decide::swarm::{Fleet, Proposal, enforce_node, on_task_report, reconcile};
 use herder_model::swarm::{
     Assignments, Change, ManagerAddr, NodeRecord, Object, Role, SwarmNodeState, TaskState, Time, ToLeader, ToNode,
     View, Welcome, Written,
@@ -26,6 +26,8 @@ const HEARTBEAT: Duration = Duration::from_millis(400);
 const LEASE: Duration = Duration::from_secs(2);
 /// Events that are taken up in one step. More would make the first of them wait for the last.
 const EVENTS_MAX: usize = 2048;
+/// Tasks that get a node in one step: one command must not become too long, and each looks through all nodes once.
+const PLACED_MAX: usize = 1000;
 /// After a command that was not written, the next attempt waits so long.
 const REST: Duration = Duration::from_millis(100);
 
@@ -83,8 +85,12 @@ struct Lead<'m> {
     again: BTreeMap<String, Time>,
     /// Nodes that may have to be told something.
     touched: BTreeSet<String>,
-    /// Whether nodes or tasks changed so that tasks without a node may find one now.
+    /// What all nodes have and what is on them, as far as the watch has told.
+    fleet: Fleet,
+    /// Whether something was written since tasks without a node were last tried.
     place: bool,
+    /// Nodes that changed so that tasks on them may not fit there any more.
+    changed: BTreeSet<String>,
     /// Nodes whose place among the managers is being changed.
     changing: BTreeSet<String>,
 }
@@ -103,7 +109,9 @@ impl<'m> Lead<'m> {
             dirty: BTreeSet::new(),
             again: BTreeMap::new(),
             touched: BTreeSet::new(),
+            fleet: Fleet::of(&view),
             place: true,
+            changed: BTreeSet::new(),
             changing: BTreeSet::new(),
         };
         lead.everything(&view);
@@ -115,6 +123,7 @@ impl<'m> Lead<'m> {
         self.dirty.extend(view.services.keys().cloned());
         self.dirty.extend(view.tasks.values().map(|it| it.task.service_id.clone()));
         self.touched.extend(view.nodes.keys().cloned());
+        self.changed.extend(view.nodes.keys().cloned());
         self.place = true;
     }
 
@@ -162,8 +171,11 @@ impl<'m> Lead<'m> {
     /// What was written, by whoever.
     fn learn(&mut self, view: &View, written: &[Written], resync: bool) {
         if resync {
+            self.fleet = Fleet::of(view);
             self.everything(view);
         }
+        self.fleet.see(written);
+        self.place = true;
         for written in written {
             for object in [&written.before, &written.after].into_iter().flatten() {
                 match object {
@@ -181,7 +193,6 @@ impl<'m> Lead<'m> {
                 self.learn_node(view, &node.node.id, written);
             }
         }
-        self.place = true;
     }
 
     /// A node that came, went or became another one: services that may be on it are looked at.
@@ -195,6 +206,7 @@ impl<'m> Lead<'m> {
         if as_it_counts(before) == as_it_counts(after) {
             return;
         }
+        self.changed.insert(id.to_owned());
         self.dirty.extend(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
         let wide = |mode: &herder_model::swarm::ServiceMode| mode.global.is_some() || mode.global_job.is_some();
         let global = view.services.values().filter(|it| wide(&it.service.spec.mode));
@@ -223,7 +235,7 @@ impl<'m> Lead<'m> {
     /// Changes that do not fit are those of somebody who was too late; what they were about is looked at again.
     fn add(&mut self, proposal: &mut Proposal, changes: Vec<Change>) {
         if let Err(conflict) = proposal.add(changes) {
-            tracing::warn!(%conflict, "a decision does not fit what is declared now; it is made again");
+            tracing::debug!(%conflict, "a decision does not fit what is declared now; it is made again");
         }
     }
 
@@ -341,8 +353,8 @@ impl<'m> Lead<'m> {
         let due: Vec<String> = self.again.iter().filter(|(_, time)| **time <= now).map(|(id, _)| id.clone()).collect();
         self.dirty.extend(due);
         let mut ids = self.settings.new_id;
-        if !self.dirty.is_empty() || self.place {
-            let changes = enforce(proposal.view(), now);
+        for node in std::mem::take(&mut self.changed) {
+            let changes = enforce_node(proposal.view(), &node, now);
             self.add(proposal, changes);
         }
         for service in std::mem::take(&mut self.dirty) {
@@ -351,11 +363,12 @@ impl<'m> Lead<'m> {
                 Some(time) => drop(self.again.insert(service, time)),
                 None => drop(self.again.remove(&service)),
             }
-            self.place |= !plan.changes.is_empty();
             self.add(proposal, plan.changes);
         }
-        if std::mem::take(&mut self.place) {
-            let placed = schedule(proposal.view(), now);
+        // What is placed now counts on its node once the watch has told of it: the fleet is as old as the watch.
+        if std::mem::take(&mut self.place) && self.fleet.is_waited_for() {
+            let placed = self.fleet.schedule_up_to(now, PLACED_MAX);
+            self.place = placed.more;
             self.add(proposal, placed.changes);
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use herder_model::swarm::{Availability, NodeRecord, ServiceRecord, SwarmNodeState, TaskState};
 
-use super::dirty::eligible;
 use super::draft::{Draft, is_wanted};
+use super::eligible;
 use super::reconcile::{Key, Mode, ServiceChange};
 use super::replicated::is_occupied;
 use super::{restart, update};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use herder_model::swarm::{Availability, ServiceRecord, SwarmNodeState, TaskRecord, TaskState};
 
-use super::dirty::eligible;
 use super::draft::{Draft, is_wanted};
+use super::eligible;
 use super::global::forget_nodes;
 use super::reconcile::{Key, Mode, iteration};
 use super::restart;

@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_model::swarm::{Endpoint, ServiceRecord, TaskRecord, TaskState, Time, UpdateConfig, UpdateStatus};
+use herder_model::swarm::{ServiceRecord, TaskRecord, TaskState, Time, UpdateConfig, UpdateStatus};
 
 use super::dirty::is_dirty;
 use super::draft::{Draft, ended_by_itself, is_dead, is_running, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
 use super::restart::{is_fenced, nanos};
+use super::spec::endpoint_of;
 
 const UPDATING: &str = "updating";
 const PAUSED: &str = "paused";
@@ -271,8 +272,7 @@ fn rolled_back(service: &ServiceRecord, message: String) -> Option<ServiceChange
     let spec = service.service.previous_spec.take()?;
     service.registry_auth = std::mem::take(&mut service.previous_registry_auth);
     if spec.endpoint_spec != service.service.spec.endpoint_spec {
-        let endpoint = spec.endpoint_spec.clone().unwrap_or_default();
-        service.service.endpoint = Endpoint { ports: endpoint.ports.clone(), spec: endpoint, ..Endpoint::default() };
+        service.service.endpoint = endpoint_of(&spec);
     }
     service.service.spec = spec;
     Some(ServiceChange::Spec(service))

@@ -144,8 +144,8 @@ pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time
         status.job_iteration.index += 1;
         status.last_execution = now.to_string();
     }
-    // Tasks of the specification before are up to date again, so a rollback does not count as a new one.
-    changes.push(if update.rollback { record.into() } else { Change::PutSpec(record.into()) });
+    // Also a rollback is an update of its own: what failed before does not count against it.
+    changes.push(Change::PutSpec(record.into()));
     Ok(changes)
 }
 
@@ -172,7 +172,6 @@ fn roll_back(record: &mut ServiceRecord, now: Time) -> Result<(), Denial> {
     };
     record.service.previous_spec = Some(std::mem::replace(&mut record.service.spec, previous));
     std::mem::swap(&mut record.registry_auth, &mut record.previous_registry_auth);
-    std::mem::swap(&mut record.spec_version, &mut record.previous_spec_version);
     record.service.update_status = Some(UpdateStatus {
         state: "rollback_started".into(),
         started_at: Some(now.to_string()),
