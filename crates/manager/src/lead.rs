@@ -7,7 +7,7 @@ use std::time::Duration;
 use herder_decide::swarm::members::{self, Signs};
 use herder_decide::swarm::{Fleet, Proposal, enforce_node, on_task_report, reconcile};
 use herder_model::swarm::{
-    Assignments, Change, ManagerAddr, NodeRecord, Object, Role, SwarmNodeState, TaskState, Time, ToLeader, ToNode,
+    Assignments, Change, ManagerAddr, NodeDescription, NodeRecord, Object, Role, SwarmNodeState, TaskState, Time, ToLeader, ToNode,
     View, Welcome, Written,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
@@ -26,6 +26,10 @@ const HEARTBEAT: Duration = Duration::from_millis(400);
 const LEASE: Duration = Duration::from_secs(2);
 /// Events that are taken up in one step. More would make the first of them wait for the last.
 const EVENTS_MAX: usize = 2048;
+/// A step is made so often while others write the same objects; each time they got on.
+const ATTEMPTS_MAX: u32 = 5;
+/// Changes in one command, as in swarm mode. A task is some kilobytes.
+const CHANGES_MAX: usize = 200;
 /// Tasks that get a node in one step: one command must not become too long, and each looks through all nodes once.
 const PLACED_MAX: usize = 1000;
 /// After a command that was not written, the next attempt waits so long.
@@ -93,6 +97,8 @@ struct Lead<'m> {
     changed: BTreeSet<String>,
     /// Nodes whose place among the managers is being changed.
     changing: BTreeSet<String>,
+    /// Who said something in this step, once for each time. They are answered when it is written.
+    answers: Vec<String>,
 }
 
 impl<'m> Lead<'m> {
@@ -113,6 +119,7 @@ impl<'m> Lead<'m> {
             place: true,
             changed: BTreeSet::new(),
             changing: BTreeSet::new(),
+            answers: Vec::new(),
         };
         lead.everything(&view);
         lead
@@ -153,8 +160,10 @@ impl<'m> Lead<'m> {
             {
                 happened.push(event);
             }
-            if let Err(error) = self.step(happened, looks).await {
+            if let Err(error) = self.steps(&happened, looks).await {
                 tracing::warn!(%error, "a step of the leader was not written; everything is looked at again");
+                // Nodes come again and say everything anew: nothing that they said is lost.
+                self.sessions.clear();
                 tokio::time::sleep(REST).await;
                 self.everything(&self.store.view());
             }
@@ -213,11 +222,26 @@ impl<'m> Lead<'m> {
         self.dirty.extend(global.map(|it| it.service.id.clone()));
     }
 
+    /// A step, again while somebody else writes the same objects meanwhile.
+    async fn steps(&mut self, happened: &[Event], looks: bool) -> Result<(), StoreError> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.step(happened, looks).await {
+                Err(StoreError::Conflict(conflict)) => {
+                    tracing::debug!(%conflict, "a step of the leader was overtaken; it is made again");
+                    self.everything(&self.store.view());
+                }
+                outcome => return outcome,
+            }
+        }
+        self.step(happened, looks).await
+    }
+
     /// One step: hear, judge, decide, write, tell.
-    async fn step(&mut self, happened: Vec<Event>, looks: bool) -> Result<(), StoreError> {
+    async fn step(&mut self, happened: &[Event], looks: bool) -> Result<(), StoreError> {
         let now = (self.settings.clock)();
         let view = self.store.view();
         let mut proposal = Proposal::new(&view, now);
+        self.answers.clear();
         for event in happened {
             self.take(event, &mut proposal, now);
         }
@@ -227,9 +251,20 @@ impl<'m> Lead<'m> {
         }
         self.decide(&mut proposal, now);
         let changes = proposal.into_changes();
-        let view = if changes.is_empty() { view } else { self.store.commit(changes, now).await? };
+        let view = self.write(view, changes, now).await?;
+        for session in self.answers.drain(..).filter_map(|node| self.sessions.get(&node)) {
+            session.say.say(&ToNode::Heard);
+        }
         self.tell(&view);
         Ok(())
+    }
+
+    /// Writes all changes in their order; a command of a size that raft can send is written whole or not at all.
+    async fn write(&self, mut view: View, changes: Vec<Change>, now: Time) -> Result<View, StoreError> {
+        for command in changes.chunks(CHANGES_MAX) {
+            view = self.store.commit(command.to_vec(), now).await?;
+        }
+        Ok(view)
     }
 
     /// Changes that do not fit are those of somebody who was too late; what they were about is looked at again.
@@ -239,18 +274,18 @@ impl<'m> Lead<'m> {
         }
     }
 
-    fn take(&mut self, event: Event, proposal: &mut Proposal, now: Time) {
+    fn take(&mut self, event: &Event, proposal: &mut Proposal, now: Time) {
         match event {
-            Event::Opened { node, session, hello, say } => match members::comes(proposal.view(), &node, &hello, now) {
+            Event::Opened { node, session, hello, say } => match members::comes(proposal.view(), node, hello, now) {
                 Ok(change) => {
                     self.add(proposal, change.into_iter().collect());
                     self.heard_at.insert(node.clone(), Instant::now());
-                    let session = Session { number: session, say, told: None, welcomed: Welcome::default() };
+                    let session = Session { number: *session, say: say.clone(), told: None, welcomed: Welcome::default() };
                     self.sessions.insert(node.clone(), session);
                     if hello.ready {
-                        self.make_manager(proposal.view(), &node);
+                        self.make_manager(proposal.view(), node);
                     }
-                    self.touched.insert(node);
+                    self.touched.insert(node.clone());
                 }
                 Err(reason) => {
                     tracing::warn!(node, reason, "a node is refused");
@@ -258,34 +293,34 @@ impl<'m> Lead<'m> {
                 }
             },
             Event::Closed { node, session } => {
-                if self.sessions.get(&node).is_some_and(|it| it.number == session) {
-                    self.sessions.remove(&node);
+                if self.sessions.get(node).is_some_and(|it| it.number == *session) {
+                    self.sessions.remove(node);
                 }
             }
             Event::Heard { node, session, said } => {
                 // What was said in a session before the one that is open now is said again in this one.
-                if self.sessions.get(&node).is_some_and(|it| it.number == session) {
+                if self.sessions.get(node).is_some_and(|it| it.number == *session) {
                     self.heard_at.insert(node.clone(), Instant::now());
-                    self.hear(&node, said, proposal, now);
+                    self.hear(node, said, proposal, now);
                 }
             }
             Event::Dissolve(done) => {
                 for (_, session) in self.sessions.drain() {
                     session.say.say(&ToNode::Dissolved);
                 }
-                let _ = done.send(());
+                done.notify_one();
             }
             Event::Managers { node, is_manager, outcome } => {
-                self.changing.remove(&node);
+                self.changing.remove(node);
                 match outcome {
-                    Ok(()) => self.managers_changed(&node, is_manager, proposal),
+                    Ok(()) => self.managers_changed(node, *is_manager, proposal),
                     Err(error) => tracing::warn!(node, error, "the managers cannot be changed; trying again"),
                 }
             }
         }
     }
 
-    fn hear(&mut self, node: &str, said: ToLeader, proposal: &mut Proposal, now: Time) {
+    fn hear(&mut self, node: &str, said: &ToLeader, proposal: &mut Proposal, now: Time) {
         match said {
             ToLeader::Hello(_) => {}
             ToLeader::Alive => {}
@@ -302,10 +337,10 @@ impl<'m> Lead<'m> {
             }
             ToLeader::Describe(description) => {
                 if let Some(known) = proposal.view().nodes.get(node)
-                    && known.node.description != *description
+                    && known.node.description != **description
                 {
                     let mut record = NodeRecord::clone(known);
-                    record.node.description = *description;
+                    record.node.description = NodeDescription::clone(description);
                     self.add(proposal, vec![record.into()]);
                 }
             }
@@ -316,9 +351,7 @@ impl<'m> Lead<'m> {
                 self.sessions.remove(node);
             }
         }
-        if let Some(session) = self.sessions.get(node) {
-            session.say.say(&ToNode::Heard);
-        }
+        self.answers.push(node.to_owned());
     }
 
     /// Who is silent is down.

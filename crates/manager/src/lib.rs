@@ -14,7 +14,7 @@ use std::time::Duration;
 use herder_decide::swarm::members::Gossip;
 use herder_model::swarm::{ManagerAddr, Time};
 use herder_store::Store;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -57,10 +57,10 @@ impl Manager {
 
     /// Tells all nodes that the swarm has ended.
     pub async fn dissolve(&self) {
-        let (done, told) = oneshot::channel();
-        if self.events.send(sessions::Event::Dissolve(done)).await.is_ok() {
+        let told = Arc::new(Notify::new());
+        if self.events.send(sessions::Event::Dissolve(told.clone())).await.is_ok() {
             // If this manager does not lead, there is nobody to tell.
-            let _ = timeout(DISSOLVE_TIME_MAX, told).await;
+            let _ = timeout(DISSOLVE_TIME_MAX, told.notified()).await;
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use herder_model::swarm::{Hello, ManagerAddr, ToLeader, ToNode};
 use herder_store::Store;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 
 /// Events that wait for the loop. When it is behind, nodes wait: what they say is taken up later, in order.
 pub(crate) const EVENTS_WAITING_MAX: usize = 4096;
@@ -39,7 +39,7 @@ pub(crate) enum Event {
         session: u64,
     },
     /// The swarm ends.
-    Dissolve(oneshot::Sender<()>),
+    Dissolve(Arc<Notify>),
     /// A change of the managers' number was carried out, or not.
     Managers {
         node: String,
