@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use herder_drivers::engine::{Body, EngineLink, LinkError, empty, full};
 use herder_model::{Node, NodeState};
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
@@ -195,13 +195,18 @@ impl Engine {
         }
     }
 
-    /// Asks whether the engine lives. An error answer is an answer. Does not stand behind other requests.
+    /// Asks whether the engine lives. Does not stand behind other requests. Who may not ask (403, say) is answered, too; but not
+    /// by an engine that wants TLS now (400), or by a proxy before one that is away (502).
     pub(crate) async fn ping(&self) -> Result<(), EngineError> {
         let limit = self.settings.ping_timeout;
         let request = self.request(Method::GET, "/_ping", None)?;
         let work = async {
             let response = self.link.send_at_once(request).await?;
-            self.gather(response.into_body()).await
+            let status = response.status();
+            if status == StatusCode::BAD_REQUEST || status.is_server_error() {
+                return self.answer(response).await.map(drop);
+            }
+            self.gather(response.into_body()).await.map(drop)
         };
         timeout(limit, work).await.unwrap_or_else(|_| Err(self.late(limit)))?;
         self.note_success();

@@ -66,6 +66,24 @@ async fn a_hung_engine_is_lost_in_time_and_comes_back() {
     assert!(took < DETECTION_MAX, "{took:?}");
 }
 
+/// Its stream may have broken before, and is not tried again for a while.
+#[tokio::test]
+async fn an_engine_that_answers_as_none_is_lost_in_time() {
+    for (status, lost) in [(400, true), (502, true), (403, false)] {
+        let engine = fake("n").await;
+        let pool = pool_of(&[&engine]);
+        check(&pool, "n Healthy").await;
+        engine.fail("/_ping", status);
+        let mut changes = pool.changes();
+        let unhealthy = async {
+            while pool.nodes()[0].state == NodeState::Healthy {
+                changes.changed().await.expect("the pool lives");
+            }
+        };
+        assert_eq!(timeout(DETECTION_MAX, unhealthy).await.is_ok(), lost, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn waiting_for_a_loss_ends_with_the_loss() {
     let fake = fake("n").await;
