@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
 use crate::manage::{Join, Manage};
-use crate::up::{NodeArgs, Token, Up};
+use crate::up::{NodeArgs, Token, Up, Why};
 
 /// Many Docker hosts that behave as one.
 #[derive(Debug, Parser)]
@@ -53,6 +53,8 @@ pub enum Verb {
     Token(Token),
     /// Look at the nodes of a pool
     Node(NodeArgs),
+    /// Tell why a task of a swarm is where it is, or why it waits
+    Why(Why),
     /// Send and hear messages on the event bus
     Bus(BusArgs),
     /// Serve the Docker API over many engines

@@ -16,4 +16,4 @@ pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
 pub use tls::{ClientFiles, TlsArgs, TlsFiles};
-pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, unit};
+pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, Why, unit};

@@ -219,6 +219,22 @@ pub struct NodeLs {
     pub format: String,
 }
 
+/// Why a task is where it is, or why it waits: of every node, what speaks for and against it, and what would help.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder why web                  the first task of the service that waits, else its newest one
+  herder why 0rkalgw94a8s2pmr2i5cxus1d --format json")]
+pub struct Why {
+    /// Id of a task, or id or name of a service
+    #[arg(value_name = "TASK|SERVICE")]
+    pub subject: String,
+    #[command(flatten)]
+    pub door: Door,
+    /// How to print it
+    #[arg(long, default_value = "text", value_parser = ["text", "json"])]
+    pub format: String,
+}
+
 /// The door of any node.
 #[derive(Clone, Debug, Args)]
 pub struct Door {

@@ -40,6 +40,7 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
         ("GET", [""]) if call.version.is_none() => Box::pin(actions::greet(front, call)),
         ("GET", ["herder", "templates"]) => Box::pin(actions::list_templates(front, call)),
         ("GET", ["herder", "nodes"]) => Box::pin(system::nodes(front, call)),
+        ("GET", ["herder", "why", subject]) => Box::pin(swarm::why(front, (*subject).to_owned())),
         ("POST", ["herder", "token", "rotate"]) => Box::pin(system::rotate_token(front, call)),
         ("GET", ["events", "stream"]) => Box::pin(bus::stream(front, call)),
         (_, ["eventbus", ..]) => Box::pin(bus::eventbus(front, call)),

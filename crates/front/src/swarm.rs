@@ -24,12 +24,13 @@ use herder_decide::swarm::Denial;
 use herder_decide::swarm::local::{self, ManagerSeen, SwarmStatus};
 use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, Time, View, Written};
 use http::StatusCode;
+use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use crate::peers::Asked;
 use crate::router::Answer;
-use crate::{ApiError, Call, Front};
+use crate::{ApiError, Call, Front, Reply, call};
 
 pub(crate) use events::Told;
 pub use events::follow;
@@ -153,6 +154,23 @@ pub(crate) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, segments: &[&str]
         "secrets" | "configs" => files::route(swarm, call, method, kind, rest),
         _ => None,
     }
+}
+
+/// `GET /herder/why/{task or service}`: why a task is where it is, or why it waits.
+pub(crate) async fn why(front: &Arc<Front>, subject: String) -> Result<Reply, ApiError> {
+    let swarm = front.swarm().ok_or_else(|| ApiError::not_found("this node can be in no swarm"))?;
+    let view = read(swarm).await?;
+    let why = herder_decide::swarm::why(&view, &subject, now());
+    let why = why.ok_or_else(|| ApiError::not_found(format!("there is no task or service {subject}")))?;
+    let node = |it: &herder_decide::swarm::NodeWhy| {
+        let refused: Vec<&str> = it.refused.iter().map(|it| it.detail.as_str()).collect();
+        json!({"ID": it.id, "Hostname": it.hostname, "Chosen": it.chosen, "Refused": refused, "Tasks": it.tasks})
+    };
+    let nodes: Vec<_> = why.nodes.iter().map(node).collect();
+    let answer = json!({
+        "Subject": why.subject, "Verdict": why.verdict, "Help": why.help, "Nodes": nodes, "text": why.to_string(),
+    });
+    Ok(call::json(StatusCode::OK, &answer))
 }
 
 /// What is declared now.

@@ -51,6 +51,7 @@ fn named_path<N: AsRef<str> + std::fmt::Debug>(hole: impl Strategy<Value = N>) -
         "/distribution/X/json",
         "/herder/nodes",
         "/herder/token/rotate",
+        "/herder/why/web",
         "/eventbus/info",
         "/",
         "",

@@ -10,6 +10,7 @@ mod members;
 mod node;
 mod token;
 mod up;
+mod why;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
         Verb::Token(token) => token::print(&token),
         Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
+        Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
         Verb::Manage(manage) => {
             let settings = manage.settings()?;
             runtime()?.block_on(manage::run(settings, cli.global.experimental))

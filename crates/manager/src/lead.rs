@@ -7,8 +7,8 @@ use std::time::Duration;
 use herder_decide::swarm::members::{self, Signs};
 use herder_decide::swarm::{Fleet, Proposal, enforce_node, on_task_report, reconcile};
 use herder_model::swarm::{
-    Assignments, Change, ManagerAddr, NodeDescription, NodeRecord, Object, Role, SwarmNodeState, TaskState, Time, ToLeader, ToNode,
-    View, Welcome, Written,
+    Assignments, Change, ManagerAddr, NodeDescription, NodeRecord, Object, Role, SwarmNodeState, TaskState, Time,
+    ToLeader, ToNode, View, Welcome, Written,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
@@ -280,7 +280,8 @@ impl<'m> Lead<'m> {
                 Ok(change) => {
                     self.add(proposal, change.into_iter().collect());
                     self.heard_at.insert(node.clone(), Instant::now());
-                    let session = Session { number: *session, say: say.clone(), told: None, welcomed: Welcome::default() };
+                    let session =
+                        Session { number: *session, say: say.clone(), told: None, welcomed: Welcome::default() };
                     self.sessions.insert(node.clone(), session);
                     if hello.ready {
                         self.make_manager(proposal.view(), node);
