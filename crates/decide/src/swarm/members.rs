@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_model::swarm::{
-    Availability, Change, ClusterRecord, Hello, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
+    Change, ClusterRecord, Hello, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
 };
 
 /// Why a node that was removed is not let in again.
@@ -111,16 +111,6 @@ pub fn is_down(signs: Signs) -> bool {
             Gossip::Dead if signs.fenced => CONFIRM_FENCED,
             Gossip::Dead => CONFIRM,
         }
-}
-
-/// Whether a node takes part in being asked for its tasks: down ones do not.
-pub fn is_ready(record: &NodeRecord) -> bool {
-    record.node.status.state == SwarmNodeState::Ready
-}
-
-/// Whether a node takes new tasks.
-pub fn takes_tasks(record: &NodeRecord) -> bool {
-    is_ready(record) && record.node.spec.availability == Availability::Active
 }
 
 #[cfg(test)]

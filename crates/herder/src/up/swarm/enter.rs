@@ -10,12 +10,12 @@ use herder_model::swarm::{
 };
 use herder_store::{Key, StoreError};
 use herder_wire::JoinCode;
-use herder_wire::identity::{Identity, Shared};
+use herder_wire::identity::{Identity, Shared, new_id};
 use herder_wire::link::{self, LinkError};
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::host::{Host, Known, LEAVE_TIME_MAX, Standing, managers_told, new_id, now, refused, tls_info};
+use super::host::{Host, Known, LEAVE_TIME_MAX, Standing, managers_told, now, refused, tls_info};
 use super::kept::Kept;
 
 /// Swarm mode's port for traffic between containers of several hosts.

@@ -456,8 +456,3 @@ pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
-
-/// 25 characters, base 36.
-pub(super) fn new_id() -> String {
-    herder_wire::identity::new_id()
-}

@@ -56,7 +56,8 @@ impl Managing {
         written: broadcast::Sender<Arc<[Written]>>,
     ) -> Managing {
         let stop = CancellationToken::new();
-        let settings = herder_manager::Settings { me, gossip, clock: super::host::now, new_id: super::host::new_id };
+        let settings =
+            herder_manager::Settings { me, gossip, clock: super::host::now, new_id: herder_wire::identity::new_id };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(follow(store.clone(), link, written)));
         let (told, managers) = watch::channel(Vec::new());
