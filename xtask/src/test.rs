@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::{packages, run, tidy};
 
 /// Names of labs that tests make. What an aborted run left is removed before and after.
-const LABS: &[&str] = &["scenarios", "scenarios-up", "lab-real"];
+const LABS: &[&str] = &["scenarios", "scenarios-up", "scenarios-swarm", "lab-real"];
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     packages::ensure(&[packages::LAB, packages::TESTS])?;
@@ -18,7 +18,10 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     clean()?;
     let outcome = tests(arguments);
     clean()?;
-    let (passed, failed, ignored) = outcome?;
+    let (sums, why) = outcome?;
+    let Sums { passed, failed, ignored } = sums;
+    // Once more, where whoever reads the end of a long output sees it.
+    why.iter().for_each(|line| println!("{line}"));
     println!("\n{passed} passed, {failed} failed, {ignored} skipped");
     if failed > 0 || passed == 0 {
         bail!("not every test passed");
@@ -26,35 +29,50 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `cargo test`, shows what it prints, and adds its summaries up: passed, failed, ignored.
-fn tests(arguments: &[String]) -> anyhow::Result<(u32, u32, u32)> {
+/// How many tests ended how.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+/// Runs `cargo test`, shows what it prints, adds its summaries up, and keeps what it says of tests that failed.
+fn tests(arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
     let mut command = Command::new(run::cargo_path());
     command.args(["test", "--workspace", "--no-fail-fast"]).args(arguments).stdout(Stdio::piped()).stdin(Stdio::null());
     let mut child = command.spawn().context("cannot start cargo")?;
-    let mut sums = (0, 0, 0);
+    let (mut sums, mut why, mut explains) = (Sums::default(), Vec::new(), false);
     for line in BufReader::new(child.stdout.take().context("a pipe")?).lines() {
         let line = line?;
         println!("{line}");
-        if let Some((passed, failed, ignored)) = summary(&line) {
-            sums = (sums.0 + passed, sums.1 + failed, sums.2 + ignored);
+        explains |= line == "failures:";
+        if let Some(Sums { passed, failed, ignored }) = summary(&line) {
+            sums.passed += passed;
+            sums.failed += failed;
+            sums.ignored += ignored;
+            explains = false;
+        }
+        if explains {
+            why.push(line);
         }
     }
     let status = child.wait()?;
     // A test program that did not compile or crashed has no summary.
-    if !status.success() && sums.1 == 0 {
+    if !status.success() && sums.failed == 0 {
         bail!("cargo test ended with {status}");
     }
-    Ok(sums)
+    Ok((sums, why))
 }
 
 /// Reads `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
-fn summary(line: &str) -> Option<(u32, u32, u32)> {
+fn summary(line: &str) -> Option<Sums> {
     let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
     let count = |word: &str| {
         let part = counts.split(';').map(str::trim).find(|part| part.ends_with(word))?;
         part.split(' ').next()?.parse::<u32>().ok()
     };
-    Some((count("passed")?, count("failed")?, count("ignored")?))
+    Some(Sums { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
 }
 
 fn clean() -> anyhow::Result<()> {
@@ -67,12 +85,12 @@ fn clean() -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::summary;
+    use super::{Sums, summary};
 
     #[test]
     fn summaries_are_read() {
         let line = "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.12s";
-        assert_eq!(summary(line), Some((5, 2, 1)));
+        assert_eq!(summary(line), Some(Sums { passed: 5, failed: 2, ignored: 1 }));
         assert_eq!(summary("test a::b ... ok"), None);
     }
 }

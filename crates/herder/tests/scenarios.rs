@@ -9,13 +9,14 @@ mod script;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// The lab of this test binary; its own name, so that it harms no other.
-const LAB: &str = "scenarios";
+/// The lab of this test binary; its own name, so that it harms no other. Two runs at once on one machine need two names:
+/// the variable `SCENARIOS_LAB` gives another one.
+static LAB: LazyLock<String> = LazyLock::new(|| std::env::var("SCENARIOS_LAB").unwrap_or("scenarios".into()));
 /// A command of a scenario that takes longer hangs.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a condition outside of this process is looked at again.
@@ -179,7 +180,7 @@ impl Stage {
             .env("PATH", format!("{}:{herder}:{path}", self.folder.join("bin").display()))
             .env("DOCKER_HOST", format!("tcp://127.0.0.1:{}", self.port))
             .env("HERDER_PID", self.herder.id().to_string())
-            .env("LAB", LAB)
+            .env("LAB", &*LAB)
             .env("H1", &addresses[0])
             .env("H2", &addresses[1])
             .env("H3", &addresses[2])
@@ -214,7 +215,7 @@ fn lab(arguments: &[&str]) -> bool {
     let (verb, rest) = arguments.split_first().expect("a verb");
     let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
     command
-        .args(["lab", verb, "--name", LAB])
+        .args(["lab", verb, "--name", &LAB])
         .args(rest)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -225,7 +226,7 @@ fn lab(arguments: &[&str]) -> bool {
 /// `host:port` of each engine of the lab, as `herder lab status` tells.
 fn engines() -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
-    let output = command.args(["lab", "status", "--name", LAB, "--format", "json"]).output().expect("herder starts");
+    let output = command.args(["lab", "status", "--name", &LAB, "--format", "json"]).output().expect("herder starts");
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let hosts = status["hosts"].as_array().cloned().unwrap_or_default();
     hosts
