@@ -182,7 +182,7 @@ impl PoolBus {
                     Health::Left => "left",
                 };
                 let addr = seen.member.addr.to_string();
-                if known.insert(id.clone(), change) != Some(change) && directory.tells_of(&addr) {
+                if known.insert(id.clone(), change) != Some(change) && directory.tells_of_seen(&addr, &view) {
                     let name = pool.engine(&addr).map(|engine| engine.node().name.clone()).unwrap_or_default();
                     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                     let body =

@@ -125,7 +125,16 @@ impl Directory {
 
     /// Whether this node is the one that tells about the node at this address: one does, so that it is told once.
     pub(super) fn tells_of(&self, addr: &str) -> bool {
-        claims::keeper(addr, self.known.read().alive.keys().map(String::as_str)) == Some(&self.id)
+        let known = self.known.read();
+        teller(addr, known.alive.iter().map(|(id, at)| (id.as_str(), at.as_str()))).is_none_or(|id| id == self.id)
+    }
+
+    /// The same by what gossip saw at one moment; what is known here may be older or newer.
+    pub(super) fn tells_of_seen(&self, addr: &str, view: &View) -> bool {
+        let alive = view.values().filter(|seen| seen.health <= Health::Suspect);
+        let alive: Vec<(&str, String)> =
+            alive.map(|seen| (seen.member.id.as_str(), seen.member.addr.to_string())).collect();
+        teller(addr, alive.iter().map(|(id, at)| (*id, at.as_str()))).is_none_or(|id| id == self.id)
     }
 
     fn learn(&self, view: &View) {
@@ -150,6 +159,12 @@ impl Directory {
     fn addresses(&self) -> BTreeSet<String> {
         self.known.read().by_addr.keys().cloned().collect()
     }
+}
+
+/// Who of those that live (id, address) tells about the node at this address. Not that node itself: while it comes or goes, some
+/// see it and others do not, and they would not agree. Nothing if there is nobody else.
+fn teller<'n>(addr: &str, alive: impl Iterator<Item = (&'n str, &'n str)>) -> Option<&'n str> {
+    claims::keeper(addr, alive.filter(|(_, at)| *at != addr).map(|(id, _)| id))
 }
 
 /// Makes the members of the pool what gossip says, until `stop`.
@@ -206,4 +221,23 @@ pub(super) fn rescheduler(
         }
     });
     role
+}
+
+#[cfg(test)]
+mod tests {
+    use super::teller;
+
+    #[test]
+    fn all_agree_who_tells_of_a_node_that_some_still_see() {
+        for gone in 1..=5 {
+            let all = (1..=5).map(|node| (format!("n{node}"), format!("10.0.0.{node}:7946")));
+            let all: Vec<(String, String)> = all.collect();
+            let addr = format!("10.0.0.{gone}:7946");
+            let with = teller(&addr, all.iter().map(|(id, at)| (id.as_str(), at.as_str())));
+            let others = all.iter().filter(|(_, at)| *at != addr);
+            let without = teller(&addr, others.map(|(id, at)| (id.as_str(), at.as_str())));
+            assert!(with.is_some() && with == without, "{with:?} {without:?}");
+        }
+        assert_eq!(teller("10.0.0.1:7946", [("n1", "10.0.0.1:7946")].into_iter()), None);
+    }
 }
