@@ -15,9 +15,10 @@ mod worker;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: voting vote|queue|worker|store|result
+const USAGE: &str = "usage: voting vote|queue|worker|store|result, or voting check PORT (whether somebody listens here)
 Environment: PORT to listen on (vote and result 80, queue 7001, store 7002), QUEUE and STORE as host:port,
-OPTION_A and OPTION_B (Cats and Dogs), DATA for the store's file (/data/votes).";
+OPTION_A and OPTION_B (Cats and Dogs), DATA for the store's file (/data/votes), STORE_KEY that the store asks for (none).
+Each may come from a file: NAME_FILE says which.";
 
 fn main() -> ExitCode {
     let role = std::env::args().nth(1).unwrap_or_default();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         "worker" => worker::run(),
         "store" => store::run(),
         "result" => result::run(),
+        "check" => wire::check(&std::env::args().nth(2).unwrap_or_default()),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -41,9 +43,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The value of an environment variable, or `default`.
+/// The value of an environment variable, or what is in the file that `NAME_FILE` names (a secret or a config), or `default`.
 fn setting(name: &str, default: &str) -> String {
-    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let file = || std::fs::read_to_string(given(&format!("{name}_FILE"))?).ok().map(|text| text.trim().to_owned());
+    given(name).or_else(file).unwrap_or_else(|| default.to_owned())
 }
 
 /// The name of the container, as pages show it.

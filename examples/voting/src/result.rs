@@ -6,39 +6,39 @@ use std::thread;
 use std::time::Duration;
 
 use crate::http::{self, Request};
-use crate::{hostname, setting, wire};
+use crate::{hostname, setting, store};
 
 /// How often the store is asked for the counts while a browser looks. As in the original application.
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 
 pub(crate) fn run() -> io::Result<()> {
-    let store = setting("STORE", "store:7002");
-    http::serve(move |request, stream| answer(&store, &request, stream))
+    let address = setting("STORE", "store:7002");
+    http::serve(move |request, stream| answer(&address, &request, stream))
 }
 
-fn answer(store: &str, request: &Request, stream: &mut TcpStream) -> io::Result<()> {
+fn answer(address: &str, request: &Request, stream: &mut TcpStream) -> io::Result<()> {
     match request.path.as_str() {
         "/" => http::reply(stream, "200 OK", "text/html; charset=utf-8", "", &page()),
-        "/scores" => match wire::ask(store, "COUNT") {
+        "/scores" => match store::ask(address, "COUNT") {
             Ok(scores) => http::reply(stream, "200 OK", "application/json", "", &scores),
             Err(error) => {
-                http::reply(stream, "503 Service Unavailable", "text/plain", "", &format!("store {store}: {error}\n"))
+                http::reply(stream, "503 Service Unavailable", "text/plain", "", &format!("store {address}: {error}\n"))
             }
         },
-        "/events" => follow(store, stream),
+        "/events" => follow(address, stream),
         _ => http::reply(stream, "404 Not Found", "text/plain", "", "not found\n"),
     }
 }
 
 /// Sends the counts as they are and whenever they change, until the browser leaves.
-fn follow(store: &str, stream: &mut TcpStream) -> io::Result<()> {
+fn follow(address: &str, stream: &mut TcpStream) -> io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
     )?;
     let mut shown = String::new();
     loop {
-        match wire::ask(store, "COUNT") {
+        match store::ask(address, "COUNT") {
             Ok(scores) if scores != shown => {
                 write!(stream, "event: scores\ndata: {scores}\n\n")?;
                 shown = scores;

@@ -16,7 +16,25 @@ struct Votes {
 
 pub(crate) fn run() -> io::Result<()> {
     let votes = Arc::new(Mutex::new(Votes::open(Path::new(&setting("DATA", "/data/votes")))?));
-    wire::serve(&setting("PORT", "7002"), move |line| votes.lock().unwrap_or_else(PoisonError::into_inner).answer(line))
+    let key = with_key("");
+    wire::serve(&setting("PORT", "7002"), move |line| match line.strip_prefix(key.as_str()) {
+        Some(line) => votes.lock().unwrap_or_else(PoisonError::into_inner).answer(line),
+        None => "ERR wrong key".into(),
+    })
+}
+
+/// What the store is asked with: its key first, if it has one.
+fn with_key(line: &str) -> String {
+    match setting("STORE_KEY", "").as_str() {
+        "" => line.to_owned(),
+        key => format!("{key} {line}"),
+    }
+}
+
+/// Asks the store at `address`; an answer that begins with `ERR` is an error.
+pub(crate) fn ask(address: &str, line: &str) -> io::Result<String> {
+    let answer = wire::ask(address, &with_key(line))?;
+    if answer.starts_with("ERR") { Err(io::Error::other(answer)) } else { Ok(answer) }
 }
 
 impl Votes {

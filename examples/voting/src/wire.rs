@@ -45,6 +45,11 @@ pub(crate) fn ask(address: &str, line: &str) -> io::Result<String> {
     }
 }
 
+/// For a health check: whether somebody listens on this port of this container.
+pub(crate) fn check(port: &str) -> io::Result<()> {
+    TcpStream::connect(("127.0.0.1", number(port)?)).map(drop)
+}
+
 pub(crate) fn number(port: &str) -> io::Result<u16> {
     port.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("PORT `{port}` is no port")))
 }

@@ -4,16 +4,16 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use crate::{setting, wire};
+use crate::{setting, store, wire};
 
 /// Rest before a queue or store that does not answer is asked again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 pub(crate) fn run() -> io::Result<()> {
-    let (queue, store) = (setting("QUEUE", "queue:7001"), setting("STORE", "store:7002"));
-    println!("working from {queue} to {store}");
+    let (queue, address) = (setting("QUEUE", "queue:7001"), setting("STORE", "store:7002"));
+    println!("working from {queue} to {address}");
     loop {
-        if let Err(error) = carry_one(&queue, &store) {
+        if let Err(error) = carry_one(&queue, &address) {
             eprintln!("will try again: {error}");
             thread::sleep(RETRY_PERIOD);
         }
@@ -21,11 +21,11 @@ pub(crate) fn run() -> io::Result<()> {
 }
 
 /// Waits for one vote and stores it. A vote that cannot be stored goes back into the queue.
-fn carry_one(queue: &str, store: &str) -> io::Result<()> {
+fn carry_one(queue: &str, address: &str) -> io::Result<()> {
     let answer = wire::ask(queue, "POP")?;
     let Some(vote) = answer.strip_prefix("VOTE ") else { return Ok(()) };
-    let stored = wire::ask(store, &format!("SET {vote}"));
-    if !matches!(stored.as_deref(), Ok("OK")) {
+    let stored = store::ask(address, &format!("SET {vote}"));
+    if stored.is_err() {
         wire::ask(queue, &format!("PUSH {vote}"))?;
     }
     stored.map(drop)
