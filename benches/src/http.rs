@@ -4,8 +4,8 @@
 use anyhow::{Context as _, bail};
 use bytes::{Buf as _, BytesMut};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 /// Read at once; lists of a large cluster have tens of megabytes.
 const READ_BYTES: usize = 256 << 10;
@@ -22,11 +22,20 @@ pub(crate) fn request(method: &str, path: &str, body: Option<&Value>) -> Vec<u8>
     .into_bytes()
 }
 
+/// Bytes in both directions, over whatever.
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
 /// One connection.
-#[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     buffer: BytesMut,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
 }
 
 /// What the head of an answer says.
@@ -44,10 +53,17 @@ enum Length {
 }
 
 impl Connection {
-    /// `host:port`.
+    /// `host:port`, or `unix:///path`.
     pub(crate) async fn open(addr: &str) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(addr).await.with_context(|| format!("cannot connect to {addr}"))?;
-        stream.set_nodelay(true)?;
+        let context = || format!("cannot connect to {addr}");
+        let stream: Box<dyn Duplex> = match addr.strip_prefix("unix://") {
+            Some(path) => Box::new(UnixStream::connect(path).await.with_context(context)?),
+            None => {
+                let stream = TcpStream::connect(addr).await.with_context(context)?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        };
         Ok(Connection { stream, buffer: BytesMut::with_capacity(READ_BYTES) })
     }
 

@@ -1,6 +1,7 @@
-//! `cargo xtask bench pool` and `scale`: the real herder, over real engines and over many engines that are none.
+//! `cargo xtask bench pool`, `scale`, `swarm` and `failover`: the real herder, over real engines and over many engines that are none.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
 
+mod failover;
 mod http;
 mod load;
 mod pool;
@@ -8,17 +9,21 @@ mod process;
 mod report;
 mod scale;
 mod streams;
+mod swarm;
 
 use anyhow::bail;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// pool or scale
+    /// pool, scale, swarm or failover
     what: String,
     /// table or json
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
+    /// How often each fault happens
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,7 +35,9 @@ fn main() -> anyhow::Result<()> {
         match cli.what.as_str() {
             "pool" => pool::run(json).await,
             "scale" => scale::run(json).await,
-            other => bail!("there is no benchmark `{other}` here; there are: pool, scale"),
+            "swarm" => swarm::run(json).await,
+            "failover" => failover::run(json, cli.rounds).await,
+            other => bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, failover"),
         }
     };
     runtime.block_on(async {

@@ -18,7 +18,10 @@ struct Bench {
     needs_lab: bool,
 }
 
-const BENCHES: [Bench; 7] = [
+/// The one that plays the same again and again.
+const IN_ROUNDS: &str = "failover";
+
+const BENCHES: [Bench; 9] = [
     Bench {
         name: "schedule",
         builds: &[],
@@ -56,6 +59,18 @@ const BENCHES: [Bench; 7] = [
         needs_lab: true,
     },
     Bench {
+        name: "swarm",
+        builds: &[HERDER],
+        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "swarm"],
+        needs_lab: true,
+    },
+    Bench {
+        name: "failover",
+        builds: &[HERDER],
+        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "failover"],
+        needs_lab: true,
+    },
+    Bench {
         name: "scale",
         builds: &[HERDER, FAKES],
         run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "scale"],
@@ -63,8 +78,8 @@ const BENCHES: [Bench; 7] = [
     },
 ];
 
-/// `what` is a name or `all`; `format` is `table` or `json`.
-pub(crate) fn run(what: &str, format: &str) -> anyhow::Result<()> {
+/// `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault.
+pub(crate) fn run(what: &str, format: &str, rounds: u32) -> anyhow::Result<()> {
     let chosen: Vec<&Bench> = BENCHES.iter().filter(|bench| what == "all" || bench.name == what).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
@@ -77,7 +92,9 @@ pub(crate) fn run(what: &str, format: &str) -> anyhow::Result<()> {
         for build in bench.builds {
             run::cargo(build)?;
         }
-        run::cargo(&[bench.run, &["--format", format]].concat())?;
+        let rounds = rounds.to_string();
+        let more: &[&str] = if bench.name == IN_ROUNDS { &["--rounds", &rounds] } else { &[] };
+        run::cargo(&[bench.run, &["--format", format], more].concat())?;
     }
     Ok(())
 }

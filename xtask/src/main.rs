@@ -51,11 +51,14 @@ enum Verb {
     },
     /// Measure, side by side with what it replaces
     Bench {
-        /// What to measure: schedule, swarm-schedule, list, pool, scale or all
+        /// What to measure: schedule, swarm-schedule, list, bus, store, pool, swarm, failover, scale or all
         #[arg(default_value = "all")]
         what: String,
         #[arg(long, default_value = "table", value_parser = ["table", "json"])]
         format: String,
+        /// How often each fault happens, for failover
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
     },
 }
 
@@ -71,7 +74,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test { arguments } => test::run(&arguments),
         Verb::Demo { once } => demo::run(once),
         Verb::Fuzz { what, seconds } => fuzz::run(&what, seconds),
-        Verb::Bench { what, format } => bench::run(&what, &format),
+        Verb::Bench { what, format, rounds } => bench::run(&what, &format, rounds),
     }
 }
 

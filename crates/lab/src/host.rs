@@ -137,7 +137,12 @@ impl Host<'_> {
     }
 
     /// Starts the engine; returns when it answers.
-    pub(crate) fn engine_start(&self, labels: &[String], arguments: &[String]) -> anyhow::Result<()> {
+    pub(crate) fn engine_start(
+        &self,
+        labels: &[String],
+        arguments: &[String],
+        env: &[(String, String)],
+    ) -> anyhow::Result<()> {
         if self.engine_pid().is_some() {
             bail!("the engine of {} runs already", self.name());
         }
@@ -169,7 +174,8 @@ impl Host<'_> {
         for label in labels {
             command.args(["--label", label]);
         }
-        command.args(arguments).stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).process_group(0);
+        command.args(arguments).envs(env.iter().cloned());
+        command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).process_group(0);
         command.spawn().context("cannot start dockerd")?;
         await_that(ENGINE_START_MAX, || self.answers()).with_context(|| {
             let log = fs::read_to_string(format!("{disk}/dockerd.log")).unwrap_or_default();

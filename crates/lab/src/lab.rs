@@ -27,6 +27,8 @@ pub struct LabSpec {
     pub memory_bytes: Option<u64>,
     /// More arguments for each dockerd.
     pub engine_args: Vec<String>,
+    /// Variables in the environment of each dockerd.
+    pub engine_env: Vec<(String, String)>,
     /// The program to run as `up` beside each engine, if any.
     pub herder: Option<PathBuf>,
     /// More arguments for it.
@@ -41,6 +43,8 @@ pub struct Lab {
     labels: BTreeMap<u16, Vec<String>>,
     memory_bytes: Option<u64>,
     engine_args: Vec<String>,
+    #[serde(default)]
+    engine_env: Vec<(String, String)>,
     #[serde(default)]
     herder: Option<PathBuf>,
     #[serde(default)]
@@ -80,6 +84,7 @@ impl Lab {
             labels,
             memory_bytes: spec.memory_bytes,
             engine_args: spec.engine_args.clone(),
+            engine_env: spec.engine_env.clone(),
             herder: spec.herder.clone(),
             herder_args: spec.herder_args.clone(),
         };
@@ -161,6 +166,10 @@ impl Lab {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
     pub fn host_count(&self) -> u16 {
         self.hosts
     }
@@ -173,6 +182,11 @@ impl Lab {
     /// `tcp://10.231.0.11:2375` of `h1`.
     pub fn docker_host(&self, host: &str) -> anyhow::Result<String> {
         Ok(self.host(host)?.docker_host())
+    }
+
+    /// The engine's socket on this machine: it answers also when the host is cut off. `unix:///…/docker.sock`.
+    pub fn engine_socket(&self, host: &str) -> anyhow::Result<String> {
+        Ok(format!("unix://{}", self.host(host)?.socket()))
     }
 
     pub fn status(&self) -> Vec<HostStatus> {
@@ -203,7 +217,7 @@ impl Lab {
     /// Starts an engine that does not run; `arguments` are for this time only.
     pub fn start(&self, host: &str, arguments: &[String]) -> anyhow::Result<()> {
         let host = self.host(host)?;
-        host.engine_start(&self.labels_of(host.number), &[&self.engine_args, arguments].concat())
+        host.engine_start(&self.labels_of(host.number), &[&self.engine_args, arguments].concat(), &self.engine_env)
     }
 
     /// The engine hangs: its ports are open and nothing answers.
@@ -294,7 +308,7 @@ impl Lab {
 
     fn boot_engine(&self, host: Host<'_>) -> anyhow::Result<()> {
         host.power_on(self.memory_bytes)?;
-        host.engine_start(&self.labels_of(host.number), &self.engine_args)
+        host.engine_start(&self.labels_of(host.number), &self.engine_args, &self.engine_env)
     }
 
     fn host(&self, text: &str) -> anyhow::Result<Host<'_>> {

@@ -123,7 +123,8 @@ pub fn run(args: LabArgs) -> anyhow::Result<()> {
             let memory_bytes = memory.map(|text| plan::bytes(&text)).transpose().map_err(anyhow::Error::msg)?;
             let herder = herder.then(std::env::current_exe).transpose()?;
             let (engine_args, herder_args) = (engine_arg, herder_arg);
-            up(&LabSpec { name, hosts, labels, memory_bytes, engine_args, herder, herder_args })
+            let engine_env = Vec::new();
+            up(&LabSpec { name, hosts, labels, memory_bytes, engine_args, engine_env, herder, herder_args })
         }
         Verb::Status { format } => status(&name, &format),
         Verb::Exec { host, command } => exec(&Lab::open(&name)?, &host, &command),

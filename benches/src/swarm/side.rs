@@ -1,0 +1,234 @@
+//! One side of the comparison: a door that speaks Docker's API of services, and the engine below.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use crate::http::Connection;
+use crate::pool::{API, id};
+
+/// Both sides are asked so often how far they are. The answers are some hundred bytes.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
+/// No step takes longer, save on a machine that does nothing else.
+const STEP_TIME_MAX: Duration = Duration::from_secs(120);
+/// Calls at the same time of a client that makes containers without a swarm.
+const PARALLEL: usize = 8;
+/// Ends when it is told to.
+const PROGRAM: &str = r#"trap "exit 0" TERM; sleep 100000 & wait"#;
+
+/// What a service shall be.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    pub(crate) replicas: usize,
+    /// Tasks of another version are replaced.
+    pub(crate) version: u32,
+    /// `stop-first` or `start-first`.
+    pub(crate) order: &'static str,
+    /// Between the end of a task and its next start; Docker's own if none.
+    pub(crate) restart_delay: Option<Duration>,
+}
+
+impl Declared {
+    pub(crate) fn new(replicas: usize) -> Declared {
+        Declared { replicas, version: 0, order: "stop-first", restart_delay: None }
+    }
+
+    fn spec(&self, name: &str) -> Value {
+        let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        let restart = self.restart_delay.map(|delay| json!({"Condition": "any", "Delay": nanos(delay)}));
+        json!({
+            "Name": name,
+            "Mode": {"Replicated": {"Replicas": self.replicas}},
+            "TaskTemplate": {
+                "ContainerSpec": {
+                    "Image": "busybox:latest",
+                    "Command": ["sh", "-c", PROGRAM],
+                    "Env": [format!("VERSION={}", self.version)],
+                },
+                "RestartPolicy": restart,
+            },
+            "UpdateConfig": {"Parallelism": 2, "Delay": 0, "Order": self.order},
+        })
+    }
+}
+
+/// A side, with connections that are open.
+#[derive(Debug)]
+pub(crate) struct Side {
+    door: Connection,
+    engine: Connection,
+    engine_addr: String,
+}
+
+/// A service that was made.
+#[derive(Debug)]
+pub(crate) struct Service {
+    id: String,
+    name: String,
+}
+
+impl Side {
+    /// `host:port` of both; `address` is what other nodes would reach the manager by.
+    pub(crate) async fn open(door: &str, engine: &str, address: &str) -> anyhow::Result<Side> {
+        let mut side = Side {
+            door: Connection::open(door).await?,
+            engine: Connection::open(engine).await?,
+            engine_addr: engine.to_owned(),
+        };
+        let swarm = json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": address});
+        side.door.call("POST", &format!("{API}/swarm/init"), Some(&swarm)).await?;
+        Ok(side)
+    }
+
+    pub(crate) async fn create(&mut self, name: &str, declared: &Declared) -> anyhow::Result<Service> {
+        let path = format!("{API}/services/create");
+        let made = self.door.call("POST", &path, Some(&declared.spec(name))).await?;
+        Ok(Service { id: made["ID"].as_str().context("no id was answered")?.to_owned(), name: name.to_owned() })
+    }
+
+    /// Declares it anew, from what it is at the moment.
+    pub(crate) async fn declare(&mut self, service: &Service, declared: &Declared) -> anyhow::Result<()> {
+        let version = self.inspect(service).await?["Version"]["Index"].clone();
+        let path = format!("{API}/services/{}/update?version={version}", service.id);
+        self.door.call("POST", &path, Some(&declared.spec(&service.name))).await.map(drop)
+    }
+
+    pub(crate) async fn remove(&mut self, service: &Service) -> anyhow::Result<()> {
+        self.door.call("DELETE", &format!("{API}/services/{}", service.id), None).await.map(drop)
+    }
+
+    async fn inspect(&mut self, service: &Service) -> anyhow::Result<Value> {
+        self.door.call("GET", &format!("{API}/services/{}", service.id), None).await
+    }
+
+    /// So many tasks run, says the swarm.
+    pub(crate) async fn until_running(&mut self, service: &Service, count: usize) -> anyhow::Result<()> {
+        let path = format!("{API}/services?status=1&filters={}", filter("id", &service.id));
+        let door = &mut self.door;
+        until("all tasks run", async || {
+            let services = door.call("GET", &path, None).await?;
+            Ok(services[0]["ServiceStatus"]["RunningTasks"].as_u64() == Some(count as u64))
+        })
+        .await
+    }
+
+    /// So many containers of the service are there (or run), says the engine.
+    pub(crate) async fn until_containers(&mut self, service: &Service, all: bool, count: usize) -> anyhow::Result<()> {
+        let path = containers(service, all);
+        let engine = &mut self.engine;
+        until("no other containers are there", async || {
+            let containers = engine.call("GET", &path, None).await?;
+            Ok(containers.as_array().is_some_and(|it| it.len() == count))
+        })
+        .await
+    }
+
+    /// As many tasks of this version run as are declared, and no others.
+    pub(crate) async fn until_updated(&mut self, service: &Service, declared: &Declared) -> anyhow::Result<()> {
+        let filters = json!({"service": [service.id], "desired-state": ["running"]}).to_string();
+        let path = format!("{API}/tasks?filters={}", escaped(&filters));
+        let version = json!([format!("VERSION={}", declared.version)]);
+        let door = &mut self.door;
+        until("all tasks are new", async || {
+            let tasks = door.call("GET", &path, None).await?;
+            let new = |it: &&Value| it["Spec"]["ContainerSpec"]["Env"] == version && it["Status"]["State"] == "running";
+            Ok(tasks.as_array().is_some_and(|it| it.iter().filter(new).count() == declared.replicas))
+        })
+        .await
+    }
+
+    pub(crate) async fn until_completed(&mut self, service: &Service) -> anyhow::Result<()> {
+        let path = format!("{API}/services/{}", service.id);
+        let door = &mut self.door;
+        until("the update is completed", async || {
+            let state = door.call("GET", &path, None).await?["UpdateStatus"]["State"].clone();
+            Ok(state == "completed")
+        })
+        .await
+    }
+
+    /// Kills the container of the only task; comes when another task runs.
+    pub(crate) async fn crash(&mut self, service: &Service) -> anyhow::Result<Duration> {
+        let old = self.engine.call("GET", &containers(service, false), None).await?;
+        let old = id(&old[0])?;
+        let began = Instant::now();
+        self.engine.call("POST", &format!("{API}/containers/{old}/kill?signal=KILL"), None).await?;
+        let filters = json!({"service": [service.id], "desired-state": ["running"]}).to_string();
+        let path = format!("{API}/tasks?filters={}", escaped(&filters));
+        let door = &mut self.door;
+        until("the task is replaced", async || {
+            let tasks = door.call("GET", &path, None).await?;
+            let is_new = |it: &Value| {
+                let container = it["Status"]["ContainerStatus"]["ContainerID"].as_str();
+                it["Status"]["State"] == "running" && container.is_some_and(|it| !it.is_empty() && it != old)
+            };
+            Ok(tasks.as_array().is_some_and(|it| it.iter().any(is_new)))
+        })
+        .await?;
+        Ok(began.elapsed())
+    }
+
+    /// What a client can do without a swarm: containers of the same kind, made and started by the engine's own API.
+    pub(crate) async fn raw(&self, count: usize) -> anyhow::Result<Duration> {
+        let spec = json!({
+            "Image": "busybox:latest", "Entrypoint": ["sh", "-c", PROGRAM], "Env": ["VERSION=0"],
+            "Labels": {"bench": "raw"},
+        });
+        let connections = (0..PARALLEL.min(count)).map(|_| Connection::open(&self.engine_addr));
+        let connections = try_join_all(connections).await?;
+        let began = Instant::now();
+        let mut numbers = Vec::new();
+        for (at, mut connection) in connections.into_iter().enumerate() {
+            let spec = &spec;
+            numbers.push(async move {
+                let mut made = Vec::new();
+                for number in (at..count).step_by(PARALLEL) {
+                    let path = format!("{API}/containers/create?name=raw-{number}");
+                    let answer = connection.call("POST", &path, Some(spec)).await?;
+                    let container = id(&answer)?.to_owned();
+                    connection.call("POST", &format!("{API}/containers/{container}/start"), None).await?;
+                    made.push(container);
+                }
+                Ok::<_, anyhow::Error>((connection, made))
+            });
+        }
+        let made = try_join_all(numbers).await?;
+        let took = began.elapsed();
+        try_join_all(made.into_iter().map(|(mut connection, made)| async move {
+            for container in made {
+                connection.call("DELETE", &format!("{API}/containers/{container}?force=1&v=1"), None).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        }))
+        .await?;
+        Ok(took)
+    }
+}
+
+fn containers(service: &Service, all: bool) -> String {
+    let label = format!("com.docker.swarm.service.id={}", service.id);
+    format!("{API}/containers/json?all={}&filters={}", u8::from(all), filter("label", &label))
+}
+
+fn filter(key: &str, value: &str) -> String {
+    escaped(&json!({key: [value]}).to_string())
+}
+
+/// A text as a part of a query.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !holds().await? {
+        if began.elapsed() > STEP_TIME_MAX {
+            bail!("waited {STEP_TIME_MAX:?} in vain until {what}");
+        }
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+    Ok(())
+}
