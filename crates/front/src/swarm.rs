@@ -7,6 +7,7 @@ mod body;
 mod cluster;
 mod events;
 mod files;
+mod fold;
 pub(crate) mod info;
 mod logs;
 pub(crate) mod networks;

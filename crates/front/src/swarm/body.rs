@@ -6,6 +6,7 @@ use http::header;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::fold::Folded;
 use crate::call::JSON_BYTES_MAX;
 use crate::{ApiError, Call, Query};
 
@@ -43,7 +44,7 @@ pub(super) fn parse<T: DeserializeOwned + Default>(value: Value) -> Result<T, Ap
     if value.is_null() {
         return Ok(T::default());
     }
-    serde_json::from_value(value).map_err(|error| invalid(&error.to_string()))
+    T::deserialize(Folded(value)).map_err(|error| invalid(&error.to_string()))
 }
 
 fn invalid(reason: &str) -> ApiError {
