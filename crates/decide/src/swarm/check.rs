@@ -219,6 +219,17 @@ fn mode(spec: &ServiceSpec) -> Checked {
     if is_job && (spec.update_config.is_some() || spec.rollback_config.is_some()) {
         return Err(Refusal::invalid("Jobs may not have an update config"));
     }
+    let job = replicated_job.as_ref();
+    for (number, text) in [
+        (replicated.as_ref().and_then(|it| it.replicas), "Number of replicas must be non-negative"),
+        (job.and_then(|it| it.max_concurrent), "Maximum concurrent jobs must not be negative"),
+        (job.and_then(|it| it.total_completions), "Total completed jobs must not be negative"),
+    ] {
+        // In swarm mode, numbers that have no sign are read as if they had one.
+        if number.is_some_and(|it| i64::try_from(it).is_err()) {
+            return Err(Refusal::invalid(text));
+        }
+    }
     Ok(())
 }
 
@@ -252,7 +263,7 @@ fn endpoint(spec: Option<&EndpointSpec>) -> Checked {
 
 #[cfg(test)]
 mod tests {
-    use herder_model::swarm::TaskSpec;
+    use herder_model::swarm::{Driver, TaskSpec};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -363,6 +374,18 @@ mod tests {
     fn modes_and_ports_that_contradict_themselves_are_refused() {
         check("Mode", json!({"Global": {}, "Replicated": {}}), "Unrecognized service mode");
         check("Mode", json!({"GlobalJob": {}}), "");
+        let negative = u64::MAX;
+        check("Mode", json!({"Replicated": {"Replicas": negative}}), "Number of replicas must be non-negative");
+        check(
+            "Mode",
+            json!({"ReplicatedJob": {"MaxConcurrent": negative}}),
+            "Maximum concurrent jobs must not be negative",
+        );
+        check(
+            "Mode",
+            json!({"ReplicatedJob": {"TotalCompletions": negative}}),
+            "Total completed jobs must not be negative",
+        );
         let port = |number: u16, mode: &str| json!({"TargetPort": 1, "PublishedPort": number, "PublishMode": mode});
         check(
             "EndpointSpec",
@@ -396,6 +419,13 @@ mod tests {
             (secret("-a", 1).as_str(), secret("a_", 1).as_str(), secret(&"a".repeat(65), 1).as_str()),
             (name, name, name)
         );
+        let driven = |driver: &str, bytes| {
+            let driver = Some(Driver { name: driver.into(), ..Driver::default() });
+            let spec = SecretSpec { name: "a".into(), data: data(bytes), driver, ..SecretSpec::default() };
+            super::secret(&spec).map_or_else(|refusal| refusal.text, |()| String::new())
+        };
+        assert_eq!(driven("", 0), "secret driver must have a name");
+        assert_eq!(driven("vault", 0), "");
         let big = ConfigSpec { name: "c".into(), data: data(1_024_000), ..ConfigSpec::default() };
         assert_eq!(
             config(&big).expect_err("too large").text,
