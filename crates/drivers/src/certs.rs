@@ -61,9 +61,7 @@ impl Authority {
     pub fn new(name: &str, now: SystemTime, lifetime: Duration) -> Result<Authority, CertError> {
         let failed = |source| CertError { name: name.to_owned(), source };
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = params(name, &[], now, lifetime).map_err(failed)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = ca_params(name, now, lifetime).map_err(failed)?;
         let cert = params.self_signed(&key).map_err(failed)?;
         let pair = Pair { cert: cert.pem(), key: key.serialize_pem() };
         Ok(Authority { pair, issuer: Issuer::new(params, key) })
@@ -75,6 +73,20 @@ impl Authority {
         let key = KeyPair::from_pem(&pair.key).map_err(failed)?;
         let issuer = Issuer::from_ca_cert_pem(&pair.cert, key).map_err(failed)?;
         Ok(Authority { pair, issuer })
+    }
+
+    /// The certificate of another CA of this name, signed by this one: who trusts this one trusts that one, too.
+    pub fn cross_sign(
+        &self,
+        name: &str,
+        other: &Authority,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<String, CertError> {
+        let failed = |source| CertError { name: name.to_owned(), source };
+        let params = ca_params(name, now, lifetime).map_err(failed)?;
+        let cert = params.signed_by(other.issuer.key(), &self.issuer).map_err(failed)?;
+        Ok(cert.pem())
     }
 
     /// A certificate for `names` (host names and addresses; none for clients), valid for `lifetime` from `now`.
@@ -99,6 +111,13 @@ impl Authority {
         let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
+}
+
+fn ca_params(name: &str, now: SystemTime, lifetime: Duration) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = params(name, &[], now, lifetime)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn params(

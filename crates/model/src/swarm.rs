@@ -10,6 +10,7 @@ mod container;
 mod meta;
 mod node;
 mod record;
+mod root;
 mod secret;
 mod service;
 mod session;
@@ -33,6 +34,7 @@ pub use node::{
     SwarmNode, SwarmNodeState,
 };
 pub use record::{ClusterRecord, NodeRecord, ServiceRecord, TaskRecord};
+pub use root::{NewRoot, RootRotation};
 pub use secret::{Config, ConfigSpec, Secret, SecretSpec};
 pub use service::{
     Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,

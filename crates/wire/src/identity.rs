@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::join_code::{self, JoinCode, Secret, fingerprint};
 use crate::rotation::Rotation;
 
+const CA_NAME: &str = "herder pool";
 /// How long the CA is valid, as in swarm mode.
 const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// How long a node's certificate is valid, as in swarm mode.
+/// How long a node's certificate is valid unless the swarm says so, as in swarm mode.
 pub const NODE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Names of nodes in certificates are below this one, which no resolver knows.
 const DOMAIN: &str = "node.herder";
@@ -54,6 +55,18 @@ pub struct Shared {
     /// When the secret was made, see [`Rotation`]. Files and nodes of the first version do not have it.
     #[serde(default)]
     secret_made: u64,
+    /// The root before this one, while nodes may have a certificate of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<Before>,
+}
+
+/// A root that another one takes the place of.
+#[derive(Clone, Serialize, Deserialize)]
+struct Before {
+    /// PEM.
+    ca_cert: String,
+    /// The newer root, signed by this one: nodes that know only this one trust it. PEM.
+    cross: String,
 }
 
 impl std::fmt::Debug for Shared {
@@ -72,6 +85,11 @@ impl Shared {
     /// PEM.
     pub fn ca_certificate(&self) -> &str {
         &self.ca_cert
+    }
+
+    /// Makes another root. It has the same name, as in swarm mode; what tells them apart are their keys.
+    pub fn new_root(now: SystemTime) -> Result<Pair, IdentityError> {
+        Ok(Authority::new(CA_NAME, now, CA_LIFETIME)?.pair)
     }
 
     pub(crate) fn rotation(&self) -> Rotation {
@@ -93,7 +111,44 @@ pub struct Identity {
     key: String,
     /// Seconds since 1970.
     not_after: u64,
+    /// How long certificates of this node are valid, in seconds. Files of the first version do not have it.
+    #[serde(default = "node_lifetime_s")]
+    lifetime_s: u64,
     pub shared: Shared,
+}
+
+fn node_lifetime_s() -> u64 {
+    NODE_LIFETIME.as_secs()
+}
+
+/// What a certificate says of its issuer, in DER, as swarm mode tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    pub subject: Vec<u8>,
+    pub public_key: Vec<u8>,
+}
+
+impl Issuer {
+    /// Of certificates that this root (PEM) signs.
+    pub fn of_root(root: &str) -> Result<Issuer, IdentityError> {
+        let root = der(root)?;
+        let anchor = webpki::anchor_from_trusted_cert(&root).map_err(tls)?;
+        Ok(Issuer { subject: sequence(&anchor.subject), public_key: sequence(&anchor.subject_public_key_info) })
+    }
+}
+
+/// The content of a DER sequence with its head, which is not kept where roots are trusted.
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let length = &length[length.iter().take_while(|it| **it == 0).count()..];
+    let mut der = vec![0x30];
+    if content.len() >= 0x80 {
+        // Never more than eight bytes.
+        der.extend(u8::try_from(length.len()).map(|it| 0x80 | it));
+    }
+    der.extend(length);
+    der.extend(content);
+    der
 }
 
 impl std::fmt::Debug for Identity {
@@ -105,24 +160,68 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// The first node of a new pool.
     pub fn first(name: &str, now: SystemTime) -> Result<Identity, IdentityError> {
-        let ca = Authority::new("herder pool", now, CA_LIFETIME)?.pair;
+        let ca = Shared::new_root(now)?;
         let (gossip_key, secret) = (rand::random(), rand::random());
-        let shared = Shared { ca_cert: ca.cert, ca_key: ca.key, gossip_key, secret, secret_made: 0 };
+        let shared = Shared { ca_cert: ca.cert, ca_key: ca.key, gossip_key, secret, secret_made: 0, before: None };
         Identity::of(name, shared, now)
     }
 
     /// A new node of an existing pool.
     pub fn of(name: &str, shared: Shared, now: SystemTime) -> Result<Identity, IdentityError> {
         let id = new_id();
-        let empty = Identity { id, name: name.into(), cert: String::new(), key: String::new(), not_after: 0, shared };
-        empty.renewed(now)
+        let (name, lifetime_s) = (name.into(), node_lifetime_s());
+        Identity { id, name, cert: String::new(), key: String::new(), not_after: 0, lifetime_s, shared }.renewed(now)
     }
 
     /// The same node with a new key and a new certificate.
     pub fn renewed(&self, now: SystemTime) -> Result<Identity, IdentityError> {
         let names = [server_name(&self.id), DOMAIN.to_owned()];
-        let pair = self.shared.authority()?.sign(&self.name, &names, Usage::Endpoint, now, NODE_LIFETIME)?;
-        Ok(Identity { cert: pair.cert, key: pair.key, not_after: seconds(now + NODE_LIFETIME), ..self.clone() })
+        let pair = self.shared.authority()?.sign(&self.name, &names, Usage::Endpoint, now, self.lifetime())?;
+        Ok(Identity { cert: pair.cert, key: pair.key, not_after: seconds(now + self.lifetime()), ..self.clone() })
+    }
+
+    /// The same node with a certificate that is valid for so long, as all after it.
+    pub(crate) fn living(&self, lifetime: Duration, now: SystemTime) -> Result<Identity, IdentityError> {
+        Identity { lifetime_s: lifetime.as_secs(), ..self.clone() }.renewed(now)
+    }
+
+    /// The same node with a certificate of another root. The one before is trusted as well, and who knows only that one trusts
+    /// this node.
+    pub(crate) fn rerooted(&self, root: Pair, now: SystemTime) -> Result<Identity, IdentityError> {
+        let next = Authority::from_pair(root)?;
+        let cross = self.shared.authority()?.cross_sign(CA_NAME, &next, now, CA_LIFETIME)?;
+        let before = Some(Before { ca_cert: self.shared.ca_cert.clone(), cross });
+        let Pair { cert: ca_cert, key: ca_key } = next.pair;
+        Identity { shared: Shared { ca_cert, ca_key, before, ..self.shared.clone() }, ..self.clone() }.renewed(now)
+    }
+
+    /// The same node, which trusts no root but its own.
+    pub(crate) fn settled(&self) -> Identity {
+        Identity { shared: Shared { before: None, ..self.shared.clone() }, ..self.clone() }
+    }
+
+    /// Whether a root of before is trusted, too.
+    pub(crate) fn is_between_roots(&self) -> bool {
+        self.shared.before.is_some()
+    }
+
+    /// The root that this node trusts longest, in PEM: while the root is changed, the one before.
+    pub fn trust_root(&self) -> &str {
+        self.shared.before.as_ref().map_or(&self.shared.ca_cert, |it| &it.ca_cert)
+    }
+
+    /// Who signed this node's certificate.
+    pub fn issuer(&self) -> Result<Issuer, IdentityError> {
+        Issuer::of_root(&self.shared.ca_cert)
+    }
+
+    pub(crate) fn lifetime(&self) -> Duration {
+        Duration::from_secs(self.lifetime_s)
+    }
+
+    /// When the certificate ends.
+    pub fn ends_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after)
     }
 
     /// The same node with this secret of the join code.
@@ -133,11 +232,16 @@ impl Identity {
 
     /// When the certificate is to be renewed: a third of its life before its end.
     pub fn renew_at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after) - NODE_LIFETIME / 3
+        self.ends_at() - self.lifetime() / 3
     }
 
     pub fn join_code(&self) -> Result<JoinCode, IdentityError> {
-        Ok(JoinCode { ca: fingerprint(&der(&self.shared.ca_cert)?), secret: self.shared.secret })
+        self.join_code_of(&self.shared.ca_cert)
+    }
+
+    /// The join code of this pool when it has this root (PEM).
+    pub fn join_code_of(&self, root: &str) -> Result<JoinCode, IdentityError> {
+        Ok(JoinCode { ca: fingerprint(&der(root)?), secret: self.shared.secret })
     }
 
     /// The identity kept in this folder, if there is one.
@@ -178,7 +282,9 @@ impl Identity {
         let verifier = verifier.allow_unauthenticated().build().map_err(tls)?;
         let builder = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
         // The CA's certificate goes along: newcomers know it by its fingerprint only.
-        let chain = vec![der(&self.cert)?, der(&self.shared.ca_cert)?];
+        let mut chain = self.chain()?;
+        chain.push(der(&self.shared.ca_cert)?);
+        chain.extend(self.shared.before.iter().map(|it| der(&it.ca_cert)).collect::<Result<Vec<_>, _>>()?);
         let builder = builder.with_client_cert_verifier(verifier);
         let mut config = builder.with_single_cert(chain, self.private_key()?).map_err(tls)?;
         config.alpn_protocols = protocols;
@@ -190,16 +296,22 @@ impl Identity {
         let crypto = Arc::new(provider::default_provider());
         let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
         let builder = builder.with_root_certificates(self.roots()?);
-        let chain = vec![der(&self.cert)?];
-        let mut config = builder.with_client_auth_cert(chain, self.private_key()?).map_err(tls)?;
+        let mut config = builder.with_client_auth_cert(self.chain()?, self.private_key()?).map_err(tls)?;
         config.alpn_protocols = protocols;
         Ok(Arc::new(config))
     }
 
     fn roots(&self) -> Result<RootCertStore, IdentityError> {
         let mut roots = RootCertStore::empty();
-        roots.add(der(&self.shared.ca_cert)?).map_err(tls)?;
+        for root in [&self.shared.ca_cert].into_iter().chain(self.shared.before.iter().map(|it| &it.ca_cert)) {
+            roots.add(der(root)?).map_err(tls)?;
+        }
         Ok(roots)
+    }
+
+    /// This node's certificate, and what leads from it to the root of before.
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        [&self.cert].into_iter().chain(self.shared.before.iter().map(|it| &it.cross)).map(|it| der(it)).collect()
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
@@ -281,6 +393,31 @@ mod tests {
         assert_ne!(renewed.cert, first.cert);
         assert_eq!(node_of(&der(&renewed.cert).unwrap()), Some(first.id.clone()));
         assert!(renewed.renew_at() > later + NODE_LIFETIME / 2);
+    }
+
+    #[test]
+    fn a_certificate_lives_as_long_as_it_is_told_and_is_renewed_in_time() {
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3600);
+        let short = Identity::first("n1", now).unwrap().living(hour, now).unwrap();
+        let after = |at: SystemTime| at.duration_since(now).unwrap().as_secs().div_ceil(60);
+        assert_eq!((after(short.ends_at()), after(short.renew_at())), (60, 40));
+        let folder = tempfile::tempdir().unwrap();
+        short.save(folder.path()).unwrap();
+        let renewed = Identity::load(folder.path()).unwrap().unwrap().renewed(now + hour / 2).unwrap();
+        assert_eq!(after(renewed.ends_at()), 90);
+    }
+
+    #[test]
+    fn an_issuer_is_told_as_swarm_mode_tells_it() {
+        let root = Shared::new_root(SystemTime::now()).unwrap();
+        let issuer = Issuer::of_root(&root.cert).unwrap();
+        let der = der(&root.cert).unwrap();
+        for part in [&issuer.subject, &issuer.public_key] {
+            assert!(part[0] == 0x30 && der.windows(part.len()).any(|it| it == part), "{part:02x?}");
+        }
+        assert_eq!(sequence(&[7; 200])[..4], [0x30, 0x81, 200, 7]);
+        assert_eq!(sequence(&[7; 300])[..5], [0x30, 0x82, 1, 44, 7]);
     }
 
     #[test]

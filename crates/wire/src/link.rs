@@ -4,6 +4,7 @@
 //! that the two still talk. ARCHITECTURE.md says what may differ between two versions; `skew.rs` proves it.
 
 mod join;
+mod root;
 mod rotate;
 
 use std::io;
@@ -127,6 +128,7 @@ pub struct Link {
     /// Held while the identity is changed, so that no change undoes another.
     changing: Mutex<()>,
     rotation: watch::Sender<Rotation>,
+    identities: watch::Sender<Arc<Identity>>,
     /// Secrets that let a newcomer in besides the pool's own: those of a swarm's tokens, on its managers.
     also_in: Mutex<Vec<Secret>>,
     /// Connections of peers that know no protocol of this version.
@@ -136,12 +138,15 @@ pub struct Link {
 impl Link {
     pub fn new(identity: Identity, folder: PathBuf) -> Result<Arc<Link>, IdentityError> {
         let (rotation, _) = watch::channel(identity.shared.rotation());
-        let current = ArcSwap::from_pointee(Current::new(identity)?);
+        let current = Current::new(identity)?;
+        let (identities, _) = watch::channel(current.identity.clone());
+        let current = ArcSwap::from_pointee(current);
         Ok(Arc::new(Link {
             current,
             folder,
             changing: Mutex::default(),
             rotation,
+            identities,
             also_in: Mutex::default(),
             misfits: AtomicU64::new(0),
         }))
@@ -149,6 +154,11 @@ impl Link {
 
     pub fn identity(&self) -> Arc<Identity> {
         self.current.load().identity.clone()
+    }
+
+    /// This node's identity, whenever it changes.
+    pub fn identities(&self) -> watch::Receiver<Arc<Identity>> {
+        self.identities.subscribe()
     }
 
     /// From now on, whoever comes with one of these secrets is let in, as with that of the pool's join code.
@@ -237,7 +247,9 @@ impl Link {
 
     /// Renews the certificate before its end, again and again. Connections that are open stay open.
     pub async fn keep_renewed(self: Arc<Self>, stop: CancellationToken) {
+        let mut identities = self.identities();
         loop {
+            identities.mark_unchanged();
             let left = self.identity().renew_at().duration_since(SystemTime::now()).unwrap_or_default();
             if left.is_zero() {
                 match self.renew(SystemTime::now()) {
@@ -250,6 +262,8 @@ impl Link {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(rest) => {}
+                // A certificate that was made meanwhile may end sooner.
+                _ = identities.changed() => {}
             }
         }
     }
@@ -259,7 +273,7 @@ impl Link {
         let _changing = self.changing.lock();
         let renewed = self.identity().renewed(now)?;
         renewed.save(&self.folder)?;
-        self.current.store(Arc::new(Current::new(renewed)?));
+        self.put_in_force(Current::new(renewed)?);
         Ok(())
     }
 }

@@ -5,7 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, Driver, NodeDescription, PortConfig, Role, Service, SwarmNode, Task, Time, Version, is_default};
+use super::{
+    Cluster, Driver, NodeDescription, PortConfig, Role, RootRotation, Service, SwarmNode, Task, Time, Version,
+    is_default,
+};
 
 /// The swarm. There is one in a store, with [`Cluster::id`].
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,10 +21,16 @@ pub struct ClusterRecord {
     /// Ids of nodes that were removed. They are not let in again.
     #[serde(skip_serializing_if = "is_default")]
     pub removed: BTreeSet<String>,
+    /// The root that all nodes are being brought to, if there is one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub root_rotation: Option<RootRotation>,
+    /// What managers, and only they, have: they prove with it that they are some. Empty in swarms of before.
+    #[serde(skip_serializing_if = "is_default")]
+    pub managers_key: String,
 }
 
 impl fmt::Debug for ClusterRecord {
-    /// The key stays out of logs.
+    /// Keys stay out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterRecord").field("cluster", &self.cluster).finish_non_exhaustive()
     }

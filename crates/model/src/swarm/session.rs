@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignments, Availability, NodeDescription, Report, Role, is_default};
+use super::{Assignments, Availability, NewRoot, NodeDescription, Report, Role, is_default};
 
 /// A manager, and where it is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,4 +84,19 @@ pub struct Welcome {
     pub heartbeat_ms: u64,
     /// Unless the leader is heard again within so many milliseconds, others may be told to do what this node does.
     pub lease_ms: u64,
+    /// The root that this node is to get its certificate from; nothing while none is on its way.
+    #[serde(skip_serializing_if = "is_default")]
+    pub new_root: Option<NewRoot>,
+    /// PEM. While no other one is on its way, the only root to be trusted.
+    #[serde(skip_serializing_if = "is_default")]
+    pub trust_root: String,
+    /// How long new certificates are valid, in seconds; 0: as they are.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cert_expiry_s: u64,
+    /// For stores of managers that are opened from now on: commands between two snapshots, and commands that are kept for managers
+    /// that are slow. 0: as many as without a word.
+    #[serde(skip_serializing_if = "is_default")]
+    pub snapshot_interval: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub keep_entries: u64,
 }

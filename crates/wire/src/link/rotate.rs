@@ -41,10 +41,11 @@ impl Link {
         Ok(true)
     }
 
-    fn put_in_force(&self, current: Current) {
+    pub(super) fn put_in_force(&self, current: Current) {
         let rotation = current.identity.shared.rotation();
+        self.identities.send_replace(current.identity.clone());
         self.current.store(Arc::new(current));
-        self.rotation.send_replace(rotation);
+        self.rotation.send_if_modified(|known| std::mem::replace(known, rotation) != rotation);
     }
 }
 

@@ -1,0 +1,33 @@
+//! A change of the root that all certificates of a swarm come from: what `docker swarm ca --rotate` begins.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{JoinTokens, TlsInfo};
+
+/// A root with its key, in PEM. Every node has it: each signs for itself (docs/adr/0006).
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewRoot {
+    pub cert: String,
+    pub key: String,
+}
+
+impl fmt::Debug for NewRoot {
+    /// The key stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewRoot").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+/// A root on its way to all nodes. Until they have it, the one before is trusted as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootRotation {
+    pub root: NewRoot,
+    /// Of the swarm and of every node, when all have it.
+    pub tls_info: TlsInfo,
+    /// In force from then on: the digest in them is that of the new root.
+    pub join_tokens: JoinTokens,
+}
