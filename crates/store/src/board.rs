@@ -50,6 +50,12 @@ impl Board {
         self.view.read().index
     }
 
+    /// What managers prove themselves with, where there is something.
+    pub(crate) fn managers_key(&self) -> Option<String> {
+        let view = self.view.read();
+        view.cluster.as_ref().map(|it| it.managers_key.clone()).filter(|it| !it.is_empty())
+    }
+
     /// Hangs up a view that came of a command.
     pub(crate) fn put(&self, view: &View, written: Vec<Written>) {
         self.hang(view, written, false);

@@ -18,6 +18,7 @@ mod log;
 mod machine;
 mod members;
 mod message;
+mod proof;
 mod raft;
 mod running;
 mod seal;

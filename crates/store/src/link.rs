@@ -16,7 +16,9 @@ use openraft::raft::{
 use openraft::{OptionalSend, Snapshot};
 use tokio::time::timeout;
 
+use crate::board::Board;
 use crate::message::{Answer, Call, Part, Refusal, Request, decode, encode};
+use crate::proof;
 use crate::raft::{Address, Member, SnapshotMeta, Types, Vote};
 use crate::{Transport, TransportError};
 
@@ -32,6 +34,7 @@ const PART_BYTES: usize = 1 << 20;
 pub(crate) struct Links {
     pub(crate) me: Member,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Links {
@@ -43,7 +46,8 @@ impl Links {
         call: Call,
         body: &[u8],
     ) -> Result<Answer, TransportError> {
-        let request = Request { from: self.me.clone(), to: to.cloned(), call };
+        let proof = self.board.managers_key().map(|key| proof::of(&key, &self.me)).unwrap_or_default();
+        let request = Request { from: self.me.clone(), to: to.cloned(), call, proof };
         let request = encode(&request, body).map_err(|error| TransportError(error.to_string()))?;
         let answer = self.transport.call(node, addr, request).await?;
         decode::<Answer>(&answer).map(|(answer, _)| answer).map_err(TransportError)

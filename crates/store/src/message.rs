@@ -23,6 +23,9 @@ pub(crate) struct Request {
     /// Who is meant, where that is known: another one under its address must not answer for it.
     pub(crate) to: Option<Member>,
     pub(crate) call: Call,
+    /// That `from` is a manager. Empty where it knows no swarm yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) proof: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +57,22 @@ pub(crate) enum Call {
     StepDown {
         leader: Member,
     },
+}
+
+impl Call {
+    /// Whether it changes who leads, or what is in the log.
+    pub(crate) fn is_of_raft(&self) -> bool {
+        match self {
+            Call::Append(_) | Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) | Call::Snapshot(_) => true,
+            Call::Hello
+            | Call::Commit(_)
+            | Call::ReadIndex
+            | Call::Managers
+            | Call::Add { .. }
+            | Call::Remove { .. }
+            | Call::StepDown { .. } => false,
+        }
+    }
 }
 
 /// Where a part of a snapshot belongs.

@@ -18,6 +18,7 @@ use crate::link::Links;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::message::Refusal;
+use crate::proof;
 use crate::raft::{Address, Member, Metrics, Raft, Types};
 use crate::serve::Incoming;
 use crate::{Settings, StoreError, Transport};
@@ -27,6 +28,7 @@ pub(crate) struct Running {
     pub(crate) raft: Raft,
     pub(crate) disk: Arc<Disk>,
     pub(crate) links: Links,
+    pub(crate) board: Arc<Board>,
     pub(crate) patience: Duration,
     pub(crate) wait: Duration,
     /// A snapshot that is coming in.
@@ -46,9 +48,9 @@ impl Running {
     ) -> Result<Running, StoreError> {
         let disk = Arc::new(disk);
         let me = found.member.clone();
-        let links = Links { me: me.clone(), transport };
+        let links = Links { me: me.clone(), transport, board: Arc::clone(&board) };
         let log = Log::new(Arc::clone(&disk), found);
-        let machine = Machine::new(Arc::clone(&disk), board);
+        let machine = Machine::new(Arc::clone(&disk), Arc::clone(&board));
         let config = Arc::new(settings.raft()?);
         let raft = Raft::new(me.clone(), config, links.clone(), log, machine)
             .await
@@ -61,6 +63,7 @@ impl Running {
             raft,
             disk,
             links,
+            board,
             patience,
             wait,
             incoming: Mutex::default(),
@@ -98,7 +101,26 @@ impl Running {
     }
 
     pub(crate) fn is_member(&self, member: &Member) -> bool {
-        self.metrics().membership_config.get_node(member).is_some()
+        self.raft.metrics().borrow_watched().membership_config.get_node(member).is_some()
+    }
+
+    /// Whether one that sends a message of raft may do so: a member, or one that proves to be one. A store that knows of no swarm
+    /// yet listens to whoever takes it in.
+    pub(crate) fn is_manager(&self, member: &Member, proof: &str) -> bool {
+        self.is_member(member) || self.board.managers_key().is_none_or(|key| proof::holds(&key, member, proof))
+    }
+
+    /// Comes when raft has ended, with why.
+    pub(crate) async fn ended(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Some(why) = self.stopped() {
+                return why;
+            }
+            if metrics.changed().await.is_err() {
+                return self.stopped().unwrap_or_else(|| "it does not say why".to_owned());
+            }
+        }
     }
 
     /// Why raft has ended, if it has.

@@ -255,6 +255,19 @@ impl Store {
         self.stop().await;
     }
 
+    /// Comes when the store has stopped by itself, which a failing disk makes it do, with the reason; it must be opened anew then.
+    pub async fn ended(&self) -> String {
+        loop {
+            let Ok(running) = self.running() else { return "it was shut down".to_owned() };
+            let why = running.ended().await;
+            // It may have been started again meanwhile, by what needs that.
+            let _one = self.lifecycle.lock().await;
+            if self.running().is_ok_and(|it| Arc::ptr_eq(&it, &running)) || self.running().is_err() {
+                return why;
+            }
+        }
+    }
+
     /// Ends at once, and without a word to others, as a program that is killed.
     pub async fn abandon(&self) {
         let _one = self.lifecycle.lock().await;

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use herder_model::swarm::{Change, Command, Secret, Time};
+use herder_model::swarm::{Change, ClusterRecord, Command, Secret, Time};
 use openraft::StorageError;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -20,8 +21,8 @@ use crate::disk::{Disk, LOG, Op, SNAPSHOT};
 use crate::leading::Leads;
 use crate::log::Log;
 use crate::machine::Machine;
-use crate::message::{Answer, Call};
-use crate::raft::{Address, Entry, LogId, Member, Outcome, Proposal, RequestId, SnapshotMeta, Types};
+use crate::message::{Answer, Call, Refusal, Request, decode, encode};
+use crate::raft::{Address, Entry, LogId, Member, Outcome, Proposal, RequestId, SnapshotMeta, Types, Vote};
 use crate::running::Running;
 use crate::seal::Sealer;
 use crate::state::State;
@@ -152,6 +153,64 @@ async fn a_full_disk_ends_the_store_with_its_reason_and_loses_nothing_that_was_a
         assert!(view.secrets.contains_key(name), "{name}");
     }
     assert!(!view.secrets.contains_key("d"));
+    running.stop().await;
+}
+
+/// A node of the pool that is no manager has a certificate, and takes the same road.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_claims_to_be_a_manager_is_refused_and_one_that_is_one_is_heard() {
+    let (medium, member, board) = (Medium::default(), Member::new("n1"), Board::new());
+    let running = run(&medium, &board, Some(member.clone())).await;
+    running.raft.initialize(BTreeMap::from([(member, Address::default())])).await.expect("begins");
+    assert!(matches!(write(&running, "before").await, Ok(Outcome::Done(_))));
+    let cluster = ClusterRecord { managers_key: "key".into(), ..ClusterRecord::default() };
+    let mut secret = Secret { id: "a".into(), ..Secret::default() };
+    secret.spec.name = "a".into();
+    let changes = vec![Change::from(cluster), Change::from(secret)];
+    let proposal = Proposal { request: RequestId(1), since: 0, command: Command { at: Time(1), changes } };
+    running.ask(|| Call::Commit(proposal.clone()), Instant::now() + running.wait).await.expect("written");
+    let before = board.view();
+    let other = Member::new("worker");
+    let leader_id = openraft::vote::RaftLeaderId::new(running.metrics().current_term + 10, other.clone());
+    let vote = Vote { leader_id, committed: false };
+    let last = Some(LogId { leader_id: vote.leader_id.clone(), index: 1000 });
+    let append = |leader_commit| {
+        let vote = Vote { committed: true, ..vote.clone() };
+        Call::Append(AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit })
+    };
+    let ask = async |call: Call, proof: String| {
+        let request = Request { from: other.clone(), to: None, call, proof };
+        let request = encode(&request, &[]).expect("JSON");
+        let answer = running.handle("worker", request).await.expect("an answer");
+        decode::<Answer>(&answer).expect("JSON").0
+    };
+    let forged =
+        ["", "key", "AAAA"].map(str::to_owned).into_iter().chain([crate::proof::of("key", &Member::new("worker"))]);
+    for proof in forged {
+        for call in [
+            append(None),
+            append(last.clone()),
+            Call::Vote(VoteRequest::new(vote.clone(), last.clone())),
+            Call::PreVote(VoteRequest::new(vote.clone(), last.clone())),
+            Call::Commit(Proposal { request: RequestId(2), ..proposal.clone() }),
+            Call::Remove { node: "n1".into() },
+            Call::StepDown { leader: running.me.clone() },
+        ] {
+            let answer = ask(call, proof.clone()).await;
+            let Answer::Refused(Refusal::Other(why)) = answer else { panic!("it was heard") };
+            assert!(why.contains("manager of this swarm"), "{why}");
+        }
+    }
+    // Not even in the name of one.
+    let request = Request { from: running.me.clone(), to: None, call: append(None), proof: String::new() };
+    let error = running.handle("worker", encode(&request, &[]).expect("JSON")).await.expect_err("refused");
+    assert_eq!(error.to_string(), "worker speaks for n1");
+    let view = board.view();
+    assert!(running.metrics().current_leader == Some(running.me.clone()) && view.index == before.index);
+    assert!(matches!(write(&running, "after").await, Ok(Outcome::Done(_))));
+    // One that n1 has not heard of yet, but that is one.
+    let answer = ask(Call::Vote(VoteRequest::new(vote.clone(), last)), crate::proof::of("key", &other)).await;
+    assert!(matches!(answer, Answer::Vote(_)));
     running.stop().await;
 }
 
