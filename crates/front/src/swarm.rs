@@ -23,7 +23,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::Denial;
 use herder_decide::swarm::local::{self, ManagerSeen, SwarmStatus};
-use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, Time, View, Written};
+use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, RootRotation, Time, View, Written};
 use http::StatusCode;
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -62,6 +62,8 @@ pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
     fn join(&self, request: JoinRequest) -> Asked<'_, ()>;
     /// Leaves the swarm. Whether that is allowed was checked.
     fn leave(&self, force: bool) -> Asked<'_, ()>;
+    /// Makes a root that all nodes could have their certificates from, with the tokens of then.
+    fn new_root(&self) -> Result<RootRotation, ApiError>;
     /// Opens a locked store. False: it is the wrong key.
     fn unlock(&self, key: String) -> Asked<'_, bool>;
     /// What tasks have said, and with `follow` what they say.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_decide::swarm::control::settle_root;
 use herder_decide::swarm::members::{self, Signs};
 use herder_decide::swarm::{Fleet, Proposal, enforce_node, on_task_report, reconcile};
 use herder_model::swarm::{
-    Assignments, Change, ManagerAddr, NodeDescription, NodeRecord, Object, Role, SwarmNodeState, TaskState, Time,
-    ToLeader, ToNode, View, Welcome, Written,
+    Assignments, Change, ClusterSpec, ManagerAddr, NodeDescription, NodeRecord, Object, Role, SwarmNodeState,
+    TaskState, Time, ToLeader, ToNode, View, Welcome, Written,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
@@ -97,6 +98,8 @@ struct Lead<'m> {
     changed: BTreeSet<String>,
     /// Nodes whose place among the managers is being changed.
     changing: BTreeSet<String>,
+    /// Nodes whose stores are open, and that are not known to be among the managers yet.
+    ready: BTreeSet<String>,
     /// Who said something in this step, once for each time. They are answered when it is written.
     answers: Vec<String>,
 }
@@ -119,6 +122,7 @@ impl<'m> Lead<'m> {
             place: true,
             changed: BTreeSet::new(),
             changing: BTreeSet::new(),
+            ready: BTreeSet::new(),
             answers: Vec::new(),
         };
         lead.everything(&view);
@@ -247,6 +251,7 @@ impl<'m> Lead<'m> {
         }
         if looks {
             self.judge(&mut proposal, now);
+            self.add(&mut proposal, settle_root(&view).into_iter().collect());
             self.change_managers(proposal.view());
         }
         self.decide(&mut proposal, now);
@@ -284,6 +289,7 @@ impl<'m> Lead<'m> {
                         Session { number: *session, say: say.clone(), told: None, welcomed: Welcome::default() };
                     self.sessions.insert(node.clone(), session);
                     if hello.ready {
+                        self.ready.insert(node.clone());
                         self.make_manager(proposal.view(), node);
                     }
                     self.touched.insert(node.clone());
@@ -314,7 +320,10 @@ impl<'m> Lead<'m> {
             Event::Managers { node, is_manager, outcome } => {
                 self.changing.remove(node);
                 match outcome {
-                    Ok(()) => self.managers_changed(node, *is_manager, proposal),
+                    Ok(()) => {
+                        self.ready.remove(node);
+                        self.managers_changed(node, *is_manager, proposal);
+                    }
                     Err(error) => tracing::warn!(node, error, "the managers cannot be changed; trying again"),
                 }
             }
@@ -345,7 +354,10 @@ impl<'m> Lead<'m> {
                     self.add(proposal, vec![record.into()]);
                 }
             }
-            ToLeader::Ready => self.make_manager(proposal.view(), node),
+            ToLeader::Ready => {
+                self.ready.insert(node.to_owned());
+                self.make_manager(proposal.view(), node);
+            }
             ToLeader::Leave => {
                 let change = members::goes(proposal.view(), node, SwarmNodeState::Down, "the node left the swarm", now);
                 self.add(proposal, change.into_iter().collect());
@@ -410,6 +422,7 @@ impl<'m> Lead<'m> {
     /// Tells nodes what is theirs, where it changed.
     fn tell(&mut self, view: &View) {
         let managers = managers(view);
+        let cluster = view.cluster.as_ref().map(|it| &it.cluster);
         for id in std::mem::take(&mut self.touched) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let Some(record) = view.nodes.get(&id) else {
@@ -418,11 +431,16 @@ impl<'m> Lead<'m> {
                 continue;
             };
             let welcome = Welcome {
-                cluster: view.cluster.as_ref().map(|it| it.cluster.id.clone()).unwrap_or_default(),
+                cluster: cluster.map(|it| it.id.clone()).unwrap_or_default(),
                 role: record.node.spec.role.max(record.role),
                 managers: managers.clone(),
                 heartbeat_ms: millis(HEARTBEAT),
                 lease_ms: millis(LEASE),
+                new_root: view.cluster.as_ref().and_then(|it| it.root_rotation.as_ref()).map(|it| it.root.clone()),
+                trust_root: cluster.map(|it| it.tls_info.trust_root.clone()).unwrap_or_default(),
+                cert_expiry_s: cluster.map(|it| cert_expiry_s(&it.spec)).unwrap_or_default(),
+                snapshot_interval: cluster.map(|it| it.spec.raft.snapshot_interval).unwrap_or_default(),
+                keep_entries: cluster.map(|it| it.spec.raft.log_entries_for_slow_followers).unwrap_or_default(),
             };
             let mut heard = true;
             if session.welcomed != welcome {
@@ -447,6 +465,10 @@ impl<'m> Lead<'m> {
         if !self.changing.is_empty() {
             return;
         }
+        self.ready.retain(|it| self.sessions.contains_key(it));
+        for id in self.ready.clone() {
+            self.make_manager(view, &id);
+        }
         let wrong = view.nodes.values().find(|it| it.role == Role::Manager && it.node.spec.role == Role::Worker);
         let Some(record) = wrong else { return };
         let id = record.node.id.clone();
@@ -460,9 +482,10 @@ impl<'m> Lead<'m> {
     /// A node says that its store is open.
     fn make_manager(&mut self, view: &View, id: &str) {
         let Some(record) = view.nodes.get(id) else { return };
-        if record.node.spec.role != Role::Manager || record.role == Role::Manager {
+        if record.node.spec.role != Role::Manager {
             return;
         }
+        // One that is a manager already may have lost its disk: then it is taken back with an empty one.
         let (store, manager, addr) = (self.store.clone(), id.to_owned(), record.addr.clone());
         self.begin(id.to_owned(), true, async move { store.add_manager(&manager, &addr).await });
     }
@@ -491,9 +514,15 @@ impl<'m> Lead<'m> {
         let Some(known) = proposal.view().nodes.get(id) else { return };
         let mut record = NodeRecord::clone(known);
         record.role = if is_manager { Role::Manager } else { Role::Worker };
-        self.add(proposal, vec![record.into()]);
+        if **known != record {
+            self.add(proposal, vec![record.into()]);
+        }
         self.touched.insert(id.to_owned());
     }
+}
+
+fn cert_expiry_s(spec: &ClusterSpec) -> u64 {
+    u64::try_from(spec.ca_config.node_cert_expiry / 1_000_000_000).unwrap_or_default()
 }
 
 fn managers(view: &View) -> Vec<ManagerAddr> {

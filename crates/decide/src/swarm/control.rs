@@ -7,7 +7,9 @@ mod files;
 mod node;
 mod service;
 
-pub use cluster::{ClusterUpdate, Fresh, check_init, check_join, cluster_spec, update_cluster};
+pub use cluster::{
+    ClusterUpdate, Fresh, check_init, check_join, cluster_spec, settle_root, update_cluster, wants_root,
+};
 pub use files::{create_config, create_secret, remove_config, remove_secret, update_config, update_secret};
 pub use node::{remove_node, update_node};
 pub use service::{

@@ -110,6 +110,7 @@ pub fn needs_manager(status: &SwarmStatus) -> Result<(), Denial> {
         _ if status.certificate_expired => EXPIRED,
         // Who joins for the first time does not know its role yet.
         (LocalState::Pending | LocalState::Error, Role::Worker) if status.node_id.is_empty() => NOT_IN_SWARM,
+        (LocalState::Error, Role::Manager) => return Err(unavailable(format!("{PREPARING} {}", status.error))),
         (_, Role::Manager) => PREPARING,
         (_, Role::Worker) => WORKER,
     }))

@@ -12,7 +12,7 @@ use herder_front::peers::Asked;
 use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Swarm};
 use herder_model::swarm::{
     Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord, Platform,
-    Plugin, Reachability, Reservations, Role, SwarmNodeState, Time, TlsInfo, View, Written,
+    Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View, Written,
 };
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -256,6 +256,13 @@ impl Swarm for Node {
             self.world.state.lock().nodes[self.at] = None;
             Ok(())
         })
+    }
+
+    fn new_root(&self) -> Result<RootRotation, ApiError> {
+        let tls_info = TlsInfo { cert_issuer_public_key: "another".into(), ..tls_info() };
+        let token = |secret: &str| format!("SWMTKN-1-{}-{}", DIGEST.replace('6', "7"), secret.repeat(25));
+        let join_tokens = JoinTokens { worker: token("v"), manager: token("n") };
+        Ok(RootRotation { tls_info, join_tokens, ..RootRotation::default() })
     }
 
     fn unlock(&self, key: String) -> Asked<'_, bool> {

@@ -19,7 +19,7 @@ use herder_wire::calls::Calls;
 use herder_wire::gossip::{self, Gossip, Member};
 use herder_wire::identity::Identity;
 use herder_wire::link::Link;
-use herder_wire::{JoinCode, multicast};
+use herder_wire::multicast;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -107,7 +107,7 @@ impl Life {
         let member = Member { id: me.clone(), addr: advertise, generation: generation() };
         let seeds = identity::seeds(settings, &code).await;
         if settings.multicast {
-            tokio::spawn(answer_questions(code, advertise, stop.clone()));
+            tokio::spawn(answer_questions(link.clone(), advertise, stop.clone()));
         }
         let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
         let gossip = Arc::new(gossip);
@@ -186,9 +186,21 @@ impl Life {
     }
 }
 
-async fn answer_questions(code: JoinCode, here: SocketAddr, stop: CancellationToken) {
-    if let Err(error) = multicast::answer(&code, here, stop).await {
-        warn!(%error, "other nodes cannot find this one by multicast");
+/// Newcomers know the pool by its root, which may be changed.
+async fn answer_questions(link: Arc<Link>, here: SocketAddr, stop: CancellationToken) {
+    let mut identities = link.identities();
+    loop {
+        let Ok(code) = identities.borrow_and_update().join_code() else { return };
+        let asked_for_another = |it: &Arc<Identity>| it.join_code().is_ok_and(|it| !it.of_same_pool(&code));
+        tokio::select! {
+            answered = multicast::answer(&code, here, stop.clone()) => {
+                if let Err(error) = answered {
+                    warn!(%error, "other nodes cannot find this one by multicast");
+                }
+                return;
+            }
+            changed = identities.wait_for(asked_for_another) => if changed.is_err() { return },
+        }
     }
 }
 

@@ -6,6 +6,8 @@ mod host;
 mod kept;
 mod logs;
 mod managing;
+mod mending;
+mod root;
 mod session;
 
 pub(super) use door::Door;

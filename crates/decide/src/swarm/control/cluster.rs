@@ -1,6 +1,9 @@
 //! The swarm itself: its settings, tokens and keys.
 
-use herder_model::swarm::{Change, ClusterRecord, ClusterSpec, InitRequest, JoinRequest, JoinTokens, Kind, View};
+use herder_model::swarm::{
+    Change, ClusterRecord, ClusterSpec, ExternalCa, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord,
+    RootRotation, View,
+};
 
 use super::check_version;
 use crate::swarm::{Code, Denial, Refusal};
@@ -30,6 +33,8 @@ pub struct Fresh {
     pub manager: String,
     /// `SWMKEY-1-…`
     pub unlock_key: String,
+    /// Another root; only where [`wants_root`] says so.
+    pub root: Option<RootRotation>,
 }
 
 impl std::fmt::Debug for Fresh {
@@ -134,6 +139,13 @@ fn complete(mut spec: ClusterSpec) -> ClusterSpec {
     spec
 }
 
+const EXTERNAL: &str = "external CAs are not supported: every node signs its own certificates with the root that the nodes share; \
+                        leave --external-ca out";
+const OWN_ROOT: &str = "a root of one's own is not supported: `docker swarm ca --rotate` without --ca-cert and --ca-key makes a \
+                        new one on every node";
+const ROTATING: &str = "the root is being changed already: wait until all nodes have the new one, or remove those that do not \
+                        come back (`docker node rm`)";
+
 fn check(spec: &ClusterSpec) -> Result<(), Denial> {
     let refused = |text: &str| Err(Refusal::new(Code::InvalidArgument, text).into());
     let ca = &spec.ca_config;
@@ -152,23 +164,61 @@ fn check(spec: &ClusterSpec) -> Result<(), Denial> {
     if ca.signing_ca_cert.matches("-----BEGIN CERTIFICATE-----").count() > 1 {
         return refused("the desired CA certificate cannot contain multiple certificates");
     }
+    if ca.external_cas.iter().any(|it| it != &ExternalCa::default()) {
+        return Err(Refusal::new(Code::Unimplemented, EXTERNAL).into());
+    }
+    if !ca.signing_ca_cert.is_empty() {
+        return Err(Refusal::new(Code::Unimplemented, OWN_ROOT).into());
+    }
     Ok(())
 }
 
-/// Changes settings, tokens and the unlock key. A new root is made by whoever sees a higher `force_rotate` written, or another
-/// signing certificate.
+/// Whether these settings ask for another root than the one that is there, as `docker swarm ca --rotate` does.
+pub fn wants_root(view: &View, spec: &ClusterSpec) -> bool {
+    view.cluster.as_ref().is_some_and(|it| it.cluster.spec.ca_config.force_rotate != spec.ca_config.force_rotate)
+}
+
+/// What is written when all nodes have their certificates from the new root. A node that is down is waited for: without a new
+/// certificate it could never come back; whoever does not want that removes it.
+pub fn settle_root(view: &View) -> Option<Change> {
+    let record = view.cluster.as_ref()?;
+    let rotation = record.root_rotation.as_ref()?;
+    let has_it = |it: &NodeRecord| {
+        let told = &it.description().tls_info;
+        (&told.cert_issuer_subject, &told.cert_issuer_public_key)
+            == (&rotation.tls_info.cert_issuer_subject, &rotation.tls_info.cert_issuer_public_key)
+    };
+    if !view.nodes.values().all(|it| has_it(it)) {
+        return None;
+    }
+    let mut record = ClusterRecord::clone(record);
+    let rotation = record.root_rotation.take()?;
+    record.cluster.root_rotation_in_progress = false;
+    record.cluster.tls_info = rotation.tls_info;
+    record.cluster.join_tokens = Some(rotation.join_tokens);
+    Some(record.into())
+}
+
+/// Changes settings, tokens and the unlock key, and begins to change the root.
 pub fn update_cluster(view: &View, update: ClusterUpdate, fresh: Fresh) -> Result<Vec<Change>, Denial> {
     let Some(record) = &view.cluster else {
         return Err(Refusal::new(Code::NotFound, "cluster not found").into());
     };
     let mut record = ClusterRecord::clone(record);
-    let mut spec = complete(update.spec);
+    let spec = complete(update.spec);
     check(&spec)?;
     check_version(Kind::Cluster, &record.cluster.id, update.version, record.cluster.meta.version.index)?;
-    // It is never shown, so a client cannot send it back.
-    let old = &record.cluster.spec.ca_config;
-    if spec.ca_config.signing_ca_key.is_empty() && spec.ca_config.signing_ca_cert == old.signing_ca_cert {
-        spec.ca_config.signing_ca_key.clone_from(&old.signing_ca_key);
+    if wants_root(view, &spec) {
+        if record.root_rotation.is_some() {
+            return Err(Refusal::new(Code::FailedPrecondition, ROTATING).into());
+        }
+        if let Some(rotation) = fresh.root {
+            // As in swarm mode: the root is still the old one, who signs is the new one.
+            record.cluster.tls_info.cert_issuer_subject.clone_from(&rotation.tls_info.cert_issuer_subject);
+            record.cluster.tls_info.cert_issuer_public_key.clone_from(&rotation.tls_info.cert_issuer_public_key);
+            record.cluster.root_rotation_in_progress = true;
+            record.root_rotation = Some(rotation);
+        }
     }
     let locks = spec.encryption_config.auto_lock_managers;
     record.cluster.spec = spec;

@@ -2,7 +2,8 @@
 
 use herder_model::swarm::{
     ClusterRecord, ClusterSpec, Command, ConfigSpec, InitRequest, JoinRequest, JoinTokens, NodeRecord, NodeSpec,
-    Reachability, Role, SecretSpec, ServiceRecord, SwarmNodeState, Task, TaskRecord, TaskState, Time, View,
+    Reachability, Role, RootRotation, SecretSpec, ServiceRecord, SwarmNodeState, Task, TaskRecord, TaskState, Time,
+    TlsInfo, View,
 };
 use serde_json::{Value, json};
 
@@ -348,14 +349,73 @@ fn cluster() -> Swarm {
     record.cluster.spec = cluster_spec(&InitRequest::default()).expect("defaults");
     let token = |secret: &str| format!("SWMTKN-1-digest-{secret}");
     record.cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m") });
-    record.cluster.spec.ca_config.signing_ca_key = "KEY".into();
     let mut swarm = Swarm::default();
     swarm.did(Ok(vec![record.into()]));
     swarm
 }
 
 fn fresh() -> Fresh {
-    Fresh { worker: "W2".into(), manager: "M2".into(), unlock_key: "SWMKEY-1-x".into() }
+    Fresh { worker: "W2".into(), manager: "M2".into(), unlock_key: "SWMKEY-1-x".into(), root: None }
+}
+
+/// What is seen of the root: what is trusted, who signs, whether it is being changed, a token.
+fn root(swarm: &Swarm) -> String {
+    let cluster = swarm.view.cluster.clone().expect("a cluster").cluster.clone();
+    let TlsInfo { trust_root, cert_issuer_public_key, .. } = cluster.tls_info;
+    let token = cluster.join_tokens.unwrap_or_default().worker;
+    format!("{trust_root} {cert_issuer_public_key} {} {token}", cluster.root_rotation_in_progress)
+}
+
+#[test]
+fn a_new_root_is_in_force_when_all_nodes_have_it_also_those_that_are_down() {
+    let mut swarm = cluster();
+    let info = |root: &str| TlsInfo {
+        trust_root: root.into(),
+        cert_issuer_subject: "s".into(),
+        cert_issuer_public_key: format!("key of {root}"),
+    };
+    let mut record = ClusterRecord::clone(swarm.view.cluster.as_ref().expect("a cluster"));
+    record.cluster.tls_info = info("old");
+    swarm.did(Ok(vec![record.into()]));
+    let tells = |swarm: &mut Swarm, id: &str, root: &str, state: SwarmNodeState| {
+        let mut record = swarm.view.nodes.get(id).map(|it| NodeRecord::clone(it)).unwrap_or_default();
+        (record.node.id, record.node.status.state) = (id.to_owned(), state);
+        record.node.description.tls_info = info(root);
+        assert_eq!(swarm.did(Ok(vec![record.into()])), "");
+    };
+    tells(&mut swarm, "a", "old", SwarmNodeState::Ready);
+    tells(&mut swarm, "b", "old", SwarmNodeState::Down);
+    let update = |swarm: &Swarm, force_rotate: u64, root: &str| {
+        let record = swarm.view.cluster.clone().expect("a cluster");
+        let mut spec = record.cluster.spec.clone();
+        spec.ca_config.force_rotate = force_rotate;
+        let join_tokens = JoinTokens { worker: format!("token of {root}"), ..JoinTokens::default() };
+        let rotation = RootRotation { tls_info: info(root), join_tokens, ..RootRotation::default() };
+        let root = wants_root(&swarm.view, &spec).then_some(rotation);
+        let update = ClusterUpdate { version: record.cluster.meta.version.index, spec, ..ClusterUpdate::default() };
+        update_cluster(&swarm.view, update, Fresh { root, ..fresh() })
+    };
+    let unchanged = update(&swarm, 0, "none");
+    assert_eq!(swarm.did(unchanged), "");
+    assert_eq!(root(&swarm), "old key of old false SWMTKN-1-digest-w");
+    assert_eq!(settle_root(&swarm.view), None);
+    let begun = update(&swarm, 1, "new");
+    assert_eq!(swarm.did(begun), "");
+    assert_eq!(root(&swarm), "old key of new true SWMTKN-1-digest-w");
+    // Other settings may be changed meanwhile, the root may not.
+    let other = update(&swarm, 1, "none");
+    assert_eq!(swarm.did(other), "");
+    let text = "400 rpc error: code = FailedPrecondition desc = the root is being changed already: wait until all nodes have the \
+                new one, or remove those that do not come back (`docker node rm`)";
+    let twice = update(&swarm, 2, "newer");
+    assert_eq!(swarm.did(twice), text);
+    tells(&mut swarm, "a", "new", SwarmNodeState::Ready);
+    assert_eq!(settle_root(&swarm.view), None);
+    tells(&mut swarm, "b", "new", SwarmNodeState::Ready);
+    let settled = settle_root(&swarm.view);
+    assert_eq!(swarm.did(Ok(settled.into_iter().collect())), "");
+    assert_eq!(root(&swarm), "new key of new false token of new");
+    assert_eq!(settle_root(&swarm.view), None);
 }
 
 #[test]
@@ -363,9 +423,7 @@ fn tokens_and_keys_are_made_anew_when_that_is_asked_for() {
     let mut swarm = cluster();
     let mut check = |change: fn(&mut ClusterUpdate), expected: &str| {
         let record = swarm.view.cluster.clone().expect("a cluster");
-        // As a client has it: without the key.
-        let mut spec = record.cluster.spec.clone();
-        spec.ca_config.signing_ca_key.clear();
+        let spec = record.cluster.spec.clone();
         let mut update = ClusterUpdate { version: record.cluster.meta.version.index, spec, ..ClusterUpdate::default() };
         change(&mut update);
         let changes = update_cluster(&swarm.view, update, fresh());
@@ -373,7 +431,6 @@ fn tokens_and_keys_are_made_anew_when_that_is_asked_for() {
         let record = swarm.view.cluster.clone().expect("a cluster");
         let tokens = record.cluster.join_tokens.clone().expect("tokens");
         assert_eq!(format!("{} {} {}", tokens.worker, tokens.manager, record.unlock_key), expected);
-        assert_eq!(record.cluster.spec.ca_config.signing_ca_key, "KEY");
     };
     check(|_| (), "SWMTKN-1-digest-w SWMTKN-1-digest-m ");
     check(|it| it.rotate_worker_token = true, "SWMTKN-1-digest-W2 SWMTKN-1-digest-m ");
@@ -405,6 +462,25 @@ fn settings_that_cannot_be_are_refused() {
     check(
         json!({"CAConfig": {"SigningCAKey": "k"}}),
         &refused("if a signing CA key is provided, the signing CA cert must also be provided"),
+    );
+    let not_here = |text: &str| format!("501 rpc error: code = Unimplemented desc = {text}");
+    check(
+        json!({"CAConfig": {"ExternalCAs": [{"Protocol": "cfssl", "URL": "https://ca"}]}}),
+        &not_here(
+            "external CAs are not supported: every node signs its own certificates with the root that the nodes share; leave \
+             --external-ca out",
+        ),
+    );
+    check(
+        json!({"CAConfig": {"SigningCACert": "-----BEGIN CERTIFICATE-----", "SigningCAKey": "k", "ForceRotate": 1}}),
+        &not_here(
+            "a root of one's own is not supported: `docker swarm ca --rotate` without --ca-cert and --ca-key makes a new one on \
+             every node",
+        ),
+    );
+    check(
+        json!({"CAConfig": {"SigningCACert": "-----BEGIN CERTIFICATE-----".repeat(2)}}),
+        &refused("the desired CA certificate cannot contain multiple certificates"),
     );
     let mut swarm = cluster();
     let late = update_cluster(&swarm.view, ClusterUpdate { version: 7, ..ClusterUpdate::default() }, fresh());

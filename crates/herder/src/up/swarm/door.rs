@@ -1,6 +1,7 @@
 //! What others ask of the node in its swarm: the Docker API at its door, and other nodes.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -8,13 +9,13 @@ use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, 
 use herder_front::ApiError;
 use herder_front::peers::Asked;
 use herder_front::swarm::{Committed, LogPiece, LogsWanted, NotWritten, Swarm};
-use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, View, Written};
+use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
 use herder_store::StoreError;
 use herder_wire::swarm::{Heard, Managers, Said, Status};
 use tokio::sync::broadcast;
 
 use super::host::{Host, now, refused};
-use super::logs;
+use super::{logs, root};
 
 /// The host, for those who ask.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ impl Swarm for Door {
         let state = match () {
             () if known.locked => LocalState::Locked,
             () if kept.cluster.is_empty() => LocalState::Pending,
-            () if kept.manages && store.is_none() && !known.error.is_empty() => LocalState::Error,
+            () if kept.manages && store.is_none() && !known.broken.is_empty() => LocalState::Error,
             () => LocalState::Active,
         };
         let manager = |it: &ManagerAddr| ManagerPeer { node_id: it.id.clone(), addr: it.addr.clone() };
@@ -61,9 +62,9 @@ impl Swarm for Door {
             control_available: store.is_some() && leads,
             node_id: self.0.id.clone(),
             node_addr: self.0.here.rsplit_once(':').map_or(&*self.0.here, |(host, _)| host).to_owned(),
-            error: known.error.clone(),
+            error: if known.broken.is_empty() { known.error.clone() } else { known.broken.clone() },
+            certificate_expired: self.0.link.identity().ends_at() < SystemTime::now(),
             remote_managers: kept.managers.iter().map(manager).collect(),
-            ..SwarmStatus::default()
         }
     }
 
@@ -104,6 +105,10 @@ impl Swarm for Door {
 
     fn leave(&self, _force: bool) -> Asked<'_, ()> {
         Box::pin(self.0.exit())
+    }
+
+    fn new_root(&self) -> Result<RootRotation, ApiError> {
+        root::make(&self.0.link.identity())
     }
 
     fn unlock(&self, key: String) -> Asked<'_, bool> {

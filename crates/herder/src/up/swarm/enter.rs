@@ -15,8 +15,9 @@ use herder_wire::link::{self, LinkError};
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::host::{Host, Known, LEAVE_TIME_MAX, Standing, managers_told, now, refused, tls_info};
+use super::host::{Host, Known, LEAVE_TIME_MAX, Standing, managers_told, now, refused};
 use super::kept::Kept;
+use super::root::tls_info;
 
 /// Swarm mode's port for traffic between containers of several hosts.
 const DATA_PATH_PORT: u32 = 4789;
@@ -76,7 +77,7 @@ impl Host {
         let cluster = Cluster {
             id: new_id(),
             spec,
-            tls_info: tls_info(&self.link),
+            tls_info: tls_info(&self.link.identity()),
             default_addr_pool: Some(
                 request
                     .default_addr_pool
@@ -90,7 +91,9 @@ impl Host {
             ..Cluster::default()
         };
         let unlock_key = if locked { Key::random().text() } else { String::new() };
-        Ok(ClusterRecord { cluster, unlock_key, ..ClusterRecord::default() })
+        // As random as a key of a store, and in the same letters.
+        let managers_key = Key::random().text();
+        Ok(ClusterRecord { cluster, unlock_key, managers_key, ..ClusterRecord::default() })
     }
 
     fn first_node(&self, request: &InitRequest) -> NodeRecord {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use herder_agent::Agent;
 use herder_decide::swarm::members::Gossip;
 use herder_front::ApiError;
-use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Role, Time, TlsInfo, Welcome, Written};
+use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Role, Time, Welcome, Written};
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
 use herder_wire::gossip::{self, Health};
 use herder_wire::identity::Identity;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kept::{Kept, store_folder};
 use super::managing::{Managing, NodeTransport};
+use super::root::{self, Wanted};
 use super::session::{self, Ended, Listener, Mind};
 use crate::up::members::Directory;
 
@@ -68,6 +69,8 @@ pub(super) struct Known {
     leader: Option<ManagerAddr>,
     pub(super) error: String,
     pub(super) locked: bool,
+    /// Why this manager's store is not open. Empty while it is, or while it only waits for its key.
+    pub(super) broken: String,
 }
 
 pub(in crate::up) struct Host {
@@ -83,6 +86,10 @@ pub(in crate::up) struct Host {
     pub(super) kept: watch::Sender<Option<Kept>>,
     pub(super) known: Mutex<Known>,
     pub(super) description: watch::Sender<NodeDescription>,
+    /// This manager's store cannot be trusted.
+    pub(super) damaged: watch::Sender<bool>,
+    /// What the leader wants of this node's certificate.
+    pub(super) root: watch::Sender<Wanted>,
     pub(super) managing: watch::Sender<Option<Managing>>,
     pub(super) ready: watch::Sender<bool>,
     pub(super) leaving: watch::Sender<bool>,
@@ -118,6 +125,8 @@ impl Host {
             kept: watch::channel(kept).0,
             known: Mutex::default(),
             description: watch::channel(NodeDescription::default()).0,
+            damaged: watch::channel(false).0,
+            root: watch::channel(Wanted::default()).0,
             managing: watch::channel(None).0,
             ready: watch::channel(false).0,
             leaving: watch::channel(false).0,
@@ -134,6 +143,10 @@ impl Host {
         tokio::spawn(stop.clone().run_until_cancelled_owned(follower));
         let describer = host.clone().describe();
         tokio::spawn(stop.clone().run_until_cancelled_owned(describer));
+        let root = root::keep(host.link.clone(), host.root.subscribe());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(root));
+        let mender = host.clone().mend();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(mender));
         let worker = host.clone().work();
         tokio::spawn(stop.run_until_cancelled_owned(worker));
         Ok(host)
@@ -143,13 +156,8 @@ impl Host {
         if !self.kept.borrow().as_ref().is_some_and(|it| it.manages) {
             return;
         }
-        match self.open_store(None).await {
-            Ok(_) => {}
-            Err(StoreError::Locked) => self.known.lock().locked = true,
-            Err(error) => {
-                tracing::error!(%error, "this manager cannot open its store");
-                self.known.lock().error = error.to_string();
-            }
+        if let Err(error) = self.open_store(None).await {
+            self.cannot_open(&error);
         }
     }
 
@@ -159,7 +167,14 @@ impl Host {
         if let Some(open) = open {
             return Ok(open);
         }
-        let settings = StoreSettings { key, ..StoreSettings::new(store_folder(&self.state), &*self.id) };
+        let mut settings = StoreSettings { key, ..StoreSettings::new(store_folder(&self.state), &*self.id) };
+        if let Some(kept) = &*self.kept.borrow() {
+            for (number, told) in
+                [(&mut settings.snapshot_interval, kept.snapshot_interval), (&mut settings.keep, kept.keep_entries)]
+            {
+                *number = if told == 0 { *number } else { told };
+            }
+        }
         let store = Store::open(settings, Arc::new(NodeTransport(self.calls.clone()))).await?;
         let me = ManagerAddr { id: self.id.clone(), addr: self.here.clone() };
         let (link, written) = (self.link.clone(), self.written.clone());
@@ -167,7 +182,7 @@ impl Host {
         self.managing.send_replace(Some(managing.clone()));
         self.ready.send_replace(true);
         let mut known = self.known.lock();
-        (known.locked, known.error) = (false, String::new());
+        (known.locked, known.error, known.broken) = (false, String::new(), String::new());
         Ok(managing)
     }
 
@@ -273,10 +288,12 @@ impl Host {
 
     /// Keeps what the engine says of the node.
     async fn describe(self: Arc<Host>) {
+        let mut identities = self.link.identities();
         loop {
+            identities.mark_unchanged();
             let rest = match self.agent.describe().await {
                 Ok(mut description) => {
-                    description.tls_info = tls_info(&self.link);
+                    description.tls_info = root::tls_info(&self.link.identity());
                     self.description.send_if_modified(|it| std::mem::replace(it, description.clone()) != description);
                     DESCRIBE_REST
                 }
@@ -285,7 +302,8 @@ impl Host {
                     DESCRIBE_AGAIN
                 }
             };
-            sleep(rest).await;
+            // Who signed its certificate is part of it, and is waited for.
+            let _ = timeout(rest, identities.changed()).await;
         }
     }
 
@@ -341,6 +359,7 @@ impl Host {
             Role::Worker => self.become_worker().await,
             Role::Manager => {
                 self.become_manager().await;
+                self.begin_empty().await;
                 let Some(store) = self.store() else { return };
                 // Who is one of the managers hears of their leader.
                 if store.leadership().wait_for(|it| it.leader.is_some()).await.is_err() {
@@ -365,8 +384,7 @@ impl Host {
         kept.manages = true;
         self.keep(Some(kept));
         if let Err(error) = self.open_store(None).await {
-            tracing::error!(%error, "this node cannot open a store");
-            self.known.lock().error = error.to_string();
+            self.cannot_open(&error);
         }
     }
 
@@ -411,10 +429,13 @@ impl Listener for Arc<Host> {
                 cluster: welcome.cluster.clone(),
                 token: String::new(),
                 managers: welcome.managers.clone(),
+                snapshot_interval: welcome.snapshot_interval,
+                keep_entries: welcome.keep_entries,
                 ..kept
             };
             self.keep(Some(kept));
         }
+        self.root.send_replace(Wanted::of(&welcome));
         tokio::spawn(self.clone().become_as_welcomed(welcome));
         self.known.lock().error.clear();
     }
@@ -432,10 +453,6 @@ impl Host {
     pub(super) fn needed_store(&self) -> Result<Arc<Store>, ApiError> {
         self.store().ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node is no manager of a swarm"))
     }
-}
-
-pub(super) fn tls_info(link: &Link) -> TlsInfo {
-    TlsInfo { trust_root: link.identity().shared.ca_certificate().to_owned(), ..TlsInfo::default() }
 }
 
 /// Why the store did not do it, in the words of swarm mode where it has some.

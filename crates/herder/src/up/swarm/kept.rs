@@ -26,6 +26,16 @@ pub(super) struct Kept {
     pub(super) managers: Vec<ManagerAddr>,
     /// Whether this node is a manager, and has a store.
     pub(super) manages: bool,
+    /// How that is opened, as the swarm says; 0: as without a word.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) snapshot_interval: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) keep_entries: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl std::fmt::Debug for Kept {
@@ -68,6 +78,17 @@ impl Kept {
     }
 }
 
+/// Puts a store where nobody opens it, in the place of one that was put there before. Where it is then.
+pub(super) fn set_aside(folder: &Path) -> io::Result<PathBuf> {
+    let place = folder.join(format!("{STORE}.damaged"));
+    match fs::remove_dir_all(&place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::rename(store_folder(folder), &place)?;
+    Ok(place)
+}
+
 /// Addresses of nodes that this one met in its swarm.
 pub(in crate::up) fn remotes(folder: &Path) -> Vec<String> {
     let kept = Kept::load(folder).ok().flatten().unwrap_or_default();
@@ -81,6 +102,19 @@ pub(super) fn store_folder(folder: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_set_aside_whole_and_one_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        set_aside(folder.path()).expect_err("there is none");
+        for text in ["first", "second"] {
+            fs::create_dir(store_folder(folder.path())).expect("a store");
+            fs::write(store_folder(folder.path()).join("file"), text).expect("written");
+            let place = set_aside(folder.path()).expect("set aside");
+            assert_eq!(fs::read_to_string(place.join("file")).expect("there"), text);
+            assert!(!store_folder(folder.path()).exists());
+        }
+    }
 
     #[test]
     fn what_is_kept_is_read_again_and_gone_when_removed() {

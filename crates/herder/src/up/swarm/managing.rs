@@ -8,7 +8,7 @@ use bytes::Bytes;
 use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
 use herder_model::swarm::{ClusterRecord, ManagerAddr, Written};
-use herder_store::{Key, ManagerSeen, Store, Transport, TransportError};
+use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
 use herder_wire::JoinCode;
 use herder_wire::calls::Peer;
 use herder_wire::link::Link;
@@ -116,8 +116,38 @@ async fn keep_key(store: &Arc<Store>, known: Option<&ClusterRecord>, cluster: &C
     if known.is_some_and(|known| known.unlock_key == cluster.unlock_key) {
         return;
     }
-    let key = cluster.unlock_key.parse::<Key>().ok();
-    if let Err(error) = store.rotate_key(key).await {
-        tracing::error!(%error, "the key of this manager's store cannot be changed");
+    let changed = match key_of(&cluster.unlock_key) {
+        Ok(key) => store.rotate_key(key).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = changed {
+        tracing::error!(%error, "the key of this manager's store cannot be changed; it stays as it is");
+    }
+}
+
+/// No text is no key. A text that is no key must not open what is locked.
+fn key_of(text: &str) -> Result<Option<Key>, StoreError> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_makes_no_sense_is_not_taken_for_none() {
+        let check = |text: &str, expected: &str| {
+            let said = match key_of(text) {
+                Ok(key) => key.map_or("none".to_owned(), |key| key.text()),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(said, expected, "{text}");
+        };
+        check("", "none");
+        let key = Key::random().text();
+        check(&key, &key);
+        check(&key[..key.len() - 1], "invalid key string");
+        check("SWMKEY-1-", "invalid key string");
+        check(" ", "invalid key string");
     }
 }

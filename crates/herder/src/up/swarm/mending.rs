@@ -1,0 +1,104 @@
+//! A manager whose store is not as it should be: it says so, and comes back when it can.
+//!
+//! What cannot be trusted is never started with. While other managers lead, a damaged store is set aside and its content comes
+//! from them anew; without them a person has to decide. A disk that was full is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_store::StoreError;
+use tokio::time::sleep;
+
+use super::host::Host;
+use super::kept::set_aside;
+
+/// Between two attempts to open a store whose disk failed.
+const OPEN_REST: Duration = Duration::from_secs(3);
+
+impl Host {
+    /// Tells why this manager's store is not open.
+    pub(super) fn cannot_open(&self, error: &StoreError) {
+        let mut known = self.known.lock();
+        if matches!(error, StoreError::Locked) {
+            known.locked = true;
+            return;
+        }
+        let text = whole(error);
+        if known.broken != text {
+            tracing::error!(error = text, "this manager cannot open its store");
+        }
+        known.broken = text;
+        drop(known);
+        self.damaged.send_replace(matches!(error, StoreError::Damaged { .. }));
+    }
+
+    /// Opens again what has stopped, or could not be opened.
+    pub(super) async fn mend(self: Arc<Host>) {
+        let mut managing = self.managing.subscribe();
+        loop {
+            let open = managing.borrow_and_update().clone();
+            match open {
+                Some(open) => {
+                    tokio::select! {
+                        // Who closes a store says so first.
+                        biased;
+                        _ = managing.changed() => {}
+                        why = open.store.ended() => self.stopped(&why).await,
+                    }
+                }
+                None => {
+                    sleep(OPEN_REST).await;
+                    self.try_again().await;
+                }
+            }
+        }
+    }
+
+    async fn stopped(&self, why: &str) {
+        tracing::error!(why, "the store of this manager has stopped; it is opened again");
+        self.known.lock().broken = format!("the store of this manager has stopped: {why}");
+        self.close_store().await;
+    }
+
+    async fn try_again(&self) {
+        let manages = self.kept.borrow().as_ref().is_some_and(|it| it.manages);
+        let waits = !self.known.lock().broken.is_empty() && !*self.damaged.borrow();
+        if manages
+            && waits
+            && let Err(error) = self.open_store(None).await
+        {
+            self.cannot_open(&error);
+        }
+    }
+
+    /// The leader knows this node as a manager: what a damaged store had comes from the others.
+    pub(super) async fn begin_empty(&self) {
+        if !self.damaged.send_replace(false) {
+            return;
+        }
+        match set_aside(&self.state) {
+            Ok(place) => {
+                let place = place.display();
+                tracing::warn!(%place, "the damaged store was set aside; the other managers give this one what they have");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the damaged store cannot be set aside");
+                return;
+            }
+        }
+        if let Err(error) = self.open_store(None).await {
+            self.cannot_open(&error);
+        }
+    }
+}
+
+/// With what it comes from.
+fn whole(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
