@@ -6,6 +6,7 @@ mod host;
 mod kept;
 mod logs;
 mod managing;
+mod restore;
 mod session;
 
 pub(super) use door::Door;
