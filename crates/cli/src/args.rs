@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
 use crate::manage::{Join, Manage};
+use crate::swarm::{Backup, Restore};
 use crate::up::{NodeArgs, Token, Up, Why};
 
 /// Many Docker hosts that behave as one.
@@ -55,6 +56,10 @@ pub enum Verb {
     Node(NodeArgs),
     /// Tell why a task of a swarm is where it is, or why it waits
     Why(Why),
+    /// Write all that a swarm's managers know into one sealed file
+    Backup(Backup),
+    /// Begin a swarm anew with what is in a backup
+    Restore(Restore),
     /// Send and hear messages on the event bus
     Bus(BusArgs),
     /// Serve the Docker API over many engines

@@ -8,6 +8,7 @@ mod bus;
 mod duration;
 mod error;
 mod manage;
+mod swarm;
 mod tls;
 mod up;
 
@@ -15,5 +16,6 @@ pub use args::{ActionArgs, Certs, Cli, Completion, Create, Discovered, Explain, 
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
+pub use swarm::{Backup, Restore};
 pub use tls::{ClientFiles, TlsArgs, TlsFiles};
 pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, Why, unit};

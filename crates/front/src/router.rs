@@ -41,6 +41,8 @@ pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
         ("GET", ["herder", "templates"]) => Box::pin(actions::list_templates(front, call)),
         ("GET", ["herder", "nodes"]) => Box::pin(system::nodes(front, call)),
         ("GET", ["herder", "why", subject]) => Box::pin(swarm::why(front, (*subject).to_owned())),
+        ("POST", ["herder", "backup"]) => Box::pin(swarm::backup::backup(front, call)),
+        ("POST", ["herder", "restore"]) => Box::pin(swarm::backup::restore(front, call)),
         ("POST", ["herder", "token", "rotate"]) => Box::pin(system::rotate_token(front, call)),
         ("GET", ["events", "stream"]) => Box::pin(bus::stream(front, call)),
         (_, ["eventbus", ..]) => Box::pin(bus::eventbus(front, call)),

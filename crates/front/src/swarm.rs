@@ -3,6 +3,7 @@
 //! The door reads a view, `decide::swarm` says what is to be written, and the managers write it. What a swarm is made of
 //! (store, certificates, agents) is behind [`Swarm`].
 
+pub(crate) mod backup;
 mod body;
 mod cluster;
 mod events;
@@ -33,6 +34,7 @@ use crate::peers::Asked;
 use crate::router::Answer;
 use crate::{ApiError, Call, Front, Reply, call};
 
+pub use backup::Restored;
 pub(crate) use events::Told;
 pub use events::follow;
 
@@ -66,6 +68,11 @@ pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
     fn new_root(&self) -> Result<RootRotation, ApiError>;
     /// Opens a locked store. False: it is the wrong key.
     fn unlock(&self, key: String) -> Asked<'_, bool>;
+    /// All that this manager knows, sealed with a key (`SWMKEY-1-…`).
+    fn backup(&self, key: String) -> Asked<'_, Bytes>;
+    /// Makes this node the only manager of the swarm in a backup. Nothing is changed unless the backup is whole; with `force`
+    /// also on a node that is in a swarm.
+    fn restore(&self, key: String, backup: Bytes, force: bool) -> Asked<'_, Restored>;
     /// What tasks have said, and with `follow` what they say.
     fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>>;
     /// What is written, one item for each command, while this node is a manager. Silent otherwise, and never closed.

@@ -52,6 +52,8 @@ fn named_path<N: AsRef<str> + std::fmt::Debug>(hole: impl Strategy<Value = N>) -
         "/herder/nodes",
         "/herder/token/rotate",
         "/herder/why/web",
+        "/herder/backup",
+        "/herder/restore",
         "/eventbus/info",
         "/",
         "",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
 use herder_drivers::engine::{Body, EngineLink, LinkError, Way, empty};
 use herder_drivers::tls;
 use http::{Method, Request, Response};
@@ -14,6 +15,9 @@ use tokio::time::timeout;
 
 /// A door answers an upgrade, and what it was told, within this time.
 pub(crate) const DOOR_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The largest backup comes within this time, also over a slow line.
+const BYTES_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// A whole answer may have this many bytes; a thousand nodes take less than one of them.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -57,9 +61,14 @@ impl Door {
 
     /// Sends a request and gives the answer as soon as its head is there, whatever its status is.
     pub(crate) async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
+        self.send_within(request, DOOR_WAIT_MAX).await
+    }
+
+    /// The same, for what takes longer.
+    pub(crate) async fn send_within(&self, request: Request<Body>, wait: Duration) -> anyhow::Result<Response<Body>> {
         let host = &self.host;
-        let late = |_| anyhow!("the door at {host} does not answer within {} s", DOOR_WAIT_MAX.as_secs());
-        match timeout(DOOR_WAIT_MAX, self.link.send(request)).await.map_err(late)? {
+        let late = |_| anyhow!("the door at {host} does not answer within {} s", wait.as_secs());
+        match timeout(wait, self.link.send(request)).await.map_err(late)? {
             Ok(response) => Ok(response),
             Err(LinkError::Tls { reason, .. }) => bail!("no TLS to the door at {host}: {reason}{}", advice(&reason)),
             Err(error) => Err(error).with_context(|| format!("no door at {host}; is `herder up` running there?")),
@@ -87,7 +96,16 @@ impl Door {
         }
     }
 
-    async fn read(&self, response: Response<Body>) -> anyhow::Result<Value> {
+    /// An answer that is no JSON, whole. Its length was decided by who asked for it.
+    pub(crate) async fn bytes(&self, response: Response<Body>) -> anyhow::Result<Bytes> {
+        let whole = timeout(BYTES_WAIT_MAX, response.into_body().collect()).await;
+        let whole = whole.with_context(|| format!("the door at {} does not finish its answer", self.host))?;
+        let broken = |error| anyhow::Error::from_boxed(error).context(format!("the answer of {} broke off", self.host));
+        Ok(whole.map_err(broken)?.to_bytes())
+    }
+
+    /// An answer in JSON.
+    pub(crate) async fn read(&self, response: Response<Body>) -> anyhow::Result<Value> {
         let host = &self.host;
         let whole = timeout(DOOR_WAIT_MAX, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await;
         let whole = whole.with_context(|| format!("the door at {host} does not finish its answer"))?;

@@ -1,6 +1,7 @@
 //! herder makes many Docker hosts behave as one: configuration → parts → shutdown.
 
 mod actions;
+mod backup;
 mod bus;
 mod certs;
 mod door;
@@ -51,6 +52,8 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
         Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
+        Verb::Backup(asked) => runtime()?.block_on(backup::write(asked)),
+        Verb::Restore(asked) => runtime()?.block_on(backup::restore(asked)),
         Verb::Manage(manage) => {
             let settings = manage.settings()?;
             runtime()?.block_on(manage::run(settings, cli.global.experimental))

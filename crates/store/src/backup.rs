@@ -4,9 +4,8 @@
 //! given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
+use herder_model::swarm::View;
 use openraft::EntryPayload;
 use openraft::vote::RaftLeaderId;
 use ring::digest::{SHA256, digest};
@@ -16,7 +15,7 @@ use crate::raft::{Address, LogId, Member, Membership, SnapshotMeta, Vote};
 use crate::seal::{Sealer, Unsealed};
 use crate::state::State;
 use crate::store::on_thread;
-use crate::{Key, Store, StoreError, snapshot, vault};
+use crate::{Key, Store, StoreError, snapshot};
 
 const MAGIC: &[u8] = b"herder backup 1\n";
 const PLAIN: u8 = b'p';
@@ -24,37 +23,49 @@ const SEALED: u8 = b's';
 const SHA256_BYTES: usize = 32;
 const PLACE: &str = "backup";
 
+/// A backup that was read whole: it is as it was written, and this version knows what is in it.
+#[derive(Debug)]
+pub struct Backup {
+    state: State,
+}
+
+impl Backup {
+    /// Reads a backup to its end. A key is needed if it was sealed with one.
+    pub fn open(bytes: &[u8], key: Option<&Key>) -> Result<Backup, StoreError> {
+        let bad = |why: String| StoreError::Backup { why };
+        let plain = unpack(bytes, key, bad)?;
+        Ok(Backup { state: snapshot::decode(&plain).map_err(bad)? })
+    }
+
+    /// What was declared when it was made.
+    pub fn view(&self) -> &View {
+        &self.state.view
+    }
+}
+
 impl Store {
-    /// Writes all that this manager knows into a file that only its owner may read. It needs no majority. With a key the file
-    /// is sealed; without one it holds secrets as they are.
-    pub async fn backup(&self, path: &Path, key: Option<Key>) -> Result<(), StoreError> {
-        let (view, path) = (self.view(), path.to_owned());
+    /// All that this manager knows, as bytes to keep elsewhere. It needs no majority. With a key they are sealed; without one
+    /// they hold secrets as they are.
+    pub async fn backup(&self, key: Option<Key>) -> Result<Vec<u8>, StoreError> {
+        let view = self.view();
         on_thread(move || {
-            let doing = || StoreError::io(format!("write the backup {}", path.display()));
+            let doing = || StoreError::io("write the backup");
             let plain = snapshot::encode(&State::of(view, Vec::new())).map_err(|error| doing()(error.into()))?;
-            vault::replace(&path, &pack(&plain, key.as_ref())).map_err(doing())
+            Ok(pack(&plain, key.as_ref()))
         })
         .await
     }
 
     /// Begins a swarm with what is in a backup, and with this manager alone, which others reach at this address. The store
     /// must belong to no swarm.
-    pub async fn restore(&self, path: &Path, key: Option<Key>, addr: &str) -> Result<(), StoreError> {
-        let path = path.to_owned();
-        let state = on_thread(move || {
-            let bytes = fs::read(&path).map_err(StoreError::io(format!("read the backup {}", path.display())))?;
-            let bad = |why: String| StoreError::Backup { path: path.clone(), why };
-            let plain = unpack(&bytes, key.as_ref(), bad)?;
-            snapshot::decode(&plain).map_err(bad)
-        });
-        let state = state.await?;
+    pub async fn restore(&self, backup: Backup, addr: &str) -> Result<(), StoreError> {
         let _one = self.lifecycle.lock().await;
         if self.begun().await? {
             return Err(StoreError::AlreadyBegun { node: self.settings.node.clone() });
         }
         self.stop().await;
         let disk = self.open_disk().await?;
-        self.refound(disk, state, None, addr).await
+        self.refound(disk, backup.state, None, addr).await
     }
 
     /// Begins the swarm anew with this manager alone: for one that is left where the majority is lost for good. All objects
@@ -172,9 +183,9 @@ fn unpack(bytes: &[u8], key: Option<&Key>, bad: impl Fn(String) -> StoreError) -
     }
     match (*kind, key) {
         (PLAIN, _) => Ok(body.to_vec()),
-        (SEALED, None) => Err(StoreError::Locked),
+        (SEALED, None) => Err(bad("it is sealed, and no key was given".to_owned())),
         (SEALED, Some(key)) => Sealer::new(key.bytes()).open(PLACE, body).map_err(|error| match error {
-            Unsealed::Broken => StoreError::WrongKey,
+            Unsealed::Broken => bad("the key is not the one that it was sealed with".to_owned()),
             other => bad(other.to_string()),
         }),
         (kind, _) => Err(bad(format!("it is of a kind ({kind}) that this version of herder does not know"))),

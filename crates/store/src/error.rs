@@ -63,8 +63,8 @@ pub enum StoreError {
     /// What came from another manager makes no sense here.
     #[error("{0}")]
     Refused(String),
-    #[error("{} is no backup that can be restored: {why}", path.display())]
-    Backup { path: PathBuf, why: String },
+    #[error("this is no backup that can be restored: {why}")]
+    Backup { why: String },
 }
 
 impl StoreError {

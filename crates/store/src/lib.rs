@@ -32,6 +32,7 @@ mod vault;
 #[cfg(test)]
 mod tests;
 
+pub use backup::Backup;
 pub use board::{Seen, Watch};
 pub use error::{StoreError, TransportError};
 pub use key::Key;

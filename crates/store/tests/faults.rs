@@ -36,7 +36,7 @@ async fn nothing_that_was_written_is_on_the_disk_in_clear() {
     };
     assert!(found().is_empty(), "{:?}", found());
     let path = swarm.folder.path().join("backup");
-    store.backup(&path, None).await.expect("backed up");
+    fs::write(&path, store.backup(None).await.expect("backed up")).expect("written");
     assert_eq!(found(), [path], "the test finds nothing where there is something");
     let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(swarm.path("n1").join("raft/key")).expect("there"));
     assert_eq!(mode & 0o777, 0o600);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{Swarm, addr, has, put, until};
 use herder_model::swarm::Reachability;
-use herder_store::{Store, StoreError};
+use herder_store::{Backup, Key, Store, StoreError};
 
 async fn seen(store: &Store) -> String {
     let seen = store.managers().await.expect("runs").into_iter().map(|it| {
@@ -194,32 +194,37 @@ async fn a_backup_is_restored_whole_or_not_at_all() {
     let swarm = Swarm::of(1).await;
     put(&swarm.store("n1"), "a").await.expect("written");
     let index = swarm.store("n1").view().index;
-    let (path, key) = (swarm.folder.path().join("backup"), herder_store::Key::random());
+    let key = Key::random();
     for key in [None, Some(key.clone())] {
-        swarm.store("n1").backup(&path, key.clone()).await.expect("backed up");
-        let whole = std::fs::read(&path).expect("there");
-        let store = swarm.open("n2").await.expect("opens");
-        let check = async |bytes: &[u8], expected: &str| {
-            std::fs::write(&path, bytes).expect("written");
-            let error = store.restore(&path, key.clone(), &addr("n2")).await.expect_err("refused").to_string();
-            assert!(error.ends_with(expected), "{error}");
+        let whole = swarm.store("n1").backup(key.clone()).await.expect("backed up");
+        let open = |bytes: &[u8]| Backup::open(bytes, key.as_ref());
+        let check = |bytes: &[u8], expected: &str| {
+            let error = open(bytes).expect_err("refused").to_string();
+            assert_eq!(error, format!("this is no backup that can be restored: {expected}"));
         };
-        check(b"herder backup", "it does not begin as one").await;
-        check(&whole[..whole.len() - 1], "it is not whole").await;
+        check(b"herder backup", "it does not begin as one");
+        check(b"herder backup 2\n", "it does not begin as one");
+        for cut in [20, 40, whole.len() - 1] {
+            check(&whole[..cut], "it is not whole");
+        }
+        check(&[&*whole, b" "].concat(), "it is not whole");
         let mut garbled = whole.clone();
         *garbled.last_mut().expect("bytes") ^= 1;
-        check(&garbled, "its checksum does not fit: it was changed").await;
-        std::fs::write(&path, &whole).expect("written");
+        check(&garbled, "its checksum does not fit: it was changed");
         if key.is_some() {
             assert!(!whole.windows(8).any(|bytes| bytes == b"\"secret\""), "it is not sealed");
-            assert!(matches!(store.restore(&path, None, "").await, Err(StoreError::Locked)));
-            let wrong = herder_store::Key::random();
-            assert!(matches!(store.restore(&path, Some(wrong), "").await, Err(StoreError::WrongKey)));
+            let refused = |key: Option<&Key>| Backup::open(&whole, key).expect_err("sealed").to_string();
+            assert!(refused(None).ends_with("it is sealed, and no key was given"));
+            assert!(refused(Some(&Key::random())).ends_with("the key is not the one that it was sealed with"));
         }
-        store.restore(&path, key.clone(), &addr("n2")).await.expect("restored");
+        let backup = open(&whole).expect("whole");
+        assert!(has(backup.view(), "a"));
+        let store = swarm.open("n2").await.expect("opens");
+        store.restore(backup, &addr("n2")).await.expect("restored");
         let view = put(&store, "b").await.expect("written");
         assert!(has(&view, "a") && has(&view, "b") && view.index > index);
-        assert!(matches!(store.restore(&path, key, "").await, Err(StoreError::AlreadyBegun { .. })));
+        let again = store.restore(open(&whole).expect("whole"), &addr("n2")).await;
+        assert!(matches!(again, Err(StoreError::AlreadyBegun { .. })));
         swarm.kill("n2").await;
         std::fs::remove_dir_all(swarm.path("n2")).expect("removed");
     }

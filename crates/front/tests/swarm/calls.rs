@@ -294,3 +294,28 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_backup_is_made_with_the_key_in_the_body_and_goes_back_the_same_way() {
+    let door = door().await;
+    let ask = async |line: &str, body: &str| {
+        let (method, path) = line.split_once(' ').expect("method and path");
+        let request = Request::builder().method(method).uri(path).body(full(body.to_owned())).expect("a request");
+        let (parts, body) = door.front.handle(request).await.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        format!("{} {}", parts.status.as_u16(), String::from_utf8_lossy(&bytes))
+    };
+    for (line, body, expected) in [
+        ("POST /herder/backup", "KEY\n", "200 sealed with KEY"),
+        ("POST /herder/restore", "KEY\nsealed with KEY", r#"200 {"Cluster":"forced false","Node":"","Others":[],"#),
+        ("POST /herder/restore?force=1", "KEY\nsealed with KEY", r#"200 {"Cluster":"forced true""#),
+        ("POST /herder/restore", "KEY\nsealed with OTHER", r#"400 {"message":"another key"}"#),
+        ("POST /herder/restore", "KEY", r#"400 {"message":"the body is not a key, a line feed and a backup"}"#),
+        ("POST /herder/restore", "", r#"400 {"message":"the body is not a key, a line feed and a backup"}"#),
+        ("GET /herder/backup", "", r#"404 {"message":"page not found"}"#),
+    ] {
+        let said = ask(line, body).await;
+        assert!(said.starts_with(expected), "{line}: {said}");
+    }
+    assert!(ask("POST /herder/backup", &"k".repeat(300)).await.starts_with("413"));
+}

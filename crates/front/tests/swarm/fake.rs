@@ -9,7 +9,7 @@ use herder_decide::swarm::control;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer, SwarmStatus};
 use herder_front::ApiError;
 use herder_front::peers::Asked;
-use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Swarm};
+use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{
     Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord, Platform,
     Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View, Written,
@@ -270,6 +270,19 @@ impl Swarm for Node {
             let fits = !key.contains("AAAAAAAAAAAA");
             self.world.state.lock().locked = !fits;
             Ok(fits)
+        })
+    }
+
+    fn backup(&self, key: String) -> Asked<'_, bytes::Bytes> {
+        Box::pin(async move { Ok(format!("sealed with {key}").into()) })
+    }
+
+    fn restore(&self, key: String, backup: bytes::Bytes, force: bool) -> Asked<'_, Restored> {
+        Box::pin(async move {
+            if backup != format!("sealed with {key}") {
+                return Err(ApiError::bad_request("another key"));
+            }
+            Ok(Restored { cluster: format!("forced {force}"), ..Restored::default() })
         })
     }
 

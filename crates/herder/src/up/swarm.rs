@@ -7,6 +7,7 @@ mod kept;
 mod logs;
 mod managing;
 mod mending;
+mod restore;
 mod root;
 mod session;
 

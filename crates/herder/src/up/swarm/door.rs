@@ -8,7 +8,7 @@ use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, SwarmStatus};
 use herder_front::ApiError;
 use herder_front::peers::Asked;
-use herder_front::swarm::{Committed, LogPiece, LogsWanted, NotWritten, Swarm};
+use herder_front::swarm::{Committed, LogPiece, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
 use herder_store::StoreError;
 use herder_wire::swarm::{Heard, Managers, Said, Status};
@@ -113,6 +113,14 @@ impl Swarm for Door {
 
     fn unlock(&self, key: String) -> Asked<'_, bool> {
         Box::pin(async move { self.0.open_locked(&key).await })
+    }
+
+    fn backup(&self, key: String) -> Asked<'_, Bytes> {
+        Box::pin(async move { self.0.backup(&key).await })
+    }
+
+    fn restore(&self, key: String, backup: Bytes, force: bool) -> Asked<'_, Restored> {
+        Box::pin(async move { self.0.restore(&key, backup, force).await })
     }
 
     fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>> {

@@ -96,7 +96,7 @@ impl Host {
         Ok(ClusterRecord { cluster, unlock_key, managers_key, ..ClusterRecord::default() })
     }
 
-    fn first_node(&self, request: &InitRequest) -> NodeRecord {
+    pub(super) fn first_node(&self, request: &InitRequest) -> NodeRecord {
         let mut node = SwarmNode { id: self.id.clone(), ..SwarmNode::default() };
         node.spec.role = Role::Manager;
         node.spec.availability = availability(&request.availability);
@@ -150,7 +150,7 @@ impl Host {
     }
 
     /// Comes when the swarm has let the node with this id in, or refuses it.
-    async fn until_in(&self, id: &str) -> Result<(), ApiError> {
+    pub(super) async fn until_in(&self, id: &str) -> Result<(), ApiError> {
         let mut standing = self.standing.subscribe();
         let decided = |it: &Standing| it.node == id && (!it.cluster.is_empty() || !it.refused.is_empty());
         let standing = standing.wait_for(decided).await;

@@ -100,6 +100,8 @@ pub(in crate::up) struct Host {
     pub(super) facts: watch::Sender<Option<String>>,
     /// Held while the store is opened or closed.
     pub(super) opening: tokio::sync::Mutex<()>,
+    /// Held while a backup takes the place of what is here.
+    pub(super) restoring: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Host {
@@ -136,6 +138,7 @@ impl Host {
             standing: around.standing,
             facts: around.facts,
             opening: tokio::sync::Mutex::default(),
+            restoring: tokio::sync::Mutex::default(),
         });
         host.standing.send_replace(Standing { node: host.id.clone(), ..Standing::default() });
         host.open_kept_store().await;
@@ -152,7 +155,7 @@ impl Host {
         Ok(host)
     }
 
-    async fn open_kept_store(self: &Arc<Host>) {
+    pub(super) async fn open_kept_store(self: &Arc<Host>) {
         if !self.kept.borrow().as_ref().is_some_and(|it| it.manages) {
             return;
         }

@@ -1,0 +1,181 @@
+//! All that a swarm's managers know, out of one and into another: `herder backup` and `herder restore`.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use herder_front::ApiError;
+use herder_front::swarm::Restored;
+use herder_model::swarm::{Change, ClusterRecord, InitRequest, ManagerAddr, NodeRecord, Role, View};
+use herder_store::{Backup, Key, StoreError};
+use herder_wire::JoinCode;
+use http::StatusCode;
+use tokio::time::timeout;
+
+use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused, tls_info};
+use super::kept::{Kept, store_folder};
+
+/// So often the first change is decided anew when the leader's loop, which runs already, wrote the same object meanwhile.
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Where a store waits that a restore is to replace; it comes back if that fails.
+const ASIDE: &str = "old";
+
+impl Host {
+    pub(super) async fn backup(&self, key: &str) -> Result<Bytes, ApiError> {
+        let key: Key = key.parse().map_err(|error: StoreError| ApiError::bad_request(error.to_string()))?;
+        Ok(self.needed_store()?.backup(Some(key)).await.map_err(refused)?.into())
+    }
+
+    /// Begins the swarm in a backup anew, with this node as its only manager.
+    pub(super) async fn restore(self: &Arc<Host>, key: &str, bytes: Bytes, force: bool) -> Result<Restored, ApiError> {
+        let Ok(_one) = self.restoring.try_lock() else {
+            return Err(ApiError::new(StatusCode::CONFLICT, "another restore is under way on this node"));
+        };
+        let key: Key = key.parse().map_err(|error: StoreError| ApiError::bad_request(error.to_string()))?;
+        let read = tokio::task::spawn_blocking(move || Backup::open(&bytes, Some(&key))).await;
+        let read = read.map_err(|error| ApiError::internal(error.to_string()))?;
+        let backup = read.map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let cluster = backup.view().cluster.as_ref().map(|it| it.cluster.id.clone());
+        let cluster = cluster.ok_or_else(|| ApiError::bad_request("this backup has no swarm in it"))?;
+        self.may_be_replaced(force)?;
+        self.leave_other(&cluster).await;
+        let (store, aside) = (store_folder(&self.state), store_folder(&self.state).with_extension(ASIDE));
+        let moved = remove(&aside).and_then(|()| rename(&store, &aside));
+        moved.map_err(|error| ApiError::internal(format!("{} cannot be put aside: {error}", store.display())))?;
+        match self.begin_with(backup).await {
+            Ok(restored) => {
+                if let Err(error) = remove(&aside) {
+                    tracing::warn!(%error, folder = %aside.display(), "what was before the restore cannot be removed");
+                }
+                Ok(restored)
+            }
+            Err(error) => {
+                self.close_store().await;
+                if let Err(error) = remove(&store).and_then(|()| rename(&aside, &store)) {
+                    tracing::error!(%error, folder = %aside.display(), "what was before the restore is left there");
+                }
+                self.open_kept_store().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses where a swarm would be lost, or where two would claim to be the same one.
+    fn may_be_replaced(&self, force: bool) -> Result<(), ApiError> {
+        let denied = |text: String| Err(ApiError::new(StatusCode::CONFLICT, text));
+        let managers = managers_told(&self.views.borrow()).into_iter().map(|(it, _)| it);
+        let others: Vec<String> = managers.filter(|it| it.id != self.id).map(|it| it.addr).collect();
+        if !others.is_empty() {
+            return denied(format!(
+                "this node's swarm has managers that live, at {}: they would go on with what they have. Let them leave (`docker \
+                 swarm leave --force` there) or stop them for good, then restore",
+                others.join(", ")
+            ));
+        }
+        let kept = self.kept.borrow().clone();
+        match kept {
+            Some(kept) if !force => denied(format!(
+                "this node is in a swarm already ({}): with --force the backup takes its place, and what was declared since it \
+                 was made is lost",
+                if kept.cluster.is_empty() { "it is about to enter it" } else { &kept.cluster }
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What runs here for another swarm ends. What runs for the one in the backup goes on.
+    async fn leave_other(&self, cluster: &str) {
+        let other = self.kept.borrow().as_ref().is_some_and(|it| it.cluster != cluster);
+        if other {
+            self.leaving.send_replace(true);
+            let _ = timeout(LEAVE_TIME_MAX, self.agent.leave()).await;
+            self.leaving.send_replace(false);
+        }
+        self.close_store().await;
+    }
+
+    async fn begin_with(self: &Arc<Host>, backup: Backup) -> Result<Restored, ApiError> {
+        let managing = self.open_store(None).await.map_err(refused)?;
+        managing.store.restore(backup, &self.here).await.map_err(refused)?;
+        let code = self.link.identity().join_code().map_err(|error| ApiError::internal(error.to_string()))?;
+        let mut attempts = 0;
+        let same_pool = loop {
+            let view = managing.store.view();
+            let same_pool = tokens(&view).all(|it| code.of_same_pool(&it));
+            match managing.store.commit(self.refit(&view, &code), now()).await {
+                Ok(_) => break same_pool,
+                Err(StoreError::Conflict(_)) if attempts < ATTEMPTS_MAX => attempts += 1,
+                Err(error) => return Err(refused(error)),
+            }
+        };
+        let view = managing.store.view();
+        let cluster = view.cluster.as_ref().map(|it| it.cluster.id.clone()).unwrap_or_default();
+        let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
+        self.keep(Some(Kept { cluster: cluster.clone(), managers, manages: true, ..Kept::default() }));
+        let others = view.nodes.values().filter(|it| it.node.id != self.id);
+        let name = |it: &std::sync::Arc<NodeRecord>| match &*it.node.description.hostname {
+            "" => it.node.id.clone(),
+            hostname => hostname.to_owned(),
+        };
+        let others = others.map(name).collect();
+        self.until_in(&self.id).await?;
+        tracing::warn!(cluster, "the swarm goes on from a backup, with this node as its only manager");
+        Ok(Restored { cluster, node: self.id.clone(), others, same_pool })
+    }
+
+    /// What changes in a restored swarm: this node is its only manager, and its tokens are for this node's pool.
+    fn refit(&self, view: &View, code: &JoinCode) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let managers = view.nodes.values().filter(|it| it.node.id != self.id && it.node.spec.role == Role::Manager);
+        for manager in managers {
+            let mut record = NodeRecord::clone(manager);
+            (record.role, record.node.spec.role) = (Role::Worker, Role::Worker);
+            changes.push(record.into());
+        }
+        let mut me = match view.nodes.get(&self.id) {
+            Some(known) => NodeRecord::clone(known),
+            None => self.first_node(&InitRequest::default()),
+        };
+        (me.role, me.node.spec.role) = (Role::Manager, Role::Manager);
+        me.addr.clone_from(&self.here);
+        changes.push(me.into());
+        if let Some(cluster) = &view.cluster {
+            let mut record = ClusterRecord::clone(cluster);
+            record.removed.remove(&self.id);
+            record.cluster.tls_info = tls_info(&self.link);
+            if let Some(tokens) = &mut record.cluster.join_tokens {
+                for token in [&mut tokens.worker, &mut tokens.manager] {
+                    if let Ok(was) = token.parse::<JoinCode>() {
+                        *token = code.with_secret(*was.secret()).to_string();
+                    }
+                }
+            }
+            changes.push(record.into());
+        }
+        changes
+    }
+}
+
+fn tokens(view: &View) -> impl Iterator<Item = JoinCode> {
+    let tokens = view.cluster.iter().filter_map(|it| it.cluster.join_tokens.clone());
+    tokens.flat_map(|it| [it.worker, it.manager]).filter_map(|it| it.parse().ok())
+}
+
+/// What is not there need not be removed or renamed.
+fn remove(folder: &Path) -> io::Result<()> {
+    unless_missing(fs::remove_dir_all(folder))
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    unless_missing(fs::rename(from, to))
+}
+
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
