@@ -21,7 +21,7 @@ struct Bench {
 /// The one that plays the same again and again.
 const IN_ROUNDS: &str = "failover";
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench {
         name: "schedule",
         builds: &[],
@@ -50,6 +50,12 @@ const BENCHES: [Bench; 9] = [
         name: "store",
         builds: &[],
         run: &["bench", "--quiet", "--package", "herder-store", "--bench", "store", "--"],
+        needs_lab: false,
+    },
+    Bench {
+        name: "control",
+        builds: &[],
+        run: &["bench", "--quiet", "--package", "herder-manager", "--bench", "control", "--"],
         needs_lab: false,
     },
     Bench {

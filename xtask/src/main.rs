@@ -51,7 +51,7 @@ enum Verb {
     },
     /// Measure, side by side with what it replaces
     Bench {
-        /// What to measure: schedule, swarm-schedule, list, bus, store, pool, swarm, failover, scale or all
+        /// What to measure: schedule, swarm-schedule, list, bus, store, control, pool, swarm, failover, scale or all
         #[arg(default_value = "all")]
         what: String,
         #[arg(long, default_value = "table", value_parser = ["table", "json"])]

@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 use crate::http::Connection;
 use crate::pool::{API, id};
 
-/// Both sides are asked so often how far they are. The answers are some hundred bytes.
-const LOOK_PERIOD: Duration = Duration::from_millis(5);
+/// Both sides are asked so often how far they are, but the more seldom the longer it takes: asking costs time itself, which a
+/// client that makes its containers does not have to spend.
+const LOOK_PERIOD_MIN: Duration = Duration::from_millis(3);
+/// Share of the time that a look may come too late.
+const LOOK_SHARE: u32 = 100;
 /// No step takes longer, save on a machine that does nothing else.
 const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 /// Calls at the same time of a client that makes containers without a swarm.
@@ -228,7 +231,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>)
         if began.elapsed() > STEP_TIME_MAX {
             bail!("waited {STEP_TIME_MAX:?} in vain until {what}");
         }
-        tokio::time::sleep(LOOK_PERIOD).await;
+        tokio::time::sleep(LOOK_PERIOD_MIN.max(began.elapsed() / LOOK_SHARE)).await;
     }
     Ok(())
 }

@@ -14,8 +14,9 @@ use herder_wire::JoinCode;
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused, tls_info};
+use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused};
 use super::kept::{Kept, store_folder};
+use super::root::tls_info;
 
 /// So often the first change is decided anew when the leader's loop, which runs already, wrote the same object meanwhile.
 const ATTEMPTS_MAX: u32 = 20;
@@ -145,7 +146,9 @@ impl Host {
         if let Some(cluster) = &view.cluster {
             let mut record = ClusterRecord::clone(cluster);
             record.removed.remove(&self.id);
-            record.cluster.tls_info = tls_info(&self.link);
+            record.cluster.tls_info = tls_info(&self.link.identity());
+            // Of the pool that was; this one has a root of its own.
+            (record.root_rotation, record.cluster.root_rotation_in_progress) = (None, false);
             if let Some(tokens) = &mut record.cluster.join_tokens {
                 for token in [&mut tokens.worker, &mut tokens.manager] {
                     if let Ok(was) = token.parse::<JoinCode>() {
