@@ -1,7 +1,6 @@
 //! Gossip without sockets and clocks: what comes in, what goes out, what is known.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -12,17 +11,20 @@ use foca::{Config, Foca, Identity, Notification, PeriodicParams, PostcardCodec, 
 use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
 
+use self::compare::Range;
+use self::living::{Change, Living};
+use self::suspects::Suspects;
 use super::facts::{Table, Told, Version};
 use super::seal::{OVERHEAD_BYTES, Sealer};
+
+mod compare;
+mod living;
+mod suspects;
 
 /// Fits into one frame of every network that is in use, tunnels included.
 const PACKET_BYTES_MAX: usize = 1400;
 /// What is left for the content: sealing, the kind and the length take their part.
 const CONTENT_BYTES_MAX: usize = PACKET_BYTES_MAX - OVERHEAD_BYTES - 4;
-/// Members of one digest: 20 of 25 characters, with versions, take about 800 bytes.
-const DIGEST_MAX: usize = 20;
-/// Packets of facts that answer one digest.
-const ANSWERS_MAX: usize = 8;
 
 /// How gossip is timed. The defaults find a dead node within 3 s in a pool of five.
 #[derive(Clone, Debug)]
@@ -183,6 +185,12 @@ enum Content {
     Digest { from: String, to: Option<String>, members: Vec<(String, Version)> },
     /// Facts of members, and who they are.
     Facts(Vec<(Told, Option<foca::Member<Who>>)>),
+    /// What is known of all members, in short: whoever knows something else answers with parts.
+    Summary(#[serde(with = "bytes_of")] Vec<u8>),
+    /// Parts that are not the same: what is newer is told, what is older is wanted.
+    Ranges(Vec<Range>),
+    /// Facts of these members.
+    Want(Vec<u64>),
 }
 
 /// Bytes as bytes, not one by one.
@@ -227,8 +235,10 @@ pub struct Core<R: Rng> {
     /// Ids that were members, at some time.
     known: BTreeSet<String>,
     exchanges: u64,
-    /// Since when each suspect is one.
-    suspects: Vec<(Who, Duration)>,
+    living: Living,
+    /// So many members were known better elsewhere, since the last exchange.
+    missed: usize,
+    suspects: Suspects,
 }
 
 impl<R: Rng> std::fmt::Debug for Core<R> {
@@ -248,6 +258,9 @@ struct Wishes {
     changed: bool,
     /// They are new: they do not know the facts of those who were here before.
     arrived: Vec<String>,
+    changes: Vec<Change>,
+    /// This node will declare them dead, if they do not show that they live.
+    accused: Vec<Who>,
 }
 
 impl Runtime<Who> for Wishes {
@@ -255,12 +268,16 @@ impl Runtime<Who> for Wishes {
         if let Notification::MemberUp(who) | Notification::Rename(_, who) = &notification {
             self.arrived.push(who.id.clone());
         }
+        self.changes.extend(Change::of(&notification));
         self.changed = true;
     }
     fn send_to(&mut self, to: Who, data: &[u8]) {
         self.packets.push((to.addr, data.to_vec()));
     }
     fn submit_after(&mut self, event: Timer<Who>, after: Duration) {
+        if let Timer::ChangeSuspectToDown { member_id, .. } = &event {
+            self.accused.push(member_id.clone());
+        }
         self.timers.push((after, event));
     }
 }
@@ -274,6 +291,8 @@ impl<R: Rng> Core<R> {
         let who = Who { id: me.id.clone(), addr: me.addr, generation: me.generation, rebirths: 0 };
         let told = Told { id: me.id, version: (me.generation, 1), facts: BTreeMap::new() };
         table.learn(told.clone());
+        let mut living = Living::default();
+        living.put(who.clone(), told.version);
         let rng_seed = rng.random();
         let config = settings.config(1);
         let foca = Foca::with_custom_broadcast(who, config, rng, PostcardCodec, table.clone());
@@ -292,7 +311,9 @@ impl<R: Rng> Core<R> {
             counters: Counters::default(),
             known: BTreeSet::new(),
             exchanges: 0,
-            suspects: Vec::new(),
+            living,
+            missed: 0,
+            suspects: Suspects::default(),
         }
     }
 
@@ -340,16 +361,13 @@ impl<R: Rng> Core<R> {
                 self.grant(wishes)
             }
             Ok(Content::Digest { from: first, to, members }) => self.answer(from, &first, to.as_deref(), &members),
-            Ok(Content::Facts(all)) => {
-                let (facts, members): (Vec<Told>, Vec<_>) = all.into_iter().unzip();
-                for told in facts {
-                    self.table.learn(told);
-                }
-                let me = self.foca.identity().addr;
-                let members = members.into_iter().flatten().filter(|member| member.id().addr != me);
-                let mut wishes = Wishes::default();
-                let _ = self.foca.apply_many(members, true, &mut wishes);
-                self.grant(wishes)
+            Ok(Content::Facts(all)) => self.hear(from, all),
+            Ok(Content::Summary(theirs)) => self.compare(from, &theirs),
+            Ok(Content::Ranges(ranges)) => self.compare_ranges(from, &ranges),
+            Ok(Content::Want(numbers)) => {
+                let mut effects = Effects::default();
+                self.tell_of(&mut effects, from, &numbers);
+                effects
             }
             Err(_) => {
                 self.counters.malformed += 1;
@@ -382,7 +400,7 @@ impl<R: Rng> Core<R> {
         self.told.version.1 += 1;
         self.told.facts = facts;
         self.tell_own_facts();
-        Effects { changed: self.table.take_changed(), ..Effects::default() }
+        Effects { changed: self.take_learned(), ..Effects::default() }
     }
 
     pub fn add_seeds(&mut self, seeds: Vec<SocketAddr>) -> Effects {
@@ -450,7 +468,8 @@ impl<R: Rng> Core<R> {
     }
 
     fn grant(&mut self, wishes: Wishes) -> Effects {
-        let Wishes { packets, timers, changed, arrived } = wishes;
+        let Wishes { packets, timers, changed, arrived, changes, accused } = wishes;
+        self.suspects.accuse(accused);
         if !arrived.is_empty() && !self.left && self.known.len() <= CHATTY_MAX {
             self.tell_own_facts();
         }
@@ -460,12 +479,24 @@ impl<R: Rng> Core<R> {
             self.sized_for = members;
             let _ = self.foca.set_config(self.settings.config(members));
         }
-        let mut effects = Effects { changed: changed || self.table.take_changed(), ..Effects::default() };
+        for change in changes {
+            self.living.apply(change, |id| self.table.version(id));
+        }
+        let mut effects = Effects { changed: self.take_learned() || changed, ..Effects::default() };
         for (to, data) in packets {
             self.send(&mut effects, to, &Content::Swim(data));
         }
         effects.timers.extend(timers.into_iter().map(|(after, timer)| (after, Event(Due::Foca(timer)))));
         effects
+    }
+
+    /// Whether anything was learned since the last time.
+    fn take_learned(&mut self) -> bool {
+        let learned = self.table.take_learned();
+        for (id, version) in &learned {
+            self.living.learned(id, *version);
+        }
+        !learned.is_empty()
     }
 
     fn send(&mut self, effects: &mut Effects, to: SocketAddr, content: &Content) {
@@ -488,104 +519,14 @@ impl<R: Rng> Core<R> {
         let asked: Vec<SocketAddr> = missing.take(if self.live() == 1 { usize::MAX } else { 1 }).collect();
         let mut wishes = Wishes::default();
         for addr in asked {
-            // Whoever is there answers: the id is not known yet.
-            let unknown = Who { id: String::new(), addr, generation: 0, rebirths: 0 };
-            let _ = self.foca.announce(unknown, &mut wishes);
+            let _ = self.foca.announce(unknown(addr), &mut wishes);
         }
         self.grant(wishes)
-    }
-
-    /// Ends suspicions that would last for ever. foca drops its timers when this node itself is born again, and a suspect
-    /// that nobody tells of the suspicion cannot show that it lives. Told that it is dead, it does.
-    fn end_suspicions(&mut self, now: Duration) -> Effects {
-        let suspects = self.foca.iter_membership_state().filter(|it| it.state() == State::Suspect);
-        let suspects: Vec<Who> = suspects.map(|it| it.id().clone()).collect();
-        self.suspects.retain(|(who, _)| suspects.contains(who));
-        for who in suspects {
-            if !self.suspects.iter().any(|(known, _)| *known == who) {
-                self.suspects.push((who, now));
-            }
-        }
-        let patience = self.settings.config(self.sized_for).suspect_to_down_after * 2;
-        let stale = self.suspects.iter().filter(|(_, since)| now.saturating_sub(*since) > patience);
-        let dead: Vec<foca::Member<Who>> = stale.map(|(who, _)| foca::Member::down(who.clone())).collect();
-        let mut wishes = Wishes::default();
-        let _ = self.foca.apply_many(dead.into_iter(), true, &mut wishes);
-        self.grant(wishes)
-    }
-
-    /// Compares facts with somebody.
-    fn exchange(&mut self, now: Duration) -> Effects {
-        let mut effects = self.end_suspicions(now);
-        effects.timers.push((self.settings.exchange_period, Event(Due::Exchange)));
-        let fingerprint = self.take_fingerprint();
-        effects.changed |= std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint;
-        self.exchanges += 1;
-        if self.exchanges.is_multiple_of(TIDY_PERIOD) {
-            let me = self.foca.identity().id.as_str();
-            let known = self.foca.iter_membership_state().map(|it| it.id().id.as_str()).chain([me]);
-            self.known = known.map(str::to_owned).collect();
-            self.table.keep(&self.known);
-        }
-        let others = self.foca.num_members();
-        if others > 0 && !self.left {
-            // Any spread will do here: which one is no secret.
-            self.rng_seed = self.rng_seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            let chosen = usize::try_from(self.rng_seed >> 33).unwrap_or(0) % others;
-            let partner = self.foca.iter_members().nth(chosen).map(|it| it.id().addr);
-            let from = std::mem::take(&mut self.next_digest);
-            let (members, to) = self.table.digest(&from, DIGEST_MAX, &self.known);
-            self.next_digest = to.clone().unwrap_or_default();
-            if let Some(partner) = partner {
-                self.send(&mut effects, partner, &Content::Digest { from, to, members });
-            }
-        }
-        effects
-    }
-
-    /// Whoever is new or seen otherwise than at the last look.
-    fn take_fingerprint(&self) -> u64 {
-        let each = self.foca.iter_membership_state().map(|it| {
-            let mut hasher = std::hash::DefaultHasher::new();
-            (it.id().addr, it.id().generation, it.id().rebirths, it.state() as u8).hash(&mut hasher);
-            hasher.finish()
-        });
-        each.fold(0, |sum, one| sum ^ one)
-    }
-
-    fn answer(&mut self, to: SocketAddr, from: &str, end: Option<&str>, digest: &[(String, Version)]) -> Effects {
-        let mut effects = Effects::default();
-        let mut batch = Vec::new();
-        let mut length = 0;
-        let newer = self.table.newer(from, end, digest);
-        let wanted: BTreeSet<String> = newer.iter().map(|told| told.id.clone()).collect();
-        let members = self.foca.iter_members().filter(|member| wanted.contains(&member.id().id));
-        let mut members: BTreeMap<String, foca::Member<Who>> =
-            members.map(|member| (member.id().id.clone(), member.clone())).collect();
-        for told in newer {
-            let told = (told.clone(), members.remove(&told.id));
-            let size = postcard::to_stdvec(&told).map_or(0, |data| data.len());
-            if length + size + 8 > CONTENT_BYTES_MAX {
-                self.send(&mut effects, to, &Content::Facts(std::mem::take(&mut batch)));
-                length = 0;
-                if effects.packets.len() == ANSWERS_MAX {
-                    return effects;
-                }
-            }
-            length += size;
-            batch.push(told);
-        }
-        if !batch.is_empty() {
-            self.send(&mut effects, to, &Content::Facts(batch));
-        }
-        effects
     }
 }
 
 /// In a pool of up to so many, each newcomer is told the facts of all at once; in a larger one they are compared soon.
 const CHATTY_MAX: usize = 50;
-/// After so many exchanges, what nobody needs any more is forgotten.
-const TIDY_PERIOD: u64 = 120;
 /// Seeds that are not known are asked this often.
 const SEED_PERIOD: Duration = Duration::from_secs(1);
 /// Told to this many that it leaves; they tell the others.
@@ -595,4 +536,9 @@ const LEFT: &str = "left";
 
 fn member(who: &Who) -> Member {
     Member { id: who.id.clone(), addr: who.addr, generation: who.generation }
+}
+
+/// Somebody at this address: whoever is there answers.
+fn unknown(addr: SocketAddr) -> Who {
+    Who { id: String::new(), addr, generation: 0, rebirths: 0 }
 }

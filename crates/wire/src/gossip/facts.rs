@@ -51,7 +51,7 @@ pub(super) struct Table(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     known: BTreeMap<String, (Version, Arc<BTreeMap<String, String>>)>,
-    changed: bool,
+    learned: Vec<(String, Version)>,
 }
 
 impl Table {
@@ -62,8 +62,8 @@ impl Table {
         let fits =
             check(&told.facts).is_ok() && (inner.known.contains_key(&told.id) || inner.known.len() < MEMBERS_MAX);
         if news && fits {
+            inner.learned.push((told.id.clone(), told.version));
             inner.known.insert(told.id, (told.version, Arc::new(told.facts)));
-            inner.changed = true;
         }
         news && fits
     }
@@ -72,9 +72,22 @@ impl Table {
         self.0.lock().known.get(id).map(|(_, facts)| facts.clone()).unwrap_or_default()
     }
 
-    /// Whether anything was learned since the last time this was asked.
-    pub(super) fn take_changed(&self) -> bool {
-        std::mem::take(&mut self.0.lock().changed)
+    /// Of the facts of a member; the lowest while none are known.
+    pub(super) fn version(&self, id: &str) -> Version {
+        self.0.lock().known.get(id).map(|(version, _)| *version).unwrap_or_default()
+    }
+
+    /// All that is known of a member.
+    pub(super) fn told(&self, id: &str) -> Told {
+        let inner = self.0.lock();
+        let known = inner.known.get(id).map(|(version, facts)| (*version, BTreeMap::clone(facts)));
+        let (version, facts) = known.unwrap_or_default();
+        Told { id: id.to_owned(), version, facts }
+    }
+
+    /// Of whom something was learned since the last time this was asked.
+    pub(super) fn take_learned(&self) -> Vec<(String, Version)> {
+        std::mem::take(&mut self.0.lock().learned)
     }
 
     /// Ids of `members` from `from` on with their versions, `count` at most; the end of the range that they cover, if there is more.
