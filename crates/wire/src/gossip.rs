@@ -146,6 +146,8 @@ impl Loop {
                         let goodbye = self.core.leave();
                         self.carry_out(goodbye).await;
                         self.linger().await;
+                        // Whoever waits may bind the address again at once.
+                        drop(self);
                         let _ = done.send(());
                         return;
                     }

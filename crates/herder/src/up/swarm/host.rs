@@ -172,11 +172,7 @@ impl Host {
         }
         let mut settings = StoreSettings { key, ..StoreSettings::new(store_folder(&self.state), &*self.id) };
         if let Some(kept) = &*self.kept.borrow() {
-            for (number, told) in
-                [(&mut settings.snapshot_interval, kept.snapshot_interval), (&mut settings.keep, kept.keep_entries)]
-            {
-                *number = if told == 0 { *number } else { told };
-            }
+            kept.open_with(&mut settings);
         }
         let store = Store::open(settings, Arc::new(NodeTransport(self.calls.clone()))).await?;
         let me = ManagerAddr { id: self.id.clone(), addr: self.here.clone() };

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use herder_model::swarm::{Availability, ManagerAddr};
+use herder_store::Settings;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "swarm.json";
@@ -46,10 +47,25 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Kept {
+    /// How the store of this manager is opened.
+    pub(super) fn open_with(&self, settings: &mut Settings) {
+        for (number, told) in
+            [(&mut settings.snapshot_interval, self.snapshot_interval), (&mut settings.keep, self.keep_entries)]
+        {
+            *number = if told == 0 { *number } else { told };
+        }
+    }
+
     /// Nothing, if the node is in no swarm.
     pub(super) fn load(folder: &Path) -> anyhow::Result<Option<Kept>> {
         let path = folder.join(FILE);
-        let damaged = |error: serde_json::Error| anyhow::anyhow!("{} is damaged: {error}", path.display());
+        let damaged = |error: serde_json::Error| {
+            let path = path.display();
+            anyhow::anyhow!(
+                "{path} is damaged: {error}; remove it: where other managers are there, this node gets its place in the swarm \
+                 again, else restore a backup"
+            )
+        };
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(damaged)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -102,6 +118,21 @@ pub(super) fn store_folder(folder: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_opened_as_the_swarm_says_and_else_as_without_a_word() {
+        let check = |snapshot_interval, keep_entries, expected| {
+            let kept = Kept { snapshot_interval, keep_entries, ..Kept::default() };
+            let read: Kept = serde_json::from_str(&serde_json::to_string(&kept).expect("JSON")).expect("the same");
+            let mut settings = Settings::new("folder", "node");
+            read.open_with(&mut settings);
+            assert_eq!((settings.snapshot_interval, settings.keep), expected);
+        };
+        let usual = Settings::new("folder", "node");
+        check(0, 0, (usual.snapshot_interval, usual.keep));
+        check(100, 0, (100, usual.keep));
+        check(0, 7, (usual.snapshot_interval, 7));
+    }
 
     #[test]
     fn a_store_is_set_aside_whole_and_one_at_a_time() {
