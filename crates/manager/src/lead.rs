@@ -469,8 +469,15 @@ impl<'m> Lead<'m> {
         for id in self.ready.clone() {
             self.make_manager(view, &id);
         }
-        let wrong = view.nodes.values().find(|it| it.role == Role::Manager && it.node.spec.role == Role::Worker);
-        let Some(record) = wrong else { return };
+        let (mut stay, mut go) = (0, None);
+        for record in view.nodes.values().filter(|it| it.role == Role::Manager) {
+            match record.node.spec.role {
+                Role::Manager => stay += 1,
+                Role::Worker => go = Some(record),
+            }
+        }
+        // Of two that were demoted at the same moment, the last one stays what it is until somebody is promoted.
+        let Some(record) = go.filter(|_| stay > 0) else { return };
         let id = record.node.id.clone();
         let (store, is_me) = (self.store.clone(), id == self.settings.me.id);
         self.begin(id.clone(), false, async move {

@@ -26,17 +26,17 @@ pub fn update_node(view: &View, text: &str, version: u64, spec: NodeSpec, manage
 /// Whether the swarm has a quorum without this manager.
 fn may_demote(view: &View, id: &str, managers: &[ManagerSeen]) -> Result<(), Denial> {
     let refused = |code, text: &str| Err(Refusal::new(code, text).into());
-    let all = view.nodes.values().filter(|it| it.role == Role::Manager).count();
-    if all <= 1 {
+    // Who was demoted already, and only has not been taken off yet, is none to count on.
+    let stays = |it: &str| view.nodes.get(it).is_none_or(|it| it.node.spec.role == Role::Manager);
+    if !view.nodes.values().any(|it| it.role == Role::Manager && it.node.id != id && stays(&it.node.id)) {
         return refused(Code::FailedPrecondition, "attempting to demote the last manager of the swarm");
     }
     if !managers.iter().any(|it| it.node_id == id) {
         return refused(Code::NotFound, "can't find manager in raft memberlist");
     }
-    let others = managers.iter().filter(|it| it.node_id != id);
-    let reachable = others.filter(|it| it.reachability == Reachability::Reachable).count();
-    let quorum = (managers.len() - 1) / 2 + 1;
-    if reachable < quorum {
+    let others: Vec<_> = managers.iter().filter(|it| it.node_id != id && stays(&it.node_id)).collect();
+    let reachable = others.iter().filter(|it| it.reachability == Reachability::Reachable).count();
+    if reachable < others.len() / 2 + 1 {
         let text = "can't remove member from the raft: this would result in a loss of quorum";
         return refused(Code::FailedPrecondition, text);
     }

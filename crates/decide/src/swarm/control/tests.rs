@@ -275,18 +275,19 @@ fn what_there_is_not_yet_is_refused_with_what_there_is() {
     }
 }
 
-/// Nodes `n1` …: `m` is a manager, `M` one that does not answer, `w` a worker, `d` one that is down.
+/// Nodes `n1` …: `m` is a manager, `M` one that does not answer, `g` one that was demoted and is one still, `w` a worker, `d` one
+/// that is down.
 fn nodes(text: &str) -> (Swarm, Vec<ManagerSeen>) {
     let (mut swarm, mut managers, mut changes) = (Swarm::default(), Vec::new(), Vec::new());
     changes.push(ClusterRecord::default().into());
     for (at, kind) in text.chars().enumerate() {
-        let role = if kind.eq_ignore_ascii_case(&'m') { Role::Manager } else { Role::Worker };
+        let role = if matches!(kind, 'm' | 'M' | 'g') { Role::Manager } else { Role::Worker };
         let mut record = NodeRecord { role, ..NodeRecord::default() };
         record.node.id = format!("n{}", at + 1);
-        record.node.spec.role = role;
+        record.node.spec.role = if kind == 'g' { Role::Worker } else { role };
         record.node.status.state = if kind == 'd' { SwarmNodeState::Down } else { SwarmNodeState::Ready };
         if role == Role::Manager {
-            let reachability = if kind == 'm' { Reachability::Reachable } else { Reachability::Unreachable };
+            let reachability = if kind != 'M' { Reachability::Reachable } else { Reachability::Unreachable };
             managers.push(ManagerSeen { node_id: record.node.id.clone(), reachability, ..ManagerSeen::default() });
         }
         changes.push(record.into());
@@ -304,7 +305,12 @@ fn managers_become_workers_while_the_others_have_a_quorum() {
     };
     let loss = "400 rpc error: code = FailedPrecondition desc = can't remove member from the raft: this would result in a loss \
                 of quorum";
-    check("mw", "400 rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm");
+    let last = "400 rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm";
+    check("mw", last);
+    check("mg", last);
+    check("mgw", last);
+    check("mgm", "");
+    check("mgmM", loss);
     check("mm", "");
     check("mM", loss);
     check("mmm", "");

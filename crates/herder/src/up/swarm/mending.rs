@@ -20,7 +20,8 @@ impl Host {
     pub(super) fn cannot_open(&self, error: &StoreError) {
         let mut known = self.known.lock();
         if matches!(error, StoreError::Locked) {
-            known.locked = true;
+            // Also where it was open before its disk failed: nobody but a person has the key.
+            (known.locked, known.broken) = (true, String::new());
             return;
         }
         let text = whole(error);
