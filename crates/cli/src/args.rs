@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
 use crate::manage::{Join, Manage};
-use crate::swarm::{Backup, Restore};
+use crate::swarm::{Backup, Plan, Restore, ServiceArgs, Top};
 use crate::up::{NodeArgs, Token, Up, Why};
 
 /// Many Docker hosts that behave as one.
@@ -56,6 +56,12 @@ pub enum Verb {
     Node(NodeArgs),
     /// Tell why a task of a swarm is where it is, or why it waits
     Why(Why),
+    /// Show what `docker stack deploy` would change, before it does
+    Plan(Plan),
+    /// Declare services otherwise, and watch what becomes of it
+    Service(ServiceArgs),
+    /// Show nodes, services, tasks and events of a swarm as they are now
+    Top(Top),
     /// Write all that a swarm's managers know into one sealed file
     Backup(Backup),
     /// Begin a swarm anew with what is in a backup
@@ -118,7 +124,7 @@ pub struct ActionArgs {
     pub tracking_service_interval: Option<Duration>,
 }
 
-fn positive(text: &str) -> Result<Duration, String> {
+pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     crate::duration::parse(text)?.positive().ok_or_else(|| "expected a time above zero".to_owned())
 }
 

@@ -16,6 +16,8 @@ pub use args::{ActionArgs, Certs, Cli, Completion, Create, Discovered, Explain, 
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
-pub use swarm::{Backup, Restore};
+pub use swarm::{
+    Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, Top, Watch,
+};
 pub use tls::{ClientFiles, TlsArgs, TlsFiles};
 pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, Why, unit};

@@ -1,8 +1,9 @@
 //! Verbs about a swarm: what Docker's own commands do not show or do.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::up::Door;
 
@@ -59,4 +60,192 @@ pub struct Restore {
     /// How to tell what was done
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
+}
+
+/// Show what `docker stack deploy` would change, before it does.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder plan stack.yml shop                  what `docker stack deploy -c stack.yml shop` would change
+  herder plan stack.yml shop --prune          also which services would be removed
+  herder plan stack.yml --detailed-exitcode   2 if there are changes, for scripts
+  herder plan stack.yml -c more.yml --format json
+
+The docker CLI at hand reads the files, so a plan knows the keys that it knows and refuses what it refuses; what it would then send
+is compared with what the swarm has, and nothing is changed. What is in a secret is told by nobody, so that is not compared. The
+door's checks that need more than the file (a port that another service publishes) are made when the stack is deployed.
+
+Exit codes: 0 done, 1 the swarm would refuse something or there is no plan, 2 (with --detailed-exitcode) there are changes.")]
+pub struct Plan {
+    /// The stack file; - reads it from the input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Name of the stack [default: that of the file's folder]
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// A further file that is put on top; may be repeated
+    #[arg(long, short, value_name = "FILE")]
+    pub compose_file: Vec<PathBuf>,
+    /// As if services that the file does not name were removed
+    #[arg(long)]
+    pub prune: bool,
+    /// Whether images are looked up in their registry, as with `docker stack deploy`
+    #[arg(long, default_value = "always", value_parser = ["always", "changed", "never"])]
+    pub resolve_image: String,
+    /// End with code 2 if there are changes
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// The docker CLI that reads the files
+    #[arg(long, default_value = "docker", value_name = "PROGRAM")]
+    pub docker: PathBuf,
+    #[command(flatten)]
+    pub door: Door,
+    /// How to print it
+    #[arg(long, default_value = "text", value_parser = ["text", "json"])]
+    pub format: String,
+}
+
+/// Declare services otherwise, and watch what becomes of it.
+#[derive(Clone, Debug, Args)]
+pub struct ServiceArgs {
+    #[command(subcommand)]
+    pub verb: ServiceVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ServiceVerb {
+    /// Give services another number of replicas
+    Scale(ServiceScale),
+    /// Give a service another image, environment or number of replicas
+    Update(ServiceUpdate),
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder service scale web=5 --watch
+  herder service scale web=5 db=2 --watch --timeout 1m")]
+pub struct ServiceScale {
+    /// Services and their new number of replicas
+    #[arg(required = true, value_name = "SERVICE=REPLICAS")]
+    pub targets: Vec<ScaleTarget>,
+    #[command(flatten)]
+    pub watch: Watch,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder service update web --image nginx:1.29 --watch
+  herder service update web --env LEVEL=debug --env-rm OLD --replicas 3 --watch
+  herder service update web --force --watch     every task is replaced by one like it
+
+What is not named stays as it is. The image is taken as it is written, without a look into a registry.")]
+pub struct ServiceUpdate {
+    /// Id or name of the service
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// Another image
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// A variable of the environment, new or changed; may be repeated
+    #[arg(long, visible_alias = "env-add", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// A variable to take away; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub env_rm: Vec<String>,
+    /// Another number of replicas
+    #[arg(long, value_name = "COUNT")]
+    pub replicas: Option<u64>,
+    /// Replace every task, though nothing changes
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub watch: Watch,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+/// Whether to stay until the end.
+#[derive(Clone, Debug, Args)]
+pub struct Watch {
+    /// Show what each task does until all is as declared; fails if the update is paused or taken back
+    #[arg(long, short)]
+    pub watch: bool,
+    /// With --watch: fail if it takes longer
+    #[arg(long, value_name = "TIME", value_parser = crate::args::positive, requires = "watch")]
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// A service and its number of replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScaleTarget {
+    pub service: String,
+    pub replicas: u64,
+}
+
+impl FromStr for ScaleTarget {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<ScaleTarget, &'static str> {
+        let (service, replicas) =
+            text.split_once('=').filter(|it| !it.0.is_empty()).ok_or("expected SERVICE=REPLICAS")?;
+        let replicas = replicas.parse().map_err(|_| "the number of replicas must be a whole number")?;
+        Ok(ScaleTarget { service: service.to_owned(), replicas })
+    }
+}
+
+/// Show nodes, services, tasks and events of a swarm as they are now.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder top
+  herder top -H tcp://10.0.0.1:2375
+  herder top --once | head -20              one frame as text
+  herder top --once --size 80x24
+
+Keys: tab and 1 to 4 another table, arrows up and down another row, left and right the column to sort by, r the other way round,
+a also tasks that ended, q the end. A terminal of 110 columns and 30 lines shows all tables at once.")]
+pub struct Top {
+    /// Print one frame and end
+    #[arg(long)]
+    pub once: bool,
+    /// How large the frame of --once is [default: as the terminal, else 120x40]
+    #[arg(long, value_name = "COLUMNSxLINES", value_parser = size, requires = "once")]
+    pub size: Option<(u16, u16)>,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+fn size(text: &str) -> Result<(u16, u16), &'static str> {
+    let expected = "expected COLUMNSxLINES, such as 80x24, at most 1000 each";
+    let (columns, lines) = text.split_once('x').ok_or(expected)?;
+    let number = |text: &str| text.parse().ok().filter(|it| (1..=1000).contains(it)).ok_or(expected);
+    Ok((number(columns)?, number(lines)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_service_and_a_number() {
+        for (text, expected) in [
+            ("web=3", "web 3"),
+            ("web=0", "web 0"),
+            ("web", "expected SERVICE=REPLICAS"),
+            ("=3", "expected SERVICE=REPLICAS"),
+            ("web=x", "the number of replicas must be a whole number"),
+            ("web=-1", "the number of replicas must be a whole number"),
+        ] {
+            let parsed = text.parse::<ScaleTarget>();
+            assert_eq!(parsed.map_or_else(str::to_owned, |it| format!("{} {}", it.service, it.replicas)), expected);
+        }
+    }
+
+    #[test]
+    fn a_size_has_two_numbers() {
+        assert_eq!(size("80x24"), Ok((80, 24)));
+        for wrong in ["80", "0x1", "80x", "x24", "80x1001", "-1x5"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use herder_drivers::engine::{Body, EngineLink, LinkError, Way, empty};
 use herder_drivers::tls;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -98,20 +98,31 @@ impl Door {
 
     /// An answer that is no JSON, whole. Its length was decided by who asked for it.
     pub(crate) async fn bytes(&self, response: Response<Body>) -> anyhow::Result<Bytes> {
-        let whole = timeout(BYTES_WAIT_MAX, response.into_body().collect()).await;
+        let whole = timeout(BYTES_WAIT_MAX, gather(response.into_body(), usize::MAX)).await;
         let whole = whole.with_context(|| format!("the door at {} does not finish its answer", self.host))?;
-        let broken = |error| anyhow::Error::from_boxed(error).context(format!("the answer of {} broke off", self.host));
-        Ok(whole.map_err(broken)?.to_bytes())
+        whole.with_context(|| format!("the answer of {} broke off", self.host))
     }
 
     /// An answer in JSON.
     pub(crate) async fn read(&self, response: Response<Body>) -> anyhow::Result<Value> {
         let host = &self.host;
-        let whole = timeout(DOOR_WAIT_MAX, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await;
-        let whole = whole.with_context(|| format!("the door at {host} does not finish its answer"))?;
-        let bytes = whole.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        let whole = timeout(DOOR_WAIT_MAX, gather(response.into_body(), ANSWER_BYTES_MAX)).await;
+        let bytes = whole.with_context(|| format!("the door at {host} does not finish its answer"))??;
         serde_json::from_slice(&bytes).with_context(|| format!("{host} is no door of herder"))
     }
+}
+
+/// Reads a body whole, up to `limit` bytes.
+async fn gather(mut body: Body, limit: usize) -> anyhow::Result<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(anyhow::Error::from_boxed)?.into_data() else { continue };
+        if whole.len() + data.len() > limit {
+            bail!("it has more than {limit} bytes");
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
 }
 
 /// What to do about a refusal that has to do with TLS; the reasons are those of rustls and of the door.

@@ -9,7 +9,10 @@ mod listen;
 mod manage;
 mod members;
 mod node;
+mod plan;
+mod service;
 mod token;
+mod top;
 mod up;
 mod why;
 
@@ -22,10 +25,11 @@ use herder_cli::{Cli, Global, PAGES, UsageError, Verb, argv};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let cli = Cli::parse_from(argv::normalize(std::env::args()));
     start_log(&cli.global);
     match carry_out(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("herder: {error:#}");
             if let Some(usage) = error.downcast_ref::<UsageError>() {
@@ -36,8 +40,37 @@ fn main() -> ExitCode {
     }
 }
 
-fn carry_out(cli: Cli) -> anyhow::Result<()> {
+/// What a shell says of a program that SIGPIPE ended.
+const NOBODY_READS: i32 = 128 + 13;
+
+/// How panics of std's and anstream's `println` begin, and of clap_complete.
+const PRINTS: [&str; 2] = ["failed printing to stdout", "failed to write completion file"];
+
+/// `herder lab status | head`: whoever reads may stop reading. Rust's own way is to panic on the next print.
+fn end_quietly_when_nobody_reads() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        match panic.payload_as_str().filter(|it| PRINTS.iter().any(|print| it.starts_with(print))) {
+            Some(why) if why.contains("Broken pipe") || why.contains("BrokenPipe") => std::process::exit(NOBODY_READS),
+            Some(why) => {
+                eprintln!("herder: {why}");
+                std::process::exit(1);
+            }
+            None => told(panic),
+        }
+    }));
+}
+
+fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
+        // Its code says whether there are changes.
+        Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)),
+        verb => carry_out_verb(verb, &cli.global).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
+    match verb {
         Verb::Up(up) if up.print_unit => {
             let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--print-unit").collect();
             anstream::print!("{}", herder_cli::unit(&std::env::current_exe()?.display().to_string(), &arguments));
@@ -45,18 +78,21 @@ fn carry_out(cli: Cli) -> anyhow::Result<()> {
         }
         Verb::Up(up) => {
             let settings = up.settings()?;
-            runtime()?.block_on(up::run(settings, cli.global.experimental))
+            runtime()?.block_on(up::run(settings, global.experimental))
         }
         Verb::Token(token) if token.rotate => runtime()?.block_on(token::rotate(&token)),
         Verb::Token(token) => token::print(&token),
         Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
+        Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)).map(drop),
+        Verb::Service(asked) => runtime()?.block_on(service::run(asked)),
+        Verb::Top(asked) => runtime()?.block_on(top::run(asked)),
         Verb::Backup(asked) => runtime()?.block_on(backup::write(asked)),
         Verb::Restore(asked) => runtime()?.block_on(backup::restore(asked)),
         Verb::Manage(manage) => {
             let settings = manage.settings()?;
-            runtime()?.block_on(manage::run(settings, cli.global.experimental))
+            runtime()?.block_on(manage::run(settings, global.experimental))
         }
         Verb::Join(join) => {
             let settings = join.settings()?;

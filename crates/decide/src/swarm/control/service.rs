@@ -42,14 +42,26 @@ impl fmt::Debug for Declared {
 }
 
 impl Declared {
+    /// As it would be kept, if it is valid on its own and herder can do it; whether it fits to other services is not asked.
+    pub fn alone(&self) -> Result<ServiceSpec, Denial> {
+        let spec = self.valid()?;
+        is_offered(&spec)?;
+        Ok(spec)
+    }
+
     /// As it will be kept, if it is valid on its own and herder can do it.
     fn completed(&self, view: &View, own_id: Option<&str>) -> Result<ServiceSpec, Denial> {
+        let spec = self.valid()?;
+        ports_are_free(view, &spec, own_id)?;
+        is_offered(&spec)?;
+        Ok(spec)
+    }
+
+    fn valid(&self) -> Result<ServiceSpec, Denial> {
         let mut spec = self.spec.clone();
         spec::adjust(&mut spec, self.client.as_deref());
         spec::complete(&mut spec)?;
         swarm::service(&spec)?;
-        ports_are_free(view, &spec, own_id)?;
-        is_offered(&spec)?;
         Ok(spec)
     }
 }

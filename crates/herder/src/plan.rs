@@ -1,0 +1,182 @@
+//! `herder plan`: what `docker stack deploy` would change, before it does.
+//!
+//! The docker CLI at hand deploys the stack to a door of straw: what it asks is answered by the real door, what it wants to
+//! change is written down and goes no further. So a plan knows every key of stack files that the CLI knows, and means by them
+//! what the CLI means.
+
+mod change;
+mod fields;
+mod sandbox;
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use herder_cli::Plan as Asked;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::door::Door;
+use change::{Known, Plan};
+use sandbox::Sandbox;
+
+/// Reading files takes moments; asking a registry for digests takes longer, once for each image.
+const DOCKER_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// The label by which Docker's CLI knows what belongs to a stack.
+const STACK_LABEL: &str = "com.docker.stack.namespace";
+
+/// How a program says that there are changes, where it is asked to (`--detailed-exitcode`).
+const CHANGES: u8 = 2;
+
+pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
+    let files: Vec<&PathBuf> = std::iter::once(&asked.file).chain(&asked.compose_file).collect();
+    for file in &files {
+        // A pipe may be read only once, and that is for Docker's CLI.
+        if file.as_os_str() != "-" && !file.is_file() {
+            bail!("{}: there is no such stack file", file.display());
+        }
+    }
+    let name = match &asked.name {
+        Some(name) => name.clone(),
+        None => name_of(&asked.file)?,
+    };
+    let door = Arc::new(Door::of(&asked.door)?);
+    // What is wrong here is told in the door's own words, not through the CLI.
+    door.ask(Method::GET, "/swarm").await?;
+    let sandbox = Sandbox::open(door.clone())?;
+    let warnings = deploy(&asked, &files, &name, &sandbox).await?;
+    let wanted = sandbox.close();
+    let known = known(&door, &name).await?;
+    let plan = Plan::of(&name, &wanted, &known, warnings, asked.prune)?;
+    if asked.format == "json" {
+        anstream::println!("{}", show::json(&plan));
+    } else {
+        anstream::print!("{}", show::text(&plan));
+    }
+    Ok(match (plan.refused.is_empty(), plan.is_empty()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, false) if asked.detailed_exitcode => ExitCode::from(CHANGES),
+        (true, _) => ExitCode::SUCCESS,
+    })
+}
+
+/// The name of the file's folder, as Compose does it.
+fn name_of(file: &Path) -> anyhow::Result<String> {
+    let folder = match file.to_str() {
+        Some("-") => None,
+        _ => file.canonicalize().ok().and_then(|it| it.parent()?.file_name()?.to_str().map(str::to_lowercase)),
+    };
+    let kept = folder
+        .unwrap_or_default()
+        .chars()
+        .filter(|it| it.is_ascii_alphanumeric() || "-_".contains(*it))
+        .collect::<String>();
+    match kept.trim_start_matches(['-', '_']) {
+        "" => bail!("a name for the stack is needed: `herder plan {} NAME`", file.display()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+/// Has Docker's CLI deploy the stack to the sandbox; what it warned of.
+async fn deploy(asked: &Asked, files: &[&PathBuf], name: &str, sandbox: &Sandbox) -> anyhow::Result<Vec<String>> {
+    let program = &asked.docker;
+    let docker = |arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).kill_on_drop(true);
+        // Whatever says where the door is says so by the flag alone.
+        let elsewhere = [
+            "DOCKER_HOST",
+            "DOCKER_CONTEXT",
+            "DOCKER_TLS",
+            "DOCKER_TLS_VERIFY",
+            "DOCKER_CERT_PATH",
+            "DOCKER_API_VERSION",
+        ];
+        for name in elsewhere {
+            command.env_remove(name);
+        }
+        command
+    };
+    let missing = || {
+        format!(
+            "cannot run {}: a plan reads stack files with Docker's own CLI (--docker says where it is)",
+            program.display()
+        )
+    };
+    let help = docker(&["stack", "deploy", "--help"]).stdin(Stdio::null()).output().await.with_context(missing)?;
+    let knows_detach = String::from_utf8_lossy(&help.stdout).contains("--detach");
+    let mut command = docker(&["-H", &sandbox.host(), "stack", "deploy", "--resolve-image", &asked.resolve_image]);
+    for file in files {
+        command.arg("--compose-file").arg(file);
+    }
+    if asked.prune {
+        command.arg("--prune");
+    }
+    if knows_detach {
+        command.arg("--detach=true");
+    }
+    let output = timeout(DOCKER_TIME_MAX, command.arg(name).output()).await;
+    let late = || format!("docker stack deploy does not end within {} s", DOCKER_TIME_MAX.as_secs());
+    let output = output.with_context(late)?.with_context(missing)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        let names: Vec<String> = files.iter().map(|it| it.display().to_string()).collect();
+        bail!("{} would not be deployed: {}", names.join(", "), said.trim());
+    }
+    Ok(said.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect())
+}
+
+/// What is there now.
+async fn known(door: &Door, name: &str) -> anyhow::Result<Known> {
+    let list = async |path: String| -> anyhow::Result<Vec<Value>> {
+        let answer = door.ask(Method::GET, &path).await?;
+        Ok(answer.as_array().cloned().unwrap_or_default())
+    };
+    let label = json!({ "label": [format!("{STACK_LABEL}={name}")] });
+    let services = list(format!("/services?filters={}", encode(&label))).await?;
+    let mut tasks = Vec::new();
+    for service in &services {
+        let filters = json!({ "service": [service["ID"]], "desired-state": ["running"] });
+        tasks.extend(list(format!("/tasks?filters={}", encode(&filters))).await?);
+    }
+    Ok(Known {
+        services,
+        tasks,
+        nodes: list("/nodes".to_owned()).await?,
+        files: [list("/secrets".to_owned()).await?, list("/configs".to_owned()).await?].concat(),
+    })
+}
+
+/// Filters as part of a path.
+pub(crate) fn encode(filters: &Value) -> String {
+    let text = filters.to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_without_a_name_is_called_as_its_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inner = folder.path().join("My Shop_1");
+        std::fs::create_dir(&inner).expect("a folder");
+        let file = inner.join("stack.yml");
+        std::fs::write(&file, "services: {}").expect("written");
+        assert_eq!(name_of(&file).expect("a name"), "myshop_1");
+        assert!(name_of(Path::new("-")).expect_err("no name").to_string().contains("a name for the stack is needed"));
+    }
+
+    #[test]
+    fn filters_go_into_a_path() {
+        assert_eq!(encode(&json!({"a": ["b=c"]})), "%7B%22a%22%3A%5B%22b%3Dc%22%5D%7D");
+    }
+}
