@@ -79,6 +79,8 @@ pub const FENCE: &str = "herder.fence";
 pub enum Gossip {
     #[default]
     Alive,
+    /// It does not answer, and nobody has heard otherwise yet.
+    Suspect,
     /// It said goodbye: it was stopped, and may be started again.
     Left,
     Dead,
@@ -94,7 +96,10 @@ pub struct Signs {
 
 /// A node that says nothing for so long is down, whatever gossip says: its loops hang, or it does not find the leader.
 const SILENT_MAX: Duration = Duration::from_secs(5);
-/// A node that gossip believes to be dead must also be silent for so long: gossip suspects, the session confirms.
+/// A node that gossip suspects is down after so long without a word: gossip suspects, the session confirms. Longer than three
+/// heartbeats, so that a busy machine is not taken for a dead one.
+const CONFIRM_SUSPECT: Duration = Duration::from_millis(1500);
+/// A node that gossip believes to be dead must also be silent for so long.
 const CONFIRM: Duration = Duration::from_millis(1200);
 /// After so long without a word a node has ended the tasks that must never run twice: the lease of 2 s that the leader gives, and
 /// time to kill them.
@@ -108,6 +113,7 @@ pub fn is_down(signs: Signs) -> bool {
     signs.silent
         >= match signs.gossip {
             Gossip::Alive => SILENT_MAX,
+            Gossip::Suspect => CONFIRM_SUSPECT,
             Gossip::Left => STOPPED_MAX,
             Gossip::Dead => CONFIRM,
         }
@@ -183,6 +189,8 @@ mod tests {
             (0, Gossip::Dead, false, false),
             (1300, Gossip::Dead, true, false),
             (1300, Gossip::Alive, false, false),
+            (1400, Gossip::Suspect, false, false),
+            (1500, Gossip::Suspect, true, false),
             (3000, Gossip::Dead, true, true),
             (4900, Gossip::Alive, false, true),
             (5000, Gossip::Alive, true, true),

@@ -418,7 +418,8 @@ impl Host {
 
 fn believed(seen: &gossip::Seen) -> Gossip {
     match seen.health {
-        Health::Alive | Health::Suspect => Gossip::Alive,
+        Health::Alive => Gossip::Alive,
+        Health::Suspect => Gossip::Suspect,
         Health::Left => Gossip::Left,
         Health::Dead => Gossip::Dead,
     }
