@@ -52,6 +52,8 @@ struct Round {
     fenced: Option<Duration>,
     write: Duration,
     healed: Duration,
+    /// Tasks that must never run twice and ended on nodes that nothing happened to.
+    ended: usize,
     wrong: Vec<String>,
 }
 
@@ -63,12 +65,13 @@ pub(crate) async fn run(json: bool, rounds: usize) -> anyhow::Result<()> {
         for (fault, victim) in CASES {
             let round = play(&mut cluster, fault, victim, number).await?;
             note(&format!(
-                "{} of {rounds}, {fault:?} {victim:?}: elsewhere {:.2?}, fenced {:.2?}, write {:.3?}, healed {:.2?} {}",
+                "{} of {rounds}, {fault:?} {victim:?}: elsewhere {:.2?}, fenced {:.2?}, write {:.3?}, healed {:.2?}, ended {} {}",
                 number + 1,
                 round.elsewhere,
                 round.fenced,
                 round.write,
                 round.healed,
+                round.ended,
                 round.wrong.join("; ")
             ));
             wrong.extend(round.wrong.iter().cloned());
@@ -98,6 +101,7 @@ async fn play(cluster: &mut Cluster, fault: Fault, victim: Victim, number: usize
         Victim::Worker => cluster.worker(number).await?,
     };
     let fenced = cluster.fenced_on(host).await?;
+    let others = cluster.fenced_besides(host).await?;
     let writer = Writer::start(cluster.door_besides(host, number));
     writer.warm().await?;
     let began = Instant::now();
@@ -111,6 +115,7 @@ async fn play(cluster: &mut Cluster, fault: Fault, victim: Victim, number: usize
     }
     doing.await??;
     tokio::time::sleep(WATCHED).await;
+    round.ended = others.difference(&cluster.fenced_besides(host).await?).count();
     let healing = Instant::now();
     match fault {
         Fault::Kill => cluster.boot(host).await?,
@@ -147,6 +152,8 @@ fn told(report: &mut Report, fault: Fault, victim: Victim, rounds: &[Round]) {
         ("a write is answered", rounds.iter().map(|it| it.write).collect(), elected),
         ("back, all as declared", rounds.iter().map(|it| it.healed).collect(), Goal::None),
     ];
+    let ended: usize = rounds.iter().map(|it| it.ended).sum();
+    report.row(row(format!("{what}: fenced ones elsewhere that ended"), "", ended as f64, Goal::Below(1.0)));
     for (figure, times, goal) in figures {
         let mut times: Times = times.into_iter().collect();
         report.row(row(format!("{what}: {figure}, p50"), "ms", times.ms(0.5), Goal::None));

@@ -1,5 +1,6 @@
 //! The swarm that has to bear it: hosts, doors, services, and what the engines say.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -244,6 +245,16 @@ impl Cluster {
         Ok(services_on(&self.hosts[host]).await?.iter().any(|it| it.starts_with("only")))
     }
 
+    /// Containers of those that must never run twice, on all other hosts.
+    pub(super) async fn fenced_besides(&self, victim: usize) -> anyhow::Result<BTreeSet<String>> {
+        let mut there = BTreeSet::new();
+        for (_, host) in self.hosts.iter().enumerate().filter(|(number, _)| *number != victim) {
+            let fenced = containers_on(host).await?.into_iter().filter(|(service, _)| service.starts_with("only"));
+            there.extend(fenced.map(|(_, id)| id));
+        }
+        Ok(there)
+    }
+
     pub(super) fn crash(&self, host: usize) -> JoinHandle<anyhow::Result<()>> {
         let name = self.hosts[host].name.clone();
         self.does(move |lab| lab.crash(&name))
@@ -347,7 +358,7 @@ impl Cluster {
         let mut lost = Vec::new();
         for host in &self.hosts[..MANAGERS] {
             let configs = ask(&host.door, "GET", "/configs", None).await?;
-            let there: std::collections::BTreeSet<&str> =
+            let there: BTreeSet<&str> =
                 configs.as_array().into_iter().flatten().filter_map(|it| it["ID"].as_str()).collect();
             let gone = written.iter().filter(|it| !there.contains(it.as_str()));
             lost.extend(
@@ -366,16 +377,24 @@ impl Cluster {
     }
 }
 
-/// Names of services of the containers that run there, one for each; says the engine, whether the host is cut off or not.
+/// Names of services of the containers that run there, one for each.
 async fn services_on(host: &Host) -> anyhow::Result<Vec<String>> {
+    Ok(containers_on(host).await?.into_iter().map(|(service, _)| service).collect())
+}
+
+/// Services and ids of the containers that run there; says the engine, whether the host is cut off or not.
+async fn containers_on(host: &Host) -> anyhow::Result<Vec<(String, String)>> {
     let began = Instant::now();
     let filters = "%7B%22label%22%3A%5B%22com.docker.swarm.service.name%22%5D%7D";
     loop {
         match ask(&host.engine, "GET", &format!("/containers/json?filters={filters}"), None).await {
             Ok(list) => {
-                let names = list.as_array().into_iter().flatten();
-                let names = names.filter_map(|it| it["Labels"]["com.docker.swarm.service.name"].as_str());
-                return Ok(names.map(str::to_owned).collect());
+                let containers = list.as_array().into_iter().flatten();
+                let named = containers.filter_map(|it| {
+                    let service = it["Labels"]["com.docker.swarm.service.name"].as_str()?;
+                    Some((service.to_owned(), it["Id"].as_str()?.to_owned()))
+                });
+                return Ok(named.collect());
             }
             Err(error) => in_time(began, &format!("the engine of {} answers ({error:#})", host.name))?,
         }

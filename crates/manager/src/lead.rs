@@ -33,6 +33,8 @@ const ATTEMPTS_MAX: u32 = 5;
 const CHANGES_MAX: usize = 200;
 /// Tasks that get a node in one step: one command must not become too long, and each looks through all nodes once.
 const PLACED_MAX: usize = 1000;
+/// Why a node is down, in swarm mode's words.
+const SILENT: &str = "heartbeat failure";
 /// After a command that was not written, the next attempt waits so long.
 const REST: Duration = Duration::from_millis(100);
 
@@ -359,7 +361,7 @@ impl<'m> Lead<'m> {
                 self.make_manager(proposal.view(), node);
             }
             ToLeader::Leave => {
-                let change = members::goes(proposal.view(), node, SwarmNodeState::Down, "the node left the swarm", now);
+                let change = members::goes(proposal.view(), node, "the node left the swarm", true, now);
                 self.add(proposal, change.into_iter().collect());
                 self.sessions.remove(node);
             }
@@ -371,18 +373,15 @@ impl<'m> Lead<'m> {
     fn judge(&mut self, proposal: &mut Proposal, now: Time) {
         let gossip = self.settings.gossip.borrow().clone();
         let nodes: Vec<Arc<NodeRecord>> = proposal.view().nodes.values().cloned().collect();
-        for record in nodes.iter().filter(|it| it.node.status.state != SwarmNodeState::Down) {
-            let id = &record.node.id;
+        for record in nodes.iter().filter(|it| !it.fenced_off) {
+            let (id, was_down) = (&record.node.id, record.node.status.state == SwarmNodeState::Down);
             let heard_at = self.heard_at.get(id).copied().unwrap_or(self.began).max(self.began);
-            let signs = Signs {
-                silent: heard_at.elapsed(),
-                gossip: gossip.get(id).copied().unwrap_or_default(),
-                fenced: has_fenced_tasks(proposal.view(), id),
-            };
-            if members::is_down(signs) {
+            let signs = Signs { silent: heard_at.elapsed(), gossip: gossip.get(id).copied().unwrap_or_default() };
+            let fenced_off = members::is_fenced_off(signs);
+            if was_down && fenced_off || !was_down && members::is_down(signs) {
                 tracing::warn!(node = id, hostname = record.node.description.hostname, ?signs, "a node is down");
-                let change = members::goes(proposal.view(), id, SwarmNodeState::Down, "heartbeat failure", now);
-                self.add(proposal, change.into_iter().collect());
+                let message = if was_down { &*record.node.status.message } else { SILENT };
+                self.add(proposal, members::goes(proposal.view(), id, message, fenced_off, now).into_iter().collect());
                 self.sessions.remove(id);
                 self.learn_lost(proposal.view(), id);
             }
@@ -541,15 +540,6 @@ fn in_short(assignments: &Assignments) -> Told {
     let tasks = assignments.tasks.iter().map(|it| (it.task.id.clone(), it.task.desired_state)).collect();
     let secrets = assignments.secrets.iter().map(|it| it.id.clone());
     (tasks, secrets.chain(assignments.configs.iter().map(|it| it.id.clone())).collect())
-}
-
-fn has_fenced_tasks(view: &View, node: &str) -> bool {
-    let mut live = view.tasks_of_node(node).filter(|it| it.task.status.state <= TaskState::Running);
-    live.any(|it| {
-        let service = view.services.get(&it.task.service_id);
-        let labels = service.and_then(|it| it.service.spec.labels.as_ref());
-        labels.and_then(|it| it.get(members::FENCE)).is_some_and(|value| value == "true")
-    })
 }
 
 fn millis(time: Duration) -> u64 {

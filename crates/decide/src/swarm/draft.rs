@@ -11,6 +11,7 @@ use herder_model::swarm::{
 
 use super::Ids;
 use super::lost::{self, Releases};
+use super::reap;
 use super::reconcile::{Key, Mode, Plan, ServiceChange, iteration};
 
 /// What a new task waits for.
@@ -79,6 +80,14 @@ impl<'a> Draft<'a> {
     /// A node that is down or gone does nothing that one could wait for.
     pub(super) fn answers(&self, node: &str) -> bool {
         self.node(node).is_some_and(|it| it.node.status.state != SwarmNodeState::Down)
+    }
+
+    /// A node that may still run what it is not asked for any more. One that is down may for a while: its own tasks are then
+    /// replaced already, save those that must never run twice.
+    pub(super) fn may_run(&self, node: &str) -> bool {
+        let Some(node) = self.node(node) else { return false };
+        let is_over = node.fenced_off || self.now >= node.state_since + reap::NODE_DOWN_MAX;
+        node.node.status.state != SwarmNodeState::Down || !is_over
     }
 
     pub(super) fn place(&mut self, task: &TaskRecord) -> Place {

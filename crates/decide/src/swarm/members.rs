@@ -30,15 +30,17 @@ pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<C
     record.node.description = hello.description.clone();
     let status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr: host(&hello.addr) };
     set_status(&mut record, status, now);
+    record.fenced_off = false;
     Ok((known.map(Arc::as_ref) != Some(&record)).then(|| record.into()))
 }
 
-/// What is said of a node that is not heard any more.
-pub fn goes(view: &View, id: &str, state: SwarmNodeState, message: &str, now: Time) -> Option<Change> {
+/// What is said of a node that is not heard any more; and whether it has surely ended what must never run twice.
+pub fn goes(view: &View, id: &str, message: &str, fenced_off: bool, now: Time) -> Option<Change> {
     let known = view.nodes.get(id)?;
     let mut record = NodeRecord::clone(known);
-    let status = NodeStatus { state, message: message.to_owned(), addr: record.node.status.addr.clone() };
-    set_status(&mut record, status, now);
+    let addr = record.node.status.addr.clone();
+    set_status(&mut record, NodeStatus { state: SwarmNodeState::Down, message: message.to_owned(), addr }, now);
+    record.fenced_off = fenced_off;
     (**known != record).then(|| record.into())
 }
 
@@ -77,6 +79,8 @@ pub const FENCE: &str = "herder.fence";
 pub enum Gossip {
     #[default]
     Alive,
+    /// It does not answer, and nobody has heard otherwise yet.
+    Suspect,
     /// It said goodbye: it was stopped, and may be started again.
     Left,
     Dead,
@@ -88,16 +92,18 @@ pub struct Signs {
     /// How long ago it was heard.
     pub silent: Duration,
     pub gossip: Gossip,
-    /// Whether it has tasks that must never run twice.
-    pub fenced: bool,
 }
 
 /// A node that says nothing for so long is down, whatever gossip says: its loops hang, or it does not find the leader.
 const SILENT_MAX: Duration = Duration::from_secs(5);
-/// A node that gossip believes to be dead must also be silent for so long: gossip suspects, the session confirms.
+/// A node that gossip suspects is down after so long without a word: gossip suspects, the session confirms. Longer than three
+/// heartbeats, so that a busy machine is not taken for a dead one.
+const CONFIRM_SUSPECT: Duration = Duration::from_millis(1500);
+/// A node that gossip believes to be dead must also be silent for so long.
 const CONFIRM: Duration = Duration::from_millis(1200);
-/// With tasks that must never run twice: the lease of 2 s that the leader gives, and time to kill them.
-const CONFIRM_FENCED: Duration = Duration::from_millis(3000);
+/// After so long without a word a node has ended the tasks that must never run twice: the lease of 2 s that the leader gives, and
+/// time to kill them.
+const FENCED_OFF: Duration = Duration::from_millis(3000);
 
 /// A node that was stopped in good order has so long to come back, as in swarm mode: its containers run all the time.
 const STOPPED_MAX: Duration = Duration::from_secs(15);
@@ -107,10 +113,15 @@ pub fn is_down(signs: Signs) -> bool {
     signs.silent
         >= match signs.gossip {
             Gossip::Alive => SILENT_MAX,
+            Gossip::Suspect => CONFIRM_SUSPECT,
             Gossip::Left => STOPPED_MAX,
-            Gossip::Dead if signs.fenced => CONFIRM_FENCED,
             Gossip::Dead => CONFIRM,
         }
+}
+
+/// Whether a node that is down has ended what must never run twice.
+pub fn is_fenced_off(signs: Signs) -> bool {
+    signs.silent >= FENCED_OFF
 }
 
 #[cfg(test)]
@@ -159,29 +170,35 @@ mod tests {
         let mut view = view();
         let come = comes(&view, "a", &Hello::default(), Time(2)).expect("welcome").expect("new");
         view.apply(2, &Command { at: Time(2), changes: vec![come] }).expect("fits");
-        let gone = goes(&view, "a", SwarmNodeState::Down, "heartbeat failure", Time(3)).expect("a change");
+        let gone = goes(&view, "a", "heartbeat failure", false, Time(3)).expect("a change");
         view.apply(3, &Command { at: Time(3), changes: vec![gone] }).expect("fits");
         assert_eq!(view.nodes["a"].state_since, Time(3));
-        assert_eq!(goes(&view, "a", SwarmNodeState::Down, "heartbeat failure", Time(4)), None);
-        assert_eq!(goes(&view, "b", SwarmNodeState::Down, "", Time(4)), None);
+        assert_eq!(goes(&view, "a", "heartbeat failure", false, Time(4)), None);
+        assert_eq!(goes(&view, "b", "", false, Time(4)), None);
+        let off = goes(&view, "a", "heartbeat failure", true, Time(5)).expect("a change");
+        view.apply(5, &Command { at: Time(5), changes: vec![off] }).expect("fits");
+        assert_eq!((view.nodes["a"].state_since, view.nodes["a"].fenced_off), (Time(3), true));
+        let back = comes(&view, "a", &Hello::default(), Time(6)).expect("welcome").expect("changed");
+        view.apply(6, &Command { at: Time(6), changes: vec![back] }).expect("fits");
+        assert!(!view.nodes["a"].fenced_off);
     }
 
     #[test]
     fn gossip_suspects_and_the_session_confirms() {
-        for (silent_ms, gossip, fenced, down) in [
+        for (silent_ms, gossip, down, fenced_off) in [
             (0, Gossip::Dead, false, false),
-            (1300, Gossip::Dead, false, true),
-            (1300, Gossip::Alive, false, false),
             (1300, Gossip::Dead, true, false),
+            (1300, Gossip::Alive, false, false),
+            (1400, Gossip::Suspect, false, false),
+            (1500, Gossip::Suspect, true, false),
             (3000, Gossip::Dead, true, true),
-            (4900, Gossip::Alive, false, false),
+            (4900, Gossip::Alive, false, true),
             (5000, Gossip::Alive, true, true),
-            (5000, Gossip::Left, false, false),
-            (15_000, Gossip::Left, false, true),
+            (5000, Gossip::Left, false, true),
+            (15_000, Gossip::Left, true, true),
         ] {
-            let silent = Duration::from_millis(silent_ms);
-            let signs = Signs { silent, gossip, fenced };
-            assert_eq!(is_down(signs), down, "{signs:?}");
+            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip };
+            assert_eq!((is_down(signs), is_fenced_off(signs)), (down, fenced_off), "{signs:?}");
         }
     }
 }

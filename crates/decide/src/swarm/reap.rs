@@ -12,7 +12,7 @@ use super::update;
 const HISTORY: i64 = 5;
 
 /// After so long a node that is down is not believed to run anything. Swarm mode's number.
-const NODE_DOWN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const NODE_DOWN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const MESSAGE_ORPHANED: &str = "Task belonged to a node that has been deleted";
 
@@ -47,7 +47,7 @@ pub(super) fn orphan(draft: &mut Draft<'_>) {
 /// Tasks that shall be gone are forgotten when they have ended. A node that is down is told so when it comes back: it is told
 /// all that it should run, and takes away the rest.
 pub(super) fn removed(draft: &mut Draft<'_>) {
-    let ended = |it: &TaskRecord| !is_on_node(it) || !draft.answers(&it.task.node_id);
+    let ended = |it: &TaskRecord| !is_on_node(it) || !draft.may_run(&it.task.node_id);
     for id in draft.ids_where(|it| it.task.desired_state == TaskState::Remove && ended(it)) {
         draft.forget(&id);
     }

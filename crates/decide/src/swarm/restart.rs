@@ -150,20 +150,21 @@ pub(super) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
 }
 
 /// Lets tasks start whose turn it is: their delay is over, and the one before them in their slot has stopped, or its node is
-/// away, or that takes too long.
+/// away, or that takes too long. If it must never run twice, only when it surely has stopped.
 pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
     let mode = Mode::of(&service.service.spec.mode);
     let waits = |it: &TaskRecord| it.task.desired_state < TaskState::Running && !is_dead(it);
     if !draft.tasks().any(|it| waits(it)) {
         return;
     }
+    // No wait is too long for what must never run twice.
+    let fenced = is_fenced(service);
     for (_, tasks) in draft.by_key(mode) {
         for (at, task) in tasks.iter().enumerate().filter(|(_, it)| waits(it)) {
             let start = task.not_before.unwrap_or(task.made_at);
-            let stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && draft.answers(&it.task.node_id);
+            let there = |node: &str| if fenced { draft.may_run(node) } else { draft.answers(node) };
+            let stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && there(&it.task.node_id);
             let held = tasks[..at].iter().any(|it| stops(it));
-            // No wait is too long for what must never run twice.
-            let fenced = is_fenced(service);
             if draft.due(start) && (!held || !fenced && draft.due(start + OLD_TASK_TIMEOUT)) {
                 draft.want(&task.task.id, mode.target());
             }

@@ -48,6 +48,9 @@ pub struct NodeRecord {
     pub addr: String,
     /// Since when its state is what it is.
     pub state_since: Time,
+    /// It is down, and for so long that it has ended by itself what must never run twice.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fenced_off: bool,
 }
 
 impl NodeRecord {

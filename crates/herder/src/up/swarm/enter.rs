@@ -103,7 +103,7 @@ impl Host {
         node.description = self.description.borrow().clone();
         let addr = self.here.rsplit_once(':').map_or(&*self.here, |(host, _)| host).to_owned();
         node.status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr };
-        NodeRecord { node, role: Role::Manager, addr: self.here.clone(), state_since: now() }
+        NodeRecord { node, role: Role::Manager, addr: self.here.clone(), state_since: now(), ..NodeRecord::default() }
     }
 
     pub(super) async fn enter(self: &Arc<Host>, request: JoinRequest) -> Result<(), ApiError> {

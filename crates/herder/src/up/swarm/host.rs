@@ -30,6 +30,9 @@ use crate::up::members::Directory;
 pub(in crate::up) const FACT: &str = "swarm";
 /// Between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
+/// For so long a manager is not asked that broke a session or did not open one: until the others have noticed that the leader is
+/// gone, and have another one.
+const SHUNNED: Duration = Duration::from_millis(700);
 /// How often the engine is asked to describe the node, as in swarm mode; and after it did not answer.
 const DESCRIBE_REST: Duration = Duration::from_secs(20);
 const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
@@ -247,9 +250,12 @@ impl Host {
     /// Holds sessions with whoever leads, one after the other.
     async fn work(self: Arc<Host>) {
         let mut attempt = 0;
+        // Who did not answer lately: others may not have noticed yet, and send the node there.
+        let mut shunned: Option<(String, Instant)> = None;
         loop {
             let Some(kept) = self.in_swarm().await else { return };
-            let Some(manager) = self.candidate(&kept, attempt) else {
+            shunned = shunned.filter(|(_, until)| *until > Instant::now());
+            let Some(manager) = self.candidate(&kept, attempt, shunned.as_ref().map_or("", |it| &it.0)) else {
                 self.lost("no manager of the swarm is known or in reach");
                 sleep(REST).await;
                 continue;
@@ -271,6 +277,7 @@ impl Host {
             attempt += 1;
             match ended {
                 Ended::Elsewhere(leader) => {
+                    let leader = leader.filter(|it| shunned.as_ref().is_none_or(|(id, _)| *id != it.id));
                     let known = leader.is_some();
                     self.known.lock().leader = leader;
                     if known {
@@ -279,7 +286,10 @@ impl Host {
                 }
                 Ended::Refused(reason) => self.refused(&reason),
                 Ended::Dissolved => self.dissolved().await,
-                Ended::Broken(reason) => self.lost(&format!("the session with {} ended: {reason}", manager.addr)),
+                Ended::Broken(reason) => {
+                    self.lost(&format!("the session with {} ended: {reason}", manager.addr));
+                    shunned = Some((manager.id, Instant::now() + SHUNNED));
+                }
             }
             sleep(REST).await;
         }
@@ -312,8 +322,8 @@ impl Host {
         kept.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// Whom to ask next.
-    fn candidate(&self, kept: &Kept, attempt: usize) -> Option<ManagerAddr> {
+    /// Whom to ask next; if there is another one, not the one who is shunned.
+    fn candidate(&self, kept: &Kept, attempt: usize, shunned: &str) -> Option<ManagerAddr> {
         if let Some(leader) = self.known.lock().leader.take() {
             return Some(leader);
         }
@@ -325,6 +335,8 @@ impl Host {
             manager.id = self.directory.at(&manager.addr).map(|it| it.id).unwrap_or_default();
         }
         managers.retain(|it| !it.id.is_empty());
+        let (others, shunned): (Vec<_>, Vec<_>) = managers.into_iter().partition(|it| it.id != shunned);
+        let managers = if others.is_empty() { shunned } else { others };
         let count = managers.len().max(1);
         managers.into_iter().nth(attempt % count)
     }
@@ -402,7 +414,8 @@ impl Host {
 
 fn believed(seen: &gossip::Seen) -> Gossip {
     match seen.health {
-        Health::Alive | Health::Suspect => Gossip::Alive,
+        Health::Alive => Gossip::Alive,
+        Health::Suspect => Gossip::Suspect,
         Health::Left => Gossip::Left,
         Health::Dead => Gossip::Dead,
     }

@@ -10,12 +10,15 @@ use herder_wire::swarm::{SESSION_WAITING_MAX, SwarmCalls};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A leader that says nothing for so long is none any more.
-const SILENT_MAX: Duration = Duration::from_secs(3);
+/// A leader that says nothing for so long is none any more: of what the node says it has answered nothing twice. Another one must
+/// be found before the lease of 2 s is over, else tasks that must never run twice end on nodes that nothing happened to.
+const SILENT_MAX: Duration = Duration::from_secs(1);
 /// Until the leader says how often it wants to hear.
 const HEARTBEAT: Duration = Duration::from_millis(400);
-/// How long a manager may take to answer the first words.
-const OPEN_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long a manager may take to open a session. One that is cut off does not answer at all.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a leader may take to write that the node goes.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Reports that are sent in one message.
 const REPORTS_MAX: usize = 512;
 
@@ -83,6 +86,10 @@ pub(super) async fn hold(
                     leader_heard = Instant::now();
                     match serde_json::from_slice::<ToNode>(&message) {
                         Ok(ToNode::Welcome(welcome)) => {
+                            // Its answer is a lease: the first one is wanted at once.
+                            if session.cluster.is_empty() {
+                                speaker.say(&ToLeader::Alive);
+                            }
                             session = welcome.clone();
                             listener.welcome(welcome);
                         }
@@ -118,7 +125,7 @@ pub(super) async fn hold(
             () = left(&mut mind.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.
-                let _ = timeout(OPEN_TIME_MAX, async { while let Some(Ok(_)) = heard.next().await {} }).await;
+                let _ = timeout(LEAVE_TIME_MAX, async { while let Some(Ok(_)) = heard.next().await {} }).await;
                 return Ended::Refused("this node leaves".into());
             }
             () = sleep_until(next_beat) => speaker.say(&ToLeader::Alive),

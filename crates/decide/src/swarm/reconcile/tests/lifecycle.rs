@@ -28,7 +28,7 @@ fn fewer_replicas_take_away_what_does_not_run_then_what_is_crowded_then_what_is_
 #[test]
 fn a_replica_on_a_node_that_is_down_goes_before_one_that_runs() {
     check(
-        "node a down since=99\n node b down since=99\n node c down since=99\n node d\n web replicas=1\n t1 1@c\n t2 2@d",
+        "node a down since=99\n node b down since=99\n node c down off since=99\n node d\n web replicas=1\n t1 1@c\n t2 2@d",
         "- t1\n again 104",
     );
 }
@@ -42,7 +42,8 @@ fn a_slot_that_is_given_up_is_forgotten_with_its_history() {
 #[test]
 fn tasks_of_a_service_that_is_gone_are_forgotten_when_they_have_ended() {
     let tasks = "t1 1@a\n t2 2@a failed\n t3 3 pending\n t4 4@b\n t5 5@a >remove\n t6 6@c";
-    check(&format!("node a\n node b down\n {tasks}"), "t1 >remove\n - t2\n - t3\n - t4\n - t6");
+    check(&format!("node a\n node b down off\n {tasks}"), "t1 >remove\n - t2\n - t3\n - t4\n - t6");
+    check(&format!("node a\n node b down\n {tasks}"), "t1 >remove\n - t2\n - t3\n t4 >remove\n - t6");
 }
 
 #[test]
@@ -83,7 +84,19 @@ fn what_must_never_run_twice_waits_for_as_long_as_it_takes() {
     check("", "t2 >running");
     check("fenced", "");
     super::check("node a\n web fenced\n t1 1@a running >remove", "+ n1 1 >ready");
-    super::check("node a down\n web fenced\n t1 1@a running >remove", "+ n1 1 >running\n - t1\n again 86400");
+    super::check("node a down\n web fenced\n t1 1@a running >remove", "+ n1 1 >ready\n again 86400");
+    super::check("node a down off\n web fenced\n t1 1@a running >remove", "+ n1 1 >running\n - t1\n again 86400");
+    let lost = |node: &str, expected| {
+        super::check(
+            &format!(
+                "now=100\n node {node}\n node b\n web fenced\n t1 1@a running >shutdown\n t2 1@b ready >ready hold=40"
+            ),
+            expected,
+        );
+    };
+    lost("a", "");
+    lost("a down", "again 86400");
+    lost("a down off", "t2 >running\n again 86400");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! now=100 history=5                            default: now=100, no history limit said
-//! node a down drain since=90 label=ssd         a node, ready and active unless it is said
+//! node a down off drain since=90 label=ssd     a node, ready and active unless it is said; off: it is fenced off
 //! web replicas=3 v2 …                          the service: global, job=2/4, global-job, run=1;
 //!                                              image=i1 (default: i and the version), previous=i1, ports=80, on=ssd,
 //!                                              policy=none, delay=5, attempts=3, window=60,
@@ -86,6 +86,7 @@ pub(super) fn read(text: &str) -> (View, Time) {
 fn node(words: &Words<'_>) -> NodeRecord {
     let mut record = NodeRecord { state_since: words.time("since").unwrap_or_default(), ..NodeRecord::default() };
     record.node.id = words.0[1].into();
+    record.fenced_off = words.has("off");
     record.node.status.state = if words.has("down") { SwarmNodeState::Down } else { SwarmNodeState::Ready };
     record.node.spec.availability = match () {
         () if words.has("drain") => Availability::Drain,

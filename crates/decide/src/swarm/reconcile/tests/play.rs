@@ -21,6 +21,8 @@ enum Event {
     Scale(u64),
     Remove,
     Down(usize),
+    /// One that is down has ended what must never run twice.
+    Off(usize),
     Ready(usize),
     Drain(usize),
     Pause(usize),
@@ -119,6 +121,7 @@ fn events(shape: Shape) -> impl Strategy<Value = Vec<Event>> {
         2 => (0..6_u64).prop_map(Event::Scale),
         1 => Just(Event::Remove),
         3 => node.clone().prop_map(Event::Down),
+        3 => node.clone().prop_map(Event::Off),
         3 => node.clone().prop_map(Event::Ready),
         1 => node.clone().prop_map(Event::Drain),
         1 => node.clone().prop_map(Event::Pause),
@@ -147,7 +150,10 @@ fn happen(world: &mut World, shape: Shape, event: &Event) {
         }
         Event::Remove => world.remove(Kind::Service, "web"),
         Event::Down(number) => world.node(*number, |it| it.node.status.state = SwarmNodeState::Down),
-        Event::Ready(number) => world.node(*number, |it| it.node.status.state = SwarmNodeState::Ready),
+        Event::Off(number) => world.node(*number, |it| it.fenced_off = it.node.status.state == SwarmNodeState::Down),
+        Event::Ready(number) => world.node(*number, |it| {
+            (it.node.status.state, it.fenced_off) = (SwarmNodeState::Ready, false);
+        }),
         Event::Drain(number) => world.node(*number, |it| it.node.spec.availability = Availability::Drain),
         Event::Pause(number) => world.node(*number, |it| it.node.spec.availability = Availability::Pause),
         Event::Active(number) => world.node(*number, |it| it.node.spec.availability = Availability::Active),
@@ -251,7 +257,7 @@ proptest! {
         converges(&events, Shape::GlobalJob, &last);
     }
 
-    /// Nodes that are not heard of stop such tasks themselves.
+    /// Nodes that are not heard of stop such tasks themselves, in some time.
     #[test]
     fn what_must_never_run_twice_does_not(events in events(Shape::Replicated)) {
         let mut world = World::new(NODES);
@@ -260,7 +266,7 @@ proptest! {
                 spec.labels = Some([(FENCE.to_owned(), "true".to_owned())].into());
             }
             let comes_back = match &event {
-                Event::Ready(number) => Some(*number).filter(|it| !world.is_up(*it)),
+                Event::Ready(number) => Some(*number).filter(|it| world.is_off(*it)),
                 _ => None,
             };
             happen(&mut world, Shape::Replicated, &event);

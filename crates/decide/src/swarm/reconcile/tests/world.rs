@@ -62,9 +62,8 @@ impl World {
         self.write(vec![record.into()]);
     }
 
-    pub(super) fn is_up(&self, number: usize) -> bool {
-        let node = self.view.nodes.get(&format!("node{number}"));
-        node.is_some_and(|it| it.node.status.state == SwarmNodeState::Ready)
+    pub(super) fn is_off(&self, number: usize) -> bool {
+        self.view.nodes.get(&format!("node{number}")).is_some_and(|it| it.fenced_off)
     }
 
     /// All tasks of the node have ended.
@@ -75,12 +74,12 @@ impl World {
         }
     }
 
-    /// As far as nodes that answer are concerned.
+    /// On nodes that have not surely stopped it.
     pub(super) fn no_slot_runs_twice(&self) {
         let runs = |it: &TaskRecord| (TaskState::Starting..=TaskState::Running).contains(&it.task.status.state);
-        let answers = |id: &str| self.view.nodes.get(id).is_some_and(|it| it.node.status.state != SwarmNodeState::Down);
+        let may = |id: &str| self.view.nodes.get(id).is_some_and(|it| !it.fenced_off);
         let mut slots = BTreeSet::new();
-        for task in self.view.tasks.values().filter(|it| runs(it) && answers(&it.task.node_id)) {
+        for task in self.view.tasks.values().filter(|it| runs(it) && may(&it.task.node_id)) {
             assert!(slots.insert(task.task.slot), "slot {} runs twice: {:#?}", task.task.slot, self.story);
         }
     }
