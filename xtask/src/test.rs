@@ -7,8 +7,10 @@ use anyhow::{Context as _, bail};
 
 use crate::{packages, run, tidy};
 
-/// Names of labs that tests make. What an aborted run left is removed before and after.
-const LABS: &[&str] = &["scenarios", "scenarios-up", "scenarios-swarm", "lab-real"];
+/// How the names of labs that tests make begin. What an aborted run left is removed before and after.
+const LABS: &[&str] = &["scenarios", "agent-tests", "lab-real"];
+/// Where labs keep their disks.
+const DISKS: &str = "/var/lib/herder-lab";
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     packages::ensure(&[packages::LAB, packages::TESTS])?;
@@ -77,8 +79,10 @@ fn summary(line: &str) -> Option<Sums> {
 
 fn clean() -> anyhow::Result<()> {
     let herder = run::target()?.join("debug/herder");
-    for lab in LABS {
-        run::check(Command::new(&herder).args(["lab", "down", "--name", lab]))?;
+    let disks = std::fs::read_dir(DISKS).into_iter().flatten().filter_map(Result::ok);
+    let names = disks.filter_map(|disk| disk.file_name().into_string().ok());
+    for lab in names.filter(|name| LABS.iter().any(|begin| name.starts_with(begin))) {
+        run::check(Command::new(&herder).args(["lab", "down", "--name", &lab]))?;
     }
     Ok(())
 }

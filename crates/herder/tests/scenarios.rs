@@ -99,8 +99,9 @@ struct Stage {
 /// How many ports scenarios may use for what they start.
 const PORTS: usize = 6;
 
-/// What a scenario may find when it starts: no container, no volume, no network of its own, three healthy nodes.
+/// What a scenario may find when it starts: no lab of another scenario, no container, no volume, no network of its own, three healthy nodes.
 const CLEAN: &str = "\
+for disk in /var/lib/herder-lab/$LAB-*; do [ -e $disk ] && herder lab down --name ${disk##*/}; done
 for file in *.pid; do [ -e \"$file\" ] && kill -9 $(cat \"$file\") 2>/dev/null; rm -f \"$file\"; done
 docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm -f
 docker network ls -q --filter type=custom | xargs -r docker network rm
