@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::{packages, run, tidy};
 
 /// How the names of labs that tests make begin. What an aborted run left is removed before and after.
-const LABS: &[&str] = &["scenarios", "agent-tests", "lab-real"];
+const LABS: &[&str] = &["scenarios", "agent-tests"];
 /// Where labs keep their disks.
 const DISKS: &str = "/var/lib/herder-lab";
 
