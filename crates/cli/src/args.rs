@@ -184,3 +184,20 @@ pub struct Completion {
 pub struct Explain {
     pub code: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn verbs_about_a_swarm_show_by_example_how_they_are_used() {
+        let cli = Cli::command();
+        for path in ["why", "plan", "service scale", "service update", "top", "backup", "restore"] {
+            let verb = path.split(' ').try_fold(&cli, |verb, name| verb.find_subcommand(name));
+            let help = verb.expect("a verb").get_after_help().expect("help").to_string();
+            assert!(help.starts_with("Examples:\n") && help.contains(&format!("  herder {path} ")), "{path}: {help}");
+        }
+    }
+}

@@ -14,10 +14,10 @@ use crate::up::Door;
   herder backup swarm.bak --key-file key     the key in this file; it is made if it is not there
   herder restore swarm.bak --key-file key
 
-The file holds services, nodes, tokens, configs and secrets. It is sealed (AES-256-GCM) with a key of its own, SWMKEY-1-…, that
-is neither kept by the swarm nor the one of `docker swarm unlock-key`: without it the file is worth nothing. Only its owner
-may read the file, and it is read once more before it takes FILE's place. The key goes to the door with the question: ask by
-its socket or by TLS.")]
+The file holds services, nodes, tokens, configs and secrets. It is sealed (AES-256-GCM) with a key of \
+its own, SWMKEY-1-…, that the swarm does not keep and that is not the one of `docker swarm unlock-key`: \
+without it the file is worth nothing. Only its owner may read the file; it is checked before this ends. \
+The key goes to the door with the question: ask by its socket or by TLS.")]
 pub struct Backup {
     /// Where to write it; what is there is replaced
     #[arg(value_name = "FILE")]
@@ -42,9 +42,10 @@ pub struct Backup {
   herder restore swarm.bak < key
   HERDER_BACKUP_KEY=SWMKEY-1-… herder restore swarm.bak
 
-The node of the door becomes the only manager of the swarm, as after `docker swarm init --force-new-cluster`. Nodes of the same
-pool come back by themselves, and what runs on them goes on. A file that was cut or changed is refused whole. While another
-manager of the swarm lives, a backup is refused also with --force.")]
+The node of the door becomes the only manager of the swarm, as after `docker swarm init \
+--force-new-cluster`. Nodes of the same pool come back by themselves, and what runs on them goes on. A \
+file that was cut or changed is refused whole. While another manager of the swarm lives, a backup is \
+refused also with --force.")]
 pub struct Restore {
     /// A file of `herder backup`
     #[arg(value_name = "FILE")]
@@ -70,11 +71,13 @@ pub struct Restore {
   herder plan stack.yml --detailed-exitcode   2 if there are changes, for scripts
   herder plan stack.yml -c more.yml --format json
 
-The docker CLI at hand reads the files, so a plan knows the keys that it knows and refuses what it refuses; what it would then send
-is compared with what the swarm has, and nothing is changed. What is in a secret is told by nobody, so that is not compared. The
-door's checks that need more than the file (a port that another service publishes) are made when the stack is deployed.
+The docker CLI at hand reads the files, so a plan knows the keys that it knows and refuses what it \
+refuses. What it would send is compared with what the swarm has; nothing is changed. What is in a secret \
+is told by nobody, so that is not compared. Checks that need more than the file (a port that another \
+service publishes) are made when the stack is deployed.
 
-Exit codes: 0 done, 1 the swarm would refuse something or there is no plan, 2 (with --detailed-exitcode) there are changes.")]
+Exit codes: 0 done; 1 the swarm would refuse something, or there is no plan; 2 (with --detailed-exitcode) \
+there are changes.")]
 pub struct Plan {
     /// The stack file; - reads it from the input
     #[arg(value_name = "FILE")]
@@ -202,8 +205,9 @@ impl FromStr for ScaleTarget {
   herder top --once | head -20              one frame as text
   herder top --once --size 80x24
 
-Keys: tab and 1 to 4 another table, arrows up and down another row, left and right the column to sort by, r the other way round,
-a also tasks that ended, q the end. A terminal of 110 columns and 30 lines shows all tables at once.")]
+Keys: tab and 1 to 4 another table, arrows up and down another row, left and right the column to sort \
+by, r the other way round, a also tasks that ended, q the end. A terminal of 110 columns and 30 lines \
+shows all tables at once.")]
 pub struct Top {
     /// Print one frame and end
     #[arg(long)]

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::door::Door;
 use crate::service::Events;
-use picture::{Pane, Picture};
+use picture::Picture;
 use view::View;
 
 /// Events come in bursts; one look is enough for those within this time.
@@ -114,7 +114,7 @@ async fn show(
         tokio::select! {
             key = keys.recv() => match key {
                 Some(Event::Key(key)) if key.kind != KeyEventKind::Release => {
-                    let rows = rows(&picture, &view);
+                    let rows = picture.count(view.focus(), view.all);
                     if !view.press(key, rows) {
                         return Ok(());
                     }
@@ -134,16 +134,6 @@ async fn show(
             },
             () = tokio::time::sleep(TICK) => {}
         }
-    }
-}
-
-/// How many rows the table has that is looked at.
-fn rows(picture: &Picture, view: &View) -> usize {
-    match view.focus() {
-        Pane::Nodes => picture.nodes.len(),
-        Pane::Services => picture.services.len(),
-        Pane::Tasks => picture.rows(Pane::Tasks, view.all, Timestamp::now()).len(),
-        Pane::Events => picture.events.len(),
     }
 }
 

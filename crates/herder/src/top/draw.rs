@@ -30,13 +30,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture, view: &View, now: T
     };
     frame.render_widget(Line::from(vec![title, said]), head);
     if frame.area().width >= LARGE.0 && frame.area().height >= LARGE.1 {
-        let tasks = picture.rows(Pane::Tasks, view.all, now).len();
+        let tasks = picture.count(Pane::Tasks, view.all);
         for (pane, area) in PANES.into_iter().zip(areas(body, picture, tasks)) {
             draw_table(frame, picture, view, pane, area, now);
         }
     } else {
         let [tabs, table] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(body);
-        frame.render_widget(tab_line(picture, view, now), tabs);
+        frame.render_widget(tab_line(picture, view), tabs);
         draw_table(frame, picture, view, view.focus(), table, now);
     }
     frame.render_widget(keys(view), foot);
@@ -55,9 +55,9 @@ fn areas(body: Rect, picture: &Picture, tasks: usize) -> [Rect; 4] {
     [nodes, services, tasks, events]
 }
 
-fn tab_line<'t>(picture: &Picture, view: &View, now: Timestamp) -> Line<'t> {
+fn tab_line<'t>(picture: &Picture, view: &View) -> Line<'t> {
     let tab = |pane: Pane| {
-        let count = picture.rows(pane, view.all, now).len();
+        let count = picture.count(pane, view.all);
         let style = if pane == view.focus() { Modifier::REVERSED } else { Modifier::DIM };
         [Span::styled(format!(" {} {count} ", pane.title()), Style::new().add_modifier(style)), Span::raw(" ")]
     };

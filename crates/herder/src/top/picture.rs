@@ -112,6 +112,16 @@ impl Picture {
         }
     }
 
+    /// How many rows a table has.
+    pub(super) fn count(&self, pane: Pane, all: bool) -> usize {
+        match pane {
+            Pane::Nodes => self.nodes.len(),
+            Pane::Services => self.services.len(),
+            Pane::Tasks => self.tasks.iter().filter(|it| all || !has_ended(it)).count(),
+            Pane::Events => self.events.len(),
+        }
+    }
+
     fn node_rows(&self) -> Vec<Row> {
         let mut running: BTreeMap<&str, u64> = BTreeMap::new();
         for task in self.tasks.iter().filter(|it| it["Status"]["State"] == "running") {
@@ -157,8 +167,7 @@ impl Picture {
             self.services.iter().map(|it| (text(&it["ID"]), text(&it["Spec"]["Name"]))).collect();
         let row = |task: &Value| {
             let (state, wanted) = (text(&task["Status"]["State"]), text(&task["DesiredState"]));
-            let ended = ["complete", "shutdown", "failed", "rejected", "remove", "orphaned"].contains(&state);
-            if ended && !all {
+            if has_ended(task) && !all {
                 return None;
             }
             let node = text(&task["NodeID"]);
@@ -298,6 +307,10 @@ fn event_row(event: &Value, zone: Option<&TimeZone>) -> Row {
     Row { cells: vec![time, kind.to_owned(), what.to_owned(), name, on.to_owned()], tone }
 }
 
+fn has_ended(task: &Value) -> bool {
+    ["complete", "shutdown", "failed", "rejected", "remove", "orphaned"].contains(&text(&task["Status"]["State"]))
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -400,6 +413,7 @@ pub(super) mod tests {
         let text: Vec<String> = rows.iter().map(|it| format!("{:?} {}", it.tone, it.cells.join(" "))).collect();
         assert_eq!(text, expected);
         assert!(rows.iter().all(|it| it.cells.len() == pane.columns().len()));
+        assert_eq!(rows.len(), picture().count(pane, all));
     }
 
     #[test]
