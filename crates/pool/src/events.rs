@@ -64,9 +64,9 @@ pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
             _ => vec![Doubt::Container(actor.into())],
         },
         "image" => vec![Doubt::Images],
-        "network" => match (action, event["Actor"]["Attributes"]["container"].as_str()) {
-            ("connect" | "disconnect", Some(container)) => vec![Doubt::Container(container.into())],
-            _ => vec![Doubt::Networks],
+        "network" => match attached(event) {
+            Some(container) => vec![Doubt::Container(container.into())],
+            None => vec![Doubt::Networks],
         },
         "volume" if matches!(action, "mount" | "unmount") => vec![],
         "volume" => vec![Doubt::Volumes],
@@ -74,6 +74,13 @@ pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
         "daemon" => vec![Doubt::Engine],
         _ => vec![],
     }
+}
+
+/// The container that a network is joined to, or taken from.
+pub(crate) fn attached(event: &Value) -> Option<&str> {
+    let action = event["Action"].as_str().unwrap_or_default();
+    let is_it = event["Type"] == "network" && matches!(action, "connect" | "disconnect");
+    event["Actor"]["Attributes"]["container"].as_str().filter(|_| is_it)
 }
 
 /// An event of the pool's own: `engine_connect`, `engine_reconnect`, `engine_disconnect`.
@@ -109,6 +116,16 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(b"<html>");
         assert!(decoder.next().unwrap_err().contains("no JSON"));
+    }
+
+    #[test]
+    fn only_networks_are_attached() {
+        let event = |kind: &str, action: &str| json!({"Type": kind, "Action": action, "Actor": {"ID": "n", "Attributes": {"container": "c"}}});
+        assert_eq!(attached(&event("network", "connect")), Some("c"));
+        assert_eq!(attached(&event("network", "disconnect")), Some("c"));
+        assert_eq!(attached(&event("network", "create")), None);
+        assert_eq!(attached(&event("container", "connect")), None);
+        assert_eq!(attached(&json!({"Type": "network", "Action": "connect"})), None);
     }
 
     #[test]

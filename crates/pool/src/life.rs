@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::board::now_nano;
 use crate::engine::{Depth, Engine, EngineError, older_version};
-use crate::events::{Decoder, Doubt, doubts};
+use crate::events::{Decoder, Doubt, attached, doubts};
 use crate::{ingest, mirror};
 
 /// How long an engine may take to say who it is, and to open its event stream.
@@ -32,6 +32,9 @@ const STABLE_TIME: Duration = Duration::from_secs(10);
 const UNSTABLE_REST_MAX: Duration = Duration::from_secs(30);
 /// Events of one engine that wait to be worked on. When more come, everything is read anew instead.
 const EVENTS_WAITING_MAX: usize = 4096;
+/// A container that does not run and is joined to a network is mostly being started: so long the start is waited for, so that
+/// the container is read once and not twice. A loaded engine needs some 100 ms between the two.
+const START_TIME_MAX: Duration = Duration::from_millis(300);
 /// Containers of one batch of events that are read at the same time.
 const REREADS_MAX: usize = 8;
 /// What only an inspection shows and no event told is at most this old.
@@ -211,6 +214,7 @@ async fn session(engine: &Engine, memory: &mut Memory) -> End {
 async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_nano: &mut i64) -> End {
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, EVENTS_WAITING_MAX).await > 0 {
+        await_starts(engine, &mut events, &mut batch).await;
         let worked = Box::pin(work_on(engine, &batch)).await;
         engine.touch(now_nano() / 1_000_000_000);
         let node = engine.node();
@@ -228,6 +232,21 @@ async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_n
     }
     engine.suspicion.notify_one();
     End::Doubt
+}
+
+/// Waits for more, if all that has happened belongs to starts, or to ends, of which more is told soon.
+async fn await_starts(engine: &Engine, events: &mut mpsc::Receiver<Value>, batch: &mut Vec<Value>) {
+    let node = engine.node();
+    let runs = |id: &str| node.containers.get(id).is_some_and(|it| it.is_running());
+    let more = async {
+        while batch.iter().all(|event| attached(event).is_some_and(|id| !runs(id))) {
+            if events.recv_many(batch, EVENTS_WAITING_MAX).await == 0 {
+                return;
+            }
+        }
+    };
+    // What came until then is worked on.
+    let _ = timeout(START_TIME_MAX, more).await;
 }
 
 /// Reads the engine anew from time to time, whether there is doubt or not.
