@@ -130,13 +130,22 @@ impl std::fmt::Debug for Seen {
 pub type View = Arc<BTreeMap<String, Seen>>;
 
 /// A member on the wire: one address has one at a time, and the newest start of a program is it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Serialize, Deserialize)]
 pub(super) struct Who {
     id: String,
     addr: SocketAddr,
     generation: u64,
     /// Grows when a member that was thought dead shows that it is not.
     rebirths: u32,
+}
+
+impl PartialEq for Who {
+    /// What differs most is compared first: foca looks for one in a list of all.
+    #[inline]
+    fn eq(&self, other: &Who) -> bool {
+        let starts = |who: &Who| (who.addr, who.generation, who.rebirths);
+        starts(self) == starts(other) && self.id == other.id
+    }
 }
 
 impl Identity for Who {
@@ -465,6 +474,11 @@ impl<R: Rng> Core<R> {
     /// How many live, by this node's view; itself included.
     pub fn live(&self) -> usize {
         self.foca.num_members() + 1
+    }
+
+    /// Where they live, this node included: of a view, what is asked for most often.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.foca.iter_members().map(foca::Member::id).chain([self.foca.identity()]).map(|who| who.addr)
     }
 
     fn grant(&mut self, wishes: Wishes) -> Effects {

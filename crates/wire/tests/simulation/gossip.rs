@@ -95,6 +95,34 @@ fn a_pool_that_was_cut_in_two_is_one_again() {
     tell("five nodes that were cut 2|3 agree after", times);
 }
 
+/// Large enough that nobody can tell everybody everything.
+#[test]
+fn in_a_large_pool_newcomers_know_all_within_4_s_and_nobody_is_slandered_for_longer_than_2_s() {
+    let times = play(3, |seed| {
+        let count = 120;
+        let mut pool = Pool::<()>::new(count, seed);
+        let joined = pool.until(6 * SECOND, "a large pool", Pool::agrees);
+        (0..5).for_each(|node| pool.crash(node * 20));
+        pool.until(6 * SECOND, "deaths", Pool::agrees);
+        (0..5).for_each(|node| pool.start(node * 20));
+        let known = pool.until(4 * SECOND, "newcomers", Pool::agrees);
+        pool.weather.loss = 50;
+        let (step, mut slandered) = (Duration::from_millis(200), Duration::ZERO);
+        for _ in 0..60 {
+            pool.run(step);
+            slandered = if pool.slandered() > 0 { slandered + step } else { Duration::ZERO };
+            assert!(slandered <= 2 * SECOND, "a live node is seen dead for {slandered:?}");
+        }
+        pool.hosts.iter_mut().take(6).for_each(|host| host.side = 1);
+        pool.run(8 * SECOND);
+        pool.hosts.iter_mut().for_each(|host| host.side = 0);
+        pool.weather.loss = 0;
+        let healed = pool.until(6 * SECOND, "one pool", Pool::agrees);
+        (joined, known, healed)
+    });
+    println!("120 nodes: joined, newcomers know all, one pool after a cut: {times:?}");
+}
+
 #[test]
 fn packets_of_strangers_and_old_ones_do_nothing() {
     let mut pool = Pool::<()>::new(3, 1);

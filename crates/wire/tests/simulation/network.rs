@@ -232,13 +232,15 @@ impl<A> Pool<A> {
         Ok(())
     }
 
-    /// Pairs in which a live, reachable node is seen dead.
+    /// Pairs in which a live, reachable node is not seen to live.
     pub(crate) fn slandered(&self) -> usize {
         let live = self.live();
+        let mut lives = vec![false; self.hosts.len()];
+        live.iter().for_each(|node| lives[*node] = true);
         let by = |seer: &usize| {
-            let view = self.hosts[*seer].core().view();
-            let others = live.iter().filter(|node| self.hosts[**node].side == self.hosts[*seer].side);
-            others.filter(|node| view.get(&id(**node)).is_some_and(|seen| seen.health >= Health::Dead)).count()
+            let there = live.iter().filter(|node| self.reach(*seer, **node)).count();
+            let seen = self.hosts[*seer].core().addresses().map(number);
+            there - seen.filter(|node| lives[*node] && self.reach(*seer, *node)).count()
         };
         live.iter().map(by).sum()
     }

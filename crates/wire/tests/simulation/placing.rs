@@ -184,22 +184,51 @@ fn a_name_stays_used_when_a_node_dies_before_it_can_say_that_it_made_the_contain
     assert!(seeds(40).len() < 40 || made_unseen > 4, "{made_unseen}");
 }
 
+/// A hundred and fifty creates within three seconds.
+fn ask(world: &mut World, dice: &mut StdRng, what: &str) {
+    for number in 0..150 {
+        let name = if number < 30 { format!("{what}-same") } else { format!("{what}-{number}") };
+        let after = Duration::from_millis(dice.random_range(0..3000));
+        world.ask(after, dice.random_range(0..1000), &name, 10, 1, 80);
+    }
+}
+
+/// All that a thousand nodes must do, in one story: to join them takes long.
 #[test]
-fn a_thousand_nodes_place_without_a_leader() {
+fn a_thousand_nodes_place_without_a_leader_and_agree_within_10_s_after_faults() {
     play(1, |seed| {
         let mut world = World::new(1000, seed, |_| Size { memory: 30, cpus: 4, slots: 3 });
-        let joined = world.until(60 * SECOND, "a thousand nodes", |world| world.pool.counted(1000));
+        let joined = world.until(10 * SECOND, "a thousand nodes", |world| world.pool.counted(1000));
         world.until(10 * SECOND, "pictures of a thousand nodes", World::agrees);
+        println!("a thousand nodes: joined after {joined:?}, {} packets", world.pool.packets);
         let mut dice = StdRng::seed_from_u64(seed ^ 0x1000);
-        for number in 0..150 {
-            let name = if number < 30 { "same".to_owned() } else { format!("c{number}") };
-            let after = Duration::from_millis(dice.random_range(0..3000));
-            world.ask(after, dice.random_range(0..1000), &name, 10, 1, 80);
-        }
+        ask(&mut world, &mut dice, "calm");
         world.until(20 * SECOND, "creates at a thousand doors", World::all_ended);
         assert_eq!(made(&world), 121);
         world.names_are_unique();
         world.refusals_are_explained();
-        println!("a thousand nodes: joined after {joined:?}, {} packets", world.pool.packets);
+        // Packets get lost, hosts die, and some are cut off.
+        world.pool.weather.loss = 20;
+        for node in 100..110 {
+            world.pool.later(Duration::from_millis(50), Event::Fault(Fault::Crash(node)));
+        }
+        ask(&mut world, &mut dice, "loss");
+        let mut slandered = 0;
+        for _ in 0..6 {
+            world.run(SECOND);
+            slandered = if world.pool.slandered() > 0 { slandered + 1 } else { 0 };
+            assert!(slandered <= 2, "a live node is seen dead for {slandered} s");
+        }
+        let sides = (0..1000).map(|node| u8::from(node < 40)).collect();
+        world.pool.later(Duration::ZERO, Event::Fault(Fault::Cut(sides)));
+        ask(&mut world, &mut dice, "cut");
+        world.run(8 * SECOND);
+        let time = after_all(&mut world);
+        assert!(time <= 10 * SECOND, "{time:?}");
+        world.names_are_unique_but_for_cuts();
+        println!("a thousand nodes: one picture again {time:?} after all faults, {} packets", world.pool.packets);
+        println!("{} of {} created, {} names twice", made(&world), world.jobs.len(), world.doubles.len());
+        // To take it apart takes seconds, and the program ends soon.
+        std::mem::forget(world);
     });
 }

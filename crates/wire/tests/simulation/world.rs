@@ -301,7 +301,7 @@ impl World {
             scheduler: Scheduler { filters: Filter::ALL.to_vec(), ..Scheduler::default() },
         };
         // A thousand that begin at once look at each other when most have come.
-        let first = if count > 100 { 10 * FOLLOW_REST } else { FOLLOW_REST };
+        let first = if count > 100 { 5 * FOLLOW_REST } else { FOLLOW_REST };
         (0..count).for_each(|node| world.pool.later(first, Event::Follow { node, life: 1 }));
         world
     }

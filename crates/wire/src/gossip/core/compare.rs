@@ -18,10 +18,12 @@ const ANSWERS_MAX: usize = 8;
 const TIDY_PERIOD: u64 = 120;
 /// Members, and ranges, of one packet: each takes up to 35 bytes.
 const ROOM: usize = 36;
+/// Members that are told of at once, whatever somebody wants: more do not fit into the answer.
+const TOLD_MAX: usize = ROOM * ANSWERS_MAX;
 /// Whoever misses so many members asks again soon.
 const MISSED_MAX: usize = 20;
-/// How soon that is. With [`ANSWERS_MAX`], a newcomer asks 2,000 members within 2 s.
-const CATCH_UP_PERIOD: Duration = Duration::from_millis(100);
+/// How soon that is: with [`TOLD_MAX`], a newcomer in a pool of 1,000 compares with all of them within a second.
+const CATCH_UP_PERIOD: Duration = Duration::from_millis(200);
 
 /// Members that live, by the numbers of their ids: all from `from` to `to`.
 #[derive(Serialize, Deserialize)]
@@ -140,7 +142,7 @@ impl<R: Rng> Core<R> {
 
     /// Tells facts of these members, and who they are.
     pub(super) fn tell_of(&mut self, effects: &mut Effects, to: SocketAddr, numbers: &[u64]) {
-        let all = numbers.iter().filter_map(|number| self.living.get(*number));
+        let all = numbers.iter().take(TOLD_MAX).filter_map(|number| self.living.get(*number));
         let all: Vec<_> =
             all.map(|it| (self.table.told(&it.who.id), Some(foca::Member::alive(it.who.clone())))).collect();
         self.tell(effects, to, all);

@@ -1,12 +1,11 @@
 //! What goes between nodes: questions, answers, and news of containers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::placing::{self, Refusal, Said};
 use herder_model::{Node, NodeState};
-use herder_wire::gossip::Health;
 use rand::RngExt as _;
 
 use super::*;
@@ -103,17 +102,18 @@ impl World {
     /// Whom this node believes to live.
     pub(super) fn alive(&mut self, node: usize) -> &BTreeMap<String, usize> {
         if std::mem::take(&mut self.pool.hosts[node].viewed) {
-            let view = self.pool.hosts[node].core().view();
-            let lives = view.iter().filter(|(_, seen)| seen.health <= Health::Suspect);
-            let alive: BTreeMap<String, usize> =
-                lives.map(|(id, seen)| (id.clone(), crate::network::number(seen.member.addr))).collect();
-            let old: BTreeSet<usize> = std::mem::replace(&mut self.places[node].alive, alive).into_values().collect();
-            let new: BTreeSet<usize> = self.places[node].alive.values().copied().collect();
-            for gone in old.difference(&new) {
-                self.lost_sight(node, *gone);
-            }
-            for come in new.difference(&old).filter(|come| **come != node) {
-                self.follow_one(node, *come);
+            let mut new: Vec<usize> = self.pool.hosts[node].core().addresses().map(crate::network::number).collect();
+            new.sort_unstable();
+            let old: Vec<usize> = self.places[node].alive.values().copied().collect();
+            // A thousand nodes look a thousand times, and mostly see the same.
+            if new != old {
+                self.places[node].alive = new.iter().map(|number| (id(*number), *number)).collect();
+                for gone in old.iter().filter(|gone| new.binary_search(gone).is_err()) {
+                    self.lost_sight(node, *gone);
+                }
+                for come in new.iter().filter(|come| **come != node && old.binary_search(come).is_err()) {
+                    self.follow_one(node, *come);
+                }
             }
         }
         &self.places[node].alive
