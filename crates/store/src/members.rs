@@ -82,20 +82,18 @@ impl Running {
         let known: BTreeSet<Member> = metrics.membership_config.nodes().map(|(member, _)| member.clone()).collect();
         let member = self.greet(node, addr, &known).await?;
         let address = Address { addr: addr.to_owned() };
-        if voters.contains(&member) && metrics.membership_config.get_node(&member) == Some(&address) {
-            return Ok(());
-        }
+        // A leader that was lost in the middle of a change leaves it to the next one to end it.
+        let between = metrics.membership_config.membership().get_joint_config().len() > 1;
+        let whole = !between && !known.iter().any(|it| it.node() == node && *it != member);
+        let moved = metrics.membership_config.get_node(&member) != Some(&address);
         let change = ChangeMembers::SetNodes(BTreeMap::from([(member.clone(), address.clone())]));
-        if voters.contains(&member) {
-            return self.change(change).await;
+        match (voters.contains(&member), moved) {
+            (true, true) => self.change(change).await?,
+            (true, false) => {}
+            (false, _) => self.catch_up(&member, address).await?,
         }
-        match timeout(CATCH_UP_WAIT, self.raft.add_learner(member.clone(), address, true)).await {
-            Ok(added) => drop(added.map_err(refusal)?),
-            Err(_) => {
-                self.change(ChangeMembers::RemoveNodes(BTreeSet::from([member]))).await?;
-                let why = format!("it did not get everything within {CATCH_UP_WAIT:?}");
-                return Err(Refusal::Unreachable { node: node.to_owned(), addr: addr.to_owned(), why });
-            }
+        if voters.contains(&member) && whole {
+            return Ok(());
         }
         let before = known.into_iter().filter(|it| it.node() == node && *it != member);
         let before: BTreeSet<Member> = before.collect();
@@ -106,6 +104,19 @@ impl Running {
             ChangeMembers::RemoveNodes(old_others),
         ]))
         .await
+    }
+
+    /// Gives a member that does not vote yet everything that was written.
+    async fn catch_up(&self, member: &Member, address: Address) -> Result<(), Refusal> {
+        let (node, addr) = (member.node().to_owned(), address.addr.clone());
+        match timeout(CATCH_UP_WAIT, self.raft.add_learner(member.clone(), address, true)).await {
+            Ok(added) => added.map(drop).map_err(refusal),
+            Err(_) => {
+                self.change(ChangeMembers::RemoveNodes(BTreeSet::from([member.clone()]))).await?;
+                let why = format!("it did not get everything within {CATCH_UP_WAIT:?}");
+                Err(Refusal::Unreachable { node, addr, why })
+            }
+        }
     }
 
     /// Asks a node who it is.

@@ -31,3 +31,19 @@ pub struct RootRotation {
     /// In force from then on: the digest in them is that of the new root.
     pub join_tokens: JoinTokens,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_tokens_are_not_in_the_debug_form() {
+        let root = NewRoot { cert: "the cert".into(), key: "the key".into() };
+        let join_tokens = JoinTokens { worker: "the worker".into(), manager: "the manager".into() };
+        let text = format!("{:?}", RootRotation { root, join_tokens, ..RootRotation::default() });
+        assert!(text.contains("the cert"), "{text}");
+        for hidden in ["the key", "the worker", "the manager"] {
+            assert!(!text.contains(hidden), "{text}");
+        }
+    }
+}
