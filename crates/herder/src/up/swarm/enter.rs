@@ -169,6 +169,8 @@ impl Host {
             None => Vec::new(),
         };
         let others = managers.iter().any(|it| it.id != self.id);
+        // Or the leader takes a manager that says hello once more while its store is still open back among the managers.
+        self.ready.send_replace(false);
         if let Some(managing) = &manages
             && others
             && let Err(error) = timeout(LEAVE_TIME_MAX, managing.store.remove_manager(&self.id)).await.unwrap_or(Ok(()))
