@@ -103,6 +103,11 @@ const PORTS: usize = 6;
 const CLEAN: &str = "\
 for disk in /var/lib/herder-lab/$LAB-*; do [ -e $disk ] && herder lab down --name ${disk##*/}; done
 for file in *.pid; do [ -e \"$file\" ] && kill -9 $(cat \"$file\") 2>/dev/null; rm -f \"$file\"; done
+# One that was told to end by the last scenario may still hold its ports.
+for process in /proc/[0-9]*; do
+  [ \"$(readlink $process/cwd)\" = \"$PWD\" ] && [ \"$(cat $process/comm)\" = herder ] && kill -9 ${process#/proc/} || continue
+  while [ \"$(readlink $process/cwd)\" = \"$PWD\" ]; do sleep 0.05; done
+done 2>/dev/null
 docker ps -aq | xargs -r docker rm -f; docker volume ls -q | xargs -r docker volume rm -f
 docker network ls -q --filter type=custom | xargs -r docker network rm
 docker info 2>/dev/null | grep -c 'Status: Healthy' | grep -qx 3 && exit
