@@ -13,75 +13,44 @@ struct Bench {
     name: &'static str,
     /// Commands of cargo that build what is measured.
     builds: &'static [&'static [&'static str]],
-    /// The arguments of cargo that run it; those after them are its own.
-    run: &'static [&'static str],
+    what: What,
     needs_lab: bool,
+}
+
+enum What {
+    /// A benchmark of this package.
+    Of(&'static str),
+    /// A verb of the program that measures herder from outside.
+    Outside,
+}
+
+impl Bench {
+    /// The arguments of cargo that run it; those after them are its own.
+    fn run(&self) -> Vec<String> {
+        let line = match self.what {
+            What::Of(package) => {
+                format!("bench --quiet --package {package} --bench {} --", self.name.replace('-', "_"))
+            }
+            What::Outside => format!("run --quiet --release --package herder-benches -- {}", self.name),
+        };
+        line.split(' ').map(str::to_owned).collect()
+    }
 }
 
 /// The one that plays the same again and again.
 const IN_ROUNDS: &str = "failover";
 
 const BENCHES: [Bench; 10] = [
-    Bench {
-        name: "schedule",
-        builds: &[],
-        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "schedule", "--"],
-        needs_lab: false,
-    },
-    Bench {
-        name: "swarm-schedule",
-        builds: &[],
-        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "swarm_schedule", "--"],
-        needs_lab: false,
-    },
-    Bench {
-        name: "list",
-        builds: &[],
-        run: &["bench", "--quiet", "--package", "herder-decide", "--bench", "list", "--"],
-        needs_lab: false,
-    },
-    Bench {
-        name: "bus",
-        builds: &[],
-        run: &["bench", "--quiet", "--package", "herder-bus", "--bench", "bus", "--"],
-        needs_lab: false,
-    },
-    Bench {
-        name: "store",
-        builds: &[],
-        run: &["bench", "--quiet", "--package", "herder-store", "--bench", "store", "--"],
-        needs_lab: false,
-    },
-    Bench {
-        name: "control",
-        builds: &[],
-        run: &["bench", "--quiet", "--package", "herder-manager", "--bench", "control", "--"],
-        needs_lab: false,
-    },
-    Bench {
-        name: "pool",
-        builds: &[HERDER],
-        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "pool"],
-        needs_lab: true,
-    },
-    Bench {
-        name: "swarm",
-        builds: &[HERDER],
-        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "swarm"],
-        needs_lab: true,
-    },
-    Bench {
-        name: "failover",
-        builds: &[HERDER],
-        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "failover"],
-        needs_lab: true,
-    },
-    Bench {
-        name: "scale",
-        builds: &[HERDER, FAKES],
-        run: &["run", "--quiet", "--release", "--package", "herder-benches", "--", "scale"],
-        needs_lab: false,
-    },
+    Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
+    Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
+    Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
+    Bench { name: "bus", builds: &[], what: What::Of("herder-bus"), needs_lab: false },
+    Bench { name: "store", builds: &[], what: What::Of("herder-store"), needs_lab: false },
+    Bench { name: "control", builds: &[], what: What::Of("herder-manager"), needs_lab: false },
+    Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs_lab: true },
+    Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
+    Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
+    Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
 ];
 
 /// `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault.
@@ -98,9 +67,10 @@ pub(crate) fn run(what: &str, format: &str, rounds: u32) -> anyhow::Result<()> {
         for build in bench.builds {
             run::cargo(build)?;
         }
-        let rounds = rounds.to_string();
+        let (run, rounds) = (bench.run(), rounds.to_string());
+        let run: Vec<&str> = run.iter().map(String::as_str).collect();
         let more: &[&str] = if bench.name == IN_ROUNDS { &["--rounds", &rounds] } else { &[] };
-        run::cargo(&[bench.run, &["--format", format], more].concat())?;
+        run::cargo(&[&run, &["--format", format][..], more].concat())?;
     }
     Ok(())
 }
