@@ -35,8 +35,9 @@ impl Host {
 
     /// Opens again what has stopped, or could not be opened.
     pub(super) async fn mend(self: Arc<Host>) {
-        let mut managing = self.managing.subscribe();
+        let (mut managing, mut damaged) = (self.managing.subscribe(), self.damaged.subscribe());
         loop {
+            damaged.mark_unchanged();
             let open = managing.borrow_and_update().clone();
             match open {
                 Some(open) => {
@@ -47,9 +48,16 @@ impl Host {
                         why = open.store.ended() => self.stopped(&why).await,
                     }
                 }
-                None => {
+                None if self.waits_for_disk() => {
                     sleep(OPEN_REST).await;
                     self.try_again().await;
+                }
+                // Whoever cannot open a store tells whether it is damaged.
+                None => {
+                    tokio::select! {
+                        _ = managing.changed() => {}
+                        _ = damaged.changed() => {}
+                    }
                 }
             }
         }
@@ -61,11 +69,14 @@ impl Host {
         self.close_store().await;
     }
 
-    async fn try_again(&self) {
+    /// Whether this is a manager whose store is whole, and could not be opened.
+    fn waits_for_disk(&self) -> bool {
         let manages = self.kept.borrow().as_ref().is_some_and(|it| it.manages);
-        let waits = !self.known.lock().broken.is_empty() && !*self.damaged.borrow();
-        if manages
-            && waits
+        manages && !self.known.lock().broken.is_empty() && !*self.damaged.borrow()
+    }
+
+    async fn try_again(&self) {
+        if self.waits_for_disk()
             && let Err(error) = self.open_store(None).await
         {
             self.cannot_open(&error);
