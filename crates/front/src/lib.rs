@@ -33,3 +33,4 @@ mod volumes;
 pub use call::{Call, Query, Reply};
 pub use error::ApiError;
 pub use front::{Front, FrontSettings};
+pub use path::encode_query;

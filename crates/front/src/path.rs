@@ -46,7 +46,7 @@ pub(crate) fn for_engine(version: Option<&str>, path: &str, client_query: Option
 }
 
 /// Makes `text` safe as one value (or key) of a query string.
-pub(crate) fn encode_query(text: &str) -> String {
+pub fn encode_query(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     encode_into(&mut out, text, b"-._~");
     out

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use herder_cli::Plan as Asked;
+use herder_front::encode_query;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -155,9 +156,7 @@ async fn known(door: &Door, name: &str) -> anyhow::Result<Known> {
 
 /// Filters as part of a path.
 pub(crate) fn encode(filters: &Value) -> String {
-    let text = filters.to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    encode_query(&filters.to_string())
 }
 
 #[cfg(test)]
