@@ -60,6 +60,7 @@ async fn agent(engine: &str, count: usize, round: usize) -> (Duration, Duration)
         generic_resources: Vec::new(),
         images: Arc::new(NoImages),
         first_lease: Duration::from_secs(60),
+        clock: herder_model::swarm::Clock::system(),
     };
     let agent = Agent::start(settings, &CancellationToken::new());
     let mut reports = agent.reports();

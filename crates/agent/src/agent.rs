@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herder_decide::swarm::container::NodeFacts;
 use herder_drivers::engine::Way;
-use herder_model::swarm::{Assignments, GenericResource, NodeDescription, Report, TaskRecord};
+use herder_model::swarm::{Assignments, Clock, GenericResource, NodeDescription, Report, TaskRecord};
 use herder_pool::EngineError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub images: Arc<dyn Images>,
     /// How long after a start tasks with the label `herder.fence` go on without a word from a manager.
     pub first_lease: Duration,
+    /// For the times in what is told.
+    pub clock: Clock,
 }
 
 /// Does on one engine what managers assign to its node. Dropped, it leaves all containers as they are.
@@ -82,6 +84,7 @@ impl Agent {
             images: settings.images,
             arrivals: Arrivals::default(),
             files: Files::new(&settings.folder),
+            clock: settings.clock,
             work: Arc::new(Semaphore::new(WORK_MAX)),
             stops: Semaphore::new(STOPS_MAX),
             lease: watch::Sender::new(Instant::now() + settings.first_lease),

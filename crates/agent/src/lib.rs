@@ -14,6 +14,7 @@ mod images;
 mod life;
 mod logs;
 mod observe;
+pub mod session;
 
 pub use agent::{Agent, Settings};
 pub use herder_drivers::engine::{Body, Way};

@@ -1,11 +1,11 @@
 //! One task: step after step, as `decide::swarm::step` says, until it is not this node's any more.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use herder_decide::swarm::container::{self, Create, NodeFacts, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
-use herder_model::swarm::{Assignments, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus, Time};
+use herder_model::swarm::{Assignments, Clock, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus};
 use herder_pool::EngineError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -43,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) images: Arc<dyn Images>,
     pub(crate) arrivals: Arrivals,
     pub(crate) files: Files,
+    pub(crate) clock: Clock,
     /// Turns of those who make, start and remove.
     pub(crate) work: Arc<Semaphore>,
     pub(crate) stops: Semaphore,
@@ -242,7 +243,7 @@ impl Life {
     }
 
     fn put(&mut self, status: TaskStatus, shown: &Shown) {
-        let mut status = TaskStatus { timestamp: now(), ..status };
+        let mut status = TaskStatus { timestamp: self.node.clock.now().to_string(), ..status };
         if status.state >= TaskState::Starting && !shown.id.is_empty() {
             let exit_code = match shown.seen {
                 Seen::Ended { exit_code, .. } => exit_code,
@@ -457,9 +458,4 @@ async fn lease_over(mut lease: watch::Receiver<Instant>, is_fenced: bool) {
 /// Engines say 404 of missing networks and volumes, too.
 fn is_about_image(text: &str) -> bool {
     text.starts_with("No such image") || text.contains("not found: manifest") || text.starts_with("no such image")
-}
-
-fn now() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).to_string()
 }

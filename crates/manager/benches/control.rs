@@ -12,15 +12,16 @@ mod report;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
-    Change, Cluster, ClusterRecord, ContainerSpec, Hello, ManagerAddr, NodeDescription, Replicated, Report as Said,
-    Reservations, Service, ServiceMode, ServiceRecord, TaskSpec, TaskState, TaskStatus, Time, ToLeader, ToNode,
+    Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, ManagerAddr, NodeDescription, Replicated,
+    Report as Said, Reservations, Service, ServiceMode, ServiceRecord, TaskSpec, TaskState, TaskStatus, Time, ToLeader,
+    ToNode,
 };
 use herder_store::{Settings as StoreSettings, Store, Transport, TransportError};
 use report::{Goal, Report, Row};
@@ -67,7 +68,7 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
     store.commit(vec![cluster.into()], now()).await.expect("written");
     let stop = CancellationToken::new();
     let me = ManagerAddr { id: "m1".into(), addr: "m1:2377".into() };
-    let around = Settings { me, gossip: watch::channel(Arc::default()).1, clock: now, new_id };
+    let around = Settings { me, gossip: watch::channel(Arc::default()).1, clock: Clock::system(), new_id };
     let manager = Manager::start(store.clone(), around, stop.clone());
 
     let began = Instant::now();
@@ -185,8 +186,7 @@ fn memory_mb() -> f64 {
 }
 
 fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    Clock::system().now()
 }
 
 fn new_id() -> String {

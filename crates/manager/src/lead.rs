@@ -178,7 +178,7 @@ impl<'m> Lead<'m> {
 
     /// When a service is to be looked at again.
     fn next_time(&self) -> Instant {
-        let now = (self.settings.clock)();
+        let now = self.settings.clock.now();
         let next = self.again.values().min().map(|time| time.since(now));
         Instant::now() + next.unwrap_or(Duration::from_secs(3600))
     }
@@ -244,7 +244,7 @@ impl<'m> Lead<'m> {
 
     /// One step: hear, judge, decide, write, tell.
     async fn step(&mut self, happened: &[Event], looks: bool) -> Result<(), StoreError> {
-        let now = (self.settings.clock)();
+        let now = self.settings.clock.now();
         let view = self.store.view();
         let mut proposal = Proposal::new(&view, now);
         self.answers.clear();

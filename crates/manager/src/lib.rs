@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::swarm::members::Gossip;
-use herder_model::swarm::{ManagerAddr, Time};
+use herder_model::swarm::{Clock, ManagerAddr};
 use herder_store::Store;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -29,7 +29,7 @@ pub struct Settings {
     pub me: ManagerAddr,
     /// What gossip believes of nodes, by id.
     pub gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
-    pub clock: fn() -> Time,
+    pub clock: Clock,
     /// Makes ids of 25 characters.
     pub new_id: fn() -> String,
 }

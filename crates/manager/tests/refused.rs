@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
-    Change, Cluster, ClusterRecord, Hello, JoinTokens, ManagerAddr, NodeRecord, Report, Role, SwarmNode, Task,
+    Change, Clock, Cluster, ClusterRecord, Hello, JoinTokens, ManagerAddr, NodeRecord, Report, Role, SwarmNode, Task,
     TaskRecord, TaskState, TaskStatus, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Store, Transport, TransportError};
@@ -99,7 +99,7 @@ impl Swarm {
         let stop = CancellationToken::new();
         let me = ManagerAddr { id: manager.id.clone(), addr: addr.clone() };
         let (_, gossip) = watch::channel(Arc::new(BTreeMap::new()));
-        let settings = Settings { me, gossip, clock: || Time(2), new_id };
+        let settings = Settings { me, gossip, clock: Clock::new(|| Time(2)), new_id };
         let door =
             Arc::new(Door { store: store.clone(), manager: Manager::start(store.clone(), settings, stop.clone()) });
         let link = Link::new(manager.clone(), folder.path().join("manager")).expect("a link");

@@ -46,7 +46,7 @@ pub use task::{
     PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,
     TaskStatus,
 };
-pub use time::Time;
+pub use time::{Clock, Time};
 pub use view::{Table, View};
 
 /// For fields that Docker leaves out when they are empty.

@@ -72,6 +72,7 @@ impl World {
             generic_resources: Vec::new(),
             images: self.images.clone(),
             first_lease: FIRST_LEASE,
+            clock: herder_model::swarm::Clock::system(),
         };
         let agent = Agent::start(settings, &CancellationToken::new());
         self.reports = Some(agent.reports());

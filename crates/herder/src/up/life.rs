@@ -122,6 +122,7 @@ impl Life {
             generic_resources: Vec::new(),
             images,
             first_lease: FIRST_LEASE,
+            clock: herder_model::swarm::Clock::system(),
         };
         let host = Host::start(
             Surroundings {

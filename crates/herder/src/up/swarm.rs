@@ -9,7 +9,6 @@ mod managing;
 mod mending;
 mod restore;
 mod root;
-mod session;
 
 pub(super) use door::Door;
 pub(super) use host::{FACT, Host, Standing, Surroundings};

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use herder_agent::Agent;
+use herder_agent::session::{self, Ended, Listener, Mind};
 use herder_decide::swarm::members::Gossip;
 use herder_front::ApiError;
-use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Role, Time, Welcome, Written};
+use herder_model::swarm::{Assignments, Clock, Hello, ManagerAddr, NodeDescription, Role, Time, Welcome, Written};
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
 use herder_wire::gossip::{self, Health};
 use herder_wire::identity::Identity;
@@ -21,9 +22,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::kept::{Kept, store_folder};
-use super::managing::{Managing, NodeTransport};
+use super::managing::{Managing, NodeLines, NodeTransport};
 use super::root::{self, Wanted};
-use super::session::{self, Ended, Listener, Mind};
 use crate::up::members::Directory;
 
 /// The fact by which managers tell the swarm's id to the nodes of their pool.
@@ -272,7 +272,7 @@ impl Host {
                 ready: self.ready.subscribe(),
                 leaving: self.leaving.subscribe(),
             };
-            let ended = session::hold(&self.calls, &manager, hello, mind, &self).await;
+            let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
             tracing::debug!(?manager, ?ended, "a session ended");
             attempt += 1;
             match ended {
@@ -432,9 +432,12 @@ pub(super) fn managers_told(view: &gossip::View) -> Vec<(ManagerAddr, String)> {
         .collect()
 }
 
-impl Listener for Arc<Host> {
+/// Hears what the leader says to this node.
+struct Ear(Arc<Host>);
+
+impl Listener for Ear {
     fn welcome(&self, welcome: Welcome) {
-        let kept = self.kept.borrow().clone();
+        let kept = self.0.kept.borrow().clone();
         if let Some(kept) = kept {
             // The swarm knows what this node came with.
             let kept = Kept {
@@ -445,19 +448,19 @@ impl Listener for Arc<Host> {
                 keep_entries: welcome.keep_entries,
                 ..kept
             };
-            self.keep(Some(kept));
+            self.0.keep(Some(kept));
         }
-        self.root.send_replace(Wanted::of(&welcome));
-        tokio::spawn(self.clone().become_as_welcomed(welcome));
-        self.known.lock().error.clear();
+        self.0.root.send_replace(Wanted::of(&welcome));
+        tokio::spawn(self.0.clone().become_as_welcomed(welcome));
+        self.0.known.lock().error.clear();
     }
 
     fn assign(&self, assignments: Assignments) {
-        self.agent.assign(assignments);
+        self.0.agent.assign(assignments);
     }
 
     fn heard(&self, said_at: Instant, lease: Duration) {
-        self.agent.lease(said_at + lease);
+        self.0.agent.lease(said_at + lease);
     }
 }
 
@@ -482,6 +485,5 @@ pub(super) fn refused(error: StoreError) -> ApiError {
 }
 
 pub(super) fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    Clock::system().now()
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use herder_agent::session::{Heard, Lines};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
-use herder_model::swarm::{ClusterRecord, ManagerAddr, Written};
+use herder_model::swarm::{Clock, ClusterRecord, ManagerAddr, Written};
 use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
 use herder_wire::JoinCode;
 use herder_wire::calls::Peer;
 use herder_wire::link::Link;
 use herder_wire::swarm::SwarmCalls;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How old what is known of the managers may be.
@@ -33,6 +36,24 @@ impl Transport for NodeTransport {
         Box::pin(async move {
             let peer = Peer { id: node.to_owned(), addr: addr.to_owned() };
             self.0.raft(&peer, request).await.map_err(|status| TransportError(status.message().to_owned()))
+        })
+    }
+}
+
+/// Sessions go over the node link.
+pub(super) struct NodeLines(pub(super) Arc<SwarmCalls>);
+
+impl Lines for NodeLines {
+    fn session<'l>(
+        &'l self,
+        manager: &'l ManagerAddr,
+        said: mpsc::Receiver<Bytes>,
+    ) -> BoxFuture<'l, Result<Heard, String>> {
+        Box::pin(async move {
+            let peer = Peer { id: manager.id.clone(), addr: manager.addr.clone() };
+            let why = |status: herder_wire::swarm::Status| status.message().to_owned();
+            let heard = self.0.session(&peer, said).await.map_err(why)?;
+            Ok(Box::pin(heard.map(move |message| message.map_err(why))) as Heard)
         })
     }
 }
@@ -57,7 +78,7 @@ impl Managing {
     ) -> Managing {
         let stop = CancellationToken::new();
         let settings =
-            herder_manager::Settings { me, gossip, clock: super::host::now, new_id: herder_wire::identity::new_id };
+            herder_manager::Settings { me, gossip, clock: Clock::system(), new_id: herder_wire::identity::new_id };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(follow(store.clone(), link, written)));
         let (told, managers) = watch::channel(Vec::new());

@@ -1,12 +1,12 @@
 //! This node's side of its session with the leader.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt as _};
 use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Report, ToLeader, ToNode, Welcome};
-use herder_wire::calls::Peer;
-use herder_wire::swarm::{SESSION_WAITING_MAX, SwarmCalls};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -22,9 +22,25 @@ const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Reports that are sent in one message.
 const REPORTS_MAX: usize = 512;
 
+/// Messages of one session that wait to be sent. When a leader takes none for so long that it is full, the session ends.
+pub const SESSION_WAITING_MAX: usize = 1024;
+
+/// What a leader says, until it goes away; or why the way to it broke.
+pub type Heard = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
+
+/// The way to managers.
+pub trait Lines: Send + Sync {
+    /// Opens a session; what is put into `said` is sent, until it is closed.
+    fn session<'l>(
+        &'l self,
+        manager: &'l ManagerAddr,
+        said: mpsc::Receiver<Bytes>,
+    ) -> BoxFuture<'l, Result<Heard, String>>;
+}
+
 /// Why a session ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub enum Ended {
     /// Another manager leads.
     Elsewhere(Option<ManagerAddr>),
     /// The swarm does not want this node.
@@ -36,7 +52,7 @@ pub(super) enum Ended {
 }
 
 /// What the leader says, for the rest of the node.
-pub(super) trait Listener: Send + Sync {
+pub trait Listener: Send + Sync {
     fn welcome(&self, welcome: Welcome);
     fn assign(&self, assignments: Assignments);
     /// The leader was heard: it got what was said at that moment.
@@ -44,33 +60,33 @@ pub(super) trait Listener: Send + Sync {
 }
 
 /// What the node has to say during a session.
-pub(super) struct Mind {
+#[derive(Debug)]
+pub struct Mind {
     /// The newest state of every task, and whatever changes.
-    pub(super) reports: mpsc::Receiver<Report>,
-    pub(super) description: watch::Receiver<NodeDescription>,
+    pub reports: mpsc::Receiver<Report>,
+    pub description: watch::Receiver<NodeDescription>,
     /// Whether this manager's store is open.
-    pub(super) ready: watch::Receiver<bool>,
-    pub(super) leaving: watch::Receiver<bool>,
+    pub ready: watch::Receiver<bool>,
+    pub leaving: watch::Receiver<bool>,
 }
 
 /// Holds a session with one manager until it ends.
-pub(super) async fn hold(
-    calls: &SwarmCalls,
+pub async fn hold(
+    lines: &dyn Lines,
     manager: &ManagerAddr,
     mut hello: Hello,
     mut mind: Mind,
     listener: &dyn Listener,
 ) -> Ended {
-    let peer = Peer { id: manager.id.clone(), addr: manager.addr.clone() };
     let (say, said) = mpsc::channel(SESSION_WAITING_MAX);
     hello.description = mind.description.borrow_and_update().clone();
     hello.ready = *mind.ready.borrow_and_update();
     let mut speaker = Speaker { say, last: Instant::now(), unheard: Vec::new() };
     speaker.say(&ToLeader::Hello(Box::new(hello)));
-    let opened = timeout(OPEN_TIME_MAX, calls.session(&peer, said)).await;
+    let opened = timeout(OPEN_TIME_MAX, lines.session(manager, said)).await;
     let mut heard = match opened {
         Ok(Ok(heard)) => heard,
-        Ok(Err(status)) => return Ended::Broken(status.message().to_owned()),
+        Ok(Err(why)) => return Ended::Broken(why),
         Err(_) => return Ended::Broken("it does not answer".into()),
     };
     let mut session = Welcome { heartbeat_ms: millis(HEARTBEAT), ..Welcome::default() };
@@ -81,7 +97,7 @@ pub(super) async fn hold(
         tokio::select! {
             message = heard.next() => match message {
                 None => return Ended::Broken("it closed the session".into()),
-                Some(Err(status)) => return Ended::Broken(status.message().to_owned()),
+                Some(Err(why)) => return Ended::Broken(why),
                 Some(Ok(message)) => {
                     leader_heard = Instant::now();
                     match serde_json::from_slice::<ToNode>(&message) {
