@@ -48,7 +48,7 @@ impl Store {
     /// they hold secrets as they are.
     pub async fn backup(&self, key: Option<Key>) -> Result<Vec<u8>, StoreError> {
         let view = self.view();
-        on_thread(move || {
+        on_thread(&self.hands(), move || {
             let doing = || StoreError::io("write the backup");
             let plain = snapshot::encode(&State::of(view, Vec::new())).map_err(|error| doing()(error.into()))?;
             Ok(pack(&plain, key.as_ref()))

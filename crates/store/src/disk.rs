@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::medium::Hands;
 use crate::raft::{Entry, LogId, Member, SnapshotMeta, Types, Vote};
 use crate::seal::Sealer;
 use crate::{StoreError, envelope, vault};
@@ -77,11 +78,18 @@ pub(crate) struct Found {
 pub(crate) struct Disk {
     inner: Arc<Inner>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    writer: Mutex<Option<Writer>>,
+}
+
+/// Who writes.
+enum Writer {
+    Thread(thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
 }
 
 struct Inner {
     folder: PathBuf,
+    hands: Hands,
     /// Until it is closed.
     database: RwLock<Option<Database>>,
     sealer: Sealer,
@@ -93,9 +101,9 @@ struct Inner {
 
 impl Disk {
     /// Makes a database for a new member.
-    pub(crate) fn create(path: &Path, sealer: &Sealer, node: &str) -> Result<(), StoreError> {
+    pub(crate) fn create(hands: &Hands, path: &Path, sealer: &Sealer, node: &str) -> Result<(), StoreError> {
         let doing = || format!("make {}", path.display());
-        let database = Database::create(path).map_err(other).map_err(StoreError::io(doing()))?;
+        let database = hands.create(path).map_err(other).map_err(StoreError::io(doing()))?;
         Disk::fill(&database, sealer, Member::new(node)).map_err(StoreError::io(doing()))
     }
 
@@ -104,9 +112,10 @@ impl Disk {
     }
 
     /// Opens a database and reads all of it: what cannot be trusted is found now.
-    pub(crate) fn open(path: &Path, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
+    pub(crate) fn open(hands: Hands, path: &Path, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
         let folder = path.parent().unwrap_or(path).to_owned();
-        let opened = catch_unwind(|| redb::Builder::new().set_cache_size(CACHE_BYTES).open(path));
+        let opened =
+            catch_unwind(AssertUnwindSafe(|| hands.open(path, redb::Builder::new().set_cache_size(CACHE_BYTES))));
         let mut database = match opened {
             Ok(Ok(database)) => database,
             Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => return Err(StoreError::InUse { folder }),
@@ -116,15 +125,21 @@ impl Disk {
         // What was left by a crash is mended by now; what is broken now was changed.
         let checked = catch_unwind(AssertUnwindSafe(|| database.check_integrity()));
         match checked {
-            Ok(Ok(true)) => Disk::with(database, folder, sealer),
+            Ok(Ok(true)) => Disk::with(hands, database, folder, sealer),
             Ok(Err(error)) => Err(vault::damaged(&folder, "store.redb", &error.to_string())),
             Ok(Ok(false)) | Err(_) => Err(vault::damaged(&folder, "store.redb", "its structure is broken")),
         }
     }
 
-    pub(crate) fn with(database: Database, folder: PathBuf, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
+    pub(crate) fn with(
+        hands: Hands,
+        database: Database,
+        folder: PathBuf,
+        sealer: Sealer,
+    ) -> Result<(Disk, Found), StoreError> {
         let inner = Arc::new(Inner {
             folder,
+            hands,
             database: RwLock::new(Some(database)),
             sealer,
             committed: Mutex::default(),
@@ -135,11 +150,14 @@ impl Disk {
         *inner.committed.lock() = found.committed.clone();
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let writer = Arc::clone(&inner);
-        let thread = thread::Builder::new()
-            .name("herder-store".to_owned())
-            .spawn(move || writer.write_jobs(queue))
-            .map_err(StoreError::io("start the thread that writes the store"))?;
-        let disk = Disk { inner, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) };
+        let writer = if inner.hands.0.is_some() {
+            Writer::Task(tokio::spawn(writer.write_in_turn(queue)))
+        } else {
+            let thread = thread::Builder::new().name("herder-store".to_owned());
+            let thread = thread.spawn(move || writer.write_jobs(queue));
+            Writer::Thread(thread.map_err(StoreError::io("start the thread that writes the store"))?)
+        };
+        let disk = Disk { inner, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) };
         Ok((disk, found))
     }
 
@@ -154,6 +172,10 @@ impl Disk {
         if let Some(job) = refused {
             job.done.tell(Err(io::Error::other("the store is closed")));
         }
+    }
+
+    pub(crate) fn hands(&self) -> &Hands {
+        &self.inner.hands
     }
 
     pub(crate) async fn write(&self, ops: Vec<Op>) -> io::Result<()> {
@@ -174,35 +196,33 @@ impl Disk {
     /// Entries of the log with their lengths, at most so many bytes of them, but one at least.
     pub(crate) async fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(Entry, usize)>> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.entries(range, bytes_max)).await
+        self.hands().work(move || inner.entries(range, bytes_max)).await?
     }
 
     pub(crate) async fn snapshot(&self) -> io::Result<Option<(SnapshotMeta, Bytes)>> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.snapshot()).await
+        self.hands().work(move || inner.snapshot()).await?
     }
 
     /// Where the snapshot ends.
     pub(crate) async fn snapshot_end(&self) -> io::Result<Option<LogId>> {
         let inner = Arc::clone(&self.inner);
-        let head = blocking(move || inner.meta::<SnapshotHead>("snapshot")).await?;
+        let head = self.hands().work(move || inner.meta::<SnapshotHead>("snapshot")).await??;
         Ok(head.and_then(|head| head.meta.last_log_id))
     }
 
     /// Ends the writing thread after what was sent, and waits for it. Then the file is let go of.
     pub(crate) async fn close(&self) {
         drop(self.jobs.lock().take());
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // A panic of the thread was told to those who waited for it.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let writer = self.writer.lock().take();
+        // A panic of the writer was told to those who waited for it.
+        match writer {
+            Some(Writer::Thread(thread)) => drop(tokio::task::spawn_blocking(move || thread.join()).await),
+            Some(Writer::Task(task)) => drop(task.await),
+            None => {}
         }
         drop(self.inner.database.write().take());
     }
-}
-
-async fn blocking<T: Send + 'static>(read: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl Done {
@@ -216,37 +236,61 @@ impl Done {
 }
 
 impl Inner {
+    fn write_jobs(&self, mut queue: mpsc::Receiver<Job>) {
+        let (mut failed, mut jobs) = (None, Vec::new());
+        while queue.blocking_recv_many(&mut jobs, JOBS_MAX) > 0 {
+            self.write_together(&mut jobs, &mut failed);
+        }
+        self.write_last(failed.is_none());
+    }
+
+    /// As [`Inner::write_jobs`], whenever the medium is ready.
+    async fn write_in_turn(self: Arc<Inner>, mut queue: mpsc::Receiver<Job>) {
+        let (mut failed, mut jobs) = (None, Vec::new());
+        while queue.recv_many(&mut jobs, JOBS_MAX).await > 0 {
+            if let Some(medium) = &self.hands.0 {
+                medium.turn().await;
+            }
+            while jobs.len() < JOBS_MAX
+                && let Ok(job) = queue.try_recv()
+            {
+                jobs.push(job);
+            }
+            self.write_together(&mut jobs, &mut failed);
+        }
+        self.write_last(failed.is_none());
+    }
+
     /// Writes what waits in one transaction, and so with one flush of the disk. After a failure nothing is written any more:
     /// what is on the disk must have no holes.
-    fn write_jobs(&self, mut queue: mpsc::Receiver<Job>) {
-        let mut failed: Option<String> = None;
-        let mut jobs = Vec::new();
-        while queue.blocking_recv_many(&mut jobs, JOBS_MAX) > 0 {
-            let (ops, waiting): (Vec<_>, Vec<_>) = jobs.drain(..).map(|job| (job.ops, job.done)).unzip();
-            if failed.is_none() {
-                let committed = self.committed.lock().clone();
-                let write = || self.with(|database| write(database, &self.sealer, &ops, committed.as_ref()));
-                let written = catch_unwind(AssertUnwindSafe(write));
-                let written = written.unwrap_or_else(|_| Err(io::Error::other("the database broke")));
-                failed = written.err().map(|error| error.to_string());
-                if let Some(why) = &failed {
-                    tracing::error!("failed to write the store in {}: {why}", self.folder.display());
-                }
-            }
-            for op in ops.iter().flatten().filter(|_| failed.is_none()) {
-                match op {
-                    Op::Log(index, _) => self.flushed.store(*index, Ordering::Release),
-                    Op::CutFrom(index) => self.flushed.store(index.saturating_sub(1), Ordering::Release),
-                    _ => {}
-                }
-            }
-            for done in waiting {
-                done.tell(failed.as_ref().map_or(Ok(()), |why| Err(io::Error::other(why.clone()))));
+    fn write_together(&self, jobs: &mut Vec<Job>, failed: &mut Option<String>) {
+        let (ops, waiting): (Vec<_>, Vec<_>) = jobs.drain(..).map(|job| (job.ops, job.done)).unzip();
+        if failed.is_none() {
+            let committed = self.committed.lock().clone();
+            let write = || self.with(|database| write(database, &self.sealer, &ops, committed.as_ref()));
+            let written = catch_unwind(AssertUnwindSafe(write));
+            let written = written.unwrap_or_else(|_| Err(io::Error::other("the database broke")));
+            *failed = written.err().map(|error| error.to_string());
+            if let Some(why) = failed {
+                tracing::error!("failed to write the store in {}: {why}", self.folder.display());
             }
         }
+        for op in ops.iter().flatten().filter(|_| failed.is_none()) {
+            match op {
+                Op::Log(index, _) => self.flushed.store(*index, Ordering::Release),
+                Op::CutFrom(index) => self.flushed.store(index.saturating_sub(1), Ordering::Release),
+                _ => {}
+            }
+        }
+        for done in waiting {
+            done.tell(failed.as_ref().map_or(Ok(()), |why| Err(io::Error::other(why.clone()))));
+        }
+    }
+
+    /// Saves the next start some work; if it fails that work is done.
+    fn write_last(&self, is_whole: bool) {
         let committed = self.committed.lock().clone();
-        if failed.is_none() {
-            // Saves the next start some work; if it fails that work is done.
+        if is_whole {
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 self.with(|database| write(database, &self.sealer, &[], committed.as_ref()))
             }));

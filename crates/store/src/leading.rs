@@ -1,12 +1,13 @@
 //! Who leads, as one manager knows it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Settings;
 use crate::raft::{Member, Metrics, Types};

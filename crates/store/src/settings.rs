@@ -1,9 +1,10 @@
 //! What a store is opened with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Key, StoreError};
+use crate::{Key, Medium, StoreError};
 
 /// A command longer than this is refused (in JSON). Swarm mode has 1.5 MiB; a message between nodes has 9 MiB, and must hold
 /// a command with what is around it.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub snapshot_interval: u64,
     /// Commands kept for managers that are slow, though a snapshot has them (`LogEntriesForSlowFollowers`).
     pub keep: u64,
+    /// What the database is on, if not on a file in the folder.
+    pub medium: Option<Arc<dyn Medium>>,
 }
 
 impl Settings {
@@ -44,6 +47,7 @@ impl Settings {
             wait: Duration::from_secs(20),
             snapshot_interval: 10_000,
             keep: 500,
+            medium: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::ask::{AGAIN, Asked};
 use crate::board::{Board, Watch};
 use crate::disk::{Disk, Found};
 use crate::leading::{Leadership, Leads};
+use crate::medium::Hands;
 use crate::members::ManagerSeen;
 use crate::message::{Answer, Call};
 use crate::raft::{Address, Outcome, Proposal, RequestId};
@@ -60,8 +61,11 @@ impl Store {
     /// [`Store::begin`], or until a leader adds it ([`Store::add_manager`]).
     pub async fn open(settings: Settings, transport: Arc<dyn Transport>) -> Result<Arc<Store>, StoreError> {
         let opened = settings.clone();
-        let vault = on_thread(move || {
-            let fill = |path: &std::path::Path, sealer: &crate::seal::Sealer| Disk::create(path, sealer, &opened.node);
+        let hands = Hands(settings.medium.clone());
+        let vault = on_thread(&hands, move || {
+            let hands = Hands(opened.medium.clone());
+            let fill =
+                |path: &std::path::Path, sealer: &crate::seal::Sealer| Disk::create(&hands, path, sealer, &opened.node);
             Vault::open(&opened.folder, opened.key.as_ref(), fill)
         });
         let store = Store {
@@ -78,11 +82,16 @@ impl Store {
         Ok(Arc::new(store))
     }
 
+    pub(crate) fn hands(&self) -> Hands {
+        Hands(self.settings.medium.clone())
+    }
+
     pub(crate) async fn open_disk(&self) -> Result<(Disk, Found), StoreError> {
         let until = Instant::now() + LET_GO_WAIT;
         let opened = loop {
             let (path, sealer) = (self.vault.database(), self.vault.sealer());
-            match on_thread(move || Disk::open(&path, sealer)).await {
+            let hands = self.hands();
+            match on_thread(&self.hands(), move || Disk::open(hands, &path, sealer)).await {
                 Err(StoreError::InUse { .. }) if Instant::now() < until => sleep(LET_GO_POLL).await,
                 opened => break opened?,
             }
@@ -277,9 +286,10 @@ impl Store {
 
 /// Runs what waits for disks where that disturbs nobody.
 pub(crate) async fn on_thread<T: Send + 'static>(
+    hands: &Hands,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = hands.work(work).await;
     done.unwrap_or_else(|error| Err(StoreError::Stopped { why: error.to_string() }))
 }
 

@@ -21,6 +21,7 @@ use crate::disk::{Disk, LOG, Op, SNAPSHOT};
 use crate::leading::Leads;
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::medium::Hands;
 use crate::message::{Answer, Call, Refusal, Request, decode, encode};
 use crate::raft::{Address, Entry, LogId, Member, Outcome, Proposal, RequestId, SnapshotMeta, Types, Vote};
 use crate::running::Running;
@@ -34,8 +35,8 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Folders {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<Types>> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.redb");
-        Disk::create(&path, &Sealer::new(&[1; 32]), "n1").expect("made");
-        let (disk, found) = Disk::open(&path, Sealer::new(&[1; 32])).expect("opens");
+        Disk::create(&Hands::default(), &path, &Sealer::new(&[1; 32]), "n1").expect("made");
+        let (disk, found) = Disk::open(Hands::default(), &path, Sealer::new(&[1; 32])).expect("opens");
         let disk = Arc::new(disk);
         Ok((folder, Log::new(Arc::clone(&disk), found), Machine::new(disk, Board::new())))
     }
@@ -110,7 +111,8 @@ async fn run(medium: &Medium, board: &Arc<Board>, member: Option<Member>) -> Run
     if let Some(member) = member {
         Disk::fill(&medium.open(), &Sealer::new(&[1; 32]), member).expect("made");
     }
-    let (disk, found) = Disk::with(medium.open(), "memory".into(), Sealer::new(&[1; 32])).expect("opens");
+    let (disk, found) =
+        Disk::with(Hands::default(), medium.open(), "memory".into(), Sealer::new(&[1; 32])).expect("opens");
     let leads = Leads::new(watch::Sender::default());
     let settings = Settings::new("memory", "n1");
     Running::start(&settings, Arc::new(Nobody), Arc::clone(board), leads, (disk, found)).await.expect("starts")
@@ -219,7 +221,7 @@ async fn what_could_not_be_written_has_nothing_after_it() {
     let medium = Medium::default();
     let sealer = || Sealer::new(&[1; 32]);
     Disk::fill(&medium.open(), &sealer(), Member::new("n1")).expect("made");
-    let (disk, _) = Disk::with(medium.open(), "memory".into(), sealer()).expect("opens");
+    let (disk, _) = Disk::with(Hands::default(), medium.open(), "memory".into(), sealer()).expect("opens");
     disk.write(vec![Op::Purged(None)]).await.expect("written");
     medium.full.store(true, Ordering::Relaxed);
     disk.write(vec![Op::Purged(None)]).await.expect_err("full");
@@ -235,7 +237,7 @@ async fn what_is_not_as_it_was_sealed_is_named() {
     let check = async |change: fn(&redb::WriteTransaction), key: &[u8; 32], expected: &str| {
         let medium = Medium::default();
         Disk::fill(&medium.open(), &sealer(), Member::new("n1")).expect("made");
-        let (disk, _) = Disk::with(medium.open(), "memory".into(), sealer()).expect("opens");
+        let (disk, _) = Disk::with(Hands::default(), medium.open(), "memory".into(), sealer()).expect("opens");
         let entry = |index| -> Entry {
             let leader_id = openraft::vote::RaftLeaderId::new(1, Member::from(1));
             openraft::entry::RaftEntry::new_blank(LogId { leader_id, index })
@@ -250,7 +252,7 @@ async fn what_is_not_as_it_was_sealed_is_named() {
         change(&transaction);
         transaction.commit().expect("written");
         drop(database);
-        let opened = Disk::with(medium.open(), "memory".into(), Sealer::new(key)).map(|_| ());
+        let opened = Disk::with(Hands::default(), medium.open(), "memory".into(), Sealer::new(key)).map(|_| ());
         let text = opened.as_ref().map_or_else(ToString::to_string, |()| "opens".to_owned());
         assert!(text.starts_with(expected), "{text}");
     };

@@ -1,0 +1,50 @@
+//! Where the bytes of a database are, and who waits for them: a file and threads of their own, or what a simulation puts there.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+/// What a store's database is kept on instead of a file. With one, the store needs no thread besides those of its runtime: what
+/// takes long is done where it is asked for, so that a run in one thread can be repeated.
+pub trait Medium: fmt::Debug + Send + Sync + 'static {
+    /// Opens the database, or makes it. The folder of `path` is there; afterwards there must be a file, too, or the store says that
+    /// it was taken away.
+    fn open(&self, path: &Path, builder: &redb::Builder) -> Result<redb::Database, redb::DatabaseError>;
+
+    /// Comes when the medium takes the next write. What is to be written until then is written together.
+    fn turn(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The database itself says where its bytes are, through this.
+pub use redb::{Builder as DatabaseBuilder, Database, DatabaseError, StorageBackend};
+
+/// Who does what takes long.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hands(pub(crate) Option<Arc<dyn Medium>>);
+
+impl Hands {
+    /// Runs what waits for disks, or calculates for a while, where that disturbs nobody.
+    pub(crate) async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        match self.0 {
+            Some(_) => Ok(work()),
+            None => tokio::task::spawn_blocking(work).await.map_err(io::Error::other),
+        }
+    }
+
+    pub(crate) fn create(&self, path: &Path) -> Result<Database, DatabaseError> {
+        match &self.0 {
+            Some(medium) => medium.open(path, &redb::Builder::new()),
+            None => Database::create(path),
+        }
+    }
+
+    pub(crate) fn open(&self, path: &Path, builder: &redb::Builder) -> Result<Database, DatabaseError> {
+        match &self.0 {
+            Some(medium) => medium.open(path, builder),
+            None => builder.open(path),
+        }
+    }
+}
