@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -30,8 +31,8 @@ impl Running {
         let mut again = false;
         let (mut hint, mut hints): (Option<Member>, usize) = (None, 0);
         let mut why = "the leader did not answer in time".to_owned();
-        let mut metrics = self.raft.metrics();
         loop {
+            let before = self.leading_sign();
             if let Some(why) = self.stopped() {
                 return Err(if again { StoreError::Lost { why } } else { StoreError::Stopped { why } });
             }
@@ -65,7 +66,7 @@ impl Running {
             if hint.is_none() {
                 hints = 0;
                 // Who leads is not known, or does not want to: wait for news, but not for long.
-                let _ = timeout(AGAIN, metrics.changed()).await;
+                let _ = timeout(AGAIN, self.another_sign(before)).await;
             }
         }
     }
@@ -81,6 +82,22 @@ impl Running {
             .call(member.node(), &address.addr, Some(member), call, &[])
             .await
             .map_err(|error| format!("{}: {error}", member.node()))
+    }
+
+    /// What may make another answer likely. Much else changes in the metrics, also by asking.
+    fn leading_sign(&self) -> (Option<Member>, u64, ServerState) {
+        let metrics = self.metrics();
+        (self.heard.leader(&metrics).cloned(), metrics.current_term, metrics.state)
+    }
+
+    async fn another_sign(&self, before: (Option<Member>, u64, ServerState)) {
+        let mut metrics = self.raft.metrics();
+        while self.leading_sign() == before {
+            if metrics.changed().await.is_err() {
+                // The store has stopped; whoever waits here looks at that next.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Waits until this one hears that another than this member leads, or hears nobody.
