@@ -24,8 +24,10 @@ use crate::{Transport, TransportError};
 
 /// For entries to get to another disk. One that is cut off is not waited for longer, so that it is soon found again.
 const APPEND_WAIT: Duration = Duration::from_secs(2);
-/// For a part of a snapshot, the last one of which is answered when all of it is on the disk.
-const PART_WAIT: Duration = Duration::from_secs(60);
+/// For a part of a snapshot. One that was lost on its way to a manager that was cut off is sent again after so long.
+const PART_WAIT: Duration = Duration::from_secs(10);
+/// The last part is answered when all of it is on the disk: a slow one takes so much in a second.
+const WRITTEN_BYTES: usize = 8 << 20;
 /// Of a snapshot in one message; messages between nodes have 9 MiB at most.
 const PART_BYTES: usize = 1 << 20;
 
@@ -84,13 +86,19 @@ impl Link {
             let body = snapshot.slice(offset..total.min(offset + PART_BYTES));
             let part = Part { transfer, vote: vote.clone(), meta: meta.clone(), offset, total };
             offset += body.len();
-            match self.call(Call::Snapshot(Box::new(part)), &body, PART_WAIT).await? {
+            match self.call(Call::Snapshot(Box::new(part)), &body, part_wait(offset, total)).await? {
                 Answer::Part if offset < total => {}
                 Answer::Snapshot(response) => return Ok(response),
                 _ => return Err(strange::<StreamingError<Types>>()),
             }
         }
     }
+}
+
+/// For the part of a snapshot that ends there.
+fn part_wait(end: usize, total: usize) -> Duration {
+    let written = if end < total { 0 } else { total / WRITTEN_BYTES };
+    PART_WAIT + Duration::from_secs(u64::try_from(written).unwrap_or(u64::MAX))
 }
 
 /// An answer to another question.
@@ -186,5 +194,18 @@ impl From<Refusal> for crate::StoreError {
             Refusal::NobodyElse => StoreError::NobodyElse,
             Refusal::Other(why) => StoreError::Refused(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_wait;
+
+    #[test]
+    fn a_small_snapshot_that_is_lost_is_sent_again_soon_and_a_large_one_has_its_time() {
+        let check = |end: usize, total: usize, seconds: u64| assert_eq!(part_wait(end, total).as_secs(), seconds);
+        check(60_000, 60_000, 10);
+        check(1 << 20, 800 << 20, 10);
+        check(800 << 20, 800 << 20, 110);
     }
 }
