@@ -1,4 +1,4 @@
-//! The project's own verbs: `cargo xtask check | fix | tidy | test | demo | bench`.
+//! The project's own verbs: `cargo xtask check | fix | tidy | test | sim | demo | bench`.
 #![expect(clippy::print_stdout, reason = "the verbs of a command line talk to a person")]
 
 mod bench;
@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod packages;
 mod run;
+mod sim;
 mod test;
 mod tidy;
 
@@ -49,6 +50,17 @@ enum Verb {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Play whole swarms in one thread from seeds, with faults
+    Sim {
+        /// This seed alone, and tell everything that happens
+        seed: Option<u64>,
+        /// From the first up to the second, without it
+        #[arg(long, value_name = "FROM..TO", default_value = "0..100", conflicts_with = "seed")]
+        seeds: String,
+        /// Which stories: those of stores alone, or of whole swarms
+        #[arg(long, value_parser = ["stores", "swarm"])]
+        story: Option<String>,
+    },
     /// Measure, side by side with what it replaces
     Bench {
         /// What to measure: schedule, swarm-schedule, list, bus, store, control, pool, swarm, failover, scale or all
@@ -74,6 +86,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test { arguments } => test::run(&arguments),
         Verb::Demo { once } => demo::run(once),
         Verb::Fuzz { what, seconds } => fuzz::run(&what, seconds),
+        Verb::Sim { seed, seeds, story } => sim::run(seed, &seeds, story.as_deref()),
         Verb::Bench { what, format, rounds } => bench::run(&what, &format, rounds),
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::{packages, run, tidy};
+use crate::{packages, run, sim, tidy};
 
 /// How the names of labs that tests make begin. What an aborted run left is removed before and after.
 const LABS: &[&str] = &["scenarios", "agent-tests"];
@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     tidy::run()?;
     run::cargo(&["build", "--package", "herder", "--package", "voting"])?;
     clean()?;
-    let outcome = tests(arguments);
+    let outcome = both(arguments);
     clean()?;
     let (sums, why) = outcome?;
     let Sums { passed, failed, ignored } = sums;
@@ -39,10 +39,26 @@ struct Sums {
     ignored: u32,
 }
 
+/// All but the seeds, and these optimized.
+fn both(arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
+    let (one, mut why) = tests(&["--workspace", "--exclude", "herder-sim", "--no-fail-fast"], arguments)?;
+    let mut seeds = vec!["--package", "herder-sim", "--no-fail-fast"];
+    seeds.extend(sim::PROFILE);
+    let (other, more) = tests(&seeds, arguments)?;
+    why.extend(more);
+    let sums = Sums {
+        passed: one.passed + other.passed,
+        failed: one.failed + other.failed,
+        ignored: one.ignored + other.ignored,
+    };
+    Ok((sums, why))
+}
+
 /// Runs `cargo test`, shows what it prints, adds its summaries up, and keeps what it says of tests that failed.
-fn tests(arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
+fn tests(what: &[&str], arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
     let mut command = Command::new(run::cargo_path());
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(arguments).stdout(Stdio::piped()).stdin(Stdio::null());
+    command.arg("test").args(what).args(arguments).envs(sim::environment());
+    command.stdout(Stdio::piped()).stdin(Stdio::null());
     let mut child = command.spawn().context("cannot start cargo")?;
     let (mut sums, mut why, mut explains) = (Sums::default(), Vec::new(), false);
     for line in BufReader::new(child.stdout.take().context("a pipe")?).lines() {

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("agent", &["model", "decide", "drivers", "pool", "wire"]),
     ("manager", &["model", "decide", "store"]),
     ("front", &["model", "decide", "drivers", "pool", "bus"]),
+    ("sim", &["model", "decide", "drivers", "store", "manager", "agent"]),
     ("cli", &["model", "lab"]),
     (
         "herder",

@@ -1,0 +1,309 @@
+//! Nodes of a swarm: an engine, an agent, on some of them a manager, and a clock that may be wrong.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use herder_agent::session::{Ended, Listener, Mind, hold};
+use herder_agent::{Agent, NoImages, Settings as AgentSettings, Way};
+use herder_decide::swarm::members::Gossip;
+use herder_manager::{Manager, Settings as ManagerSettings};
+use herder_model::swarm::{Assignments, Clock, Hello, ManagerAddr, NodeDescription, Time, Welcome};
+use herder_store::Store;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::End;
+use crate::engine::Engine;
+use crate::net::{Net, Port};
+use crate::runs::Runs;
+use crate::stores::{Managers, addr, rng};
+use crate::trace::Trace;
+
+/// As in the program: between two attempts to find a leader, and how long fenced tasks go on after a start.
+const REST: Duration = Duration::from_millis(150);
+const FIRST_LEASE: Duration = Duration::from_secs(2);
+const DESCRIBE_REST: Duration = Duration::from_secs(20);
+const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
+/// Gossip believes that somebody is dead after so long without a sign, and looks so often.
+const GOSSIP_PATIENCE: Duration = Duration::from_millis(900);
+const GOSSIP_LOOK: Duration = Duration::from_millis(100);
+/// When the stories begin, in seconds since 1970.
+const EPOCH: u64 = 1_800_000_000;
+
+struct Host {
+    engine: Engine,
+    /// How wrong its clock is, in milliseconds.
+    skew: Arc<AtomicI64>,
+    starts: u64,
+    up: Option<CancellationToken>,
+    gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
+    /// Stopped in good order.
+    left: bool,
+}
+
+pub(crate) struct Nodes {
+    pub(crate) managers: Arc<Managers>,
+    pub(crate) runs: Runs,
+    net: Net,
+    folder: PathBuf,
+    trace: Trace,
+    began: Instant,
+    hosts: Mutex<BTreeMap<String, Host>>,
+}
+
+impl Nodes {
+    /// So many managers, and so many workers besides.
+    pub(crate) fn new(seed: u64, managers: usize, workers: u64, folder: PathBuf, trace: Trace) -> Arc<Nodes> {
+        let runs = Runs::new(trace.clone());
+        let managers = Arc::new(Managers::new(seed, managers, folder.clone(), trace.clone()));
+        let count = u64::try_from(managers.names().len()).unwrap_or_default() + workers;
+        let host = |number: u64| Host {
+            engine: Engine::new(&format!("n{number}"), rng(seed, 200 + number), runs.clone()),
+            skew: Arc::default(),
+            starts: 0,
+            up: None,
+            gossip: watch::Sender::default(),
+            left: false,
+        };
+        let hosts = (1..=count).map(|number| (format!("n{number}"), host(number))).collect();
+        let (net, began) = (managers.net.clone(), Instant::now());
+        let nodes = Arc::new(Nodes { managers, runs, net, folder, trace, began, hosts: Mutex::new(hosts) });
+        tokio::spawn(nodes.clone().gossip());
+        nodes
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.hosts.lock().keys().cloned().collect()
+    }
+
+    pub(crate) fn is_up(&self, node: &str) -> bool {
+        self.hosts.lock().get(node).is_some_and(|it| it.up.is_some())
+    }
+
+    fn manages(&self, node: &str) -> bool {
+        self.managers.names().iter().any(|it| it == node)
+    }
+
+    pub(crate) fn engine(&self, node: &str) -> Option<Engine> {
+        self.hosts.lock().get(node).map(|it| it.engine.clone())
+    }
+
+    /// From now on the clock of this node is so many milliseconds wrong.
+    pub(crate) fn skew(&self, node: &str, millis: i64) {
+        if let Some(host) = self.hosts.lock().get(node) {
+            host.skew.store(millis, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn clock(&self, node: &str) -> Clock {
+        let skew = self.hosts.lock().get(node).map(|it| it.skew.clone()).unwrap_or_default();
+        let began = self.began;
+        Clock::new(move || {
+            let since = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+            let millis = u64::try_from(since + skew.load(Ordering::Relaxed)).unwrap_or_default();
+            Time(EPOCH * 1_000_000_000 + millis * 1_000_000)
+        })
+    }
+
+    /// Opens what belongs to the node that has a store already.
+    pub(crate) fn begin_manager(&self, node: &str, store: Arc<Store>, stop: &CancellationToken) {
+        let Some(gossip) = self.hosts.lock().get(node).map(|it| it.gossip.subscribe()) else { return };
+        let me = ManagerAddr { id: node.to_owned(), addr: addr(node) };
+        let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id };
+        let manager = Manager::start(store, settings, stop.clone());
+        self.net.plug_manager(node, self.managers.start_of(node), manager);
+    }
+
+    /// Starts all of a node; its store, too, if it manages and has none that is open.
+    pub(crate) async fn start(&self, node: &str) {
+        let stop = CancellationToken::new();
+        let engine = {
+            let mut hosts = self.hosts.lock();
+            let Some(host) = hosts.get_mut(node).filter(|it| it.up.is_none()) else { return };
+            (host.up, host.left) = (Some(stop.clone()), false);
+            host.starts += 1;
+            host.engine.clone()
+        };
+        engine.turn_on_if_off();
+        self.runs.program(node, true);
+        let port = if self.manages(node) {
+            if self.managers.store(node).is_none() {
+                self.managers.reopen(node).await;
+            }
+            let Some(store) = self.managers.store(node) else { return };
+            self.begin_manager(node, store, &stop);
+            Port::of(&self.net, node, self.managers.start_of(node))
+        } else {
+            let start = self.hosts.lock().get(node).map_or(0, |it| it.starts);
+            self.net.port(node, start)
+        };
+        let settings = AgentSettings {
+            engine: node.to_owned(),
+            way: Way::Through(Arc::new(engine)),
+            node_id: node.to_owned(),
+            folder: self.folder.join(format!("agent-{node}")),
+            generic_resources: Vec::new(),
+            images: Arc::new(NoImages),
+            first_lease: FIRST_LEASE,
+            clock: self.clock(node),
+        };
+        let agent = Arc::new(Agent::start(settings, &stop));
+        let description = watch::Sender::default();
+        let describing = describe(agent.clone(), description.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(describing));
+        let (node, managers) = (node.to_owned(), self.managers.names());
+        tokio::spawn(stop.run_until_cancelled_owned(work(node, managers, agent, port, description)));
+    }
+
+    /// The node's program ends, or with `Dark` and `Torn` its host.
+    pub(crate) async fn end(&self, node: &str, how: End) {
+        let up = self.hosts.lock().get_mut(node).and_then(|it| it.up.take());
+        let Some(stop) = up else { return };
+        self.trace.tell(format_args!("{node} goes, {how:?}"));
+        self.net.unplug(node);
+        stop.cancel();
+        self.runs.program(node, false);
+        if how != End::Killed
+            && let Some(engine) = self.engine(node)
+        {
+            engine.turn_off();
+        }
+        self.managers.end(node, how).await;
+    }
+
+    /// The node's program is stopped in good order.
+    pub(crate) async fn stop(&self, node: &str) {
+        let up = self.hosts.lock().get_mut(node).and_then(|it| {
+            it.left = it.up.is_some();
+            it.up.take()
+        });
+        let Some(stop) = up else { return };
+        self.managers.stop(node).await;
+        self.net.unplug(node);
+        stop.cancel();
+        self.runs.program(node, false);
+        self.trace.tell(format_args!("{node} has stopped"));
+    }
+
+    /// Nothing passes between these and others any more.
+    pub(crate) fn cut(&self, some: &[String]) {
+        for other in self.names().iter().filter(|it| !some.contains(it)) {
+            for node in some {
+                self.net.cut(node, other);
+                self.net.cut(other, node);
+            }
+        }
+    }
+
+    pub(crate) async fn heal(&self) {
+        self.net.heal();
+        for node in self.names() {
+            self.managers.pace(&node, crate::disk::QUICK);
+            if let Some(engine) = self.engine(&node) {
+                engine.pace(crate::engine::QUICK);
+            }
+            self.start(&node).await;
+        }
+    }
+
+    /// What nodes believe of each other.
+    async fn gossip(self: Arc<Nodes>) {
+        let names = self.names();
+        let mut seen: BTreeMap<(String, String), Instant> = BTreeMap::new();
+        loop {
+            for me in self.managers.names() {
+                let believed = names.iter().map(|node| {
+                    let pair = (me.clone(), node.clone());
+                    let is_there = *node == me || self.net.in_reach(&me, node);
+                    let left = self.hosts.lock().get(node).is_some_and(|it| it.left);
+                    let last = seen.entry(pair).or_insert_with(Instant::now);
+                    if is_there {
+                        *last = Instant::now();
+                    }
+                    let believed = match last.elapsed() > GOSSIP_PATIENCE {
+                        _ if left => Gossip::Left,
+                        true => Gossip::Dead,
+                        false => Gossip::Alive,
+                    };
+                    (node.clone(), believed)
+                });
+                let believed: BTreeMap<String, Gossip> = believed.collect();
+                if let Some(host) = self.hosts.lock().get(&me) {
+                    host.gossip.send_if_modified(|known| {
+                        let is_news = **known != believed;
+                        *known = Arc::new(believed);
+                        is_news
+                    });
+                }
+            }
+            sleep(GOSSIP_LOOK).await;
+        }
+    }
+}
+
+/// 25 characters, as Docker's.
+pub(crate) fn new_id() -> String {
+    format!("{:025x}", rand::random::<u64>())
+}
+
+async fn describe(agent: Arc<Agent>, to: watch::Sender<NodeDescription>) {
+    loop {
+        let rest = match agent.describe().await {
+            Ok(description) => {
+                to.send_if_modified(|it| std::mem::replace(it, description.clone()) != description);
+                DESCRIBE_REST
+            }
+            Err(_) => DESCRIBE_AGAIN,
+        };
+        sleep(rest).await;
+    }
+}
+
+struct Ear(Arc<Agent>);
+
+impl Listener for Ear {
+    fn welcome(&self, _: Welcome) {}
+
+    fn assign(&self, assignments: Assignments) {
+        self.0.assign(assignments);
+    }
+
+    fn heard(&self, said_at: Instant, lease: Duration) {
+        self.0.lease(said_at + lease);
+    }
+}
+
+/// Holds sessions with whoever leads, one after the other.
+async fn work(
+    node: String,
+    managers: Vec<String>,
+    agent: Arc<Agent>,
+    port: Port,
+    description: watch::Sender<NodeDescription>,
+) {
+    let mut attempt = 0;
+    let mut leader: Option<ManagerAddr> = None;
+    let (ready, leaving) = (watch::Sender::new(managers.contains(&node)), watch::Sender::new(false));
+    loop {
+        let any = &managers[attempt % managers.len()];
+        let manager = leader.take().unwrap_or_else(|| ManagerAddr { id: any.clone(), addr: addr(any) });
+        let mind = Mind {
+            reports: agent.reports(),
+            description: description.subscribe(),
+            ready: ready.subscribe(),
+            leaving: leaving.subscribe(),
+        };
+        let hello = Hello { addr: addr(&node), ..Hello::default() };
+        attempt += 1;
+        if let Ended::Elsewhere(Some(other)) = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await {
+            leader = Some(other);
+            continue;
+        }
+        sleep(REST).await;
+    }
+}

@@ -1,0 +1,352 @@
+//! A story of a whole swarm: people declare services and change their minds, nodes come and go, and in the end what is declared
+//! runs.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_decide::swarm::control::{Declared, ServiceUpdate, create_service, remove_service, update_service};
+use herder_model::swarm::{
+    Availability, Change, Cluster, ClusterRecord, NodeRecord, Object, Role, ServiceSpec, SwarmNode, SwarmNodeState,
+    TaskState, Time, View,
+};
+use herder_store::{Store, StoreError};
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::{End, QUICK};
+use crate::nodes::{Nodes, new_id};
+use crate::play::Shared;
+use crate::stores::{addr, rng};
+use crate::trace::Trace;
+
+const WORKERS: u64 = 3;
+/// How long faults go on.
+const TROUBLE: Duration = Duration::from_secs(25);
+/// After the last fault what is declared runs within this: nodes are silent for 5 s, restarts wait for 5 s, and updates take
+/// their time.
+const PEACE: Duration = Duration::from_secs(90);
+/// A service that nobody touches: it shows how fast tasks of lost nodes are replaced.
+const STEADY: &str = "steady";
+/// From `decide::swarm::lost`: two nodes, or a third of all, every 5 s. What is seen later than written is not more.
+const AT_ONCE_MIN: usize = 2;
+const PAUSE: Duration = Duration::from_millis(4900);
+
+/// When tasks of lost nodes were given up: node and since when it is down → when.
+type Replaced = BTreeMap<(String, Time), Instant>;
+
+fn spec(name: &str, mode: Value, fenced: bool, image: u32) -> Option<ServiceSpec> {
+    let labels = if fenced { json!({"herder.fence": "true"}) } else { json!({}) };
+    serde_json::from_value(json!({
+        "Name": name, "Labels": labels, "Mode": mode,
+        "TaskTemplate": {"ContainerSpec": {"Image": format!("app:{image}")}, "RestartPolicy": {"Condition": "any",
+            "Delay": 500_000_000}},
+        "UpdateConfig": {"Parallelism": 1, "Monitor": 1_000_000_000},
+    }))
+    .ok()
+}
+
+fn declared(spec: ServiceSpec) -> Declared {
+    Declared { spec, ..Declared::default() }
+}
+
+async fn begin(nodes: &Arc<Nodes>) -> Result<(), StoreError> {
+    nodes.managers.begin().await?;
+    let managers = nodes.managers.names();
+    let first = nodes.managers.store(&managers[0]).ok_or(StoreError::NotBegun)?;
+    let now = nodes.clock(&managers[0]).now();
+    let cluster = Cluster { id: "swarm".to_owned(), ..Cluster::default() };
+    let cluster = ClusterRecord { cluster, ..ClusterRecord::default() };
+    let records = managers.iter().map(|id| {
+        let mut node = SwarmNode { id: id.clone(), ..SwarmNode::default() };
+        (node.spec.role, node.status.state) = (Role::Manager, SwarmNodeState::Ready);
+        Change::from(NodeRecord { node, role: Role::Manager, addr: addr(id), state_since: now, fenced_off: false })
+    });
+    first.commit([Change::from(cluster)].into_iter().chain(records).collect(), now).await?;
+    for node in nodes.names() {
+        nodes.start(&node).await;
+    }
+    // Everybody is there before anything happens.
+    let all = nodes.names().len();
+    let _ = timeout(PEACE, async {
+        while first.view().nodes.len() < all {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    let steady = spec(STEADY, json!({"Replicated": {"Replicas": 2 * all}}), false, 1);
+    let changes = steady.map(|spec| create_service(&first.view(), &declared(spec), new_id(), now));
+    if let Some(Ok(changes)) = changes {
+        first.commit(changes, now).await?;
+    }
+    Ok(())
+}
+
+/// Somebody declares something, on any manager.
+async fn declare(nodes: &Nodes, rng: &mut StdRng, trace: &Trace) {
+    let up = nodes.managers.up();
+    let Some(node) = up.choose(rng) else { return };
+    let Some(store) = nodes.managers.store(node) else { return };
+    let Ok(Ok(view)) = timeout(Duration::from_secs(2), store.read()).await else { return };
+    let now = nodes.clock(node).now();
+    let number = rng.random_range(0..4);
+    let name = format!("s{number}");
+    // The first ones are fenced, the last ones global.
+    let (fenced, mode) = match number {
+        0 | 1 => (true, json!({"Replicated": {"Replicas": 1}})),
+        2 => (false, json!({"Replicated": {"Replicas": rng.random_range(0..6)}})),
+        _ => (false, json!({"Global": {}})),
+    };
+    let Some(spec) = spec(&name, mode, fenced, rng.random_range(0..3)) else { return };
+    let there = view.services.values().find(|it| it.service.spec.name == name);
+    let (what, changes) = match there {
+        None => ("create", create_service(&view, &declared(spec), new_id(), now)),
+        Some(_) if rng.random_range(0..6) == 0 => ("remove", remove_service(&view, &name)),
+        Some(it) => {
+            let update = ServiceUpdate {
+                version: it.service.meta.version.index,
+                declared: declared(spec),
+                ..ServiceUpdate::default()
+            };
+            ("update", update_service(&view, &name, &update, now))
+        }
+    };
+    let outcome = match changes {
+        Ok(changes) => store.commit(changes, now).await.map(drop).map_err(|error| error.to_string()),
+        Err(denial) => Err(format!("{denial:?}")),
+    };
+    trace.tell(format_args!("{what} {name}: {outcome:?}"));
+}
+
+async fn drain(nodes: &Nodes, rng: &mut StdRng, availability: Availability) {
+    let names = nodes.names();
+    let up = nodes.managers.up();
+    let (Some(node), Some(manager)) = (names.choose(rng), up.choose(rng)) else { return };
+    let Some(store) = nodes.managers.store(manager) else { return };
+    set_availability(&store, node, availability, nodes.clock(manager).now()).await;
+}
+
+async fn set_availability(store: &Store, node: &str, availability: Availability, now: Time) {
+    let Some(known) = store.view().nodes.get(node).cloned() else { return };
+    let mut record = NodeRecord::clone(&known);
+    record.node.spec.availability = availability;
+    // If somebody else wrote it, that counts.
+    let _ = store.commit(vec![record.into()], now).await;
+}
+
+/// One fault, or the end of some.
+async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
+    let names = nodes.names();
+    let any = names.choose(rng).cloned().unwrap_or_default();
+    let down: Vec<String> = names.iter().filter(|it| !nodes.is_up(it)).cloned().collect();
+    match rng.random_range(0..20) {
+        0 | 1 => nodes.end(&any, End::Killed).await,
+        2 => nodes.end(&any, End::Dark).await,
+        3 => nodes.end(&any, End::Torn).await,
+        4..8 => {
+            if let Some(node) = down.choose(rng) {
+                nodes.start(node).await;
+            }
+        }
+        8 | 9 => nodes.cut(std::slice::from_ref(&any)),
+        10 => {
+            // A zone.
+            let count = rng.random_range(2..4);
+            let some: Vec<String> = names.sample(rng, count).cloned().collect();
+            if rng.random() {
+                nodes.cut(&some);
+            } else {
+                for node in some {
+                    nodes.end(&node, End::Dark).await;
+                }
+            }
+        }
+        11 | 12 => nodes.managers.net.heal(),
+        13 => nodes.managers.net.weather(rng.random_range(0..100), 0..rng.random_range(3..80)),
+        14 => nodes.managers.pace(&any, 20..rng.random_range(30..300)),
+        15 => {
+            if let Some(engine) = nodes.engine(&any) {
+                engine.pace(10..rng.random_range(20..300));
+            }
+        }
+        16 => {
+            if let Some(engine) = nodes.engine(&any) {
+                engine.break_one(rng.random());
+            }
+        }
+        17 if clocks => nodes.skew(&any, rng.random_range(-20_000..20_000)),
+        18 => {
+            // The program is started again, as with an update of it.
+            let how = *[None, Some(End::Killed)].choose(rng).unwrap_or(&None);
+            match how {
+                None => nodes.stop(&any).await,
+                Some(how) => nodes.end(&any, how).await,
+            }
+            sleep(Duration::from_millis(rng.random_range(0..700))).await;
+            nodes.start(&any).await;
+        }
+        19 if rng.random_range(0..3) == 0 => {
+            for node in names {
+                nodes.stop(&node).await;
+                nodes.start(&node).await;
+                sleep(Duration::from_millis(rng.random_range(0..400))).await;
+            }
+        }
+        _ => nodes.managers.pace(&any, QUICK),
+    }
+}
+
+/// Writes down when tasks of lost nodes are replaced.
+async fn follow(nodes: Arc<Nodes>, replaced: Shared<Replaced>, trace: Option<Trace>) {
+    let mut follows: BTreeMap<(String, u64), tokio::task::JoinHandle<()>> = BTreeMap::new();
+    loop {
+        for node in nodes.managers.up() {
+            let start = nodes.managers.start_of(&node);
+            let Some(store) = nodes.managers.store(&node) else { continue };
+            let (replaced, trace) = (replaced.clone(), trace.clone());
+            follows.entry((node, start)).or_insert_with(|| tokio::spawn(follow_one(store, replaced, trace)));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `trace`: of a story in which clocks are right.
+async fn follow_one(store: Arc<Store>, replaced: Shared<Replaced>, trace: Option<Trace>) {
+    let (_, mut watch) = store.watch();
+    loop {
+        let seen = watch.next().await;
+        for written in seen.written.iter() {
+            let (Some(Object::Task(before)), Some(Object::Task(after))) = (&written.before, &written.after) else {
+                continue;
+            };
+            let is_given_up =
+                before.task.desired_state <= TaskState::Running && after.task.desired_state > TaskState::Running;
+            if !is_given_up || after.service_name != STEADY {
+                continue;
+            }
+            let node = seen.view.nodes.get(&after.task.node_id);
+            let Some(node) = node.filter(|it| {
+                it.node.status.state == SwarmNodeState::Down && it.node.spec.availability == Availability::Active
+            }) else {
+                continue;
+            };
+            let mut replaced = replaced.lock();
+            let episode = (after.task.node_id.clone(), node.state_since);
+            if let Entry::Vacant(entry) = replaced.entry(episode) {
+                entry.insert(Instant::now());
+                if let Some(trace) = &trace {
+                    check_rate(&seen.view, &replaced, trace);
+                }
+            }
+        }
+    }
+}
+
+/// Of the nodes that are down, never are the tasks of more given up at once than the documented share.
+fn check_rate(view: &View, replaced: &Replaced, trace: &Trace) {
+    let at_once = view.nodes.len().div_ceil(3).max(AT_ONCE_MIN);
+    let is_down = |(node, since): &(String, Time)| {
+        let node = view.nodes.get(node);
+        node.is_some_and(|it| it.node.status.state == SwarmNodeState::Down && it.state_since == *since)
+    };
+    let lately = replaced.iter().filter(|(episode, at)| is_down(episode) && at.elapsed() < PAUSE);
+    let lately: Vec<&str> = lately.map(|((node, _), _)| node.as_str()).collect();
+    if lately.len() > at_once {
+        trace.fail(format_args!("tasks of {lately:?} were given up within {PAUSE:?}, of {} nodes", view.nodes.len()));
+    }
+}
+
+/// Why what is declared does not run, or nothing.
+fn missing(view: &View, running: &[String]) -> Option<String> {
+    if view.nodes.values().any(|it| it.node.status.state != SwarmNodeState::Ready) {
+        return Some("a node is not there".to_owned());
+    }
+    let mut wanted = BTreeSet::new();
+    for service in view.services.values() {
+        let spec = &service.service.spec;
+        let replicas = match spec.mode.replicated {
+            Some(replicated) => usize::try_from(replicated.replicas.unwrap_or(1)).unwrap_or(usize::MAX),
+            None => view.nodes.values().filter(|it| it.node.spec.availability == Availability::Active).count(),
+        };
+        let tasks = view.tasks_of_service(&service.service.id);
+        let tasks: Vec<_> = tasks.filter(|it| it.task.desired_state <= TaskState::Running).collect();
+        let up = tasks.iter().filter(|it| it.task.status.state == TaskState::Running).count();
+        if (up, tasks.len()) != (replicas, replicas) {
+            return Some(format!("{}: {up} run of {} that are to, {replicas} are declared", spec.name, tasks.len()));
+        }
+        wanted.extend(tasks.iter().map(|it| it.task.id.clone()));
+    }
+    let running: BTreeSet<String> = running.iter().cloned().collect();
+    (running != wanted).then(|| format!("{wanted:?} are to run, {running:?} do"))
+}
+
+async fn converge(nodes: &Nodes, trace: &Trace) -> Option<Duration> {
+    let began = Instant::now();
+    let mut why = String::new();
+    while began.elapsed() < PEACE {
+        sleep(Duration::from_millis(200)).await;
+        let Some(store) = nodes.managers.names().first().and_then(|it| nodes.managers.store(it)) else { continue };
+        match missing(&store.view(), &nodes.runs.tasks()) {
+            None => return Some(began.elapsed()),
+            Some(missing) => why = missing,
+        }
+    }
+    trace.fail(format_args!("what is declared does not run after {PEACE:?}: {why}"));
+    None
+}
+
+pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
+    let mut faults = rng(seed, 0);
+    // Where clocks are wrong, nobody can say from outside how long a leader waits.
+    let clocks: bool = faults.random();
+    let nodes = Nodes::new(seed, 3, WORKERS, folder, trace.clone());
+    if let Err(error) = begin(&nodes).await {
+        trace.fail(format_args!("the swarm does not begin: {error}"));
+        return String::new();
+    }
+    let replaced = Shared::<Replaced>::default();
+    let following = CancellationToken::new();
+    let rates = (!clocks).then(|| trace.clone());
+    tokio::spawn(following.clone().run_until_cancelled_owned(follow(nodes.clone(), replaced.clone(), rates)));
+    let people = {
+        let (nodes, trace, mut rng) = (nodes.clone(), trace.clone(), rng(seed, 2));
+        tokio::spawn(async move {
+            let until = Instant::now() + TROUBLE;
+            while Instant::now() < until {
+                sleep(Duration::from_millis(rng.random_range(100..2500))).await;
+                declare(&nodes, &mut rng, &trace).await;
+                if rng.random_range(0..6) == 0 {
+                    let availability =
+                        *[Availability::Drain, Availability::Active].choose(&mut rng).unwrap_or(&Availability::Active);
+                    drain(&nodes, &mut rng, availability).await;
+                }
+            }
+        })
+    };
+    let until = Instant::now() + TROUBLE;
+    while Instant::now() < until && !trace.failed() {
+        sleep(Duration::from_millis(faults.random_range(100..2500))).await;
+        fault(&nodes, &mut faults, clocks).await;
+    }
+    // A panic is told elsewhere.
+    let _ = people.await;
+    nodes.heal().await;
+    let took = if trace.failed() { None } else { converge(&nodes, &trace).await };
+    if !trace.failed() && nodes.managers.agree().await.is_none() {
+        trace.fail("the managers do not agree, though all is well");
+    }
+    nodes.managers.compare();
+    following.cancel();
+    let (terms, lost) = (nodes.managers.told.lock().terms.len(), replaced.lock().len());
+    for node in nodes.names() {
+        nodes.end(&node, End::Killed).await;
+    }
+    nodes.managers.finish().await;
+    format!("{terms} terms, {lost} nodes replaced, in order after {took:?}")
+}

@@ -1,0 +1,43 @@
+//! Seeds of every test run. `cargo xtask test` plays more of them, and faster; `HERDER_SIM_SEEDS` and `HERDER_SIM_SECONDS` say how
+//! many of each story, and for how long at the most.
+
+use std::process::Command;
+
+/// What a test run without optimization has time for.
+const SEEDS: &str = "10";
+const SECONDS: &str = "30";
+
+fn play(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_herder-sim")).args(arguments).output().expect("it runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn check(story: &str) {
+    let asked = |name: &str, otherwise: &str| std::env::var(name).unwrap_or_else(|_| otherwise.to_owned());
+    let seeds = format!("0..{}", asked("HERDER_SIM_SEEDS", SEEDS));
+    let (is_well, text) = play(&[story, &seeds, &asked("HERDER_SIM_SECONDS", SECONDS)]);
+    eprintln!("{text}");
+    assert!(is_well, "`cargo xtask sim SEED --story {story}` tells all of one");
+}
+
+#[test]
+fn stores_lose_nothing_and_tell_one_story_through_all_faults() {
+    check("stores");
+}
+
+#[test]
+fn swarms_come_through_all_faults_to_what_is_declared() {
+    check("swarm");
+}
+
+#[test]
+fn a_seed_is_played_again_step_by_step() {
+    for story in ["stores", "swarm"] {
+        let (one, again, other) = (play(&[story, "7"]).1, play(&[story, "7"]).1, play(&[story, "8"]).1);
+        let differ = one.lines().zip(again.lines()).find(|(one, again)| one != again);
+        assert_eq!(differ, None, "{story}");
+        assert_eq!(one.len(), again.len(), "{story}");
+        assert_ne!(one, other, "{story}");
+    }
+}
