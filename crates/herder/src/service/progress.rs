@@ -41,8 +41,16 @@ pub(super) struct Progress {
     pub(super) outcome: Option<Outcome>,
 }
 
-/// What is to be told of a service with these tasks. `hosts` are names of nodes by id.
-pub(super) fn progress(service: &Service, tasks: &[Task], hosts: &BTreeMap<String, String>) -> Progress {
+/// A node where tasks are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) name: String,
+    /// What is on a node that is down cannot end, and nobody waits for it.
+    pub(super) is_down: bool,
+}
+
+/// What is to be told of a service with these tasks. `hosts` are nodes by id.
+pub(super) fn progress(service: &Service, tasks: &[Task], hosts: &BTreeMap<String, Host>) -> Progress {
     let status = service.service_status.unwrap_or_default();
     let mut record = ServiceRecord { spec_version: Version { index: 1 }, ..ServiceRecord::default() };
     record.service.spec = service.spec.clone();
@@ -60,14 +68,16 @@ pub(super) fn progress(service: &Service, tasks: &[Task], hosts: &BTreeMap<Strin
     for ((number, node), mut tasks) in places {
         // The newest first.
         tasks.sort_by(|a, b| b.meta.created_at.cmp(&a.meta.created_at));
-        leftover += tasks.iter().filter(|it| it.desired_state > TaskState::Running && is_alive(it)).count();
-        let host = |it: &Task| hosts.get(&it.node_id).cloned().unwrap_or_default();
+        let is_up = |it: &Task| hosts.get(&it.node_id).is_some_and(|it| !it.is_down);
+        let ends = |it: &&&Task| it.desired_state > TaskState::Running && is_alive(it) && is_up(it);
+        leftover += tasks.iter().filter(ends).count();
+        let host = |it: &Task| hosts.get(&it.node_id).map(|it| it.name.clone()).unwrap_or_default();
         let name = match number {
-            0 => format!("{}.{}", service.spec.name, hosts.get(node).map_or(node, String::as_str)),
+            0 => format!("{}.{}", service.spec.name, hosts.get(node).map_or(node, |it| &it.name)),
             number => format!("{}.{number}", service.spec.name),
         };
         let Some(wanted) = tasks.iter().find(|it| it.desired_state <= TaskState::Complete && is_hoped_for(it)) else {
-            if let Some(ending) = tasks.iter().find(|it| is_alive(it)) {
+            if let Some(ending) = tasks.iter().find(ends) {
                 let state = format!("ends{}", on(&host(ending)));
                 slots.push(Slot { name, state, step: 0, error: String::new() });
             }
@@ -153,7 +163,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Tasks as `SLOT IMAGE DESIRED STATE [error]`, the oldest first; what is told of them.
+    /// Tasks as `SLOT IMAGE DESIRED STATE [error]`, the oldest first, `!` after the slot on a node that is down; what is told of
+    /// them.
     #[track_caller]
     fn check(image: &str, desired: u64, update: (&str, &str), tasks: &[&str], expected: &[&str]) {
         let service = json!({
@@ -167,14 +178,16 @@ mod tests {
             let mut next = || words.next().unwrap_or_default();
             let (slot, image, desired, state, error) = (next(), next(), next(), next(), next());
             serde_json::from_value(json!({
-                "ID": format!("t{at}"), "Slot": slot.parse::<u64>().expect("a slot"), "NodeID": "n1",
+                "ID": format!("t{at}"), "Slot": slot.trim_end_matches('!').parse::<u64>().expect("a slot"),
+                "NodeID": if slot.ends_with('!') { "n2" } else { "n1" },
                 "CreatedAt": format!("2026-11-21T00:00:{at:02}Z"), "Spec": {"ContainerSpec": {"Image": image}},
                 "DesiredState": desired, "Status": {"State": state, "Err": error},
             }))
             .expect("a task")
         });
         let tasks: Vec<Task> = tasks.collect();
-        let hosts = BTreeMap::from([("n1".to_owned(), "h1".to_owned())]);
+        let host = |name: &str, is_down| Host { name: name.to_owned(), is_down };
+        let hosts = BTreeMap::from([("n1".to_owned(), host("h1", false)), ("n2".to_owned(), host("h2", true))]);
         let told = progress(&serde_json::from_value(service).expect("a service"), &tasks, &hosts);
         let slots = told
             .slots
@@ -212,6 +225,15 @@ mod tests {
             &["web.1: 9 running on h1", "web.2: 0 ends on h1", "1/1 tasks that are not wanted any more end"],
         );
         check("a", 0, ("", ""), &["1 a shutdown shutdown"], &["0/0 done"]);
+        // Who waits for a dead node waits for ever.
+        check(
+            "a",
+            1,
+            ("", ""),
+            &["1! a shutdown running", "1 a running running"],
+            &["web.1: 9 running on h1", "1/1 done"],
+        );
+        check("a", 0, ("", ""), &["2! a shutdown running"], &["0/0 done"]);
         // Nobody was told yet.
         check("a", 0, ("", ""), &["1 a running running"], &["web.1: 9 running on h1", "1/0"]);
     }

@@ -12,9 +12,9 @@ use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::progress::{Outcome, Progress, STEPS, Slot, progress};
+use super::progress::{Host, Outcome, Progress, STEPS, Slot, progress};
 use crate::door::Door;
 use crate::plan::encode;
 
@@ -23,6 +23,9 @@ const SETTLE_TIME: Duration = Duration::from_millis(60);
 
 /// Not every step of a task is an event: after this time it is looked anyway.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
+
+/// A door that does not answer, or whose managers have no leader, is asked again for so long.
+const TROUBLE_MAX: Duration = Duration::from_secs(30);
 
 /// More bars than this fit on no screen; a line says how many tasks run.
 const BARS_MAX: usize = 20;
@@ -73,14 +76,28 @@ impl Events {
 
 /// Follows these services, by id, until each is as declared. Fails if one will not be.
 pub(super) async fn follow(door: &Door, mut events: Events, ids: &[String]) -> anyhow::Result<()> {
-    let hosts = hosts(door).await?;
     let mut screen = Screen::new();
     let mut stuck = Vec::new();
     let mut open: Vec<&String> = ids.iter().collect();
+    let (mut well, mut told) = (Instant::now(), String::new());
     loop {
         let mut still = Vec::new();
         for id in open {
-            let (service, tasks) = look(door, id).await?;
+            let (service, tasks, hosts) = match look(door, id).await {
+                Ok(seen) => seen.context("the service was removed meanwhile")?,
+                // Its managers may be choosing another leader.
+                Err(error) if well.elapsed() < TROUBLE_MAX => {
+                    let trouble = format!("{error:#}; it is asked again");
+                    if told != trouble {
+                        screen.note(&trouble);
+                        told = trouble;
+                    }
+                    still.push(id);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            well = Instant::now();
             let name = service.spec.name.clone();
             let seen = progress(&service, &tasks, &hosts);
             screen.show(&name, &seen);
@@ -94,7 +111,13 @@ pub(super) async fn follow(door: &Door, mut events: Events, ids: &[String]) -> a
         if open.is_empty() {
             break;
         }
-        until_news(&mut events, ids).await?;
+        if until_news(&mut events, ids).await.is_err() {
+            sleep(LOOK_PERIOD).await;
+            // Until that works, it is looked now and then.
+            if let Ok(again) = Events::open(door, None).await {
+                events = again;
+            }
+        }
     }
     screen.close();
     if stuck.is_empty() { Ok(()) } else { bail!(stuck.join("; ")) }
@@ -115,20 +138,25 @@ async fn until_news(events: &mut Events, ids: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn look(door: &Door, id: &str) -> anyhow::Result<(Service, Vec<Task>)> {
+/// The service and its tasks; nothing, if it is gone.
+async fn look(door: &Door, id: &str) -> anyhow::Result<Option<(Service, Vec<Task>, BTreeMap<String, Host>)>> {
     let filters = encode(&json!({ "id": [id] }));
     let mut services = door.ask(Method::GET, &format!("/services?status=true&filters={filters}")).await?;
-    let service = services.get_mut(0).map(Value::take).context("the service was removed meanwhile")?;
+    let Some(service) = services.get_mut(0).map(Value::take) else { return Ok(None) };
     let filters = encode(&json!({ "service": [id] }));
     let tasks = door.ask(Method::GET, &format!("/tasks?filters={filters}")).await?;
     let strange = || format!("{} answers what is not understood", door.host);
-    Ok((serde_json::from_value(service).with_context(strange)?, serde_json::from_value(tasks).with_context(strange)?))
+    let service = serde_json::from_value(service).with_context(strange)?;
+    Ok(Some((service, serde_json::from_value(tasks).with_context(strange)?, hosts(door).await?)))
 }
 
-async fn hosts(door: &Door) -> anyhow::Result<BTreeMap<String, String>> {
+async fn hosts(door: &Door) -> anyhow::Result<BTreeMap<String, Host>> {
     let nodes = door.ask(Method::GET, "/nodes").await?;
-    let name = |it: &Value| Some((it["ID"].as_str()?.to_owned(), it["Description"]["Hostname"].as_str()?.to_owned()));
-    Ok(nodes.as_array().into_iter().flatten().filter_map(name).collect())
+    let host = |it: &Value| {
+        let name = it["Description"]["Hostname"].as_str()?.to_owned();
+        Some((it["ID"].as_str()?.to_owned(), Host { name, is_down: it["Status"]["State"] == "down" }))
+    };
+    Ok(nodes.as_array().into_iter().flatten().filter_map(host).collect())
 }
 
 /// Where progress is shown.
@@ -178,6 +206,15 @@ impl Screen {
                     tell(last, name, whole);
                 }
             }
+        }
+    }
+
+    /// Something about the whole.
+    fn note(&mut self, text: &str) {
+        match self {
+            // Nothing to be shown is no failure.
+            Screen::Bars(all, _) => drop(all.println(text)),
+            Screen::Lines(last) => tell(last, "door", text.to_owned()),
         }
     }
 

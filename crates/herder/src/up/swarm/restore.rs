@@ -44,8 +44,10 @@ impl Host {
         self.may_be_replaced(force)?;
         self.leave_other(&cluster).await;
         let (store, aside) = (store_folder(&self.state), store_folder(&self.state).with_extension(ASIDE));
-        let moved = remove(&aside).and_then(|()| rename(&store, &aside));
-        moved.map_err(|error| ApiError::internal(format!("{} cannot be put aside: {error}", store.display())))?;
+        if let Err(error) = remove(&aside).and_then(|()| rename(&store, &aside)) {
+            self.open_kept_store().await;
+            return Err(ApiError::internal(format!("{} cannot be put aside: {error}", store.display())));
+        }
         match self.begin_with(backup).await {
             Ok(restored) => {
                 if let Err(error) = remove(&aside) {
