@@ -38,7 +38,7 @@ impl LocalState {
 pub struct SwarmStatus {
     pub state: LocalState,
     pub role: Role,
-    /// Whether the swarm can be asked here: a manager that knows of a leader, or is it.
+    /// Whether the swarm can be asked here: a manager that is past being prepared, with or without a leader at the moment.
     pub control_available: bool,
     pub node_id: String,
     /// Without port.

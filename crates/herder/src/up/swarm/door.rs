@@ -48,7 +48,8 @@ impl Swarm for Door {
         let Some(kept) = kept else { return SwarmStatus::default() };
         let known = self.0.known.lock();
         let store = self.0.store();
-        let leads = store.as_ref().is_some_and(|it| it.leadership().borrow().leader.is_some());
+        // A moment without a leader is waited for where something is asked. Who never had one is being prepared.
+        let manages = store.as_ref().is_some_and(|it| it.view().cluster.is_some());
         let state = match () {
             () if known.locked => LocalState::Locked,
             () if kept.cluster.is_empty() => LocalState::Pending,
@@ -59,7 +60,7 @@ impl Swarm for Door {
         SwarmStatus {
             state,
             role: if kept.manages { Role::Manager } else { Role::Worker },
-            control_available: store.is_some() && leads,
+            control_available: manages,
             node_id: self.0.id.clone(),
             node_addr: self.0.here.rsplit_once(':').map_or(&*self.0.here, |(host, _)| host).to_owned(),
             error: if known.broken.is_empty() { known.error.clone() } else { known.broken.clone() },
