@@ -10,7 +10,7 @@ use herder_front::ApiError;
 use herder_front::peers::Asked;
 use herder_front::swarm::{Committed, LogPiece, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
-use herder_store::StoreError;
+use herder_store::{Store, StoreError};
 use herder_wire::swarm::{Heard, Managers, Said, Status};
 use tokio::sync::broadcast;
 
@@ -49,7 +49,8 @@ impl Swarm for Door {
         let known = self.0.known.lock();
         let store = self.0.store();
         // A moment without a leader is waited for where something is asked. Who never had one is being prepared.
-        let manages = store.as_ref().is_some_and(|it| it.view().cluster.is_some());
+        let had_leader = |it: &Arc<Store>| it.leadership().borrow().leader.is_some() || it.view().cluster.is_some();
+        let manages = store.as_ref().is_some_and(had_leader);
         let state = match () {
             () if known.locked => LocalState::Locked,
             () if kept.cluster.is_empty() => LocalState::Pending,
