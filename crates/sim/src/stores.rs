@@ -363,7 +363,10 @@ impl Client {
                     Err(StoreError::Conflict(_)) => (Did::Refused { old }, "refused"),
                     Err(StoreError::Lost { .. }) => (Did::MayHaveReplaced { old, new }, "unknown"),
                     // Nothing was written: should it be seen, there is no order.
-                    Err(_) => return,
+                    Err(error) => {
+                        self.managers.trace.tell(format_args!("{node} does not write {new} to {key}: {error}"));
+                        return;
+                    }
                 };
                 self.history.lock().heard(&key, asked, did, what);
             }

@@ -43,7 +43,8 @@ impl Running {
                     () = self.leads_no_more(&leader) => Some(Err("the leader changed".to_owned())),
                 };
                 match asked {
-                    None => {}
+                    // It is not known how far that got.
+                    None => again = true,
                     Some(Ok(Answer::Refused(Refusal::NotLeader(other)))) => {
                         hints += 1;
                         hint = other.filter(|it| *it != leader && hints < HINTS_MAX);
