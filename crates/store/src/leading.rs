@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::Settings;
 use crate::raft::{Member, Metrics, Types};
@@ -29,15 +29,31 @@ pub(crate) struct Heard {
     last: Mutex<Instant>,
     /// A leader is forgotten after so long: others may have another one by now.
     patience: Duration,
+    /// This manager, if it leads, is letting another one lead, who may do so before this one hears of it.
+    retires: watch::Sender<bool>,
+}
+
+/// Until it is dropped this manager does not say of itself that it leads.
+pub(crate) struct Retiring<'h>(&'h Heard);
+
+impl Drop for Retiring<'_> {
+    fn drop(&mut self) {
+        self.0.retires.send_replace(false);
+    }
 }
 
 impl Heard {
     pub(crate) fn new(patience: Duration) -> Heard {
-        Heard { last: Mutex::new(Instant::now()), patience }
+        Heard { last: Mutex::new(Instant::now()), patience, retires: watch::Sender::new(false) }
     }
 
     pub(crate) fn now(&self) {
         *self.last.lock() = Instant::now();
+    }
+
+    pub(crate) fn retire(&self) -> Retiring<'_> {
+        self.retires.send_replace(true);
+        Retiring(self)
     }
 
     /// The leader of these metrics, if it is heard.
@@ -56,7 +72,9 @@ pub(crate) async fn follow(
     heard: Arc<Heard>,
     leads: Leads,
 ) {
+    let mut retires = heard.retires.subscribe();
     loop {
+        retires.mark_unchanged();
         let now = of(&metrics.borrow_watched(), &settings, &heard);
         leads.send_if_modified(|before| {
             let changed = *before != now;
@@ -64,8 +82,10 @@ pub(crate) async fn follow(
             changed
         });
         // That nobody hears a leader any more is no news but the absence of news: look at each heartbeat.
-        if let Ok(Err(_)) = tokio::time::timeout(settings.heartbeat, metrics.changed()).await {
-            break;
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { break },
+            _ = retires.changed() => {}
+            () = sleep(settings.heartbeat) => {}
         }
     }
     leads.send_modify(|it| *it = Leadership { term: it.term, ..Leadership::default() });
@@ -78,7 +98,7 @@ fn of(metrics: &Metrics, settings: &Settings, heard: &Heard) -> Leadership {
     }
     let alone = metrics.membership_config.voter_ids().all(|voter| voter == metrics.id);
     let backed = alone || metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < settings.patience);
-    let leading = metrics.state == ServerState::Leader && backed;
+    let leading = metrics.state == ServerState::Leader && backed && !*heard.retires.borrow();
     let applied = metrics
         .last_applied
         .as_ref()

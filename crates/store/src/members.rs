@@ -168,6 +168,9 @@ impl Running {
         self.leading()?;
         let done = async {
             let next = self.successor().await?;
+            // From the moment of the transfer another one may lead.
+            let _retiring = self.heard.retire();
+            let _ = self.leads.subscribe().wait_for(|it| !it.me).await;
             let failed = |fatal: openraft::errors::Fatal<_>| Refusal::Unknown(fatal.to_string());
             self.raft.trigger().transfer_leader(next).await.map_err(failed)?;
             let mut metrics = self.raft.metrics();

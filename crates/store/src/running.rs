@@ -34,6 +34,7 @@ pub(crate) struct Running {
     /// A snapshot that is coming in.
     pub(crate) incoming: Mutex<Option<Incoming>>,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) leads: Leads,
     ended: AtomicBool,
     follows: JoinHandle<()>,
 }
@@ -57,7 +58,8 @@ impl Running {
             .map_err(|error| StoreError::Stopped { why: error.to_string() })?;
         let (patience, wait) = (settings.patience, settings.wait);
         let heard = Arc::new(Heard::new(patience));
-        let follows = tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads));
+        let follows =
+            tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads.clone()));
         Ok(Running {
             me,
             raft,
@@ -68,6 +70,7 @@ impl Running {
             wait,
             incoming: Mutex::default(),
             heard,
+            leads,
             ended: AtomicBool::new(false),
             follows,
         })
