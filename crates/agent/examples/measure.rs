@@ -59,7 +59,7 @@ async fn agent(engine: &str, count: usize, round: usize) -> (Duration, Duration)
         folder: std::env::temp_dir(),
         generic_resources: Vec::new(),
         images: Arc::new(NoImages),
-        first_lease: Duration::from_secs(60),
+        uptime: herder_agent::Uptime::system(),
         clock: herder_model::swarm::Clock::system(),
     };
     let agent = Agent::start(settings, &CancellationToken::new());

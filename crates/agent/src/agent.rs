@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use herder_decide::swarm::container::NodeFacts;
 use herder_drivers::engine::Way;
@@ -20,6 +19,7 @@ use crate::call::Engine;
 use crate::describe;
 use crate::files::Files;
 use crate::images::{Arrivals, Images};
+use crate::lease::{Lease, Uptime};
 use crate::life::{Life, Node, Order, STOPS_MAX};
 use crate::observe::Observer;
 
@@ -39,8 +39,8 @@ pub struct Settings {
     /// What the node has besides processors and memory.
     pub generic_resources: Vec<GenericResource>,
     pub images: Arc<dyn Images>,
-    /// How long after a start tasks with the label `herder.fence` go on without a word from a manager.
-    pub first_lease: Duration,
+    /// Counts what is left of a lease that tasks with the label `herder.fence` had before a restart of this program.
+    pub uptime: Uptime,
     /// For the times in what is told.
     pub clock: Clock,
 }
@@ -87,7 +87,7 @@ impl Agent {
             clock: settings.clock,
             work: Arc::new(Semaphore::new(WORK_MAX)),
             stops: Semaphore::new(STOPS_MAX),
-            lease: watch::Sender::new(Instant::now() + settings.first_lease),
+            lease: Lease::of(&settings.folder, settings.uptime),
             facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
         });
         let stop = stop.child_token();
@@ -138,7 +138,7 @@ impl Agent {
     /// Tasks of services with the label `herder.fence` may run until then; they are killed when it comes and nobody has
     /// called this again.
     pub fn lease(&self, until: Instant) {
-        self.node.lease.send_replace(until);
+        self.node.lease.set(until);
     }
 
     /// Stops and removes all containers of this node's tasks, and their files. For a node that leaves its swarm. Takes as long
@@ -224,7 +224,7 @@ impl Herd {
                     self.order(&record.task.id, Order::Have(record.clone(), told.clone()));
                 }
             }
-            None if *self.node.lease.borrow() <= Instant::now() => {
+            None if self.node.lease.is_over() => {
                 for (id, _) in there.into_iter().filter(|(_, is_fenced)| *is_fenced) {
                     self.order(&id, Order::Fence);
                 }

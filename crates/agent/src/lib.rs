@@ -2,7 +2,7 @@
 //! how far they are.
 //!
 //! What is to be done next for a task is decided in `decide::swarm::step`; here it is carried out. Nothing about tasks is kept
-//! on disk: containers carry their task's id as a label, and the engine says how they are. So a restart harms nothing, and tasks
+//! on disk but until when fenced ones may run: containers carry their task's id as a label, and the engine says how they are. So a restart harms nothing, and tasks
 //! run on when no manager is there. See ARCHITECTURE.md.
 
 mod agent;
@@ -11,6 +11,7 @@ mod call;
 mod describe;
 mod files;
 mod images;
+mod lease;
 mod life;
 mod logs;
 mod observe;
@@ -20,4 +21,5 @@ pub use agent::{Agent, Settings};
 pub use herder_drivers::engine::{Body, Way};
 pub use herder_pool::EngineError;
 pub use images::{Images, NoImages};
+pub use lease::Uptime;
 pub use logs::{Logs, LogsError};

@@ -15,6 +15,7 @@ use crate::board::Board;
 use crate::call::{CALL_TIME_MAX, Engine, escaped, refusal};
 use crate::files::Files;
 use crate::images::{Arrivals, Images, may_be_newer};
+use crate::lease::Lease;
 use crate::observe::{Observer, Shown};
 
 /// After a call an event tells what it did; so long it may take before the container is looked at.
@@ -48,7 +49,7 @@ pub(crate) struct Node {
     pub(crate) work: Arc<Semaphore>,
     pub(crate) stops: Semaphore,
     /// Until when tasks may run that need to hear from managers.
-    pub(crate) lease: watch::Sender<Instant>,
+    pub(crate) lease: Lease,
     pub(crate) facts: watch::Sender<NodeFacts>,
 }
 
@@ -170,6 +171,9 @@ impl Life {
     fn next(&mut self, order: &Order, shown: &Shown) -> Step {
         let running = matches!(shown.seen, Seen::Running(_));
         let is_fenced = order.is_fenced() || shown.is_fenced;
+        if is_fenced {
+            self.node.lease.keep();
+        }
         let fenced = self.fenced || is_fenced && *self.lease.borrow_and_update() <= Instant::now();
         match order {
             Order::Leave if running => Step::Stop,

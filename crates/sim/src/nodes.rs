@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use herder_agent::session::{Ended, Listener, Mind, hold};
-use herder_agent::{Agent, NoImages, Settings as AgentSettings, Way};
+use herder_agent::{Agent, NoImages, Settings as AgentSettings, Uptime, Way};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::{Manager, Settings as ManagerSettings};
 use herder_model::swarm::{Assignments, Clock, Hello, ManagerAddr, NodeDescription, Time, Welcome};
@@ -24,9 +24,8 @@ use crate::runs::Runs;
 use crate::stores::{Managers, addr, rng};
 use crate::trace::Trace;
 
-/// As in the program: between two attempts to find a leader, and how long fenced tasks go on after a start.
+/// As in the program: between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
-const FIRST_LEASE: Duration = Duration::from_secs(2);
 const DESCRIBE_REST: Duration = Duration::from_secs(20);
 const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Gossip believes that somebody is dead after so long without a sign, and looks so often.
@@ -142,6 +141,7 @@ impl Nodes {
             let start = self.hosts.lock().get(node).map_or(0, |it| it.starts);
             self.net.port(node, start)
         };
+        let began = self.began;
         let settings = AgentSettings {
             engine: node.to_owned(),
             way: Way::Through(Arc::new(engine)),
@@ -149,7 +149,7 @@ impl Nodes {
             folder: self.folder.join(format!("agent-{node}")),
             generic_resources: Vec::new(),
             images: Arc::new(NoImages),
-            first_lease: FIRST_LEASE,
+            uptime: Uptime::new("once", move || began.elapsed()),
             clock: self.clock(node),
         };
         let agent = Arc::new(Agent::start(settings, &stop));

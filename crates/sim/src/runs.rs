@@ -12,8 +12,8 @@ use crate::trace::Trace;
 const LABEL_SERVICE: &str = "com.docker.swarm.service.id";
 const LABEL_TASK: &str = "com.docker.swarm.task.id";
 const LABEL_FENCE: &str = "herder.fence";
-/// A program that was started again lets fenced tasks go on for 2 s, and needs some time to end them.
-const BACK: Duration = Duration::from_millis(2500);
+/// A program that was started again needs some time to end fenced tasks without a lease.
+const BACK: Duration = Duration::from_secs(1);
 
 /// Copies are the same list.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herder_agent::{Agent, Images, NoImages, Settings, Way};
+use herder_agent::{Agent, Images, NoImages, Settings, Uptime, Way};
 use herder_model::swarm::{Assignments, Report, Secret, ServiceFacts, TaskRecord, TaskSpec, TaskState, TaskStatus};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -14,9 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 /// More than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long tasks with the label `herder.fence` go on after a start.
-pub(crate) const FIRST_LEASE: Duration = Duration::from_millis(500);
 
 /// One node of a swarm that does what the test says. Each has an id of its own, so that worlds share an engine.
 pub(crate) struct World {
@@ -71,7 +68,7 @@ impl World {
             folder: self.folder.clone(),
             generic_resources: Vec::new(),
             images: self.images.clone(),
-            first_lease: FIRST_LEASE,
+            uptime: Uptime::system(),
             clock: herder_model::swarm::Clock::system(),
         };
         let agent = Agent::start(settings, &CancellationToken::new());

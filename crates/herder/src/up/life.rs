@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use herder_agent::Agent;
+use herder_agent::{Agent, Uptime};
 use herder_bus::bridge::Rules;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
@@ -39,9 +39,6 @@ use crate::manage::reschedule_while_primary;
 
 /// How long a node that goes may take to be taken off its store.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// A node that was only started again finds its leader well within this; whoever was cut off has lost its lease.
-const FIRST_LEASE: Duration = Duration::from_secs(2);
 
 /// What all lives of a node have in common: what it was told when it was started.
 pub(super) struct Plan {
@@ -121,7 +118,7 @@ impl Life {
             folder: settings.state.clone(),
             generic_resources: Vec::new(),
             images,
-            first_lease: FIRST_LEASE,
+            uptime: Uptime::system(),
             clock: herder_model::swarm::Clock::system(),
         };
         let host = Host::start(
