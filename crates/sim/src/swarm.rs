@@ -264,8 +264,8 @@ fn check_rate(view: &View, replaced: &Replaced, trace: &Trace) {
 
 /// Why what is declared does not run, or nothing.
 fn missing(view: &View, running: &[String]) -> Option<String> {
-    if view.nodes.values().any(|it| it.node.status.state != SwarmNodeState::Ready) {
-        return Some("a node is not there".to_owned());
+    if let Some(lost) = view.nodes.values().find(|it| it.node.status.state != SwarmNodeState::Ready) {
+        return Some(format!("{} is not there: {:?}", lost.node.id, lost.node.status));
     }
     let mut wanted = BTreeSet::new();
     for service in view.services.values() {
