@@ -100,7 +100,8 @@ async fn a_task_runs_until_it_shall_stop() {
     let took = before.elapsed();
     assert_eq!((status.state, &*status.message), (TaskState::Shutdown, "shutdown"));
     assert_eq!(status.container_status.map(|it| (it.pid, it.exit_code)), Some((0, 0)));
-    assert!(took < Duration::from_millis(300), "stopping took {took:?}");
+    // Swarm mode waits a second before it does anything.
+    assert!(took < Duration::from_secs(1), "stopping took {took:?}");
     // As history.
     assert!(world.containers("{{.Status}}").starts_with("Exited (0)"));
 

@@ -153,7 +153,8 @@ impl<'m> Lead<'m> {
             let mut looks = false;
             let next_time = self.next_time();
             tokio::select! {
-                lost = leadership.wait_for(|it| !it.me) => { drop(lost); return }
+                // Also when it leads again by now: nodes may have been with another one meanwhile.
+                _ = leadership.changed() => return,
                 seen = self.watch.next() => self.learn(&seen.view, &seen.written, seen.resync),
                 event = events.recv() => happened.extend(event),
                 event = own.recv() => happened.extend(event),
@@ -371,6 +372,10 @@ impl<'m> Lead<'m> {
 
     /// Who is silent is down.
     fn judge(&mut self, proposal: &mut Proposal, now: Time) {
+        // That a node is down may have been written late, when it had come again: it comes once more, and says that it is there.
+        let is_down =
+            |id: &String| proposal.view().nodes.get(id).is_some_and(|it| it.node.status.state == SwarmNodeState::Down);
+        self.sessions.retain(|id, _| !is_down(id));
         let gossip = self.settings.gossip.borrow().clone();
         let nodes: Vec<Arc<NodeRecord>> = proposal.view().nodes.values().cloned().collect();
         for record in nodes.iter().filter(|it| !it.fenced_off) {
