@@ -1,9 +1,10 @@
 //! One side of the comparison: a door that speaks Docker's API of services, and the engine below.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use serde_json::{Value, json};
 
 use crate::http::Connection;
@@ -18,6 +19,8 @@ const LOOK_SHARE: u32 = 100;
 const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 /// Calls at the same time of a client that makes containers without a swarm.
 const PARALLEL: usize = 8;
+/// Slots that an update works on at the same time.
+const UPDATED_AT_ONCE: usize = 2;
 /// Ends when it is told to.
 const PROGRAM: &str = r#"trap "exit 0" TERM; sleep 100000 & wait"#;
 
@@ -52,7 +55,7 @@ impl Declared {
                 },
                 "RestartPolicy": restart,
             },
-            "UpdateConfig": {"Parallelism": 2, "Delay": 0, "Order": self.order},
+            "UpdateConfig": {"Parallelism": UPDATED_AT_ONCE, "Delay": 0, "Order": self.order},
         })
     }
 }
@@ -175,39 +178,102 @@ impl Side {
 
     /// What a client can do without a swarm: containers of the same kind, made and started by the engine's own API.
     pub(crate) async fn raw(&self, count: usize) -> anyhow::Result<Duration> {
-        let spec = json!({
-            "Image": "busybox:latest", "Entrypoint": ["sh", "-c", PROGRAM], "Env": ["VERSION=0"],
-            "Labels": {"bench": "raw"},
-        });
-        let connections = (0..PARALLEL.min(count)).map(|_| Connection::open(&self.engine_addr));
-        let connections = try_join_all(connections).await?;
+        let connections = self.connections(PARALLEL.min(count)).await?;
         let began = Instant::now();
-        let mut numbers = Vec::new();
-        for (at, mut connection) in connections.into_iter().enumerate() {
-            let spec = &spec;
-            numbers.push(async move {
-                let mut made = Vec::new();
-                for number in (at..count).step_by(PARALLEL) {
-                    let path = format!("{API}/containers/create?name=raw-{number}");
-                    let answer = connection.call("POST", &path, Some(spec)).await?;
-                    let container = id(&answer)?.to_owned();
-                    connection.call("POST", &format!("{API}/containers/{container}/start"), None).await?;
-                    made.push(container);
-                }
-                Ok::<_, anyhow::Error>((connection, made))
-            });
-        }
+        let numbers = connections.into_iter().enumerate().map(|(at, mut connection)| async move {
+            let mut made = Vec::new();
+            for number in (at..count).step_by(PARALLEL) {
+                let container = make(&mut connection, 0, number).await?;
+                start(&mut connection, &container).await?;
+                made.push(container);
+            }
+            Ok::<_, anyhow::Error>((connection, made))
+        });
         let made = try_join_all(numbers).await?;
         let took = began.elapsed();
-        try_join_all(made.into_iter().map(|(mut connection, made)| async move {
-            for container in made {
-                connection.call("DELETE", &format!("{API}/containers/{container}?force=1&v=1"), None).await?;
-            }
-            Ok::<_, anyhow::Error>(())
-        }))
-        .await?;
+        try_join_all(made.into_iter().map(|(connection, made)| clear(connection, made))).await?;
         Ok(took)
     }
+
+    /// The least that an update can take: a client that has nothing to agree on with anybody replaces containers by the
+    /// engine's own API, two at a time; each is made while the one before it stops.
+    pub(crate) async fn raw_update(&self, count: usize, start_first: bool) -> anyhow::Result<Duration> {
+        let mut before = Vec::new();
+        let mut one = Connection::open(&self.engine_addr).await?;
+        for number in 0..count {
+            let container = make(&mut one, 0, number).await?;
+            start(&mut one, &container).await?;
+            before.push(container);
+        }
+        let queue = RefCell::new(before.clone().into_iter().enumerate());
+        let (makers, stoppers) = (self.connections(UPDATED_AT_ONCE).await?, self.connections(UPDATED_AT_ONCE).await?);
+        let began = Instant::now();
+        let workers = makers.into_iter().zip(stoppers).map(|(mut maker, mut stopper)| {
+            let queue = &queue;
+            async move {
+                let mut made = Vec::new();
+                let mut leaving = None;
+                loop {
+                    let next = queue.borrow_mut().next();
+                    let Some((number, old)) = next else { break };
+                    let container = if start_first {
+                        let next = async {
+                            let container = make(&mut maker, 1, number).await?;
+                            start(&mut maker, &container).await?;
+                            Ok(container)
+                        };
+                        // Nobody waits for what is replaced already.
+                        let (container, ()) = try_join(next, stop(&mut stopper, leaving.replace(old))).await?;
+                        container
+                    } else {
+                        let (container, ()) =
+                            try_join(make(&mut maker, 1, number), stop(&mut stopper, Some(old))).await?;
+                        start(&mut maker, &container).await?;
+                        container
+                    };
+                    made.push(container);
+                }
+                Ok::<_, anyhow::Error>((made, stopper, leaving))
+            }
+        });
+        let done = try_join_all(workers).await?;
+        let took = began.elapsed();
+        for (made, mut stopper, leaving) in done {
+            stop(&mut stopper, leaving).await?;
+            clear(stopper, made).await?;
+        }
+        clear(one, before).await?;
+        Ok(took)
+    }
+
+    async fn connections(&self, count: usize) -> anyhow::Result<Vec<Connection>> {
+        try_join_all((0..count).map(|_| Connection::open(&self.engine_addr))).await
+    }
+}
+
+async fn make(connection: &mut Connection, version: u32, number: usize) -> anyhow::Result<String> {
+    let spec = json!({
+        "Image": "busybox:latest", "Entrypoint": ["sh", "-c", PROGRAM], "Env": [format!("VERSION={version}")],
+        "Labels": {"bench": "raw"},
+    });
+    let path = format!("{API}/containers/create?name=raw-{version}-{number}");
+    Ok(id(&connection.call("POST", &path, Some(&spec)).await?)?.to_owned())
+}
+
+async fn start(connection: &mut Connection, container: &str) -> anyhow::Result<()> {
+    connection.call("POST", &format!("{API}/containers/{container}/start"), None).await.map(drop)
+}
+
+async fn stop(connection: &mut Connection, container: Option<String>) -> anyhow::Result<()> {
+    let Some(container) = container else { return Ok(()) };
+    connection.call("POST", &format!("{API}/containers/{container}/stop?t=10"), None).await.map(drop)
+}
+
+async fn clear(mut connection: Connection, made: Vec<String>) -> anyhow::Result<()> {
+    for container in made {
+        connection.call("DELETE", &format!("{API}/containers/{container}?force=1&v=1"), None).await?;
+    }
+    Ok(())
 }
 
 fn containers(service: &Service, all: bool) -> String {
