@@ -1,14 +1,22 @@
 //! How far each task is, as this node tells it. Who reads slowly sees fewer steps of a task, never an old one.
+//!
+//! Each report costs a manager a write. Nobody waits for a task to be on its way: that is told with the next news for which
+//! somebody may wait, or after a moment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use herder_model::swarm::{Report, TaskStatus};
+use herder_model::swarm::{Report, TaskState, TaskStatus};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 /// Reports on their way to somebody who is busy. All others wait on the board, one for each task.
 const REPORTS_UNDER_WAY_MAX: usize = 16;
+
+/// So late it may be told that a task is on its way. As in swarm mode, which tells everything so late.
+const ON_THE_WAY_TIME: Duration = Duration::from_millis(100);
 
 /// The last status of each task, with the number of its change.
 #[derive(Debug)]
@@ -16,6 +24,8 @@ pub(crate) struct Board {
     told: Mutex<Told>,
     /// Number of the last change.
     changes: watch::Sender<u64>,
+    /// Number of the last one for which somebody may wait.
+    urgent: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -26,10 +36,11 @@ struct Told {
 
 impl Board {
     pub(crate) fn new() -> Arc<Board> {
-        Arc::new(Board { told: Mutex::default(), changes: watch::Sender::new(0) })
+        Arc::new(Board { told: Mutex::default(), changes: watch::Sender::new(0), urgent: watch::Sender::new(0) })
     }
 
     pub(crate) fn tell(&self, task: &str, status: TaskStatus) {
+        let is_urgent = !(TaskState::Accepted..TaskState::Running).contains(&status.state) || !status.err.is_empty();
         let number = {
             let mut told = self.told.lock();
             let number = told.number + 1;
@@ -38,7 +49,11 @@ impl Board {
             number
         };
         // Two may get here in either order.
-        self.changes.send_if_modified(|last| std::mem::replace(last, number.max(*last)) < number);
+        let newer = |last: &mut u64| std::mem::replace(last, number.max(*last)) < number;
+        if is_urgent {
+            self.urgent.send_if_modified(newer);
+        }
+        self.changes.send_if_modified(newer);
     }
 
     pub(crate) fn forget(&self, task: &str) {
@@ -56,17 +71,27 @@ impl Board {
     /// Everything that is told, then whatever changes; until the receiver is dropped or the board is gone.
     pub(crate) fn follow(self: &Arc<Self>) -> mpsc::Receiver<Report> {
         let (sender, receiver) = mpsc::channel(REPORTS_UNDER_WAY_MAX);
-        let mut changes = self.changes.subscribe();
-        changes.mark_changed();
+        let (mut changes, mut urgent) = (self.changes.subscribe(), self.urgent.subscribe());
+        urgent.mark_changed();
         // Not the board itself, so that it can end.
         let board = Arc::downgrade(self);
         tokio::spawn(async move {
-            let mut seen = 0;
+            let (mut seen, mut until) = (0, None);
             loop {
                 tokio::select! {
-                    changed = changes.changed() => if changed.is_err() { return },
+                    changed = urgent.changed() => if changed.is_err() { return },
+                    changed = changes.changed(), if until.is_none() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        until = Some(Instant::now() + ON_THE_WAY_TIME);
+                        continue;
+                    }
+                    () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
                     () = sender.closed() => return,
                 }
+                changes.mark_unchanged();
+                until = None;
                 let Some(news) = board.upgrade().map(|board| board.since(seen)) else { return };
                 for (number, report) in news {
                     seen = number;
@@ -119,5 +144,26 @@ mod tests {
         assert_eq!(shown(board.follow().recv().await).as_deref(), Some("a Running"));
         drop(board);
         assert_eq!(shown(first.recv().await), None);
+    }
+
+    /// Each line: states that are told one after the other, then those that are heard.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_is_on_its_way_is_told_with_the_next_news_or_after_a_moment() {
+        for line in
+            ["preparing: Preparing", "accepted preparing ready: Ready", "starting running: Running", "failed: Failed"]
+        {
+            let (told, heard) = line.split_once(": ").expect("a colon");
+            let (board, began) = (Board::new(), Instant::now());
+            let mut reports = board.follow();
+            tokio::task::yield_now().await;
+            for state in told.split(' ') {
+                board.tell("a", status(serde_json::from_value(state.into()).expect("a state")));
+                tokio::task::yield_now().await;
+            }
+            let report = reports.recv().await.expect("the board is there");
+            assert_eq!(format!("{:?}", report.status.state), heard, "{line}");
+            let waits = report.status.state < TaskState::Running;
+            assert_eq!(began.elapsed() >= ON_THE_WAY_TIME, waits, "{line}");
+        }
     }
 }
