@@ -94,6 +94,8 @@ struct Lead<'m> {
     touched: BTreeSet<String>,
     /// What all nodes have and what is on them, as far as the watch has told.
     fleet: Fleet,
+    /// The last command that the watch has told of.
+    seen: u64,
     /// Whether something was written since tasks without a node were last tried.
     place: bool,
     /// Nodes that changed so that tasks on them may not fit there any more.
@@ -121,6 +123,7 @@ impl<'m> Lead<'m> {
             again: BTreeMap::new(),
             touched: BTreeSet::new(),
             fleet: Fleet::of(&view),
+            seen: view.index,
             place: true,
             changed: BTreeSet::new(),
             changing: BTreeSet::new(),
@@ -167,6 +170,10 @@ impl<'m> Lead<'m> {
             {
                 happened.push(event);
             }
+            // What one command makes doubtful is mostly what the next one does.
+            while let Some(seen) = self.watch.try_next() {
+                self.learn(&seen.view, &seen.written, seen.resync);
+            }
             if let Err(error) = self.steps(&happened, looks).await {
                 tracing::warn!(%error, "a step of the leader was not written; everything is looked at again");
                 // Nodes come again and say everything anew: nothing that they said is lost.
@@ -191,6 +198,7 @@ impl<'m> Lead<'m> {
             self.everything(view);
         }
         self.fleet.see(written);
+        self.seen = view.index;
         self.place = true;
         for written in written {
             for object in [&written.before, &written.after].into_iter().flatten() {
@@ -257,7 +265,7 @@ impl<'m> Lead<'m> {
             self.add(&mut proposal, settle_root(&view).into_iter().collect());
             self.change_managers(proposal.view());
         }
-        self.decide(&mut proposal, now);
+        self.decide(&mut proposal, view.index, now);
         let changes = proposal.into_changes();
         let view = self.write(view, changes, now).await?;
         for session in self.answers.drain(..).filter_map(|node| self.sessions.get(&node)) {
@@ -398,8 +406,8 @@ impl<'m> Lead<'m> {
         self.dirty.extend(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
     }
 
-    /// Everything that is to be done now.
-    fn decide(&mut self, proposal: &mut Proposal, now: Time) {
+    /// Everything that is to be done now, after the command with this number.
+    fn decide(&mut self, proposal: &mut Proposal, index: u64, now: Time) {
         let due: Vec<String> = self.again.iter().filter(|(_, time)| **time <= now).map(|(id, _)| id.clone()).collect();
         self.dirty.extend(due);
         let mut ids = self.settings.new_id;
@@ -415,12 +423,22 @@ impl<'m> Lead<'m> {
             }
             self.add(proposal, plan.changes);
         }
-        // What is placed now counts on its node once the watch has told of it: the fleet is as old as the watch.
-        if std::mem::take(&mut self.place) && self.fleet.is_waited_for() {
-            let placed = self.fleet.schedule_up_to(now, PLACED_MAX);
-            self.place = placed.more;
-            self.add(proposal, placed.changes);
+        self.place_tasks(proposal, index, now);
+    }
+
+    /// Gives nodes to tasks that wait for them; to those that are made in this step, too, if the fleet is as new as what they
+    /// were made of. What is placed now counts on its node for good once the watch has told of it.
+    fn place_tasks(&mut self, proposal: &mut Proposal, index: u64, now: Time) {
+        let written = proposal.written();
+        let made = self.seen == index && written.len() <= PLACED_MAX && Fleet::is_waited_for_in(written);
+        let waits = std::mem::take(&mut self.place) && self.fleet.is_waited_for();
+        if !waits && !made {
+            return;
         }
+        let before = if made { written } else { &[] };
+        let placed = self.fleet.schedule_after(before, now, PLACED_MAX);
+        self.place = placed.more;
+        self.add(proposal, placed.changes);
     }
 
     /// Tells nodes what is theirs, where it changed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use herder_model::swarm::{View, Written};
 use parking_lot::RwLock;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
 
 /// Writes that a watcher may be behind. One that is slower is told to look at everything again.
@@ -108,20 +109,42 @@ impl Watch {
     /// The next write, or, after too many, where everything stands. It never ends; dropping it while it waits loses nothing.
     pub async fn next(&mut self) -> Seen {
         loop {
-            match self.news.recv().await {
-                Ok(seen) if seen.view.index <= self.index && !seen.resync => {}
-                Ok(seen) => {
-                    self.index = seen.view.index;
-                    return seen;
-                }
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let (view, fresh) = self.board.watch();
-                    *self = fresh;
-                    return Seen { view, written: Arc::default(), resync: true };
-                }
+            let news = self.news.recv().await;
+            if let Err(RecvError::Closed) = news {
                 // Not before the board is gone, and that is held here.
-                Err(broadcast::error::RecvError::Closed) => std::future::pending::<()>().await,
+                std::future::pending::<()>().await;
+            }
+            if let Some(seen) = self.take(news.ok()) {
+                return seen;
             }
         }
+    }
+
+    /// The same, if there is something already.
+    pub fn try_next(&mut self) -> Option<Seen> {
+        loop {
+            let news = match self.news.try_recv() {
+                Ok(seen) => Some(seen),
+                Err(TryRecvError::Lagged(_)) => None,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            };
+            if let Some(seen) = self.take(news) {
+                return Some(seen);
+            }
+        }
+    }
+
+    /// Without news there were too many of them. Nothing comes of what is known already.
+    fn take(&mut self, news: Option<Seen>) -> Option<Seen> {
+        let Some(seen) = news else {
+            let (view, fresh) = self.board.watch();
+            *self = fresh;
+            return Some(Seen { view, written: Arc::default(), resync: true });
+        };
+        if seen.view.index <= self.index && !seen.resync {
+            return None;
+        }
+        self.index = seen.view.index;
+        Some(seen)
     }
 }

@@ -12,6 +12,7 @@ use herder_model::swarm::{NodeRecord, Object, TaskRecord, TaskState, Time, View,
 
 use super::demand::{HostPort, host_ports, is_available};
 use super::generic::Claims;
+use super::schedule::Placed;
 
 /// How long a node is held to have failed with a service (swarmkit `monitorFailures`).
 pub(super) const FAILURE_MEMORY: Duration = Duration::from_secs(5 * 60);
@@ -205,6 +206,54 @@ impl Fleet {
                 _ => {}
             }
         }
+    }
+
+    /// Takes back what [`Fleet::see`] took in last. Of a service that was removed, it is not known any more where it failed.
+    fn unsee(&mut self, written: &[Written]) {
+        for Written { before, after } in written.iter().rev() {
+            match (before, after) {
+                (Some(Object::Task(_)), _) | (_, Some(Object::Task(_))) => {
+                    if let Some(Object::Task(after)) = after {
+                        let was = before.as_ref().is_some_and(|it| matches!(it, Object::Task(it) if is_failure(it)));
+                        self.uncount(after);
+                        if is_failure(after) && !was {
+                            self.forget_failure(&after.task.service_id);
+                        }
+                    }
+                    if let Some(Object::Task(before)) = before {
+                        self.count(before);
+                    }
+                }
+                (Some(Object::Node(record)), _) => self.put_node(record),
+                (None, Some(Object::Node(record))) => self.remove_node(&record.node.id),
+                _ => {}
+            }
+        }
+    }
+
+    fn forget_failure(&mut self, service: &str) {
+        if let Some(failures) = self.failures.get_mut(service) {
+            failures.pop_back();
+            if failures.is_empty() {
+                self.failures.remove(service);
+            }
+        }
+    }
+
+    /// Places what waits for a node once this is written, which the fleet has not seen and does not see now: what is decided
+    /// together can be written together.
+    pub fn schedule_after(&mut self, written: &[Written], now: Time, limit: usize) -> Placed {
+        self.see(written);
+        let placed = self.schedule_up_to(now, limit);
+        self.unsee(written);
+        placed
+    }
+
+    /// Whether one of these waits for a node.
+    pub fn is_waited_for_in(written: &[Written]) -> bool {
+        let waits =
+            |it: &Object| matches!(it, Object::Task(it) if matches!(stage(it), Stage::Waits | Stage::Preassigned));
+        written.iter().filter_map(|it| it.after.as_ref()).any(waits)
     }
 
     /// As if the task were not there.

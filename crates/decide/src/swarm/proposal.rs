@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use herder_model::swarm::{Change, Command, Conflict, Kind, Object, Time, View};
+use herder_model::swarm::{Change, Command, Conflict, Kind, Object, Time, View, Written};
 
 /// What the store would hold if it was written.
 #[derive(Clone, Debug)]
@@ -13,11 +13,12 @@ pub struct Proposal {
     changes: Vec<Change>,
     /// Object → its place in `changes` and the version that is replaced.
     places: BTreeMap<(Kind, String), (usize, u64)>,
+    written: Vec<Written>,
 }
 
 impl Proposal {
     pub fn new(view: &View, at: Time) -> Proposal {
-        Proposal { view: view.clone(), at, changes: Vec::new(), places: BTreeMap::new() }
+        Proposal { view: view.clone(), at, changes: Vec::new(), places: BTreeMap::new(), written: Vec::new() }
     }
 
     /// As if all changes so far were written.
@@ -29,11 +30,16 @@ impl Proposal {
     pub fn add(&mut self, changes: Vec<Change>) -> Result<(), Conflict> {
         let command = Command { at: self.at, changes };
         let before = self.view.clone();
-        self.view.apply(before.index + 1, &command)?;
+        self.written.extend(self.view.apply(before.index + 1, &command)?);
         for change in command.changes {
             self.merge(&before, change);
         }
         Ok(())
+    }
+
+    /// What was thought of so far, step by step.
+    pub fn written(&self) -> &[Written] {
+        &self.written
     }
 
     /// What is to be written. Empty, if nothing was thought of.

@@ -99,6 +99,31 @@ proptest! {
     }
 
     #[test]
+    fn what_is_about_to_be_written_is_placed_as_if_it_was_and_leaves_nothing_behind(
+        before in prop::collection::vec(step(), 0..40),
+        after in prop::collection::vec(step(), 0..20),
+    ) {
+        let mut view = View::default();
+        let mut index = 0;
+        let mut apply = |view: &mut View, line: &String| {
+            index += 1;
+            let changes = vec![change(view, line)];
+            view.apply(index, &Command { at: Time(index), changes }).expect("versions are right")
+        };
+        before.iter().for_each(|line| drop(apply(&mut view, line)));
+        let (mut fleet, mut seen) = (Fleet::of(&view), Fleet::of(&view));
+        let was = sums(&fleet);
+        let written: Vec<Written> = after.iter().flat_map(|line| apply(&mut view, line)).collect();
+        let waits = Fleet::of(&view).is_waited_for();
+
+        seen.see(&written);
+        let placed = fleet.schedule_after(&written, Time(100), usize::MAX);
+        prop_assert_eq!(placed, seen.schedule(Time(100)));
+        prop_assert!(!waits || fleet.is_waited_for() || Fleet::is_waited_for_in(&written));
+        prop_assert_eq!(sums(&fleet), was);
+    }
+
+    #[test]
     fn when_everything_is_gone_nothing_is_left(steps in prop::collection::vec(step(), 0..60)) {
         let mut view = View::default();
         let mut fleet = Fleet::default();
