@@ -1,5 +1,6 @@
 //! Desired state: what may be declared, how it is found and changed, what follows from it, and what clients are told of it.
 
+mod ahead;
 mod check;
 mod constraint;
 pub mod container;

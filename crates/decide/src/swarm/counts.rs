@@ -18,7 +18,7 @@ pub fn service_status(view: &View, service_id: &str) -> ServiceStatus {
     let desired_tasks = match mode {
         Mode::Replicated(replicas) => replicas,
         Mode::ReplicatedJob { concurrent, .. } => concurrent,
-        Mode::Global | Mode::GlobalJob => count(&|it| is_wanted(it)),
+        Mode::Global | Mode::GlobalJob => count(&|it| is_wanted(it) && !it.ahead),
     };
     ServiceStatus {
         running_tasks: count(&|it| is_wanted(it) && is_running(it) && node_up(&it.task.node_id)),

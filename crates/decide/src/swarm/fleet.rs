@@ -151,7 +151,9 @@ fn stage(record: &TaskRecord) -> Stage {
     match (task.status.state, task.node_id.is_empty()) {
         (TaskState::Pending, true) if wanted => Stage::Waits,
         (TaskState::Pending, false) if wanted => Stage::Preassigned,
-        (state, false) if (TaskState::Assigned..=TaskState::Running).contains(&state) => Stage::Takes(wanted),
+        (state, false) if (TaskState::Assigned..=TaskState::Running).contains(&state) => {
+            Stage::Takes(wanted && !record.succeeded)
+        }
         _ => Stage::Nothing,
     }
 }

@@ -44,12 +44,13 @@ fn count(these: u64, those: u64) -> usize {
 
 /// Something is wanted there, or nothing may follow what was there.
 pub(super) fn is_occupied(tasks: &[Arc<TaskRecord>], service: &ServiceRecord, mode: Mode) -> bool {
-    if tasks.iter().any(|it| is_wanted(it)) {
+    let mut present = tasks.iter().filter(|it| !it.ahead);
+    if present.clone().any(|it| is_wanted(it)) {
         return true;
     }
     // A rollback shall get the service back to where it was: what ended under the other specification does not hold its slot.
     let rolling_back = update::state(service) == update::ROLLBACK_STARTED;
-    tasks.last().is_some_and(|last| {
+    present.next_back().is_some_and(|last| {
         restart::gave_up(last, mode) && !(rolling_back && last.spec_version != service.spec_version)
     })
 }
@@ -65,7 +66,7 @@ fn surplus(draft: &Draft<'_>, occupied: &BTreeMap<Key, Slot>, count: usize) -> B
     let mut copies: BTreeMap<&str, u64> = BTreeMap::new();
     let mut ranked = Vec::with_capacity(slots.len());
     for (idle, key, tasks) in slots {
-        let mut wanted = tasks.iter().filter(|it| is_wanted(it));
+        let mut wanted = tasks.iter().filter(|it| is_wanted(it) && !it.ahead);
         let nth = match (wanted.next(), wanted.next()) {
             (Some(only), None) if !only.task.node_id.is_empty() => {
                 let copies = copies.entry(only.task.node_id.as_str()).or_default();

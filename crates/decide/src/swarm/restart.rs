@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use herder_model::swarm::{RestartPolicy, ServiceRecord, TaskRecord, TaskState, Time};
 
+use super::ahead::is_ahead;
 use super::draft::{Draft, Place, ended_by_itself, is_dead, is_on_node, is_wanted, key};
 use super::members::FENCE;
 use super::reconcile::{Key, Mode};
@@ -43,7 +44,12 @@ pub(super) fn replace_ended(draft: &mut Draft<'_>, service: &ServiceRecord) {
             continue;
         }
         let fine = draft.place(&task) == Place::Fine;
-        if mode.is_global() && !fine {
+        if is_ahead(&task) {
+            // Nothing was lost: the task before it runs.
+            if is_dead(&task) || !fine {
+                draft.want(&id, TaskState::Shutdown);
+            }
+        } else if mode.is_global() && !fine {
             // It comes back with its node.
             draft.want(&id, TaskState::Shutdown);
         } else if ended_by_itself(&task) || task.task.status.state == TaskState::Shutdown {
@@ -92,7 +98,7 @@ fn replace(draft: &mut Draft<'_>, service: &ServiceRecord, old: &TaskRecord, cau
 }
 
 fn has_later(draft: &Draft<'_>, mode: Mode, slot: &Key, old: &TaskRecord) -> bool {
-    let later = |it: &TaskRecord| it.made_at > old.made_at && is_wanted(it);
+    let later = |it: &TaskRecord| it.made_at > old.made_at && is_wanted(it) && !it.ahead;
     draft.tasks().any(|it| later(it) && key(mode, it) == *slot)
 }
 
@@ -153,7 +159,7 @@ pub(super) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
 /// away, or that takes too long. If it must never run twice, only when it surely has stopped.
 pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
     let mode = Mode::of(&service.service.spec.mode);
-    let waits = |it: &TaskRecord| it.task.desired_state < TaskState::Running && !is_dead(it);
+    let waits = |it: &TaskRecord| it.task.desired_state < TaskState::Running && !is_dead(it) && !it.ahead;
     if !draft.tasks().any(|it| waits(it)) {
         return;
     }

@@ -109,6 +109,7 @@ fn task(id: &str, words: &[&str]) -> TaskRecord {
             "on" => value.clone_into(&mut task.node_id),
             "want" => task.desired_state = state(value),
             "v" => record.spec_version.index = number(value),
+            "succeeded" => record.succeeded = true,
             "at" => record.applied_at = Time(number::<u64>(value) * 1_000_000_000),
             "holds" => task.generic_resources = generic(value),
             "ports" => record.ports = value.split(',').map(port).collect(),

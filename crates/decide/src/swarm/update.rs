@@ -1,6 +1,8 @@
 //! Rolling updates: tasks that are out of date are replaced, some slots at a time, and what becomes of the new ones decides
 //! whether it goes on, stops, or goes back.
 //!
+//! While some slots are in work, the tasks of the next ones are prepared ([`ahead`]).
+//!
 //! How far an update is can be read from its tasks: those that it made are marked, and have the version of the specification.
 //! A slot is in work until its new task runs (or ended), and then for the delay. All slots of the update are those that are
 //! dirty and those that have such a task.
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use herder_model::swarm::{ServiceRecord, TaskRecord, TaskState, Time, UpdateConfig, UpdateStatus};
 
+use super::ahead;
 use super::dirty::is_dirty;
 use super::draft::{Draft, ended_by_itself, is_dead, is_running, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
@@ -104,6 +107,7 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
     by_key.retain(|key, _| slots.contains(key));
     let dirty: Vec<Key> =
         by_key.iter().filter(|(_, tasks)| hand_over(draft, service, tasks, &course)).map(|it| it.0.clone()).collect();
+    ahead::take_back(draft, service, &by_key, &dirty);
     if [PAUSED, ROLLBACK_PAUSED].contains(&state(service))
         || (service.service.update_status.is_none() && dirty.is_empty())
     {
@@ -119,8 +123,12 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
     }
     if !work.dirty.is_empty() {
         let free = course.parallelism.saturating_sub(work.in_work(draft, &course).len());
-        for key in work.dirty.iter().take(free) {
+        let (now, next) = work.dirty.split_at(free.min(work.dirty.len()));
+        for key in now {
             begin(draft, service, key, &by_key[key], &course);
+        }
+        if work.has_come_up() {
+            ahead::prepare(draft, service, &by_key, next, course.parallelism);
         }
     }
     if service.service.update_status.is_none() {
@@ -133,7 +141,7 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
 /// Where a task of the new specification takes over, the others of its slot go. Whether the slot is still to be updated.
 fn hand_over(draft: &mut Draft<'_>, service: &ServiceRecord, tasks: &[Arc<TaskRecord>], course: &Course) -> bool {
     let (dirty, clean): (Vec<_>, Vec<_>) =
-        tasks.iter().filter(|it| is_wanted(it)).partition(|it| dirty_here(draft, service, it));
+        tasks.iter().filter(|it| is_wanted(it) && !it.ahead).partition(|it| dirty_here(draft, service, it));
     let best = |of: &[&Arc<TaskRecord>]| {
         of.iter().copied().max_by_key(|it| (is_running(it), !is_dead(it), it.made_at)).cloned()
     };
@@ -153,7 +161,8 @@ fn hand_over(draft: &mut Draft<'_>, service: &ServiceRecord, tasks: &[Arc<TaskRe
     for task in dirty.iter().chain(&clean).filter(|it| !stays(it)) {
         draft.want(&task.task.id, TaskState::Shutdown);
     }
-    new.is_none() && (old.is_some() || tasks.last().is_some_and(|it| dirty_here(draft, service, it)))
+    let last = tasks.iter().rfind(|it| !it.ahead);
+    new.is_none() && (old.is_some() || last.is_some_and(|it| dirty_here(draft, service, it)))
 }
 
 fn dirty_here(draft: &Draft<'_>, service: &ServiceRecord, task: &TaskRecord) -> bool {
@@ -163,18 +172,23 @@ fn dirty_here(draft: &Draft<'_>, service: &ServiceRecord, task: &TaskRecord) -> 
 /// Puts a task of the new specification into the slot.
 fn begin(draft: &mut Draft<'_>, service: &ServiceRecord, key: &Key, tasks: &[Arc<TaskRecord>], course: &Course) {
     let keeps = |it: &TaskRecord| course.start_first && is_running(it) && draft.answers(&it.task.node_id);
-    let (kept, leaving): (Vec<_>, Vec<_>) = tasks.iter().filter(|it| is_wanted(it)).partition(|it| keeps(it));
+    let present = tasks.iter().filter(|it| is_wanted(it) && !it.ahead);
+    let (kept, leaving): (Vec<_>, Vec<_>) = present.partition(|it| keeps(it));
     // Without one that runs there is nothing to keep until the new one does.
     let desired = if kept.is_empty() { TaskState::Ready } else { TaskState::Running };
-    let id = draft.make(service, key, desired);
-    draft.edit(&id, |it| it.by_update = true);
+    if ahead::take(draft, tasks, desired).is_none() {
+        let id = draft.make(service, key, desired);
+        draft.edit(&id, |it| it.by_update = true);
+    }
     for task in leaving {
         draft.want(&task.task.id, TaskState::Shutdown);
     }
+    ahead::succeeded(draft, tasks, false);
 }
 
 /// What an update has done so far, and has still to do.
 struct Work {
+    /// Those that were only prepared among them.
     watched: Vec<Arc<TaskRecord>>,
     mode: Mode,
     dirty: Vec<Key>,
@@ -196,9 +210,19 @@ impl Work {
         (share > course.failures_max).then_some(last)
     }
 
+    /// What the update makes can come up.
+    fn has_come_up(&self) -> bool {
+        self.watched.iter().any(|it| it.running_since.is_some())
+    }
+
+    /// Tasks that had their turn.
+    fn begun(&self) -> impl Iterator<Item = &Arc<TaskRecord>> {
+        self.watched.iter().filter(|it| !it.ahead)
+    }
+
     /// Slots that wait for their task, or for the delay after it.
     fn in_work(&self, draft: &mut Draft<'_>, course: &Course) -> BTreeSet<Key> {
-        let busy = self.watched.iter().filter(|it| match done_at(it) {
+        let busy = self.begun().filter(|it| match done_at(it) {
             Some(at) => !draft.due(at + course.delay),
             None => is_wanted(it),
         });
@@ -207,8 +231,8 @@ impl Work {
 
     /// Nothing is left to do, and what was done last has been watched for long enough.
     fn is_done(&self, draft: &mut Draft<'_>, course: &Course) -> bool {
-        let waits = self.watched.iter().any(|it| is_wanted(it) && done_at(it).is_none());
-        let last = self.watched.iter().filter_map(|it| done_at(it)).max();
+        let waits = self.begun().any(|it| is_wanted(it) && done_at(it).is_none());
+        let last = self.begun().filter_map(|it| done_at(it)).max();
         self.dirty.is_empty() && !waits && last.is_none_or(|at| draft.due(at + course.settling()))
     }
 }

@@ -117,6 +117,12 @@ pub struct TaskRecord {
     /// A rolling update made it, and is judged by how it does.
     #[serde(skip_serializing_if = "is_default")]
     pub by_update: bool,
+    /// Such an update has it prepared before the turn of its slot has come: the task before it shall run until then.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ahead: bool,
+    /// The next task of its slot is prepared and counts on its node already, this one does not any more.
+    #[serde(skip_serializing_if = "is_default")]
+    pub succeeded: bool,
     /// Where its output goes if the specification does not say: the default of the swarm when the task was made.
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,

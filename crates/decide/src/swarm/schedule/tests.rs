@@ -35,6 +35,14 @@ fn tasks_that_shall_stop_are_no_load_but_hold_what_they_have() {
 }
 
 #[test]
+fn a_task_whose_successor_is_prepared_is_no_load() {
+    check(
+        "node a\nnode b\ntask web.1 running on=a\ntask web.2 running on=b succeeded\ntask web.2 want=ready",
+        "web.2→b",
+    );
+}
+
+#[test]
 fn only_pending_tasks_that_are_wanted_are_placed() {
     check("node a\ntask web.1 new\ntask web.2 want=shutdown\ntask web.3 want=remove\ntask web.4 failed", "");
     check("node a\ntask web.1 want=ready\ntask web.2 want=complete", "web.1→a; web.2→a");

@@ -10,7 +10,8 @@
 //!                                              status=updating, fenced; the same settings are for rollbacks
 //! t1 1@a running >ready v1 …                   a task in slot 1 on node a; what is wanted of it, if it is not what the mode
 //!                                              wants; version, if it is another; image, ports, policy …, at=90 (state
-//!                                              since), since=80 (runs since), hold=105 (not before), restarted=2, upd, run=0,
+//!                                              since), since=80 (runs since), hold=105 (not before), restarted=2, upd, ahead (of its
+//!                                              turn, upd), succeeded, run=0,
 //!                                              err=_ for spaces
 //! ```
 
@@ -118,7 +119,9 @@ fn spec(words: &Words<'_>, version: Version) -> TaskSpec {
 
 fn ports(words: &Words<'_>) -> Vec<PortConfig> {
     let port = words.value("ports").map(|it| it.parse().expect("a port"));
-    port.map(|published_port| PortConfig { published_port, ..PortConfig::default() }).into_iter().collect()
+    port.map(|published_port| PortConfig { published_port, publish_mode: "host".into(), ..PortConfig::default() })
+        .into_iter()
+        .collect()
 }
 
 fn service(words: &Words<'_>) -> ServiceRecord {
@@ -200,7 +203,9 @@ fn task(words: &Words<'_>, at: u64, service: Option<&ServiceRecord>) -> TaskReco
         not_before: words.time("hold"),
         restarted: words.number("restarted").unwrap_or(0),
         made_at: Time(at),
-        by_update: words.has("upd"),
+        by_update: words.has("upd") || words.has("ahead"),
+        ahead: words.has("ahead"),
+        succeeded: words.has("succeeded"),
         ..TaskRecord::default()
     }
 }
@@ -232,6 +237,12 @@ fn write_change(view: &View, change: &Change) -> String {
                 if before.task.status.state != after.task.status.state {
                     line += &format!(" {}", name(after.task.status.state));
                 }
+                if before.ahead && !after.ahead {
+                    line += " turn";
+                }
+                if before.succeeded != after.succeeded {
+                    line += if after.succeeded { " succeeded" } else { " stays" };
+                }
                 line
             }
         },
@@ -255,8 +266,10 @@ fn made(record: &TaskRecord) -> String {
     if record.restarted > 0 {
         line += &format!(" restarted={}", record.restarted);
     }
-    if record.by_update {
-        line += " upd";
+    match (record.ahead, record.by_update) {
+        (true, _) => line += " ahead",
+        (false, true) => line += " upd",
+        (false, false) => {}
     }
     line
 }

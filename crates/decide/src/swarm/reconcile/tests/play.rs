@@ -305,6 +305,8 @@ proptest! {
             world.settle();
             // As nodes see it: what shall stop runs until it has.
             let running = world.view.tasks.values().filter(|it| it.task.status.state == TaskState::Running).count() as u64;
+            let ahead = world.view.tasks.values().filter(|it| it.ahead).count() as u64;
+            prop_assert!(ahead <= at_once && (parallelism > 0 || ahead == 0), "{:#?}", world.story);
             let leaving = world.view.tasks.values().filter(|it| it.task.status.state == TaskState::Running && it.task.desired_state == TaskState::Shutdown).count() as u64;
             if start_first {
                 prop_assert!(running - leaving >= count, "{:#?}", world.story);

@@ -43,7 +43,7 @@ fn a_slot_is_in_work_until_its_task_runs_and_then_for_the_delay() {
     check(100, "", "running since=100", next);
     check(100, "parallel=2", "starting", next);
     check(100, "parallel=0", "starting", next);
-    check(100, "pause=10", "running since=95", "again 105");
+    check(100, "pause=10", "running since=95", "+ n1 2 >ready ahead\n t2 succeeded\n again 105");
     check(105, "pause=10", "running since=95", "+ n1 2 >ready upd\n t2 >shutdown\n again 165");
 }
 
@@ -165,4 +165,79 @@ fn global_services_are_updated_node_by_node() {
     let tasks = "t1 @a v1 starting\n t2 @b v1 starting";
     let expected = format!("+ n1 @a >ready upd\n t1 >shutdown\n {STARTED}\n again 160");
     check(&format!("node a\n node b\n web global v2\n {tasks}"), &expected);
+}
+
+#[test]
+fn the_next_slots_are_prepared_while_the_present_ones_are_in_work() {
+    let check = |web: &str, tasks: &str, expected: &str| {
+        let web = format!("web v2 replicas=4 status=updating {web}");
+        check(&format!("now=106\n node a\n {web}\n t1 1@a running since=100 upd\n {tasks}"), expected);
+    };
+    let old = "t2 2@a v1\n t3 3@a v1\n t4 4@a v1";
+    let stopped = "+ n1 2 >ready upd\n t2 >shutdown";
+    let prepared = format!("{stopped}\n + n2 3 >ready ahead\n t3 succeeded\n again 166");
+    check("", old, &prepared);
+    check("start-first", old, "+ n1 2 >running upd\n + n2 3 >ready ahead\n t3 succeeded");
+    check(
+        "parallel=0",
+        old,
+        &format!("{stopped}\n + n2 3 >ready upd\n t3 >shutdown\n + n3 4 >ready upd\n t4 >shutdown\n again 166"),
+    );
+    // What asks for something that the task before has is made when that has gone.
+    check("ports=80", old, &format!("{stopped}\n again 166"));
+    // Between two slots there may be a pause.
+    check("pause=10", old, "+ n1 2 >ready ahead\n t2 succeeded\n again 110");
+    // In its turn it is as any other; how long the one before may take to stop is counted from then.
+    let waits = "t2 2@a v1 succeeded\n t3 3@a v1\n t4 4@a v1\n t5 2@a >ready ready ahead";
+    check("", waits, "t5 turn\n t2 >shutdown\n + n1 3 >ready ahead\n t3 succeeded\n again 166");
+    check("start-first", waits, "t5 >running turn\n t2 stays\n + n1 3 >ready ahead\n t3 succeeded");
+    check("pause=10", waits, "again 110");
+}
+
+#[test]
+fn nothing_is_prepared_before_a_task_of_the_update_has_come_up() {
+    let web = "web v2 replicas=3 status=updating";
+    check(&format!("node a\n {web}\n t1 1@a starting upd\n t2 2@a v1\n t3 3@a v1"), "");
+}
+
+#[test]
+fn what_was_prepared_goes_when_its_turn_does_not_come() {
+    let check = |web: &str, tasks: &str, expected: &str| {
+        let web = format!("web replicas=2 delay=20 {web}");
+        check(&format!("now=103\n node a\n {web}\n t1 1@a v2 running since=100 upd\n {tasks}"), expected);
+    };
+    let waits = "t2 2@a v1 succeeded\n t3 2@a v2 >ready ready ahead";
+    check("v2 status=updating pause=10", waits, "again 110");
+    check("v2 status=paused", waits, "t3 >remove\n t2 stays");
+    // It is told so, and is forgotten when its container is gone.
+    check("v2 status=paused", "t2 2@a v1 succeeded\n t3 2 v2 pending >ready ahead", "- t3\n t2 stays");
+    check(
+        "v3 pause=10",
+        waits,
+        &format!("t3 >remove\n t2 stays\n + n1 1 >ready upd\n t1 >shutdown\n {STARTED}\n again 163"),
+    );
+    check(
+        "v3 image=i1 status=rollback_started",
+        waits,
+        "t3 >remove\n t2 stays\n + n1 1 >ready upd\n t1 >shutdown\n again 163",
+    );
+    // The task before it ended by itself: the next one waits for the delay, as ever.
+    check(
+        "v2 status=updating pause=10",
+        "t2 2@a v1 failed at=103 succeeded\n t3 2@a v2 >ready ready ahead",
+        "t2 >shutdown\n + n1 2 >ready hold=108 restarted=1\n t3 >remove\n again 108",
+    );
+}
+
+#[test]
+fn what_cannot_be_prepared_has_failed_and_is_not_tried_before_its_turn() {
+    let check = |web: &str, expected: &str| {
+        let web = format!("web v2 replicas=3 status=updating pause=10 {web}");
+        let tasks =
+            "t1 1@a running since=100 upd\n t2 2@a v1 succeeded\n t4 3@a v1\n t3 2@a rejected at=102 >ready ahead";
+        check(&format!("now=103\n node a\n {web}\n {tasks}"), expected);
+    };
+    let because = "due to failure or early termination of task t3";
+    check("", &format!("t3 >shutdown\n t2 stays\n paused: update paused {because}"));
+    check("action=continue", "t3 >shutdown\n t2 stays\n again 110");
 }

@@ -8,7 +8,7 @@ use herder_model::swarm::{
 };
 
 use super::notation::{SECOND, write};
-use crate::swarm::draft::{Draft, is_on_node, is_wanted, key};
+use crate::swarm::draft::{Draft, is_dead, is_on_node, is_wanted, key};
 use crate::swarm::reconcile::{Key, Mode, iteration, reconcile};
 use crate::swarm::{is_dirty, on_task_report, update};
 
@@ -149,6 +149,10 @@ impl World {
             let running = wanted.iter().filter(|it| it.task.status.state == TaskState::Running).count();
             assert!(running <= 1, "{running} run in slot {key}: {:#?}", self.story);
             assert!(wanted.len() <= 2, "{} are wanted in slot {key}: {:#?}", wanted.len(), self.story);
+            let ahead = tasks.iter().filter(|it| it.ahead && !is_dead(it));
+            assert!(ahead.clone().count() <= 1, "{key} is prepared for twice: {:#?}", self.story);
+            let begun = ahead.filter(|it| it.task.status.state > TaskState::Ready).count();
+            assert!(begun == 0, "a task begins before its turn in slot {key}: {:#?}", self.story);
             slots += u64::from(!wanted.is_empty());
         }
         if let Mode::Replicated(replicas) = mode {
