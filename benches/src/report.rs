@@ -42,8 +42,8 @@ impl Row {
     fn goal_text(&self) -> String {
         match self.goal {
             Goal::None => String::new(),
-            Goal::RatioAtLeast(limit) => format!(">= {limit} x"),
-            Goal::RatioAtMost(limit) => format!("<= {limit} x"),
+            Goal::RatioAtLeast(limit) => format!(">= {} x", hundredths(limit)),
+            Goal::RatioAtMost(limit) => format!("<= {} x", hundredths(limit)),
             Goal::Below(limit) => format!("< {limit} {}", self.unit),
         }
     }
@@ -97,6 +97,11 @@ impl Report {
             println!();
         }
     }
+}
+
+/// A third has no end.
+fn hundredths(limit: f64) -> f64 {
+    (limit * 100.0).round() / 100.0
 }
 
 fn amount(value: f64, unit: &str) -> String {
