@@ -119,6 +119,7 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
         && let Some(failed) = work.too_many_failed(&course)
         && let Some(change) = react(service, &course, failed)
     {
+        ahead::take_back(draft, service, &by_key, &[]);
         return Some(change);
     }
     if !work.dirty.is_empty() {

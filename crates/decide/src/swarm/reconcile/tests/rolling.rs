@@ -240,4 +240,8 @@ fn what_cannot_be_prepared_has_failed_and_is_not_tried_before_its_turn() {
     let because = "due to failure or early termination of task t3";
     check("", &format!("t3 >shutdown\n t2 stays\n paused: update paused {because}"));
     check("action=continue", "t3 >shutdown\n t2 stays\n again 110");
+    check(
+        "parallel=2\n t5 3@a v2 >ready ready ahead",
+        &format!("t3 >shutdown\n t2 stays\n t5 >remove\n paused: update paused {because}"),
+    );
 }
