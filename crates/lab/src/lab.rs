@@ -128,12 +128,11 @@ impl Lab {
         plan::check_name(name).map_err(anyhow::Error::msg)?;
         let number = Lab::open(name).map_or(0, |lab| lab.plan.number);
         let plan = Plan { name: name.to_owned(), number };
-        let prefix = format!("herder-{name}-");
         let namespaces = shell::run(&["ip", "netns", "list"])?;
         let namespaces: Vec<&str> = namespaces
             .lines()
             .filter_map(|line| line.split_whitespace().next())
-            .filter(|it| it.starts_with(&prefix))
+            .filter(|it| plan::is_of(name, it))
             .collect();
         for namespace in &namespaces {
             end_all(namespace)?;

@@ -87,6 +87,13 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
+/// Whether a namespace is one of this lab's. Another lab's name may begin with this one's.
+pub(crate) fn is_of(lab: &str, namespace: &str) -> bool {
+    let part =
+        namespace.strip_prefix("herder-").and_then(|it| it.strip_prefix(lab)).and_then(|it| it.strip_prefix('-'));
+    part.is_some_and(|it| it == "switch" || it.strip_prefix('h').is_some_and(|it| it.parse::<u16>().is_ok()))
+}
+
 /// `h2`, or `2`, of a lab of `count` hosts.
 pub(crate) fn host_number(text: &str, count: u16) -> Result<u16, String> {
     let number = text.strip_prefix('h').unwrap_or(text).parse::<u16>().ok();
@@ -165,6 +172,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_lab_has_its_own_namespaces_only() {
+        let labs = ["a", "a-h1", "a-switch"].map(|name| Plan { name: name.into(), number: 0 });
+        for plan in &labs {
+            for namespace in [plan.switch(), plan.namespace(12)] {
+                let of: Vec<&str> = labs.iter().map(|it| &*it.name).filter(|it| is_of(it, &namespace)).collect();
+                assert_eq!(of, [&*plan.name], "{namespace}");
+            }
+        }
+        assert!(!is_of("a", "herder-a-x") && !is_of("a", "a-h1"));
     }
 
     #[test]
