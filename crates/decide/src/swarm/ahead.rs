@@ -10,7 +10,7 @@ use std::sync::Arc;
 use herder_model::swarm::{ServiceRecord, TaskRecord, TaskState};
 
 use super::draft::{Draft, is_dead, is_wanted};
-use super::reconcile::Key;
+use super::reconcile::{Key, Mode};
 use super::update::{is_active, is_watched};
 
 /// Prepared, and not in its turn yet.
@@ -59,7 +59,9 @@ pub(super) fn prepare(
     next: &[Key],
     count: usize,
 ) {
-    if !is_active(service) || !takes_nothing(service) {
+    // Where nodes come and go, slots do: those of a global service are left alone.
+    let is_global = Mode::of(&service.service.spec.mode).is_global();
+    if is_global || !is_active(service) || !takes_nothing(service) {
         return;
     }
     let there = draft.tasks().filter(|it| is_ahead(it) && is_watched(it, service)).count();

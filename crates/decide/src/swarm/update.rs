@@ -128,7 +128,9 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
         for key in now {
             begin(draft, service, key, &by_key[key], &course);
         }
-        if work.has_come_up() {
+        // Also on nodes that do not take part at the moment.
+        let has_come_up = draft.tasks().any(|it| is_watched(it, service) && it.running_since.is_some());
+        if has_come_up {
             ahead::prepare(draft, service, &by_key, next, course.parallelism);
         }
     }
@@ -209,11 +211,6 @@ impl Work {
         let share = failed.len() as f64 / slots.len().max(1) as f64;
         let last = failed.into_iter().max_by_key(|it| (it.applied_at, &it.task.id))?;
         (share > course.failures_max).then_some(last)
-    }
-
-    /// What the update makes can come up.
-    fn has_come_up(&self) -> bool {
-        self.watched.iter().any(|it| it.running_since.is_some())
     }
 
     /// Tasks that had their turn.

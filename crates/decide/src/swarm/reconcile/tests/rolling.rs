@@ -221,6 +221,12 @@ fn what_was_prepared_goes_when_its_turn_does_not_come() {
         waits,
         "t3 >remove\n t2 stays\n + n1 1 >ready upd\n t1 >shutdown\n again 163",
     );
+    // In the same step in which the update stops.
+    check(
+        "v2 status=updating pause=10",
+        &format!("t4 1@a v2 failed at=102 since=101 >shutdown upd\n {waits}"),
+        "t3 >remove\n t2 stays\n paused: update paused due to failure or early termination of task t4",
+    );
     // The task before it ended by itself: the next one waits for the delay, as ever.
     check(
         "v2 status=updating pause=10",

@@ -12,6 +12,9 @@ use crate::swarm::draft::{Draft, is_dead, is_on_node, is_wanted, key};
 use crate::swarm::reconcile::{Key, Mode, iteration, reconcile};
 use crate::swarm::{is_dirty, on_task_report, update};
 
+/// Twice as many plans at one time are a service that does not come to rest.
+const STEPS_MAX: usize = 3;
+
 /// An image whose containers end as soon as they are started.
 pub(super) const BROKEN: &str = "broken";
 
@@ -112,11 +115,16 @@ impl World {
         self.write(vec![Change::PutSpec(record.into())]);
     }
 
-    /// Plans, and does it: then nothing is left to do at this time. Only what a rollback asks for is seen when it is written.
+    /// Plans, and does it, until nothing is left to do at this time: what is written is looked at again, as the leader does it.
+    /// Mostly nothing is left after the first time.
     pub(super) fn settle(&mut self) {
-        while self.plan().iter().any(|it| matches!(it, Change::PutSpec(_))) {}
-        let again = self.again;
-        assert!(self.plan().is_empty(), "there is more to do: {:#?}", self.story);
+        let mut again = None;
+        let is_settled = (0..STEPS_MAX).any(|_| {
+            self.plan();
+            again = self.again;
+            self.plan().is_empty()
+        });
+        assert!(is_settled, "there is more to do: {:#?}", self.story);
         assert!(self.again.is_none_or(|needed| again.is_some_and(|at| at <= needed)), "too late: {:#?}", self.story);
         self.hold();
     }
