@@ -267,7 +267,14 @@ impl Store {
     /// Comes when the store has stopped by itself, which a failing disk makes it do, with the reason; it must be opened anew then.
     pub async fn ended(&self) -> String {
         loop {
-            let Ok(running) = self.running() else { return "it was shut down".to_owned() };
+            let Ok(running) = self.running() else {
+                // Between an end and a start, by what needs that, somebody holds this.
+                let _one = self.lifecycle.lock().await;
+                match self.running() {
+                    Ok(_) => continue,
+                    Err(_) => return "it was shut down".to_owned(),
+                }
+            };
             let why = running.ended().await;
             // It may have been started again meanwhile, by what needs that.
             let _one = self.lifecycle.lock().await;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use common::{Swarm, addr, has, put, until};
 use herder_model::swarm::Reachability;
 use herder_store::{Backup, Key, Store, StoreError};
+use tokio::time::timeout;
 
 async fn seen(store: &Store) -> String {
     let seen = store.managers().await.expect("runs").into_iter().map(|it| {
@@ -220,7 +221,19 @@ async fn a_backup_is_restored_whole_or_not_at_all() {
         let backup = open(&whole).expect("whole");
         assert!(has(backup.view(), "a"));
         let store = swarm.open("n2").await.expect("opens");
-        store.restore(backup, &addr("n2")).await.expect("restored");
+        // Whoever looks meanwhile whether it ended is not told so.
+        let ends = async {
+            loop {
+                if let Ok(why) = timeout(Duration::from_millis(1), store.ended()).await {
+                    break why;
+                }
+            }
+        };
+        let here = addr("n2");
+        tokio::select! {
+            restored = store.restore(backup, &here) => restored.expect("restored"),
+            why = ends => panic!("it ended: {why}"),
+        }
         let view = put(&store, "b").await.expect("written");
         assert!(has(&view, "a") && has(&view, "b") && view.index > index);
         let again = store.restore(open(&whole).expect("whole"), &addr("n2")).await;
