@@ -128,7 +128,7 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
         for key in now {
             begin(draft, service, key, &by_key[key], &course);
         }
-        // Also on nodes that do not take part at the moment.
+        // Also in slots that are not counted at the moment.
         let has_come_up = draft.tasks().any(|it| is_watched(it, service) && it.running_since.is_some());
         if has_come_up {
             ahead::prepare(draft, service, &by_key, next, course.parallelism);
