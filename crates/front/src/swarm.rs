@@ -38,8 +38,8 @@ pub use backup::Restored;
 pub(crate) use events::Told;
 pub use events::follow;
 
-/// As long as swarm mode gives its managers for a call.
-const MANAGERS_TIME_MAX: Duration = Duration::from_secs(20);
+/// Managers give up by themselves after 20 s, as swarm mode's do, and say why; this is for those that do not say anything.
+const MANAGERS_TIME_MAX: Duration = Duration::from_secs(25);
 
 /// As long as swarm mode waits for a node to come in; it goes on trying afterwards.
 const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
