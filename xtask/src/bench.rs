@@ -53,8 +53,8 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
 ];
 
-/// `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault.
-pub(crate) fn run(what: &str, format: &str, rounds: u32) -> anyhow::Result<()> {
+/// `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault; `arguments` are the benchmark's own.
+pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -> anyhow::Result<()> {
     let chosen: Vec<&Bench> = BENCHES.iter().filter(|bench| what == "all" || bench.name == what).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
@@ -70,7 +70,8 @@ pub(crate) fn run(what: &str, format: &str, rounds: u32) -> anyhow::Result<()> {
         let (run, rounds) = (bench.run(), rounds.to_string());
         let run: Vec<&str> = run.iter().map(String::as_str).collect();
         let more: &[&str] = if bench.name == IN_ROUNDS { &["--rounds", &rounds] } else { &[] };
-        run::cargo(&[&run, &["--format", format][..], more].concat())?;
+        let own: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run::cargo(&[&run, &["--format", format][..], more, &own].concat())?;
     }
     Ok(())
 }

@@ -71,6 +71,9 @@ enum Verb {
         /// How often each fault happens, for failover
         #[arg(long, default_value_t = 3)]
         rounds: u32,
+        /// Of the benchmark itself, such as `--nodes 10000 --tasks 1000000` for control
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
 }
 
@@ -87,7 +90,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Demo { once } => demo::run(once),
         Verb::Fuzz { what, seconds } => fuzz::run(&what, seconds),
         Verb::Sim { seed, seeds, story } => sim::run(seed, &seeds, story.as_deref()),
-        Verb::Bench { what, format, rounds } => bench::run(&what, &format, rounds),
+        Verb::Bench { what, format, rounds, arguments } => bench::run(&what, &format, rounds, &arguments),
     }
 }
 

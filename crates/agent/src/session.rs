@@ -10,9 +10,10 @@ use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Repo
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A leader that says nothing for so long is none any more: of what the node says it has answered nothing twice. Another one must
-/// be found before the lease of 2 s is over, else tasks that must never run twice end on nodes that nothing happened to.
-const SILENT_MAX: Duration = Duration::from_secs(1);
+/// A leader that says nothing for so many times as long as it wants to hear of the node is none any more: of what the node says it
+/// has answered nothing twice. Another one must be found before the lease is over (five times as long), else tasks that must never
+/// run twice end on nodes that nothing happened to.
+const SILENT_BEATS_MAX: f64 = 2.5;
 /// Until the leader says how often it wants to hear.
 const HEARTBEAT: Duration = Duration::from_millis(400);
 /// How long a manager may take to open a session. One that is cut off does not answer at all.
@@ -90,10 +91,12 @@ pub async fn hold(
         Err(_) => return Ended::Broken("it does not answer".into()),
     };
     let mut session = Welcome { heartbeat_ms: millis(HEARTBEAT), ..Welcome::default() };
+    let mut assigned = Assignments::default();
     let mut leader_heard = Instant::now();
     loop {
         let mut batch = Vec::new();
-        let next_beat = speaker.last + Duration::from_millis(session.heartbeat_ms);
+        let heartbeat = Duration::from_millis(session.heartbeat_ms);
+        let next_beat = speaker.last + heartbeat;
         tokio::select! {
             message = heard.next() => match message {
                 None => return Ended::Broken("it closed the session".into()),
@@ -109,7 +112,18 @@ pub async fn hold(
                             session = welcome.clone();
                             listener.welcome(welcome);
                         }
-                        Ok(ToNode::Assignments(assignments)) => listener.assign(*assignments),
+                        Ok(ToNode::Assignments(whole)) => {
+                            assigned = *whole;
+                            listener.assign(assigned.clone());
+                        }
+                        Ok(ToNode::Changes(changes)) => {
+                            if assigned.apply(*changes) {
+                                listener.assign(assigned.clone());
+                            } else {
+                                tracing::warn!("what the leader says does not fit what it said before; it is asked for all of it");
+                                speaker.say(&ToLeader::Whole);
+                            }
+                        }
                         Ok(ToNode::Heard) => {
                             if let Some(said_at) = speaker.was_heard() {
                                 listener.heard(said_at, Duration::from_millis(session.lease_ms));
@@ -145,7 +159,7 @@ pub async fn hold(
                 return Ended::Refused("this node leaves".into());
             }
             () = sleep_until(next_beat) => speaker.say(&ToLeader::Alive),
-            () = sleep_until(leader_heard + SILENT_MAX) => return Ended::Broken("it is silent".into()),
+            () = sleep_until(leader_heard + heartbeat.mul_f64(SILENT_BEATS_MAX)) => return Ended::Broken("it is silent".into()),
         }
         if speaker.say.is_closed() {
             return Ended::Broken("it does not listen any more".into());

@@ -135,7 +135,7 @@ fn place(view: &mut View, tasks: usize) -> Parts {
         count += placed.changes.len();
         let written = timed(&mut parts.write, || {
             let command = Command { at: NOW, changes: placed.changes };
-            view.apply(view.index + 1, &command).unwrap_or_default()
+            view.apply_owned(view.index + 1, command).unwrap_or_default()
         });
         timed(&mut parts.see, || {
             fleet.see(&written);

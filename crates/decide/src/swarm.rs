@@ -1,6 +1,7 @@
 //! Desired state: what may be declared, how it is found and changed, what follows from it, and what clients are told of it.
 
 mod ahead;
+mod assign;
 mod check;
 mod constraint;
 pub mod container;
@@ -20,6 +21,7 @@ pub mod list;
 pub mod local;
 pub mod lookup;
 mod lost;
+mod matters;
 pub mod members;
 mod proposal;
 mod reap;
@@ -37,6 +39,7 @@ mod testing;
 mod update;
 mod why;
 
+pub use assign::{Told, Touched, TouchedNodes, touch};
 pub use check::{config, node, secret, service};
 pub use constraint::Constraint;
 pub use counts::service_status;
@@ -45,6 +48,7 @@ pub use dirty::is_dirty;
 pub use enforce::{enforce, enforce_node};
 pub use fleet::Fleet;
 pub use ids::Ids;
+pub use matters::{frees, matters};
 pub use proposal::Proposal;
 pub use reconcile::{Plan, reconcile};
 pub use refusal::{Code, Denial, Refusal};

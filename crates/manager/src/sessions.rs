@@ -1,5 +1,9 @@
 //! Sessions of nodes, as events for the leader's loop.
+//!
+//! That a node lives is noted here, and answered here, beside the loop: a loop that is busy with much to write makes no node
+//! believe that its leader is gone, and itself not that a node is.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +12,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use herder_model::swarm::{Hello, ManagerAddr, ToLeader, ToNode};
 use herder_store::Store;
+use tokio::sync::mpsc::WeakSender;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Duration, Instant};
 
 /// Events that wait for the loop. When it is behind, nodes wait: what they say is taken up later, in order.
 pub(crate) const EVENTS_WAITING_MAX: usize = 4096;
+/// What one node said, and the loop has not taken up. A node that has said so much is not listened to before it has.
+const HEARD_WAITING_MAX: usize = 64;
 /// Messages that wait for one node. A node that takes none for so long loses its session.
 const SAID_WAITING_MAX: usize = 256;
 
@@ -28,6 +36,7 @@ pub(crate) enum Event {
         session: u64,
         hello: Box<Hello>,
         say: Mouth,
+        pulse: Arc<Pulse>,
     },
     Heard {
         node: String,
@@ -60,32 +69,115 @@ impl Mouth {
     }
 }
 
+/// When a node was heard last. Whether it is down is decided about what this says, once: whoever was answered after that was
+/// not answered as a node that lives.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// Milliseconds since `epoch`, and one; 0 while the leader does not know the session.
+    at: AtomicU64,
+    epoch: Instant,
+}
+
+impl Pulse {
+    fn new() -> Arc<Pulse> {
+        Arc::new(Pulse { at: AtomicU64::new(0), epoch: Instant::now() })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// From now on the node is answered.
+    pub(crate) fn open(&self) {
+        self.at.store(self.now(), Ordering::Release);
+    }
+
+    /// The node says something. False, if the leader does not know it.
+    fn beat(&self) -> bool {
+        let now = self.now();
+        let beaten = |at: u64| (at != 0).then_some(now);
+        self.at.fetch_update(Ordering::AcqRel, Ordering::Acquire, beaten).is_ok()
+    }
+
+    /// When it was heard, and the sign of that.
+    pub(crate) fn heard(&self) -> Option<(Instant, u64)> {
+        let at = self.at.load(Ordering::Acquire);
+        (at != 0).then(|| (self.epoch + Duration::from_millis(at - 1), at))
+    }
+
+    /// From now on the node is not answered. False, if it was heard since this sign.
+    pub(crate) fn close(&self, sign: u64) -> bool {
+        self.at.compare_exchange(sign, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
 pub(crate) fn open(store: Arc<Store>, events: mpsc::Sender<Event>, node: String, mut heard: Heard) -> Said {
     static SESSIONS: AtomicU64 = AtomicU64::new(0);
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
     let (say, said) = mpsc::channel(SAID_WAITING_MAX);
-    let mouth = Mouth(say);
     tokio::spawn(async move {
         let Some(ToLeader::Hello(hello)) = next(&node, &mut heard).await else {
             tracing::warn!(node, "a session that does not begin with who the node is, is closed");
             return;
         };
+        // The session ends when the leader drops its end of it.
+        let (mouth, weak) = (Mouth(say.clone()), say.downgrade());
+        drop(say);
         if !store.leadership().borrow().me {
             mouth.say(&ToNode::Elsewhere(leader(&store)));
             return;
         }
-        let opened = Event::Opened { node: node.clone(), session, hello, say: mouth };
-        if events.send(opened).await.is_err() {
-            return;
-        }
-        while let Some(said) = next(&node, &mut heard).await {
-            if events.send(Event::Heard { node: node.clone(), session, said }).await.is_err() {
-                return;
-            }
-        }
-        let _ = events.send(Event::Closed { node, session }).await;
+        let pulse = Pulse::new();
+        let opened = Event::Opened { node: node.clone(), session, hello, say: mouth, pulse: pulse.clone() };
+        let listener = Listener { store, node, session, pulse, mouth: weak, waiting: VecDeque::from([opened]) };
+        listener.listen(&events, heard).await;
     });
     said
+}
+
+/// Listens to one node.
+struct Listener {
+    store: Arc<Store>,
+    node: String,
+    session: u64,
+    pulse: Arc<Pulse>,
+    mouth: WeakSender<Bytes>,
+    /// For the loop.
+    waiting: VecDeque<Event>,
+}
+
+impl Listener {
+    async fn listen(mut self, events: &mpsc::Sender<Event>, mut heard: Heard) {
+        let mut ended = false;
+        while !ended || !self.waiting.is_empty() {
+            tokio::select! {
+                permit = events.reserve(), if !self.waiting.is_empty() => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(event) = self.waiting.pop_front() {
+                        permit.send(event);
+                    }
+                }
+                said = next(&self.node, &mut heard), if !ended && self.waiting.len() < HEARD_WAITING_MAX => {
+                    let (node, session) = (self.node.clone(), self.session);
+                    let is_alive = said.is_some() && self.pulse.beat();
+                    match said {
+                        Some(ToLeader::Alive) if is_alive && self.is_answered() => {}
+                        Some(said) => self.waiting.push_back(Event::Heard { node, session, said }),
+                        None => {
+                            ended = true;
+                            self.waiting.push_back(Event::Closed { node, session });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A node that lives is told that it was heard, if this manager still leads.
+    fn is_answered(&self) -> bool {
+        let say = self.mouth.upgrade().filter(|_| self.store.leadership().borrow().me);
+        say.is_some_and(|say| Mouth(say).say(&ToNode::Heard))
+    }
 }
 
 async fn next(node: &str, heard: &mut Heard) -> Option<ToLeader> {
@@ -105,4 +197,24 @@ pub(crate) fn leader(store: &Store) -> Option<ManagerAddr> {
     let view = store.view();
     let addr = view.nodes.get(&leader)?.addr.clone();
     Some(ManagerAddr { id: leader, addr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_given_up_or_answered_and_never_both() {
+        let pulse = Pulse::new();
+        assert!(!pulse.beat(), "nobody knows it yet");
+        pulse.open();
+        // At another time than it will be in a moment.
+        pulse.at.store(1_000_000, Ordering::Release);
+        let (_, sign) = pulse.heard().expect("it is known");
+        assert!(pulse.beat());
+        assert!(!pulse.close(sign), "it was heard meanwhile");
+        let (_, sign) = pulse.heard().expect("it is known");
+        assert!(pulse.close(sign));
+        assert!(!pulse.beat() && pulse.heard().is_none());
+    }
 }

@@ -7,6 +7,7 @@ mod assignments;
 mod change;
 mod cluster;
 mod container;
+mod id;
 mod meta;
 mod node;
 mod record;
@@ -18,7 +19,7 @@ mod task;
 mod time;
 mod view;
 
-pub use assignments::{Assignments, Report, ServiceFacts};
+pub use assignments::{AssignmentChanges, Assignments, Report, ServiceFacts, is_told, needs};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, Dispatcher, Encryption, ExternalCa, InitRequest, JoinRequest, JoinTokens,
@@ -28,6 +29,7 @@ pub use container::{
     AppArmor, ConfigRef, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, Mount, Privileges,
     SeLinuxContext, Seccomp, SecretRef, Ulimit,
 };
+pub use id::Id;
 pub use meta::{Driver, Meta, TlsInfo, Version};
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,

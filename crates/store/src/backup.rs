@@ -77,7 +77,7 @@ impl Store {
         }
         self.stop().await;
         let (disk, found) = self.open_disk().await?;
-        match everything(&disk, &found).await {
+        match everything(&disk).await {
             Ok((state, last)) => self.refound((disk, found), state, last, addr).await,
             Err(error) => {
                 self.start((disk, found)).await?;
@@ -131,9 +131,12 @@ fn leader(term: u64, member: &Member) -> openraft::alias::LeaderIdOf<crate::raft
     RaftLeaderId::new(term, member.clone())
 }
 
+/// Of a log that are read at once.
+const READ_BYTES: usize = 16 << 20;
+
 /// All that a folder has: the snapshot, and every entry of the log. What was acknowledged is among it, if anywhere; what was
 /// not may become so.
-async fn everything(disk: &Disk, found: &Found) -> Result<(State, Option<LogId>), StoreError> {
+async fn everything(disk: &Disk) -> Result<(State, Option<LogId>), StoreError> {
     let doing = || StoreError::io("read the whole store");
     let snapshot = disk.snapshot().await.map_err(doing())?;
     let mut last = None;
@@ -142,16 +145,17 @@ async fn everything(disk: &Disk, found: &Found) -> Result<(State, Option<LogId>)
         state = snapshot::decode(&bytes).map_err(|why| doing()(std::io::Error::other(why)))?;
         last = meta.last_log_id;
     }
-    for (entry, _) in &found.entries {
-        let index = entry.log_id.index;
-        if last.as_ref().is_some_and(|last| index <= last.index) {
-            continue;
+    loop {
+        let next = last.as_ref().map_or(0, |last: &LogId| last.index + 1);
+        let entries = disk.entries(next..u64::MAX, READ_BYTES).await.map_err(doing())?;
+        let Some((newest, _)) = entries.last() else { break };
+        last = Some(newest.log_id.clone());
+        for (entry, _) in &entries {
+            match &entry.payload {
+                EntryPayload::Normal(proposal) => drop(state.apply(entry.log_id.index, proposal)),
+                EntryPayload::Blank | EntryPayload::Membership(_) => state.pass(entry.log_id.index),
+            }
         }
-        match &entry.payload {
-            EntryPayload::Normal(proposal) => drop(state.apply(index, proposal)),
-            EntryPayload::Blank | EntryPayload::Membership(_) => state.pass(index),
-        }
-        last = Some(entry.log_id.clone());
     }
     Ok((state, last))
 }

@@ -1,11 +1,12 @@
 //! The database of a store: one file (redb), every value sealed, written by one thread that writes together what came together.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::log::KEPT_BYTES;
 use crate::medium::Hands;
 use crate::raft::{Entry, LogId, Member, SnapshotMeta, Types, Vote};
 use crate::seal::Sealer;
@@ -71,8 +73,10 @@ pub(crate) struct Found {
     pub(crate) vote: Option<Vote>,
     pub(crate) committed: Option<LogId>,
     pub(crate) purged: Option<LogId>,
-    /// With their length.
+    /// The newest entries of the log with their length, as far as they are kept in memory.
     pub(crate) entries: Vec<(Entry, usize)>,
+    /// Length of all entries that are not in the snapshot.
+    pub(crate) since_snapshot: usize,
 }
 
 pub(crate) struct Disk {
@@ -97,6 +101,8 @@ struct Inner {
     committed: Mutex<Option<LogId>>,
     /// The last entry of the log that is on the disk.
     flushed: AtomicU64,
+    /// Length of the snapshot.
+    snapshot_bytes: AtomicUsize,
 }
 
 impl Disk {
@@ -144,6 +150,7 @@ impl Disk {
             sealer,
             committed: Mutex::default(),
             flushed: AtomicU64::new(0),
+            snapshot_bytes: AtomicUsize::new(0),
         });
         let found = catch_unwind(AssertUnwindSafe(|| inner.read_all()))
             .unwrap_or_else(|_| Err(vault::damaged(&inner.folder, "store.redb", "its structure is broken")))?;
@@ -187,6 +194,11 @@ impl Disk {
     /// The last entry of the log that is known to be on the disk.
     pub(crate) fn flushed(&self) -> u64 {
         self.inner.flushed.load(Ordering::Acquire)
+    }
+
+    /// Length of the snapshot that is on the disk, before it is sealed.
+    pub(crate) fn snapshot_bytes(&self) -> usize {
+        self.inner.snapshot_bytes.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_committed(&self, committed: Option<LogId>) {
@@ -278,6 +290,7 @@ impl Inner {
         for op in ops.iter().flatten().filter(|_| failed.is_none()) {
             match op {
                 Op::Log(index, _) => self.flushed.store(*index, Ordering::Release),
+                Op::Snapshot(_, bytes) => self.snapshot_bytes.store(bytes.len(), Ordering::Release),
                 Op::CutFrom(index) => self.flushed.store(index.saturating_sub(1), Ordering::Release),
                 _ => {}
             }
@@ -312,8 +325,8 @@ impl Inner {
         let committed: Option<LogId> = self.meta("committed").map_err(damaged("the number of the last command"))?;
         let purged: Option<Option<LogId>> = self.meta("purged").map_err(damaged("the start of the log"))?;
         let purged = purged.flatten();
-        let entries = self.entries(0..u64::MAX, usize::MAX).map_err(damaged("the log"))?;
         let snapshot = self.snapshot().map_err(damaged("the snapshot"))?;
+        self.snapshot_bytes.store(snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len()), Ordering::Release);
         let covered = snapshot.and_then(|(meta, _)| meta.last_log_id).map(|it| it.index);
         if let Some(purged) = &purged
             && covered.is_none_or(|covered| covered < purged.index)
@@ -321,13 +334,44 @@ impl Inner {
             return Err(vault::damaged(&self.folder, "the snapshot", "it is older than the start of the log"));
         }
         let first = purged.as_ref().map_or(0, |it| it.index + 1);
-        for (index, (entry, _)) in (first..).zip(&entries) {
-            if entry.log_id.index != index {
-                let why = format!("entry {index} is not there, {} is", entry.log_id.index);
-                return Err(vault::damaged(&self.folder, "the log", &why));
+        let (entries, since_snapshot) = self.check_log(first, covered).map_err(damaged("the log"))?;
+        Ok(Found { member, vote, committed, purged, entries, since_snapshot })
+    }
+
+    /// Reads all of the log, from this entry on, and sees that it is whole: each entry is sealed as what it is. A long log is not
+    /// kept: raft asks for what it needs of it.
+    fn check_log(&self, first: u64, covered: Option<u64>) -> io::Result<(Vec<(Entry, usize)>, usize)> {
+        let transaction = self.with(|database| database.begin_read().map_err(other))?;
+        let table = transaction.open_table(LOG).map_err(other)?;
+        let mut kept: VecDeque<Vec<u8>> = VecDeque::new();
+        let (mut kept_bytes, mut since_snapshot) = (0, 0);
+        let mut gap = None;
+        for (expected, row) in (first..).zip(table.range(0..u64::MAX).map_err(other)?) {
+            let (index, sealed) = row.map_err(other)?;
+            let index = index.value();
+            let plain = self.open_entry(index, sealed.value())?;
+            if index != expected {
+                gap.get_or_insert_with(|| format!("entry {expected} is not there, {index} is"));
+            }
+            if covered.is_none_or(|covered| covered < index) {
+                since_snapshot += plain.len();
+            }
+            kept_bytes += plain.len();
+            kept.push_back(plain);
+            while kept_bytes > KEPT_BYTES && kept.len() > 1 {
+                kept_bytes -= kept.pop_front().map_or(0, |plain| plain.len());
             }
         }
-        Ok(Found { member, vote, committed, purged, entries })
+        if let Some(why) = gap {
+            return Err(io::Error::other(why));
+        }
+        let entries = kept.into_iter().map(|plain| Ok((parse_entry(&plain)?, plain.len())));
+        Ok((entries.collect::<io::Result<_>>()?, since_snapshot))
+    }
+
+    fn open_entry(&self, index: u64, sealed: &[u8]) -> io::Result<Vec<u8>> {
+        let opened = self.sealer.open(&place("log", index), sealed);
+        opened.map_err(|error| io::Error::other(format!("entry {index}: {error}")))
     }
 
     fn meta<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
@@ -348,14 +392,12 @@ impl Inner {
         for row in table.range(range).map_err(other)? {
             let (index, sealed) = row.map_err(other)?;
             let index = index.value();
-            let entry = |why: String| io::Error::other(format!("entry {index}: {why}"));
-            let plain =
-                self.sealer.open(&place("log", index), sealed.value()).map_err(|error| entry(error.to_string()))?;
+            let plain = self.open_entry(index, sealed.value())?;
             bytes += plain.len();
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
-            entries.push((envelope::unwrap::<Entry>(&plain).map_err(entry)?, plain.len()));
+            entries.push((parse_entry(&plain)?, plain.len()));
         }
         Ok(entries)
     }
@@ -375,6 +417,10 @@ impl Inner {
         }
         Ok(Some((head.meta, bytes.into())))
     }
+}
+
+fn parse_entry(plain: &[u8]) -> io::Result<Entry> {
+    envelope::unwrap(plain).map_err(|why| io::Error::other(format!("an entry makes no sense: {why}")))
 }
 
 /// What a sealed value is: it opens in its place only.

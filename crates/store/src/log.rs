@@ -10,13 +10,14 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, RaftTypeConfig};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::disk::{Disk, Done, Found, Op};
 use crate::envelope;
 use crate::raft::{Entry, LogId, Types, Vote};
 
 /// So much of the log is kept in memory. What is not yet on the disk is kept in any case.
-const KEPT_BYTES: usize = 16 << 20;
+pub(crate) const KEPT_BYTES: usize = 16 << 20;
 /// Entries that go into one message between managers: with the largest command it stays below the 9 MiB of a message.
 const BATCH_BYTES: usize = 2 << 20;
 
@@ -25,6 +26,8 @@ const BATCH_BYTES: usize = 2 << 20;
 pub(crate) struct Log {
     disk: Arc<Disk>,
     tail: Arc<Mutex<Tail>>,
+    long: Arc<Notify>,
+    long_bytes: usize,
 }
 
 #[derive(Default)]
@@ -32,6 +35,8 @@ struct Tail {
     /// The newest entries without a gap, with their length.
     kept: BTreeMap<u64, (Entry, usize)>,
     bytes: usize,
+    /// Length of the log since the last snapshot.
+    since_snapshot: usize,
     last: Option<LogId>,
     purged: Option<LogId>,
     committed: Option<LogId>,
@@ -42,6 +47,7 @@ impl Tail {
     fn push(&mut self, entry: Entry, length: usize) {
         self.last = Some(entry.log_id.clone());
         self.bytes += length;
+        self.since_snapshot += length;
         self.kept.insert(entry.log_id.index, (entry, length));
     }
 
@@ -64,15 +70,26 @@ impl Tail {
 }
 
 impl Log {
-    pub(crate) fn new(disk: Arc<Disk>, found: Found) -> Log {
-        let Found { vote, committed, purged, entries, .. } = found;
+    pub(crate) fn new(disk: Arc<Disk>, found: Found, long_bytes: usize) -> Log {
+        let Found { vote, committed, purged, entries, since_snapshot, .. } = found;
         let mut tail = Tail { last: purged.clone(), purged, committed, vote, ..Tail::default() };
         for (entry, length) in entries {
             let index = entry.log_id.index;
             tail.push(entry, length);
             tail.forget(index.saturating_sub(1));
         }
-        Log { disk, tail: Arc::new(Mutex::new(tail)) }
+        tail.since_snapshot = since_snapshot;
+        Log { disk, tail: Arc::new(Mutex::new(tail)), long: Arc::default(), long_bytes }
+    }
+
+    /// Comes when the log is so long that a snapshot should be made.
+    pub(crate) async fn long(&self) {
+        self.long.notified().await;
+    }
+
+    /// The first entry that is kept in memory.
+    pub(crate) fn first_kept(&self) -> u64 {
+        self.tail.lock().kept.first_key_value().map_or(0, |(index, _)| *index)
     }
 
     /// What is in memory of a range, and what must be read from the disk before.
@@ -179,6 +196,10 @@ impl RaftLogStorage<Types> for Log {
                 tail.push(entry, length);
             }
             tail.forget(self.disk.flushed());
+            if tail.since_snapshot > self.disk.snapshot_bytes().max(self.long_bytes) {
+                tail.since_snapshot = 0;
+                self.long.notify_one();
+            }
         }
         self.disk.send(ops, Done::Flushed(flushed)).await;
         Ok(())

@@ -37,6 +37,7 @@ pub(crate) struct Running {
     pub(crate) leads: Leads,
     ended: AtomicBool,
     follows: JoinHandle<()>,
+    shortens: JoinHandle<()>,
 }
 
 impl Running {
@@ -50,12 +51,13 @@ impl Running {
         let disk = Arc::new(disk);
         let me = found.member.clone();
         let links = Links { me: me.clone(), transport, board: Arc::clone(&board) };
-        let log = Log::new(Arc::clone(&disk), found);
+        let log = Log::new(Arc::clone(&disk), found, settings.log_bytes);
         let machine = Machine::new(Arc::clone(&disk), Arc::clone(&board));
         let config = Arc::new(settings.raft()?);
-        let raft = Raft::new(me.clone(), config, links.clone(), log, machine)
+        let raft = Raft::new(me.clone(), config, links.clone(), log.clone(), machine)
             .await
             .map_err(|error| StoreError::Stopped { why: error.to_string() })?;
+        let shortens = tokio::spawn(shorten(raft.clone(), log));
         let (patience, wait) = (settings.patience, settings.wait);
         let heard = Arc::new(Heard::new(patience));
         let follows =
@@ -73,6 +75,7 @@ impl Running {
             leads,
             ended: AtomicBool::new(false),
             follows,
+            shortens,
         })
     }
 
@@ -83,6 +86,7 @@ impl Running {
         let _ = self.raft.shutdown().await;
         self.disk.close().await;
         self.follows.abort();
+        self.shortens.abort();
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
@@ -136,6 +140,31 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.follows.abort();
+        self.shortens.abort();
+    }
+}
+
+/// Keeps the log at a length that is read in a moment. Raft itself counts its entries, and some of them are a million times as long
+/// as others.
+async fn shorten(raft: Raft, log: Log) {
+    let mut metrics = raft.metrics();
+    let mut purged = 0;
+    loop {
+        let ended = tokio::select! {
+            () = log.long() => raft.trigger().snapshot().await.is_err(),
+            changed = metrics.changed() => changed.is_err(),
+        };
+        if ended {
+            return;
+        }
+        let covered = metrics.borrow_watched().snapshot.as_ref().map_or(0, |it| it.index);
+        let to = covered.min(log.first_kept().saturating_sub(1));
+        if to > purged {
+            purged = to;
+            if raft.trigger().purge_log(to).await.is_err() {
+                return;
+            }
+        }
     }
 }
 

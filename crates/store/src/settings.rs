@@ -28,6 +28,9 @@ pub struct Settings {
     pub wait: Duration,
     /// Commands between two snapshots (swarm mode: `SnapshotInterval`).
     pub snapshot_interval: u64,
+    /// A log that is longer than this since the last snapshot, and longer than that snapshot, is cut short by a new one however few its
+    /// commands are: whoever starts reads all of it. So what snapshots cost is a share of what the log costs.
+    pub log_bytes: usize,
     /// Commands kept for managers that are slow, though a snapshot has them (`LogEntriesForSlowFollowers`).
     pub keep: u64,
     /// What the database is on, if not on a file in the folder.
@@ -46,6 +49,7 @@ impl Settings {
             patience: Duration::from_millis(350),
             wait: Duration::from_secs(20),
             snapshot_interval: 10_000,
+            log_bytes: 64 << 20,
             keep: 500,
             medium: None,
         }

@@ -300,8 +300,21 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(StoreError::Stopped { why: error.to_string() }))
 }
 
+/// In JSON.
 fn length(command: &Command) -> usize {
-    serde_json::to_vec(command).map_or(usize::MAX, |json| json.len())
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, command).map_or(usize::MAX, |()| count.0)
 }
 
 fn strange() -> StoreError {

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use herder_model::swarm::{Change, ClusterRecord, Command, Secret, Time};
+use herder_model::swarm::{Change, ClusterRecord, Command, Config, ConfigSpec, Secret, Time};
 use openraft::StorageError;
+use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
@@ -27,7 +28,7 @@ use crate::raft::{Address, Entry, LogId, Member, Outcome, Proposal, RequestId, S
 use crate::running::Running;
 use crate::seal::Sealer;
 use crate::state::State;
-use crate::{Settings, StoreError, Transport, TransportError};
+use crate::{Settings, Store, StoreError, Transport, TransportError};
 
 struct Folders;
 
@@ -38,7 +39,7 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Folders {
         Disk::create(&Hands::default(), &path, &Sealer::new(&[1; 32]), "n1").expect("made");
         let (disk, found) = Disk::open(Hands::default(), &path, Sealer::new(&[1; 32])).expect("opens");
         let disk = Arc::new(disk);
-        Ok((folder, Log::new(Arc::clone(&disk), found), Machine::new(disk, Board::new())))
+        Ok((folder, Log::new(Arc::clone(&disk), found, 1 << 20), Machine::new(disk, Board::new())))
     }
 }
 
@@ -156,6 +157,35 @@ async fn a_full_disk_ends_the_store_with_its_reason_and_loses_nothing_that_was_a
     }
     assert!(!view.secrets.contains_key("d"));
     running.stop().await;
+}
+
+/// Raft counts commands, and would keep thousands of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_few_but_long_commands_is_cut_short() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = Settings { log_bytes: 2 << 20, ..Settings::new(folder.path().join("store"), "n1") };
+    let store = Store::open(settings.clone(), Arc::new(Nobody)).await.expect("opens");
+    store.begin("n1:1").await.expect("begins");
+    for number in 0..24 {
+        let mut config = Config { id: format!("c{number:02}"), ..Config::default() };
+        config.spec = ConfigSpec { name: config.id.clone(), data: "x".repeat(1 << 20), ..ConfigSpec::default() };
+        store.commit(vec![config.into()], Time(1)).await.expect("written");
+    }
+    let running = store.running().expect("it runs");
+    let mut metrics = running.raft.metrics();
+    let purged = async {
+        while metrics.borrow_watched().purged.as_ref().is_none_or(|it| it.index < 5) {
+            metrics.changed().await.expect("raft goes on");
+        }
+    };
+    tokio::time::timeout(running.wait, purged).await.expect("what is in the snapshot is not in the log");
+    drop(running);
+    store.shutdown().await;
+    drop(store);
+    let store = Store::open(settings, Arc::new(Nobody)).await.expect("opens");
+    store.lead().await.expect("it leads");
+    assert_eq!(store.view().configs.len(), 24);
+    store.shutdown().await;
 }
 
 /// A node of the pool that is no manager has a certificate, and takes the same road.

@@ -28,7 +28,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &ServiceRecord) -> Optio
         if !takes_part(node) || !eligible(node, spec) || node.node.spec.availability == Availability::Pause {
             continue;
         }
-        let key = Key::Node(id.clone());
+        let key = Key::Node(id.to_string());
         let tasks: &[Arc<_>] = by_node.get(&key).map_or(&[], Vec::as_slice);
         if is_occupied(tasks, service, Mode::Global) {
             kept.insert(key);

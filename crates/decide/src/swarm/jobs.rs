@@ -36,7 +36,7 @@ pub(super) fn global(draft: &mut Draft<'_>, service: &ServiceRecord) {
         if !ready || node.node.spec.availability != Availability::Active || !eligible(node, spec) {
             continue;
         }
-        let key = Key::Node(id.clone());
+        let key = Key::Node(id.to_string());
         if by_node.get(&key).is_none_or(|it| is(it, Progress::Open, Mode::GlobalJob)) {
             draft.make(service, &key, TaskState::Ready);
         }

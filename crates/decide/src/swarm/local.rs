@@ -205,7 +205,7 @@ pub fn info(status: &SwarmStatus, view: Option<&View>, managers: &[ManagerSeen])
     });
     let Some(view) = view.filter(|_| status.control_available) else { return info };
     info["Nodes"] = view.nodes.len().into();
-    let count = view.nodes.keys().filter(|id| managers.iter().any(|it| it.node_id == **id)).count();
+    let count = view.nodes.keys().filter(|id| managers.iter().any(|it| **id == it.node_id)).count();
     info["Managers"] = count.into();
     if let Some(record) = &view.cluster {
         let mut cluster = list::cluster(record);

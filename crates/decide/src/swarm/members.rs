@@ -86,12 +86,47 @@ pub enum Gossip {
     Dead,
 }
 
+/// How often nodes are to be heard: the fewer times the more of them there are, so that the leader of a large swarm does more
+/// than listen. All times by which nodes are judged grow as many times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pace(u32);
+
+/// So many nodes are heard as often as it takes to replace their tasks within seconds: 5,000 words a second.
+const NODES_AT_FULL_PACE: usize = 2_000;
+/// How often a node is to be heard then.
+const HEARTBEAT: Duration = Duration::from_millis(400);
+/// For so long after the leader was heard, a node may believe that nobody else does its work.
+const LEASE: Duration = Duration::from_secs(2);
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace(1)
+    }
+}
+
+impl Pace {
+    /// That of a swarm of so many nodes.
+    pub fn of(nodes: usize) -> Pace {
+        Pace(u32::try_from(nodes.div_ceil(NODES_AT_FULL_PACE)).unwrap_or(u32::MAX).max(1))
+    }
+
+    pub fn heartbeat(self) -> Duration {
+        HEARTBEAT.saturating_mul(self.0)
+    }
+
+    pub fn lease(self) -> Duration {
+        LEASE.saturating_mul(self.0)
+    }
+}
+
 /// What is known about whether a node lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signs {
     /// How long ago it was heard.
     pub silent: Duration,
     pub gossip: Gossip,
+    /// What it was told of how often it is to be heard.
+    pub pace: Pace,
 }
 
 /// A node that says nothing for so long is down, whatever gossip says: its loops hang, or it does not find the leader.
@@ -110,18 +145,19 @@ const STOPPED_MAX: Duration = Duration::from_secs(15);
 
 /// Whether a node counts as down.
 pub fn is_down(signs: Signs) -> bool {
+    let silent_max = SILENT_MAX.saturating_mul(signs.pace.0);
     signs.silent
         >= match signs.gossip {
-            Gossip::Alive => SILENT_MAX,
-            Gossip::Suspect => CONFIRM_SUSPECT,
-            Gossip::Left => STOPPED_MAX,
-            Gossip::Dead => CONFIRM,
+            Gossip::Alive => silent_max,
+            Gossip::Suspect => CONFIRM_SUSPECT.saturating_mul(signs.pace.0),
+            Gossip::Left => STOPPED_MAX.max(silent_max),
+            Gossip::Dead => CONFIRM.saturating_mul(signs.pace.0),
         }
 }
 
 /// Whether a node that is down has ended what must never run twice.
 pub fn is_fenced_off(signs: Signs) -> bool {
-    signs.silent >= FENCED_OFF
+    signs.silent >= FENCED_OFF.saturating_mul(signs.pace.0)
 }
 
 #[cfg(test)]
@@ -185,6 +221,12 @@ mod tests {
 
     #[test]
     fn gossip_suspects_and_the_session_confirms() {
+        let check = |nodes: usize, silent_ms, gossip, expected: (bool, bool)| {
+            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip, pace: Pace::of(nodes) };
+            assert_eq!((is_down(signs), is_fenced_off(signs)), expected, "{signs:?}");
+            // Who still has the lease is never taken for one that has ended what must not run twice.
+            assert!(signs.silent > signs.pace.lease() || !is_fenced_off(signs));
+        };
         for (silent_ms, gossip, down, fenced_off) in [
             (0, Gossip::Dead, false, false),
             (1300, Gossip::Dead, true, false),
@@ -197,8 +239,14 @@ mod tests {
             (5000, Gossip::Left, false, true),
             (15_000, Gossip::Left, true, true),
         ] {
-            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip };
-            assert_eq!((is_down(signs), is_fenced_off(signs)), (down, fenced_off), "{signs:?}");
+            check(3, silent_ms, gossip, (down, fenced_off));
+            if gossip != Gossip::Left {
+                check(10_000, silent_ms * 5, gossip, (down, fenced_off));
+            }
         }
+        check(2_000, 1500, Gossip::Suspect, (true, false));
+        check(2_001, 1500, Gossip::Suspect, (false, false));
+        check(10_000, 24_999, Gossip::Left, (false, true));
+        check(10_000, 25_000, Gossip::Left, (true, true));
     }
 }

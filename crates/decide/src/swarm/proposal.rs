@@ -1,6 +1,6 @@
 //! Changes that are thought of one after the other, each knowing those before it, and written as one command.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use herder_model::swarm::{Change, Command, Conflict, Kind, Object, Time, View, Written};
 
@@ -12,13 +12,21 @@ pub struct Proposal {
     /// In the order in which objects were first changed.
     changes: Vec<Change>,
     /// Object → its place in `changes` and the version that is replaced.
-    places: BTreeMap<(Kind, String), (usize, u64)>,
+    places: HashMap<(Kind, String), (usize, u64)>,
     written: Vec<Written>,
+    concluded: bool,
 }
 
 impl Proposal {
     pub fn new(view: &View, at: Time) -> Proposal {
-        Proposal { view: view.clone(), at, changes: Vec::new(), places: BTreeMap::new(), written: Vec::new() }
+        Proposal {
+            view: view.clone(),
+            at,
+            changes: Vec::new(),
+            places: HashMap::new(),
+            written: Vec::new(),
+            concluded: false,
+        }
     }
 
     /// As if all changes so far were written.
@@ -26,20 +34,39 @@ impl Proposal {
         &self.view
     }
 
+    /// How many changes were thought of.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Whether something else was thought of what this change is about.
+    pub fn has(&self, change: &Change) -> bool {
+        self.places.contains_key(&key(change))
+    }
+
     /// Thinks of these changes, all or none of them.
     pub fn add(&mut self, changes: Vec<Change>) -> Result<(), Conflict> {
         let command = Command { at: self.at, changes };
-        let before = self.view.clone();
-        self.written.extend(self.view.apply(before.index + 1, &command)?);
-        for change in command.changes {
-            self.merge(&before, change);
+        // The versions that the store has: what is thought of here has others.
+        let known = |change: &Change| {
+            let (kind, id) = key(change);
+            self.view.get(kind, &id).map_or(0, |it| it.meta().version.index)
+        };
+        let bases: Vec<u64> = command.changes.iter().map(known).collect();
+        self.written.extend(self.view.apply(self.view.index + 1, &command)?);
+        for (change, base) in command.changes.into_iter().zip(bases) {
+            self.merge(base, change);
         }
         Ok(())
     }
 
-    /// What was thought of so far, step by step.
+    /// What was thought of so far, step by step. Nothing, if not all of it is known so.
     pub fn written(&self) -> &[Written] {
-        &self.written
+        if self.concluded { &[] } else { &self.written }
     }
 
     /// What is to be written. Empty, if nothing was thought of.
@@ -47,21 +74,30 @@ impl Proposal {
         self.changes
     }
 
-    fn merge(&mut self, before: &View, change: Change) {
-        let key = match &change {
-            Change::Put(object) => (object.kind(), object.id().to_owned()),
-            Change::PutSpec(service) => (Kind::Service, service.service.id.clone()),
-            Change::Remove(kind, id) => (*kind, id.clone()),
-            // It holds on the proposal; what it expects was either there before, and is looked at again, or is of this command.
-            Change::Expect(kind, id, version) => {
-                if !self.places.contains_key(&(*kind, id.clone())) {
-                    self.changes.push(Change::Expect(*kind, id.clone(), *version));
-                }
-                return;
+    /// Thinks of these changes as the last ones of what they are about: they were decided about [`Proposal::view`], which stays
+    /// as it is, and nothing else is decided about the same objects. It costs nothing of what a view costs.
+    pub fn conclude(&mut self, changes: Vec<Change>) {
+        self.concluded |= !changes.is_empty();
+        for change in changes {
+            let base = match &change {
+                Change::Put(object) => object.meta().version.index,
+                Change::PutSpec(service) => service.service.meta.version.index,
+                Change::Remove(..) | Change::Expect(..) => 0,
+            };
+            self.merge(base, change);
+        }
+    }
+
+    fn merge(&mut self, base: u64, change: Change) {
+        let key = key(&change);
+        // It holds on the proposal; what it expects was either there before, and is looked at again, or is of this command.
+        if matches!(change, Change::Expect(..)) {
+            if !self.places.contains_key(&key) {
+                self.changes.push(change);
             }
-        };
+            return;
+        }
         let Some((place, base)) = self.places.get(&key).copied() else {
-            let base = before.get(key.0, &key.1).map_or(0, |it| it.meta().version.index);
             self.places.insert(key, (self.changes.len(), base));
             self.changes.push(change);
             return;
@@ -72,6 +108,15 @@ impl Proposal {
             Change::PutSpec(service) => rebased(Object::Service(service), base, true),
             other => other,
         };
+    }
+}
+
+/// What a change is about.
+fn key(change: &Change) -> (Kind, String) {
+    match change {
+        Change::Put(object) => (object.kind(), object.id().to_owned()),
+        Change::PutSpec(service) => (Kind::Service, service.service.id.clone()),
+        Change::Remove(kind, id) | Change::Expect(kind, id, _) => (*kind, id.clone()),
     }
 }
 
@@ -102,7 +147,8 @@ mod tests {
     #[test]
     fn what_is_thought_of_step_by_step_is_written_at_once() {
         let mut view = View::default();
-        let old = Command { at: Time(1), changes: vec![task(&view, "old", TaskState::Running)] };
+        let old =
+            Command { at: Time(1), changes: ["old", "idle"].map(|it| task(&view, it, TaskState::Running)).to_vec() };
         view.apply(5, &old).expect("new");
         let mut proposal = Proposal::new(&view, Time(2));
         for state in [TaskState::Pending, TaskState::Assigned] {
@@ -110,12 +156,16 @@ mod tests {
             proposal.add(changes).expect("fits");
         }
         proposal.add(vec![Change::Expect(Kind::Task, "new".into(), 0)]).expect("is there");
+        let last = [("new", TaskState::Accepted), ("old", TaskState::Rejected), ("idle", TaskState::Ready)];
+        proposal.conclude(last.map(|(id, state)| task(proposal.view(), id, state)).to_vec());
+        assert_eq!(proposal.view().tasks["new"].task.status.state, TaskState::Assigned);
         proposal.add(vec![Change::Remove(Kind::Task, "gone".into())]).expect("is as good");
         assert!(proposal.add(vec![Change::Expect(Kind::Task, "other".into(), 0)]).is_err());
         let changes = proposal.into_changes();
-        assert_eq!(changes.len(), 3);
+        assert_eq!(changes.len(), 4);
         view.apply(9, &Command { at: Time(2), changes }).expect("fits the store as well");
         let states: Vec<_> = view.tasks.values().map(|it| (it.task.id.as_str(), it.task.status.state)).collect();
-        assert_eq!(states, [("new", TaskState::Assigned), ("old", TaskState::Failed)]);
+        let expected = [("idle", TaskState::Ready), ("new", TaskState::Accepted), ("old", TaskState::Rejected)];
+        assert_eq!(states, expected);
     }
 }

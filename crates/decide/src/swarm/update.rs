@@ -22,10 +22,10 @@ use super::spec::endpoint_of;
 
 const UPDATING: &str = "updating";
 const PAUSED: &str = "paused";
-const COMPLETED: &str = "completed";
+pub(super) const COMPLETED: &str = "completed";
 pub(super) const ROLLBACK_STARTED: &str = "rollback_started";
 const ROLLBACK_PAUSED: &str = "rollback_paused";
-const ROLLBACK_COMPLETED: &str = "rollback_completed";
+pub(super) const ROLLBACK_COMPLETED: &str = "rollback_completed";
 
 /// For so long a new task is watched, if the update does not say. Swarm mode's number.
 const MONITOR: Duration = Duration::from_secs(5);

@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Driver, Secret, TaskRecord, TaskState, TaskStatus, View, is_default};
+use super::{Config, Driver, Kind, Secret, ServiceRecord, Task, TaskRecord, TaskState, TaskStatus, View, is_default};
 
-/// The whole of what one node shall know, each time anew: what is not in it is not the node's (any more).
+/// The whole of what one node shall know: what is not in it is not the node's (any more).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Assignments {
+    /// Which state this is of those that the node was told in its session; changes say which one they apply to.
+    #[serde(skip_serializing_if = "is_default")]
+    pub sequence: u64,
+    /// In the order of their ids, as all lists here.
     pub tasks: Vec<Arc<TaskRecord>>,
     /// Only those that the tasks use which shall still run.
     #[serde(skip_serializing_if = "is_default")]
@@ -26,6 +30,39 @@ pub struct Assignments {
     pub log_driver: Option<Driver>,
 }
 
+/// What changed since a node was told something. Apart from the log driver, which only the whole has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AssignmentChanges {
+    /// The [`Assignments::sequence`] that the node must be at. At any other one something was lost.
+    pub applies_to: u64,
+    /// The one that it is at afterwards.
+    pub results_in: u64,
+    /// New ones, and those of which something else is wanted now.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tasks: Vec<Arc<TaskRecord>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub secrets: Vec<Arc<Secret>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub configs: Vec<Arc<Config>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub services: BTreeMap<String, ServiceFacts>,
+    /// What is not the node's any more, by kind and id. What it does not have is as good.
+    #[serde(skip_serializing_if = "is_default")]
+    pub removed: Vec<(Kind, String)>,
+}
+
+impl AssignmentChanges {
+    /// Nothing is in it that a node would have to know.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+            && self.secrets.is_empty()
+            && self.configs.is_empty()
+            && self.services.is_empty()
+            && self.removed.is_empty()
+    }
+}
+
 /// What a node needs to know of a service.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -35,6 +72,13 @@ pub struct ServiceFacts {
     /// `X-Registry-Auth` for pulls; empty: none was given.
     #[serde(skip_serializing_if = "is_default")]
     pub registry_auth: String,
+}
+
+impl ServiceFacts {
+    pub fn of(record: &ServiceRecord) -> ServiceFacts {
+        let labels = record.service.spec.labels.clone().unwrap_or_default();
+        ServiceFacts { labels, registry_auth: record.registry_auth.clone() }
+    }
 }
 
 impl fmt::Debug for ServiceFacts {
@@ -56,39 +100,78 @@ impl Assignments {
     /// What `node` shall know of this view. A task is a node's from [`TaskState::Assigned`] until it is removed: ended ones keep
     /// their containers as long.
     pub fn of(view: &View, node: &str) -> Assignments {
-        let tasks: Vec<Arc<TaskRecord>> =
-            view.tasks_of_node(node).filter(|it| it.task.status.state >= TaskState::Assigned).cloned().collect();
-        let (mut secrets, mut configs) = (BTreeSet::new(), BTreeSet::new());
-        let mut services = BTreeMap::new();
-        for task in tasks.iter().map(|it| &it.task) {
-            if task.status.state > TaskState::Running || task.desired_state > TaskState::Complete {
-                continue;
-            }
-            if let Some(container) = &task.spec.container_spec {
-                secrets.extend(container.secrets.iter().map(|it| it.secret_id.as_str()));
-                configs.extend(container.configs.iter().map(|it| it.config_id.as_str()));
-            }
-            if let Some(record) = view.services.get(&task.service_id) {
-                let labels = record.service.spec.labels.clone().unwrap_or_default();
-                let facts = ServiceFacts { labels, registry_auth: record.registry_auth.clone() };
-                services.insert(task.service_id.clone(), facts);
+        let tasks: Vec<Arc<TaskRecord>> = view.tasks_of_node(node).filter(|it| is_told(it)).cloned().collect();
+        let needs: BTreeSet<(Kind, &str)> = tasks.iter().flat_map(|it| needs(&it.task)).collect();
+        let defaults = view.cluster.as_ref().map(|it| &it.cluster.spec.task_defaults);
+        let mut told =
+            Assignments { log_driver: defaults.and_then(|it| it.log_driver.clone()), ..Assignments::default() };
+        for (kind, id) in needs {
+            match kind {
+                Kind::Secret => told.secrets.extend(view.secrets.get(id).cloned()),
+                Kind::Config => told.configs.extend(view.configs.get(id).cloned()),
+                _ => told.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it)))),
             }
         }
-        let defaults = view.cluster.as_ref().map(|it| &it.cluster.spec.task_defaults);
-        Assignments {
-            secrets: secrets.into_iter().filter_map(|id| view.secrets.get(id).cloned()).collect(),
-            configs: configs.into_iter().filter_map(|id| view.configs.get(id).cloned()).collect(),
-            services,
-            log_driver: defaults.and_then(|it| it.log_driver.clone()),
-            tasks,
+        Assignments { tasks, ..told }
+    }
+
+    /// Takes in what changed. False, and nothing is done, if that was not said of what is known here.
+    pub fn apply(&mut self, changes: AssignmentChanges) -> bool {
+        if self.sequence != changes.applies_to {
+            return false;
+        }
+        self.sequence = changes.results_in;
+        for (kind, id) in &changes.removed {
+            match kind {
+                Kind::Task => remove(&mut self.tasks, id, |it| &it.task.id),
+                Kind::Secret => remove(&mut self.secrets, id, |it| &it.id),
+                Kind::Config => remove(&mut self.configs, id, |it| &it.id),
+                _ => drop(self.services.remove(id)),
+            }
+        }
+        put(&mut self.tasks, changes.tasks, |it| &it.task.id);
+        put(&mut self.secrets, changes.secrets, |it| &it.id);
+        put(&mut self.configs, changes.configs, |it| &it.id);
+        self.services.extend(changes.services);
+        true
+    }
+}
+
+fn remove<T>(list: &mut Vec<T>, id: &str, id_of: impl Fn(&T) -> &String) {
+    if let Ok(at) = list.binary_search_by(|it| id_of(it).as_str().cmp(id)) {
+        list.remove(at);
+    }
+}
+
+/// Puts some into a list that is in the order of the ids, instead of those that have the same.
+fn put<T>(list: &mut Vec<T>, new: Vec<T>, id_of: impl Fn(&T) -> &String) {
+    for it in new {
+        match list.binary_search_by(|old| id_of(old).cmp(id_of(&it))) {
+            Ok(at) => list[at] = it,
+            Err(at) => list.insert(at, it),
         }
     }
+}
+
+/// Whether the node of a task is told of it.
+pub fn is_told(task: &TaskRecord) -> bool {
+    task.task.status.state >= TaskState::Assigned
+}
+
+/// What goes with a task while it shall run: its secrets and configs, and its service.
+pub fn needs(task: &Task) -> impl Iterator<Item = (Kind, &str)> {
+    let runs = task.status.state <= TaskState::Running && task.desired_state <= TaskState::Complete;
+    let container = task.spec.container_spec.as_ref().filter(|_| runs);
+    let secrets = container.into_iter().flat_map(|it| &it.secrets).map(|it| (Kind::Secret, it.secret_id.as_str()));
+    let configs = container.into_iter().flat_map(|it| &it.configs).map(|it| (Kind::Config, it.config_id.as_str()));
+    let service = runs.then_some((Kind::Service, task.service_id.as_str()));
+    secrets.chain(configs).chain(service)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::{Object, ServiceRecord};
+    use crate::swarm::Object;
 
     /// Tasks as `id state desired secret`; what the node is told, in short.
     #[test]

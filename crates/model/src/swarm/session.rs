@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignments, Availability, NewRoot, NodeDescription, Report, Role, is_default};
+use super::{AssignmentChanges, Assignments, Availability, NewRoot, NodeDescription, Report, Role, is_default};
 
 /// A manager, and where it is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum ToLeader {
     Alive,
     /// The store of this node that was made a manager is open.
     Ready,
+    /// What it was told last does not fit what it was told before: it wants all of it.
+    Whole,
     /// The node goes away for good.
     Leave,
 }
@@ -59,8 +61,10 @@ impl std::fmt::Debug for Hello {
 pub enum ToNode {
     /// The answer to [`ToLeader::Hello`], and again when it changes.
     Welcome(Welcome),
-    /// All of it, whenever something of it changes.
+    /// All of it: the first in a session, and whenever the node asks for it.
     Assignments(Box<Assignments>),
+    /// What changed since.
+    Changes(Box<AssignmentChanges>),
     /// The answer to whatever was said: the node was heard.
     Heard,
     /// The node that was asked does not lead.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    Change, ClusterRecord, Command, Config, Conflict, Kind, NodeRecord, Object, Secret, ServiceRecord, TaskRecord,
-    Version, Written,
+    Change, ClusterRecord, Command, Config, Conflict, Id, Kind, NodeRecord, Object, Secret, ServiceRecord, TaskRecord,
+    TaskSpec, Version, Written,
 };
 
 /// Id → object, in the order of the ids.
-pub type Table<T> = OrdMap<String, Arc<T>>;
+pub type Table<T> = OrdMap<Id, Arc<T>>;
 
 /// What the store holds after one of its commands. A copy is as cheap as a pointer and never changes.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,10 @@ pub struct View {
     pub secrets: Table<Secret>,
     pub configs: Table<Config>,
     /// Service or node → tasks.
-    by_service: OrdMap<String, OrdSet<String>>,
-    by_node: OrdMap<String, OrdSet<String>>,
+    by_service: OrdMap<Id, OrdSet<Id>>,
+    by_node: OrdMap<Id, OrdSet<Id>>,
+    /// Service → what its newest task runs: the others run the same, and most of what a task takes of the memory is that.
+    specs: OrdMap<Id, Arc<TaskSpec>>,
     /// Kind and name in lower case → id. Docker's names differ in more than case.
     names: OrdMap<(Kind, String), String>,
 }
@@ -52,6 +54,15 @@ impl View {
         self.by_service.get(service).into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
 
+    pub fn task_count_of_service(&self, service: &str) -> usize {
+        self.by_service.get(service).map_or(0, OrdSet::len)
+    }
+
+    /// Ids of services that have tasks, whether they are there or not. Empty, where tasks have none.
+    pub fn services_of_tasks(&self) -> impl Iterator<Item = &str> {
+        self.by_service.keys().map(Id::as_str)
+    }
+
     /// In the order of their ids.
     pub fn tasks_of_node<'v>(&'v self, node: &str) -> impl Iterator<Item = &'v Arc<TaskRecord>> + use<'v> {
         self.by_node.get(node).into_iter().flatten().filter_map(|id| self.tasks.get(id))
@@ -71,7 +82,10 @@ impl View {
     /// A view of these objects as they are, such as a snapshot has them.
     pub fn of(index: u64, objects: impl IntoIterator<Item = Object>) -> View {
         let mut view = View { index, ..View::default() };
-        for object in objects {
+        for mut object in objects {
+            if let Object::Task(record) = &mut object {
+                view.share_spec(record);
+            }
             view.put(object);
         }
         view
@@ -79,10 +93,22 @@ impl View {
 
     /// Applies a command as the one with this number. Either all of it is done, or nothing.
     pub fn apply(&mut self, index: u64, command: &Command) -> Result<Vec<Written>, Conflict> {
+        self.apply_owned(index, command.clone())
+    }
+
+    /// As [`View::apply`], for whoever has no more use for the command: what only it holds need not be copied to be written.
+    pub fn apply_owned(&mut self, index: u64, command: Command) -> Result<Vec<Written>, Conflict> {
+        let at = command.at.to_string();
+        let mut changes = command.changes.into_iter();
+        // One change is done or not: no copy is needed to begin with.
+        if changes.len() == 1 {
+            self.index = index;
+            let written = changes.next().map(|change| self.change(index, &at, change)).transpose()?;
+            return Ok(written.flatten().into_iter().collect());
+        }
         let mut next = self.clone();
         next.index = index;
-        let at = command.at.to_string();
-        let outcome = command.changes.iter().map(|change| next.change(index, &at, change));
+        let outcome = changes.map(|change| next.change(index, &at, change));
         let written = outcome.filter_map(Result::transpose).collect::<Result<_, _>>();
         // A command that was refused has its number, too.
         self.index = index;
@@ -91,23 +117,23 @@ impl View {
         Ok(written)
     }
 
-    fn change(&mut self, index: u64, at: &str, change: &Change) -> Result<Option<Written>, Conflict> {
+    fn change(&mut self, index: u64, at: &str, change: Change) -> Result<Option<Written>, Conflict> {
         let object = match change {
-            Change::Put(object) => object.clone(),
-            Change::PutSpec(service) => {
-                let mut service = ServiceRecord::clone(service);
-                service.previous_spec_version = service.spec_version;
-                service.spec_version = Version { index };
-                Object::Service(Arc::new(service))
+            Change::Put(object) => object,
+            Change::PutSpec(mut service) => {
+                let record = Arc::make_mut(&mut service);
+                record.previous_spec_version = record.spec_version;
+                record.spec_version = Version { index };
+                Object::Service(service)
             }
             Change::Remove(kind, id) => {
-                let before = self.remove(*kind, id);
+                let before = self.remove(kind, &id);
                 return Ok(before.map(|before| Written { before: Some(before), after: None }));
             }
             Change::Expect(kind, id, version) => {
-                let there = self.get(*kind, id).ok_or_else(|| Conflict::Gone { kind: *kind, id: id.clone() })?;
-                let same = *version == 0 || there.meta().version.index == *version;
-                return if same { Ok(None) } else { Err(Conflict::Sequence { kind: *kind, id: id.clone() }) };
+                let Some(there) = self.get(kind, &id) else { return Err(Conflict::Gone { kind, id }) };
+                let same = version == 0 || there.meta().version.index == version;
+                return if same { Ok(None) } else { Err(Conflict::Sequence { kind, id }) };
             }
         };
         self.write(index, at, object).map(Some)
@@ -127,6 +153,9 @@ impl View {
         {
             return Err(Conflict::Name { kind, name: object.name().to_owned() });
         }
+        if let Object::Task(record) = &mut object {
+            self.share_spec(record);
+        }
         let meta = object.meta_mut();
         meta.version.index = index;
         at.clone_into(&mut meta.updated_at);
@@ -135,14 +164,33 @@ impl View {
         Ok(Written { before, after: Some(object) })
     }
 
+    /// What came over a wire or from a disk has its own copy of what it was before, or of what other tasks of its service have.
+    fn share_spec(&mut self, record: &mut Arc<TaskRecord>) {
+        let (service, spec) = (&record.task.service_id, &record.task.spec);
+        let before = self.tasks.get(&record.task.id).map(|it| &it.task.spec);
+        for known in before.into_iter().chain(self.specs.get(service)) {
+            if Arc::ptr_eq(known, spec) {
+                return;
+            }
+            if known == spec {
+                let known = Arc::clone(known);
+                Arc::make_mut(record).task.spec = known;
+                return;
+            }
+        }
+        if !service.is_empty() {
+            self.specs.insert(Id::from(service), Arc::clone(spec));
+        }
+    }
+
     fn put(&mut self, object: Object) {
-        let (kind, id) = (object.kind(), object.id().to_owned());
+        let (kind, id) = (object.kind(), Id::from(object.id()));
         if let Object::Task(record) = object {
             return self.put_task(id, record);
         }
         self.remove(kind, &id);
         if let Some(key) = name_key(&object) {
-            self.names.insert(key, id.clone());
+            self.names.insert(key, object.id().to_owned());
         }
         match object {
             Object::Cluster(it) => self.cluster = Some(it),
@@ -155,17 +203,17 @@ impl View {
     }
 
     /// Most writes are of tasks that stay with their service and their node: what did not change is not looked up.
-    fn put_task(&mut self, id: String, record: Arc<TaskRecord>) {
+    fn put_task(&mut self, id: Id, record: Arc<TaskRecord>) {
         let before = self.tasks.insert(id.clone(), record.clone());
         let old = before.as_ref().map_or(("", ""), |it| (it.task.service_id.as_str(), it.task.node_id.as_str()));
         let (service, node) = (&record.task.service_id, &record.task.node_id);
         for (index, old, new) in [(&mut self.by_service, old.0, service), (&mut self.by_node, old.1, node)] {
             if old != new {
-                leave(index, old, &id);
+                let _ = leave(index, old, &id);
                 match index.get_mut(new) {
                     Some(tasks) => drop(tasks.insert(id.clone())),
                     None if new.is_empty() => {}
-                    None => drop(index.insert(new.clone(), OrdSet::unit(id.clone()))),
+                    None => drop(index.insert(Id::from(new), OrdSet::unit(id.clone()))),
                 }
             }
         }
@@ -183,7 +231,9 @@ impl View {
             Object::Secret(_) => drop(self.secrets.remove(id)),
             Object::Config(_) => drop(self.configs.remove(id)),
             Object::Task(it) => {
-                leave(&mut self.by_service, &it.task.service_id, id);
+                if leave(&mut self.by_service, &it.task.service_id, id) {
+                    self.specs.remove(&it.task.service_id);
+                }
                 leave(&mut self.by_node, &it.task.node_id, id);
                 self.tasks.remove(id);
             }
@@ -192,13 +242,15 @@ impl View {
     }
 }
 
-fn leave(index: &mut OrdMap<String, OrdSet<String>>, key: &str, id: &str) {
-    if let Some(tasks) = index.get_mut(key) {
-        tasks.remove(id);
-        if tasks.is_empty() {
-            index.remove(key);
-        }
+/// True, if nothing is left under the key.
+fn leave(index: &mut OrdMap<Id, OrdSet<Id>>, key: &str, id: &str) -> bool {
+    let Some(tasks) = index.get_mut(key) else { return true };
+    tasks.remove(id);
+    let is_empty = tasks.is_empty();
+    if is_empty {
+        index.remove(key);
     }
+    is_empty
 }
 
 /// What may exist once. Several nodes may have one hostname; tasks are named after their services.
@@ -276,6 +328,33 @@ mod tests {
         assert!(view.objects().eq(again.objects()));
         assert_eq!(again.named(Kind::Service, "Web"), Some("web"));
         assert_eq!(again.tasks_of_service("web").count(), 1);
+    }
+
+    #[test]
+    fn tasks_of_one_service_share_what_they_run() {
+        let mut view = View::default();
+        let mut put = |id: &str, image: &str| {
+            let spec = serde_json::json!({"ContainerSpec": {"Image": image}, "ForceUpdate": 0});
+            let spec: TaskSpec = serde_json::from_value(spec).expect("a specification");
+            let task = Task { id: id.into(), service_id: "web".into(), spec: Arc::new(spec), ..Task::default() };
+            let mut record = TaskRecord { task, ..TaskRecord::default() };
+            record.task.meta.version.index = view.tasks.get(id).map_or(0, |it| it.task.meta.version.index);
+            let command = Command { at: Time(1), changes: vec![record.into()] };
+            view.apply(view.index + 1, &command).expect("versions are right");
+            let again = View::of(view.index, view.objects());
+            [&view, &again].map(|view| {
+                let specs = view.tasks.values().map(|it| Arc::as_ptr(&it.task.spec));
+                specs.collect::<std::collections::BTreeSet<_>>().len()
+            })
+        };
+        assert_eq!(put("a", "one"), [1, 1]);
+        assert_eq!(put("b", "one"), [1, 1]);
+        assert_eq!(put("a", "one"), [1, 1]);
+        assert_eq!(put("c", "two"), [2, 2]);
+        assert_eq!(put("d", "two"), [2, 2]);
+        let gone = ["a", "b", "c", "d"].map(|id| Change::Remove(Kind::Task, id.into())).to_vec();
+        view.apply(9, &Command { at: Time(1), changes: gone }).expect("removed");
+        assert!(view.specs.is_empty());
     }
 
     #[test]

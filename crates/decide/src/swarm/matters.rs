@@ -1,0 +1,63 @@
+//! Which writes of tasks can have anything follow. Most of what is written is that a task came a step further, and nothing
+//! follows from that: its service, with all its other tasks, need not be looked at.
+
+use herder_model::swarm::{Availability, ServiceRecord, SwarmNodeState, TaskRecord, TaskState, View};
+
+use super::update;
+
+/// Whether [`reconcile`](super::reconcile) may find something to do after this write, or at another time than before it, if
+/// there was nothing to do before. `view` is of after the write.
+pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return true };
+    let goes_on = |it: &TaskRecord| it.task.status.state <= TaskState::Running;
+    if !goes_on(before) || !goes_on(after) || !same_but_for_progress(before, after) {
+        return true;
+    }
+    if before.task.node_id != after.task.node_id && !(before.task.node_id.is_empty() && is_fine(view, after)) {
+        return true;
+    }
+    view.services.get(&after.task.service_id).is_none_or(|service| !is_at_rest(service))
+}
+
+/// Whether this write of a task may let a task find a node that found none: it waits since then, or another one holds less.
+pub fn frees(before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return true };
+    let holds = |it: &TaskRecord| (TaskState::Assigned..=TaskState::Running).contains(&it.task.status.state);
+    let waits = |it: &TaskRecord| it.task.status.state == TaskState::Pending;
+    let tasks = (&before.task, &after.task);
+    let same = tasks.0.desired_state == tasks.1.desired_state;
+    let moved = tasks.0.node_id != tasks.1.node_id;
+    let holds_as_much = holds(before) && holds(after) && !moved;
+    let still_waits = waits(before) && waits(after) && !moved;
+    !(same && (holds_as_much || still_waits || waits(before) && holds(after)))
+}
+
+/// Only how far the task is differs, and which node has it.
+fn same_but_for_progress(before: &TaskRecord, after: &TaskRecord) -> bool {
+    let tasks = (&before.task, &after.task);
+    let same = tasks.0.desired_state == tasks.1.desired_state
+        && tasks.0.service_id == tasks.1.service_id
+        && tasks.0.slot == tasks.1.slot
+        && tasks.0.job_iteration == tasks.1.job_iteration;
+    let kept = |it: &TaskRecord| (it.spec_version, it.made_at, it.not_before, it.restarted, it.by_update);
+    same && kept(before) == kept(after) && before.restarts == after.restarts && before.ports == after.ports
+}
+
+/// The task can stay on its node.
+fn is_fine(view: &View, task: &TaskRecord) -> bool {
+    view.nodes.get(&task.task.node_id).is_some_and(|node| {
+        node.node.status.state != SwarmNodeState::Down && node.node.spec.availability != Availability::Drain
+    })
+}
+
+/// No update waits for tasks to run: there is none, or it is over and none of its tasks waits for another one to run.
+fn is_at_rest(service: &ServiceRecord) -> bool {
+    let spec = &service.service.spec;
+    let orders = [&spec.update_config, &spec.rollback_config];
+    let start_first = orders.into_iter().flatten().any(|it| it.order == "start-first");
+    match update::state(service) {
+        "" => true,
+        update::COMPLETED | update::ROLLBACK_COMPLETED => !start_first,
+        _ => false,
+    }
+}

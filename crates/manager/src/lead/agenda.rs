@@ -1,0 +1,115 @@
+//! Services to be looked at, one after the other, each in its turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use herder_model::swarm::Time;
+
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    /// To be looked at.
+    waiting: BTreeSet<String>,
+    /// Looked at in the step that is made.
+    seen: Vec<String>,
+    /// The one that was looked at last: those after it come next, so that none waits for ever.
+    last: String,
+    /// When services are to be looked at again, even if nothing happens.
+    times: BTreeMap<String, Time>,
+    by_time: BTreeSet<(Time, String)>,
+}
+
+impl Agenda {
+    pub(super) fn add(&mut self, service: &str) {
+        if !self.waiting.contains(service) {
+            self.waiting.insert(service.to_owned());
+        }
+    }
+
+    pub(super) fn add_all(&mut self, services: impl IntoIterator<Item = String>) {
+        self.waiting.extend(services);
+    }
+
+    /// Those that wait for a time may have another one now.
+    pub(super) fn add_due(&mut self) {
+        self.waiting.extend(self.times.keys().cloned());
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn next_time(&self) -> Option<Time> {
+        self.by_time.first().map(|(time, _)| *time)
+    }
+
+    /// Adds those whose time has come.
+    pub(super) fn wake(&mut self, now: Time) {
+        let due = self.by_time.iter().take_while(|(time, _)| *time <= now);
+        self.waiting.extend(due.map(|(_, service)| service.clone()));
+    }
+
+    pub(super) fn next(&mut self) -> Option<String> {
+        let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
+        let next = self.waiting.range::<str, _>(after).next().or_else(|| self.waiting.first()).cloned()?;
+        self.waiting.remove(&next);
+        self.last.clone_from(&next);
+        self.seen.push(next.clone());
+        Some(next)
+    }
+
+    /// When the service is to be looked at again, if nothing happens.
+    pub(super) fn set_time(&mut self, service: &str, time: Option<Time>) {
+        if let Some((service, time)) = self.times.remove_entry(service) {
+            self.by_time.remove(&(time, service));
+        }
+        if let Some(time) = time {
+            self.times.insert(service.to_owned(), time);
+            self.by_time.insert((time, service.to_owned()));
+        }
+    }
+
+    /// What was decided is written.
+    pub(super) fn done(&mut self) {
+        self.seen.clear();
+    }
+
+    /// What was decided is not written, and to be decided again.
+    pub(super) fn again(&mut self) {
+        self.waiting.extend(self.seen.drain(..));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_has_its_turn_and_what_was_not_written_has_it_again() {
+        let mut agenda = Agenda::default();
+        agenda.add_all(["a", "b", "c"].map(str::to_owned));
+        assert_eq!(agenda.next().as_deref(), Some("a"));
+        agenda.done();
+        agenda.add("a");
+        assert_eq!(agenda.next().as_deref(), Some("b"));
+        assert_eq!(agenda.next().as_deref(), Some("c"));
+        agenda.again();
+        let turns: Vec<String> = std::iter::from_fn(|| agenda.next()).collect();
+        assert_eq!(turns, ["a", "b", "c"]);
+        assert!(!agenda.is_waited_for());
+    }
+
+    #[test]
+    fn a_service_is_looked_at_when_its_last_time_has_come() {
+        let mut agenda = Agenda::default();
+        agenda.set_time("a", Some(Time(5)));
+        agenda.set_time("b", Some(Time(7)));
+        agenda.set_time("a", Some(Time(9)));
+        assert_eq!(agenda.next_time(), Some(Time(7)));
+        agenda.wake(Time(8));
+        assert_eq!((agenda.next().as_deref(), agenda.next()), (Some("b"), None));
+        agenda.set_time("b", None);
+        assert_eq!(agenda.next_time(), Some(Time(9)));
+        agenda.add_due();
+        assert_eq!(agenda.next().as_deref(), Some("a"));
+    }
+}

@@ -1,0 +1,125 @@
+//! What the leader tells nodes: what they are, and what is theirs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_decide::swarm::members::Pace;
+use herder_decide::swarm::{Told, Touched};
+use herder_model::swarm::{Cluster, ManagerAddr, Role, ToNode, View, Welcome};
+
+use super::Lead;
+use crate::sessions::{Mouth, Pulse};
+
+/// Nodes that are told all of what is theirs in one step. After a change of leader all of them wait for that, and there must not be
+/// copies of all tasks on their way at once.
+const WHOLE_MAX: usize = 256;
+
+/// What is known of one node besides what is written.
+pub(super) struct Session {
+    pub(super) number: u64,
+    pub(super) say: Mouth,
+    pub(super) pulse: Arc<Pulse>,
+    told: Option<Told>,
+    is_welcome: bool,
+    welcomed: Welcome,
+    /// What it was told of how often it is to be heard: its lease depends on that.
+    pub(super) pace: Pace,
+}
+
+impl Session {
+    pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>) -> Session {
+        let welcomed = Welcome::default();
+        Session { number, say, pulse, told: None, is_welcome: false, welcomed, pace: Pace::default() }
+    }
+
+    fn welcome(&mut self, welcome: Welcome, pace: Pace) -> bool {
+        let is_news = self.welcomed != welcome;
+        if !self.is_welcome {
+            self.is_welcome = true;
+            self.pulse.open();
+        }
+        // Known before it is said: the node must not be given up while it believes that it has more time.
+        self.pace = self.pace.max(pace);
+        let heard = !is_news || self.say.say(&ToNode::Welcome(welcome.clone()));
+        self.welcomed = welcome;
+        heard
+    }
+
+    fn wants_whole(&self, touched: &Touched) -> bool {
+        touched.whole || self.told.is_none()
+    }
+
+    /// False, if the node does not listen.
+    fn tell(&mut self, view: &View, node: &str, touched: &Touched) -> bool {
+        let wants_whole = self.wants_whole(touched);
+        let told = self.told.get_or_insert_default();
+        let message = if wants_whole {
+            Some(ToNode::Assignments(Box::new(told.whole(view, node))))
+        } else {
+            told.changes(view, node, touched).map(|it| ToNode::Changes(Box::new(it)))
+        };
+        message.is_none_or(|it| self.say.say(&it))
+    }
+}
+
+impl Lead<'_> {
+    /// Tells nodes what is theirs, where it changed.
+    pub(super) fn tell(&mut self, view: &View) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let pace = Pace::of(view.nodes.len());
+        let welcome = self.welcome(view, pace);
+        let mut whole = 0;
+        for (id, touched) in std::mem::take(&mut self.touched) {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Some(record) = view.nodes.get(&id) else {
+                session.say.say(&ToNode::Refused("this node was removed from the swarm".into()));
+                self.close(&id);
+                continue;
+            };
+            let role = record.node.spec.role.max(record.role);
+            let heard = session.welcome(Welcome { role, ..welcome.clone() }, pace);
+            let wants_whole = session.wants_whole(&touched);
+            if wants_whole && heard && whole == WHOLE_MAX {
+                self.touched.insert(id, touched);
+                continue;
+            }
+            whole += usize::from(wants_whole);
+            if !heard || !session.tell(view, &id, &touched) {
+                tracing::warn!(node = id, "a session is closed: the node does not listen");
+                self.close(&id);
+            }
+        }
+    }
+
+    /// What all nodes are told alike.
+    fn welcome(&mut self, view: &View, pace: Pace) -> Welcome {
+        let cluster = view.cluster.as_ref().map(|it| &it.cluster);
+        Welcome {
+            cluster: cluster.map(|it| it.id.clone()).unwrap_or_default(),
+            role: Role::default(),
+            managers: self.managers.get_or_insert_with(|| managers(view)).clone(),
+            heartbeat_ms: millis(pace.heartbeat()),
+            lease_ms: millis(pace.lease()),
+            new_root: view.cluster.as_ref().and_then(|it| it.root_rotation.as_ref()).map(|it| it.root.clone()),
+            trust_root: cluster.map(|it| it.tls_info.trust_root.clone()).unwrap_or_default(),
+            cert_expiry_s: cluster.map(cert_expiry_s).unwrap_or_default(),
+            snapshot_interval: cluster.map(|it| it.spec.raft.snapshot_interval).unwrap_or_default(),
+            keep_entries: cluster.map(|it| it.spec.raft.log_entries_for_slow_followers).unwrap_or_default(),
+        }
+    }
+}
+
+fn cert_expiry_s(cluster: &Cluster) -> u64 {
+    u64::try_from(cluster.spec.ca_config.node_cert_expiry / 1_000_000_000).unwrap_or_default()
+}
+
+fn managers(view: &View) -> Vec<ManagerAddr> {
+    let managers = view.nodes.values().filter(|it| it.role == Role::Manager);
+    managers.map(|it| ManagerAddr { id: it.node.id.clone(), addr: it.addr.clone() }).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
