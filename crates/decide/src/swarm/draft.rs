@@ -84,10 +84,10 @@ impl<'a> Draft<'a> {
 
     /// A node that may still run what it is not asked for any more. One that is down may for a while: its own tasks are then
     /// replaced already, save those that must never run twice.
-    pub(super) fn may_run(&self, node: &str) -> bool {
+    pub(super) fn may_run(&mut self, node: &str) -> bool {
         let Some(node) = self.node(node) else { return false };
-        let is_over = node.fenced_off || self.now >= node.state_since + reap::NODE_DOWN_MAX;
-        node.node.status.state != SwarmNodeState::Down || !is_over
+        let is_down = node.node.status.state == SwarmNodeState::Down;
+        !is_down || !node.fenced_off && !self.due(node.state_since + reap::NODE_DOWN_MAX)
     }
 
     pub(super) fn place(&mut self, task: &TaskRecord) -> Place {

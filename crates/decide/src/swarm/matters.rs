@@ -16,7 +16,12 @@ pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskReco
     if before.task.node_id != after.task.node_id && !(before.task.node_id.is_empty() && is_fine(view, after)) {
         return true;
     }
-    view.services.get(&after.task.service_id).is_none_or(|service| !is_at_rest(service))
+    let begins = before.task.status.state != TaskState::Running && after.task.status.state == TaskState::Running;
+    view.services.get(&after.task.service_id).is_none_or(|service| match update::state(service) {
+        // A task that runs may take over from another one of its slot, also when the update that made it was declared over.
+        "" | update::COMPLETED | update::ROLLBACK_COMPLETED => begins && was_updated(service),
+        _ => true,
+    })
 }
 
 /// Whether this write of a task may let a task find a node that found none: it waits since then, or another one holds less.
@@ -50,14 +55,6 @@ fn is_fine(view: &View, task: &TaskRecord) -> bool {
     })
 }
 
-/// No update waits for tasks to run: there is none, or it is over and none of its tasks waits for another one to run.
-fn is_at_rest(service: &ServiceRecord) -> bool {
-    let spec = &service.service.spec;
-    let orders = [&spec.update_config, &spec.rollback_config];
-    let start_first = orders.into_iter().flatten().any(|it| it.order == "start-first");
-    match update::state(service) {
-        "" => true,
-        update::COMPLETED | update::ROLLBACK_COMPLETED => !start_first,
-        _ => false,
-    }
+fn was_updated(service: &ServiceRecord) -> bool {
+    service.service.previous_spec.is_some() || !update::state(service).is_empty()
 }

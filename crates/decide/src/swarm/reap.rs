@@ -47,9 +47,11 @@ pub(super) fn orphan(draft: &mut Draft<'_>) {
 /// Tasks that shall be gone are forgotten when they have ended. A node that is down is told so when it comes back: it is told
 /// all that it should run, and takes away the rest.
 pub(super) fn removed(draft: &mut Draft<'_>) {
-    let ended = |it: &TaskRecord| !is_on_node(it) || !draft.may_run(&it.task.node_id);
-    for id in draft.ids_where(|it| it.task.desired_state == TaskState::Remove && ended(it)) {
-        draft.forget(&id);
+    for id in draft.ids_where(|it| it.task.desired_state == TaskState::Remove) {
+        let on_node = draft.task(&id).filter(|it| is_on_node(it)).map(|it| it.task.node_id.clone());
+        if on_node.is_none_or(|node| !draft.may_run(&node)) {
+            draft.forget(&id);
+        }
     }
 }
 

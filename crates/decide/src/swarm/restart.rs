@@ -168,8 +168,8 @@ pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
     for (_, tasks) in draft.by_key(mode) {
         for (at, task) in tasks.iter().enumerate().filter(|(_, it)| waits(it)) {
             let start = task.not_before.unwrap_or(task.made_at);
-            let there = |node: &str| if fenced { draft.may_run(node) } else { draft.answers(node) };
-            let stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && there(&it.task.node_id);
+            let mut there = |node: &str| if fenced { draft.may_run(node) } else { draft.answers(node) };
+            let mut stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && there(&it.task.node_id);
             let held = tasks[..at].iter().any(|it| stops(it));
             if draft.due(start) && (!held || !fenced && draft.due(start + OLD_TASK_TIMEOUT)) {
                 draft.want(&task.task.id, mode.target());

@@ -43,7 +43,7 @@ fn a_slot_that_is_given_up_is_forgotten_with_its_history() {
 fn tasks_of_a_service_that_is_gone_are_forgotten_when_they_have_ended() {
     let tasks = "t1 1@a\n t2 2@a failed\n t3 3 pending\n t4 4@b\n t5 5@a >remove\n t6 6@c";
     check(&format!("node a\n node b down off\n {tasks}"), "t1 >remove\n - t2\n - t3\n - t4\n - t6");
-    check(&format!("node a\n node b down\n {tasks}"), "t1 >remove\n - t2\n - t3\n t4 >remove\n - t6");
+    check(&format!("node a\n node b down\n {tasks}"), "t1 >remove\n - t2\n - t3\n t4 >remove\n - t6\n again 86400");
 }
 
 #[test]
@@ -202,4 +202,7 @@ fn after_a_day_a_node_that_is_down_runs_nothing() {
     let cluster = "node a down since=100\n node b\n web\n t1 1@a >shutdown\n t2 1@b";
     check(&format!("now=86499\n {cluster}"), "again 86500");
     check(&format!("now=86500\n {cluster}"), "t1 orphaned");
+    // Also when its service is gone.
+    check("now=86499\n node a down since=100\n t1 1@a >remove", "again 86500");
+    check("now=86500\n node a down since=100\n t1 1@a >remove", "- t1");
 }

@@ -236,6 +236,17 @@ fn holds_its_own(world: &World) {
     }
 }
 
+/// Declared once more meanwhile, there is nothing to update.
+#[test]
+fn tasks_take_over_when_their_update_is_not_known_any_more() {
+    let (one, mut two) = (spec(Shape::Global, 0, "one"), spec(Shape::Global, 0, "two"));
+    two.update_config = Some(UpdateConfig { order: "start-first".into(), ..UpdateConfig::default() });
+    let declare = |it: &ServiceSpec| Event::Declare(Box::new(it.clone()));
+    let mut events = vec![declare(&one), Event::Schedule];
+    events.extend([Event::Work, Event::Work, Event::Work, Event::Work, declare(&two), declare(&two)]);
+    converges(&events, Shape::Global, &two);
+}
+
 proptest! {
     #[test]
     fn replicas_converge(events in events(Shape::Replicated), last in sound(Shape::Replicated)) {
