@@ -180,8 +180,10 @@ impl Life {
             Order::Leave => Step::Remove,
             _ if fenced && running => Step::Stop,
             Order::Have(record, _) if fenced && self.told.state < TaskState::Complete => {
-                // Without a lease nothing begins; what began has ended.
-                if self.told.state < TaskState::Starting && record.task.desired_state < TaskState::Shutdown {
+                // Without a lease nothing begins; what began has ended, also if nobody has heard yet that it began.
+                let began = self.fenced || matches!(shown.seen, Seen::Ended { .. });
+                let is_told = self.told.state >= TaskState::Starting;
+                if !began && !is_told && record.task.desired_state < TaskState::Shutdown {
                     Step::Rest
                 } else {
                     Step::Fail(FENCED.into())

@@ -61,11 +61,9 @@ pub(crate) async fn run(
     let (own_events, mut own) = mpsc::channel(crate::sessions::EVENTS_WAITING_MAX);
     loop {
         let led = async {
-            if leadership.wait_for(|it| it.me).await.is_err() {
-                return false;
-            }
+            let Ok(term) = leadership.wait_for(|it| it.me).await.map(|it| it.term) else { return false };
             tracing::info!("this node leads the managers");
-            let mut lead = Lead::new(&store, &settings, own_events.clone());
+            let mut lead = Lead::new(&store, &settings, own_events.clone(), term);
             lead.until_lost(&mut leadership, &mut events, &mut own).await;
             tracing::info!("this node does not lead the managers any more");
             true
@@ -81,6 +79,8 @@ struct Lead<'m> {
     store: &'m Arc<Store>,
     settings: &'m Settings,
     own_events: mpsc::Sender<Event>,
+    /// In which it leads, and writes.
+    term: u64,
     watch: Watch,
     /// As the watch has told it: what is decided is decided about this.
     view: View,
@@ -88,6 +88,8 @@ struct Lead<'m> {
     /// When nodes without a session were heard last, and what they were told of how often that should be.
     heard_at: HashMap<String, (Instant, Pace)>,
     began: Instant,
+    /// It has not written anything yet.
+    is_new: bool,
     /// Services to be looked at.
     agenda: Agenda,
     /// Nodes that may have to be told something.
@@ -113,16 +115,18 @@ struct Lead<'m> {
 }
 
 impl<'m> Lead<'m> {
-    fn new(store: &'m Arc<Store>, settings: &'m Settings, own_events: mpsc::Sender<Event>) -> Lead<'m> {
+    fn new(store: &'m Arc<Store>, settings: &'m Settings, own_events: mpsc::Sender<Event>, term: u64) -> Lead<'m> {
         let (view, watch) = store.watch();
         let mut lead = Lead {
             store,
             settings,
             own_events,
+            term,
             watch,
             sessions: HashMap::new(),
             heard_at: HashMap::new(),
             began: Instant::now(),
+            is_new: true,
             agenda: Agenda::default(),
             touched: TouchedNodes::new(),
             managers: None,
@@ -335,6 +339,9 @@ impl<'m> Lead<'m> {
         let view = self.view.clone();
         let mut proposal = Proposal::new(&view, now);
         self.answers.clear();
+        if self.is_new {
+            self.add(&mut proposal, members::renewed(&view, now));
+        }
         for event in happened {
             self.take(event, &mut proposal, now);
         }
@@ -348,6 +355,7 @@ impl<'m> Lead<'m> {
         if !changes.is_empty() {
             self.write(changes, now).await?;
         }
+        self.is_new = false;
         self.agenda.done();
         self.enforced.clear();
         for session in self.answers.drain(..).filter_map(|node| self.sessions.get(&node)) {
@@ -364,7 +372,7 @@ impl<'m> Lead<'m> {
         for changes in changes.chunks(CHANGES_MAX) {
             let mut parts = vec![changes];
             while let Some(part) = parts.pop() {
-                match self.store.commit(part.to_vec(), now).await {
+                match self.store.commit_in(self.term, part.to_vec(), now).await {
                     Err(StoreError::TooLarge { .. }) if part.len() > 1 => {
                         let (first, second) = part.split_at(part.len() / 2);
                         parts.extend([second, first]);

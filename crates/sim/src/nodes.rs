@@ -26,6 +26,7 @@ use crate::trace::Trace;
 
 /// As in the program: between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
+const SENT_ON_REST: Duration = Duration::from_millis(20);
 const DESCRIBE_REST: Duration = Duration::from_secs(20);
 const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Gossip believes that somebody is dead after so long without a sign, and looks so often.
@@ -288,6 +289,7 @@ async fn work(
 ) {
     let mut attempt = 0;
     let mut leader: Option<ManagerAddr> = None;
+    let mut sent_on = false;
     let (ready, leaving) = (watch::Sender::new(managers.contains(&node)), watch::Sender::new(false));
     loop {
         let any = &managers[attempt % managers.len()];
@@ -300,10 +302,13 @@ async fn work(
         };
         let hello = Hello { addr: addr(&node), ..Hello::default() };
         attempt += 1;
-        if let Ended::Elsewhere(Some(other)) = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await {
-            leader = Some(other);
-            continue;
+        let ended = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await;
+        let again = std::mem::replace(&mut sent_on, matches!(ended, Ended::Elsewhere(Some(_))));
+        leader = if let Ended::Elsewhere(other) = ended { other } else { None };
+        match leader {
+            Some(_) if again => sleep(SENT_ON_REST).await,
+            Some(_) => {}
+            None => sleep(REST).await,
         }
-        sleep(REST).await;
     }
 }

@@ -222,14 +222,18 @@ impl Managers {
 
     /// All have the same objects.
     pub(crate) fn compare(&self) {
-        let text = |view: &View| format!("{:?}", view.objects().collect::<Vec<_>>());
-        let views: Vec<(String, String)> = self
+        let texts = |view: &View| -> Vec<String> { view.objects().map(|it| format!("{it:?}")).collect() };
+        let views: Vec<(String, Vec<String>)> = self
             .up()
             .into_iter()
-            .filter_map(|node| self.store(&node).map(|store| (node, text(&store.view()))))
+            .filter_map(|node| self.store(&node).map(|store| (node, texts(&store.view()))))
             .collect();
-        if let Some((node, _)) = views.iter().find(|(_, view)| *view != views[0].1) {
-            self.trace.fail(format_args!("{node} has another state than {}", views[0].0));
+        for (node, view) in &views {
+            let differs = |of: &[String], than: &[String]| of.iter().find(|it| !than.contains(it)).cloned();
+            let (here, there) = (differs(view, &views[0].1), differs(&views[0].1, view));
+            if here.is_some() || there.is_some() {
+                self.trace.fail(format_args!("{node} has another state than {}: {here:?}, {there:?}", views[0].0));
+            }
         }
     }
 }

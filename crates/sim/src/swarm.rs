@@ -278,7 +278,21 @@ fn missing(view: &View, running: &[String]) -> Option<String> {
         let tasks: Vec<_> = tasks.filter(|it| it.task.desired_state <= TaskState::Running).collect();
         let up = tasks.iter().filter(|it| it.task.status.state == TaskState::Running).count();
         if (up, tasks.len()) != (replicas, replicas) {
-            return Some(format!("{}: {up} run of {} that are to, {replicas} are declared", spec.name, tasks.len()));
+            let known = view.tasks_of_service(&service.service.id).map(|it| {
+                let task = &it.task;
+                let waits = it.not_before.map_or(String::new(), |at| format!(" from {at}"));
+                let (state, desired) = (task.status.state, task.desired_state);
+                format!(
+                    "{} on {} is {state:?}, to be {desired:?}{waits}: {}",
+                    task.id, task.node_id, task.status.message
+                )
+            });
+            return Some(format!(
+                "{}: {up} run of {} that are to, {replicas} are declared: {:#?}",
+                spec.name,
+                tasks.len(),
+                known.collect::<Vec<_>>()
+            ));
         }
         wanted.extend(tasks.iter().map(|it| it.task.id.clone()));
     }

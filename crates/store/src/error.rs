@@ -17,6 +17,9 @@ pub enum StoreError {
          them are"
     )]
     NoLeader,
+    /// Nothing was written.
+    #[error("this manager does not lead any more")]
+    LeadsNoMore,
     /// The command may have been written, or may still be. It will not be written twice.
     #[error("whether the change was written is not known ({why}): look before it is tried again")]
     Lost { why: String },

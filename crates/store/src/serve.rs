@@ -1,14 +1,17 @@
 //! What this manager answers to others.
 
 use bytes::{Bytes, BytesMut};
+use openraft::alias::LeaderIdOf;
 use openraft::errors::{ClientWriteError, LinearizableReadError};
+use openraft::impls::ProgressResponder;
 use openraft::raft::AppendEntriesResponse;
+use openraft::vote::RaftLeaderId;
 use openraft::{ReadPolicy, Snapshot};
 use tokio::time::timeout;
 
 use crate::StoreError;
 use crate::message::{Answer, Call, Part, Refusal, Request, decode, encode};
-use crate::raft::{Member, Types};
+use crate::raft::{Member, Proposal, Types};
 use crate::running::{Running, refusal};
 
 /// A snapshot larger than this is refused: it does not fit into the memory of usual hosts, in which all of it must be.
@@ -143,6 +146,21 @@ impl Running {
         match answer.await {
             Ok(answer) => answer.unwrap_or_else(Answer::Refused),
             Err(_) => Answer::Refused(Refusal::Unknown(format!("the leader was not done within {:?}", self.wait))),
+        }
+    }
+
+    /// Writes this in the name of this member as the leader of this term, and of no other one.
+    pub(crate) async fn write_in(&self, term: u64, proposal: Proposal) -> Answer {
+        let (responder, written) = ProgressResponder::complete_only();
+        let leader: LeaderIdOf<Types> = RaftLeaderId::new(term, self.me.clone());
+        if let Err(fatal) = self.raft.write(proposal).with_leader(leader).responder(responder).await {
+            return Answer::Refused(Refusal::Unknown(format!("the store has stopped: {fatal}")));
+        }
+        match timeout(self.wait, written).await {
+            Ok(Ok(Ok(written))) => Answer::Outcome(written.data),
+            Ok(Ok(Err(error))) => Answer::Refused(error.into()),
+            Ok(Err(_)) => Answer::Refused(Refusal::Unknown("the store has stopped".to_owned())),
+            Err(_) => Answer::Refused(Refusal::Unknown(format!("it was not done within {:?}", self.wait))),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::disk::{Disk, Found};
 use crate::leading::{Leadership, Leads};
 use crate::medium::Hands;
 use crate::members::ManagerSeen;
-use crate::message::{Answer, Call};
+use crate::message::{Answer, Call, Refusal};
 use crate::raft::{Address, Outcome, Proposal, RequestId};
 use crate::running::Running;
 use crate::vault::Vault;
@@ -149,29 +149,46 @@ impl Store {
     pub async fn commit(&self, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
         let running = self.running()?;
         let until = Instant::now() + self.settings.wait;
-        let command = Command { at, changes };
-        let bytes = length(&command);
-        if bytes > COMMAND_BYTES_MAX {
-            return Err(StoreError::TooLarge { bytes });
-        }
-        let lost = |why: &str| StoreError::Lost { why: why.to_owned() };
+        let command = command(changes, at)?;
         loop {
-            let proposal =
-                Proposal { request: RequestId(rand::random()), since: self.board.index(), command: command.clone() };
+            let proposal = self.proposal(command.clone());
             let Asked { answer, again } = running.ask(|| Call::Commit(proposal.clone()), until).await?;
             match answer {
-                Answer::Outcome(Outcome::Done(index)) => {
-                    let reached = timeout_at(until, self.board.reach(index)).await;
-                    return reached
-                        .map_err(|_| lost("it was written, but this manager is cut off and has not heard of it"));
-                }
-                Answer::Outcome(Outcome::Conflict(conflict)) => return Err(conflict.into()),
                 Answer::Outcome(Outcome::Late) if again => return Err(lost("it took too long")),
                 // This manager is far behind, but nothing was done: again, and from where it is now.
                 Answer::Outcome(Outcome::Late) if Instant::now() < until => sleep(AGAIN).await,
                 Answer::Outcome(Outcome::Late) => return Err(StoreError::NoLeader),
-                _ => return Err(strange()),
+                answer => return self.written(answer, until).await,
             }
+        }
+    }
+
+    /// As [`Store::commit`], but only if this manager leads, and in this term: what a leader decides of what it alone has heard is not
+    /// for the one after it to write.
+    pub async fn commit_in(&self, term: u64, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
+        let running = self.running()?;
+        let until = Instant::now() + self.settings.wait;
+        let proposal = self.proposal(command(changes, at)?);
+        match running.write_in(term, proposal).await {
+            Answer::Refused(Refusal::NotLeader(_)) | Answer::Outcome(Outcome::Late) => Err(StoreError::LeadsNoMore),
+            Answer::Refused(refusal) => Err(refusal.into()),
+            answer => self.written(answer, until).await,
+        }
+    }
+
+    fn proposal(&self, command: Command) -> Proposal {
+        Proposal { request: RequestId(rand::random()), since: self.board.index(), command }
+    }
+
+    /// The view that has what was written.
+    async fn written(&self, answer: Answer, until: Instant) -> Result<View, StoreError> {
+        match answer {
+            Answer::Outcome(Outcome::Done(index)) => {
+                let reached = timeout_at(until, self.board.reach(index)).await;
+                reached.map_err(|_| lost("it was written, but this manager is cut off and has not heard of it"))
+            }
+            Answer::Outcome(Outcome::Conflict(conflict)) => Err(conflict.into()),
+            _ => Err(strange()),
         }
     }
 
@@ -298,6 +315,16 @@ pub(crate) async fn on_thread<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let done = hands.work(work).await;
     done.unwrap_or_else(|error| Err(StoreError::Stopped { why: error.to_string() }))
+}
+
+fn command(changes: Vec<Change>, at: Time) -> Result<Command, StoreError> {
+    let command = Command { at, changes };
+    let bytes = length(&command);
+    if bytes > COMMAND_BYTES_MAX { Err(StoreError::TooLarge { bytes }) } else { Ok(command) }
+}
+
+fn lost(why: &str) -> StoreError {
+    StoreError::Lost { why: why.to_owned() }
 }
 
 /// In JSON.

@@ -7,6 +7,8 @@ use herder_model::swarm::{
     Change, ClusterRecord, Hello, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
 };
 
+use super::draft::{is_dead, is_wanted};
+
 /// Why a node that was removed is not let in again.
 const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
 const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
@@ -42,6 +44,21 @@ pub fn goes(view: &View, id: &str, message: &str, fenced_off: bool, now: Time) -
     set_status(&mut record, NodeStatus { state: SwarmNodeState::Down, message: message.to_owned(), addr }, now);
     record.fenced_off = fenced_off;
     (**known != record).then(|| record.into())
+}
+
+/// A node that went down longer ago than that has been given up for longer than anything here waits.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// What another leader begins with: nodes that are down, and whose tasks were not given up, or only now (what the leader before wrote may
+/// have come into effect this moment), are so from now on. How many are given up at once is counted by that.
+pub fn renewed(view: &View, now: Time) -> Vec<Change> {
+    let counts = |it: &&Arc<NodeRecord>| {
+        let is_down = it.node.status.state == SwarmNodeState::Down;
+        let waits = || view.tasks_of_node(&it.node.id).any(|task| is_wanted(task) && !is_dead(task));
+        is_down && (now.since(it.state_since) < LATELY || waits())
+    };
+    let nodes = view.nodes.values().filter(counts);
+    nodes.map(|it| NodeRecord { state_since: now, ..NodeRecord::clone(it) }.into()).collect()
 }
 
 fn role_of(cluster: &ClusterRecord, token: &str) -> Result<Role, String> {
@@ -162,7 +179,7 @@ pub fn is_fenced_off(signs: Signs) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use herder_model::swarm::{Cluster, Command, JoinTokens};
+    use herder_model::swarm::{Cluster, Command, JoinTokens, Task, TaskRecord, TaskState};
 
     use super::*;
 
@@ -217,6 +234,38 @@ mod tests {
         let back = comes(&view, "a", &Hello::default(), Time(6)).expect("welcome").expect("changed");
         view.apply(6, &Command { at: Time(6), changes: vec![back] }).expect("fits");
         assert!(!view.nodes["a"].fenced_off);
+    }
+
+    #[test]
+    fn another_leader_counts_anew_the_nodes_whose_tasks_it_may_give_up() {
+        let mut view = view();
+        let (now, long_ago) = (Time(100_000_000_000), Time(2));
+        let node = |id: &str, state, state_since| {
+            let mut node = SwarmNode { id: id.into(), ..SwarmNode::default() };
+            node.status.state = state;
+            NodeRecord { node, state_since, ..NodeRecord::default() }
+        };
+        let task = |id: &str, node: &str, state, desired_state| {
+            let mut task = Task { id: id.into(), node_id: node.into(), desired_state, ..Task::default() };
+            task.status.state = state;
+            TaskRecord { task, ..TaskRecord::default() }
+        };
+        let changes = vec![
+            node("completed", SwarmNodeState::Down, long_ago).into(),
+            node("given-up", SwarmNodeState::Down, long_ago).into(),
+            node("lately", SwarmNodeState::Down, Time(99_000_000_000)).into(),
+            node("ready", SwarmNodeState::Ready, long_ago).into(),
+            node("waits", SwarmNodeState::Down, long_ago).into(),
+            task("1", "ready", TaskState::Running, TaskState::Running).into(),
+            task("2", "given-up", TaskState::Running, TaskState::Shutdown).into(),
+            task("3", "completed", TaskState::Complete, TaskState::Complete).into(),
+            task("4", "waits", TaskState::Running, TaskState::Running).into(),
+        ];
+        view.apply(2, &Command { at: now, changes }).expect("fits");
+        let changes = renewed(&view, now);
+        view.apply(3, &Command { at: now, changes }).expect("fits");
+        let renewed = view.nodes.values().filter(|it| it.state_since == now).map(|it| it.node.id.as_str());
+        assert_eq!(renewed.collect::<Vec<_>>(), ["lately", "waits"]);
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::up::members::Directory;
 pub(in crate::up) const FACT: &str = "swarm";
 /// Between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
+/// Between two times that a manager sends this node on to another one.
+const SENT_ON_REST: Duration = Duration::from_millis(20);
 /// For so long a manager is not asked that broke a session or did not open one: until the others have noticed that the leader is
 /// gone, and have another one.
 const SHUNNED: Duration = Duration::from_millis(700);
@@ -252,6 +254,7 @@ impl Host {
         let mut attempt = 0;
         // Who did not answer lately: others may not have noticed yet, and send the node there.
         let mut shunned: Option<(String, Instant)> = None;
+        let mut sent_on = false;
         loop {
             let Some(kept) = self.in_swarm().await else { return };
             shunned = shunned.filter(|(_, until)| *until > Instant::now());
@@ -275,12 +278,17 @@ impl Host {
             let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
             tracing::debug!(?manager, ?ended, "a session ended");
             attempt += 1;
+            sent_on &= matches!(ended, Ended::Elsewhere(_));
             match ended {
                 Ended::Elsewhere(leader) => {
                     let leader = leader.filter(|it| shunned.as_ref().is_none_or(|(id, _)| *id != it.id));
                     let known = leader.is_some();
                     self.known.lock().leader = leader;
                     if known {
+                        // One that is just elected names itself, but does not lead yet; two may name each other.
+                        if std::mem::replace(&mut sent_on, true) {
+                            sleep(SENT_ON_REST).await;
+                        }
                         continue;
                     }
                 }
