@@ -62,6 +62,12 @@ pub(crate) async fn run(
     loop {
         let led = async {
             let Ok(term) = leadership.wait_for(|it| it.me).await.map(|it| it.term) else { return false };
+            // What it wrote before, and has not heard of since, comes into effect first.
+            if let Err(error) = store.commit_in(term, Vec::new(), settings.clock.now()).await {
+                tracing::debug!(%error, "this node does not lead the managers yet");
+                tokio::time::sleep(REST).await;
+                return true;
+            }
             tracing::info!("this node leads the managers");
             let mut lead = Lead::new(&store, &settings, own_events.clone(), term);
             lead.until_lost(&mut leadership, &mut events, &mut own).await;
@@ -193,6 +199,9 @@ impl<'m> Lead<'m> {
                 changed = gossip.changed() => looks = changed.is_ok(),
                 () = sleep_until(next_time) => {}
                 () = std::future::ready(()), if is_busy => {}
+            }
+            if leadership.has_changed().unwrap_or(true) {
+                return;
             }
             let mut reports = 0;
             while happened.len() < EVENTS_MAX
