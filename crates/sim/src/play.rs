@@ -82,6 +82,8 @@ pub(crate) fn play(story: Story, seed: u64, told: bool) -> Outcome {
     let shm = PathBuf::from("/dev/shm");
     let base = if shm.is_dir() { shm } else { std::env::temp_dir() };
     let folder = base.join(format!("herder-sim-{}", std::process::id()));
+    // Of a process with this number that was killed.
+    let _ = std::fs::remove_dir_all(&folder);
     let thread = thread::Builder::new().name(name.clone()).spawn({
         let folder = folder.clone();
         move || played(story, seed, folder, told)
