@@ -180,13 +180,14 @@ impl Life {
             Order::Leave => Step::Remove,
             _ if fenced && running => Step::Stop,
             Order::Have(record, _) if fenced && self.told.state < TaskState::Complete => {
-                // Without a lease nothing begins; what began has ended, also if nobody has heard yet that it began.
-                let began = self.fenced || matches!(shown.seen, Seen::Ended { .. });
+                // Without a lease nothing begins; what began has ended.
                 let is_told = self.told.state >= TaskState::Starting;
-                if !began && !is_told && record.task.desired_state < TaskState::Shutdown {
-                    Step::Rest
-                } else {
-                    Step::Fail(FENCED.into())
+                let began = self.fenced || matches!(shown.seen, Seen::Ended { .. });
+                match record.task.desired_state < TaskState::Shutdown {
+                    // Before this node's herder was started anew.
+                    true if !is_told && began => Step::Tell(TaskState::Starting),
+                    true if !is_told => Step::Rest,
+                    _ => Step::Fail(FENCED.into()),
                 }
             }
             Order::Fence => Step::Rest,
