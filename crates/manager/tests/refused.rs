@@ -235,6 +235,8 @@ async fn a_certificate_that_is_not_in_order_opens_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_speaks_as_a_manager_is_refused() {
     let swarm = Swarm::begin().await;
+    // Once it refuses this, the manager leads.
+    swarm.check(&swarm.worker, &[hello("another token")], "A valid join token is necessary").await;
     let (me, leader) = (&swarm.worker.id, &swarm.manager.id);
     let calls = swarm.calls(&swarm.worker);
     let check = async |from: &str, call: String, expected: &str| {
