@@ -4,7 +4,7 @@ use crate::run;
 
 /// Seeds of each story in every test run, and for how long at the most, in seconds.
 const SEEDS: u64 = 500;
-const SECONDS: u64 = 120;
+const SECONDS: u64 = 220;
 
 /// Faster than a test, with its checks.
 pub(crate) const PROFILE: [&str; 2] = ["--profile", "sim"];
