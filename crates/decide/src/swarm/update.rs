@@ -104,7 +104,10 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
     let mode = Mode::of(&service.service.spec.mode);
     let course = Course::of(service);
     let mut by_key = draft.by_key(mode);
-    by_key.retain(|key, _| slots.contains(key));
+    // Where nothing begins at the moment, such as on nodes that are paused, what has begun is finished.
+    for (_, tasks) in by_key.extract_if(.., |key, _| !slots.contains(key)) {
+        hand_over(draft, service, &tasks, &course);
+    }
     let dirty: Vec<Key> =
         by_key.iter().filter(|(_, tasks)| hand_over(draft, service, tasks, &course)).map(|it| it.0.clone()).collect();
     ahead::take_back(draft, service, &by_key, &dirty);

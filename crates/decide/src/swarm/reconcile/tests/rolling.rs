@@ -165,6 +165,10 @@ fn global_services_are_updated_node_by_node() {
     let tasks = "t1 @a v1 starting\n t2 @b v1 starting";
     let expected = format!("+ n1 @a >ready upd\n t1 >shutdown\n {STARTED}\n again 160");
     check(&format!("node a\n node b\n web global v2\n {tasks}"), &expected);
+    // On a node that is paused nothing begins, but what took over there does.
+    let both = "t1 @a v1\n t2 @a v2 running since=100 upd";
+    let web = "web global v2 start-first status=updating";
+    check(&format!("node a pause\n {web}\n {both}"), "t1 >shutdown\n completed: update completed");
 }
 
 #[test]
