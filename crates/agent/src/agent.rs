@@ -243,7 +243,10 @@ impl Herd {
         if let Some(life) = self.lives.get(id) {
             life.send_if_modified(|old| {
                 let is_news = match (&*old, &order) {
-                    (Order::Have(old, _), Order::Have(new, _)) => !Arc::ptr_eq(old, new) && old != new,
+                    // Of its service only that is looked at while the task runs.
+                    (before @ Order::Have(old, _), Order::Have(new, _)) => {
+                        !Arc::ptr_eq(old, new) && old != new || before.is_fenced() != order.is_fenced()
+                    }
                     (Order::Leave, Order::Leave) | (Order::Fence, Order::Fence) => false,
                     _ => true,
                 };

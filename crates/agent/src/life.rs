@@ -71,7 +71,7 @@ impl Order {
         }
     }
 
-    fn is_fenced(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         match self {
             Order::Have(record, told) => container::is_fenced(record, told),
             Order::Leave => false,

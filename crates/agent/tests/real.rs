@@ -483,7 +483,6 @@ async fn images_are_pulled() {
 async fn fences() {
     let mut world = World::new("fence");
     let fenced = ServiceFacts { labels: [("herder.fence".into(), "true".into())].into(), ..ServiceFacts::default() };
-    world.told.services.insert("s1".into(), fenced);
     // Has all the time in the world, and gets none.
     let stubborn = json!({"Args": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
         "StopGracePeriod": 3_600_000_000_000_i64});
@@ -493,6 +492,9 @@ async fn fences() {
     world.agent().lease(long);
     world.assign();
     world.until_state("t1", TaskState::Running).await;
+    // Its service gets the label while it runs.
+    world.told.services.insert("s1".into(), fenced);
+    world.assign();
     let before = Instant::now();
     world.agent().lease(tokio::time::Instant::now() + Duration::from_millis(200));
     let status = world.until_state("t1", TaskState::Complete).await;

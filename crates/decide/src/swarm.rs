@@ -39,7 +39,7 @@ mod testing;
 mod update;
 mod why;
 
-pub use assign::{Told, Touched, TouchedNodes, touch};
+pub use assign::{Told, Touched, TouchedNodes, touch, touch_service};
 pub use check::{config, node, secret, service};
 pub use constraint::Constraint;
 pub use counts::service_status;

@@ -1,6 +1,7 @@
 //! The leader's loop.
 
 mod agenda;
+mod learn;
 mod managers;
 mod tell;
 
@@ -10,12 +11,9 @@ use std::time::Duration;
 
 use herder_decide::swarm::control::settle_root;
 use herder_decide::swarm::members::{self, Pace, Signs};
-use herder_decide::swarm::{
-    Fleet, Proposal, Touched, TouchedNodes, enforce_node, frees, matters, on_task_report, reconcile, touch,
-};
+use herder_decide::swarm::{Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, on_task_report, reconcile};
 use herder_model::swarm::{
-    Change, ManagerAddr, NodeDescription, NodeRecord, Object, SwarmNodeState, TaskRecord, Time, ToLeader, ToNode, View,
-    Written,
+    Change, ManagerAddr, NodeDescription, NodeRecord, SwarmNodeState, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
@@ -243,86 +241,6 @@ impl<'m> Lead<'m> {
         let now = self.settings.clock.now();
         let next = self.agenda.next_time().map(|time| time.since(now));
         Instant::now() + next.unwrap_or(Duration::from_secs(3600))
-    }
-
-    /// What was written, by whoever.
-    fn learn(&mut self, view: &View, written: &[Written], resync: bool) {
-        self.view = view.clone();
-        if resync {
-            self.fleet = Fleet::of(view);
-            self.everything();
-        }
-        self.fleet.see(written);
-        for written in written {
-            match (&written.before, &written.after) {
-                (Some(Object::Task(before)), Some(Object::Task(after))) => {
-                    self.learn_task(view, Some(before), Some(after));
-                }
-                (Some(Object::Task(before)), None) => self.learn_task(view, Some(before), None),
-                (None, Some(Object::Task(after))) => self.learn_task(view, None, Some(after)),
-                (before, after) => {
-                    for object in [before, after].into_iter().flatten() {
-                        self.learn_object(view, object);
-                    }
-                    if let Some(Object::Node(node)) = written.object() {
-                        self.learn_node(view, &node.node.id, written);
-                    }
-                }
-            }
-        }
-    }
-
-    fn learn_task(&mut self, view: &View, before: Option<&Arc<TaskRecord>>, after: Option<&Arc<TaskRecord>>) {
-        let (before, after) = (before.map(AsRef::as_ref), after.map(AsRef::as_ref));
-        touch(&mut self.touched, before, after);
-        self.place |= frees(before, after);
-        if matters(view, before, after)
-            && let Some(task) = after.or(before)
-        {
-            self.agenda.add(&task.task.service_id);
-        }
-    }
-
-    fn learn_object(&mut self, view: &View, object: &Object) {
-        match object {
-            Object::Service(it) => self.agenda.add(&it.service.id),
-            Object::Node(it) => {
-                self.place = true;
-                self.managers = None;
-                self.touched.entry(it.node.id.clone()).or_default();
-                let pace = Pace::of(view.nodes.len());
-                if std::mem::replace(&mut self.pace, pace) != pace {
-                    self.welcome_everybody(view);
-                }
-            }
-            // What containers get by default is in the whole only.
-            Object::Cluster(_) => self.tell_everything(view),
-            Object::Task(_) | Object::Secret(_) | Object::Config(_) => {}
-        }
-    }
-
-    /// A node that came, went or became another one: services that may be on it are looked at.
-    fn learn_node(&mut self, view: &View, id: &str, written: &Written) {
-        let nodes = (&written.before, &written.after);
-        let as_it_counts =
-            |it: &NodeRecord| (it.node.spec.clone(), it.node.status.state, it.role, it.node.description.clone());
-        match nodes {
-            (Some(Object::Node(before)), Some(Object::Node(after))) => {
-                if as_it_counts(before) == as_it_counts(after) {
-                    return;
-                }
-                if (before.role, &before.addr) != (after.role, &after.addr) {
-                    self.welcome_everybody(view);
-                }
-                self.changed.insert(id.to_owned());
-            }
-            // How soon tasks of lost nodes are replaced depends on how many nodes there are.
-            _ => self.agenda.add_due(),
-        }
-        self.agenda.add_all(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
-        let wide = |mode: &herder_model::swarm::ServiceMode| mode.global.is_some() || mode.global_job.is_some();
-        let global = view.services.values().filter(|it| wide(&it.service.spec.mode));
-        self.agenda.add_all(global.map(|it| it.service.id.clone()));
     }
 
     /// A step, again while somebody else writes the same objects meanwhile.

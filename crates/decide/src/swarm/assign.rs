@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use herder_model::swarm::{AssignmentChanges, Assignments, Kind, ServiceFacts, TaskRecord, View, is_told, needs};
+use herder_model::swarm::{
+    AssignmentChanges, Assignments, Kind, ServiceFacts, ServiceRecord, TaskRecord, View, is_told, needs,
+};
 
 /// What a node may have to be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct Touched {
     /// All of it, as at the start of a session.
     pub whole: bool,
     tasks: BTreeSet<String>,
+    /// Services of which nodes know something else.
+    services: BTreeSet<String>,
     /// A task needs nothing any more: what went with it may not be needed at all.
     ended: bool,
 }
@@ -43,6 +47,17 @@ pub fn touch(nodes: &mut TouchedNodes, before: Option<&TaskRecord>, after: Optio
     }
     for task in [before, after].into_iter().flatten().map(|it| &it.task) {
         nodes.entry(task.node_id.clone()).or_default().tasks.insert(task.id.clone());
+    }
+}
+
+/// Notes what a write of a service means to the nodes of its tasks.
+pub fn touch_service(nodes: &mut TouchedNodes, view: &View, before: &ServiceRecord, after: &ServiceRecord) {
+    if ServiceFacts::of(before) == ServiceFacts::of(after) {
+        return;
+    }
+    let id = &after.service.id;
+    for task in view.tasks_of_service(id).filter(|it| is_told(it) && !it.task.node_id.is_empty()) {
+        nodes.entry(task.task.node_id.clone()).or_default().services.insert(id.clone());
     }
 }
 
@@ -83,7 +98,8 @@ impl Told {
                     let mut runs = false;
                     for (kind, id) in needs(&record.task) {
                         runs = true;
-                        if !self.has(kind, id) {
+                        // What is known of a service may be of another time, if no task of it was here when that changed.
+                        if kind == Kind::Service || !self.has(kind, id) {
                             self.add(kind, id);
                             bring(&mut changes, view, kind, id);
                         }
@@ -99,6 +115,9 @@ impl Told {
         }
         if ended {
             self.let_go(&mut changes, view, node);
+        }
+        for id in touched.services.iter().filter(|id| self.has(Kind::Service, id)) {
+            bring(&mut changes, view, Kind::Service, id);
         }
         if changes.is_empty() {
             return None;
@@ -132,8 +151,8 @@ mod tests {
     use std::sync::Arc;
 
     use herder_model::swarm::{
-        Change, Command, Config, ConfigRef, ContainerSpec, Object, Secret, SecretRef, ServiceRecord, TaskSpec,
-        TaskState, Time, Written,
+        Change, Command, Config, ConfigRef, ContainerSpec, Object, Secret, SecretRef, TaskSpec, TaskState, Time,
+        Written,
     };
     use proptest::prelude::*;
 
@@ -153,6 +172,8 @@ mod tests {
             desired: usize,
         },
         Forget(usize),
+        /// A service gets another label.
+        Label(usize, u8),
         Tell(usize),
         /// A message is lost on its way to this node.
         Lose(usize),
@@ -163,6 +184,7 @@ mod tests {
         prop_oneof![
             6 => task.prop_map(|(id, node, state, desired)| Event::Task { id, node, state, desired }),
             1 => (0..6_usize).prop_map(Event::Forget),
+            1 => (0..2_usize, 0..3_u8).prop_map(|(id, value)| Event::Label(id, value)),
             3 => (1..3_usize).prop_map(Event::Tell),
             1 => (1..3_usize).prop_map(Event::Lose),
         ]
@@ -190,6 +212,7 @@ mod tests {
         let service = |id: usize| {
             let mut record = ServiceRecord { registry_auth: format!("auth {id}"), ..ServiceRecord::default() };
             record.service.id = format!("web{id}");
+            record.service.spec.name = format!("web{id}");
             Object::Service(Arc::new(record))
         };
         View::of(1, (0..3).map(secret).chain((0..2).map(config)).chain((0..2).map(service)))
@@ -198,15 +221,21 @@ mod tests {
     fn write(view: &mut View, nodes: &mut [(Touched, &str)], change: Change) {
         let command = Command { at: Time(1), changes: vec![change] };
         for Written { before, after } in view.apply(view.index + 1, &command).expect("nobody else writes") {
+            let mut touched = TouchedNodes::new();
+            if let (Some(Object::Service(before)), Some(Object::Service(after))) = (&before, &after) {
+                touch_service(&mut touched, view, before, after);
+            }
             let [before, after] = [before, after].map(|it| match it {
                 Some(Object::Task(it)) => Some(it),
                 _ => None,
             });
-            let mut touched = TouchedNodes::new();
-            touch(&mut touched, before.as_deref(), after.as_deref());
+            if before.is_some() || after.is_some() {
+                touch(&mut touched, before.as_deref(), after.as_deref());
+            }
             for (known, node) in nodes.iter_mut() {
                 let Some(new) = touched.remove(*node) else { continue };
                 known.tasks.extend(new.tasks);
+                known.services.extend(new.services);
                 known.ended |= new.ended;
             }
             assert!(touched.is_empty(), "{touched:?}");
@@ -244,6 +273,11 @@ mod tests {
                         write(&mut view, &mut nodes, record.into());
                     }
                     Event::Forget(id) => write(&mut view, &mut nodes, Change::Remove(Kind::Task, format!("t{id}"))),
+                    Event::Label(id, value) => {
+                        let mut record = ServiceRecord::clone(&view.services[format!("web{id}").as_str()]);
+                        record.service.spec.labels = Some([("value".to_owned(), value.to_string())].into());
+                        write(&mut view, &mut nodes, record.into());
+                    }
                     Event::Lose(at) => {
                         let touched = std::mem::take(&mut nodes[at].0);
                         drop(told[at].changes(&view, NODES[at], &touched));
