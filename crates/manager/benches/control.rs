@@ -21,8 +21,8 @@ use futures_util::stream;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
     Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, ManagerAddr, NodeDescription, Replicated,
-    Report as Said, Reservations, Service, ServiceMode, ServiceRecord, TaskRecord, TaskSpec, TaskState, TaskStatus,
-    Time, ToLeader, ToNode,
+    Report as Said, Reservations, Service, ServiceMode, ServiceRecord, SwarmNodeState, TaskRecord, TaskSpec, TaskState,
+    TaskStatus, Time, ToLeader, ToNode,
 };
 use herder_store::{Settings as StoreSettings, Store, Transport, TransportError};
 use report::{Goal, Report, Row};
@@ -80,7 +80,14 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
     let began = Instant::now();
     let told = Arc::new(AtomicUsize::new(0));
     for number in 0..nodes {
-        tokio::spawn(node(manager.clone(), number, told.clone()));
+        let (manager, told, stop) = (manager.clone(), told.clone(), stop.clone());
+        tokio::spawn(async move {
+            // One that loses its session opens another one, and says everything again.
+            while !stop.is_cancelled() {
+                node(manager.clone(), number, told.clone()).await;
+                tokio::time::sleep(LOOK).await;
+            }
+        });
     }
     until(|| store.view().nodes.len() == nodes).await;
     row("all nodes have a session after", "ms", ms(began));
@@ -98,7 +105,10 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
         let counting = Instant::now();
         if told.load(Ordering::Relaxed) >= tasks {
             let view = store.view();
-            done = view.tasks.values().filter(|it| it.task.status.state == TaskState::Running).count();
+            let runs = |it: &&Arc<TaskRecord>| {
+                it.task.status.state == TaskState::Running && it.task.desired_state == TaskState::Running
+            };
+            done = view.tasks.values().filter(runs).count();
         }
         look = LOOK.max(counting.elapsed() * LOOK_TIMES);
     }
@@ -107,6 +117,7 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
     row("processor time for a task, with the nodes'", "us", busy.as_secs_f64() * 1e6 / done as f64);
     row("placed and running", "tasks/s", done as f64 / began.elapsed().as_secs_f64());
     row("commands written", "", store.view().index as f64);
+    row("nodes taken for lost meanwhile", "", lost(&store) as f64);
     row("memory, with the nodes", "MB", memory_mb());
     row("memory before the tasks", "MB", idle);
 
@@ -116,13 +127,15 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
     row("its size", "MB", backup.len() as f64 / 1e6);
     drop(backup);
     row("memory at most", "MB", status_mb("VmHWM:"));
+    row("nodes taken for lost until then", "", lost(&store) as f64);
     stop.cancel();
     store.shutdown().await;
+    // With those instead of the ones that were lost.
+    let count = store.view().tasks.len().to_string();
     drop((manager, store));
     // Another process: what this one has used says nothing of what a start takes.
     let folder = folder.path().join("store");
     let program = std::env::current_exe().expect("this program");
-    let count = tasks.to_string();
     let arguments = [OsStr::new("--reopen"), folder.as_os_str(), OsStr::new("--tasks"), OsStr::new(&count)];
     let reopened = std::process::Command::new(program).args(arguments).output().expect("it runs").stdout;
     let figures: Vec<f64> = String::from_utf8_lossy(&reopened).split(' ').flat_map(str::parse).collect();
@@ -135,6 +148,11 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
         row(name, unit, figures.get(figure).copied().unwrap_or(f64::NAN));
     }
     report.end();
+}
+
+/// Nodes share the machine with their leader here, and may not have their turn in time.
+fn lost(store: &Store) -> usize {
+    store.view().nodes.values().filter(|it| it.node.status.state == SwarmNodeState::Down).count()
 }
 
 /// Opens a store until it leads with all it had, and prints how long that took, and what it took.
