@@ -183,11 +183,13 @@ impl Life {
                 // Without a lease nothing begins; what began has ended.
                 let is_told = self.told.state >= TaskState::Starting;
                 let began = self.fenced || matches!(shown.seen, Seen::Ended { .. });
-                match record.task.desired_state < TaskState::Shutdown {
+                if is_told || record.task.desired_state >= TaskState::Shutdown {
+                    Step::Fail(FENCED.into())
+                } else if began {
                     // Before this node's herder was started anew.
-                    true if !is_told && began => Step::Tell(TaskState::Starting),
-                    true if !is_told => Step::Rest,
-                    _ => Step::Fail(FENCED.into()),
+                    Step::Tell(TaskState::Starting)
+                } else {
+                    Step::Rest
                 }
             }
             Order::Fence => Step::Rest,

@@ -36,6 +36,8 @@ struct Node {
     /// Messages with all of it, and with what changed.
     said: Arc<Mutex<(usize, usize)>>,
     gaps: Arc<Mutex<usize>>,
+    /// Grows with each message to any node.
+    news: watch::Sender<u64>,
 }
 
 impl Node {
@@ -73,6 +75,7 @@ impl Node {
                 }
                 _ => continue,
             }
+            self.news.send_modify(|news| *news += 1);
             let reports = self.known.lock().tasks.iter().map(|it| report(&it.task.id, it.task.desired_state)).collect();
             tell(&ToLeader::Reports(reports)).await.expect("it listens");
         }
@@ -87,6 +90,7 @@ fn report(id: &str, desired: TaskState) -> Report {
 struct Swarm {
     store: Arc<Store>,
     nodes: BTreeMap<&'static str, Node>,
+    news: watch::Sender<u64>,
     _folder: tempfile::TempDir,
     _stop: DropGuard,
 }
@@ -107,12 +111,13 @@ impl Swarm {
         let settings = Settings { me, gossip, clock: Clock::system(), new_id };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         let mut nodes = BTreeMap::new();
+        let news = watch::Sender::default();
         for id in ["a", "b", "c"] {
-            let node = Node::default();
+            let node = Node { news: news.clone(), ..Node::default() };
             tokio::spawn(node.clone().run(manager.clone(), id));
             nodes.insert(id, node);
         }
-        Swarm { store, nodes, _folder: folder, _stop: stop.drop_guard() }
+        Swarm { store, nodes, news, _folder: folder, _stop: stop.drop_guard() }
     }
 
     /// Writes once more what somebody else has written meanwhile.
@@ -156,6 +161,7 @@ impl Swarm {
 
     /// The same, when this holds as well.
     async fn settled_when(&self, running: usize, holds: impl Fn(&View) -> bool) {
+        let ((_, mut writes), mut news) = (self.store.watch(), self.news.subscribe());
         let settled = async {
             loop {
                 let view = self.store.view();
@@ -172,7 +178,10 @@ impl Swarm {
                 if run == running && open == 0 && holds(&view) && self.nodes.iter().all(knows) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::select! {
+                    _ = writes.next() => {}
+                    _ = news.changed() => {}
+                }
             }
         };
         if tokio::time::timeout(LIMIT, settled).await.is_err() {
