@@ -360,7 +360,7 @@ mod tests {
                     };
                     body::overlay(&mut made, create.body);
                     body::modernise(&mut made);
-                    let _ = crate::request::parse(create.name.as_deref(), made, "");
+                    let _ = crate::place::request::parse(create.name.as_deref(), made, "");
                 }
                 Ok(_) => {}
                 Err(error) => {

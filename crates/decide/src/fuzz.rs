@@ -7,10 +7,10 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use crate::expr::Expression;
 use crate::list::{self, ContainerQuery, Filters};
-use crate::request::{self, CreateRequest};
-use crate::schedule::{Scheduler, Strategy};
+use crate::place::expr::Expression;
+use crate::place::request::{self, CreateRequest};
+use crate::place::schedule::{Scheduler, Strategy};
 use crate::{events, ground, names, render};
 
 /// Reads the bytes as an expression, and holds it against some nodes.

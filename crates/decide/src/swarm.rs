@@ -1,57 +1,29 @@
 //! Desired state: what may be declared, how it is found and changed, what follows from it, and what clients are told of it.
+//!
+//! The folders are named as SwarmKit's parts: `control` (its `controlapi`), `orchestrate`, `schedule`, `task`, `nodes`.
 
-mod ahead;
-mod assign;
-mod check;
-mod constraint;
-pub mod container;
 pub mod control;
 mod counts;
-mod demand;
-mod dirty;
-mod draft;
-mod enforce;
 pub mod events;
-mod fleet;
-mod generic;
-mod global;
 mod ids;
-mod jobs;
 pub mod list;
-pub mod local;
-pub mod lookup;
-mod lost;
-mod matters;
-pub mod members;
-mod proposal;
-mod reap;
-mod reconcile;
+pub mod nodes;
+pub mod orchestrate;
 mod refusal;
-mod replicated;
-mod report;
-mod restart;
-mod schedule;
-pub mod spec;
-pub mod step;
-pub mod template;
+pub mod schedule;
+pub mod task;
 #[cfg(test)]
 mod testing;
-mod update;
-mod why;
 
-pub use assign::{Told, Touched, TouchedNodes, touch, touch_service};
-pub use check::{config, node, secret, service};
-pub use constraint::Constraint;
+pub use control::{config, node, secret, service};
 pub use counts::service_status;
-pub use demand::{Filter, eligible};
-pub use dirty::is_dirty;
-pub use enforce::{enforce, enforce_node};
-pub use fleet::Fleet;
 pub use ids::Ids;
-pub use matters::{frees, matters};
-pub use proposal::Proposal;
-pub use reconcile::{Plan, reconcile};
+pub use orchestrate::{Plan, Proposal, enforce, enforce_node, frees, is_dirty, matters, reconcile};
 pub use refusal::{Code, Denial, Refusal};
-pub use report::on_task_report;
-pub use schedule::{Placed, schedule};
-pub use why::{NodeWhy, Refused, Why, why};
+pub use schedule::{Constraint, Filter, Fleet, NodeWhy, Placed, Refused, Why, eligible, schedule, why};
+pub use task::{Told, Touched, TouchedNodes, on_task_report, touch, touch_service};
+
+// Old paths, until all callers name the new ones.
+pub use control::{lookup, spec};
+pub use nodes::{local, members};
+pub use task::{container, step, template};

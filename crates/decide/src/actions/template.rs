@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::body;
-use crate::request;
+use crate::place::request;
 
 /// Why a template cannot be used. Names the file, and the field by its path, such as `HostConfig.Memory`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,11 +2,15 @@
 //!
 //! Ids, time and randomness are handed in. Whether an object is still what the client saw is checked again by the write.
 
+mod check;
 mod cluster;
 mod files;
+pub mod lookup;
 mod node;
 mod service;
+pub mod spec;
 
+pub use check::{config, node, secret, service};
 pub use cluster::{
     ClusterUpdate, Fresh, check_init, check_join, cluster_spec, settle_root, update_cluster, wants_root,
 };

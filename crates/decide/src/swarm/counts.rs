@@ -2,8 +2,8 @@
 
 use herder_model::swarm::{ServiceStatus, SwarmNodeState, TaskRecord, TaskState, View};
 
-use super::draft::{is_running, is_wanted};
-use super::reconcile::{Mode, iteration};
+use super::orchestrate::draft::{is_running, is_wanted};
+use super::orchestrate::reconcile::{Mode, iteration};
 
 /// `ServiceStatus` of a service; all 0 if there is none. Tasks of nodes that are down do not count as running.
 pub fn service_status(view: &View, service_id: &str) -> ServiceStatus {

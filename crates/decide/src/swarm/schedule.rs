@@ -8,20 +8,30 @@
 //! step in a heap and not a walk over all nodes: within a run nodes only get fuller, so a node that was too full once is so
 //! for good. Pure; ties are settled by the id of the node, so that the order in which nodes came does not matter.
 
+pub mod constraint;
+pub(crate) mod demand;
 mod explain;
+pub(crate) mod fleet;
+pub(crate) mod generic;
 mod group;
 mod pool;
+mod why;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use herder_model::swarm::{Change, GenericResource, TaskRecord, TaskState, Time, View};
 
-use super::demand::{Conditions, Demand, Filter, HostPort, host_ports};
-use super::fleet::{Fleet, Host, HostNo, NO_SERVICE, ServiceNo, Waiting};
-use super::generic::{self, Claims};
+use demand::{Conditions, Demand, HostPort, host_ports};
+use fleet::{Host, HostNo, NO_SERVICE, ServiceNo, Waiting};
+use generic::Claims;
 use group::Placing;
 use pool::Pool;
+
+pub use constraint::Constraint;
+pub use demand::{Filter, eligible};
+pub use fleet::Fleet;
+pub use why::{NodeWhy, Refused, Why, why};
 
 /// What a run of the scheduler decided.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::super::demand::Filter;
+use super::demand::Filter;
 use super::{Class, Group, Rank, Run};
 
 /// How many nodes each filter refuses.

@@ -7,8 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::super::demand::Conditions;
-use super::super::fleet::NO_SERVICE;
+use super::demand::Conditions;
+use super::fleet::NO_SERVICE;
 use super::pool::{BranchNo, Entry, Pool, hash};
 use super::{ASSIGNED, Group, NO_RANK, Rank, Run};
 

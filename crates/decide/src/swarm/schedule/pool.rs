@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{DefaultHasher, Hasher as _};
 
-use super::super::demand::Conditions;
+use super::demand::Conditions;
 use super::{Rank, Run};
 
 /// Number of a branch. 0 is the root.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use herder_model::swarm::{Availability, Change, Command, NodeRecord, Object, SwarmNodeState};
 use proptest::prelude::*;
 
-use super::super::testing::object;
 use super::*;
+use crate::swarm::testing::object;
 
 const NOW: Time = Time(1_000_000_000_000);
 

@@ -1,7 +1,7 @@
 use herder_model::swarm::{Change, Object, TaskState};
 
-use super::super::testing::{changes, generic, view};
 use super::*;
+use crate::swarm::testing::{changes, generic, view};
 
 #[track_caller]
 fn check(text: &str, expected: &str) {

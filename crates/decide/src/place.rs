@@ -1,0 +1,9 @@
+//! Placement of plain containers in a pool: which node takes a container, and what it claims there meanwhile.
+
+pub mod claims;
+pub mod expr;
+pub mod ground;
+pub mod placing;
+pub mod request;
+pub mod reschedule;
+pub mod schedule;

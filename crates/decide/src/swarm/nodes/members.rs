@@ -1,0 +1,301 @@
+//! Nodes of a swarm: who comes, as what, and who is down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_model::swarm::{
+    Change, ClusterRecord, Hello, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
+};
+
+use crate::swarm::orchestrate::draft::{is_dead, is_wanted};
+
+/// Why a node that was removed is not let in again.
+const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
+const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
+
+/// A node opens a session: what is written of it. Nothing, if it is known as it is.
+pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<Change>, String> {
+    let cluster = view.cluster.as_ref().ok_or("this manager knows no swarm yet")?;
+    if cluster.removed.contains(id) {
+        return Err(REMOVED.to_owned());
+    }
+    let asked = role_of(cluster, &hello.token)?;
+    let known = view.nodes.get(id);
+    let mut record = known.map(|it| NodeRecord::clone(it)).unwrap_or_else(|| {
+        let mut node = SwarmNode { id: id.to_owned(), ..SwarmNode::default() };
+        node.spec.availability = hello.availability;
+        NodeRecord { node, ..NodeRecord::default() }
+    });
+    // A token may only make more of a node. Less is made of it by hand.
+    record.node.spec.role = record.node.spec.role.max(asked);
+    record.addr.clone_from(&hello.addr);
+    record.node.description = hello.description.clone();
+    let status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr: host(&hello.addr) };
+    set_status(&mut record, status, now);
+    record.fenced_off = false;
+    Ok((known.map(Arc::as_ref) != Some(&record)).then(|| record.into()))
+}
+
+/// What is said of a node that is not heard any more; and whether it has surely ended what must never run twice.
+pub fn goes(view: &View, id: &str, message: &str, fenced_off: bool, now: Time) -> Option<Change> {
+    let known = view.nodes.get(id)?;
+    let mut record = NodeRecord::clone(known);
+    let addr = record.node.status.addr.clone();
+    set_status(&mut record, NodeStatus { state: SwarmNodeState::Down, message: message.to_owned(), addr }, now);
+    record.fenced_off = fenced_off;
+    (**known != record).then(|| record.into())
+}
+
+/// A node that went down longer ago than that has been given up for longer than anything here waits.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// What another leader begins with: nodes that are down, and whose tasks were not given up, or only now (what the leader before wrote may
+/// have come into effect this moment), are so from now on. How many are given up at once is counted by that.
+pub fn renewed(view: &View, now: Time) -> Vec<Change> {
+    let counts = |it: &&Arc<NodeRecord>| {
+        let is_down = it.node.status.state == SwarmNodeState::Down;
+        let waits = || view.tasks_of_node(&it.node.id).any(|task| is_wanted(task) && !is_dead(task));
+        is_down && (now.since(it.state_since) < LATELY || waits())
+    };
+    let nodes = view.nodes.values().filter(counts);
+    nodes.map(|it| NodeRecord { state_since: now, ..NodeRecord::clone(it) }.into()).collect()
+}
+
+fn role_of(cluster: &ClusterRecord, token: &str) -> Result<Role, String> {
+    let tokens = cluster.cluster.join_tokens.as_ref();
+    match tokens {
+        _ if token.is_empty() => Ok(Role::Worker),
+        Some(tokens) if same(&tokens.manager, token) => Ok(Role::Manager),
+        Some(tokens) if same(&tokens.worker, token) => Ok(Role::Worker),
+        _ => Err(NO_TOKEN.to_owned()),
+    }
+}
+
+/// In a time that tells nothing about where they differ.
+fn same(one: &str, other: &str) -> bool {
+    let differ = one.bytes().zip(other.bytes()).fold(0, |differ, (one, other)| differ | (one ^ other));
+    one.len() == other.len() && differ == 0
+}
+
+fn set_status(record: &mut NodeRecord, status: NodeStatus, now: Time) {
+    if record.node.status.state != status.state || record.state_since == Time::default() {
+        record.state_since = now;
+    }
+    record.node.status = status;
+}
+
+fn host(addr: &str) -> String {
+    addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+}
+
+/// A service with this label set to `true` never has one of its tasks twice: nodes that lose the leader stop them.
+pub const FENCE: &str = "herder.fence";
+
+/// What gossip believes of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gossip {
+    #[default]
+    Alive,
+    /// It does not answer, and nobody has heard otherwise yet.
+    Suspect,
+    /// It said goodbye: it was stopped, and may be started again.
+    Left,
+    Dead,
+}
+
+/// How often nodes are to be heard: the fewer times the more of them there are, so that the leader of a large swarm does more
+/// than listen. All times by which nodes are judged grow as many times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pace(u32);
+
+/// So many nodes are heard as often as it takes to replace their tasks within seconds: 5,000 words a second.
+const NODES_AT_FULL_PACE: usize = 2_000;
+/// How often a node is to be heard then.
+const HEARTBEAT: Duration = Duration::from_millis(400);
+/// For so long after the leader was heard, a node may believe that nobody else does its work.
+const LEASE: Duration = Duration::from_secs(2);
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace(1)
+    }
+}
+
+impl Pace {
+    /// That of a swarm of so many nodes.
+    pub fn of(nodes: usize) -> Pace {
+        Pace(u32::try_from(nodes.div_ceil(NODES_AT_FULL_PACE)).unwrap_or(u32::MAX).max(1))
+    }
+
+    pub fn heartbeat(self) -> Duration {
+        HEARTBEAT.saturating_mul(self.0)
+    }
+
+    pub fn lease(self) -> Duration {
+        LEASE.saturating_mul(self.0)
+    }
+}
+
+/// What is known about whether a node lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signs {
+    /// How long ago it was heard.
+    pub silent: Duration,
+    pub gossip: Gossip,
+    /// What it was told of how often it is to be heard.
+    pub pace: Pace,
+}
+
+/// A node that says nothing for so long is down, whatever gossip says: its loops hang, or it does not find the leader.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+/// A node that gossip suspects is down after so long without a word: gossip suspects, the session confirms. Longer than three
+/// heartbeats, so that a busy machine is not taken for a dead one.
+const CONFIRM_SUSPECT: Duration = Duration::from_millis(1500);
+/// A node that gossip believes to be dead must also be silent for so long.
+const CONFIRM: Duration = Duration::from_millis(1200);
+/// After so long without a word a node has ended the tasks that must never run twice: the lease of 2 s that the leader gives, and
+/// time to kill them.
+const FENCED_OFF: Duration = Duration::from_millis(3000);
+
+/// A node that was stopped in good order has so long to come back, as in swarm mode: its containers run all the time.
+const STOPPED_MAX: Duration = Duration::from_secs(15);
+
+/// Whether a node counts as down.
+pub fn is_down(signs: Signs) -> bool {
+    let silent_max = SILENT_MAX.saturating_mul(signs.pace.0);
+    signs.silent
+        >= match signs.gossip {
+            Gossip::Alive => silent_max,
+            Gossip::Suspect => CONFIRM_SUSPECT.saturating_mul(signs.pace.0),
+            Gossip::Left => STOPPED_MAX.max(silent_max),
+            Gossip::Dead => CONFIRM.saturating_mul(signs.pace.0),
+        }
+}
+
+/// Whether a node that is down has ended what must never run twice.
+pub fn is_fenced_off(signs: Signs) -> bool {
+    signs.silent >= FENCED_OFF.saturating_mul(signs.pace.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::{Cluster, Command, JoinTokens, Task, TaskRecord, TaskState};
+
+    use super::*;
+
+    fn view() -> View {
+        let tokens = JoinTokens { worker: "W".into(), manager: "M".into() };
+        let cluster = Cluster { id: "c".into(), join_tokens: Some(tokens), ..Cluster::default() };
+        let record = ClusterRecord { cluster, removed: ["gone".to_owned()].into(), ..ClusterRecord::default() };
+        let mut view = View::default();
+        view.apply(1, &Command { at: Time(1), changes: vec![record.into()] }).expect("new");
+        view
+    }
+
+    #[test]
+    fn a_node_is_what_its_token_says_and_stays_what_it_was_made() {
+        let mut view = view();
+        let mut index = 1;
+        let mut check = |id: &str, token: &str, expected: &str| {
+            index += 1;
+            let hello = Hello { addr: "10.0.0.1:7946".into(), token: token.into(), ..Hello::default() };
+            let text = match comes(&view, id, &hello, Time(index)) {
+                Err(error) => error,
+                Ok(None) => "known".to_owned(),
+                Ok(Some(change)) => {
+                    view.apply(index, &Command { at: Time(index), changes: vec![change] }).expect("fits");
+                    let node = &view.nodes[id];
+                    format!("{:?} {:?} {}", node.node.spec.role, node.node.status.state, node.node.status.addr)
+                }
+            };
+            assert_eq!(text, expected, "{id} {token}");
+        };
+        check("a", "", "Worker Ready 10.0.0.1");
+        check("a", "", "known");
+        check("a", "M", "Manager Ready 10.0.0.1");
+        check("a", "W", "known");
+        check("b", "X", NO_TOKEN);
+        check("gone", "M", REMOVED);
+    }
+
+    #[test]
+    fn a_node_that_goes_is_told_once() {
+        let mut view = view();
+        let come = comes(&view, "a", &Hello::default(), Time(2)).expect("welcome").expect("new");
+        view.apply(2, &Command { at: Time(2), changes: vec![come] }).expect("fits");
+        let gone = goes(&view, "a", "heartbeat failure", false, Time(3)).expect("a change");
+        view.apply(3, &Command { at: Time(3), changes: vec![gone] }).expect("fits");
+        assert_eq!(view.nodes["a"].state_since, Time(3));
+        assert_eq!(goes(&view, "a", "heartbeat failure", false, Time(4)), None);
+        assert_eq!(goes(&view, "b", "", false, Time(4)), None);
+        let off = goes(&view, "a", "heartbeat failure", true, Time(5)).expect("a change");
+        view.apply(5, &Command { at: Time(5), changes: vec![off] }).expect("fits");
+        assert_eq!((view.nodes["a"].state_since, view.nodes["a"].fenced_off), (Time(3), true));
+        let back = comes(&view, "a", &Hello::default(), Time(6)).expect("welcome").expect("changed");
+        view.apply(6, &Command { at: Time(6), changes: vec![back] }).expect("fits");
+        assert!(!view.nodes["a"].fenced_off);
+    }
+
+    #[test]
+    fn another_leader_counts_anew_the_nodes_whose_tasks_it_may_give_up() {
+        let mut view = view();
+        let (now, long_ago) = (Time(100_000_000_000), Time(2));
+        let node = |id: &str, state, state_since| {
+            let mut node = SwarmNode { id: id.into(), ..SwarmNode::default() };
+            node.status.state = state;
+            NodeRecord { node, state_since, ..NodeRecord::default() }
+        };
+        let task = |id: &str, node: &str, state, desired_state| {
+            let mut task = Task { id: id.into(), node_id: node.into(), desired_state, ..Task::default() };
+            task.status.state = state;
+            TaskRecord { task, ..TaskRecord::default() }
+        };
+        let changes = vec![
+            node("completed", SwarmNodeState::Down, long_ago).into(),
+            node("given-up", SwarmNodeState::Down, long_ago).into(),
+            node("lately", SwarmNodeState::Down, Time(99_000_000_000)).into(),
+            node("ready", SwarmNodeState::Ready, long_ago).into(),
+            node("waits", SwarmNodeState::Down, long_ago).into(),
+            task("1", "ready", TaskState::Running, TaskState::Running).into(),
+            task("2", "given-up", TaskState::Running, TaskState::Shutdown).into(),
+            task("3", "completed", TaskState::Complete, TaskState::Complete).into(),
+            task("4", "waits", TaskState::Running, TaskState::Running).into(),
+        ];
+        view.apply(2, &Command { at: now, changes }).expect("fits");
+        let changes = renewed(&view, now);
+        view.apply(3, &Command { at: now, changes }).expect("fits");
+        let renewed = view.nodes.values().filter(|it| it.state_since == now).map(|it| it.node.id.as_str());
+        assert_eq!(renewed.collect::<Vec<_>>(), ["lately", "waits"]);
+    }
+
+    #[test]
+    fn gossip_suspects_and_the_session_confirms() {
+        let check = |nodes: usize, silent_ms, gossip, expected: (bool, bool)| {
+            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip, pace: Pace::of(nodes) };
+            assert_eq!((is_down(signs), is_fenced_off(signs)), expected, "{signs:?}");
+            // Who still has the lease is never taken for one that has ended what must not run twice.
+            assert!(signs.silent > signs.pace.lease() || !is_fenced_off(signs));
+        };
+        for (silent_ms, gossip, down, fenced_off) in [
+            (0, Gossip::Dead, false, false),
+            (1300, Gossip::Dead, true, false),
+            (1300, Gossip::Alive, false, false),
+            (1400, Gossip::Suspect, false, false),
+            (1500, Gossip::Suspect, true, false),
+            (3000, Gossip::Dead, true, true),
+            (4900, Gossip::Alive, false, true),
+            (5000, Gossip::Alive, true, true),
+            (5000, Gossip::Left, false, true),
+            (15_000, Gossip::Left, true, true),
+        ] {
+            check(3, silent_ms, gossip, (down, fenced_off));
+            if gossip != Gossip::Left {
+                check(10_000, silent_ms * 5, gossip, (down, fenced_off));
+            }
+        }
+        check(2_000, 1500, Gossip::Suspect, (true, false));
+        check(2_001, 1500, Gossip::Suspect, (false, false));
+        check(10_000, 24_999, Gossip::Left, (false, true));
+        check(10_000, 25_000, Gossip::Left, (true, true));
+    }
+}

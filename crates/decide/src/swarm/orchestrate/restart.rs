@@ -1,0 +1,179 @@
+//! What follows when a task ends or loses its node, and when its successor's turn is.
+
+use std::time::Duration;
+
+use herder_model::swarm::{RestartPolicy, ServiceRecord, TaskRecord, TaskState, Time};
+
+use super::ahead::is_ahead;
+use super::draft::{Draft, Place, ended_by_itself, is_dead, is_on_node, is_wanted, key};
+use super::reconcile::{Key, Mode};
+use crate::swarm::nodes::members::FENCE;
+
+/// Between the end of a task and the start of the next one, if the policy does not say. Swarm mode's number.
+const DELAY: Duration = Duration::from_secs(5);
+
+/// For so long a task waits for the one before it to stop. Swarm mode's number.
+pub(super) const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Times of restarts that are kept for a policy with a window. More attempts than this within one window are not told from
+/// this many.
+const RESTARTS_KEPT_MAX: usize = 1000;
+
+/// Whether no task of the service may run before the one before it has stopped.
+pub(super) fn is_fenced(service: &ServiceRecord) -> bool {
+    let labels = service.service.spec.labels.as_ref();
+    labels.and_then(|it| it.get(FENCE)).is_some_and(|it| it == "true")
+}
+
+/// What a new task is made for: to run at once, or when its turn comes.
+pub(super) fn first_state(service: &ServiceRecord, mode: Mode) -> TaskState {
+    if is_fenced(service) { TaskState::Ready } else { mode.target() }
+}
+
+/// What a duration of Docker's is; a negative one was refused.
+pub(super) fn nanos(duration: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(duration).unwrap_or(0))
+}
+
+/// Replaces what ended or lost its node, as far as restart policies let it. The new tasks wait for their turn.
+pub(super) fn replace_ended(draft: &mut Draft<'_>, service: &ServiceRecord) {
+    let mode = Mode::of(&service.service.spec.mode);
+    for id in draft.ids_where(is_wanted) {
+        let Some(task) = draft.task(&id).cloned() else { continue };
+        if mode.is_job() && task.task.status.state == TaskState::Complete {
+            continue;
+        }
+        let fine = draft.place(&task) == Place::Fine;
+        if is_ahead(&task) {
+            // Nothing was lost: the task before it runs.
+            if is_dead(&task) || !fine {
+                draft.want(&id, TaskState::Shutdown);
+            }
+        } else if mode.is_global() && !fine {
+            // It comes back with its node.
+            draft.want(&id, TaskState::Shutdown);
+        } else if ended_by_itself(&task) || task.task.status.state == TaskState::Shutdown {
+            // What ended before its delay was over is as if it had ended then: else an image that is not there would be asked
+            // for without a pause.
+            if task.not_before.is_none_or(|at| draft.due(at)) {
+                replace(draft, service, &task, Cause::Ended);
+            }
+        } else if is_dead(&task) || !fine {
+            replace(draft, service, &task, Cause::NodeLost);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Ended,
+    /// No fault of the task: it costs no attempt, and there is nothing to wait for.
+    NodeLost,
+}
+
+fn replace(draft: &mut Draft<'_>, service: &ServiceRecord, old: &TaskRecord, cause: Cause) {
+    let mode = Mode::of(&service.service.spec.mode);
+    draft.want(&old.task.id, TaskState::Shutdown);
+    let key = key(mode, old);
+    if has_later(draft, mode, &key, old) || !may_restart(old, mode, cause) {
+        return;
+    }
+    let id = draft.make(service, &key, TaskState::Ready);
+    let now = draft.now;
+    draft.edit(&id, |new| {
+        let same = new.spec_version == old.spec_version;
+        if same {
+            (new.restarted, new.restarts) = (old.restarted, old.restarts.clone());
+        }
+        if cause == Cause::Ended {
+            count(new, old.task.spec.restart_policy.as_ref(), now);
+        }
+        new.by_update = same && cause == Cause::NodeLost && old.by_update && old.running_since.is_none();
+        let held = old.not_before.unwrap_or_default();
+        new.not_before = Some(now.max(match cause {
+            Cause::Ended => old.applied_at.max(held) + delay(old),
+            Cause::NodeLost => held,
+        }));
+    });
+}
+
+fn has_later(draft: &Draft<'_>, mode: Mode, slot: &Key, old: &TaskRecord) -> bool {
+    let later = |it: &TaskRecord| it.made_at > old.made_at && is_wanted(it) && !it.ahead;
+    draft.tasks().any(|it| later(it) && key(mode, it) == *slot)
+}
+
+fn delay(old: &TaskRecord) -> Duration {
+    old.task.spec.restart_policy.as_ref().and_then(|it| it.delay).map_or(DELAY, nanos)
+}
+
+fn count(new: &mut TaskRecord, policy: Option<&RestartPolicy>, now: Time) {
+    new.restarted += 1;
+    let Some((attempts, window)) = policy.and_then(windowed) else { return new.restarts.clear() };
+    new.restarts.push(now);
+    new.restarts.retain(|at| *at > now - window);
+    let kept = usize::try_from(attempts).unwrap_or(usize::MAX).min(RESTARTS_KEPT_MAX);
+    new.restarts.drain(..new.restarts.len().saturating_sub(kept));
+}
+
+/// Attempts and the window within which they count, if both are limited.
+fn windowed(policy: &RestartPolicy) -> Option<(u64, Duration)> {
+    let attempts = policy.max_attempts.filter(|it| *it > 0)?;
+    let window = policy.window.filter(|it| *it > 0)?;
+    Some((attempts.min(RESTARTS_KEPT_MAX as u64), nanos(window)))
+}
+
+fn may_restart(old: &TaskRecord, mode: Mode, cause: Cause) -> bool {
+    let policy = old.task.spec.restart_policy.clone().unwrap_or_default();
+    let complete = old.task.status.state == TaskState::Complete;
+    let condition = match policy.condition.as_str() {
+        "none" => false,
+        "on-failure" => !complete,
+        _ => !(mode.is_job() && complete),
+    };
+    condition && (cause == Cause::NodeLost || attempts_left(old, &policy))
+}
+
+fn attempts_left(old: &TaskRecord, policy: &RestartPolicy) -> bool {
+    match windowed(policy) {
+        Some((attempts, window)) => {
+            let since = old.applied_at - window;
+            let recent = old.restarts.iter().filter(|at| **at > since).count();
+            (recent as u64) < attempts
+        }
+        None => policy.max_attempts.is_none_or(|attempts| attempts == 0 || old.restarted < attempts),
+    }
+}
+
+/// Whether the last task of a slot leaves it occupied, though nothing runs there: its policy lets nothing follow. It is for
+/// the next update to fill the slot again.
+pub(super) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
+    let by_itself = ended_by_itself(last);
+    if last.task.desired_state != TaskState::Shutdown || (mode.is_global() && !by_itself) {
+        return false;
+    }
+    let cause = if by_itself { Cause::Ended } else { Cause::NodeLost };
+    !may_restart(last, mode, cause)
+}
+
+/// Lets tasks start whose turn it is: their delay is over, and the one before them in their slot has stopped, or its node is
+/// away, or that takes too long. If it must never run twice, only when it surely has stopped.
+pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
+    let mode = Mode::of(&service.service.spec.mode);
+    let waits = |it: &TaskRecord| it.task.desired_state < TaskState::Running && !is_dead(it) && !it.ahead;
+    if !draft.tasks().any(|it| waits(it)) {
+        return;
+    }
+    // No wait is too long for what must never run twice.
+    let fenced = is_fenced(service);
+    for (_, tasks) in draft.by_key(mode) {
+        for (at, task) in tasks.iter().enumerate().filter(|(_, it)| waits(it)) {
+            let start = task.not_before.unwrap_or(task.made_at);
+            let mut there = |node: &str| if fenced { draft.may_run(node) } else { draft.answers(node) };
+            let mut stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && there(&it.task.node_id);
+            let held = tasks[..at].iter().any(|it| stops(it));
+            if draft.due(start) && (!held || !fenced && draft.due(start + OLD_TASK_TIMEOUT)) {
+                draft.want(&task.task.id, mode.target());
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Why a task is where it is, why it has no node, and what would help.
+//!
+//! Each node is asked with all filters, not only up to the first that refuses, as it is now and as if the task were not there.
+//! Pure.
+
+use std::fmt;
+
+use herder_model::swarm::{Availability, Kind, NodeRecord, SwarmNodeState, TaskRecord, TaskState, Time, View};
+
+use super::Constraint;
+use super::demand::{Conditions, Demand, Filter, host_ports, is_available, normal};
+use super::fleet::{Fleet, Host, HostNo};
+use super::generic;
+
+/// Nodes that are printed; a reader wants the best and the first reasons, not a hundred thousand lines.
+const LINES_MAX: usize = 20;
+const HELP_MAX: usize = 5;
+
+/// See [`why`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    /// Name of the task or service.
+    pub subject: String,
+    /// One sentence.
+    pub verdict: String,
+    /// Those that fit first, the best of them first.
+    pub nodes: Vec<NodeWhy>,
+    /// What a person could do.
+    pub help: Vec<String>,
+}
+
+/// One node, as the scheduler sees it for the task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeWhy {
+    pub id: String,
+    pub hostname: String,
+    /// The task is here.
+    pub chosen: bool,
+    /// Empty: it fits.
+    pub refused: Vec<Refused>,
+    /// Failures with this version of the service that count.
+    pub failures: u32,
+    /// Active tasks of the service, without this one.
+    pub service_tasks: u32,
+    /// Active tasks, without this one.
+    pub tasks: u32,
+}
+
+/// A filter that refuses a node, with what is asked and what there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub filter: Filter,
+    pub detail: String,
+    /// What would remove it.
+    help: String,
+}
+
+/// Of a task by its id, or of a service by its id or name: then of the first of its tasks that has no node, else of its newest
+/// one. Nothing if there is neither.
+pub fn why(view: &View, subject: &str, now: Time) -> Option<Why> {
+    if let Some(record) = view.tasks.get(subject) {
+        return Some(of_task(view, record, now));
+    }
+    let id = if view.services.contains_key(subject) { subject } else { view.named(Kind::Service, subject)? };
+    let wanted = || view.tasks_of_service(id).filter(|record| record.task.desired_state <= TaskState::Complete);
+    let waiting = wanted().find(|record| record.task.status.state <= TaskState::Pending);
+    let Some(record) = waiting.or_else(|| wanted().max_by_key(|record| record.task.meta.version)) else {
+        let subject = view.services.get(id).map_or(id, |it| &it.service.spec.name).to_owned();
+        return Some(Why { subject, verdict: "it has no task that should run".into(), ..Why::default() });
+    };
+    Some(of_task(view, record, now))
+}
+
+fn of_task(view: &View, record: &TaskRecord, now: Time) -> Why {
+    let task = &record.task;
+    let mut fleet = Fleet::of(view);
+    fleet.without(record);
+    let asked = Asked { view, record, conditions: Conditions::of(&Demand::of(&task.spec)) };
+    let failures = fleet.failures_of(&task.service_id, record.spec_version.index, now);
+    let service = fleet.service_no(&task.service_id);
+    let of_host = |number: &HostNo| {
+        let host = &fleet.hosts()[*number as usize];
+        let node = host.record.as_ref()?;
+        let service_tasks = fleet.count_of(service, *number);
+        Some(NodeWhy {
+            id: node.node.id.clone(),
+            hostname: node.description().hostname.clone(),
+            chosen: node.node.id == task.node_id,
+            refused: asked.refused(host, node, service_tasks),
+            failures: failures.iter().find(|(host, _)| host == number).map_or(0, |(_, count)| *count),
+            service_tasks,
+            tasks: host.taken.active,
+        })
+    };
+    let mut nodes: Vec<NodeWhy> = fleet.order().iter().filter_map(of_host).collect();
+    nodes.sort_by_key(|node| (node.refused.len(), node.failures, node.service_tasks, node.tasks));
+    let verdict = verdict(record, &nodes);
+    let waits = task.status.state <= TaskState::Pending && task.desired_state <= TaskState::Complete;
+    let help = if waits { help(record, &nodes) } else { Vec::new() };
+    let subject = if task.name.is_empty() { task.id.clone() } else { task.name.clone() };
+    Why { subject, verdict, nodes, help }
+}
+
+fn verdict(record: &TaskRecord, nodes: &[NodeWhy]) -> String {
+    let task = &record.task;
+    let fitting = nodes.iter().filter(|node| node.refused.is_empty()).count();
+    let all = nodes.len();
+    if task.status.state > TaskState::Running {
+        return format!(
+            "it has ended: {}",
+            if task.status.err.is_empty() { &task.status.message } else { &task.status.err }
+        );
+    }
+    if task.desired_state > TaskState::Complete {
+        return "it should stop, so it gets no node".into();
+    }
+    match (task.status.state, task.node_id.is_empty()) {
+        (TaskState::New | TaskState::Allocated, _) => "it is not yet handed to the scheduler".into(),
+        (TaskState::Pending, true) if fitting == 0 && task.status.err.is_empty() => "no node takes it".into(),
+        (TaskState::Pending, true) if fitting == 0 => task.status.err.clone(),
+        (TaskState::Pending, true) => format!("{fitting} of {all} nodes take it: it is placed in the next run"),
+        (TaskState::Pending, false) => match nodes.iter().find(|node| node.chosen) {
+            None => format!("its node {} is not in the swarm", task.node_id),
+            Some(node) if node.refused.is_empty() => "its node takes it: it is confirmed in the next run".into(),
+            Some(_) => "its node does not take it, and it may not go to another".into(),
+        },
+        _ => match nodes.iter().find(|node| node.chosen) {
+            None => format!("it was given to node {}, which is not in the swarm", task.node_id),
+            Some(node) => format!("it is on {}; {fitting} of {all} nodes would take it now", name(node)),
+        },
+    }
+}
+
+fn name(node: &NodeWhy) -> &str {
+    if node.hostname.is_empty() { &node.id } else { &node.hostname }
+}
+
+/// Nodes with the fewest reasons are the nearest to help.
+fn help(record: &TaskRecord, nodes: &[NodeWhy]) -> Vec<String> {
+    let only = |node: &&NodeWhy| record.task.node_id.is_empty() || node.chosen;
+    if nodes.is_empty() {
+        return vec!["add a node: the swarm has none".into()];
+    }
+    let fewest = nodes.iter().filter(only).map(|node| node.refused.len()).min().unwrap_or_default();
+    let nearest = nodes.iter().filter(only).filter(|node| node.refused.len() == fewest && fewest > 0);
+    let mut help = Vec::new();
+    for node in nearest {
+        let all: Vec<&str> = node.refused.iter().map(|it| it.help.as_str()).collect();
+        let line = all.join(", and ");
+        if help.len() < HELP_MAX && !help.contains(&line) {
+            help.push(line);
+        }
+    }
+    help
+}
+
+/// What is asked of each node.
+struct Asked<'v> {
+    view: &'v View,
+    record: &'v TaskRecord,
+    conditions: Conditions,
+}
+
+impl Asked<'_> {
+    fn refused(&self, host: &Host, node: &NodeRecord, service_tasks: u32) -> Vec<Refused> {
+        let mut all = Vec::new();
+        let mut add = |filter: Filter, detail: String, help: String| all.push(Refused { filter, detail, help });
+        let hostname = &node.description().hostname;
+        if !is_available(node) {
+            let (detail, help) = unavailable(node);
+            add(Filter::Ready, detail, help);
+        }
+        for short in self.short_of(host, node) {
+            let help = format!("free that much on {hostname} or ask for less ({short})");
+            add(Filter::Resources, short, help);
+        }
+        if let Some(driver) = self.conditions.missing_plugin(node) {
+            add(Filter::Plugins, format!("no driver {driver}"), format!("install the driver {driver} on {hostname}"));
+        }
+        let placement = self.record.task.spec.placement.iter();
+        for text in placement.flat_map(|it| &it.constraints) {
+            match Constraint::parse(text) {
+                Ok(constraint) if constraint.accepts(node) => {}
+                Ok(constraint) => {
+                    let help = match constraint.wanted_label() {
+                        Some((key, value)) => format!("docker node update --label-add {key}={value} {hostname}"),
+                        None => format!("take the constraint {text} back"),
+                    };
+                    add(Filter::Constraints, format!("{text}: it is {:?}", constraint.found(node)), help);
+                }
+                Err(refusal) => {
+                    add(
+                        Filter::Constraints,
+                        format!("{text}: {}", refusal.text),
+                        format!("mend the constraint {text}"),
+                    );
+                }
+            }
+        }
+        if !self.conditions.runs_on(node) {
+            let text = |it: &herder_model::swarm::Platform| format!("{}/{}", it.os, it.architecture);
+            let images: Vec<String> = self.conditions.platforms.iter().map(text).collect();
+            let is = text(&normal(&node.description().platform));
+            let images = images.join(", ");
+            add(
+                Filter::Platforms,
+                format!("the image is for {images}, the node is {is}"),
+                format!("use an image that is also for {is}"),
+            );
+        }
+        self.ports_and_replicas(host, node, service_tasks, &mut add);
+        all
+    }
+
+    fn ports_and_replicas(
+        &self,
+        host: &Host,
+        node: &NodeRecord,
+        service_tasks: u32,
+        add: &mut impl FnMut(Filter, String, String),
+    ) {
+        for port in host_ports(self.record) {
+            if host.taken.ports.contains_key(&port) {
+                let others = || self.view.tasks_of_node(&node.node.id).filter(|it| it.task.id != self.record.task.id);
+                let holds = |it: &&std::sync::Arc<TaskRecord>| {
+                    it.task.status.state <= TaskState::Running && host_ports(it).contains(&port)
+                };
+                let user = others().find(holds).map_or("another task", |it| &it.task.id);
+                add(
+                    Filter::HostPorts,
+                    format!("port {}/{} is used by {user}", port.port, port.protocol),
+                    format!("stop {user} or publish another port than {}/{}", port.port, port.protocol),
+                );
+            }
+        }
+        let max = self.conditions.max_replicas;
+        if max > 0 && u64::from(service_tasks) >= max {
+            add(
+                Filter::MaxReplicas,
+                format!("it has {service_tasks} of at most {max} tasks of the service"),
+                "add a node, or allow more with --replicas-max-per-node".into(),
+            );
+        }
+    }
+
+    fn short_of(&self, host: &Host, node: &NodeRecord) -> Vec<String> {
+        let asked = &self.conditions.reserved;
+        let has = &node.description().resources;
+        let (nano_cpus, memory_bytes) = host.left();
+        let mut short = Vec::new();
+        if asked.nano_cpus > nano_cpus.max(0) {
+            let cpus = |nanos: i64| nanos as f64 / 1e9;
+            let (asked, left, all) = (cpus(asked.nano_cpus), cpus(nano_cpus), cpus(has.nano_cpus));
+            short.push(format!("{asked} CPUs asked, {left} of {all} left"));
+        }
+        if asked.memory_bytes > memory_bytes.max(0) {
+            let mib = |bytes: i64| bytes >> 20;
+            let (asked, left, all) = (mib(asked.memory_bytes), mib(memory_bytes), mib(has.memory_bytes));
+            short.push(format!("{asked} MiB of memory asked, {left} of {all} MiB left"));
+        }
+        let claims = &host.taken.claims;
+        for wanted in self.conditions.generics() {
+            if generic::claim(&has.generic_resources, claims, std::slice::from_ref(wanted)).is_none() {
+                short.push(format!("{} asked, not so many left", generic::words(wanted)));
+            }
+        }
+        short
+    }
+}
+
+fn unavailable(node: &NodeRecord) -> (String, String) {
+    let hostname = &node.description().hostname;
+    let activate = format!("docker node update --availability active {hostname}");
+    match (node.node.status.state, node.node.spec.availability) {
+        (SwarmNodeState::Ready, Availability::Pause) => ("it is paused".into(), activate),
+        (SwarmNodeState::Ready, _) => ("it is drained".into(), activate),
+        (SwarmNodeState::Down, _) => ("it is down".into(), format!("bring {hostname} back")),
+        (SwarmNodeState::Unknown | SwarmNodeState::Disconnected, _) => {
+            ("it was not heard of".into(), format!("see whether {hostname} can reach the managers"))
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.subject, self.verdict)?;
+        for node in self.nodes.iter().take(LINES_MAX) {
+            writeln!(f, "  {node}")?;
+        }
+        if self.nodes.len() > LINES_MAX {
+            writeln!(f, "  and {} more nodes", self.nodes.len() - LINES_MAX)?;
+        }
+        for (index, help) in self.help.iter().enumerate() {
+            writeln!(f, "{} {help}", if index == 0 { "what would help:" } else { "or:" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for NodeWhy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} ", if self.chosen { "* " } else { "" }, name(self))?;
+        if self.refused.is_empty() {
+            write!(f, "fits: {} of the service, {} in all", self.service_tasks, self.tasks)?;
+            if self.failures > 0 {
+                write!(f, ", {} failures lately", self.failures)?;
+            }
+            return Ok(());
+        }
+        let details: Vec<&str> = self.refused.iter().map(|it| it.detail.as_str()).collect();
+        write!(f, "refuses: {}", details.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::testing::view;
+
+    #[track_caller]
+    fn check(text: &str, subject: &str, expected: &[&str]) {
+        let found = why(&view(text), subject, Time(0)).map_or_else(String::new, |why| why.to_string());
+        assert_eq!(found.lines().collect::<Vec<_>>(), expected, "{text}");
+    }
+
+    #[test]
+    fn a_task_that_waits_says_what_each_node_lacks_and_what_would_help() {
+        check(
+            "node a drain\nnode b mem=100 zone=west\nnode c mem=10 down\ntask web.1 mem=50 if=node.labels.zone==east",
+            "web.1",
+            &[
+                "web.1: no node takes it",
+                "  host-b refuses: node.labels.zone==east: it is \"west\"",
+                "  host-a refuses: it is drained; 50 MiB of memory asked, 0 of 0 MiB left; node.labels.zone==east: it is \"\"",
+                "  host-c refuses: it is down; 50 MiB of memory asked, 10 of 10 MiB left; node.labels.zone==east: it is \"\"",
+                "what would help: docker node update --label-add zone=east host-b",
+            ],
+        );
+        check("task web.1", "web.1", &["web.1: no node takes it", "what would help: add a node: the swarm has none"]);
+        check(
+            "node a cpus=2 res=GPU=x\ntask x.1 running on=a holds=GPU=x cpus=1\ntask web.1 cpus=2 res=GPU:1 err=no_suitable_node",
+            "web.1",
+            &[
+                "web.1: no suitable node",
+                "  host-a refuses: 2 CPUs asked, 1 of 2 left; 1 GPU asked, not so many left",
+                "what would help: free that much on host-a or ask for less (2 CPUs asked, 1 of 2 left), and free that much on \
+                 host-a or ask for less (1 GPU asked, not so many left)",
+            ],
+        );
+    }
+
+    #[test]
+    fn ports_and_replicas_name_who_is_in_the_way() {
+        check(
+            "node a\nnode b arch=aarch64 os=linux\ntask x.1 running on=a ports=80\ntask web.2 running on=b max=1\n\
+             task web.1 ports=80 max=1",
+            "web.1",
+            &[
+                "web.1: no node takes it",
+                "  host-a refuses: port 80/tcp is used by x.1",
+                "  host-b refuses: it has 1 of at most 1 tasks of the service",
+                "what would help: stop x.1 or publish another port than 80/tcp",
+                "or: add a node, or allow more with --replicas-max-per-node",
+            ],
+        );
+        check(
+            "node b arch=aarch64 os=linux\ntask web.1 arch=amd64",
+            "web.1",
+            &[
+                "web.1: no node takes it",
+                "  host-b refuses: the image is for linux/amd64, the node is linux/arm64",
+                "what would help: use an image that is also for linux/arm64",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_task_with_a_node_says_why_there() {
+        let text =
+            "node a\nnode b\nnode c pause\nservice web\ntask web.1 running on=a ports=80\ntask web.2 running on=b";
+        let expected = [
+            "web.1: it is on host-a; 2 of 3 nodes would take it now",
+            "  * host-a fits: 0 of the service, 0 in all",
+            "  host-b fits: 1 of the service, 1 in all",
+            "  host-c refuses: it is paused",
+        ];
+        check(text, "web.1", &expected);
+        check(
+            "node a pause\ntask g.1 on=a",
+            "g.1",
+            &[
+                "g.1: its node does not take it, and it may not go to another",
+                "  * host-a refuses: it is paused",
+                "what would help: docker node update --availability active host-a",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_service_answers_with_the_task_that_waits() {
+        let text = "node a\nservice web\ntask web.1 running on=a\ntask web.2";
+        let expected =
+            ["web.2: 1 of 1 nodes take it: it is placed in the next run", "  host-a fits: 1 of the service, 1 in all"];
+        check(text, "web", &expected);
+        check(text, "WEB", &expected);
+        check("service web", "web", &["web: it has no task that should run"]);
+        check("service web", "db", &[]);
+        check(
+            "node a\ntask web.1 failed on=a err=exit_1",
+            "web.1",
+            &["web.1: it has ended: exit 1", "  * host-a fits: 0 of the service, 0 in all"],
+        );
+    }
+}
