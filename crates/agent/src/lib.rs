@@ -14,6 +14,7 @@ mod images;
 mod lease;
 mod life;
 mod logs;
+pub mod net;
 mod observe;
 pub mod session;
 

@@ -9,6 +9,7 @@ mod cluster;
 mod container;
 mod id;
 mod meta;
+mod netstate;
 mod node;
 mod record;
 mod root;
@@ -31,6 +32,10 @@ pub use container::{
 };
 pub use id::Id;
 pub use meta::{Driver, Meta, TlsInfo, Version};
+pub use netstate::{
+    Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService, NetState,
+    NetSubnet, NetUpdate, Patch, Protocol, VXLAN_PORT,
+};
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,
     SwarmNode, SwarmNodeState,

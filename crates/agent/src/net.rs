@@ -1,0 +1,247 @@
+//! Overlay networks of this node.
+//!
+//! The session hands over what the leader says of each network ([`Networks::update`]); a worker brings engine, kernel and DNS
+//! server to it and publishes the versions it has reached ([`Networks::applied`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_model::swarm::{NetBody, NetState, NetUpdate};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long a task that is to end waits until no node sends it new connections. Longer than a round to the leader and back
+/// takes, and short for a person who waits for `docker service rm`.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long a container waits for its network: as long as Docker waits for an attachment.
+pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Versions of networks, by network id.
+pub type Versions = BTreeMap<String, u64>;
+
+/// The last state of one network that the leader sent.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub version: u64,
+    /// Version that every live subscriber has applied.
+    pub settled: u64,
+    /// By endpoint that was seen serving: the version since which it does not serve.
+    left: BTreeMap<String, u64>,
+    pub state: Arc<NetState>,
+}
+
+/// Networks that this node subscribes to, by id.
+pub type States = BTreeMap<String, Known>;
+
+/// The engine's side of a network that is ready for containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineNetwork {
+    pub id: String,
+    pub name: String,
+}
+
+/// Why a network cannot be used on this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    #[error("network {0} is not ready on this node: the managers have not sent its state within {seconds} s", seconds = PREPARE_TIME_MAX.as_secs())]
+    Unknown(String),
+    #[error("network {name} is not ready on this node: {reason}")]
+    Failed { name: String, reason: String },
+}
+
+/// An update does not continue the state that this node has; the whole state is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap;
+
+/// Outcome of the last attempt to set up a network.
+pub type Outcome = Result<EngineNetwork, String>;
+
+/// Handle on the networks of this node. Clones share one state.
+#[derive(Clone, Debug, Default)]
+pub struct Networks {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    states: watch::Sender<States>,
+    suspects: watch::Sender<BTreeSet<String>>,
+    applied: watch::Sender<Versions>,
+    ready: watch::Sender<BTreeMap<String, Outcome>>,
+}
+
+impl Networks {
+    /// Takes over what the leader says of a network.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`] if the update does not follow the version that this node has. The session then asks for the whole state.
+    pub fn update(&self, update: &NetUpdate) -> Result<(), Gap> {
+        let mut outcome = Ok(());
+        self.shared.states.send_if_modified(|states| {
+            outcome = merge(states, update);
+            outcome.is_ok()
+        });
+        outcome
+    }
+
+    /// Forgets a network that this node does not subscribe to any more: its traces on engine and kernel are removed once no
+    /// container uses it.
+    pub fn remove(&self, network: &str) {
+        self.shared.states.send_if_modified(|states| states.remove(network).is_some());
+    }
+
+    /// Networks that the node knows, with their versions: told to the leader when a session begins.
+    pub fn versions(&self) -> Versions {
+        self.shared.states.borrow().iter().map(|(id, known)| (id.clone(), known.version)).collect()
+    }
+
+    /// Versions that kernel and DNS server of this node have reached.
+    pub fn applied(&self) -> watch::Receiver<Versions> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Nodes that gossip takes for lost. Their endpoints get no new connections from this node, unless nothing else is left.
+    pub fn suspect(&self, nodes: BTreeSet<String>) {
+        self.shared.suspects.send_if_modified(|old| std::mem::replace(old, nodes) != *old);
+    }
+
+    /// Waits until containers can be attached to a network.
+    ///
+    /// # Errors
+    ///
+    /// The reason of the last attempt, or that the leader has sent nothing, after [`PREPARE_TIME_MAX`].
+    pub async fn prepare(&self, network: &str) -> Result<EngineNetwork, NotReady> {
+        let mut ready = self.shared.ready.subscribe();
+        let is_ready = |all: &BTreeMap<String, Outcome>| matches!(all.get(network), Some(Ok(_)));
+        if let Ok(Ok(all)) = timeout(PREPARE_TIME_MAX, ready.wait_for(is_ready)).await
+            && let Some(Ok(there)) = all.get(network)
+        {
+            return Ok(there.clone());
+        }
+        let name = self.shared.states.borrow().get(network).map(|known| known.state.facts.name.clone());
+        match (name, self.shared.ready.borrow().get(network)) {
+            (Some(name), Some(Err(reason))) => Err(NotReady::Failed { name, reason: reason.clone() }),
+            (name, _) => Err(NotReady::Unknown(name.unwrap_or_else(|| network.to_owned()))),
+        }
+    }
+
+    /// Waits until every live node has stopped balancing to an endpoint, at most [`DRAIN_TIME_MAX`]. Returns at once for an
+    /// endpoint that never served.
+    pub async fn drained(&self, endpoint: &str) {
+        let mut states = self.shared.states.subscribe();
+        let is_settled = |states: &States| states.values().all(|known| known.has_drained(endpoint));
+        // The limit is the answer as well: a node that does not acknowledge must not hold up the end of a task.
+        let _ = timeout(DRAIN_TIME_MAX, states.wait_for(is_settled)).await;
+    }
+}
+
+impl Known {
+    fn has_drained(&self, endpoint: &str) -> bool {
+        let serves = self.state.endpoints.get(endpoint).is_some_and(|it| it.serving);
+        !serves && self.left.get(endpoint).is_none_or(|since| self.settled >= *since)
+    }
+
+    /// Notes which endpoints have stopped serving with this version.
+    fn note_left(&mut self, before: &NetState) {
+        let serving = |state: &NetState, id: &str| state.endpoints.get(id).is_some_and(|it| it.serving);
+        let left = before.endpoints.iter().filter(|(id, it)| it.serving && !serving(&self.state, id));
+        let version = self.version;
+        let left: Vec<String> = left.map(|(id, _)| id.clone()).collect();
+        self.left.extend(left.into_iter().map(|id| (id, version)));
+        let settled = self.settled;
+        let state = self.state.clone();
+        self.left.retain(|id, since| *since > settled && !serving(&state, id));
+    }
+}
+
+fn merge(states: &mut States, update: &NetUpdate) -> Result<(), Gap> {
+    let old = states.get(&update.network_id);
+    let state = match &update.body {
+        NetBody::Whole(state) => Arc::new((**state).clone()),
+        NetBody::Changes(changes) => match old {
+            Some(old) if old.version == update.applies_to && changes.is_empty() => old.state.clone(),
+            Some(old) if old.version == update.applies_to => {
+                let mut state = (*old.state).clone();
+                state.apply(changes);
+                Arc::new(state)
+            }
+            _ => return Err(Gap),
+        },
+    };
+    let (before, left) = old.map(|old| (old.state.clone(), old.left.clone())).unwrap_or_default();
+    let mut known = Known { version: update.results_in, settled: update.settled, left, state };
+    known.note_left(&before);
+    states.insert(update.network_id.clone(), known);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::NetChanges;
+    use serde_json::json;
+
+    use super::*;
+
+    fn whole(version: u64, serving: bool) -> NetUpdate {
+        let state = json!({"endpoints": {"t1": {"node": "n1", "v4": "10.0.1.3", "serving": serving}}});
+        let state = serde_json::from_value(state).unwrap();
+        NetUpdate {
+            network_id: "ov".into(),
+            results_in: version,
+            body: NetBody::Whole(Box::new(state)),
+            ..NetUpdate::default()
+        }
+    }
+
+    fn changes(applies_to: u64, results_in: u64, settled: u64, changes: NetChanges) -> NetUpdate {
+        NetUpdate {
+            network_id: "ov".into(),
+            applies_to,
+            results_in,
+            settled,
+            body: NetBody::Changes(Box::new(changes)),
+            ..NetUpdate::default()
+        }
+    }
+
+    fn leave() -> NetChanges {
+        let state = |update: NetUpdate| match update.body {
+            NetBody::Whole(state) => *state,
+            NetBody::Changes(_) => NetState::default(),
+        };
+        NetChanges::between(&state(whole(1, true)), &state(whole(2, false)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_drained_when_its_leaving_has_settled() {
+        let networks = Networks::default();
+        networks.update(&whole(1, true)).unwrap();
+        networks.update(&changes(1, 2, 1, leave())).unwrap();
+        let waiting = { let networks = networks.clone(); tokio::spawn(async move { networks.drained("t1").await }) };
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        networks.update(&changes(2, 2, 2, NetChanges::default())).unwrap();
+        let before = tokio::time::Instant::now();
+        waiting.await.unwrap();
+        assert!(before.elapsed() < DRAIN_TIME_MAX);
+        // Nobody acknowledges.
+        networks.update(&whole(3, true)).unwrap();
+        let before = tokio::time::Instant::now();
+        networks.drained("t1").await;
+        assert_eq!(before.elapsed().as_secs(), DRAIN_TIME_MAX.as_secs());
+        networks.drained("stranger").await;
+        assert_eq!(before.elapsed().as_secs(), DRAIN_TIME_MAX.as_secs());
+    }
+
+    #[test]
+    fn changes_that_do_not_follow_are_refused() {
+        let networks = Networks::default();
+        assert_eq!(networks.update(&changes(1, 2, 0, NetChanges::default())), Err(Gap));
+        networks.update(&whole(1, true)).unwrap();
+        assert_eq!(networks.update(&changes(2, 3, 0, NetChanges::default())), Err(Gap));
+        assert_eq!(networks.versions(), Versions::from([("ov".to_owned(), 1)]));
+    }
+}
