@@ -220,7 +220,10 @@ mod tests {
         let networks = Networks::default();
         networks.update(&whole(1, true)).unwrap();
         networks.update(&changes(1, 2, 1, leave())).unwrap();
-        let waiting = { let networks = networks.clone(); tokio::spawn(async move { networks.drained("t1").await }) };
+        let waiting = {
+            let networks = networks.clone();
+            tokio::spawn(async move { networks.drained("t1").await })
+        };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         networks.update(&changes(2, 2, 2, NetChanges::default())).unwrap();

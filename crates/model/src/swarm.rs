@@ -33,8 +33,8 @@ pub use container::{
 pub use id::Id;
 pub use meta::{Driver, Meta, TlsInfo, Version};
 pub use netstate::{
-    Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService, NetState,
-    NetSubnet, NetUpdate, Patch, Protocol, VXLAN_PORT,
+    Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService,
+    NetState, NetSubnet, NetUpdate, Patch, Protocol, VXLAN_PORT,
 };
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,

@@ -297,7 +297,10 @@ impl<T: Clone + PartialEq> Patch<T> {
     fn between(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Patch<T> {
         let put = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
         let removed = before.keys().filter(|key| !after.contains_key(*key));
-        Patch { put: put.map(|(key, value)| (key.clone(), value.clone())).collect(), removed: removed.cloned().collect() }
+        Patch {
+            put: put.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            removed: removed.cloned().collect(),
+        }
     }
 
     fn apply(&self, to: &mut BTreeMap<String, T>) {
