@@ -38,7 +38,7 @@ pub struct Global {
     #[arg(long, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub debug: bool,
     /// How much to log: debug, info, warn, error, fatal or panic
-    #[arg(long, short, default_value = "info", value_name = "LEVEL",
+    #[arg(long, short, default_value = "info", value_name = "LEVEL", ignore_case = true,
           value_parser = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"])]
     pub log_level: String,
     /// Show as experimental in `docker info` and `docker version`
@@ -111,17 +111,29 @@ pub struct ActionArgs {
     #[arg(long, value_name = "FILE")]
     pub conf: Option<std::path::PathBuf>,
     /// How long a node may take to answer an action [default: 2500ms]
-    #[arg(long, value_name = "TIME", value_parser = positive)]
+    #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub task_timeout: Option<Duration>,
     /// How long each container of a create may take [default: 15s]
-    #[arg(long, value_name = "TIME", value_parser = positive)]
+    #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub new_container_timeout: Option<Duration>,
     /// How often nodes are asked whether they live [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = positive)]
+    #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub announce_interval: Option<Duration>,
     /// How often all containers of a node are read anew, besides its events
-    #[arg(long, value_name = "TIME", value_parser = positive)]
+    #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub tracking_service_interval: Option<Duration>,
+}
+
+impl Discovered {
+    /// The discovery URL; an empty argument or environment variable counts as not given, as in classic Swarm.
+    pub(crate) fn url(&self) -> Option<&str> {
+        given(self.discovery.as_deref())
+    }
+}
+
+/// An option or environment variable that is empty counts as not given.
+pub(crate) fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {
@@ -133,7 +145,7 @@ pub struct List {
     #[command(flatten)]
     pub discovered: Discovered,
     /// How long to wait for an answer
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(long, default_value = "10s", value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: String,
     /// How to print it
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]

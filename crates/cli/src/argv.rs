@@ -1,64 +1,107 @@
 //! Long options with one dash (`-experimental`, `-cluster-opt x`), as scripts for classic Swarm write them. Pure.
 
-/// Words of options that may be written with one dash. Short options of one letter stay what they are.
-const LONG: &[&str] = &[
-    "addr",
-    "advertise",
-    "api-enable-cors",
-    "cluster-driver",
-    "cluster-opt",
-    "container-name-refresh-filter",
-    "cors",
-    "debug",
-    "delay",
-    "discovery-opt",
-    "engine-failure-retry",
-    "engine-refresh-max-interval",
-    "engine-refresh-min-interval",
-    "engine-refresh-retry",
-    "experimental",
-    "filter",
-    "heartbeat",
-    "help",
-    "host",
-    "log-level",
-    "refresh-on-node-filter",
-    "replication",
-    "replication-ttl",
-    "strategy",
-    "timeout",
-    "tls",
-    "tlscacert",
-    "tlscert",
-    "tlskey",
-    "tlsverify",
-    "ttl",
-    "version",
+/// Options of classic Swarm that may be written with one dash, and whether a value follows them.
+const LONG: &[(&str, bool)] = &[
+    ("addr", true),
+    ("advertise", true),
+    ("api-enable-cors", false),
+    ("cluster-driver", true),
+    ("cluster-opt", true),
+    ("container-name-refresh-filter", true),
+    ("cors", false),
+    ("debug", false),
+    ("delay", true),
+    ("discovery-opt", true),
+    ("engine-failure-retry", true),
+    ("engine-refresh-max-interval", true),
+    ("engine-refresh-min-interval", true),
+    ("engine-refresh-retry", true),
+    ("experimental", false),
+    ("filter", true),
+    ("heartbeat", true),
+    ("help", false),
+    ("host", true),
+    ("log-level", true),
+    ("refresh-on-node-filter", false),
+    ("replication", false),
+    ("replication-ttl", true),
+    ("strategy", true),
+    ("timeout", true),
+    ("tls", false),
+    ("tlscacert", true),
+    ("tlscert", true),
+    ("tlskey", true),
+    ("tlsverify", false),
+    ("ttl", true),
+    ("version", false),
 ];
 
-/// The verbs to which this applies; others come from herder itself and are written with two dashes.
+/// Options of one letter that are followed by a value.
+const SHORT_WITH_VALUE: &[&str] = &["-l", "-f", "-H", "-c"];
+
+/// Verbs of classic Swarm. All other verbs are herder's own, and their options have two dashes.
 const VERBS: &[&str] = &["create", "c", "join", "j", "list", "l", "manage", "m"];
 
-/// Puts the second dash in front of long options that have one. Words after `--` are left alone.
+/// Rewrites the options of classic Swarm as clap reads them: a second dash in front of long options, and `--tls=true` as
+/// `--tls`, `--tls=false` as nothing. Values of options, words after `--` and the words of herder's own verbs stay as they are.
 pub fn normalize(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut out = Vec::new();
-    let (mut global, mut classic, mut ended) = (true, true, false);
-    for (index, word) in arguments.into_iter().enumerate() {
-        ended |= word == "--";
-        if index > 0 && global && !word.starts_with('-') && !word.is_empty() {
-            // The first bare word may be the value of a global option; a verb decides.
-            classic = VERBS.contains(&word.as_str()) || !word.chars().all(|c| c.is_ascii_lowercase());
-            global = !classic || !VERBS.contains(&word.as_str());
+    let mut words = arguments.into_iter();
+    out.extend(words.next());
+    let mut before_verb = true;
+    while let Some(word) = words.next() {
+        if !word.starts_with('-') || word == "-" {
+            let classic = !before_verb || VERBS.contains(&word.as_str());
+            before_verb = false;
+            out.push(word);
+            if !classic {
+                break;
+            }
+            continue;
         }
-        let name = word.strip_prefix('-').map(|rest| rest.split('=').next().unwrap_or_default());
-        let single = index > 0 && !ended && classic && name.is_some_and(|name| LONG.contains(&name));
-        out.push(if single { format!("-{word}") } else { word });
+        let takes_value = match option(&word) {
+            _ if word == "--" => {
+                out.push(word);
+                break;
+            }
+            Some((name, false)) => {
+                match word.split_once('=').map(|(_, value)| value) {
+                    None => out.push(format!("--{name}")),
+                    Some("1" | "t" | "T" | "true" | "TRUE" | "True") => out.push(format!("--{name}")),
+                    Some("0" | "f" | "F" | "false" | "FALSE" | "False") => {}
+                    // Not a boolean: clap refuses it.
+                    Some(value) => out.push(format!("--{name}={value}")),
+                }
+                false
+            }
+            Some((_, true)) => {
+                let takes_value = !word.contains('=');
+                out.push(if word.starts_with("--") { word } else { format!("-{word}") });
+                takes_value
+            }
+            None => {
+                let takes_value = SHORT_WITH_VALUE.contains(&word.as_str());
+                out.push(word);
+                takes_value
+            }
+        };
+        if takes_value {
+            out.extend(words.next());
+        }
     }
+    out.extend(words);
     // `-v` was the version in classic Swarm.
     if let Some(word) = out.get_mut(1).filter(|word| *word == "-v") {
         *word = "--version".into();
     }
     out
+}
+
+/// The long option that `word` is, with one dash or two, and whether a value follows it.
+fn option(word: &str) -> Option<(&'static str, bool)> {
+    let rest = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+    let name = rest.split('=').next().unwrap_or_default();
+    LONG.iter().find(|(long, _)| *long == name).copied()
 }
 
 #[cfg(test)]
@@ -74,6 +117,15 @@ mod tests {
             ("herder manage --strategy spread x", "herder manage --strategy spread x"),
             ("herder -v", "herder --version"),
             ("herder -l debug manage -replication", "herder -l debug manage --replication"),
+            ("herder -l debug -experimental manage -tls x", "herder -l debug --experimental manage --tls x"),
+            ("herder -log-level DEBUG -experimental m x", "herder --log-level DEBUG --experimental m x"),
+            ("herder -l=debug -debug manage x", "herder -l=debug --debug manage x"),
+            ("herder -l manage -experimental manage x", "herder -l manage --experimental manage x"),
+            ("herder manage --strategy -tls x", "herder manage --strategy -tls x"),
+            ("herder manage -replication-ttl -20s x", "herder manage --replication-ttl -20s x"),
+            ("herder manage -tls=true -replication=false x", "herder manage --tls x"),
+            ("herder -debug=1 manage --tls=maybe x", "herder --debug manage --tls=maybe x"),
+            ("herder --debug up -debug", "herder --debug up -debug"),
             ("herder lab exec h1 ls -help", "herder lab exec h1 ls -help"),
             ("herder manage -- -debug", "herder manage -- -debug"),
         ] {

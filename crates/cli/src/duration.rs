@@ -6,6 +6,7 @@ use std::time::Duration;
 pub(crate) fn parse(text: &str) -> Result<Signed, String> {
     let wrong = || format!("invalid duration `{text}`; expected a number with a unit, such as 30s, 1m30s or 500ms");
     let (negative, mut rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    rest = text.strip_prefix('+').unwrap_or(rest);
     if rest == "0" {
         return Ok(Signed { negative, length: Duration::ZERO });
     }
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn durations_are_read_as_go_writes_them() {
         for (text, expected) in
-            [("30s", "30s"), ("1m30s", "90s"), ("500ms", "500ms"), ("1.5h", "5400s"), ("-1s", "-1s"), ("0", "0ns")]
+            [("30s", "30s"), ("1m30s", "90s"), ("500ms", "500ms"), ("1.5h", "5400s"), ("-1s", "-1s"), ("+1s", "1s"), ("0", "0ns")]
         {
             let Signed { negative, length } = parse(text).unwrap();
             assert_eq!(format!("{}{length:?}", if negative { "-" } else { "" }), expected, "{text}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::args::{ActionArgs, Discovered};
+use crate::args::{ActionArgs, Discovered, given};
 use crate::duration::{self, Signed};
 use crate::error::{Ratio, UsageError};
 use crate::tls::{TlsArgs, TlsFiles};
@@ -25,21 +25,14 @@ pub struct Manage {
     /// Use only these filters, in this order; may be repeated [default: all]
     #[arg(long, short, value_name = "NAME")]
     pub filter: Vec<String>,
-    /// Where to listen: tcp://IP:PORT or unix:///PATH; may be repeated
-    #[arg(
-        long,
-        short = 'H',
-        env = "SWARM_HOST",
-        value_delimiter = ',',
-        default_value = "tcp://127.0.0.1:2375",
-        value_name = "URL"
-    )]
+    /// Where to listen: tcp://IP:PORT or unix:///PATH; may be repeated [default: tcp://127.0.0.1:2375]
+    #[arg(long, short = 'H', env = "SWARM_HOST", value_delimiter = ',', value_name = "URL")]
     pub host: Vec<String>,
     /// One of several managers; the primary is chosen by a lock in the discovery store
     #[arg(long)]
     pub replication: bool,
     /// How long the lock of a primary that vanished is kept
-    #[arg(long, default_value = "20s", value_name = "TIME")]
+    #[arg(long, default_value = "20s", value_name = "TIME", allow_hyphen_values = true)]
     pub replication_ttl: String,
     /// Address under which other managers reach this one
     #[arg(long, visible_alias = "addr", env = "SWARM_ADVERTISE", value_name = "IP:PORT")]
@@ -107,19 +100,18 @@ pub struct ManageSettings {
 impl Manage {
     /// Checks everything before anything is done.
     pub fn settings(self) -> anyhow::Result<ManageSettings> {
-        let discovery = match (&self.discovered.discovery, &self.actions.conf) {
-            (Some(discovery), _) => discovery.clone(),
+        let discovery = match (self.discovered.url(), &self.actions.conf) {
+            (Some(discovery), _) => discovery.to_owned(),
             // The file may name an engine.
             (None, Some(_)) => String::new(),
             (None, None) => return Err(UsageError::Discovery("manage a cluster", "manage").into()),
         };
         let discovery_options = options(&self.discovered.discovery_opt)?;
-        let interval = |text: &str, name| anyhow::Ok(time(text)?.positive().ok_or(UsageError::Interval(name))?);
-        let refresh_min = interval(&self.engine_refresh_min_interval, "min refresh")?;
-        let refresh_max = interval(&self.engine_refresh_max_interval, "max refresh")?;
-        if refresh_max < refresh_min {
-            return Err(UsageError::IntervalOrder.into());
-        }
+        let refresh_min = time(&self.engine_refresh_min_interval)?.positive();
+        let refresh_min = refresh_min.ok_or(UsageError::Interval("min refresh"))?;
+        // Zero and below are less than the shortest, which is the original's sentence for them.
+        let refresh_max = time(&self.engine_refresh_max_interval)?.positive().filter(|max| *max >= refresh_min);
+        let refresh_max = refresh_max.ok_or(UsageError::IntervalOrder)?;
         if self.engine_refresh_retry != 3 {
             return Err(UsageError::RefreshRetry.into());
         }
@@ -135,7 +127,7 @@ impl Manage {
             discovery_options,
             strategy: self.strategy,
             filters: self.filter,
-            hosts: self.host,
+            hosts: hosts(self.host),
             tls: self.tls.files()?,
             refresh_min,
             refresh_max,
@@ -151,9 +143,19 @@ impl Manage {
     }
 }
 
+/// Where `manage` listens if nothing says otherwise.
+const HOST: &str = "tcp://127.0.0.1:2375";
+
+/// Where to listen; empty entries (`SWARM_HOST=`) count as not given.
+fn hosts(given: Vec<String>) -> Vec<String> {
+    let hosts: Vec<String> = given.into_iter().filter(|host| !host.is_empty()).collect();
+    if hosts.is_empty() { vec![HOST.to_owned()] } else { hosts }
+}
+
 fn replication(manage: &Manage, discovery: &str) -> anyhow::Result<Option<(String, Duration)>> {
     let ttl = time(&manage.replication_ttl)?.positive().ok_or(UsageError::Positive("--replication-ttl"))?;
-    if let Some(advertise) = &manage.advertise {
+    let advertise = given(manage.advertise.as_deref());
+    if let Some(advertise) = advertise {
         check_advertise(advertise)?;
     }
     if !manage.replication {
@@ -162,8 +164,8 @@ fn replication(manage: &Manage, discovery: &str) -> anyhow::Result<Option<(Strin
     if !["consul://", "etcd://", "zk://"].iter().any(|scheme| discovery.starts_with(scheme)) {
         return Err(UsageError::ElectionStore.into());
     }
-    let advertise = manage.advertise.clone().ok_or(UsageError::AdvertiseForElection)?;
-    Ok(Some((advertise, ttl)))
+    let advertise = advertise.ok_or(UsageError::AdvertiseForElection)?;
+    Ok(Some((advertise.to_owned(), ttl)))
 }
 
 /// Keep an engine's address in a discovery store.
@@ -201,8 +203,8 @@ pub struct JoinSettings {
 impl Join {
     /// Checks everything before anything is done.
     pub fn settings(self) -> anyhow::Result<JoinSettings> {
-        let discovery = self.discovered.discovery.ok_or(UsageError::Discovery("join a cluster", "join"))?;
-        let advertise = self.advertise.ok_or(UsageError::AdvertiseMissing)?;
+        let discovery = self.discovered.url().ok_or(UsageError::Discovery("join a cluster", "join"))?.to_owned();
+        let advertise = given(self.advertise.as_deref()).ok_or(UsageError::AdvertiseMissing)?.to_owned();
         check_advertise(&advertise)?;
         let heartbeat = heartbeat(&self.heartbeat)?;
         let ttl = time(&self.ttl)?.positive().filter(|ttl| *ttl > heartbeat).ok_or(UsageError::Ttl)?;
@@ -227,7 +229,7 @@ pub struct ListSettings {
 impl crate::List {
     /// Checks everything before anything is done.
     pub fn settings(&self) -> anyhow::Result<ListSettings> {
-        let discovery = self.discovered.discovery.clone().ok_or(UsageError::Discovery("list a cluster", "list"))?;
+        let discovery = self.discovered.url().ok_or(UsageError::Discovery("list a cluster", "list"))?.to_owned();
         let timeout = time(&self.timeout)?.positive().ok_or(UsageError::Positive("--timeout"))?;
         Ok(ListSettings { discovery, discovery_options: options(&self.discovered.discovery_opt)?, timeout })
     }
@@ -284,7 +286,8 @@ mod tests {
 
     /// What a command line leads to: `ok`, or the sentence of refusal.
     fn outcome(line: &str) -> String {
-        let words = argv::normalize(format!("herder {line}").split_whitespace().map(str::to_owned));
+        // `""` stands for an empty word.
+        let words = argv::normalize(format!("herder {line}").split_whitespace().map(|word| word.replace("\"\"", "")));
         let cli = match Cli::try_parse_from(words) {
             Ok(cli) => cli,
             Err(error) => return error.to_string(),
@@ -314,6 +317,34 @@ mod tests {
             ),
             ("manage --engine-failure-retry 0 a:1", "invalid failure retry count"),
             ("manage --engine-refresh-retry 5 a:1", "--engine-refresh-retry is deprecated. Use --engine-failure-retry"),
+            (
+                "manage --engine-refresh-max-interval 0s a:1",
+                "max refresh interval cannot be less than min refresh interval",
+            ),
+            (
+                "manage --engine-refresh-max-interval -9s a:1",
+                "max refresh interval cannot be less than min refresh interval",
+            ),
+            ("manage --engine-refresh-min-interval -9s a:1", "min refresh interval should be a positive number"),
+            ("manage --engine-failure-retry -1 a:1", "invalid failure retry count"),
+            ("manage --heartbeat -5s a:1", "--heartbeat should be at least one second"),
+            ("-l DEBUG -experimental manage a:1", "ok"),
+            ("--log-level Warning m a:1", "ok"),
+            ("manage --advertise \"\" a:1", "ok"),
+            ("manage --host \"\" a:1", "ok"),
+            ("manage --tlscacert \"\" --tlscert=\"\" --tlskey \"\" a:1", "ok"),
+            ("manage --tls --tlscert \"\" --tlskey b a:1", "--tlscert and --tlskey must be provided when using --tls"),
+            ("manage \"\"", "discovery required to manage a cluster. See 'herder manage --help'."),
+            (
+                "manage --replication --advertise \"\" etcd://a:1/x",
+                "--advertise address must be provided when using --leader-election",
+            ),
+            ("manage --replication-ttl -20s a:1", "--replication-ttl should be a positive number"),
+            ("join --advertise \"\" consul://a:1", "missing mandatory --advertise flag"),
+            ("join --advertise a:1 --ttl -1s consul://a:1", "--ttl must be strictly superior to the heartbeat value"),
+            ("list --timeout -10s a:1", "--timeout should be a positive number"),
+            ("list \"\"", "discovery required to list a cluster. See 'herder list --help'."),
+            ("up --name \"\" --advertise \"\" --token \"\" --discovery \"\" --bus-listen \"\" --join \"\"", "ok"),
             ("manage --heartbeat 100ms a:1", "--heartbeat should be at least one second"),
             ("manage -c mesos a:1", "unsupported cluster \"mesos\""),
             (
@@ -357,6 +388,13 @@ mod tests {
         ] {
             assert_eq!(outcome(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_empty_leaves_the_default() {
+        let words = ["herder", "manage", "--host", "", "a:1"].map(str::to_owned);
+        let Verb::Manage(manage) = Cli::parse_from(words).verb else { panic!("another verb") };
+        assert_eq!(manage.settings().unwrap().hosts, ["tcp://127.0.0.1:2375"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::error::UsageError;
 
@@ -16,13 +17,13 @@ pub struct TlsArgs {
     #[arg(long)]
     pub tlsverify: bool,
     /// Certificates of the CA
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file())]
     pub tlscacert: Option<PathBuf>,
     /// Own certificate
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file())]
     pub tlscert: Option<PathBuf>,
     /// Its key
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file())]
     pub tlskey: Option<PathBuf>,
 }
 
@@ -45,9 +46,29 @@ pub struct ClientFiles {
     pub pair: Option<(PathBuf, PathBuf)>,
 }
 
+/// Reads a path that may be empty, which counts as not given; clap's own parser refuses it.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 impl TlsArgs {
+    /// The same, without files whose names are empty.
+    fn given(&self) -> TlsArgs {
+        let given = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
+        TlsArgs {
+            tlscacert: given(&self.tlscacert),
+            tlscert: given(&self.tlscert),
+            tlskey: given(&self.tlskey),
+            ..*self
+        }
+    }
+
     /// What a server needs, if it shall use TLS.
-    pub(crate) fn files(self) -> Result<Option<TlsFiles>, UsageError> {
+    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, UsageError> {
+        self.given().files_given()
+    }
+
+    fn files_given(self) -> Result<Option<TlsFiles>, UsageError> {
         match (self.is_on(false)?, self.tlscert, self.tlskey) {
             (false, _, _) => Ok(None),
             (true, _, _) if self.tlsverify && self.tlscacert.is_none() => Err(UsageError::TlsCa),
@@ -61,6 +82,15 @@ impl TlsArgs {
     /// What a client needs, if it shall use TLS, in the way of Docker's own: `verify` as `DOCKER_TLS_VERIFY` says, and what
     /// no flag names is `ca.pem`, `cert.pem` and `key.pem` in `folder`, the last two only if `exists` says so of both.
     pub fn client(
+        &self,
+        verify: bool,
+        folder: Option<PathBuf>,
+        exists: impl Fn(&PathBuf) -> bool,
+    ) -> Result<Option<ClientFiles>, UsageError> {
+        self.given().client_given(verify, folder, exists)
+    }
+
+    fn client_given(
         &self,
         verify: bool,
         folder: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::args::ActionArgs;
+use crate::args::{ActionArgs, given};
 use crate::error::UsageError;
 use crate::tls::{TlsArgs, TlsFiles};
 
@@ -111,8 +111,13 @@ pub struct UpSettings {
 impl Up {
     /// Checks everything before anything is done.
     pub fn settings(self) -> anyhow::Result<UpSettings> {
-        let join = self.join.iter().map(|text| with_port(text)).collect::<Result<_, _>>()?;
-        let advertise = match &self.advertise {
+        // As everywhere on the command line, what is empty counts as not given.
+        let text = |text: &Option<String>| given(text.as_deref()).map(str::to_owned);
+        let join = self.join.iter().filter(|text| !text.is_empty());
+        let join = join.map(|text| with_port(text)).collect::<Result<_, _>>()?;
+        let bus_listen = text(&self.bus_listen);
+        let listen: Vec<String> = self.listen.iter().filter(|url| !url.is_empty()).cloned().collect();
+        let advertise = match given(self.advertise.as_deref()) {
             None => (None, NODE_PORT),
             Some(text) => {
                 let text = with_port(text)?;
@@ -128,7 +133,7 @@ impl Up {
         let options = self.discovery_opt.iter().map(|text| pair(text).ok_or(UsageError::DiscoveryOption));
         let socket = format!("unix://{}", self.socket.display());
         let tls = self.tls.files()?;
-        let tcp = self.listen.iter().any(|url| !url.starts_with("unix://")) || self.bus_listen.is_some();
+        let tcp = listen.iter().any(|url| !url.starts_with("unix://")) || bus_listen.is_some();
         // The file may open a door on TCP.
         if tls.is_some() && !tcp && self.actions.conf.is_none() {
             return Err(UsageError::TlsForNothing.into());
@@ -137,18 +142,18 @@ impl Up {
             join,
             labels: labels.collect::<Result<_, _>>()?,
             discovery_options: options.collect::<Result<_, _>>()?,
-            listen: std::iter::once(socket).chain(self.listen).collect(),
+            listen: std::iter::once(socket).chain(listen).collect(),
             tls,
-            name: self.name,
-            token: self.token,
-            discovery: self.discovery,
+            name: text(&self.name),
+            token: text(&self.token),
+            discovery: text(&self.discovery),
             engine: self.engine,
             advertise,
             state: self.state,
             strategy: self.strategy,
             multicast: !self.no_multicast,
             cluster: self.cluster,
-            bus_listen: self.bus_listen,
+            bus_listen,
             bus_rules: self.bus_rules,
             actions: self.actions,
         })

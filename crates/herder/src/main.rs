@@ -132,7 +132,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Logs go to stderr, with colours only for a person.
 fn start_log(global: &Global) {
-    let level = match global.log_level.as_str() {
+    let level = global.log_level.to_lowercase();
+    let level = match level.as_str() {
         _ if global.debug => "debug",
         "warning" => "warn",
         "fatal" | "panic" => "error",
