@@ -53,9 +53,15 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
-        for (text, expected) in
-            [("30s", "30s"), ("1m30s", "90s"), ("500ms", "500ms"), ("1.5h", "5400s"), ("-1s", "-1s"), ("+1s", "1s"), ("0", "0ns")]
-        {
+        for (text, expected) in [
+            ("30s", "30s"),
+            ("1m30s", "90s"),
+            ("500ms", "500ms"),
+            ("1.5h", "5400s"),
+            ("-1s", "-1s"),
+            ("+1s", "1s"),
+            ("0", "0ns"),
+        ] {
             let Signed { negative, length } = parse(text).unwrap();
             assert_eq!(format!("{}{length:?}", if negative { "-" } else { "" }), expected, "{text}");
         }
