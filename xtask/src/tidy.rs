@@ -1,31 +1,18 @@
 //! The architecture as a table, and the table as a test: which crate may use which.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::run;
 
-/// Each crate with the crates it may use. Dependencies point upwards; ARCHITECTURE.md, "Layers", says why.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("model", &[]),
-    ("decide", &["model"]),
-    ("store", &["model"]),
-    ("drivers", &["model"]),
-    ("wire", &["model", "drivers"]),
-    ("bus", &["model"]),
-    ("lab", &[]),
-    ("pool", &["model", "decide", "drivers"]),
-    ("agent", &["model", "decide", "drivers", "pool", "wire"]),
-    ("manager", &["model", "decide", "store"]),
-    ("front", &["model", "decide", "drivers", "pool", "bus"]),
-    ("sim", &["model", "decide", "drivers", "store", "manager", "agent"]),
-    ("cli", &["model", "lab"]),
-    (
-        "herder",
-        &["model", "decide", "drivers", "store", "pool", "agent", "manager", "front", "cli", "lab", "wire", "bus"],
-    ),
-];
+/// Holds the table of crates, under [`HEADING`].
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+const HEADING: &str = "## Layers";
+
+/// In the table: this crate may use all others.
+const ALL: &str = "all";
 
 /// A file longer than this asks for a missing noun; it is named, not refused.
 const FILE_LINES_MAX: usize = 600;
@@ -40,7 +27,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let ours = dependencies.filter(|it| it["path"].is_string() && it["kind"].is_null());
         ours.filter_map(|it| it["name"].as_str()).map(move |to| (from, short(to)))
     });
-    let violations = violations(uses);
+    let layers = layers(&std::fs::read_to_string(ARCHITECTURE)?)?;
+    let mut violations = violations(&layers, uses);
+    violations.extend(unlisted(&layers)?);
     for (path, lines) in long_files()? {
         println!("note: {path} has {lines} lines; over {FILE_LINES_MAX} it may hide a noun");
     }
@@ -51,13 +40,53 @@ fn short(name: &str) -> &str {
     name.strip_prefix("herder-").unwrap_or(name)
 }
 
-/// The uses that [`LAYERS`] does not list, as lines to print. Crates outside the table are free.
-fn violations<'a>(uses: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let known = |name: &str| LAYERS.iter().any(|(layer, _)| *layer == name);
-    uses.into_iter()
-        .filter(|(from, to)| known(from) && !LAYERS.iter().any(|(name, uses)| name == from && uses.contains(to)))
-        .map(|(from, to)| format!("`{from}` uses `{to}`; see ARCHITECTURE.md, \"Layers\""))
-        .collect()
+/// Each crate with the crates it may use.
+type Layers = BTreeMap<String, Vec<String>>;
+
+/// Reads the table "Layers": the first column names the crate, the last one the crates it may use.
+fn layers(text: &str) -> anyhow::Result<Layers> {
+    let (_, section) = text.split_once(HEADING).with_context(|| format!("{ARCHITECTURE} has no \"{HEADING}\""))?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix('|'));
+    let layers: Layers = rows
+        .filter_map(|row| {
+            let (name, columns) = row.split_once('`')?;
+            let (_, uses) = columns.rsplit_once('|')?;
+            let uses = uses.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty());
+            Some((name.to_owned(), uses.collect()))
+        })
+        .collect();
+    if layers.is_empty() { bail!("{ARCHITECTURE}, \"{HEADING}\": there is no table") } else { Ok(layers) }
+}
+
+/// The uses that the table does not list, and those it lists in vain, as lines to print. Crates outside the table are free.
+fn violations<'a>(layers: &Layers, uses: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut unused: Vec<(&str, &str)> =
+        layers.iter().flat_map(|(from, uses)| uses.iter().map(move |to| (from.as_str(), to.as_str()))).collect();
+    unused.retain(|(_, to)| *to != ALL);
+    let mut violations = Vec::new();
+    for (from, to) in uses {
+        unused.retain(|it| *it != (from, to));
+        let Some(allowed) = layers.get(from) else { continue };
+        if !allowed.iter().any(|it| it == to || it == ALL) {
+            violations.push(format!("`{from}` uses `{to}`; see {ARCHITECTURE}, \"Layers\""));
+        }
+    }
+    let unused = unused.into_iter().map(|(from, to)| format!("{ARCHITECTURE}: `{from}` may use `{to}`, and does not"));
+    violations.extend(unused);
+    violations
+}
+
+/// Crates without a row, and rows without a crate.
+fn unlisted(layers: &Layers) -> anyhow::Result<Vec<String>> {
+    let folders = std::fs::read_dir("crates")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let crates: Vec<String> =
+        folders.filter(|name| std::fs::exists(format!("crates/{name}/Cargo.toml")).unwrap_or(false)).collect();
+    let missing = crates.iter().filter(|name| !layers.contains_key(*name));
+    let missing = missing.map(|name| format!("{ARCHITECTURE}, \"Layers\": no row for `{name}`"));
+    let stale = layers.keys().filter(|name| !crates.contains(name));
+    let stale = stale.map(|name| format!("{ARCHITECTURE}, \"Layers\": there is no crate `{name}`"));
+    Ok(missing.chain(stale).collect())
 }
 
 fn long_files() -> anyhow::Result<Vec<(String, usize)>> {
@@ -75,11 +104,23 @@ fn long_files() -> anyhow::Result<Vec<(String, usize)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::violations;
+    use super::{layers, violations};
+
+    const TABLE: &str = "## Layers\n\n| crate | | may use |\n|---|---|---|\n| `model` | nouns | |\n| `decide` | pure | model |\n\
+        | `herder` | the program | all |\n\n## Other\n| `x` | | y |\n";
+
+    fn judged(uses: &[(&str, &str)]) -> String {
+        violations(&layers(TABLE).expect("a table"), uses.iter().copied()).join("\n")
+    }
 
     #[test]
-    fn decisions_stay_pure() {
-        assert_eq!(violations([("pool", "decide"), ("xtask", "lab")]), [""; 0]);
-        assert_eq!(violations([("decide", "pool")]), ["`decide` uses `pool`; see ARCHITECTURE.md, \"Layers\""]);
+    fn the_table_says_which_crate_uses_which() {
+        assert_eq!(judged(&[("decide", "model"), ("herder", "decide"), ("xtask", "lab")]), "");
+        assert_eq!(
+            judged(&[("decide", "model"), ("decide", "pool")]),
+            "`decide` uses `pool`; see ARCHITECTURE.md, \"Layers\""
+        );
+        assert_eq!(judged(&[]), "ARCHITECTURE.md: `decide` may use `model`, and does not");
+        assert!(layers("# none").is_err());
     }
 }

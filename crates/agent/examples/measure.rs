@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use herder_agent::{Agent, NoImages, Settings, Way};
-use herder_drivers::engine::{EngineLink, empty, full};
+use herder_docker::{EngineLink, empty, full};
 use herder_model::swarm::{Assignments, TaskRecord, TaskSpec, TaskState};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use herder_decide::swarm::container::NodeFacts;
-use herder_drivers::engine::Way;
+use herder_docker::Way;
 use herder_model::swarm::{Assignments, Clock, GenericResource, NodeDescription, Report, TaskRecord};
 use herder_pool::EngineError;
 use tokio::sync::{Semaphore, mpsc, watch};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use herder_drivers::engine::{Body, EngineLink, LinkError, Way, empty, full};
+use herder_docker::{Body, EngineLink, LinkError, Way, empty, full};
 use herder_pool::EngineError;
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt as _;

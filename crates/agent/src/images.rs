@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use herder_drivers::engine::Body;
+use herder_docker::Body;
 use herder_pool::{Decoder, EngineError};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;

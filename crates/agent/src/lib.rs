@@ -19,7 +19,7 @@ mod observe;
 pub mod session;
 
 pub use agent::{Agent, Settings};
-pub use herder_drivers::engine::{Body, Way};
+pub use herder_docker::{Body, Way};
 pub use herder_pool::EngineError;
 pub use images::{Images, NoImages};
 pub use lease::Uptime;

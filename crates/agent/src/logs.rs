@@ -1,7 +1,7 @@
 //! What a task printed.
 
 use herder_decide::swarm::step::Seen;
-use herder_drivers::engine::Body;
+use herder_docker::Body;
 use herder_model::swarm::TaskState;
 use herder_pool::EngineError;
 use tokio::sync::watch;

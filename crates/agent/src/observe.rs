@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     fn observer() -> Arc<Observer> {
-        Observer::new(Arc::new(Engine::new("unix:///nowhere", herder_drivers::engine::Way::Plain)), "n1")
+        Observer::new(Arc::new(Engine::new("unix:///nowhere", herder_docker::Way::Plain)), "n1")
     }
 
     fn event(action: &str, container: &str, code: &str) -> Value {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::info;
-use herder_drivers::engine::{EngineLink, Way};
+use herder_docker::{EngineLink, Way};
 use herder_pool::{Body, LinkError};
 use http::header::{HeaderName, HeaderValue};
 use http::request;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use herder_bus::bridge::{self, Bridge};
-use herder_drivers::tcp;
+use herder_tls::tcp;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use herder_cli::{Backup as Asked, Restore};
-use herder_drivers::engine::full;
+use herder_docker::full;
 use herder_store::{Backup, Key};
 use http::{Method, Request};
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use herder_bus::bridge::EVENT_ADDRESSES;
 use herder_cli::{BusArgs, BusVerb, Listen, Post, bus_body};
-use herder_drivers::engine::empty;
+use herder_docker::empty;
 use http::{StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};

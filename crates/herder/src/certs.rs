@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use herder_cli::Certs;
-use herder_drivers::certs::{Authority, Pair, Usage, is_name};
+use herder_tls::certs::{Authority, Pair, Usage, is_name};
 
 /// One folder with `ca.pem`, `cert.pem` and `key.pem`, as `DOCKER_CERT_PATH` wants it.
 struct Holder {

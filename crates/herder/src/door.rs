@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::{Bytes, BytesMut};
-use herder_drivers::engine::{Body, EngineLink, LinkError, Way, empty};
-use herder_drivers::tls;
+use herder_docker::{Body, EngineLink, LinkError, Way, empty};
+use herder_tls as tls;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use serde_json::Value;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use herder_cli::TlsFiles;
-use herder_drivers::tls;
 use herder_front::server::{self, Listener};
+use herder_tls as tls;
 
 /// TLS of all listeners of a process.
 #[derive(Clone, Debug, Default)]

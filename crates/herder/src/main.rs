@@ -141,7 +141,7 @@ fn start_log(global: &Global) {
     };
     let filter = EnvFilter::try_from_env("HERDER_LOG").unwrap_or_else(|_| {
         // Libraries speak only when something is wrong, unless everything is asked for.
-        let parts = ["herder", "herder_pool", "herder_front", "herder_drivers", "herder_bus", "herder_wire"];
+        let parts = ["herder", "herder_pool", "herder_front", "herder_docker", "herder_bus", "herder_wire"];
         let herder = parts.map(|part| format!("{part}={level}"));
         EnvFilter::new(format!("warn,{}", herder.join(",")))
     });

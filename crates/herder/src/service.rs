@@ -8,7 +8,7 @@ pub(crate) use watch::Events;
 
 use anyhow::{Context as _, bail};
 use herder_cli::{ServiceArgs, ServiceUpdate, ServiceVerb};
-use herder_drivers::engine::full;
+use herder_docker::full;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 

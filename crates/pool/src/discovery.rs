@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use herder_drivers::kv::{Kv, KvError, Lock, Store};
+use herder_kv::{Kv, KvError, Lock, Store};
 use tokio_util::sync::CancellationToken;
 
 pub use address::{ADDRESSES_MAX, AddressError, expand};

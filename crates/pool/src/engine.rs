@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use herder_drivers::engine::{Body, EngineLink, LinkError, empty, full};
+use herder_docker::{Body, EngineLink, LinkError, empty, full};
 use herder_model::{Node, NodeState};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;

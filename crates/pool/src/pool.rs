@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herder_decide::placing::Tickets;
-use herder_drivers::engine::Way;
+use herder_docker::Way;
 use herder_model::{ClusterEvent, Container, Node};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};

@@ -5,7 +5,7 @@ mod stores;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use herder_drivers::kv::{Kv, Store};
+use herder_kv::{Kv, Store};
 use herder_pool::discovery::{Discovery, Election, Role, join, list};
 use stores::Server;
 use tokio::sync::watch;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use herder_drivers::certs::{Authority, CertError, Pair, Usage};
+use herder_tls::certs::{Authority, CertError, Pair, Usage};
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::BytesMut;
-use herder_drivers::engine::{Body, empty};
+use herder_docker::{Body, empty};
 use herder_model::swarm::{Service, Task};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;

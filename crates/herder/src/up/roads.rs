@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
-use herder_drivers::engine::{Dialling, Duplex};
+use herder_docker::{Dialling, Duplex};
 use herder_front::Front;
 use herder_pool::Dial;
 use herder_wire::link::{Incoming, Link, Road};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use herder_drivers::kv::{Kv, Watch};
+use herder_kv::{Kv, Watch};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use herder_drivers::kv::TlsFiles;
+use herder_kv::TlsFiles;
 
 use super::DiscoveryError;
 

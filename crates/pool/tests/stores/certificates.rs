@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use herder_drivers::kv::TlsFiles;
+use herder_kv::TlsFiles;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
 pub(crate) fn make(directory: &Path) -> TlsFiles {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use herder_drivers::kv::{Kv, Store, TlsFiles};
+use herder_kv::{Kv, Store, TlsFiles};
 use herder_pool::discovery::{Discovery, Options};
 use tokio::time::{Instant, sleep};
 

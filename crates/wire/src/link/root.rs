@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use herder_drivers::certs::Pair;
+use herder_tls::certs::Pair;
 
 use super::{Current, Link};
 use crate::identity::{Identity, IdentityError};

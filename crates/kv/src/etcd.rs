@@ -13,7 +13,7 @@ use tonic::{Code, Status, Streaming};
 use super::lock::renew_until_lost;
 use super::{CONNECT_TIME_MAX, Entries, KvError, Store, Target, TlsFiles, Trouble, in_time};
 
-use crate::tls::TlsError;
+use herder_tls::TlsError;
 
 use api::kv_client::KvClient;
 use api::lease_client::LeaseClient;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 
 use super::{KvError, Store};
-use crate::tls;
 
 /// PEM files for TLS to a store: whom to trust, and who we are (`kv.cacertfile`, `kv.certfile`, `kv.keyfile`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +18,8 @@ pub struct TlsFiles {
 impl TlsFiles {
     /// What rustls needs. A file that cannot be used fails here, not at the first connection.
     pub(super) fn config(&self, store: Store) -> Result<rustls::ClientConfig, KvError> {
-        let files = tls::Files { cert: &self.certificate, key: &self.key, ca: Some(&self.ca) };
-        tls::client(files).map_err(|source| KvError::Tls { store, source })
+        let files = herder_tls::Files { cert: &self.certificate, key: &self.key, ca: Some(&self.ca) };
+        herder_tls::client(files).map_err(|source| KvError::Tls { store, source })
     }
 }
 

@@ -62,7 +62,7 @@ pub enum KvError {
     #[error("{store} at {hosts} refuses key `{key}`: {reason}; check what the store allows to this client")]
     Refused { store: Store, hosts: String, key: String, reason: String },
     #[error("no TLS to {store} with kv.cacertfile, kv.certfile and kv.keyfile: {source}")]
-    Tls { store: Store, source: crate::tls::TlsError },
+    Tls { store: Store, source: herder_tls::TlsError },
     #[error("{store} is not reached by TLS: leave the options kv.cacertfile, kv.certfile and kv.keyfile away")]
     NoTls { store: Store },
     #[error("{host:?} is no host of a {store}: {reason}; write host:port")]

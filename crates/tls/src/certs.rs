@@ -151,7 +151,7 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
-    use crate::tls::{self, Files};
+    use crate::{self as tls, Files};
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 

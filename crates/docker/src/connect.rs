@@ -64,7 +64,7 @@ impl Connector {
             return Ok(Stream::Unix(TokioIo::new(UnixStream::connect(path).await?)));
         }
         let tcp = TcpStream::connect(&*self.addr).await?;
-        crate::tcp::tune(&tcp);
+        herder_tls::tcp::tune(&tcp);
         let Way::Tls(tls) = self.way else { return Ok(Stream::Tcp(TokioIo::new(tcp))) };
         let host = self.addr.rsplit_once(':').map_or(&*self.addr, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();

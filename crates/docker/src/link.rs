@@ -1,7 +1,5 @@
 //! One Docker engine, reached by HTTP/1.1 over TCP, TLS or a unix socket. Bytes in, bytes out: nothing is decoded here.
 
-mod connect;
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use connect::Connector;
-
-pub use connect::{Dial, Dialling, Duplex, Way};
+use crate::connect::{Connector, Way};
 
 /// Any error that a body can end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,10 @@
+//! The client of a Docker engine: HTTP/1.1 over TCP, TLS or a unix socket. Bytes pass through undecoded.
+//!
+//! Nothing here decides: requests go out as they are, each failure says what failed, and every wait is bounded. See
+//! ARCHITECTURE.md.
+
+mod connect;
+mod link;
+
+pub use connect::{Dial, Dialling, Duplex, Way};
+pub use link::{Body, BoxError, EngineLink, LinkError, empty, full};

@@ -1,0 +1,9 @@
+//! TLS and TCP as herder uses them: configurations from PEM files, certificates, socket options.
+//!
+//! See ARCHITECTURE.md.
+
+pub mod certs;
+mod config;
+pub mod tcp;
+
+pub use config::*;
