@@ -20,4 +20,6 @@ pub use swarm::{
     Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, Top, Watch,
 };
 pub use tls::{ClientFiles, TlsArgs, TlsFiles};
-pub use up::{Door, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, Why, unit};
+pub use up::{
+    Door, ENVIRONMENT, NODE_PORT, NodeArgs, NodeLs, NodeVerb, Token, Up, UpSettings, Why, unit, without_token,
+};

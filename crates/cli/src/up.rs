@@ -1,7 +1,10 @@
 //! `up`, `token` and `node`: a pool without masters.
 
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use crate::args::{ActionArgs, given};
@@ -11,6 +14,9 @@ use crate::tls::{TlsArgs, TlsFiles};
 /// Where a node keeps its identity.
 const STATE: &str = "/var/lib/herder";
 
+/// Stands for standard input in place of a join code.
+const STDIN: &str = "-";
+
 /// The port of node links and gossip; that of swarm mode's gossip, which engines in plain mode do not use.
 pub const NODE_PORT: u16 = 7946;
 
@@ -19,7 +25,7 @@ pub const NODE_PORT: u16 = 7946;
 #[command(after_help = "Examples:
   herder up                                        a pool of one that others can join
   herder token                                     what others need to join
-  herder up --join 10.0.0.1 --token SWMTKN-1-…     join it
+  herder up --join 10.0.0.1 --token-file code      join it
   herder up --listen tcp://0.0.0.0:2376 --tlsverify --tlscacert ca.pem --tlscert cert.pem --tlskey key.pem
                                                    also serve the Docker API on TCP, to whom `herder certs` made known
   DOCKER_HOST=unix:///run/herder.sock docker ps    use the pool
@@ -31,9 +37,12 @@ pub struct Up {
     /// Nodes to join, with or without port; may be repeated
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
     pub join: Vec<String>,
-    /// The pool's join code; needed the first time only
+    /// The pool's join code, or - to read it from standard input; needed the first time only
     #[arg(long, env = "HERDER_TOKEN", value_name = "CODE", hide_env_values = true)]
     pub token: Option<String>,
+    /// File that holds the join code; its text goes before --token and HERDER_TOKEN
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Find nodes to join here: file://PATH, consul://, etcd:// or zk://HOST,…/PREFIX
     #[arg(long, value_name = "URL")]
     pub discovery: Option<String>,
@@ -145,7 +154,7 @@ impl Up {
             listen: std::iter::once(socket).chain(listen).collect(),
             tls,
             name: text(&self.name),
-            token: text(&self.token),
+            token: token(text(&self.token), self.token_file)?,
             discovery: text(&self.discovery),
             engine: self.engine,
             advertise,
@@ -158,6 +167,37 @@ impl Up {
             actions: self.actions,
         })
     }
+}
+
+/// The join code from where the command line says it is.
+fn token(token: Option<String>, file: Option<PathBuf>) -> anyhow::Result<Option<String>> {
+    let text = match (file, token) {
+        (Some(file), _) => {
+            fs::read_to_string(&file).with_context(|| format!("cannot read --token-file {}", file.display()))?
+        }
+        (None, Some(text)) if text == STDIN => {
+            io::read_to_string(io::stdin()).context("cannot read the join code from standard input")?
+        }
+        (None, token) => return Ok(token.filter(|it| !it.is_empty())),
+    };
+    Ok(Some(text.trim().to_owned()))
+}
+
+/// Takes the value of `--token` out of the arguments of a program. Other users read those in `ps` and in units; `-`, which
+/// stands for standard input, stays.
+pub fn without_token(arguments: impl IntoIterator<Item = String>) -> (Vec<String>, Option<String>) {
+    const FLAG: &str = "--token";
+    let (mut rest, mut token) = (Vec::new(), None);
+    let mut arguments = arguments.into_iter().peekable();
+    while let Some(argument) = arguments.next() {
+        let inline = argument.strip_prefix(FLAG).and_then(|it| it.strip_prefix('='));
+        match inline.map(str::to_owned) {
+            Some(value) if value != STDIN => token = Some(value),
+            None if argument == FLAG && arguments.peek().is_some_and(|it| it != STDIN) => token = arguments.next(),
+            _ => rest.push(argument),
+        }
+    }
+    (rest, token)
 }
 
 /// `10.0.0.1` → `10.0.0.1:7946`; `[::1]` likewise.
@@ -179,7 +219,7 @@ fn with_port(text: &str) -> Result<String, UsageError> {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder token
-  ssh other herder up --join $(hostname -I | cut -d' ' -f1) --token $(herder token)
+  herder token | ssh other herder up --join $(hostname -I | cut -d' ' -f1) --token -
   herder token --rotate --format json
 
 After --rotate the old code lets nobody in any more; nodes that are in stay in. A node that is down or cut off learns of it
@@ -250,15 +290,19 @@ pub struct Door {
     pub tls: TlsArgs,
 }
 
-/// A systemd unit that runs `up` with these arguments.
+/// File from which the unit takes the join code.
+pub const ENVIRONMENT: &str = "/etc/herder/environment";
+
+/// A systemd unit that runs `up` with these arguments. A join code among them is left out: every user can read units.
 pub fn unit(program: &str, arguments: &[String]) -> String {
+    let (arguments, _) = without_token(arguments.iter().cloned());
     let quoted = |text: &String| match text.contains([' ', '"', '\'', '\\', '$', '%']) {
         true => {
             format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "$$").replace('%', "%%"))
         }
         false => text.clone(),
     };
-    let line: Vec<String> = std::iter::once(&program.to_owned()).chain(arguments).map(quoted).collect();
+    let line: Vec<String> = std::iter::once(&program.to_owned()).chain(&arguments).map(quoted).collect();
     format!(
         "[Unit]
 Description=herder, a node of a pool of Docker hosts
@@ -268,6 +312,8 @@ After=network-online.target docker.service
 
 [Service]
 Type=notify
+# The first start needs the pool's join code: write HERDER_TOKEN=SWMTKN-1-… to this file, and make it readable for root only.
+EnvironmentFile=-{ENVIRONMENT}
 ExecStart={}
 Restart=always
 RestartSec=1
@@ -309,5 +355,33 @@ mod tests {
         let text = unit("/usr/bin/herder", &["up".into(), "--label".into(), "a=b c$".into()]);
         assert!(text.contains("ExecStart=/usr/bin/herder up --label \"a=b c$$\"\n"), "{text}");
         assert!(text.contains("Type=notify"));
+    }
+
+    #[test]
+    fn a_join_code_is_in_no_unit_and_in_no_list_of_processes() {
+        let check = |line: &str, rest: &str, token: Option<&str>| {
+            let (left, taken) = without_token(line.split_whitespace().map(str::to_owned));
+            assert_eq!((left.join(" ").as_str(), taken.as_deref()), (rest, token), "{line}");
+            let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            assert!(token.is_none_or(|token| !unit("herder", &arguments).contains(token)), "{line}");
+        };
+        check("up --token SECRET --join h1", "up --join h1", Some("SECRET"));
+        check("up --join h1 --token=SECRET", "up --join h1", Some("SECRET"));
+        check("up --token - --join h1", "up --token - --join h1", None);
+        check("up --token=-", "up --token=-", None);
+        check("up --token", "up --token", None);
+        check("up --token-file FILE", "up --token-file FILE", None);
+    }
+
+    #[test]
+    fn a_join_code_is_read_from_a_file() {
+        let file = std::env::temp_dir().join(format!("herder-token-{}", std::process::id()));
+        fs::write(&file, "CODE\n").expect("written");
+        let read = token(Some("other".into()), Some(file.clone())).expect("readable");
+        fs::remove_file(&file).expect("there");
+        assert_eq!(read.as_deref(), Some("CODE"));
+        assert_eq!(token(Some("given".into()), None).expect("given").as_deref(), Some("given"));
+        let error = token(None, Some(file.clone())).expect_err("gone").to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
     }
 }

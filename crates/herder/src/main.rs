@@ -17,7 +17,8 @@ mod up;
 mod why;
 
 use std::io::IsTerminal as _;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 
 use anyhow::bail;
 use clap::{CommandFactory as _, Parser as _};
@@ -73,10 +74,14 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
     match verb {
         Verb::Up(up) if up.print_unit => {
             let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--print-unit").collect();
+            if herder_cli::without_token(arguments.iter().cloned()).1.is_some() {
+                eprintln!("herder: every user can read units: put the join code into {}", herder_cli::ENVIRONMENT);
+            }
             anstream::print!("{}", herder_cli::unit(&std::env::current_exe()?.display().to_string(), &arguments));
             Ok(())
         }
         Verb::Up(up) => {
+            hide_token();
             let settings = up.settings()?;
             runtime()?.block_on(up::run(settings, global.experimental))
         }
@@ -124,6 +129,20 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Starts this program anew without the join code in its arguments, which every user can read; it is in the environment then,
+/// which only root and the same user can. Does nothing where no code is given, and where that fails.
+fn hide_token() {
+    let (arguments, token) = herder_cli::without_token(std::env::args().skip(1));
+    let (Some(token), Ok(program)) = (token, std::env::current_exe()) else { return };
+    let mut again = Command::new(program);
+    again.args(arguments).env("HERDER_TOKEN", token);
+    if let Some(name) = std::env::args_os().next() {
+        again.arg0(name);
+    }
+    let error = again.exec();
+    tracing::warn!(%error, "cannot hide the join code from other users; give it with --token-file");
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -1,7 +1,9 @@
 //! Where the bytes of a database are, and who waits for them: a file and threads of their own, or what a simulation puts there.
 
 use std::fmt;
+use std::fs::{OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +23,9 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
 /// The database itself says where its bytes are, through this.
 pub use redb::{Builder as DatabaseBuilder, Database, DatabaseError, StorageBackend};
 
+/// Permissions of a database file: its owner reads and writes it, and no other user.
+const PRIVATE: u32 = 0o600;
+
 /// Who does what takes long.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hands(pub(crate) Option<Arc<dyn Medium>>);
@@ -37,14 +42,22 @@ impl Hands {
     pub(crate) fn create(&self, path: &Path) -> Result<Database, DatabaseError> {
         match &self.0 {
             Some(medium) => medium.open(path, &redb::Builder::new()),
-            None => Database::create(path),
+            None => {
+                let made = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(path);
+                made.map_err(redb::StorageError::Io)?;
+                Database::create(path)
+            }
         }
     }
 
     pub(crate) fn open(&self, path: &Path, builder: &redb::Builder) -> Result<Database, DatabaseError> {
         match &self.0 {
             Some(medium) => medium.open(path, builder),
-            None => builder.open(path),
+            None => {
+                // A release before this one left it readable for everybody.
+                std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(redb::StorageError::Io)?;
+                builder.open(path)
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,6 +29,8 @@ pub const NODE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Names of nodes in certificates are below this one, which no resolver knows.
 const DOMAIN: &str = "node.herder";
 const FILE: &str = "identity.json";
+/// The only TLS versions of the node link. Every release of herder speaks TLS 1.3.
+pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Why a node has no identity.
 #[derive(Debug, thiserror::Error)]
@@ -264,13 +266,16 @@ impl Identity {
             move |source| IdentityError::File { what, path, source }
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
+        // It may have been made by hand, for everybody to read.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed("protect", folder))?;
         let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
-        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
         let write = || -> io::Result<()> {
+            let text = serde_json::to_vec_pretty(self)?;
             let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(&text)?;
             file.sync_all()?;
-            fs::rename(&new, &path)
+            fs::rename(&new, &path)?;
+            fs::File::open(folder)?.sync_all()
         };
         write().map_err(failed("write", &path))
     }
@@ -280,7 +285,7 @@ impl Identity {
         let crypto = Arc::new(provider::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), crypto.clone());
         let verifier = verifier.allow_unauthenticated().build().map_err(tls)?;
-        let builder = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
+        let builder = ServerConfig::builder_with_provider(crypto).with_protocol_versions(VERSIONS).map_err(tls)?;
         // The CA's certificate goes along: newcomers know it by its fingerprint only.
         let mut chain = self.chain()?;
         chain.push(der(&self.shared.ca_cert)?);
@@ -294,7 +299,7 @@ impl Identity {
     /// TLS towards a peer.
     pub(crate) fn client(&self, protocols: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, IdentityError> {
         let crypto = Arc::new(provider::default_provider());
-        let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().map_err(tls)?;
+        let builder = ClientConfig::builder_with_provider(crypto).with_protocol_versions(VERSIONS).map_err(tls)?;
         let builder = builder.with_root_certificates(self.roots()?);
         let mut config = builder.with_client_auth_cert(self.chain()?, self.private_key()?).map_err(tls)?;
         config.alpn_protocols = protocols;

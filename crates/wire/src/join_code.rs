@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest;
+use subtle::ConstantTimeEq as _;
 
 const PREFIX: &str = "SWMTKN-1-";
 /// 256 bits in base 36.
@@ -96,9 +97,9 @@ pub(crate) fn fingerprint(der: &[u8]) -> Fingerprint {
     out
 }
 
-/// Whether two secrets are the same, in a time that tells nothing about where they differ.
+/// Compares two secrets in constant time.
 pub(crate) fn same_secret(one: &[u8], other: &[u8]) -> bool {
-    fingerprint(one) == fingerprint(other)
+    one.ct_eq(other).into()
 }
 
 /// A big-endian number in base 36, padded with zeros.

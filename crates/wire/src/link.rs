@@ -3,6 +3,7 @@
 //! A protocol's version is part of its name. A node of the next version offers its own names first and these after them, so
 //! that the two still talk. ARCHITECTURE.md says what may differ between two versions; `skew.rs` proves it.
 
+mod handshakes;
 mod join;
 mod root;
 mod rotate;
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
 use tokio_util::sync::CancellationToken;
@@ -28,16 +29,18 @@ use crate::identity::{Identity, IdentityError, node_of, server_name};
 use crate::join_code::Secret;
 use crate::rotation::Rotation;
 
+use handshakes::{Handshakes, LogLimit};
 pub use join::join;
 
 /// How long a connection may take to open, TLS included. A node in reach answers in milliseconds.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// Connections that may be shaking hands at the same time; strangers cannot take more.
-const HANDSHAKES_MAX: usize = 256;
+/// How long renewal sleeps at most. Sleep stands still while the host is suspended, and a clock may be set at any time: so
+/// long after either, a certificate that has expired meanwhile is replaced.
+const RENEWAL_LOOK: Duration = Duration::from_secs(20);
 
-/// A clock may be set at any time; how long renewal sleeps at most.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// After a renewal that failed.
+const RENEWAL_REST: Duration = Duration::from_secs(10);
 
 /// What a connection between two nodes is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +136,15 @@ pub struct Link {
     also_in: Mutex<Vec<Secret>>,
     /// Connections of peers that know no protocol of this version.
     misfits: AtomicU64,
+    limits: LogLimits,
+}
+
+/// Limits of log lines that a stranger can cause.
+#[derive(Debug, Default)]
+struct LogLimits {
+    too_many: LogLimit,
+    strangers: LogLimit,
+    newcomers: LogLimit,
 }
 
 impl Link {
@@ -149,6 +161,7 @@ impl Link {
             identities,
             also_in: Mutex::default(),
             misfits: AtomicU64::new(0),
+            limits: LogLimits::default(),
         }))
     }
 
@@ -182,7 +195,7 @@ impl Link {
 
     /// Takes connections of peers until `stop`. Newcomers are answered here; everything else goes to `accept`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken, accept: impl Accept) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let handshakes = Arc::new(Handshakes::default());
         let accept = Arc::new(accept);
         loop {
             let (tcp, from) = tokio::select! {
@@ -197,8 +210,10 @@ impl Link {
                     }
                 },
             };
-            let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-                tracing::warn!(%from, "too many nodes are shaking hands; one more is refused");
+            let Some(permit) = handshakes.begin(from.ip()) else {
+                if let Some(silent) = self.limits.too_many.due() {
+                    tracing::warn!(%from, silent, "too many handshakes are under way; a connection is refused");
+                }
                 continue;
             };
             let (link, accept) = (self.clone(), accept.clone());
@@ -211,7 +226,11 @@ impl Link {
                     Ok(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {
                         link.tell_misfit(from, &error);
                     }
-                    Ok(Err(error)) => tracing::warn!(%from, %error, "a stranger is refused"),
+                    Ok(Err(error)) => {
+                        if let Some(silent) = link.limits.strangers.due() {
+                            tracing::warn!(%from, %error, silent, "a stranger is refused");
+                        }
+                    }
                     Err(_) => tracing::debug!(%from, "a connection was not opened in time"),
                 }
             });
@@ -258,7 +277,7 @@ impl Link {
                 }
             }
             // At once after a renewal that failed would be in a loop without rest.
-            let rest = left.clamp(Duration::from_secs(60), RENEWAL_LOOK);
+            let rest = left.clamp(RENEWAL_REST, RENEWAL_LOOK);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(rest) => {}

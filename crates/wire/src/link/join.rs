@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::{CONNECT_TIME_MAX, Link, LinkError, Road, connect, shake};
-use crate::identity::Shared;
+use crate::identity::{Shared, VERSIONS};
 use crate::join_code::{JoinCode, Secret, fingerprint, same_secret};
 
 /// Question and answer are some kilobytes.
@@ -45,7 +45,7 @@ async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkErro
     let broken = |source| LinkError::Connect { addr: addr.to_owned(), source };
     let verifier = judged_by(ByFingerprint(code.clone()));
     let crypto = Arc::new(provider::default_provider());
-    let builder = ClientConfig::builder_with_provider(crypto).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(crypto).with_protocol_versions(VERSIONS);
     let builder = builder.map_err(|error| stranger(io::Error::other(error)))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = builder.with_no_client_auth();
@@ -54,7 +54,8 @@ async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkErro
     let tcp = connect(addr).await?;
     let mut stream = shake(Arc::new(config), name_there, tcp, addr, Road::Join).await?;
     let question = Question { secret: code.secret, name: name.to_owned() };
-    stream.write_all(&serde_json::to_vec(&question).unwrap_or_default()).await.map_err(broken)?;
+    let question = serde_json::to_vec(&question).map_err(|error| broken(error.into()))?;
+    stream.write_all(&question).await.map_err(broken)?;
     stream.shutdown().await.map_err(broken)?;
     let mut text = Vec::new();
     stream.take(MESSAGE_BYTES_MAX).read_to_end(&mut text).await.map_err(broken)?;
@@ -82,11 +83,15 @@ pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: 
             Answer::Welcome(Box::new(shared.clone()))
         }
         Ok(question) => {
-            tracing::warn!(%from, name = question.name, "a node with a wrong join code is refused");
+            if let Some(silent) = link.limits.newcomers.due() {
+                tracing::warn!(%from, name = question.name, silent, "a node with a wrong join code is refused");
+            }
             Answer::Refused("the join code is not that of this pool (any more); `herder token` prints it".into())
         }
         Err(error) => {
-            tracing::warn!(%from, %error, "a newcomer that makes no sense is refused");
+            if let Some(silent) = link.limits.newcomers.due() {
+                tracing::warn!(%from, %error, silent, "a request to join that cannot be read is refused");
+            }
             Answer::Refused(format!("the question makes no sense: {error}"))
         }
     };
