@@ -18,6 +18,7 @@ use crate::board::Board;
 use crate::call::Engine;
 use crate::describe;
 use crate::files::Files;
+use crate::health::{self, EngineHealth};
 use crate::images::{Arrivals, Images};
 use crate::lease::{Lease, Uptime};
 use crate::life::{Life, Node, Order, STOPS_MAX};
@@ -53,6 +54,7 @@ pub struct Agent {
     generic_resources: Vec<GenericResource>,
     assigned: watch::Sender<Assigned>,
     known: watch::Sender<Known>,
+    health: watch::Receiver<EngineHealth>,
     _end: DropGuard,
 }
 
@@ -91,16 +93,20 @@ impl Agent {
             facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
         });
         let stop = stop.child_token();
+        let (health, known_health) = watch::channel(EngineHealth::default());
         let agent = Agent {
             node: node.clone(),
             node_id: settings.node_id,
             generic_resources: settings.generic_resources,
             assigned: watch::Sender::default(),
             known: watch::Sender::default(),
+            health: known_health,
             _end: stop.clone().drop_guard(),
         };
         let following = stop.clone();
         tokio::spawn(async move { following.run_until_cancelled(observer.run()).await });
+        let (asking, engine) = (stop.clone(), node.engine.clone());
+        tokio::spawn(async move { asking.run_until_cancelled(health::keep(&engine, &health)).await });
         let herd = Herd {
             node,
             assigned: agent.assigned.subscribe(),
@@ -135,9 +141,17 @@ impl Agent {
         Ok(description)
     }
 
+    /// Whether the engine answers. The first verdict is there within a few seconds.
+    pub fn health(&self) -> watch::Receiver<EngineHealth> {
+        self.health.clone()
+    }
+
     /// Tasks of services with the label `herder.fence` may run until then; they are killed when it comes and nobody has
-    /// called this again.
+    /// called this again. A node without an engine gets no longer lease: managers count it as down, and replace its tasks.
     pub fn lease(&self, until: Instant) {
+        if matches!(*self.health.borrow(), EngineHealth::Lost(_)) {
+            return;
+        }
         self.node.lease.set(until);
     }
 

@@ -45,6 +45,18 @@ impl Engine {
         Engine { addr: addr.to_owned(), link: EngineLink::new(addr, way), version: RwLock::default() }
     }
 
+    /// Whether the engine answers at all. Does not stand behind other calls: how many of them wait says nothing about that.
+    pub(crate) async fn ping(&self, limit: Duration) -> Result<(), EngineError> {
+        let uri = format!("{}/_ping", self.version.read());
+        let request = Request::builder().uri(uri).body(empty()).map_err(|error| self.unreadable("/_ping", error))?;
+        let answer = timeout(limit, self.link.send_at_once(request)).await.map_err(|_| self.late(limit))??;
+        match answer.status().as_u16() {
+            status @ 400.. => Err(EngineError::Answer { status, message: format!("/_ping answers {status}") }),
+            // Read to its end, or the connection could not be used again.
+            _ => timeout(limit, gather(answer.into_body())).await.map_err(|_| self.late(limit)).map(drop),
+        }
+    }
+
     pub(crate) fn get(&self, path: impl Into<String>) -> Call<'_> {
         self.call(Method::GET, path)
     }

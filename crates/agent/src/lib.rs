@@ -10,6 +10,7 @@ mod board;
 mod call;
 mod describe;
 mod files;
+mod health;
 mod images;
 mod lease;
 mod life;
@@ -19,6 +20,7 @@ mod observe;
 pub mod session;
 
 pub use agent::{Agent, Settings};
+pub use health::EngineHealth;
 pub use herder_docker::{Body, Way};
 pub use herder_pool::EngineError;
 pub use images::{Images, NoImages};

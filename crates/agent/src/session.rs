@@ -10,6 +10,8 @@ use herder_model::swarm::{Assignments, Hello, ManagerAddr, NodeDescription, Repo
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::health::EngineHealth;
+
 /// A leader that says nothing for so many times as long as it wants to hear of the node is none any more: of what the node says it
 /// has answered nothing twice. Another one must be found before the lease is over (five times as long), else tasks that must never
 /// run twice end on nodes that nothing happened to.
@@ -48,6 +50,8 @@ pub enum Ended {
     Refused(String),
     /// There is no swarm any more.
     Dissolved,
+    /// The engine went or came back: the next session begins with that.
+    Again,
     /// The connection broke, or could not be opened.
     Broken(String),
 }
@@ -66,6 +70,7 @@ pub struct Mind {
     /// The newest state of every task, and whatever changes.
     pub reports: mpsc::Receiver<Report>,
     pub description: watch::Receiver<NodeDescription>,
+    pub engine: watch::Receiver<EngineHealth>,
     /// Whether this manager's store is open.
     pub ready: watch::Receiver<bool>,
     pub leaving: watch::Receiver<bool>,
@@ -82,6 +87,12 @@ pub async fn hold(
     let (say, said) = mpsc::channel(SESSION_WAITING_MAX);
     hello.description = mind.description.borrow_and_update().clone();
     hello.ready = *mind.ready.borrow_and_update();
+    // A node that is not heard as one without an engine is given tasks.
+    if !changes(&mut mind.engine, &EngineHealth::Unknown).await {
+        return Ended::Broken("this node is stopping".into());
+    }
+    let engine = mind.engine.borrow_and_update().clone();
+    hello.engine_error = engine.error().to_owned();
     let mut speaker = Speaker { say, last: Instant::now(), unheard: Vec::new() };
     speaker.say(&ToLeader::Hello(Box::new(hello)));
     let opened = timeout(OPEN_TIME_MAX, lines.session(manager, said)).await;
@@ -152,6 +163,12 @@ pub async fn hold(
                     speaker.say(&ToLeader::Ready);
                 }
             }
+            // A leader that answers beside its loop must not take what it hears for a sign of the engine's life: as for a node that
+            // was silent, a new session begins.
+            is_there = changes(&mut mind.engine, &engine) => return match is_there {
+                true => Ended::Again,
+                false => Ended::Broken("this node is stopping".into()),
+            },
             () = left(&mut mind.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.
@@ -165,6 +182,11 @@ pub async fn hold(
             return Ended::Broken("it does not listen any more".into());
         }
     }
+}
+
+/// Returns when the engine's health is another one; false if nobody looks after it any more.
+async fn changes(health: &mut watch::Receiver<EngineHealth>, from: &EngineHealth) -> bool {
+    health.wait_for(|it| it != from).await.is_ok()
 }
 
 /// Comes when the node is to leave.

@@ -327,7 +327,13 @@ impl<'m> Lead<'m> {
                     Ok(change) => {
                         self.add(proposal, change.into_iter().collect());
                         self.heard_at.insert(node.clone(), (Instant::now(), self.pace));
-                        self.sessions.insert(node.clone(), Session::new(*session, say.clone(), pulse.clone()));
+                        let has_engine = hello.engine_error.is_empty();
+                        if !has_engine {
+                            tracing::warn!(node, hello.engine_error, "a node is down: its engine does not answer");
+                            self.learn_lost(proposal.view(), node);
+                        }
+                        let opened = Session::new(*session, say.clone(), pulse.clone(), has_engine);
+                        self.sessions.insert(node.clone(), opened);
                         if hello.ready {
                             self.ready.insert(node.clone());
                             self.make_manager(proposal.view(), node);
@@ -432,7 +438,9 @@ impl<'m> Lead<'m> {
         // That a node is down may have been written late, when it had come again: it comes once more, and says that it is there.
         let is_down =
             |id: &String| proposal.view().nodes.get(id).is_some_and(|it| it.node.status.state == SwarmNodeState::Down);
-        for id in self.sessions.keys().filter(|id| is_down(id)).cloned().collect::<Vec<_>>() {
+        let contradicts = |(id, session): &(&String, &Session)| session.engine_lost.is_none() && is_down(id);
+        let contradicting: Vec<String> = self.sessions.iter().filter(contradicts).map(|(id, _)| id.clone()).collect();
+        for id in contradicting {
             self.close(&id);
         }
         let gossip = self.settings.gossip.borrow().clone();
@@ -442,6 +450,16 @@ impl<'m> Lead<'m> {
             let (heard_at, pace, sign) = self.heard(id);
             let gossip = gossip.get(id).copied().unwrap_or_default();
             let signs = Signs { silent: heard_at.elapsed(), gossip, pace };
+            let engine_lost = self.sessions.get(id).and_then(|it| it.engine_lost).filter(|_| was_down);
+            if let Some(lost) = engine_lost {
+                // Its lease has not been renewed since it told that; the watchdog beside it ends what is fenced.
+                if members::is_fenced_off(Signs { silent: lost.elapsed(), ..signs }) {
+                    let message = &*record.node.status.message;
+                    self.add(proposal, members::goes(proposal.view(), id, message, true, now).into_iter().collect());
+                    self.learn_lost(proposal.view(), id);
+                }
+                continue;
+            }
             let fenced_off = members::is_fenced_off(signs);
             if was_down && fenced_off || !was_down && members::is_down(signs) {
                 // It may have been heard, and answered, this moment.

@@ -10,8 +10,8 @@ use futures_util::stream;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
     Assignments, Availability, Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, Kind, ManagerAddr,
-    NodeDescription, NodeRecord, Replicated, Report, Secret, SecretRef, Service, ServiceMode, ServiceRecord, TaskState,
-    TaskStatus, Time, ToLeader, ToNode, View,
+    NodeDescription, NodeRecord, Replicated, Report, Secret, SecretRef, Service, ServiceMode, ServiceRecord,
+    SwarmNodeState, TaskState, TaskStatus, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Store, Transport, TransportError};
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ struct Node {
     /// Messages with all of it, and with what changed.
     said: Arc<Mutex<(usize, usize)>>,
     gaps: Arc<Mutex<usize>>,
+    /// Why its engine does not answer; empty while it does.
+    engine_error: watch::Sender<String>,
     /// Grows with each message to any node.
     news: watch::Sender<u64>,
 }
@@ -43,12 +45,24 @@ struct Node {
 impl Node {
     /// Does at once what it is told. With a gap to make, it forgets where it was, once.
     async fn run(self, manager: Arc<Manager>, id: &'static str) {
+        let mut engine = self.engine_error.subscribe();
+        loop {
+            let error = engine.borrow_and_update().clone();
+            tokio::select! {
+                () = self.session(&manager, id, &error) => {}
+                _ = engine.changed() => {}
+            }
+        }
+    }
+
+    async fn session(&self, manager: &Manager, id: &str, engine_error: &str) {
         let (say, said) = mpsc::channel::<Bytes>(1024);
         let heard = stream::unfold(said, |mut said| async move { Some((said.recv().await?, said)) });
         let mut listen = manager.session(id, Box::pin(heard));
         let tell = async |message: &ToLeader| say.send(serde_json::to_vec(message).expect("JSON").into()).await;
         let description = NodeDescription { hostname: id.to_owned(), ..NodeDescription::default() };
-        let hello = Hello { addr: "127.0.0.1:1".into(), description, ..Hello::default() };
+        let engine_error = engine_error.to_owned();
+        let hello = Hello { addr: "127.0.0.1:1".into(), description, engine_error, ..Hello::default() };
         tell(&ToLeader::Hello(Box::new(hello))).await.expect("it listens");
         loop {
             let message = tokio::select! {
@@ -230,4 +244,25 @@ async fn what_nodes_are_told_adds_up_to_what_is_theirs() {
     swarm.write(|_| Change::Remove(Kind::Service, "web".into())).await;
     swarm.settled(0).await;
     assert!(swarm.nodes.values().all(|it| it.known.lock().tasks.is_empty()));
+}
+
+/// A node that says that its engine is lost is heard all the time, and nevertheless counts as down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_of_a_node_without_an_engine_run_elsewhere_until_it_is_back() {
+    let swarm = Swarm::begin().await;
+    swarm.declare(6, "one", false).await;
+    swarm.settled(6).await;
+    swarm.nodes["a"].engine_error.send_replace("it hangs".into());
+    let is_down = |view: &View| {
+        let node = &view.nodes["a"];
+        let elsewhere = view.tasks_of_node("a").all(|it| it.task.desired_state > TaskState::Complete);
+        node.node.status.state == SwarmNodeState::Down && node.node.status.message == "engine: it hangs" && elsewhere
+    };
+    swarm.settled_when(6, is_down).await;
+    // What is fenced begins elsewhere when the lease of that node has run out for sure, though it is heard.
+    swarm.settled_when(6, |view| is_down(view) && view.nodes["a"].fenced_off).await;
+    swarm.nodes["a"].engine_error.send_replace(String::new());
+    let is_ready =
+        |view: &View| view.nodes["a"].node.status.state == SwarmNodeState::Ready && !view.nodes["a"].fenced_off;
+    swarm.settled_when(6, is_ready).await;
 }

@@ -259,6 +259,7 @@ impl Engine {
         }
         match (&parts.method, path) {
             (_, "/version") => reply(200, &json!({"Version": "20.10.24", "ApiVersion": "1.41"})),
+            (_, "/_ping") => reply(200, &Value::Null),
             (_, "/info") => reply(200, &state.info()),
             (_, "/events") => Response::new(events(state.events.subscribe())),
             (_, "/containers/json") => reply(200, &state.containers.keys().map(|id| json!({"Id": id})).collect()),

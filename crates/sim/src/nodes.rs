@@ -297,12 +297,14 @@ async fn work(
         let mind = Mind {
             reports: agent.reports(),
             description: description.subscribe(),
+            engine: agent.health(),
             ready: ready.subscribe(),
             leaving: leaving.subscribe(),
         };
         let hello = Hello { addr: addr(&node), ..Hello::default() };
         attempt += 1;
         let ended = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await;
+        let ended = if let Ended::Again = ended { Ended::Elsewhere(Some(manager)) } else { ended };
         let again = std::mem::replace(&mut sent_on, matches!(ended, Ended::Elsewhere(Some(_))));
         leader = if let Ended::Elsewhere(other) = ended { other } else { None };
         match leader {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use herder_decide::swarm::members::Pace;
 use herder_decide::swarm::{Told, Touched};
 use herder_model::swarm::{Cluster, ManagerAddr, Role, ToNode, View, Welcome};
+use tokio::time::Instant;
 
 use super::Lead;
 use crate::sessions::{Mouth, Pulse};
@@ -24,12 +25,15 @@ pub(super) struct Session {
     welcomed: Welcome,
     /// What it was told of how often it is to be heard: its lease depends on that.
     pub(super) pace: Pace,
+    /// Since when the node has told that its engine does not answer: then it counts as down, though it is heard.
+    pub(super) engine_lost: Option<Instant>,
 }
 
 impl Session {
-    pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>) -> Session {
-        let welcomed = Welcome::default();
-        Session { number, say, pulse, told: None, is_welcome: false, welcomed, pace: Pace::default() }
+    pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>, has_engine: bool) -> Session {
+        let engine_lost = (!has_engine).then(Instant::now);
+        let (welcomed, pace) = (Welcome::default(), Pace::default());
+        Session { number, say, pulse, told: None, is_welcome: false, welcomed, pace, engine_lost }
     }
 
     fn welcome(&mut self, welcome: Welcome, pace: Pace) -> bool {

@@ -46,6 +46,9 @@ pub struct Hello {
     pub availability: Availability,
     /// Whether its store is open.
     pub ready: bool,
+    /// Why its engine counts as dead or hanging. Empty while it answers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub engine_error: String,
 }
 
 impl std::fmt::Debug for Hello {

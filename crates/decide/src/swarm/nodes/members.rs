@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_model::swarm::{
-    Change, ClusterRecord, Hello, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
+    Change, ClusterRecord, Hello, NodeDescription, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
 };
 
 use subtle::ConstantTimeEq as _;
@@ -31,8 +31,15 @@ pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<C
     // A token may only make more of a node. Less is made of it by hand.
     record.node.spec.role = record.node.spec.role.max(asked);
     record.addr.clone_from(&hello.addr);
-    record.node.description = hello.description.clone();
-    let status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr: host(&hello.addr) };
+    // A node whose engine never answered cannot say what it is.
+    if hello.engine_error.is_empty() || known.is_none() || hello.description != NodeDescription::default() {
+        record.node.description = hello.description.clone();
+    }
+    let addr = host(&hello.addr);
+    let status = match &*hello.engine_error {
+        "" => NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr },
+        error => NodeStatus { state: SwarmNodeState::Down, message: format!("engine: {error}"), addr },
+    };
     set_status(&mut record, status, now);
     record.fenced_off = false;
     Ok((known.map(Arc::as_ref) != Some(&record)).then(|| record.into()))
@@ -217,6 +224,26 @@ mod tests {
         check("a", "W", "known");
         check("b", "X", NO_TOKEN);
         check("gone", "M", REMOVED);
+    }
+
+    #[test]
+    fn a_node_whose_engine_does_not_answer_is_down_and_says_why() {
+        let mut view = view();
+        let mut index = 1;
+        let mut check = |engine_error: &str, hostname: &str, expected: &str| {
+            index += 1;
+            let description = NodeDescription { hostname: hostname.into(), ..NodeDescription::default() };
+            let hello = Hello { engine_error: engine_error.into(), description, ..Hello::default() };
+            let change = comes(&view, "a", &hello, Time(index)).expect("welcome").expect("a change");
+            view.apply(index, &Command { at: Time(index), changes: vec![change] }).expect("fits");
+            let node = &view.nodes["a"].node;
+            let text = format!("{:?} {} {}", node.status.state, node.description.hostname, node.status.message);
+            assert_eq!(text, expected);
+        };
+        check("", "h1", "Ready h1 ");
+        check("it hangs", "h1", "Down h1 engine: it hangs");
+        check("it is dead", "", "Down h1 engine: it is dead");
+        check("", "h1", "Ready h1 ");
     }
 
     #[test]

@@ -274,7 +274,10 @@ fn unavailable(node: &NodeRecord) -> (String, String) {
     match (node.node.status.state, node.node.spec.availability) {
         (SwarmNodeState::Ready, Availability::Pause) => ("it is paused".into(), activate),
         (SwarmNodeState::Ready, _) => ("it is drained".into(), activate),
-        (SwarmNodeState::Down, _) => ("it is down".into(), format!("bring {hostname} back")),
+        (SwarmNodeState::Down, _) => match node.node.status.message.strip_prefix("engine: ") {
+            Some(error) => (format!("its engine is down: {error}"), format!("bring the engine of {hostname} back")),
+            None => ("it is down".into(), format!("bring {hostname} back")),
+        },
         (SwarmNodeState::Unknown | SwarmNodeState::Disconnected, _) => {
             ("it was not heard of".into(), format!("see whether {hostname} can reach the managers"))
         }

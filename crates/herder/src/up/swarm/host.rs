@@ -272,6 +272,7 @@ impl Host {
             let mind = Mind {
                 reports: self.agent.reports(),
                 description: self.description.subscribe(),
+                engine: self.agent.health(),
                 ready: self.ready.subscribe(),
                 leaving: self.leaving.subscribe(),
             };
@@ -291,6 +292,10 @@ impl Host {
                         }
                         continue;
                     }
+                }
+                Ended::Again => {
+                    self.known.lock().leader = Some(manager);
+                    continue;
                 }
                 Ended::Refused(reason) => self.refused(&reason),
                 Ended::Dissolved => self.dissolved().await,
