@@ -1,17 +1,7 @@
 //! `herder up`: a node of a pool without masters, until somebody says stop.
 
 mod answers;
-mod bus;
-mod code;
-mod identity;
-mod images;
 mod life;
-mod members;
-mod peers;
-mod roads;
-mod source;
-mod store;
-mod swarm;
 
 use std::time::Duration;
 
@@ -19,6 +9,7 @@ use anyhow::Context as _;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
 use herder_front::server;
+use herder_node::{bus, identity, store, swarm};
 use herder_wire::identity::Identity;
 use tokio::sync::watch;
 use tokio::time::timeout;

@@ -13,6 +13,13 @@ use herder_decide::actions::conf::Conf;
 use herder_decide::schedule::{Filter, Scheduler, Strategy};
 use herder_front::actions::ActionSettings;
 use herder_front::{Front, FrontSettings, server};
+use herder_node::bus::PoolBus;
+use herder_node::members::{self, Directory};
+use herder_node::peers::PoolPeers;
+use herder_node::roads::{Gate, NodeDialler};
+use herder_node::source::NodeSource;
+use herder_node::swarm::{Door, Host, Standing, Surroundings};
+use herder_node::{code, identity, images, store};
 use herder_pool::discovery::Discovery;
 use herder_pool::{Pool, Settings, Source, Way};
 use herder_wire::calls::Calls;
@@ -27,13 +34,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::bus::PoolBus;
-use super::members::{self, Directory};
-use super::peers::PoolPeers;
-use super::roads::{Gate, NodeDialler};
-use super::source::NodeSource;
-use super::swarm::{Door, Host, Standing, Surroundings};
-use super::{answers, code, identity, images, store};
+use super::answers;
 use crate::listen::ServerTls;
 use crate::manage::reschedule_while_primary;
 

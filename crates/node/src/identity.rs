@@ -11,14 +11,14 @@ use herder_wire::identity::Identity;
 use herder_wire::{link, multicast};
 use tokio::time::sleep;
 
-use super::{store, swarm};
+use crate::{store, swarm};
 
 /// Whoever is asked may be starting, too: how often all are asked, and the rest between.
 const JOIN_ATTEMPTS: u32 = 10;
 const JOIN_REST: Duration = Duration::from_secs(1);
 
 /// The identity that is kept, a new one of the pool that is to be joined, or the first of a new pool.
-pub(super) async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyhow::Result<Identity> {
+pub async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyhow::Result<Identity> {
     let code: Option<JoinCode> = settings.token.as_deref().map(str::parse).transpose().context("--token")?;
     let kept = Identity::load(&settings.state)?;
     if let Some(mut identity) = kept {
@@ -102,7 +102,7 @@ async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Resu
 }
 
 /// Addresses to gossip with at first: those given, and whoever answers on the local network.
-pub(super) async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketAddr> {
+pub async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketAddr> {
     let mut seeds = Vec::new();
     if settings.multicast {
         match multicast::ask(code).await {
@@ -117,7 +117,7 @@ pub(super) async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketA
 }
 
 /// What these addresses mean; those that mean nothing are told.
-pub(super) async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
+pub async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for address in addresses {
         match tokio::net::lookup_host(address.as_str()).await {
@@ -129,7 +129,7 @@ pub(super) async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
 }
 
 /// Where other nodes reach this one.
-pub(super) fn advertise(settings: &UpSettings) -> anyhow::Result<SocketAddr> {
+pub fn advertise(settings: &UpSettings) -> anyhow::Result<SocketAddr> {
     let (host, port) = &settings.advertise;
     if let Some(host) = host {
         let host = host.trim_matches(['[', ']']);

@@ -9,7 +9,7 @@ use herder_wire::rotation::{FACT_BYTES_MAX, Rotation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::swarm;
+use crate::swarm;
 
 /// The fact that holds the code's secret. Sealed with the rest of gossip, and shown nowhere.
 const FACT: &str = "join";
@@ -17,7 +17,7 @@ const FACT: &str = "join";
 /// Tells this node's facts, the join code's secret among them once it was changed. Every node tells it, so that it is known
 /// after the one that made it is gone, and to those that come back.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub struct Teller {
     link: Arc<Link>,
     gossip: Arc<Gossip>,
     facts: BTreeMap<String, String>,
@@ -28,7 +28,7 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn new(
+    pub fn new(
         link: Arc<Link>,
         gossip: Arc<Gossip>,
         facts: BTreeMap<String, String>,
@@ -39,7 +39,7 @@ impl Teller {
     }
 
     /// Tells what is in force now. Fails if the facts are too long, also where the secret would only later not fit.
-    pub(super) async fn tell(&self) -> Result<(), GossipError> {
+    pub async fn tell(&self) -> Result<(), GossipError> {
         let mut facts = self.facts.clone();
         facts.insert(FACT.to_owned(), "x".repeat(FACT_BYTES_MAX));
         gossip::check_facts(&facts)?;
@@ -55,7 +55,7 @@ impl Teller {
     }
 
     /// Learns from the others and tells them, until `stop`.
-    pub(super) async fn keep(mut self, stop: CancellationToken) {
+    pub async fn keep(mut self, stop: CancellationToken) {
         loop {
             self.learn();
             tokio::select! {

@@ -10,6 +10,6 @@ mod mending;
 mod restore;
 mod root;
 
-pub(super) use door::Door;
-pub(super) use host::{FACT, Host, Standing, Surroundings};
-pub(super) use kept::remotes;
+pub use door::Door;
+pub use host::{FACT, Host, Standing, Surroundings};
+pub use kept::remotes;

@@ -17,13 +17,13 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(30);
 
 /// The store that the command line names, if it names one.
-pub(super) fn of(settings: &UpSettings) -> anyhow::Result<Option<Discovery>> {
+pub fn of(settings: &UpSettings) -> anyhow::Result<Option<Discovery>> {
     let Some(url) = &settings.discovery else { return Ok(None) };
     Ok(Some(Discovery::parse(url, &Options::parse(&settings.discovery_options)?)?))
 }
 
 /// Who is there now. A store that does not answer is told, and no reason not to begin.
-pub(super) async fn list(store: &Discovery) -> Vec<String> {
+pub async fn list(store: &Discovery) -> Vec<String> {
     match discovery::list(store, FIRST_LIST_TIME_MAX).await {
         Ok(found) => found.into_iter().collect(),
         Err(error) => {
@@ -34,7 +34,7 @@ pub(super) async fn list(store: &Discovery) -> Vec<String> {
 }
 
 /// Keeps this node in the store and asks those that come, until `stop`.
-pub(super) async fn keep(store: Discovery, here: SocketAddr, gossip: Arc<Gossip>, stop: CancellationToken) {
+pub async fn keep(store: Discovery, here: SocketAddr, gossip: Arc<Gossip>, stop: CancellationToken) {
     let address = here.to_string();
     let registered = async {
         let joined = discovery::join(&store, &address, HEARTBEAT, TTL, Duration::ZERO, stop.clone()).await;
@@ -49,7 +49,7 @@ pub(super) async fn keep(store: Discovery, here: SocketAddr, gossip: Arc<Gossip>
         loop {
             let current = members.borrow_and_update().clone().unwrap_or_default();
             let new: Vec<String> = current.difference(&known).cloned().collect();
-            gossip.add_seeds(super::identity::resolve(&new).await).await;
+            gossip.add_seeds(crate::identity::resolve(&new).await).await;
             known = current;
             if members.changed().await.is_err() {
                 return;

@@ -20,8 +20,8 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::members::{Directory, Next};
-use super::source;
+use crate::members::{Directory, Next};
+use crate::source;
 
 /// When too few nodes answer that look after a name, it takes about 3 s until they are known to be dead, and others do.
 const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const SETTLE_ATTEMPTS: u32 = 3;
 const SETTLE_REST: Duration = Duration::from_secs(1);
 
 /// Asks others.
-pub(super) struct PoolPeers {
+pub struct PoolPeers {
     directory: Arc<Directory>,
     calls: Arc<Calls>,
     front: Weak<Front>,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for PoolPeers {
 }
 
 impl PoolPeers {
-    pub(super) fn new(directory: Arc<Directory>, calls: Arc<Calls>, front: &Arc<Front>) -> PoolPeers {
+    pub fn new(directory: Arc<Directory>, calls: Arc<Calls>, front: &Arc<Front>) -> PoolPeers {
         PoolPeers { directory, calls, front: Arc::downgrade(front) }
     }
 
@@ -213,14 +213,14 @@ impl Peers for PoolPeers {
 
 /// Answers others.
 #[derive(Debug)]
-pub(super) struct Clerk {
+pub struct Clerk {
     front: Weak<Front>,
     /// Address of this node.
     here: String,
 }
 
 impl Clerk {
-    pub(super) fn new(front: &Arc<Front>, here: &str) -> Clerk {
+    pub fn new(front: &Arc<Front>, here: &str) -> Clerk {
         Clerk { front: Arc::downgrade(front), here: here.to_owned() }
     }
 

@@ -6,10 +6,10 @@ use futures_util::StreamExt as _;
 use herder_pool::{Asking, Following, Part, Source};
 use herder_wire::calls::{self, Calls, Peer, RereadRequest};
 
-use super::members::Directory;
+use crate::members::Directory;
 
 /// Every node but this one.
-pub(super) struct NodeSource {
+pub struct NodeSource {
     directory: Arc<Directory>,
     calls: Arc<Calls>,
 }
@@ -21,7 +21,7 @@ impl std::fmt::Debug for NodeSource {
 }
 
 impl NodeSource {
-    pub(super) fn new(directory: Arc<Directory>, calls: Arc<Calls>) -> NodeSource {
+    pub fn new(directory: Arc<Directory>, calls: Arc<Calls>) -> NodeSource {
         NodeSource { directory, calls }
     }
 
@@ -75,7 +75,7 @@ fn container(what: Part) -> String {
 }
 
 /// What a peer wants to be read again.
-pub(super) fn wanted(request: RereadRequest) -> Part {
+pub fn wanted(request: RereadRequest) -> Part {
     match request.part() {
         calls::Part::Container => Part::Container(request.container),
         calls::Part::Images => Part::Images,

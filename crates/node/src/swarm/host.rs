@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use super::kept::{Kept, store_folder};
 use super::managing::{Managing, NodeLines, NodeTransport};
 use super::root::{self, Wanted};
-use crate::up::members::Directory;
+use crate::members::Directory;
 
 /// The fact by which managers tell the swarm's id to the nodes of their pool.
-pub(in crate::up) const FACT: &str = "swarm";
+pub const FACT: &str = "swarm";
 /// Between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
 /// Between two times that a manager sends this node on to another one.
@@ -44,28 +44,29 @@ const WRITTEN_WAITING_MAX: usize = 1024;
 pub(super) const LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// What the rest of the node gives to its part in the swarm.
-pub(in crate::up) struct Surroundings {
-    pub(in crate::up) state: PathBuf,
-    pub(in crate::up) link: Arc<Link>,
-    pub(in crate::up) directory: Arc<Directory>,
-    pub(in crate::up) views: watch::Receiver<gossip::View>,
-    pub(in crate::up) agent: Arc<Agent>,
-    pub(in crate::up) front: std::sync::Weak<herder_front::Front>,
+#[derive(Debug)]
+pub struct Surroundings {
+    pub state: PathBuf,
+    pub link: Arc<Link>,
+    pub directory: Arc<Directory>,
+    pub views: watch::Receiver<gossip::View>,
+    pub agent: Arc<Agent>,
+    pub front: std::sync::Weak<herder_front::Front>,
     /// Makes this node another one.
-    pub(in crate::up) another: mpsc::Sender<Identity>,
+    pub another: mpsc::Sender<Identity>,
     /// What the node is in a swarm, over all its lives.
-    pub(in crate::up) standing: watch::Sender<Standing>,
+    pub standing: watch::Sender<Standing>,
     /// Facts that this node tells besides its own.
-    pub(in crate::up) facts: watch::Sender<Option<String>>,
+    pub facts: watch::Sender<Option<String>>,
 }
 
 /// What became of entering or leaving a swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::up) struct Standing {
-    pub(in crate::up) node: String,
+pub struct Standing {
+    pub node: String,
     /// The swarm that has let the node in.
-    pub(in crate::up) cluster: String,
-    pub(in crate::up) refused: String,
+    pub cluster: String,
+    pub refused: String,
 }
 
 /// What is known of where the managers are, and what this node is.
@@ -78,7 +79,7 @@ pub(super) struct Known {
     pub(super) broken: String,
 }
 
-pub(in crate::up) struct Host {
+pub struct Host {
     pub(super) id: String,
     pub(super) here: String,
     pub(super) state: PathBuf,
@@ -117,7 +118,7 @@ impl std::fmt::Debug for Host {
 
 impl Host {
     /// Goes on as what the node was when it stopped, until `stop`.
-    pub(in crate::up) async fn start(around: Surroundings, stop: CancellationToken) -> anyhow::Result<Arc<Host>> {
+    pub async fn start(around: Surroundings, stop: CancellationToken) -> anyhow::Result<Arc<Host>> {
         let kept = Kept::load(&around.state)?;
         let host = Arc::new(Host {
             id: around.directory.id.clone(),
@@ -191,7 +192,7 @@ impl Host {
     }
 
     /// Ends this node's part as a manager in good order: if it leads, another one does before.
-    pub(in crate::up) async fn close_store(&self) {
+    pub async fn close_store(&self) {
         let _opening = self.opening.lock().await;
         self.ready.send_replace(false);
         self.link.let_in_also(Vec::new());

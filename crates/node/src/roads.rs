@@ -11,24 +11,24 @@ use herder_wire::{calls, swarm};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::bus::PoolBus;
-use super::members::Directory;
-use super::peers::Clerk;
-use super::swarm::Door;
+use crate::bus::PoolBus;
+use crate::members::Directory;
+use crate::peers::Clerk;
+use crate::swarm::Door;
 
 /// Bytes moved at once, each way; as at the door.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// The way to engines: ours by its socket, others through the node beside them.
 #[derive(Debug)]
-pub(super) struct NodeDialler {
+pub struct NodeDialler {
     engine: String,
     link: Arc<Link>,
     directory: Arc<Directory>,
 }
 
 impl NodeDialler {
-    pub(super) fn new(engine: &str, link: Arc<Link>, directory: Arc<Directory>) -> NodeDialler {
+    pub fn new(engine: &str, link: Arc<Link>, directory: Arc<Directory>) -> NodeDialler {
         NodeDialler { engine: engine.to_owned(), link, directory }
     }
 }
@@ -56,7 +56,7 @@ async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
 
 /// Takes what peers open.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub struct Gate {
     engine: String,
     front: Weak<Front>,
     clerk: Arc<Clerk>,
@@ -65,7 +65,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(engine: &str, here: &str, front: &Arc<Front>, bus: Arc<PoolBus>, door: Arc<Door>) -> Gate {
+    pub fn new(engine: &str, here: &str, front: &Arc<Front>, bus: Arc<PoolBus>, door: Arc<Door>) -> Gate {
         let clerk = Arc::new(Clerk::new(front, here));
         Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk, bus, door }
     }

@@ -24,7 +24,7 @@ const NAME: &str = "name";
 const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What this node tells about itself.
-pub(super) fn facts(settings: &UpSettings) -> BTreeMap<String, String> {
+pub fn facts(settings: &UpSettings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     facts.extend(settings.name.clone().map(|name| (NAME.to_owned(), name)));
     facts.extend(settings.labels.iter().map(|(key, value)| (format!("{LABEL}{key}"), value.clone())));
@@ -39,9 +39,9 @@ fn description(seen: &Seen) -> Description {
 
 /// Address → node, and who lives.
 #[derive(Debug)]
-pub(super) struct Directory {
-    pub(super) id: String,
-    pub(super) here: String,
+pub struct Directory {
+    pub id: String,
+    pub here: String,
     known: RwLock<Known>,
     /// Tells of every change of `known`.
     changed: watch::Sender<()>,
@@ -51,7 +51,7 @@ pub(super) struct Directory {
 
 /// Which node is to be asked for a name.
 #[derive(Debug)]
-pub(super) enum Next {
+pub enum Next {
     Ask(Peer),
     Have,
     Stuck,
@@ -66,7 +66,7 @@ struct Known {
 
 impl Directory {
     /// `others`: whether there may be others already.
-    pub(super) fn new(id: &str, here: &str, others: bool) -> Directory {
+    pub fn new(id: &str, here: &str, others: bool) -> Directory {
         let known = Known {
             by_addr: BTreeMap::from([(here.to_owned(), id.to_owned())]),
             alive: BTreeMap::from([(id.to_owned(), here.to_owned())]),
@@ -81,12 +81,12 @@ impl Directory {
     }
 
     /// Wakes whoever wants to look again after a change.
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
+    pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// Waits until this node knows another one that lives: who has just begun does not know yet which names are in use.
-    pub(super) async fn met_others(&self) {
+    pub async fn met_others(&self) {
         let mut changes = self.changes();
         let met = changes.wait_for(|()| self.known.read().alive.len() > 1);
         // They may be gone.
@@ -94,18 +94,18 @@ impl Directory {
     }
 
     /// The node at this address.
-    pub(super) fn at(&self, addr: &str) -> Option<Peer> {
+    pub fn at(&self, addr: &str) -> Option<Peer> {
         let id = self.known.read().by_addr.get(addr).cloned()?;
         Some(Peer { id, addr: addr.to_owned() })
     }
 
-    pub(super) fn by_id(&self, id: &str) -> Option<Peer> {
+    pub fn by_id(&self, id: &str) -> Option<Peer> {
         let addr = self.known.read().alive.get(id).cloned()?;
         Some(Peer { id: id.to_owned(), addr })
     }
 
     /// The node that is to be asked for a name next.
-    pub(super) fn next_keeper(&self, name: &str, claiming: &Claiming) -> Next {
+    pub fn next_keeper(&self, name: &str, claiming: &Claiming) -> Next {
         let known = self.known.read();
         match claiming.next(name, known.alive.keys().map(String::as_str)) {
             Step::Ask(id) => {
@@ -117,20 +117,20 @@ impl Directory {
     }
 
     /// Every live node but this one.
-    pub(super) fn others(&self) -> Vec<Peer> {
+    pub fn others(&self) -> Vec<Peer> {
         let known = self.known.read();
         let others = known.alive.iter().filter(|(id, _)| **id != self.id);
         others.map(|(id, addr)| Peer { id: id.clone(), addr: addr.clone() }).collect()
     }
 
     /// Whether this node is the one that tells about the node at this address: one does, so that it is told once.
-    pub(super) fn tells_of(&self, addr: &str) -> bool {
+    pub fn tells_of(&self, addr: &str) -> bool {
         let known = self.known.read();
         teller(addr, known.alive.iter().map(|(id, at)| (id.as_str(), at.as_str()))).is_none_or(|id| id == self.id)
     }
 
     /// The same by what gossip saw at one moment; what is known here may be older or newer.
-    pub(super) fn tells_of_seen(&self, addr: &str, view: &View) -> bool {
+    pub fn tells_of_seen(&self, addr: &str, view: &View) -> bool {
         let alive = view.values().filter(|seen| seen.health <= Health::Suspect);
         let alive: Vec<(&str, String)> =
             alive.map(|seen| (seen.member.id.as_str(), seen.member.addr.to_string())).collect();
@@ -168,7 +168,7 @@ fn teller<'n>(addr: &str, alive: impl Iterator<Item = (&'n str, &'n str)>) -> Op
 }
 
 /// Makes the members of the pool what gossip says, until `stop`.
-pub(super) async fn follow(
+pub async fn follow(
     pool: Arc<Pool>,
     directory: Arc<Directory>,
     mut views: watch::Receiver<View>,
@@ -198,11 +198,7 @@ pub(super) async fn follow(
 
 /// Whether this node is the one that moves containers of lost nodes: one node does, and only where most of the nodes are, so
 /// that the smaller side of a cut network makes no doubles.
-pub(super) fn rescheduler(
-    mut views: watch::Receiver<View>,
-    me: &str,
-    stop: CancellationToken,
-) -> watch::Receiver<Role> {
+pub fn rescheduler(mut views: watch::Receiver<View>, me: &str, stop: CancellationToken) -> watch::Receiver<Role> {
     let (told, role) = watch::channel(Role::Replica { primary: None });
     let me = me.to_owned();
     tokio::spawn(async move {

@@ -8,13 +8,13 @@ use herder_front::Front;
 
 /// Brings what any other node has.
 #[derive(Debug)]
-pub(super) struct FromOthers {
+pub struct FromOthers {
     front: Weak<Front>,
     here: String,
 }
 
 impl FromOthers {
-    pub(super) fn new(front: &Arc<Front>, here: &str) -> FromOthers {
+    pub fn new(front: &Arc<Front>, here: &str) -> FromOthers {
         FromOthers { front: Arc::downgrade(front), here: here.to_owned() }
     }
 }

@@ -19,7 +19,7 @@ use super::{logs, root};
 
 /// The host, for those who ask.
 #[derive(Clone, Debug)]
-pub(in crate::up) struct Door(pub(in crate::up) Arc<Host>);
+pub struct Door(pub Arc<Host>);
 
 /// Calls of other nodes.
 #[herder_wire::swarm::async_trait]

@@ -106,7 +106,7 @@ pub(super) fn set_aside(folder: &Path) -> io::Result<PathBuf> {
 }
 
 /// Addresses of nodes that this one met in its swarm.
-pub(in crate::up) fn remotes(folder: &Path) -> Vec<String> {
+pub fn remotes(folder: &Path) -> Vec<String> {
     let kept = Kept::load(folder).ok().flatten().unwrap_or_default();
     kept.managers.into_iter().map(|it| it.addr).collect()
 }

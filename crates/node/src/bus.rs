@@ -19,13 +19,13 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::members::Directory;
+use crate::members::Directory;
 
 /// Rest before a link that ended is opened anew.
 const LINK_REST: Duration = Duration::from_millis(300);
 
 /// What clients may do: as the file says, or the default.
-pub(super) fn rules(settings: &UpSettings) -> anyhow::Result<Rules> {
+pub fn rules(settings: &UpSettings) -> anyhow::Result<Rules> {
     let Some(path) = &settings.bus_rules else { return Ok(Rules::documented(&settings.cluster)) };
     let file = || format!("--bus-rules {}", path.display());
     let text = std::fs::read_to_string(path).with_context(file)?;
@@ -34,23 +34,23 @@ pub(super) fn rules(settings: &UpSettings) -> anyhow::Result<Rules> {
 
 /// This node's part of the bus.
 #[derive(Debug)]
-pub(super) struct PoolBus {
-    pub(super) bus: Arc<Bus>,
+pub struct PoolBus {
+    pub bus: Arc<Bus>,
     links: Arc<Links>,
 }
 
 impl PoolBus {
-    pub(super) fn new(id: &str) -> PoolBus {
+    pub fn new(id: &str) -> PoolBus {
         let (bus, links) = Links::bus(id, Settings::default());
         PoolBus { bus, links }
     }
 
-    pub(super) fn bridge(&self, rules: Rules) -> Arc<Bridge> {
+    pub fn bridge(&self, rules: Rules) -> Arc<Bridge> {
         Bridge::new(self.bus.clone(), rules, Limits::default())
     }
 
     /// A peer has opened its link.
-    pub(super) fn accept(&self, incoming: herder_wire::link::Incoming) {
+    pub fn accept(&self, incoming: herder_wire::link::Incoming) {
         let (bus, links) = (self.bus.clone(), self.links.clone());
         tokio::spawn(async move {
             if let Err(error) = links.carry(&bus, &incoming.node, incoming.stream).await {
@@ -60,7 +60,7 @@ impl PoolBus {
     }
 
     /// Keeps a link to every live peer, until `stop`. Of two nodes the one with the smaller id opens it.
-    pub(super) async fn keep_links(
+    pub async fn keep_links(
         self: Arc<Self>,
         link: Arc<Link>,
         directory: Arc<Directory>,
@@ -118,12 +118,7 @@ impl PoolBus {
     }
 
     /// Tells what happens on this node's engine, and what this node is the one to tell about others, until `stop`.
-    pub(super) async fn tell_events(
-        self: Arc<Self>,
-        pool: Arc<Pool>,
-        directory: Arc<Directory>,
-        stop: CancellationToken,
-    ) {
+    pub async fn tell_events(self: Arc<Self>, pool: Arc<Pool>, directory: Arc<Directory>, stop: CancellationToken) {
         let mut events = pool.events();
         loop {
             let event = tokio::select! {
@@ -163,7 +158,7 @@ impl PoolBus {
     }
 
     /// Tells who joins, leaves and is lost, until `stop`.
-    pub(super) async fn tell_membership(
+    pub async fn tell_membership(
         self: Arc<Self>,
         pool: Arc<Pool>,
         directory: Arc<Directory>,

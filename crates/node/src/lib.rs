@@ -1,0 +1,14 @@
+//! One node's life: its identity, its links to other nodes, its membership of a pool and of a swarm.
+//!
+//! See ARCHITECTURE.md.
+
+pub mod bus;
+pub mod code;
+pub mod identity;
+pub mod images;
+pub mod members;
+pub mod peers;
+pub mod roads;
+pub mod source;
+pub mod store;
+pub mod swarm;
