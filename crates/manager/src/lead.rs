@@ -238,9 +238,7 @@ impl<'m> Lead<'m> {
 
     /// When a service is to be looked at again.
     fn next_time(&self) -> Instant {
-        let now = self.settings.clock.now();
-        let next = self.agenda.next_time().map(|time| time.since(now));
-        Instant::now() + next.unwrap_or(Duration::from_secs(3600))
+        self.agenda.next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     /// A step, again while somebody else writes the same objects meanwhile.
@@ -485,7 +483,7 @@ impl<'m> Lead<'m> {
 
     /// Everything that is to be done now, as far as it fits into one step.
     fn decide(&mut self, proposal: &mut Proposal, now: Time) {
-        self.agenda.wake(now);
+        self.agenda.wake(Instant::now());
         let mut ids = self.settings.new_id;
         for node in std::mem::take(&mut self.changed) {
             let changes = enforce_node(proposal.view(), &node, now);
@@ -499,7 +497,7 @@ impl<'m> Lead<'m> {
         {
             tasks += proposal.view().task_count_of_service(&service) + 1;
             let plan = reconcile(proposal.view(), &service, now, &mut ids);
-            self.agenda.set_time(&service, plan.again);
+            self.agenda.set_time(&service, plan.again.map(|time| Instant::now() + time.since(now)));
             // Nothing else is decided about a service and its tasks in this step, but where they are placed: few of them at once.
             if proposal.len() + plan.changes.len() <= AT_ONCE_MAX {
                 self.add(proposal, plan.changes);

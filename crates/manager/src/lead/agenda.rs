@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use herder_model::swarm::Time;
+use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
@@ -13,9 +13,9 @@ pub(super) struct Agenda {
     seen: Vec<String>,
     /// The one that was looked at last: those after it come next, so that none waits for ever.
     last: String,
-    /// When services are to be looked at again, even if nothing happens.
-    times: BTreeMap<String, Time>,
-    by_time: BTreeSet<(Time, String)>,
+    /// When services are to be looked at again, even if nothing happens. Not by the host's clock, which may be set back.
+    times: BTreeMap<String, Instant>,
+    by_time: BTreeSet<(Instant, String)>,
 }
 
 impl Agenda {
@@ -38,12 +38,12 @@ impl Agenda {
         !self.waiting.is_empty()
     }
 
-    pub(super) fn next_time(&self) -> Option<Time> {
+    pub(super) fn next_time(&self) -> Option<Instant> {
         self.by_time.first().map(|(time, _)| *time)
     }
 
     /// Adds those whose time has come.
-    pub(super) fn wake(&mut self, now: Time) {
+    pub(super) fn wake(&mut self, now: Instant) {
         let due = self.by_time.iter().take_while(|(time, _)| *time <= now);
         self.waiting.extend(due.map(|(_, service)| service.clone()));
     }
@@ -58,7 +58,7 @@ impl Agenda {
     }
 
     /// When the service is to be looked at again, if nothing happens.
-    pub(super) fn set_time(&mut self, service: &str, time: Option<Time>) {
+    pub(super) fn set_time(&mut self, service: &str, time: Option<Instant>) {
         if let Some((service, time)) = self.times.remove_entry(service) {
             self.by_time.remove(&(time, service));
         }
@@ -81,6 +81,8 @@ impl Agenda {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -100,15 +102,16 @@ mod tests {
 
     #[test]
     fn a_service_is_looked_at_when_its_last_time_has_come() {
-        let mut agenda = Agenda::default();
-        agenda.set_time("a", Some(Time(5)));
-        agenda.set_time("b", Some(Time(7)));
-        agenda.set_time("a", Some(Time(9)));
-        assert_eq!(agenda.next_time(), Some(Time(7)));
-        agenda.wake(Time(8));
+        let (mut agenda, began) = (Agenda::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        agenda.set_time("a", Some(at(5)));
+        agenda.set_time("b", Some(at(7)));
+        agenda.set_time("a", Some(at(9)));
+        assert_eq!(agenda.next_time(), Some(at(7)));
+        agenda.wake(at(8));
         assert_eq!((agenda.next().as_deref(), agenda.next()), (Some("b"), None));
         agenda.set_time("b", None);
-        assert_eq!(agenda.next_time(), Some(Time(9)));
+        assert_eq!(agenda.next_time(), Some(at(9)));
         agenda.add_due();
         assert_eq!(agenda.next().as_deref(), Some("a"));
     }

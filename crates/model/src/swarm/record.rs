@@ -117,6 +117,9 @@ pub struct TaskRecord {
     /// A rolling update made it, and is judged by how it does.
     #[serde(skip_serializing_if = "is_default")]
     pub by_update: bool,
+    /// That update made it in place of one that had found no node: nothing was stopped for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub in_place_of_waiting: bool,
     /// Such an update has it prepared before the turn of its slot has come: the task before it shall run until then.
     #[serde(skip_serializing_if = "is_default")]
     pub ahead: bool,

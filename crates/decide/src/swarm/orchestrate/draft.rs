@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use herder_model::swarm::{
     Availability, Change, Kind, NodeRecord, ServiceRecord, SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState,
@@ -10,12 +11,15 @@ use herder_model::swarm::{
 };
 
 use super::lost::{self, Releases};
-use super::reap;
 use super::reconcile::{Key, Mode, Plan, ServiceChange, iteration};
+use super::{reap, restart, update};
 use crate::swarm::Ids;
 
 /// What a new task waits for.
 pub(super) const MESSAGE_PENDING: &str = "pending task scheduling";
+
+/// Clocks of two managers may differ by so much without anything being written anew.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Draft<'a> {
     pub(super) view: &'a View,
@@ -102,7 +106,7 @@ impl<'a> Draft<'a> {
         if node.node.status.state != SwarmNodeState::Down {
             return Place::Fine;
         }
-        let at = self.releases.get_or_init(|| lost::releases(self.view)).get(id).copied().unwrap_or(self.now);
+        let at = self.releases.get_or_init(|| lost::releases(self.view, self.now)).get(id).copied().unwrap_or(self.now);
         if self.due(at) { Place::Lost } else { Place::Fine }
     }
 
@@ -118,6 +122,29 @@ impl<'a> Draft<'a> {
         if let Some(task) = self.tasks.get_mut(id) {
             edit(Arc::make_mut(task));
             self.touched.push(id.to_owned());
+        }
+    }
+
+    /// Brings times that a leader with another clock wrote, or that were written before a clock went back, to what they can be at
+    /// the most: whatever clocks do, nothing waits longer than was declared.
+    pub(super) fn settle_times(&mut self, service: &ServiceRecord) {
+        let (now, late) = (self.now, self.now + CLOCK_TOLERANCE);
+        let is_rolling = update::is_active(service);
+        for id in self.ids_where(|it| {
+            it.made_at > late || it.not_before > Some(late) || it.running_since > Some(late) || it.applied_at > late
+        }) {
+            let Some(task) = self.task(&id).cloned() else { continue };
+            let wait_max = restart::wait_max(&task);
+            let begins = task.not_before.unwrap_or(task.made_at);
+            if is_wanted(&task) && !is_running(&task) && begins > late + wait_max {
+                self.edit(&id, |it| it.not_before = Some(now + wait_max));
+            }
+            if is_rolling && update::is_watched(&task, service) {
+                self.edit(&id, |it| {
+                    it.running_since = it.running_since.map(|at| at.min(now));
+                    it.applied_at = it.applied_at.min(now);
+                });
+            }
         }
     }
 

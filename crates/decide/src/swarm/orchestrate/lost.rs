@@ -20,10 +20,12 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub(super) type Releases = BTreeMap<String, Time>;
 
 /// Nodes in the order in which they went down; each as soon as the one that is a share before it has had its pause.
-pub(super) fn releases(view: &View) -> Releases {
+///
+/// Nobody went down later than `now`, whatever the clock said when that was written.
+pub(super) fn releases(view: &View, now: Time) -> Releases {
     let at_once = view.nodes.len().div_ceil(SHARE).max(AT_ONCE_MIN);
     let down = view.nodes.values().filter(|it| it.node.status.state == SwarmNodeState::Down);
-    let mut down: Vec<(Time, &str)> = down.map(|it| (it.state_since, it.node.id.as_str())).collect();
+    let mut down: Vec<(Time, &str)> = down.map(|it| (it.state_since.min(now), it.node.id.as_str())).collect();
     down.sort_unstable();
     let mut times: Vec<Time> = Vec::with_capacity(down.len());
     for (since, _) in &down {
@@ -51,7 +53,7 @@ mod tests {
             }
             Object::Node(record.into())
         };
-        let releases = releases(&View::of(1, (0..nodes).map(node)));
+        let releases = releases(&View::of(1, (0..nodes).map(node)), Time(60 * 1_000_000_000));
         assert_eq!(releases.values().map(|it| it.0 / 1_000_000_000).collect::<Vec<_>>(), expected);
     }
 
@@ -63,5 +65,7 @@ mod tests {
         check(9, &[1, 1, 1, 1, 1, 1, 1], &[1, 1, 1, 6, 6, 6, 11]);
         check(3, &[1, 20, 20], &[1, 20, 20]);
         check(3, &[1, 4, 5], &[1, 4, 6]);
+        // The clock of the leader that wrote it was an hour ahead.
+        check(3, &[3600, 3600], &[60, 60]);
     }
 }

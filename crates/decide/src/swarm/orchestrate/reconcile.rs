@@ -32,6 +32,7 @@ pub fn reconcile(view: &View, service_id: &str, now: Time, ids: &mut dyn Ids) ->
         remove_all(&mut draft);
         return draft.plan(None);
     };
+    draft.settle_times(service);
     let written = match Mode::of(&service.service.spec.mode) {
         Mode::Replicated(replicas) => replicated::reconcile(&mut draft, service, replicas),
         Mode::Global => global::reconcile(&mut draft, service),

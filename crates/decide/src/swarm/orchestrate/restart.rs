@@ -15,6 +15,18 @@ const DELAY: Duration = Duration::from_secs(5);
 /// For so long a task waits for the one before it to stop. Swarm mode's number.
 pub(super) const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a task may need beyond its grace period to end: the kill, and the way of the news.
+const STOP_MARGIN: Duration = Duration::from_secs(30);
+
+/// Between the end of a task and its stop signal, if the service does not say. Swarm mode's number.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The first pause after a task that never came to run; it doubles with each further one, up to [`DELAY`].
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// A slot whose tasks are lost with their nodes before they ran gets a new one no sooner.
+const LOST_PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// Times of restarts that are kept for a policy with a window. More attempts than this within one window are not told from
 /// this many.
 const RESTARTS_KEPT_MAX: usize = 1000;
@@ -89,12 +101,40 @@ fn replace(draft: &mut Draft<'_>, service: &ServiceRecord, old: &TaskRecord, cau
             count(new, old.task.spec.restart_policy.as_ref(), now);
         }
         new.by_update = same && cause == Cause::NodeLost && old.by_update && old.running_since.is_none();
+        // What the clock of another leader wrote is no later than now.
+        new.in_place_of_waiting = same && old.in_place_of_waiting && new.by_update;
         let held = old.not_before.unwrap_or_default();
         new.not_before = Some(now.max(match cause {
-            Cause::Ended => old.applied_at.max(held) + delay(old),
+            Cause::Ended => old.applied_at.max(held).min(now) + delay(old).max(backoff(old)),
+            // A node that comes and goes must not be given one task after the other.
+            Cause::NodeLost if !has_run(old) => held.max(old.made_at.min(now) + LOST_PAUSE_MIN),
             Cause::NodeLost => held,
         }));
     });
+}
+
+fn has_run(task: &TaskRecord) -> bool {
+    task.running_since.is_some() || task.task.status.state >= TaskState::Running && !ended_by_itself(task)
+}
+
+/// What cannot start anywhere is tried less and less often, also with a delay of 0.
+fn backoff(old: &TaskRecord) -> Duration {
+    match old.restarted {
+        0 => Duration::ZERO,
+        _ if has_run(old) => Duration::ZERO,
+        times => BACKOFF.saturating_mul(1 << (times - 1).min(8)).min(DELAY),
+    }
+}
+
+/// The longest that a task of this specification may have to wait for its turn.
+pub(super) fn wait_max(task: &TaskRecord) -> Duration {
+    delay(task).max(DELAY)
+}
+
+/// How long the next task of the slot waits for this one to stop.
+fn stop_time_max(old: &TaskRecord) -> Duration {
+    let grace = old.task.spec.container_spec.as_ref().and_then(|it| it.stop_grace_period).map_or(STOP_GRACE, nanos);
+    OLD_TASK_TIMEOUT.max(grace + STOP_MARGIN)
 }
 
 fn has_later(draft: &Draft<'_>, mode: Mode, slot: &Key, old: &TaskRecord) -> bool {
@@ -109,17 +149,22 @@ fn delay(old: &TaskRecord) -> Duration {
 fn count(new: &mut TaskRecord, policy: Option<&RestartPolicy>, now: Time) {
     new.restarted += 1;
     let Some((attempts, window)) = policy.and_then(windowed) else { return new.restarts.clear() };
+    // Times that another leader's clock wrote are no later than now.
+    new.restarts.iter_mut().for_each(|at| *at = now.min(*at));
     new.restarts.push(now);
     new.restarts.retain(|at| *at > now - window);
     let kept = usize::try_from(attempts).unwrap_or(usize::MAX).min(RESTARTS_KEPT_MAX);
     new.restarts.drain(..new.restarts.len().saturating_sub(kept));
 }
 
-/// Attempts and the window within which they count, if both are limited.
+/// Attempts and the window within which they count, if both are limited. The delays between them are added to the window: else
+/// attempts would never count where it is no longer than the delay.
 fn windowed(policy: &RestartPolicy) -> Option<(u64, Duration)> {
     let attempts = policy.max_attempts.filter(|it| *it > 0)?;
     let window = policy.window.filter(|it| *it > 0)?;
-    Some((attempts.min(RESTARTS_KEPT_MAX as u64), nanos(window)))
+    let attempts = attempts.min(RESTARTS_KEPT_MAX as u64);
+    let delays = policy.delay.map_or(DELAY, nanos).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
+    Some((attempts, nanos(window).saturating_add(delays)))
 }
 
 fn may_restart(old: &TaskRecord, mode: Mode, cause: Cause) -> bool {
@@ -170,8 +215,12 @@ pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
             let start = task.not_before.unwrap_or(task.made_at);
             let mut there = |node: &str| if fenced { draft.may_run(node) } else { draft.answers(node) };
             let mut stops = |it: &TaskRecord| !is_wanted(it) && is_on_node(it) && there(&it.task.node_id);
-            let held = tasks[..at].iter().any(|it| stops(it));
-            if draft.due(start) && (!held || !fenced && draft.due(start + OLD_TASK_TIMEOUT)) {
+            let stopping: Vec<_> = tasks[..at].iter().filter(|it| stops(it)).collect();
+            if !draft.due(start) {
+                continue;
+            }
+            let longest = stopping.iter().map(|it| stop_time_max(it)).max();
+            if longest.is_none_or(|longest| !fenced && draft.due(start + longest)) {
                 draft.want(&task.task.id, mode.target());
             }
         }

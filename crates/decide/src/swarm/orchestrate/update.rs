@@ -126,8 +126,15 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
         return Some(change);
     }
     if !work.dirty.is_empty() {
-        let free = course.parallelism.saturating_sub(work.in_work(draft, &course).len());
-        let (now, next) = work.dirty.split_at(free.min(work.dirty.len()));
+        // Nothing is stopped for these, and the room that comes free is not for them as they are.
+        let (waiting, dirty): (Vec<Key>, Vec<Key>) =
+            work.dirty.iter().cloned().partition(|key| waits_for_a_node(&by_key[key]));
+        for key in &waiting {
+            let made = begin(draft, service, key, &by_key[key], &course);
+            draft.edit(&made, |it| it.in_place_of_waiting = true);
+        }
+        let free = course.parallelism.saturating_sub(work.in_work(draft, &course));
+        let (now, next) = dirty.split_at(free.min(dirty.len()));
         for key in now {
             begin(draft, service, key, &by_key[key], &course);
         }
@@ -176,20 +183,38 @@ fn dirty_here(draft: &Draft<'_>, service: &ServiceRecord, task: &TaskRecord) -> 
 }
 
 /// Puts a task of the new specification into the slot.
-fn begin(draft: &mut Draft<'_>, service: &ServiceRecord, key: &Key, tasks: &[Arc<TaskRecord>], course: &Course) {
+fn begin(
+    draft: &mut Draft<'_>,
+    service: &ServiceRecord,
+    key: &Key,
+    tasks: &[Arc<TaskRecord>],
+    course: &Course,
+) -> String {
     let keeps = |it: &TaskRecord| course.start_first && is_running(it) && draft.answers(&it.task.node_id);
     let present = tasks.iter().filter(|it| is_wanted(it) && !it.ahead);
     let (kept, leaving): (Vec<_>, Vec<_>) = present.partition(|it| keeps(it));
     // Without one that runs there is nothing to keep until the new one does.
     let desired = if kept.is_empty() { TaskState::Ready } else { TaskState::Running };
-    if ahead::take(draft, tasks, desired).is_none() {
+    let taken = ahead::take(draft, tasks, desired);
+    let made = taken.unwrap_or_else(|| {
         let id = draft.make(service, key, desired);
         draft.edit(&id, |it| it.by_update = true);
-    }
+        id
+    });
     for task in leaving {
         draft.want(&task.task.id, TaskState::Shutdown);
     }
     ahead::succeeded(draft, tasks, false);
+    made
+}
+
+/// Whether all that is wanted in a slot waits, because the scheduler found no node for it.
+fn waits_for_a_node(tasks: &[Arc<TaskRecord>]) -> bool {
+    let waits = |it: &TaskRecord| {
+        it.task.status.state <= TaskState::Pending && it.task.node_id.is_empty() && !it.task.status.err.is_empty()
+    };
+    let mut wanted = tasks.iter().filter(|it| is_wanted(it)).peekable();
+    wanted.peek().is_some() && wanted.all(|it| waits(it))
 }
 
 /// What an update has done so far, and has still to do.
@@ -221,18 +246,25 @@ impl Work {
         self.watched.iter().filter(|it| !it.ahead)
     }
 
-    /// Slots that wait for their task, or for the delay after it.
-    fn in_work(&self, draft: &mut Draft<'_>, course: &Course) -> BTreeSet<Key> {
-        let busy = self.begun().filter(|it| match done_at(it) {
-            Some(at) => !draft.due(at + course.delay),
-            None => is_wanted(it),
-        });
-        busy.map(|it| self.key(it)).collect()
+    /// How many slots wait for their task, or for the delay after it.
+    fn in_work(&self, draft: &mut Draft<'_>, course: &Course) -> usize {
+        let delayed = self.begun().filter(|it| done_at(it).is_some_and(|at| !draft.due(at + course.delay)));
+        let delayed: BTreeSet<Key> = delayed.map(|it| self.key(it)).collect();
+        delayed.len() + self.waiting(&delayed)
+    }
+
+    /// How many other slots wait for their task, more than were filled for which nothing had been stopped: where there is room for
+    /// some of the tasks only, it does not matter which of them run.
+    fn waiting(&self, others: &BTreeSet<Key>) -> usize {
+        let stopped = self.begun().filter(|it| !it.in_place_of_waiting && is_wanted(it) && done_at(it).is_none());
+        let stopped: BTreeSet<Key> = stopped.map(|it| self.key(it)).filter(|key| !others.contains(key)).collect();
+        let filled = self.begun().filter(|it| it.in_place_of_waiting && is_wanted(it) && it.running_since.is_some());
+        stopped.len().saturating_sub(filled.count())
     }
 
     /// Nothing is left to do, and what was done last has been watched for long enough.
     fn is_done(&self, draft: &mut Draft<'_>, course: &Course) -> bool {
-        let waits = self.begun().any(|it| is_wanted(it) && done_at(it).is_none());
+        let waits = self.waiting(&BTreeSet::new()) > 0;
         let last = self.begun().filter_map(|it| done_at(it)).max();
         self.dirty.is_empty() && !waits && last.is_none_or(|at| draft.due(at + course.settling()))
     }

@@ -14,6 +14,9 @@ use super::Placed;
 use super::demand::{HostPort, host_ports, is_available};
 use super::generic::Claims;
 
+/// Clocks of two managers may differ by so much.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
+
 /// How long a node is held to have failed with a service (swarmkit `monitorFailures`).
 pub(super) const FAILURE_MEMORY: Duration = Duration::from_secs(5 * 60);
 /// From so many failures on, a service's tasks rather go elsewhere (swarmkit `maxFailures`).
@@ -313,7 +316,9 @@ impl Fleet {
         let Some(failures) = self.failures.get(service) else { return Vec::new() };
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
         for failure in failures {
-            if failure.version == version && now.since(failure.at) < FAILURE_MEMORY {
+            // One that the clock of an earlier leader put into the future would count until then.
+            let is_past = failure.at <= now + CLOCK_TOLERANCE;
+            if failure.version == version && is_past && now.since(failure.at) < FAILURE_MEMORY {
                 *counts.entry(&failure.node).or_default() += 1;
             }
         }

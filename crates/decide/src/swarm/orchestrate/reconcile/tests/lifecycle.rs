@@ -117,7 +117,7 @@ fn a_restart_policy_says_what_is_made_again() {
     check("policy=on-failure", "rejected", again);
     check("policy=on-failure", "complete", "t1 >shutdown");
     check("policy=none", "failed", "t1 >shutdown");
-    check("attempts=3", "failed restarted=2", "t1 >shutdown\n + n1 1 >running hold=100 restarted=3");
+    check("attempts=3", "failed since=90 restarted=2", "t1 >shutdown\n + n1 1 >running hold=100 restarted=3");
     check("attempts=3", "failed restarted=3", "t1 >shutdown");
     // What ended for good holds its slot.
     check("policy=none", "failed >shutdown", "");
@@ -205,4 +205,64 @@ fn after_a_day_a_node_that_is_down_runs_nothing() {
     // Also when its service is gone.
     check("now=86499\n node a down since=100\n t1 1@a >remove", "again 86500");
     check("now=86500\n node a down since=100\n t1 1@a >remove", "- t1");
+}
+
+/// Each attempt counts, also where the delay between two of them is longer than the window in which they count.
+#[test]
+fn attempts_count_however_short_their_window_is() {
+    let check = |restarts: &str, expected| {
+        let web = "web attempts=2 window=5 delay=5";
+        check(&format!("node a\n {web}\n t1 1@a failed at=100 since=99 restarted=2 restarts={restarts}"), expected);
+    };
+    check("88,94", "t1 >shutdown");
+    check("80,94", "t1 >shutdown\n + n1 1 >ready hold=105 restarted=3\n again 105");
+}
+
+#[test]
+fn a_long_grace_period_is_waited_for() {
+    let check = |now: u64, web: &str, expected| {
+        let tasks = "t1 1@a running >shutdown\n t2 1@b ready >ready hold=105";
+        check(&format!("now={now}\n node a\n node b\n web {web}\n {tasks}"), expected);
+    };
+    check(165, "grace=10", "t2 >running");
+    check(165, "grace=120", "again 255");
+    check(255, "grace=120", "t2 >running");
+}
+
+#[test]
+fn what_cannot_start_anywhere_is_tried_less_and_less_often() {
+    let check = |task: &str, expected| check(&format!("node a\n web delay=0\n t1 1@a {task}"), expected);
+    check("rejected at=100", "t1 >shutdown\n + n1 1 >running hold=100 restarted=1");
+    check("rejected at=100 restarted=2", "t1 >shutdown\n + n1 1 >ready hold=100 restarted=3\n again 100");
+    check("rejected at=100 restarted=9", "t1 >shutdown\n + n1 1 >ready hold=105 restarted=10\n again 105");
+    check("failed at=100 restarted=9", "t1 >shutdown\n + n1 1 >ready hold=105 restarted=10\n again 105");
+    check("failed at=100 since=90 restarted=9", "t1 >shutdown\n + n1 1 >running hold=100 restarted=10");
+}
+
+/// A node that comes and goes would else be given one task after the other.
+#[test]
+fn a_task_that_is_lost_before_it_ran_is_not_made_again_at_once() {
+    let check = |task: &str, expected| check(&format!("node a down since=99\n node b\n web\n t1 1@a {task}"), expected);
+    check("ready >running made=100", "t1 >shutdown\n + n1 1 >ready hold=101\n again 101");
+    check("ready >running made=98", "t1 >shutdown\n + n1 1 >running hold=100\n again 86499");
+    check("running made=100", "t1 >shutdown\n + n1 1 >running hold=100\n again 86499");
+}
+
+/// A clock that was an hour ahead for a moment, or one that was set back.
+#[test]
+fn nothing_waits_longer_than_declared_whatever_the_clocks_did() {
+    check("node a\n web\n t1 1@a failed at=3700", "t1 >shutdown\n + n1 1 >ready hold=105 restarted=1\n again 105");
+    let ended = "t1 1@a failed >shutdown at=90";
+    check(&format!("node a\n web\n {ended}\n t2 1@a ready >ready hold=3705"), "t2\n again 105");
+    check(&format!("node a\n web delay=60\n {ended}\n t2 1@a ready >ready hold=3705"), "t2\n again 160");
+    check(&format!("node a\n web delay=60\n {ended}\n t2 1@a ready >ready hold=155"), "again 155");
+    check("node a\n web\n t1 1@a rejected >ready at=3700 hold=3705", "t1\n again 105");
+    check("node a down since=3700\n node b\n web\n t1 1@a", "t1 >shutdown\n + n1 1 >running hold=100\n again 90100");
+    check("node a\n web v2 status=updating\n t1 1@a running since=3700 upd", "t1\n again 105");
+    // What was tried an hour ahead is as if it were tried now: it counts for as long as the window says, and no longer.
+    let web = "web attempts=2 window=60 delay=5";
+    check(
+        &format!("node a\n {web}\n t1 1@a failed at=3700 since=99 restarted=1 restarts=3690"),
+        "t1 >shutdown\n + n1 1 >ready hold=105 restarted=2\n again 105",
+    );
 }

@@ -5,12 +5,13 @@
 //! node a down off drain since=90 label=ssd     a node, ready and active unless it is said; off: it is fenced off
 //! web replicas=3 v2 …                          the service: global, job=2/4, global-job, run=1;
 //!                                              image=i1 (default: i and the version), previous=i1, ports=80, on=ssd,
-//!                                              policy=none, delay=5, attempts=3, window=60,
+//!                                              policy=none, grace=10, delay=5, attempts=3, window=60,
 //!                                              parallel=2, pause=10, monitor=5, ratio=0.5, action=rollback, start-first,
 //!                                              status=updating, fenced; the same settings are for rollbacks
 //! t1 1@a running >ready v1 …                   a task in slot 1 on node a; what is wanted of it, if it is not what the mode
 //!                                              wants; version, if it is another; image, ports, policy …, at=90 (state
-//!                                              since), since=80 (runs since), hold=105 (not before), restarted=2, upd, ahead (of its
+//!                                              since), since=80 (runs since), hold=105 (not before), made=99, restarted=2,
+//!                                              restarts=90,95, waited (made in place of one without a node), upd, ahead (of its
 //!                                              turn, upd), succeeded, run=0,
 //!                                              err=_ for spaces
 //! ```
@@ -110,7 +111,11 @@ fn spec(words: &Words<'_>, version: Version) -> TaskSpec {
         .value("on")
         .map(|label| Placement { constraints: vec![format!("node.labels.{label}==yes")], ..Placement::default() });
     TaskSpec {
-        container_spec: Some(ContainerSpec { image, ..ContainerSpec::default() }),
+        container_spec: Some(ContainerSpec {
+            image,
+            stop_grace_period: words.duration("grace"),
+            ..ContainerSpec::default()
+        }),
         restart_policy: (policy != RestartPolicy::default()).then_some(policy),
         placement,
         ..TaskSpec::default()
@@ -202,12 +207,19 @@ fn task(words: &Words<'_>, at: u64, service: Option<&ServiceRecord>) -> TaskReco
         running_since: words.time("since"),
         not_before: words.time("hold"),
         restarted: words.number("restarted").unwrap_or(0),
-        made_at: Time(at),
+        restarts: times(words.value("restarts").unwrap_or_default()),
+        made_at: words.time("made").unwrap_or(Time(at)),
         by_update: words.has("upd") || words.has("ahead"),
         ahead: words.has("ahead"),
+        in_place_of_waiting: words.has("waited"),
         succeeded: words.has("succeeded"),
         ..TaskRecord::default()
     }
+}
+
+/// Seconds with commas between them.
+fn times(text: &str) -> Vec<Time> {
+    text.split(',').filter(|it| !it.is_empty()).map(|it| Time(it.parse::<u64>().expect("seconds") * SECOND)).collect()
 }
 
 fn name(value: impl serde::Serialize) -> String {

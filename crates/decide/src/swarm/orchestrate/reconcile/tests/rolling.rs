@@ -255,3 +255,18 @@ fn what_cannot_be_prepared_has_failed_and_is_not_tried_before_its_turn() {
         &format!("t3 >shutdown\n t2 stays\n t5 >remove\n paused: update paused {because}"),
     );
 }
+
+/// Room that comes free during an update must not go to tasks of the specification that is being replaced.
+#[test]
+fn tasks_that_wait_for_a_node_are_replaced_first_and_hold_nothing_up() {
+    let no_room = "err=no_suitable_node_(insufficient_resources_on_1_node)";
+    check(
+        &format!("node a\n web v2 replicas=2\n t1 1@a v1\n t2 2 pending v1 {no_room}"),
+        &format!("+ n1 2 >running upd\n - t2\n + n2 1 >ready upd\n t1 >shutdown\n {STARTED}\n again 160"),
+    );
+    // The room of slot 1 went to slot 2, which had none: as many run as before.
+    let tasks = |second: &str| format!("t1 1 pending upd {no_room}\n t2 2@a running since=95 upd {second}");
+    let web = "node a\n web v2 replicas=2 status=updating";
+    check(&format!("{web}\n {}", tasks("waited")), "completed: update completed");
+    check(&format!("{web}\n {}", tasks("")), "");
+}
