@@ -89,9 +89,6 @@ pub fn complete(spec: &mut ServiceSpec) -> Result<(), Denial> {
             if container.isolation.is_empty() {
                 container.isolation = "default".into();
             }
-            for capability in container.capability_add.iter_mut().chain(&mut container.capability_drop) {
-                *capability = capability_name(capability);
-            }
         }
         ("" | "container", None) => return invalid("mismatched Runtime and *Spec fields".into()),
         ("plugin", _) => {
@@ -112,21 +109,26 @@ pub fn complete(spec: &mut ServiceSpec) -> Result<(), Denial> {
             "any" | "none" | "on-failure" => {}
             other => return invalid(format!("invalid RestartCondition: {other:?}")),
         }
-        policy.max_attempts.get_or_insert(0);
     }
-    let mode = &mut spec.mode;
-    if mode.global.is_none() && mode.replicated_job.is_none() && mode.global_job.is_none() {
-        mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
-    }
+    with_numbers(spec);
     for config in [&mut spec.update_config, &mut spec.rollback_config].into_iter().flatten() {
         update(config)?;
     }
     spec.endpoint_spec.as_mut().map_or(Ok(()), endpoint)
 }
 
-fn capability_name(text: &str) -> String {
-    let upper = text.trim().to_uppercase();
-    if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
+/// Writes out the numbers that Docker's clients read without asking whether they are there.
+pub fn with_numbers(spec: &mut ServiceSpec) {
+    if let Some(policy) = &mut spec.task_template.restart_policy {
+        policy.max_attempts.get_or_insert(0);
+    }
+    let mode = &mut spec.mode;
+    if let Some(job) = &mut mode.replicated_job {
+        let concurrent = *job.max_concurrent.get_or_insert(1);
+        job.total_completions.get_or_insert(concurrent);
+    } else if mode.global.is_none() && mode.global_job.is_none() {
+        mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
+    }
 }
 
 fn update(config: &mut UpdateConfig) -> Result<(), Denial> {
@@ -268,13 +270,37 @@ mod tests {
             "UpdateConfig": {"Parallelism": 2}, "EndpointSpec": {"Ports": [{"TargetPort": 80}]}}));
         complete(&mut least).expect("fine");
         let expected = json!({"Name": "web", "Labels": {},
-            "TaskTemplate": {"ContainerSpec": {"Image": "i", "Isolation": "default", "CapabilityDrop": ["CAP_CHOWN", "ALL"]},
+            "TaskTemplate": {"ContainerSpec": {"Image": "i", "Isolation": "default", "CapabilityDrop": ["chown", "ALL"]},
                 "RestartPolicy": {"Condition": "any", "MaxAttempts": 0}, "Networks": [{"Target": "host"}],
                 "ForceUpdate": 0, "Runtime": "container"},
             "Mode": {"Replicated": {"Replicas": 1}},
             "UpdateConfig": {"Parallelism": 2, "FailureAction": "pause", "MaxFailureRatio": 0, "Order": "stop-first"},
             "EndpointSpec": {"Mode": "vip", "Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishMode": "ingress"}]}});
         assert_eq!(json!(least), expected);
+    }
+
+    /// Docker's clients read these without asking whether they are there.
+    #[test]
+    fn every_mode_has_its_numbers() {
+        for (mode, expected) in [
+            (json!({"ReplicatedJob": {}}), json!({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}})),
+            (
+                json!({"ReplicatedJob": {"MaxConcurrent": 3}}),
+                json!({"ReplicatedJob": {"MaxConcurrent": 3, "TotalCompletions": 3}}),
+            ),
+            (
+                json!({"ReplicatedJob": {"TotalCompletions": 3}}),
+                json!({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 3}}),
+            ),
+            (json!({"Replicated": {}}), json!({"Replicated": {"Replicas": 1}})),
+            (json!({}), json!({"Replicated": {"Replicas": 1}})),
+            (json!({"Global": {}}), json!({"Global": {}})),
+            (json!({"GlobalJob": {}}), json!({"GlobalJob": {}})),
+        ] {
+            let mut spec = spec(json!({"TaskTemplate": {"ContainerSpec": {"Image": "i"}}, "Mode": mode}));
+            complete(&mut spec).expect("fine");
+            assert_eq!(json!(spec.mode), expected);
+        }
     }
 
     #[test]

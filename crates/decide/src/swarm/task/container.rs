@@ -231,8 +231,9 @@ fn host_config(
         host["Init"] = init.into();
     }
     put(&mut host, "Sysctls", object(&spec.sysctls));
-    put(&mut host, "CapAdd", spec.capability_add.clone());
-    put(&mut host, "CapDrop", spec.capability_drop.clone());
+    let capabilities = |of: &[String]| of.iter().map(|it| capability(it)).collect::<Vec<_>>();
+    put(&mut host, "CapAdd", capabilities(&spec.capability_add));
+    put(&mut host, "CapDrop", capabilities(&spec.capability_drop));
     put(&mut host, "OomScoreAdj", spec.oom_score_adj);
     put(&mut host, "Isolation", spec.isolation.to_lowercase());
     let ulimit = |it: &Ulimit| json!({"Name": it.name, "Hard": it.hard, "Soft": it.soft});
@@ -370,6 +371,12 @@ fn attachments(record: &TaskRecord) -> Vec<(String, Value)> {
         (network.target.clone(), endpoint)
     });
     attach.collect()
+}
+
+/// As every engine understands it: `chown` is `CAP_CHOWN`.
+fn capability(text: &str) -> String {
+    let upper = text.trim().to_uppercase();
+    if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
 }
 
 #[cfg(test)]
