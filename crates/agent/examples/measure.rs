@@ -60,6 +60,7 @@ async fn agent(engine: &str, count: usize, round: usize) -> (Duration, Duration)
         generic_resources: Vec::new(),
         images: Arc::new(NoImages),
         uptime: herder_agent::Uptime::system(),
+        watchdog: None,
         clock: herder_model::swarm::Clock::system(),
     };
     let agent = Agent::start(settings, &CancellationToken::new());

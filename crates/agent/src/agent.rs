@@ -20,7 +20,7 @@ use crate::describe;
 use crate::files::Files;
 use crate::health::{self, EngineHealth};
 use crate::images::{Arrivals, Images};
-use crate::lease::{Lease, Uptime};
+use crate::lease::{Lease, Uptime, Watchdog};
 use crate::life::{Life, Node, Order, STOPS_MAX};
 use crate::observe::Observer;
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub images: Arc<dyn Images>,
     /// Counts what is left of a lease that tasks with the label `herder.fence` had before a restart of this program.
     pub uptime: Uptime,
+    /// Holds that lease when this program does not. None: fenced tasks run on while this program is away.
+    pub watchdog: Option<Watchdog>,
     /// For the times in what is told.
     pub clock: Clock,
 }
@@ -89,7 +91,8 @@ impl Agent {
             clock: settings.clock,
             work: Arc::new(Semaphore::new(WORK_MAX)),
             stops: Semaphore::new(STOPS_MAX),
-            lease: Lease::of(&settings.folder, settings.uptime),
+            leaving: watch::Sender::new(false),
+            lease: Lease::of(&settings.folder, settings.uptime, settings.watchdog),
             facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
         });
         let stop = stop.child_token();
@@ -155,13 +158,15 @@ impl Agent {
         self.node.lease.set(until);
     }
 
-    /// Stops and removes all containers of this node's tasks, and their files. For a node that leaves its swarm. Takes as long
-    /// as the slowest of them may take to stop.
+    /// Stops and removes all containers of this node's tasks, and their files. For a node that leaves its swarm. Containers that do
+    /// not end at once are killed: the engine's own swarm mode gives them no time either.
     pub async fn leave(&self) {
+        self.node.leaving.send_replace(true);
         self.assign(Assignments::default());
         let number = self.assigned.borrow().0;
         // Ends early only when the agent ends.
         let _ = self.tasks().wait_for(|known| known.number >= number && known.ids.is_empty()).await;
+        self.node.leaving.send_replace(false);
         self.node.files.clear().await;
     }
 
@@ -196,6 +201,7 @@ impl Herd {
             warn!(%error, "the engine does not say what it is");
             observer.recovered().await;
         }
+        self.node.lease.release_all_but(&observer.containers());
         let (mut strays, mut lease) = (observer.strays(), self.node.lease.subscribe());
         loop {
             self.reconcile();

@@ -1,18 +1,24 @@
 //! Until when tasks may run that need to hear from managers. It outlives a restart of this program: what a node was promised
-//! before is all it has after.
+//! before is all it has after. While something depends on it, a watchdog beside this program holds it, too ([`crate::fence`]).
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
+
+use crate::fence::{self, Fenced, Kept, LEASE_FILE};
 
 /// How long the host has been up, which nobody sets; and which of its starts that was.
 #[derive(Clone)]
@@ -28,8 +34,7 @@ impl Uptime {
 
     /// The kernel's; time in which the host sleeps counts.
     pub fn system() -> Uptime {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Uptime::new(boot.trim(), || Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default())
+        Uptime::new(&fence::boot_id(), fence::boottime)
     }
 }
 
@@ -39,23 +44,49 @@ impl std::fmt::Debug for Uptime {
     }
 }
 
+/// The program that holds the lease when this one does not. It calls [`fence::watch`] with the node's folder.
+#[derive(Clone, Debug)]
+pub struct Watchdog {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Lease {
     until: watch::Sender<Instant>,
     uptime: Uptime,
-    path: PathBuf,
-    /// Something here depends on it: it is written down.
+    folder: PathBuf,
+    watchdog: Option<Watchdog>,
+    /// Something here depends on it: it is written down, and watched.
     is_kept: AtomicBool,
+    beside: Mutex<Beside>,
+}
+
+/// What the watchdog is told.
+#[derive(Debug, Default)]
+struct Beside {
+    child: Option<Child>,
+    /// By id.
+    fenced: BTreeMap<String, Fenced>,
+    has_warned: bool,
 }
 
 impl Lease {
     /// What is left of the one that was written down in this folder since the host started.
-    pub(crate) fn of(folder: &Path, uptime: Uptime) -> Lease {
-        let path = folder.join("lease");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let left = parse(&text, &uptime.boot).map(|until| until.saturating_sub((uptime.now)())).unwrap_or_default();
-        Lease { until: watch::Sender::new(Instant::now() + left), uptime, path, is_kept: AtomicBool::new(false) }
+    pub(crate) fn of(folder: &Path, uptime: Uptime, watchdog: Option<Watchdog>) -> Lease {
+        let text = fs::read_to_string(folder.join(LEASE_FILE)).unwrap_or_default();
+        let kept = Kept::parse(&text).filter(|kept| kept.boot == uptime.boot);
+        let left = kept.map(|kept| kept.until.saturating_sub((uptime.now)())).unwrap_or_default();
+        let fenced: BTreeMap<String, Fenced> =
+            fence::read_fenced(folder).into_iter().map(|it| (it.id.clone(), it)).collect();
+        // Else the watchdog of the time before would end what managers let run on.
+        let is_kept = AtomicBool::new(!fenced.is_empty());
+        let beside = Mutex::new(Beside { fenced, ..Beside::default() });
+        let until = watch::Sender::new(Instant::now() + left);
+        // The watchdog has another working directory.
+        let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+        Lease { until, uptime, folder, watchdog, is_kept, beside }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Instant> {
@@ -73,66 +104,165 @@ impl Lease {
         }
     }
 
-    /// From now on it is written down.
-    pub(crate) fn keep(&self) {
+    /// From now on this container may not run without a lease, whoever else answers. Called before it is started, and again when
+    /// its first process is known.
+    pub(crate) fn hold(&self, container: &str, pid: i64) {
+        let news = {
+            let mut beside = self.beside.lock();
+            let known = beside.fenced.get(container);
+            if known.is_some_and(|known| known.pid == pid || pid == 0) {
+                None
+            } else {
+                let started = self.watchdog.as_ref().and_then(|_| fence::started(pid));
+                if pid > 0
+                    && self.watchdog.is_some()
+                    && started.is_none()
+                    && !std::mem::replace(&mut beside.has_warned, true)
+                {
+                    warn!(
+                        container,
+                        "the processes of containers are not visible here: herder.fence holds only while herder and the engine \
+                         run; give herder the host's process namespace"
+                    );
+                }
+                let pid = if started.is_some() { pid } else { 0 };
+                let fenced = Fenced { id: container.to_owned(), pid, started: started.unwrap_or_default() };
+                beside.fenced.insert(container.to_owned(), fenced);
+                Some(beside.fenced.values().cloned().collect::<Vec<_>>())
+            }
+        };
+        news.into_iter().for_each(|fenced| self.write_fenced(&fenced));
         if !self.is_kept.swap(true, Ordering::Relaxed) {
             self.write(*self.until.borrow());
         }
     }
 
-    fn write(&self, until: Instant) {
-        let left = until.saturating_duration_since(Instant::now());
-        let text = format(&self.uptime.boot, (self.uptime.now)() + left);
-        // Over what was there, all at once: a restart of the host makes it worthless anyway.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
-        let written: io::Result<()> = file.and_then(|file| file.write_all_at(text.as_bytes(), 0));
-        if let Err(error) = written {
-            warn!(path = %self.path.display(), %error, "the lease of fenced tasks is not kept over a restart");
+    /// The container has ended, or is gone.
+    pub(crate) fn release(&self, container: &str) {
+        let news = {
+            let mut beside = self.beside.lock();
+            beside.fenced.remove(container).map(|_| beside.fenced.values().cloned().collect::<Vec<_>>())
+        };
+        news.into_iter().for_each(|fenced| self.write_fenced(&fenced));
+    }
+
+    /// Only these containers are there; others ended while nobody looked.
+    pub(crate) fn release_all_but(&self, there: &[String]) {
+        let gone: Vec<String> = self.beside.lock().fenced.keys().filter(|id| !there.contains(id)).cloned().collect();
+        gone.iter().for_each(|id| self.release(id));
+    }
+
+    fn write_fenced(&self, fenced: &[Fenced]) {
+        if let Err(error) = fence::write_fenced(&self.folder, fenced) {
+            warn!(folder = %self.folder.display(), %error, "fenced containers are not held while herder does not run");
         }
     }
-}
 
-/// Always of the same length.
-fn format(boot: &str, until: Duration) -> String {
-    format!("{:020} {boot}\n", until.as_millis())
-}
+    fn write(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let watcher = self.watcher();
+        let kept = Kept { until: (self.uptime.now)() + left, boot: self.uptime.boot.clone(), watcher };
+        // Over what was there, all at once: a restart of the host makes it worthless anyway.
+        let path = self.folder.join(LEASE_FILE);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let written: io::Result<()> = file.and_then(|file| {
+            let text = kept.text();
+            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            // Of a release before this one.
+            if file.metadata()?.len() > length {
+                file.set_len(length)?;
+            }
+            file.write_all_at(text.as_bytes(), 0)
+        });
+        if let Err(error) = written {
+            warn!(path = %path.display(), %error, "the lease of fenced tasks is not kept over a restart");
+        }
+    }
 
-fn parse(text: &str, boot: &str) -> Option<Duration> {
-    let (millis, of) = text.trim_end().split_once(' ')?;
-    (of == boot).then_some(Duration::from_millis(millis.parse().ok()?))
+    /// The process id of the watchdog, which is started if none runs; 0 if there is none.
+    fn watcher(&self) -> u32 {
+        let Some(watchdog) = &self.watchdog else { return 0 };
+        let mut beside = self.beside.lock();
+        if let Some(child) = &mut beside.child {
+            match child.try_wait() {
+                Ok(None) => return child.id(),
+                ended => warn!(?ended, "the watchdog of fenced tasks has ended; another one is started"),
+            }
+        }
+        let started = Command::new(&watchdog.program)
+            .args(&watchdog.arguments)
+            .arg(&self.folder)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // It must not end with what ends this program.
+            .process_group(0)
+            .spawn();
+        match started {
+            Ok(child) => {
+                let id = child.id();
+                info!(pid = id, "a watchdog holds the lease of fenced tasks");
+                beside.child = Some(child);
+                id
+            }
+            Err(error) => {
+                warn!(%error, "no watchdog for fenced tasks: herder.fence holds only while herder and the engine run");
+                0
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_lease_is_read_as_it_was_written_and_only_of_this_start_of_the_host() {
-        let text = format("b1", Duration::from_millis(1500));
-        for (text, boot, expected) in [
-            (text.as_str(), "b1", Some(1500)),
-            (&text, "b2", None),
-            (&text[..10], "b1", None),
-            ("", "b1", None),
-            ("x b1\n", "b1", None),
-        ] {
-            assert_eq!(parse(text, boot), expected.map(Duration::from_millis), "{text:?} {boot}");
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn what_is_left_of_a_lease_outlives_the_program() {
         let folder = tempfile::tempdir().expect("a folder");
         let began = Instant::now();
-        let open = |boot: &str| Lease::of(folder.path(), Uptime::new(boot, move || began.elapsed()));
+        let open = |boot: &str| Lease::of(folder.path(), Uptime::new(boot, move || began.elapsed()), None);
         assert!(open("b1").is_over());
         let lease = open("b1");
-        lease.keep();
+        lease.hold("0123456789ab", 0);
         lease.set(Instant::now() + Duration::from_secs(2));
         tokio::time::advance(Duration::from_millis(1900)).await;
         assert!(!open("b1").is_over());
         assert!(open("b2").is_over());
         tokio::time::advance(Duration::from_millis(100)).await;
         assert!(open("b1").is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_restart_a_lease_is_kept_for_what_was_fenced_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let began = Instant::now();
+        let open = || Lease::of(folder.path(), Uptime::new("b1", move || began.elapsed()), None);
+        open().hold("0123456789ab", 0);
+        let lease = open();
+        lease.set(Instant::now() + Duration::from_secs(2));
+        assert!(!open().is_over(), "it was written down before anybody knew of the task again");
+        lease.release_all_but(&[]);
+        assert!(fence::read_fenced(folder.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_watchdog_that_ends_is_started_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let watchdog = Watchdog { program: "true".into(), arguments: Vec::new() };
+        let lease = Lease::of(folder.path(), Uptime::system(), Some(watchdog));
+        lease.hold("0123456789ab", 0);
+        let watcher =
+            || Kept::parse(&fs::read_to_string(folder.path().join(LEASE_FILE)).expect("written")).map(|it| it.watcher);
+        let first = watcher();
+        assert!(first.is_some_and(|pid| pid > 0));
+        let again = async {
+            while watcher() == first {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                lease.set(Instant::now() + Duration::from_secs(1));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), again).await.expect("another one");
     }
 }

@@ -31,6 +31,9 @@ pub(crate) const STOPS_MAX: usize = 64;
 /// keeps nobody from their turn.
 const STOP_TURN_MAX: Duration = Duration::from_millis(150);
 
+/// How long containers have to end when their node leaves its swarm. Docker's engine gives them no time at all.
+const LEAVE_GRACE: Duration = Duration::from_millis(700);
+
 /// What a task is told that had to end because no manager was heard of.
 const FENCED: &str =
     "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
@@ -48,6 +51,8 @@ pub(crate) struct Node {
     /// Turns of those who make, start and remove.
     pub(crate) work: Arc<Semaphore>,
     pub(crate) stops: Semaphore,
+    /// The node leaves its swarm: nobody waits for what its containers take to stop.
+    pub(crate) leaving: watch::Sender<bool>,
     /// Until when tasks may run that need to hear from managers.
     pub(crate) lease: Lease,
     pub(crate) facts: watch::Sender<NodeFacts>,
@@ -112,6 +117,10 @@ pub(crate) struct Life {
     unhealthy: bool,
     /// Its container is being stopped because no manager was heard of.
     fenced: bool,
+    /// Its container has run, or may have.
+    has_run: bool,
+    /// The container that the watchdog knows of; empty if there is none.
+    held: String,
     /// Kept from making the container until it runs, so that tasks are finished one after the other.
     turn: Option<OwnedSemaphorePermit>,
     stop_seconds: Option<i64>,
@@ -125,11 +134,14 @@ impl Life {
             order,
             shown: node.observer.watch(id),
             lease: node.lease.subscribe(),
-            told,
             unhealthy: false,
             fenced: false,
+            // Of one that was told to start before this life began, nothing is known.
+            has_run: told.state >= TaskState::Starting,
+            held: String::new(),
             turn: None,
             stop_seconds: None,
+            told,
             node,
         }
     }
@@ -171,8 +183,17 @@ impl Life {
     fn next(&mut self, order: &Order, shown: &Shown) -> Step {
         let running = matches!(shown.seen, Seen::Running(_));
         let is_fenced = order.is_fenced() || shown.is_fenced;
-        if is_fenced {
-            self.node.lease.keep();
+        self.has_run |= matches!(shown.seen, Seen::Running(_) | Seen::Ended { .. });
+        // Before it is started: whatever becomes of this program from here on, the watchdog knows of it.
+        match shown.seen {
+            Seen::Created | Seen::Running(_) if is_fenced && !shown.id.is_empty() => {
+                self.node.lease.hold(&shown.id, shown.pid);
+                self.held.clone_from(&shown.id);
+            }
+            Seen::Ended { .. } | Seen::Nothing if !self.held.is_empty() => {
+                self.node.lease.release(&std::mem::take(&mut self.held));
+            }
+            Seen::Created | Seen::Running(_) | Seen::Ended { .. } | Seen::Nothing => {}
         }
         let fenced = self.fenced || is_fenced && *self.lease.borrow_and_update() <= Instant::now();
         match order {
@@ -201,6 +222,7 @@ impl Life {
                     name: &name,
                     is_checked: container::is_checked(record),
                     is_unhealthy: self.unhealthy,
+                    has_run: self.has_run,
                 };
                 step::next(task, &shown.seen)
             }
@@ -364,6 +386,10 @@ impl Life {
         // For its exit code.
         node.observer.look(&self.id, &shown.id).await?;
         let shown = self.shown.borrow_and_update().clone();
+        if shown.id.is_empty() {
+            // Somebody took it away before it ran.
+            return Err(Stuck::Changed);
+        }
         self.fail(why, &shown);
         Ok(())
     }
@@ -379,6 +405,13 @@ impl Life {
                 self.fenced = true;
                 // Another node may start the next one any moment: there is no time for grace, nor for turns.
                 node.engine.post(format!("/containers/{}/kill", escaped(&shown.id))).done().await
+            }
+            () = leaves(node.leaving.subscribe()) => {
+                let stopped = timeout(LEAVE_GRACE, self.stop_in_time(shown)).await;
+                match stopped {
+                    Ok(stopped) => stopped,
+                    Err(_) => node.engine.post(format!("/containers/{}/kill", escaped(&shown.id))).done().await,
+                }
             }
             stopped = self.stop_in_time(shown) => stopped,
         };
@@ -443,6 +476,13 @@ impl Life {
             return Ok(());
         }
         Ok(self.node.observer.look(&self.id, &before.id).await?)
+    }
+}
+
+/// Returns when the node leaves its swarm.
+async fn leaves(mut leaving: watch::Receiver<bool>) {
+    if leaving.wait_for(|it| *it).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

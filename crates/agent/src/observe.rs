@@ -94,6 +94,12 @@ impl Observer {
         shown.filter(|(_, shown)| !shown.id.is_empty()).map(|(id, shown)| (id.clone(), shown.is_fenced)).collect()
     }
 
+    /// Ids of the containers that are there.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let entries = self.entries.lock();
+        entries.values().map(|entry| entry.shown.borrow().id.clone()).filter(|id| !id.is_empty()).collect()
+    }
+
     pub(crate) fn reads(&self) -> watch::Receiver<u64> {
         self.reads.subscribe()
     }

@@ -82,12 +82,22 @@ pub enum Verb {
     Create(Create),
     /// Make a CA and certificates for engines, endpoint and clients
     Certs(Certs),
+    /// Hold the lease of fenced containers while `herder up` does not; started by it
+    #[command(hide = true)]
+    FenceWatch(FenceWatch),
     /// Several Docker hosts on this machine, to try herder on
     Lab(Box<herder_lab::LabArgs>),
     /// Print a completion script for a shell
     Completion(Completion),
     /// Tell more about an error code
     Explain(Explain),
+}
+
+/// What the watchdog of fenced containers needs to know.
+#[derive(Clone, Debug, Args)]
+pub struct FenceWatch {
+    /// The node's state folder
+    pub state: std::path::PathBuf,
 }
 
 /// Where the engines are.

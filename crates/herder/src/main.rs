@@ -114,6 +114,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         }
         Verb::Create(_) => Err(UsageError::Create.into()),
         Verb::Certs(certs) => certs::make(&certs),
+        Verb::FenceWatch(asked) => Ok(herder_agent::fence::watch(&asked.state)?),
         Verb::Lab(lab) => herder_lab::run(*lab),
         Verb::Completion(completion) => {
             clap_complete::generate(completion.shell, &mut Cli::command(), "herder", &mut std::io::stdout());

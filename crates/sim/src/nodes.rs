@@ -151,6 +151,7 @@ impl Nodes {
             generic_resources: Vec::new(),
             images: Arc::new(NoImages),
             uptime: Uptime::new("once", move || began.elapsed()),
+            watchdog: None,
             clock: self.clock(node),
         };
         let agent = Arc::new(Agent::start(settings, &stop));

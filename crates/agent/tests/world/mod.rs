@@ -69,6 +69,7 @@ impl World {
             generic_resources: Vec::new(),
             images: self.images.clone(),
             uptime: Uptime::system(),
+            watchdog: None,
             clock: herder_model::swarm::Clock::system(),
         };
         let agent = Agent::start(settings, &CancellationToken::new());

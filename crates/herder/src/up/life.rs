@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use herder_agent::{Agent, Uptime};
+use herder_agent::{Agent, Uptime, Watchdog};
 use herder_bus::bridge::Rules;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
@@ -120,6 +120,8 @@ impl Life {
             generic_resources: Vec::new(),
             images,
             uptime: Uptime::system(),
+            // Also when the file that this program was started from has been replaced meanwhile.
+            watchdog: Some(Watchdog { program: "/proc/self/exe".into(), arguments: vec!["fence-watch".into()] }),
             clock: herder_model::swarm::Clock::system(),
         };
         let host = Host::start(

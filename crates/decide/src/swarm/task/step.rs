@@ -61,6 +61,8 @@ pub struct Task<'t> {
     pub is_checked: bool,
     /// Its container is being stopped because its check gave it up.
     pub is_unhealthy: bool,
+    /// Its container has run, or may have.
+    pub has_run: bool,
 }
 
 /// What Docker says of a container that its own check gave up.
@@ -89,6 +91,8 @@ pub fn next(task: Task<'_>, seen: &Seen) -> Step {
         TaskState::Preparing if *seen == Seen::Nothing => Step::Prepare,
         // Prepared: now, or before this node's herder was started anew.
         TaskState::Preparing => Step::Tell(TaskState::Ready),
+        // Somebody took it away (`docker container prune` takes all that does not run): nothing of it has run, so nothing is lost.
+        TaskState::Ready if *seen == Seen::Nothing => Step::Prepare,
         TaskState::Ready if desired > TaskState::Ready => Step::Tell(TaskState::Starting),
         TaskState::Ready => Step::Rest,
         _ => running(task, seen),
@@ -97,8 +101,9 @@ pub fn next(task: Task<'_>, seen: &Seen) -> Step {
 
 /// From `Starting` on.
 fn running(task: Task<'_>, seen: &Seen) -> Step {
-    let Task { told, is_unhealthy, .. } = task;
+    let Task { told, is_unhealthy, has_run, .. } = task;
     match seen {
+        Seen::Nothing if !has_run => Step::Prepare,
         Seen::Nothing => Step::Fail(format!("No such container: {}", task.name)),
         Seen::Created => Step::Start,
         Seen::Running(Health::Unhealthy) => Step::Stop,
@@ -165,7 +170,7 @@ mod tests {
     }
 
     fn task(desired: TaskState, told: TaskState) -> Task<'static> {
-        Task { desired, told, name: "web.1.t", is_checked: false, is_unhealthy: false }
+        Task { desired, told, name: "web.1.t", is_checked: false, is_unhealthy: false, has_run: true }
     }
 
     fn seen(text: &str) -> Seen {
@@ -191,6 +196,8 @@ mod tests {
             "running preparing running: Tell(Ready)",
             "ready preparing created: Tell(Ready)",
             "ready ready created: Rest",
+            "ready ready nothing: Prepare",
+            "running ready nothing: Prepare",
             "running ready created: Tell(Starting)",
             "running starting created: Start",
             "running starting checking: Rest",
