@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use herder_decide::swarm::container::LABEL_TASK;
 use herder_pool::Engine;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ use super::reread;
 use crate::{ApiError, Call, Front, Reply, call, path};
 
 pub(crate) async fn containers(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
-    let path = path::for_engine(None, "/containers/prune", call.parts.uri.query());
+    let filters = sparing_tasks(call.query.get("filters").unwrap_or_default());
+    let path = format!("/containers/prune?filters={}", path::encode_query(&filters));
     let answers = front.healthy_engines().into_iter().map(|engine| prune_one(engine, path.clone()));
     let (mut parts, mut errors) = (Vec::new(), Vec::new());
     for answer in futures_util::future::join_all(answers).await {
@@ -23,6 +25,21 @@ pub(crate) async fn containers(front: &Arc<Front>, call: Call) -> Result<Reply, 
         return Err(ApiError::internal(errors.join("\n")));
     }
     Ok(call::json(StatusCode::OK, &merge(&parts)))
+}
+
+/// The client's filters, with which the containers of a swarm's tasks are left alone: those that do not run are prepared for their
+/// turn in an update, or kept as history. Engines leave alone what has *all* labels that are named, so a client that names others
+/// itself gets what it asks for; tasks that lose their containers get new ones.
+fn sparing_tasks(filters: &str) -> String {
+    let parsed = if filters.is_empty() { Some(json!({})) } else { serde_json::from_str(filters).ok() };
+    match parsed {
+        Some(Value::Object(mut parsed)) if !parsed.contains_key("label!") => {
+            parsed.insert("label!".into(), json!([LABEL_TASK]));
+            Value::Object(parsed).to_string()
+        }
+        // Its engines refuse what makes no sense.
+        _ => filters.to_owned(),
+    }
 }
 
 /// Prunes one engine and forgets what it deleted; the error begins with the node's name.
@@ -50,6 +67,16 @@ fn merge(answers: &[Value]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_of_tasks_are_left_alone() {
+        let label = r#"{"label!":["com.docker.swarm.task.id"]}"#;
+        assert_eq!(sparing_tasks(""), label);
+        assert_eq!(sparing_tasks("{}"), label);
+        assert_eq!(sparing_tasks(r#"{"until":["1h"]}"#), r#"{"label!":["com.docker.swarm.task.id"],"until":["1h"]}"#);
+        assert_eq!(sparing_tasks(r#"{"label!":["a"]}"#), r#"{"label!":["a"]}"#);
+        assert_eq!(sparing_tasks("nonsense"), "nonsense");
+    }
 
     #[test]
     fn what_was_deleted_is_summed_up() {
