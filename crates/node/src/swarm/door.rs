@@ -98,15 +98,18 @@ impl Swarm for Door {
     }
 
     fn init(&self, request: InitRequest) -> Asked<'_, String> {
-        Box::pin(self.0.begin_swarm(request))
+        let host = self.0.clone();
+        to_its_end(async move { host.begin_swarm(request).await })
     }
 
     fn join(&self, request: JoinRequest) -> Asked<'_, ()> {
-        Box::pin(self.0.enter(request))
+        let host = self.0.clone();
+        to_its_end(async move { host.enter(request).await })
     }
 
     fn leave(&self, _force: bool) -> Asked<'_, ()> {
-        Box::pin(self.0.exit())
+        let host = self.0.clone();
+        to_its_end(async move { host.exit().await })
     }
 
     fn new_root(&self) -> Result<RootRotation, ApiError> {
@@ -114,7 +117,8 @@ impl Swarm for Door {
     }
 
     fn unlock(&self, key: String) -> Asked<'_, bool> {
-        Box::pin(async move { self.0.open_locked(&key).await })
+        let host = self.0.clone();
+        to_its_end(async move { host.open_locked(&key).await })
     }
 
     fn backup(&self, key: String) -> Asked<'_, Bytes> {
@@ -122,7 +126,8 @@ impl Swarm for Door {
     }
 
     fn restore(&self, key: String, backup: Bytes, force: bool) -> Asked<'_, Restored> {
-        Box::pin(async move { self.0.restore(&key, backup, force).await })
+        let host = self.0.clone();
+        to_its_end(async move { host.restore(&key, backup, force).await })
     }
 
     fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>> {
@@ -134,5 +139,37 @@ impl Swarm for Door {
 
     fn written(&self) -> broadcast::Receiver<Arc<[Written]>> {
         self.0.written.subscribe()
+    }
+}
+
+/// Goes on when the client hangs up: a node that was half way in or out would be neither.
+fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Asked<'static, T> {
+    let change = tokio::spawn(change);
+    Box::pin(async move {
+        match change.await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(ApiError::internal(format!("the change of membership was not carried out: {error}"))),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_of_membership_goes_on_when_its_client_is_gone() {
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let asked = to_its_end(async move {
+            let _ = gone.await;
+            let _ = done.send(());
+            Ok(())
+        });
+        drop(asked);
+        go.send(()).expect("it waits");
+        is_done.await.expect("it went on");
     }
 }

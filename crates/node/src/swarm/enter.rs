@@ -163,6 +163,10 @@ impl Host {
 
     /// Out of the swarm. Who was one of several is a node of its own afterwards; with the last manager, the swarm ends.
     pub(super) async fn exit(self: &Arc<Host>) -> Result<(), ApiError> {
+        let _exiting = self.exiting.lock().await;
+        if self.kept.borrow().is_none() {
+            return Ok(());
+        }
         let manages = self.managing.borrow().clone();
         let managers = match &manages {
             Some(managing) => managing.store.managers().await.unwrap_or_default(),

@@ -106,6 +106,8 @@ pub struct Host {
     pub(super) facts: watch::Sender<Option<String>>,
     /// Held while the store is opened or closed.
     pub(super) opening: tokio::sync::Mutex<()>,
+    /// Held while the node leaves: a client that hung up may ask again.
+    pub(super) exiting: tokio::sync::Mutex<()>,
     /// Held while a backup takes the place of what is here.
     pub(super) restoring: tokio::sync::Mutex<()>,
 }
@@ -144,6 +146,7 @@ impl Host {
             standing: around.standing,
             facts: around.facts,
             opening: tokio::sync::Mutex::default(),
+            exiting: tokio::sync::Mutex::default(),
             restoring: tokio::sync::Mutex::default(),
         });
         host.standing.send_replace(Standing { node: host.id.clone(), ..Standing::default() });
