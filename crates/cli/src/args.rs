@@ -41,6 +41,9 @@ pub struct Global {
     #[arg(long, short, default_value = "info", value_name = "LEVEL", ignore_case = true,
           value_parser = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"])]
     pub log_level: String,
+    /// How to write the log
+    #[arg(long, default_value = "text", env = "HERDER_LOG_FORMAT", value_parser = ["text", "json"])]
+    pub log_format: String,
     /// Show as experimental in `docker info` and `docker version`
     #[arg(long)]
     pub experimental: bool,
@@ -144,6 +147,18 @@ impl Discovered {
 /// An option or environment variable that is empty counts as not given.
 pub(crate) fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
+}
+
+/// How an endpoint is guarded.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EndpointArgs {
+    /// Name besides the node's own under which clients may reach the API on TCP, such as pool.example or *.example; may be
+    /// repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub allowed_host: Vec<String>,
+    /// Append an entry (JSON) for each request that may change something to this file
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<std::path::PathBuf>,
 }
 
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {

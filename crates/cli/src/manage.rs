@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::args::{ActionArgs, Discovered, given};
+use crate::args::{ActionArgs, Discovered, EndpointArgs, given};
 use crate::duration::{self, Signed};
 use crate::error::{Ratio, UsageError};
 use crate::tls::{TlsArgs, TlsFiles};
@@ -71,6 +71,8 @@ pub struct Manage {
     pub container_name_refresh_filter: Option<String>,
     #[command(flatten)]
     pub actions: ActionArgs,
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
 }
 
 /// What `manage` shall do.
@@ -95,6 +97,7 @@ pub struct ManageSettings {
     pub refresh_on_node_filter: bool,
     pub container_name_refresh_filter: Option<String>,
     pub actions: ActionArgs,
+    pub endpoint: EndpointArgs,
 }
 
 impl Manage {
@@ -139,6 +142,7 @@ impl Manage {
             refresh_on_node_filter: self.refresh_on_node_filter,
             container_name_refresh_filter: self.container_name_refresh_filter,
             actions: self.actions,
+            endpoint: self.endpoint,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::args::{ActionArgs, given};
+use crate::args::{ActionArgs, EndpointArgs, given};
 use crate::error::UsageError;
 use crate::tls::{TlsArgs, TlsFiles};
 
@@ -83,6 +83,8 @@ pub struct Up {
     pub bus_rules: Option<PathBuf>,
     #[command(flatten)]
     pub actions: ActionArgs,
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
     /// Do not answer or ask by multicast on the local network
     #[arg(long)]
     pub no_multicast: bool,
@@ -115,6 +117,7 @@ pub struct UpSettings {
     pub bus_listen: Option<String>,
     pub bus_rules: Option<PathBuf>,
     pub actions: ActionArgs,
+    pub endpoint: EndpointArgs,
 }
 
 impl Up {
@@ -165,6 +168,7 @@ impl Up {
             bus_listen,
             bus_rules: self.bus_rules,
             actions: self.actions,
+            endpoint: self.endpoint,
         })
     }
 }

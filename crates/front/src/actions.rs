@@ -18,7 +18,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{ApiError, Call, Front, Reply, bus, call};
+use crate::{ApiError, Call, Front, Reply, bus, call, guard};
 
 pub(crate) use turn::Turn;
 
@@ -127,7 +127,8 @@ fn shown(node: &Node) -> &str {
 pub(crate) async fn post(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let refused = |error: ApiError| Ok(call::json(error.status(), &shape::refused(&error.to_string())));
     // Any page may send a form to any host: that its text is JSON is no proof of anything.
-    if let Err(error) = bus::origin(front, &call.parts.headers, "actions") {
+    let headers = &call.parts.headers;
+    if let Err(error) = bus::origin(front, headers, "actions").and_then(|_| guard::is_no_form(headers)) {
         return refused(error);
     }
     let bytes = match call.bytes(call::JSON_BYTES_MAX).await {

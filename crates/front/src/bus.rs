@@ -16,7 +16,7 @@ use http::{Response, StatusCode, header};
 use serde_json::json;
 
 use crate::call::{json as answer_json, no_content};
-use crate::{ApiError, Call, Front, Reply};
+use crate::{ApiError, Call, Front, Reply, guard};
 
 pub(crate) use sse::stream;
 
@@ -87,13 +87,11 @@ fn door(front: &Front) -> Result<&BusDoor, ApiError> {
 
 /// The origin that the request names, if it is allowed to use `what`.
 pub(crate) fn origin(front: &Front, headers: &HeaderMap, what: &str) -> Result<Option<HeaderValue>, ApiError> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let named = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    if front.settings.cors || named.is_some_and(|named| named.eq_ignore_ascii_case(host)) {
-        return Ok(Some(origin.clone()));
+    let origin = headers.get(header::ORIGIN);
+    if front.settings.cors || guard::same_origin(headers) {
+        return Ok(origin.cloned());
     }
-    tracing::warn!(?origin, host, "a page of another origin may not use {what}");
+    tracing::warn!(?origin, host = ?headers.get(header::HOST), "a page of another origin may not use {what}");
     let sentence = format!("pages of other origins may not use {what}; --api-enable-cors lets them");
     Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
 }

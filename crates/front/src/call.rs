@@ -1,5 +1,6 @@
 //! One request at the door, and the answers that handlers give.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,9 @@ use tokio::time::timeout;
 
 use herder_pool::{Body, BoxError, full};
 
-use crate::ApiError;
+use crate::budget::{Budget, Share};
+use crate::router::Holes;
+use crate::{ApiError, Principal, guard};
 
 /// What a handler answers.
 pub type Reply = Response<Body>;
@@ -35,6 +38,10 @@ pub struct Call {
     /// The path without version, percent-decoded: `/containers/web/json`.
     pub path: String,
     pub query: Query,
+    /// What stood in the holes of the route's pattern.
+    pub(crate) holes: Holes,
+    /// Who asks.
+    pub caller: Arc<Principal>,
 }
 
 /// The query string, in the order given, percent-decoded.
@@ -61,9 +68,15 @@ impl Query {
 }
 
 impl Call {
-    /// Reads the body as a JSON object. Empty is `Null`. Errors: 400 if it is anything else, 413 over 8 MiB.
+    /// The part of the path in this hole of the route's pattern.
+    pub(crate) fn hole(&self, name: &str) -> String {
+        self.holes.get(name).to_owned()
+    }
+
+    /// Reads the body as a JSON object. Empty is `Null`. Errors: 400 if it is anything else or its type says so, 413 over 8 MiB.
     pub async fn json(&mut self) -> Result<Value, ApiError> {
         let bytes = self.bytes(JSON_BYTES_MAX).await?;
+        guard::is_json(&self.parts.headers, bytes.is_empty())?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
@@ -82,7 +95,8 @@ impl Call {
             return Err(ApiError::too_large(limit));
         }
         let body = std::mem::replace(&mut self.body, herder_pool::empty());
-        match timeout(BODY_TIME_MAX, gather(body, limit)).await {
+        let share = self.parts.extensions.get::<Budget>().map(Budget::share).unwrap_or_default();
+        match timeout(BODY_TIME_MAX, gather_within(body, limit, share)).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(NotWhole::TooLarge)) => Err(ApiError::too_large(limit)),
             Ok(Err(NotWhole::Broken(error))) => {
@@ -105,7 +119,12 @@ pub(crate) enum NotWhole {
 }
 
 /// Reads a body whole, up to `limit` bytes.
-pub(crate) async fn gather(mut body: Body, limit: usize) -> Result<Bytes, NotWhole> {
+pub(crate) async fn gather(body: Body, limit: usize) -> Result<Bytes, NotWhole> {
+    gather_within(body, limit, Share::default()).await
+}
+
+/// As [`gather`]; waits for its share of memory. The share is given back with the last of the bytes.
+async fn gather_within(mut body: Body, limit: usize, mut share: Share) -> Result<Bytes, NotWhole> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -113,6 +132,7 @@ pub(crate) async fn gather(mut body: Body, limit: usize) -> Result<Bytes, NotWho
         if first.len() + all.len() + data.len() > limit {
             return Err(NotWhole::TooLarge);
         }
+        share.grow_to(first.len() + all.len() + data.len()).await;
         // Most bodies come in one piece, which needs no copy.
         if first.is_empty() && all.is_empty() {
             first = data;
@@ -121,7 +141,7 @@ pub(crate) async fn gather(mut body: Body, limit: usize) -> Result<Bytes, NotWho
             all.extend_from_slice(&data);
         }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    Ok(share.hold(if all.is_empty() { first } else { all.freeze() }))
 }
 
 /// Reads the answer of an engine whole, up to `limit` bytes.

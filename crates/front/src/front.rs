@@ -13,21 +13,32 @@ use http::{Method, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
 
 use crate::actions::Actions;
+use crate::audit::Audit;
 use crate::bus::BusDoor;
 use crate::containers::Lists;
 use crate::exec::Execs;
+use crate::layers::{self, Authorise, Everybody, Record};
 use crate::path::{self, Target};
 use crate::peers::{Keeper, Peers};
 use crate::replica::Replica;
+use crate::routes::{Handler, TABLE};
 use crate::swarm::SwarmDoor;
 use crate::transfer::Transfers;
-use crate::{ApiError, Call, Reply, router};
+use crate::{ApiError, Call, Peer, Reply, bus, guard, system};
 
 /// `Server` header and the version that `docker version` shows.
 pub(crate) const SERVER: &str = concat!("herder/", env!("CARGO_PKG_VERSION"));
 
 /// The version of the API that is named while no engine is known; that of the oldest engine served (20.10).
 const API_VERSION_WITHOUT_ENGINES: &str = "1.41";
+
+/// Docker's own sentence for what needs swarm mode.
+const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
+                        node to swarm and try again.";
+
+/// In the extensions of a request: the names in the certificate of the listener that it came by.
+#[derive(Clone, Debug)]
+pub(crate) struct DoorNames(pub(crate) Arc<[String]>);
 
 /// How the door was told to behave. Flags of `herder manage` set it.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +53,12 @@ pub struct FrontSettings {
     pub container_name_refresh_filter: Option<String>,
     /// More attempts after a create that failed (`--cluster-opt swarm.createretry`).
     pub create_retry: u32,
+    /// Names besides the node's own under which clients may reach the door on TCP (`--allowed-host`).
+    pub allowed_hosts: Vec<String>,
+    /// Who may do what; everybody may do everything without it.
+    pub authorise: Option<Arc<dyn Authorise>>,
+    /// Where requests that change something are noted (`--audit-log`).
+    pub audit: Option<Arc<dyn Audit>>,
 }
 
 /// The Docker API over all nodes.
@@ -127,9 +144,10 @@ impl Front {
     }
 
     /// Answers one request. Never fails and never panics: trouble becomes an answer.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>) -> Reply {
+    pub async fn handle(self: &Arc<Self>, mut request: Request<Body>) -> Reply {
         let method = request.method().clone();
-        let answer = AssertUnwindSafe(self.answer(request)).catch_unwind().await.unwrap_or_else(|panic| {
+        let mut record = Record::begin(&mut request, self.settings.audit.clone());
+        let answer = AssertUnwindSafe(self.answer(request, &mut record)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason = panic_text(panic.as_ref());
             tracing::error!(reason, "a handler panicked");
             Err(ApiError::internal(format!("herder made a mistake and is sorry: {reason}")))
@@ -139,24 +157,79 @@ impl Front {
             *reply.body_mut() = herder_pool::empty();
         }
         self.stamp(&mut reply);
+        record.finish(&mut reply).await;
         reply
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Body>) -> Result<Reply, ApiError> {
+    async fn answer(self: &Arc<Self>, request: Request<Body>, record: &mut Record) -> Result<Reply, ApiError> {
+        let is_allowed = self.is_from_no_stranger(&request, record);
         let (parts, body) = request.into_parts();
         // The event bus answers with the origin, since its clients send credentials.
-        if parts.method == Method::OPTIONS && self.settings.cors && !parts.uri.path().starts_with("/eventbus") {
+        if is_allowed.is_ok()
+            && parts.method == Method::OPTIONS
+            && self.settings.cors
+            && !parts.uri.path().starts_with("/eventbus")
+        {
             return Ok(crate::call::no_content(StatusCode::OK));
         }
+        is_allowed?;
         let Target { version, path } =
             path::split(parts.uri.path()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        record.path.clone_from(&path);
+        let (route, holes) = match TABLE.find(&parts.method, &path, version.as_deref()) {
+            Ok(found) => found,
+            Err(error) => return Ok(error.into_reply()),
+        };
+        record.action = Some(route.action);
+        let rights = self.settings.authorise.as_deref().unwrap_or(&Everybody);
+        layers::authorise(rights, &record.caller, route.action, route.callers, &path)
+            .inspect_err(|_| record.denied = true)?;
         if let Some(replica) = self.replica.get()
             && let Some(primary) = replica.elsewhere(&parts, &path).await?
         {
             return replica.relay(parts, body, primary).await;
         }
         let query = path::query(parts.uri.query().unwrap_or(""));
-        router::route(self, Call { parts, body, version, path, query }).await
+        let call = Call { parts, body, version, path, query, holes, caller: record.caller.clone() };
+        match route.handler {
+            Handler::Front(handler) => handler(self, call).await,
+            Handler::Swarm(handler) => match self.swarm() {
+                Some(swarm) => handler(swarm, call).await,
+                None => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM)),
+            },
+        }
+    }
+
+    /// Refuses what a web page of a stranger may have sent; see [`guard`].
+    fn is_from_no_stranger(&self, request: &Request<Body>, record: &mut Record) -> Result<(), ApiError> {
+        let (headers, path) = (request.headers(), request.uri().path());
+        if record.caller.peer == Peer::Local {
+            return Ok(());
+        }
+        guard::one_host(request.version(), request.uri(), headers)?;
+        if matches!(record.caller.peer, Peer::Tcp(_)) {
+            let names = request.extensions().get::<DoorNames>();
+            guard::own_name(headers, |name| self.is_own_name(name, names)).inspect_err(|_| record.denied = true)?;
+        }
+        // Actions and the event bus answer for themselves, each in its own form.
+        if path == "/" || path.starts_with("/eventbus") || path == "/events/stream" {
+            return Ok(());
+        }
+        bus::origin(self, headers, "this endpoint").map(drop).inspect_err(|_| record.denied = true)
+    }
+
+    /// Whether `name` is a name of this node, of its certificate, of a node of the pool, or allowed besides.
+    fn is_own_name(&self, name: &str, certificate: Option<&DoorNames>) -> bool {
+        let same = |it: &str| it.eq_ignore_ascii_case(name);
+        let allowed = self.settings.allowed_hosts.iter().chain(certificate.iter().flat_map(|it| it.0.iter()));
+        let machine = system::machine_name();
+        let is_machine = same(machine) || machine.split_once('.').is_some_and(|(short, _)| same(short));
+        let is_node = |node: &Arc<herder_model::Node>| {
+            same(&node.name) || node.addr.rsplit_once(':').is_some_and(|(host, _)| same(host))
+        };
+        is_machine
+            || allowed.map(String::as_str).any(|pattern| guard::allows(pattern, name))
+            || self.pool.nodes().iter().any(is_node)
     }
 
     /// The headers that every answer of a Docker engine carries.

@@ -43,7 +43,8 @@ pub async fn fuzz_request_on(front: &Arc<Front>, bytes: &[u8]) -> Option<StatusC
     let (line, body) = text.split_once('\n').unwrap_or((&text, ""));
     let (method, path) = line.split_once(' ').unwrap_or(("POST", line));
     let Ok(method) = Method::from_bytes(method.as_bytes()) else { return None };
-    let Ok(request) = Request::builder().method(method).uri(path).body(herder_pool::full(body.to_owned())) else {
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let Ok(request) = request.body(herder_pool::full(body.to_owned())) else {
         return None;
     };
     // Streams without end: what they say is not what is asked here.

@@ -4,6 +4,8 @@
 //! Lists are answered from the pool's memory. No handler keeps state of its own. See ARCHITECTURE.md.
 
 pub mod actions;
+pub mod audit;
+mod budget;
 mod build;
 mod bus;
 mod call;
@@ -16,14 +18,18 @@ mod fanout;
 pub mod forward;
 mod front;
 pub mod fuzz;
+mod guard;
 mod hijack;
 mod images;
+mod layers;
 mod networks;
 mod path;
 pub mod peers;
+mod principal;
 pub mod replica;
 pub mod reschedule;
 mod router;
+mod routes;
 pub mod server;
 pub mod swarm;
 mod system;
@@ -33,4 +39,7 @@ mod volumes;
 pub use call::{Call, Query, Reply};
 pub use error::ApiError;
 pub use front::{Front, FrontSettings};
+pub use layers::{Authorise, Everybody};
 pub use path::encode_query;
+pub use principal::{Peer, Principal};
+pub use router::Action;

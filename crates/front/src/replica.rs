@@ -10,7 +10,7 @@ use herder_decide::info;
 use herder_docker::{EngineLink, Way};
 use herder_pool::{Body, LinkError};
 use http::header::{HeaderName, HeaderValue};
-use http::request;
+use http::{header, request};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -97,6 +97,11 @@ impl Replica {
     ) -> Result<Reply, ApiError> {
         let advertise = HeaderValue::from_str(&self.advertise);
         parts.headers.insert(RELAYED_BY, advertise.unwrap_or(HeaderValue::from_static("another manager")));
+        // What these say was checked here; the primary is reached under another name.
+        parts.headers.remove(header::ORIGIN);
+        if let Ok(host) = HeaderValue::from_str(&primary) {
+            parts.headers.insert(header::HOST, host);
+        }
         let uri = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         let link = self.link(&primary);
         // As many at once as clients have connections here; those are counted.

@@ -1,149 +1,293 @@
-//! Which handler answers which route. Every route exists bare and below `/v1.xx`.
+//! A table of routes, and the search for the one that a request is for. Pure.
+//!
+//! Rows are tried in their order. `HEAD` finds the row of `GET`; its body is dropped on the way out. What no row fits is
+//! unknown (404); what rows with other methods fit may not be done there (405, with the methods that may).
 
-use std::pin::Pin;
-use std::sync::Arc;
+use herder_decide::versions::Version;
+use http::{HeaderValue, Method, StatusCode, header};
 
-use http::StatusCode;
+use crate::ApiError;
 
-use crate::{
-    ApiError, Call, Front, Reply, actions, build, bus, containers, create, events, exec, images, networks, swarm,
-    system, volumes,
-};
+/// The name of what a request does: `container.start`. Rights, audit and metrics go by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Action(pub &'static str);
 
-/// An answer under way.
-pub(crate) type Answer<'f> = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send + 'f>>;
+impl Action {
+    /// Whether a request of this method may change something.
+    pub(crate) fn is_write(method: &Method) -> bool {
+        !method.is_safe()
+    }
+}
 
-/// Docker's own sentence for what needs swarm mode.
-const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
-                        node to swarm and try again.";
+/// Who may use a route, whatever their rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callers {
+    All,
+    /// Only those that the connection proves: see [`crate::Principal::is_known`].
+    Known,
+}
 
-/// Finds the handler and starts it.
-pub(crate) fn route<'f>(front: &'f Arc<Front>, call: Call) -> Answer<'f> {
-    let path = call.path.clone();
-    let segments: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
-    // HEAD is answered as GET; the body is dropped on the way out. Only `archive` has a HEAD of its own.
-    let method = if call.parts.method == http::Method::HEAD { "GET" } else { call.parts.method.as_str() };
-    match (method, segments.as_slice()) {
-        ("GET", ["containers", "json" | "ps"]) => Box::pin(containers::list(front, call)),
-        ("POST", ["containers", "create"]) => Box::pin(create::create(front, call)),
-        ("POST", ["containers", "prune"]) => Box::pin(containers::prune(front, call)),
-        ("POST", ["commit"]) => Box::pin(containers::commit(front, call)),
-        (_, ["containers", rest @ ..]) if !rest.is_empty() => container(front, call, rest.join("/")),
-        (_, ["exec", id, action]) => {
-            let (id, action) = (id.to_string(), action.to_string());
-            Box::pin(async move { exec::act(front, call, &id, &action).await })
-        }
-        ("GET", ["_ping"]) => Box::pin(system::ping(front, call)),
-        ("GET", ["version"]) => Box::pin(system::version(front, call)),
-        ("GET", ["info"]) => Box::pin(system::info(front, call)),
-        ("POST", [""]) if call.version.is_none() => Box::pin(actions::post(front, call)),
-        ("GET", [""]) if call.version.is_none() => Box::pin(actions::greet(front, call)),
-        ("GET", ["herder", "templates"]) => Box::pin(actions::list_templates(front, call)),
-        ("GET", ["herder", "nodes"]) => Box::pin(system::nodes(front, call)),
-        ("GET", ["herder", "why", subject]) => Box::pin(swarm::why(front, (*subject).to_owned())),
-        ("POST", ["herder", "backup"]) => Box::pin(swarm::backup::backup(front, call)),
-        ("POST", ["herder", "restore"]) => Box::pin(swarm::backup::restore(front, call)),
-        ("POST", ["herder", "token", "rotate"]) => Box::pin(system::rotate_token(front, call)),
-        ("GET", ["events", "stream"]) => Box::pin(bus::stream(front, call)),
-        (_, ["eventbus", ..]) => Box::pin(bus::eventbus(front, call)),
-        ("GET", ["events"]) => Box::pin(events::events(front, call)),
-        ("GET", ["system", "df"]) => Box::pin(system::df(front, call)),
-        ("POST", ["auth"]) | ("GET", ["images", "search"] | ["distribution", ..]) => {
-            Box::pin(system::any_engine(front, call))
-        }
-        (_, ["plugins", ..]) => Box::pin(system::plugins(front, call)),
-        ("POST", ["build"]) => Box::pin(build::build(front, call)),
-        ("POST", ["build", "prune"]) => Box::pin(build::prune_cache(front, call)),
-        ("POST", ["session"] | ["grpc"] | ["build", "cancel"]) => Box::pin(build::session(front, call)),
-        (_, ["images", rest @ ..]) if !rest.is_empty() => image(front, call, rest),
-        (_, ["networks", rest @ ..]) => network(front, call, rest),
-        (_, ["volumes", rest @ ..]) => volume(front, call, rest),
-        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => match front.swarm() {
-            Some(swarm) => {
-                swarm::route(swarm, call, &segments).unwrap_or_else(|| fail(StatusCode::NOT_FOUND, "page not found"))
+/// One row.
+#[derive(Debug)]
+pub(crate) struct Route<H> {
+    /// `*` for all.
+    method: &'static str,
+    /// Segments: a word, `{name}` for one segment, `{name*}` for one or more, as many as possible. At most one of the latter.
+    pattern: &'static str,
+    pub(crate) action: Action,
+    /// The lowest version of Docker's API that has this; nothing if all have it.
+    since: Option<Version>,
+    /// Whether the path exists below `/v1.xx`, too.
+    versioned: bool,
+    pub(crate) callers: Callers,
+    pub(crate) handler: H,
+}
+
+impl<H> Route<H> {
+    pub(crate) const fn new(method: &'static str, pattern: &'static str, action: &'static str, handler: H) -> Route<H> {
+        Route { method, pattern, action: Action(action), since: None, versioned: true, callers: Callers::All, handler }
+    }
+
+    /// Exists since API version 1.`minor`.
+    pub(crate) const fn since(mut self, minor: u32) -> Route<H> {
+        self.since = Some(Version { major: 1, minor });
+        self
+    }
+
+    /// Does not exist below `/v1.xx`.
+    pub(crate) const fn unversioned(mut self) -> Route<H> {
+        self.versioned = false;
+        self
+    }
+
+    pub(crate) const fn only_for_known(mut self) -> Route<H> {
+        self.callers = Callers::Known;
+        self
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        self.method == "*"
+            || self.method == method.as_str()
+            || (*method == Method::HEAD && self.method == Method::GET.as_str())
+    }
+}
+
+/// What stood in the holes of a pattern.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holes(Vec<(&'static str, String)>);
+
+impl Holes {
+    /// Empty for a name that the pattern does not have.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+}
+
+/// The routes of a door.
+#[derive(Debug)]
+pub(crate) struct Table<H: 'static> {
+    parts: &'static [&'static [Route<H>]],
+}
+
+impl<H> Table<H> {
+    pub(crate) const fn new(parts: &'static [&'static [Route<H>]]) -> Table<H> {
+        Table { parts }
+    }
+
+    /// The route of a request. `path` is decoded and has no version; slashes at its ends do not count.
+    pub(crate) fn find(
+        &self,
+        method: &Method,
+        path: &str,
+        version: Option<&str>,
+    ) -> Result<(&'static Route<H>, Holes), NotRouted> {
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let mut allowed: Vec<&'static str> = Vec::new();
+        for route in self.parts.iter().copied().flatten() {
+            if !route.versioned && version.is_some() {
+                continue;
             }
-            None => fail(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM),
-        },
-        _ => fail(StatusCode::NOT_FOUND, "page not found"),
-    }
-}
-
-/// Everything below one container.
-fn container<'f>(front: &'f Arc<Front>, call: Call, rest: String) -> Answer<'f> {
-    let method = call.parts.method.clone();
-    Box::pin(async move {
-        let action = rest.rsplit_once('/').map(|(name, action)| (name.to_owned(), action));
-        match (method.as_str(), action) {
-            ("DELETE", _) => containers::remove(front, call, &rest).await,
-            ("GET", Some((name, "json"))) => containers::inspect(front, call, &name).await,
-            ("POST", Some((name, "exec"))) => exec::create(front, call, &name).await,
-            ("POST", Some((name, "rename"))) => containers::rename(front, call, &name).await,
-            _ => containers::act(front, call, &rest).await,
+            let Some(holes) = fits(route.pattern, &segments) else { continue };
+            if !route.takes(method) {
+                allowed.push(route.method);
+                continue;
+            }
+            let client = version.and_then(Version::parse);
+            return match (route.since, client) {
+                (Some(since), Some(client)) if client < since => {
+                    Err(NotRouted::TooOld { method: method.clone(), path: path.to_owned(), since })
+                }
+                _ => Ok((route, holes)),
+            };
         }
-    })
+        if allowed.is_empty() { Err(NotRouted::Unknown) } else { Err(NotRouted::Method(allow(allowed))) }
+    }
+
+    #[cfg(test)]
+    fn rows(&self) -> impl Iterator<Item = &'static Route<H>> {
+        self.parts.iter().copied().flatten()
+    }
 }
 
-/// Everything about images. Names contain slashes; the last segment may be an action.
-fn image<'f>(front: &'f Arc<Front>, call: Call, rest: &[&str]) -> Answer<'f> {
-    match (verb(&call), rest) {
-        ("GET", ["json"]) => return Box::pin(images::list(front, call)),
-        ("GET", ["get"]) => return Box::pin(images::get_many(front, call)),
-        ("GET", ["viz"]) => return fail(StatusCode::NOT_IMPLEMENTED, "Not supported in clustering mode."),
-        ("POST", ["create"]) => return Box::pin(images::create(front, call)),
-        ("POST", ["load"]) => return Box::pin(images::load(front, call)),
-        ("POST", ["prune"]) => return Box::pin(images::prune(front, call)),
-        _ => {}
+/// As the header wants it, without doubles.
+fn allow(mut methods: Vec<&'static str>) -> String {
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
     }
-    let whole = rest.join("/");
-    let verb = verb(&call).to_owned();
-    Box::pin(async move {
-        match (verb.as_str(), whole.rsplit_once('/')) {
-            ("DELETE", _) => images::remove(front, call, &whole).await,
-            ("GET", Some((name, "json"))) => images::inspect(front, call, name).await,
-            ("POST", Some((name, "tag"))) => images::tag(front, call, name).await,
-            ("POST", Some((name, "push"))) => images::push(front, call, name).await,
-            (_, Some((name, action))) => images::act(front, call, name, action).await,
-            (_, None) => Err(ApiError::not_found("page not found")),
+    methods.sort_unstable();
+    methods.dedup();
+    methods.join(", ")
+}
+
+/// Fills the holes of a pattern, if it fits the segments of a path.
+fn fits(pattern: &'static str, segments: &[&str]) -> Option<Holes> {
+    let mut holes = Vec::new();
+    let mut rest = segments;
+    let mut parts = pattern.trim_matches('/').split('/');
+    while let Some(part) = parts.next() {
+        let hole = part.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+        match hole {
+            None if rest.first() == Some(&part) => rest = &rest[1..],
+            None => return None,
+            Some(name) => {
+                let (name, count) = match name.strip_suffix('*') {
+                    None => (name, 1),
+                    Some(name) => (name, rest.len().checked_sub(parts.clone().count())?),
+                };
+                if count == 0 || count > rest.len() {
+                    return None;
+                }
+                let (here, after) = rest.split_at(count);
+                let value = here.join("/");
+                if value.is_empty() {
+                    return None;
+                }
+                holes.push((name, value));
+                rest = after;
+            }
         }
-    })
+    }
+    rest.is_empty().then_some(Holes(holes))
 }
 
-/// Everything about networks. Names may be `node/name`.
-fn network<'f>(front: &'f Arc<Front>, call: Call, rest: &[&str]) -> Answer<'f> {
-    let (verb, name) = (verb(&call).to_owned(), rest.join("/"));
-    match (verb.as_str(), rest) {
-        ("GET", []) => Box::pin(networks::list(front, call)),
-        ("POST", ["create"]) => Box::pin(networks::create(front, call)),
-        ("POST", ["prune"]) => Box::pin(networks::prune(front, call)),
-        ("POST", [_, .., "connect" | "disconnect"]) => Box::pin(async move {
-            let (name, action) = name.rsplit_once('/').unwrap_or((&name, ""));
-            networks::attach(front, call, name, action).await
-        }),
-        ("GET", _) => Box::pin(async move { networks::inspect(front, call, &name).await }),
-        ("DELETE", [_, ..]) => Box::pin(async move { networks::remove(front, call, &name).await }),
-        _ => fail(StatusCode::NOT_FOUND, "page not found"),
+/// Why a request has no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotRouted {
+    #[error("page not found")]
+    Unknown,
+    #[error("the method is not allowed here; allowed: {0}")]
+    Method(String),
+    #[error("{method} {path} requires minimum API version {since}")]
+    TooOld { method: Method, path: String, since: Version },
+}
+
+impl NotRouted {
+    pub(crate) fn into_reply(self) -> crate::Reply {
+        let status = match &self {
+            NotRouted::Unknown => StatusCode::NOT_FOUND,
+            NotRouted::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            NotRouted::TooOld { .. } => StatusCode::BAD_REQUEST,
+        };
+        let mut reply = ApiError::new(status, self.to_string()).into_reply();
+        if let NotRouted::Method(allowed) = &self
+            && let Ok(allowed) = HeaderValue::from_str(allowed)
+        {
+            reply.headers_mut().insert(header::ALLOW, allowed);
+        }
+        reply
     }
 }
 
-/// Everything about volumes. Names may be `node/name`.
-fn volume<'f>(front: &'f Arc<Front>, call: Call, rest: &[&str]) -> Answer<'f> {
-    let (verb, name) = (verb(&call).to_owned(), rest.join("/"));
-    match (verb.as_str(), rest) {
-        ("GET", []) => Box::pin(volumes::list(front, call)),
-        ("POST", ["create"]) => Box::pin(volumes::create(front, call)),
-        ("POST", ["prune"]) => Box::pin(volumes::prune(front, call)),
-        ("DELETE", [_, ..]) => Box::pin(async move { volumes::remove(front, call, &name).await }),
-        (_, [_, ..]) => Box::pin(async move { volumes::act(front, call, &name).await }),
-        _ => fail(StatusCode::NOT_FOUND, "page not found"),
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    static ROWS: &[Route<()>] = &[
+        Route::new("GET", "/things/json", "thing.list", ()),
+        Route::new("HEAD", "/things/{name*}/archive", "thing.stat", ()),
+        Route::new("GET", "/things/{name*}/archive", "thing.archive", ()),
+        Route::new("GET", "/things/{name*}/json", "thing.inspect", ()),
+        Route::new("DELETE", "/things/{name*}", "thing.remove", ()),
+        Route::new("POST", "/things/prune", "thing.prune", ()).since(25),
+        Route::new("*", "/any/{id}/{verb}", "any.other", ()),
+        Route::new("POST", "/", "root.post", ()).unversioned(),
+    ];
+
+    fn found(line: &str) -> String {
+        let (method, target) = line.split_once(' ').expect("a method and a path");
+        let (version, path) = match target.strip_prefix("/v").and_then(|it| it.split_once('/')) {
+            Some((version, path)) => (Some(version), format!("/{path}")),
+            None => (None, target.to_owned()),
+        };
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        static TABLE: Table<()> = Table::new(&[ROWS]);
+        match TABLE.find(&method, &path, version) {
+            Ok((route, Holes(holes))) => {
+                let holes = holes.iter().map(|(name, value)| format!(" {name}={value}"));
+                format!("{}{}", route.action.0, holes.collect::<String>())
+            }
+            Err(error) => error.to_string(),
+        }
     }
-}
 
-/// The method, HEAD taken as GET: it is answered alike, and the body is dropped on the way out.
-fn verb(call: &Call) -> &str {
-    if call.parts.method == http::Method::HEAD { "GET" } else { call.parts.method.as_str() }
-}
+    #[test]
+    fn the_first_row_that_fits_is_found() {
+        for (line, expected) in [
+            ("GET /things/json", "thing.list"),
+            ("HEAD /things/json/", "thing.list"),
+            ("GET //things/json", "thing.list"),
+            ("GET /v1.41/things/a/b/json", "thing.inspect name=a/b"),
+            ("GET /things/json/json", "thing.inspect name=json"),
+            ("HEAD /things/a/archive", "thing.stat name=a"),
+            ("GET /things/a/archive", "thing.archive name=a"),
+            ("HEAD /things/a/json", "thing.inspect name=a"),
+            ("DELETE /things/json", "thing.remove name=json"),
+            ("PATCH /any/1/x", "any.other id=1 verb=x"),
+            ("POST /v1.25/things/prune", "thing.prune"),
+            ("POST /things/prune", "thing.prune"),
+            ("POST /", "root.post"),
+        ] {
+            assert_eq!(found(line), expected, "{line}");
+        }
+    }
 
-fn fail<'f>(status: StatusCode, message: &str) -> Answer<'f> {
-    let error = ApiError::new(status, message);
-    Box::pin(async move { Err(error) })
+    #[test]
+    fn what_no_row_fits_is_refused_with_the_reason() {
+        let allowed = |methods: &str| format!("the method is not allowed here; allowed: {methods}");
+        for (line, expected) in [
+            ("GET /nothing", "page not found".to_owned()),
+            ("POST /any/1", "page not found".to_owned()),
+            ("POST /any/1/2/3", "page not found".to_owned()),
+            ("POST /v1.41/", "page not found".to_owned()),
+            ("POST /things/json", allowed("DELETE, GET, HEAD")),
+            ("PUT /things/a/archive", allowed("DELETE, GET, HEAD")),
+            ("GET /", allowed("POST")),
+            ("POST /v1.24/things/prune", "POST /things/prune requires minimum API version 1.25".to_owned()),
+        ] {
+            assert_eq!(found(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_door_can_be_reached_and_is_named_by_its_object_and_its_verb() {
+        let table = &crate::routes::TABLE;
+        let mut seen = BTreeSet::new();
+        for route in table.rows() {
+            let name = route.action.0;
+            assert!(
+                name.split('.').count() == 2
+                    && name.bytes().all(|it| it == b'.' || it.is_ascii_lowercase() || it == b'-'),
+                "{name}"
+            );
+            assert!(seen.insert((route.method, route.pattern)), "twice: {} {}", route.method, route.pattern);
+            let path = route.pattern.replace(['{', '}', '*'], "");
+            let method = if route.method == "*" { "PATCH" } else { route.method };
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let (found, _) = table.find(&method, &path, None).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!((found.pattern, found.action), (route.pattern, route.action), "{method} {path}");
+        }
+        assert!(seen.len() > 100, "{}", seen.len());
+    }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use herder_bus::bridge::{self, Bridge};
+use herder_tls::names::names;
 use herder_tls::tcp;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
@@ -28,11 +29,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use crate::{ApiError, Front};
+use crate::budget::{Budget, LISTENER_BYTES};
+use crate::front::DoorNames;
+use crate::{ApiError, Front, Peer, Principal};
 use head::{Busy, HeadLimit};
 
-/// Connections served at the same time, hijacked ones included; more wait in the kernel. Bounds memory and files.
-const CONNECTIONS_MAX: usize = 8192;
+/// Connections of one TCP listener that are served at the same time, hijacked ones included; more wait in the kernel. Bounds
+/// memory and files.
+const TCP_CONNECTIONS_MAX: usize = 8192;
+
+/// As [`TCP_CONNECTIONS_MAX`], of one unix socket. Its own, so that nobody on the network can shut out the operator.
+const UNIX_CONNECTIONS_MAX: usize = 1024;
+
+/// Open files that connections of TCP listeners leave for unix sockets, engines, other nodes and the store.
+const FILES_RESERVED: usize = 512;
+
+/// A connection may need two open files: its own, and one to an engine.
+const FILES_PER_CONNECTION: usize = 2;
 
 /// Clients of the bus by TCP at the same time; more wait in the kernel.
 const BUS_CLIENTS_MAX: usize = 1024;
@@ -81,6 +94,8 @@ pub struct Listener {
     url: String,
     socket: Socket,
     tls: Option<Arc<rustls::ServerConfig>>,
+    /// Names in the certificate.
+    names: Arc<[String]>,
 }
 
 #[derive(Debug)]
@@ -102,6 +117,12 @@ impl Listener {
             Socket::Unix(..) => None,
         }
     }
+
+    /// Clients may reach this listener under these names, too: those in its certificate. A name may begin with `*.`.
+    pub fn named(mut self, names: impl IntoIterator<Item = String>) -> Listener {
+        self.names = names.into_iter().collect();
+        self
+    }
 }
 
 impl Drop for Listener {
@@ -122,7 +143,7 @@ pub async fn bind(url: &str, tls: Option<Arc<rustls::ServerConfig>>) -> Result<L
         Some((other, _)) => return Err(BindError::Protocol(other.to_owned())),
         None => bind_tcp(url, url).await?,
     };
-    Ok(Listener { url: url.to_owned(), socket, tls })
+    Ok(Listener { url: url.to_owned(), socket, tls, names: Arc::new([]) })
 }
 
 async fn bind_tcp(url: &str, addr: &str) -> Result<Socket, BindError> {
@@ -158,16 +179,41 @@ pub async fn serve(front: Arc<Front>, listeners: Vec<Listener>, stop: Cancellati
 
 /// As [`serve`]; each request is given to the front that is the newest when it comes.
 pub async fn serve_newest(fronts: watch::Receiver<Arc<Front>>, listeners: Vec<Listener>, stop: CancellationToken) {
+    let tcp = listeners.iter().filter(|it| matches!(it.socket, Socket::Tcp(_))).count();
+    serve_limited(fronts, listeners, stop, tcp_connections_max(files_max(), tcp)).await;
+}
+
+async fn serve_limited(
+    fronts: watch::Receiver<Arc<Front>>,
+    listeners: Vec<Listener>,
+    stop: CancellationToken,
+    tcp_max: usize,
+) {
     let shared = Shared { service: Service::Docker(fronts), tasks: TaskTracker::new(), stop };
-    let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    join_all(listeners.into_iter().map(|listener| accept_loop(listener, shared.clone(), limit.clone()))).await;
+    join_all(listeners.into_iter().map(|listener| {
+        let connections = if matches!(listener.socket, Socket::Tcp(_)) { tcp_max } else { UNIX_CONNECTIONS_MAX };
+        accept_loop(listener, shared.clone(), connections)
+    }))
+    .await;
     shared.end().await;
+}
+
+/// How many files this process may have open.
+fn files_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// How many connections each of some TCP listeners may have, so that files are left for the rest of the node.
+fn tcp_connections_max(files: usize, listeners: usize) -> usize {
+    let share = files.saturating_sub(FILES_RESERVED) / FILES_PER_CONNECTION / listeners.max(1);
+    share.clamp(1, TCP_CONNECTIONS_MAX)
 }
 
 /// Serves clients of the event bus, which speak the TCP bridge protocol of Vert.x, until `stop`.
 pub async fn serve_bus(bridge: Arc<Bridge>, listener: Listener, stop: CancellationToken) {
     let shared = Shared { service: Service::Bus(bridge), tasks: TaskTracker::new(), stop };
-    accept_loop(listener, shared.clone(), Arc::new(Semaphore::new(BUS_CLIENTS_MAX))).await;
+    accept_loop(listener, shared.clone(), BUS_CLIENTS_MAX).await;
     shared.end().await;
 }
 
@@ -179,6 +225,15 @@ struct Shared {
     stop: CancellationToken,
 }
 
+/// What a connection brings into the extensions of each of its requests.
+#[derive(Clone, Debug)]
+struct Origin {
+    caller: Arc<Principal>,
+    names: DoorNames,
+    budget: Budget,
+    counted: Counted,
+}
+
 /// What clients come for.
 #[derive(Clone, Debug)]
 enum Service {
@@ -188,10 +243,10 @@ enum Service {
 
 impl Service {
     /// Names the client in what is logged about it. Docker's clients are many and short; their requests speak for themselves.
-    fn span(&self, stream: &Accepted) -> Span {
-        match (self, stream) {
-            (Service::Bus(_), Accepted::Tcp(tcp)) => tracing::info_span!("bus", client = ?tcp.peer_addr().ok()),
-            (Service::Bus(_), Accepted::Unix(_)) | (Service::Docker(_), _) => Span::none(),
+    fn span(&self, peer: &Peer) -> Span {
+        match (self, peer) {
+            (Service::Bus(_), Peer::Tcp(addr)) => tracing::info_span!("bus", client = %addr),
+            (Service::Bus(_), _) | (Service::Docker(_), _) => Span::none(),
         }
     }
 }
@@ -212,8 +267,10 @@ pub(crate) struct Counted {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
-async fn accept_loop(listener: Listener, shared: Shared, limit: Arc<Semaphore>) {
-    tracing::info!(url = listener.url, "listening");
+async fn accept_loop(listener: Listener, shared: Shared, connections_max: usize) {
+    tracing::info!(url = listener.url, connections_max, "listening");
+    let limit = Arc::new(Semaphore::new(connections_max));
+    let budget = Budget::new(LISTENER_BYTES);
     let stop = shared.stop.clone();
     loop {
         let next = async {
@@ -222,11 +279,16 @@ async fn accept_loop(listener: Listener, shared: Shared, limit: Arc<Semaphore>) 
         };
         let Some(Some((accepted, permit))) = stop.run_until_cancelled(next).await else { return };
         match accepted {
-            Ok(stream) => {
+            Ok((stream, peer)) => {
                 let tls = listener.tls.clone().map(TlsAcceptor::from);
-                let span = shared.service.span(&stream);
-                let greeted = greet(stream, tls, shared.clone(), Counted { _permit: Arc::new(permit) });
-                shared.tasks.spawn(greeted.instrument(span));
+                let span = shared.service.span(&peer);
+                let origin = Origin {
+                    caller: Arc::new(Principal { peer, certificate: None }),
+                    names: DoorNames(listener.names.clone()),
+                    budget: budget.clone(),
+                    counted: Counted { _permit: Arc::new(permit) },
+                };
+                shared.tasks.spawn(greet(stream, tls, shared.clone(), origin).instrument(span));
             }
             Err(error) => {
                 tracing::warn!(url = listener.url, %error, "cannot accept a connection");
@@ -240,14 +302,19 @@ async fn accept_loop(listener: Listener, shared: Shared, limit: Arc<Semaphore>) 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
-async fn accept(socket: &Socket) -> io::Result<Accepted> {
+async fn accept(socket: &Socket) -> io::Result<(Accepted, Peer)> {
     match socket {
         Socket::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
+            let (stream, addr) = listener.accept().await?;
             tcp::tune(&stream);
-            Ok(Accepted::Tcp(stream))
+            Ok((Accepted::Tcp(stream), Peer::Tcp(addr)))
         }
-        Socket::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        Socket::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            let from = stream.peer_cred()?;
+            let peer = Peer::Unix { uid: from.uid(), gid: from.gid(), pid: from.pid().filter(|pid| *pid > 0) };
+            Ok((Accepted::Unix(stream), peer))
+        }
     }
 }
 
@@ -256,15 +323,15 @@ enum Accepted {
     Unix(tokio::net::UnixStream),
 }
 
-async fn greet(stream: Accepted, tls: Option<TlsAcceptor>, shared: Shared, counted: Counted) {
+async fn greet(stream: Accepted, tls: Option<TlsAcceptor>, shared: Shared, origin: Origin) {
     match (stream, tls) {
-        (Accepted::Tcp(tcp), None) => connection(tcp, shared, counted).await,
-        (Accepted::Unix(unix), None) => connection(unix, shared, counted).await,
+        (Accepted::Tcp(tcp), None) => connection(tcp, shared, origin).await,
+        (Accepted::Unix(unix), None) => connection(unix, shared, origin).await,
         (Accepted::Tcp(tcp), Some(tls)) => match timeout(HANDSHAKE_TIME_MAX, speaks_plainly(&tcp)).await {
             Ok(true) => refuse_plain(tcp).await,
-            _ => secure(tcp, &tls, shared, counted).await,
+            _ => secure(tcp, &tls, shared, origin).await,
         },
-        (Accepted::Unix(unix), Some(tls)) => secure(unix, &tls, shared, counted).await,
+        (Accepted::Unix(unix), Some(tls)) => secure(unix, &tls, shared, origin).await,
     }
 }
 
@@ -282,9 +349,14 @@ async fn refuse_plain(mut tcp: TcpStream) {
     let _ = tcp.shutdown().await;
 }
 
-async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted: Counted) {
+async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, origin: Origin) {
     match timeout(HANDSHAKE_TIME_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => connection(stream, shared, counted).await,
+        Ok(Ok(stream)) => {
+            // The handshake has checked it, or asked for none.
+            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| names(chain.first()?));
+            let caller = Arc::new(Principal { peer: origin.caller.peer.clone(), certificate });
+            connection(stream, shared, Origin { caller, ..origin }).await;
+        }
         Ok(Err(error)) => tracing::info!(%error, "a TLS handshake failed"),
         Err(_) => tracing::info!(limit = ?HANDSHAKE_TIME_MAX, "a TLS handshake took too long"),
     }
@@ -293,14 +365,19 @@ async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared, counted:
 /// Serves one connection that nobody accepted, as if it had come from a listener.
 pub(crate) async fn one_connection(front: Arc<Front>, stream: tokio::io::DuplexStream) {
     let Ok(permit) = Arc::new(Semaphore::new(1)).acquire_owned().await else { return };
-    let counted = Counted { _permit: Arc::new(permit) };
-    docker_client(stream, watch::channel(front).1, &CancellationToken::new(), counted).await;
+    let origin = Origin {
+        caller: Arc::new(Principal { peer: Peer::Unix { uid: 0, gid: 0, pid: None }, certificate: None }),
+        names: DoorNames(Arc::new([])),
+        budget: Budget::new(LISTENER_BYTES),
+        counted: Counted { _permit: Arc::new(permit) },
+    };
+    docker_client(stream, watch::channel(front).1, &CancellationToken::new(), origin).await;
 }
 
-async fn connection(stream: impl Stream, shared: Shared, counted: Counted) {
+async fn connection(stream: impl Stream, shared: Shared, origin: Origin) {
     let Shared { service, stop, .. } = shared;
     match service {
-        Service::Docker(fronts) => docker_client(stream, fronts, &stop, counted).await,
+        Service::Docker(fronts) => docker_client(stream, fronts, &stop, origin).await,
         Service::Bus(bridge) => {
             let served = stop.run_until_cancelled(bridge::tcp::connection(bridge, stream)).await;
             if let Some(Err(error)) = served {
@@ -316,20 +393,24 @@ async fn docker_client(
     stream: impl Stream,
     fronts: watch::Receiver<Arc<Front>>,
     stop: &CancellationToken,
-    counted: Counted,
+    origin: Origin,
 ) {
     let busy = Busy::default();
     let io = TokioIo::new(HeadLimit::new(stream, busy.clone(), HEAD_TIME_MAX));
     let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
         let front = fronts.borrow().clone();
-        let counted = counted.clone();
+        let Origin { caller, names, budget, counted } = origin.clone();
         let under_way = busy.begin();
         async move {
             if names_no_path(request.uri()) {
                 return Ok(ApiError::bad_request("the request names no path; it must begin with a slash").into_reply());
             }
             let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            request.extensions_mut().insert(counted);
+            let extensions = request.extensions_mut();
+            extensions.insert(caller);
+            extensions.insert(names);
+            extensions.insert(budget);
+            extensions.insert(counted);
             let reply = front.handle(request).await;
             if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                 under_way.for_ever();
@@ -367,6 +448,45 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_rest() {
+        for (files, listeners, expected) in
+            [(1 << 20, 1, 8192), (1 << 20, 3, 8192), (1024, 1, 256), (1024, 2, 128), (100, 1, 1), (usize::MAX, 0, 8192)]
+        {
+            assert_eq!(tcp_connections_max(files, listeners), expected, "{files} files, {listeners} listeners");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_all_connections_of_tcp_leaves_those_of_the_socket() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("herder.sock");
+        let unix = bind(&format!("unix://{}", path.display()), None).await.expect("a socket");
+        let tcp = bind("tcp://127.0.0.1:0", None).await.expect("a free port");
+        let addr = tcp.local_addr().expect("an address");
+        let pool = herder_pool::Pool::new(herder_pool::Settings::default());
+        let front = Front::new(pool, Default::default(), crate::FrontSettings::default());
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        tokio::spawn(serve_limited(watch::channel(front).1, vec![unix, tcp], stop, 2));
+        let idle = [TcpStream::connect(addr).await.expect("one"), TcpStream::connect(addr).await.expect("two")];
+        let mut third = TcpStream::connect(addr).await.expect("the kernel takes it");
+        assert!(timeout(Duration::from_secs(60), ping(&mut third)).await.is_err(), "it waits");
+        let mut unix = tokio::net::UnixStream::connect(&path).await.expect("a connection");
+        assert_eq!(ping(&mut unix).await, "HTTP/1.1 200 OK");
+        drop(idle);
+        let mut answer = [0; 15];
+        tokio::io::AsyncReadExt::read_exact(&mut third, &mut answer).await.expect("its turn");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
+
+    async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+        stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+        let mut answer = [0; 15];
+        tokio::io::AsyncReadExt::read_exact(stream, &mut answer).await.expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {

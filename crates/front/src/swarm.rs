@@ -5,16 +5,16 @@
 
 pub(crate) mod backup;
 mod body;
-mod cluster;
+pub(crate) mod cluster;
 mod events;
-mod files;
+pub(crate) mod files;
 mod fold;
 pub(crate) mod info;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod networks;
-mod nodes;
-mod services;
-mod tasks;
+pub(crate) mod nodes;
+pub(crate) mod services;
+pub(crate) mod tasks;
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -31,8 +31,7 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use crate::peers::Asked;
-use crate::router::Answer;
-use crate::{ApiError, Call, Front, Reply, call};
+use crate::{ApiError, Front, Reply, call};
 
 pub use backup::Restored;
 pub(crate) use events::Told;
@@ -148,21 +147,6 @@ impl From<Denial> for ApiError {
     fn from(denial: Denial) -> ApiError {
         let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         ApiError::new(status, denial.to_string())
-    }
-}
-
-/// Finds the handler of a call about the swarm and starts it. Nothing for what is no such call.
-pub(crate) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, segments: &[&str]) -> Option<Answer<'f>> {
-    let method = if call.parts.method == http::Method::HEAD { http::Method::GET } else { call.parts.method.clone() };
-    let method = method.as_str();
-    let (kind, rest) = segments.split_first()?;
-    match *kind {
-        "swarm" => cluster::route(swarm, call, method, rest),
-        "nodes" => nodes::route(swarm, call, method, rest),
-        "services" => services::route(swarm, call, method, rest),
-        "tasks" => tasks::route(swarm, call, method, rest),
-        "secrets" | "configs" => files::route(swarm, call, method, kind, rest),
-        _ => None,
     }
 }
 

@@ -18,6 +18,11 @@ static MACHINE: LazyLock<[String; 4]> = LazyLock::new(|| {
     [text(uname.nodename()), text(uname.machine()), pretty.trim_matches('"').to_owned(), text(uname.release())]
 });
 
+/// The host name of this machine.
+pub(crate) fn machine_name() -> &'static str {
+    &MACHINE[0]
+}
+
 fn manager(front: &Front) -> Manager {
     let [name, architecture, operating_system, kernel_version] = MACHINE.clone();
     Manager {

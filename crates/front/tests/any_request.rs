@@ -147,8 +147,8 @@ proptest! {
 /// What clients send, whole requests.
 const PACKETS: &[&str] = &[
     "GET /v1.41/containers/json?all=1&filters=%7B%22name%22%3A%5B%22web%22%5D%7D HTTP/1.1\r\nHost: door\r\n\r\n",
-    "POST /containers/create?name=x HTTP/1.1\r\nHost: d\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n{\"Image\":\"x\"}",
-    "POST /volumes/create HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n",
+    "POST /containers/create?name=x HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n{\"Image\":\"x\"}",
+    "POST /volumes/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n",
     "POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nraw bytes",
     "HEAD /_ping HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /info HTTP/1.0\r\n\r\n",
     "CONNECT door:80 HTTP/1.1\r\n\r\n\x16\x03\x01",

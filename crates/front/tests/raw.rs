@@ -30,7 +30,8 @@ async fn open() -> Door {
 }
 
 async fn open_over(pool: Arc<Pool>) -> Door {
-    let front = Front::new(pool, Scheduler::default(), FrontSettings::default());
+    let settings = FrontSettings { allowed_hosts: vec!["door".to_owned()], ..FrontSettings::default() };
+    let front = Front::new(pool, Scheduler::default(), settings);
     let listener = server::bind("tcp://127.0.0.1:0", None).await.expect("a free port");
     let addr = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
@@ -93,7 +94,7 @@ fn shown(bytes: &[u8]) -> String {
 
 /// A request that ends its connection, with more lines for the head.
 fn request(line: &str, headers: &str) -> String {
-    format!("{line} HTTP/1.1\r\nHost: door\r\nConnection: close\r\n{headers}\r\n")
+    format!("{line} HTTP/1.1\r\nHost: door\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}\r\n")
 }
 
 #[tokio::test]
@@ -131,8 +132,8 @@ async fn forms_of_a_target_that_http_allows_are_read() {
     // Without a slash it is read as a host, and hosts have no answers.
     door.check(request("CONNECT door:80", ""), "400").await;
     door.check(request("GET _ping", ""), "400").await;
-    door.check(request("get /_ping", ""), "404").await;
-    door.check(request("BREW /_ping", ""), "404").await;
+    door.check(request("get /_ping", ""), "405").await;
+    door.check(request("BREW /_ping", ""), "405").await;
     door.check(format!("\r\n\r\n{}", request("GET /_ping", "")), "200").await;
 }
 

@@ -50,7 +50,7 @@ impl Client {
 
     /// Status line and body of one answer.
     async fn call(&mut self, line: &str) -> String {
-        let request = format!("{line} HTTP/1.1\r\nHost: door\r\nContent-Length: 0\r\n\r\n");
+        let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
         self.0.write_all(request.as_bytes()).await.expect("written");
         let (status, length) = timeout(PATIENCE, self.head()).await.expect("an answer in time");
         let mut body = vec![0; length];
@@ -157,8 +157,7 @@ async fn a_hijacked_connection_goes_through_with_an_end_of_its_own_for_each_dire
     let primary = hijacking_primary().await;
     let replica = manager(replica_of(&primary), false).await;
     let mut client = Client::connect(&replica).await.0;
-    let request =
-        "POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: door\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    let request = "POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
     client.write_all(request.as_bytes()).await.expect("written");
     let mut line = String::new();
     client.read_line(&mut line).await.expect("a line");

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use herder_cli::TlsFiles;
+use anyhow::Context as _;
+use herder_cli::{EndpointArgs, TlsFiles};
+use herder_front::FrontSettings;
+use herder_front::audit::{Audit, AuditFile};
 use herder_front::server::{self, Listener};
 use herder_tls as tls;
 
@@ -13,17 +16,20 @@ pub(crate) struct ServerTls {
     config: Option<Arc<rustls::ServerConfig>>,
     /// Only clients with a certificate of the CA are served.
     verify: bool,
+    /// Names in the certificate.
+    names: Vec<String>,
 }
 
 impl ServerTls {
     pub(crate) fn of(files: Option<&TlsFiles>) -> Result<ServerTls, tls::TlsError> {
         let Some(files) = files else { return Ok(ServerTls::default()) };
-        Ok(ServerTls { config: Some(Arc::new(tls::server(pem(files))?)), verify: files.verify })
+        let config = Some(Arc::new(tls::server(pem(files))?));
+        Ok(ServerTls { config, verify: files.verify, names: tls::hosts(&files.cert)? })
     }
 
     /// Opens a listener, with TLS if there is some. One that strangers reach is told.
     pub(crate) async fn bind(&self, url: &str) -> Result<Listener, server::BindError> {
-        let listener = server::bind(url, self.config.clone()).await?;
+        let listener = server::bind(url, self.config.clone()).await?.named(self.names.iter().cloned());
         if !self.verify && listener.local_addr().is_some_and(|addr| is_reached_from_afar(&addr)) {
             tracing::warn!(
                 url,
@@ -33,6 +39,16 @@ impl ServerTls {
         }
         Ok(listener)
     }
+}
+
+/// What the flags say about the guarding of an endpoint.
+pub(crate) fn front_settings(endpoint: &EndpointArgs) -> anyhow::Result<FrontSettings> {
+    let open = |path: &std::path::PathBuf| {
+        let log = AuditFile::open(path).with_context(|| format!("--audit-log {}", path.display()))?;
+        anyhow::Ok(Arc::new(log) as Arc<dyn Audit>)
+    };
+    let audit = endpoint.audit_log.as_ref().map(open).transpose()?;
+    Ok(FrontSettings { allowed_hosts: endpoint.allowed_host.clone(), audit, ..FrontSettings::default() })
 }
 
 /// The files of a side that shows a certificate, and asks the other side for one of the CA if it verifies.

@@ -161,10 +161,15 @@ fn start_log(global: &Global) {
     };
     let filter = EnvFilter::try_from_env("HERDER_LOG").unwrap_or_else(|_| {
         // Libraries speak only when something is wrong, unless everything is asked for.
-        let parts = ["herder", "herder_pool", "herder_front", "herder_docker", "herder_bus", "herder_wire"];
+        let parts =
+            ["herder", "herder_pool", "herder_front", "herder_docker", "herder_bus", "herder_wire", "herder_access"];
         let herder = parts.map(|part| format!("{part}={level}"));
         EnvFilter::new(format!("warn,{}", herder.join(",")))
     });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    log.with_ansi(std::io::stderr().is_terminal()).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if global.log_format == "json" {
+        log.json().flatten_event(true).with_current_span(false).init();
+    } else {
+        log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+    }
 }

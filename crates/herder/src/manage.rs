@@ -59,6 +59,7 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
             refresh_on_node_filter: settings.refresh_on_node_filter,
             container_name_refresh_filter: settings.container_name_refresh_filter,
             create_retry: settings.create_retry,
+            ..listen::front_settings(&settings.endpoint)?
         },
     );
     front.set_actions(actions);

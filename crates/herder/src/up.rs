@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
-use herder_front::server;
+use herder_front::{FrontSettings, server};
 use herder_node::{bus, identity, store, swarm};
 use herder_wire::identity::Identity;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::listen::ServerTls;
+use crate::listen::{self, ServerTls};
 use crate::manage::asked_to_stop;
 use life::{Life, Plan};
 
@@ -30,10 +30,11 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
     let rules = bus::rules(&settings)?;
+    let endpoint = FrontSettings { experimental, ..listen::front_settings(&settings.endpoint)? };
     let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let store = store::of(&settings)?;
     let (standing, _) = watch::channel(swarm::Standing::default());
-    let plan = Plan { settings, experimental, conf, actions, strategy, rules, tls, store, standing };
+    let plan = Plan { settings, endpoint, conf, actions, strategy, rules, tls, store, standing };
     // All but the first node of a new pool.
     let others = plan.settings.token.is_some() || Identity::load(&plan.settings.state)?.is_some();
     let identity = identity::of(&plan.settings, plan.store.as_ref()).await?;

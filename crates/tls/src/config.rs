@@ -68,6 +68,12 @@ pub fn client_with(ca: Option<&Path>, pair: Option<(&Path, &Path)>) -> Result<Cl
     builder.with_client_auth_cert(certificates(cert_file)?, key(key_file)?).map_err(wrong)
 }
 
+/// The host names and addresses in the first certificate of a file.
+pub fn hosts(cert: &Path) -> Result<Vec<String>, TlsError> {
+    let first = certificates(cert)?.into_iter().next();
+    Ok(first.and_then(|it| crate::names::names(&it)).map(|it| it.hosts).unwrap_or_default())
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |reason: String| TlsError::File { what: "certificates", path: path.into(), reason };
     let all: Result<Vec<_>, _> =

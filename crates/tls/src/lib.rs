@@ -4,6 +4,7 @@
 
 pub mod certs;
 mod config;
+pub mod names;
 pub mod tcp;
 
 pub use config::*;

@@ -2,25 +2,17 @@
 
 use herder_decide::list::Filters;
 use herder_decide::swarm::spec::without_nulls;
-use http::header;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::fold::Folded;
 use crate::call::JSON_BYTES_MAX;
-use crate::{ApiError, Call, Query};
+use crate::{ApiError, Call, Query, guard};
 
 /// The body as JSON; an empty one is an empty object.
 pub(super) async fn value(call: &mut Call) -> Result<Value, ApiError> {
-    let kind =
-        call.parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
     let bytes = call.bytes(JSON_BYTES_MAX).await?;
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    let is_nothing = kind.is_empty() && bytes.is_empty();
-    if !is_nothing && !essence.eq_ignore_ascii_case("application/json") {
-        let text = format!("unsupported Content-Type header ({kind}): must be 'application/json'");
-        return Err(ApiError::bad_request(text));
-    }
+    guard::is_json(&call.parts.headers, bytes.is_empty())?;
     if bytes.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }

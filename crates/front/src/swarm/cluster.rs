@@ -11,29 +11,15 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{JOIN_TIME_MAX, Swarm, body, change, new_id, read};
-use crate::router::Answer;
 use crate::{ApiError, Call, Reply, call};
 
-pub(super) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, method: &str, rest: &[&str]) -> Option<Answer<'f>> {
-    Some(match (method, rest) {
-        ("GET", []) => Box::pin(inspect(swarm)),
-        ("POST", ["init"]) => Box::pin(init(swarm, call)),
-        ("POST", ["join"]) => Box::pin(join(swarm, call)),
-        ("POST", ["leave"]) => Box::pin(leave(swarm, call)),
-        ("POST", ["update"]) => Box::pin(update(swarm, call)),
-        ("GET", ["unlockkey"]) => Box::pin(unlock_key(swarm)),
-        ("POST", ["unlock"]) => Box::pin(unlock(swarm, call)),
-        _ => return None,
-    })
-}
-
-async fn inspect(swarm: &Arc<dyn Swarm>) -> Result<Reply, ApiError> {
+pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>) -> Result<Reply, ApiError> {
     let view = read(swarm).await?;
     let record = view.cluster.as_ref().ok_or_else(|| ApiError::not_found("cluster not found"))?;
     Ok(call::json(StatusCode::OK, &list::cluster(record)))
 }
 
-async fn init(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn init(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let request: InitRequest = body::read(&mut call).await?;
     local::may_enter(&swarm.status(), request.force_new_cluster)?;
     control::check_init(&request)?;
@@ -41,7 +27,7 @@ async fn init(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError>
     Ok(call::json(StatusCode::OK, &id))
 }
 
-async fn join(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn join(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let request: JoinRequest = body::read(&mut call).await?;
     local::may_enter(&swarm.status(), false)?;
     control::check_join(&request)?;
@@ -54,14 +40,14 @@ async fn join(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError>
     Ok(call::no_content(StatusCode::OK))
 }
 
-async fn leave(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn leave(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
     let force = call.query.flag("force");
     local::may_leave(&swarm.status(), &swarm.managers(), force)?;
     swarm.leave(force).await?;
     Ok(call::no_content(StatusCode::OK))
 }
 
-async fn update(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let spec: ClusterSpec = body::read(&mut call).await?;
     let update = ClusterUpdate {
         version: body::version(&call.query, "swarm")?,
@@ -81,13 +67,13 @@ fn new_unlock_key() -> String {
     format!("SWMKEY-1-{}", base64::engine::general_purpose::STANDARD_NO_PAD.encode(key))
 }
 
-async fn unlock_key(swarm: &Arc<dyn Swarm>) -> Result<Reply, ApiError> {
+pub(crate) async fn unlock_key(swarm: &Arc<dyn Swarm>) -> Result<Reply, ApiError> {
     let view = read(swarm).await?;
     let key = view.cluster.as_ref().map(|it| it.unlock_key.clone()).unwrap_or_default();
     Ok(call::json(StatusCode::OK, &json!({ "UnlockKey": key })))
 }
 
-async fn unlock(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn unlock(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let UnlockRequest { unlock_key } = body::read(&mut call).await?;
     local::may_unlock(&swarm.status(), &unlock_key)?;
     if !swarm.unlock(unlock_key).await? {

@@ -9,38 +9,18 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::{Swarm, body, change, new_id, read};
-use crate::router::Answer;
 use crate::{ApiError, Call, Reply, call};
 
 /// Secrets and configs are made from templates since this version.
 const TEMPLATING: Version = Version { major: 1, minor: 37 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+pub(crate) enum Of {
     Secrets,
     Configs,
 }
 
-pub(super) fn route<'f>(
-    swarm: &'f Arc<dyn Swarm>,
-    call: Call,
-    method: &str,
-    kind: &str,
-    rest: &[&str],
-) -> Option<Answer<'f>> {
-    let of = if kind == "secrets" { Of::Secrets } else { Of::Configs };
-    let id = rest.first().map(|it| (*it).to_owned()).unwrap_or_default();
-    Some(match (method, rest) {
-        ("GET", []) => Box::pin(all(swarm, call, of)),
-        ("POST", ["create"]) => Box::pin(create(swarm, call, of)),
-        ("GET", [_]) => Box::pin(inspect(swarm, of, id)),
-        ("DELETE", [_]) => Box::pin(remove(swarm, of, id)),
-        ("POST", [_, "update"]) => Box::pin(update(swarm, call, of, id)),
-        _ => return None,
-    })
-}
-
-async fn all(swarm: &Arc<dyn Swarm>, call: Call, of: Of) -> Result<Reply, ApiError> {
+pub(crate) async fn all(swarm: &Arc<dyn Swarm>, call: Call, of: Of) -> Result<Reply, ApiError> {
     let filters = body::filters(&call.query)?;
     let view = read(swarm).await?;
     Ok(match of {
@@ -49,7 +29,7 @@ async fn all(swarm: &Arc<dyn Swarm>, call: Call, of: Of) -> Result<Reply, ApiErr
     })
 }
 
-async fn inspect(swarm: &Arc<dyn Swarm>, of: Of, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, of: Of, id: String) -> Result<Reply, ApiError> {
     let view = read(swarm).await?;
     Ok(match of {
         Of::Secrets => call::json(StatusCode::OK, &list::secret(lookup::secret(&view, &id)?)),
@@ -57,7 +37,7 @@ async fn inspect(swarm: &Arc<dyn Swarm>, of: Of, id: String) -> Result<Reply, Ap
     })
 }
 
-async fn create(swarm: &Arc<dyn Swarm>, mut call: Call, of: Of) -> Result<Reply, ApiError> {
+pub(crate) async fn create(swarm: &Arc<dyn Swarm>, mut call: Call, of: Of) -> Result<Reply, ApiError> {
     let id = new_id();
     match of {
         Of::Secrets => {
@@ -85,7 +65,7 @@ fn templates_are_known(call: &Call, what: &str, wanted: bool) -> Result<(), Deni
     }
 }
 
-async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, of: Of, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, of: Of, id: String) -> Result<Reply, ApiError> {
     match of {
         Of::Secrets => {
             let spec: SecretSpec = body::read(&mut call).await?;
@@ -101,7 +81,7 @@ async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, of: Of, id: String) -> R
     Ok(call::no_content(StatusCode::OK))
 }
 
-async fn remove(swarm: &Arc<dyn Swarm>, of: Of, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn remove(swarm: &Arc<dyn Swarm>, of: Of, id: String) -> Result<Reply, ApiError> {
     match of {
         Of::Secrets => change(swarm, true, |view| control::remove_secret(view, &id)).await?,
         Of::Configs => change(swarm, true, |view| control::remove_config(view, &id)).await?,

@@ -31,7 +31,7 @@ const STREAM_FAILURE: u8 = 3;
 /// Framed streams have a content type of their own since this version.
 const MULTIPLEXED: Version = Version { major: 1, minor: 42 };
 
-pub(super) async fn of_service(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn of_service(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
     check(&call.query)?;
     let view = read(swarm).await?;
     let service = &lookup::service(&view, &id)?.service;
@@ -40,7 +40,7 @@ pub(super) async fn of_service(swarm: &Arc<dyn Swarm>, call: Call, id: String) -
     stream(swarm, call.query, call.version, of, has_terminal).await
 }
 
-pub(super) async fn of_task(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn of_task(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
     check(&call.query)?;
     let view = read(swarm).await?;
     let task = &lookup::task(&view, &id)?.task;

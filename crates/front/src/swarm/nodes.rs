@@ -8,32 +8,20 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{Swarm, body, change, now, read};
-use crate::router::Answer;
 use crate::{ApiError, Call, Reply, call};
 
-pub(super) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, method: &str, rest: &[&str]) -> Option<Answer<'f>> {
-    let id = rest.first().map(|it| (*it).to_owned()).unwrap_or_default();
-    Some(match (method, rest) {
-        ("GET", []) => Box::pin(all(swarm, call)),
-        ("GET", [_]) => Box::pin(inspect(swarm, id)),
-        ("DELETE", [_]) => Box::pin(remove(swarm, call, id)),
-        ("POST", [_, "update"]) => Box::pin(update(swarm, call, id)),
-        _ => return None,
-    })
-}
-
-async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
     let filters = body::filters(&call.query)?;
     let nodes = list::nodes(&read(swarm).await?, &filters, &swarm.managers())?;
     Ok(call::json(StatusCode::OK, &nodes))
 }
 
-async fn inspect(swarm: &Arc<dyn Swarm>, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, id: String) -> Result<Reply, ApiError> {
     let view = read(swarm).await?;
     Ok(call::json(StatusCode::OK, &list::node(lookup::node(&view, &id)?, &swarm.managers())))
 }
 
-async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -> Result<Reply, ApiError> {
     let mut value = body::value(&mut call).await?;
     let version = body::version(&call.query, "node")?;
     for (key, known) in [("Role", ["worker", "manager", ""]), ("Availability", ["active", "pause", "drain"])] {
@@ -55,7 +43,7 @@ fn word(value: &mut Value, key: &str, known: &[&str]) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn remove(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn remove(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
     let force = call.query.flag("force");
     change(swarm, true, |view| control::remove_node(view, &id, force, &swarm.managers(), now())).await?;
     Ok(call::no_content(StatusCode::OK))

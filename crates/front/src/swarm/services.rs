@@ -8,31 +8,17 @@ use herder_model::swarm::ServiceSpec;
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Swarm, body, change, logs, new_id, now, read};
-use crate::router::Answer;
+use super::{Swarm, body, change, new_id, now, read};
 use crate::{ApiError, Call, Reply, call};
 
-pub(super) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, method: &str, rest: &[&str]) -> Option<Answer<'f>> {
-    let id = rest.first().map(|it| (*it).to_owned()).unwrap_or_default();
-    Some(match (method, rest) {
-        ("GET", []) => Box::pin(all(swarm, call)),
-        ("POST", ["create"]) => Box::pin(create(swarm, call)),
-        ("GET", [_]) => Box::pin(inspect(swarm, call, id)),
-        ("DELETE", [_]) => Box::pin(remove(swarm, id)),
-        ("POST", [_, "update"]) => Box::pin(update(swarm, call, id)),
-        ("GET", [_, "logs"]) => Box::pin(logs::of_service(swarm, call, id)),
-        _ => return None,
-    })
-}
-
-async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
     let filters = body::filters(&call.query)?;
     let with_status = body::flag(&call.query, "status")?;
     let services = list::services(&read(swarm).await?, &filters, with_status)?;
     Ok(call::json(StatusCode::OK, &services))
 }
 
-async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
     let defaults = body::flag(&call.query, "insertDefaults")?;
     let view = read(swarm).await?;
     let service = lookup::service(&view, &id)?.service.clone();
@@ -46,14 +32,14 @@ async fn declared(call: &mut Call) -> Result<Declared, ApiError> {
     Ok(Declared { spec, registry_auth: auth.to_owned(), client: call.version.clone() })
 }
 
-async fn create(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn create(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
     let declared = declared(&mut call).await?;
     let id = new_id();
     change(swarm, true, |view| control::create_service(view, &declared, id.clone(), now())).await?;
     Ok(call::json(StatusCode::CREATED, &json!({ "ID": id, "Warnings": null })))
 }
 
-async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -> Result<Reply, ApiError> {
     let declared = declared(&mut call).await?;
     let auth_from = match call.query.get("registryAuthFrom").unwrap_or_default() {
         "" | "spec" => AuthFrom::Spec,
@@ -71,7 +57,7 @@ async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -> Result<Re
     Ok(call::json(StatusCode::OK, &json!({ "Warnings": null })))
 }
 
-async fn remove(swarm: &Arc<dyn Swarm>, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn remove(swarm: &Arc<dyn Swarm>, id: String) -> Result<Reply, ApiError> {
     change(swarm, true, |view| control::remove_service(view, &id)).await?;
     Ok(call::no_content(StatusCode::OK))
 }

@@ -8,22 +8,11 @@ use herder_model::swarm::Task;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Swarm, body, logs, read};
-use crate::router::Answer;
+use super::{Swarm, body, read};
 use crate::{ApiError, Call, Reply, call};
 
 /// Tasks have cluster volumes since this version. Here, none of them.
 const VOLUMES: Version = Version { major: 1, minor: 42 };
-
-pub(super) fn route<'f>(swarm: &'f Arc<dyn Swarm>, call: Call, method: &str, rest: &[&str]) -> Option<Answer<'f>> {
-    let id = rest.first().map(|it| (*it).to_owned()).unwrap_or_default();
-    Some(match (method, rest) {
-        ("GET", []) => Box::pin(all(swarm, call)),
-        ("GET", [_]) => Box::pin(inspect(swarm, call, id)),
-        ("GET", [_, "logs"]) => Box::pin(logs::of_task(swarm, call, id)),
-        _ => return None,
-    })
-}
 
 fn shown(task: &Task, call: &Call) -> Value {
     let mut task = json!(task);
@@ -33,14 +22,14 @@ fn shown(task: &Task, call: &Call) -> Value {
     task
 }
 
-async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
+pub(crate) async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
     let filters = body::filters(&call.query)?;
     let tasks = list::tasks(&read(swarm).await?, &filters)?;
     let shown: Vec<Value> = tasks.iter().map(|task| shown(task, &call)).collect();
     Ok(call::json(StatusCode::OK, &shown))
 }
 
-async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
+pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
     let view = read(swarm).await?;
     let task = list::task(lookup::task(&view, &id)?);
     Ok(call::json(StatusCode::OK, &shown(&task, &call)))

@@ -159,7 +159,12 @@ async fn bodies_and_parameters_that_make_no_sense_change_nothing() {
         r#"400 {"message":"config templating is not supported on the specified API version: 1.30"}"#,
     )
     .await;
-    door.check("PATCH /services", &Value::Null, r#"404 {"message":"page not found"}"#).await;
+    door.check(
+        "PATCH /services",
+        &Value::Null,
+        r#"405 {"message":"the method is not allowed here; allowed: GET, HEAD"}"#,
+    )
+    .await;
     door.check("GET /services", &Value::Null, "200 []").await;
 }
 
@@ -286,7 +291,7 @@ proptest! {
             door.check("POST /secrets/create", &json!({"Name": "tok", "Data": "czNjcjN0"}), "201 ").await;
             for (line, body) in calls {
                 let (status, text) = door.ask(&line, &body).await;
-                let known = matches!(status, 200 | 201 | 204 | 400 | 401 | 403 | 404 | 409 | 501 | 503)
+                let known = matches!(status, 200 | 201 | 204 | 400 | 401 | 403 | 404 | 405 | 409 | 501 | 503)
                     || status == 500 && text.contains("rpc error") || text.contains("service does not have a previous");
                 assert!(known, "{line} {body}: {status} {text}");
                 assert!(status < 400 || text.starts_with(r#"{"message":"#), "{line} {body}: {status} {text}");
@@ -312,7 +317,7 @@ async fn a_backup_is_made_with_the_key_in_the_body_and_goes_back_the_same_way() 
         ("POST /herder/restore", "KEY\nsealed with OTHER", r#"400 {"message":"another key"}"#),
         ("POST /herder/restore", "KEY", r#"400 {"message":"the body is not a key, a line feed and a backup"}"#),
         ("POST /herder/restore", "", r#"400 {"message":"the body is not a key, a line feed and a backup"}"#),
-        ("GET /herder/backup", "", r#"404 {"message":"page not found"}"#),
+        ("GET /herder/backup", "", r#"405 {"message":"the method is not allowed here; allowed: POST"}"#),
     ] {
         let said = ask(line, body).await;
         assert!(said.starts_with(expected), "{line}: {said}");

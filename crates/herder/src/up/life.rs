@@ -44,7 +44,7 @@ const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 /// What all lives of a node have in common: what it was told when it was started.
 pub(super) struct Plan {
     pub(super) settings: UpSettings,
-    pub(super) experimental: bool,
+    pub(super) endpoint: FrontSettings,
     pub(super) conf: Conf,
     pub(super) actions: ActionSettings,
     pub(super) strategy: Strategy,
@@ -90,8 +90,7 @@ impl Life {
         let pool_settings = Settings { way, source: Some(source), ..Settings::default() };
         let pool = Pool::new(crate::actions::paced(&plan.conf, pool_settings));
         let scheduler = Scheduler { strategy: plan.strategy, filters: Filter::ALL.to_vec() };
-        let front_settings = FrontSettings { experimental: plan.experimental, ..FrontSettings::default() };
-        let front = Front::new(pool.clone(), scheduler, front_settings);
+        let front = Front::new(pool.clone(), scheduler, plan.endpoint.clone());
         front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
         front.set_actions(plan.actions.clone());
         let bus = Arc::new(PoolBus::new(&me));

@@ -1,0 +1,24 @@
+//! herder's own routes: DockerMod's actions, the event bus, and what operators ask.
+
+use super::{Route, route};
+use crate::{actions, bus, swarm, system};
+
+pub(super) static ROUTES: &[Route] = &[
+    route("POST", "/", "action.run", |front, call| Box::pin(actions::post(front, call))).unversioned(),
+    route("GET", "/", "action.greet", |front, call| Box::pin(actions::greet(front, call))).unversioned(),
+    route("GET", "/herder/templates", "template.list", |front, call| Box::pin(actions::list_templates(front, call))),
+    route("GET", "/herder/nodes", "pool.nodes", |front, call| Box::pin(system::nodes(front, call))),
+    route("GET", "/herder/why/{subject}", "swarm.why", |front, call| {
+        let subject = call.hole("subject");
+        Box::pin(swarm::why(front, subject))
+    }),
+    route("POST", "/herder/backup", "swarm.backup", |front, call| Box::pin(swarm::backup::backup(front, call)))
+        .only_for_known(),
+    route("POST", "/herder/restore", "swarm.restore", |front, call| Box::pin(swarm::backup::restore(front, call))),
+    route("POST", "/herder/token/rotate", "pool.token-rotate", |front, call| {
+        Box::pin(system::rotate_token(front, call))
+    }),
+    route("GET", "/events/stream", "bus.stream", |front, call| Box::pin(bus::stream(front, call))),
+    route("*", "/eventbus", "bus.greet", |front, call| Box::pin(bus::eventbus(front, call))),
+    route("*", "/eventbus/{rest*}", "bus.bridge", |front, call| Box::pin(bus::eventbus(front, call))),
+];
