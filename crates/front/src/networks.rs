@@ -11,12 +11,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout, swarm};
+use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout, swarm, volumes};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
-    let networks =
-        list::networks(&front.pool.nodes(), &filters).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let networks = list::networks(&front.pool.nodes(), &filters, front.pool.settings().naming)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(call::json(StatusCode::OK, &networks))
 }
 
@@ -56,8 +56,8 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Resul
         let path = for_engine(None, &format!("/networks/{}", network.id), call.parts.uri.query());
         answers.push((node, engine.call(Method::GET, &path, None).await?));
     }
-    let mut merged =
-        merge::network_inspect(answers).ok_or_else(|| ApiError::not_found(format!("network {name} not found")))?;
+    let mut merged = merge::network_inspect(answers, front.pool.settings().naming)
+        .ok_or_else(|| ApiError::not_found(format!("network {name} not found")))?;
     if let Some(id) = id {
         merged["Id"] = json!(id);
     }
@@ -76,13 +76,7 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
         None => (None, name),
     };
     body["Name"] = json!(bare);
-    let chosen = |engine: &Arc<Engine>| wanted.as_ref().is_none_or(|node| engine.node().name == *node);
-    let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(chosen).collect();
-    if engines.is_empty() {
-        let node = wanted.unwrap_or_default();
-        let message = format!("Unable to find a node that satisfies the following conditions \n[node=={node}]");
-        return Err(ApiError::internal(message));
-    }
+    let engines = volumes::chosen_engines(front, wanted.as_deref(), &body["Labels"])?;
     let has = |engine: &Arc<Engine>| engine.node().networks.iter().any(|network| network.name == bare);
     // As an engine does, unless the client insists on a second one of that name.
     if engines.iter().any(has) && body["CheckDuplicate"] != json!(false) {
@@ -166,7 +160,7 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
 pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let path = for_engine(None, "/networks/prune", call.parts.uri.query());
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
-    let merged = prune::over_nodes(parts).map_err(ApiError::internal)?;
+    let merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
     refresh(&front.healthy_engines()).await;
     Ok(call::json(StatusCode::OK, &merged))
 }
