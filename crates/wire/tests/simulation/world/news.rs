@@ -190,7 +190,8 @@ impl World {
                 && job.door == node
         };
         let waiting: Vec<usize> = (0..self.jobs.len()).filter(|job| waits(&self.jobs[*job])).collect();
-        waiting.into_iter().for_each(|job| self.end(job, End::Made, true));
+        let settled = Settled::Shown { addr: address(of), picture: version };
+        waiting.into_iter().for_each(|job| self.end(job, End::Made, settled.clone()));
     }
 
     /// The engine of this node is not as it was.
