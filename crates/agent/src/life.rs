@@ -280,9 +280,10 @@ impl Life {
                 Seen::Ended { exit_code, .. } => exit_code,
                 Seen::Nothing | Seen::Created | Seen::Running(_) => 0,
             };
-            status.container_status =
-                Some(ContainerStatus { container_id: shown.id.clone(), pid: shown.pid, exit_code });
-            status.port_status = PortStatus { ports: shown.ports.clone() };
+            let container_id = shown.id.clone();
+            let container = ContainerStatus { container_id, pid: shown.pid, exit_code, ..ContainerStatus::default() };
+            status.container_status = Some(container);
+            status.port_status = PortStatus { ports: shown.ports.clone(), ..PortStatus::default() };
         }
         if status.state >= TaskState::Complete && !matches!(shown.seen, Seen::Running(_)) {
             // What has ended needs no secrets, however long it is kept as history.

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use herder_decide::swarm::control::settle_root;
 use herder_decide::swarm::members::{self, Pace, Signs};
-use herder_decide::swarm::{Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, on_task_report, reconcile};
+use herder_decide::swarm::{
+    Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, nodes::level, on_task_report, reconcile,
+};
 use herder_model::swarm::{
-    Change, ManagerAddr, NodeDescription, NodeRecord, SwarmNodeState, Time, ToLeader, ToNode, View,
+    Change, ManagerAddr, NodeDescription, NodeRecord, Role, SwarmNodeState, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
@@ -273,6 +275,8 @@ impl<'m> Lead<'m> {
         if looks {
             self.judge(&mut proposal, now);
             self.add(&mut proposal, settle_root(&view).into_iter().collect());
+            let raised = level::raise(proposal.view(), self.settings.level);
+            self.add(&mut proposal, raised.into_iter().collect());
             self.change_managers(proposal.view());
         }
         self.decide(&mut proposal, now);
@@ -324,6 +328,16 @@ impl<'m> Lead<'m> {
                 match members::comes(proposal.view(), node, hello, now) {
                     Ok(change) => {
                         self.add(proposal, change.into_iter().collect());
+                        let manages = proposal.view().nodes.get(node).is_some_and(|it| it.role == Role::Manager);
+                        if manages && hello.level < proposal.view().level() {
+                            tracing::warn!(
+                                node,
+                                level = hello.level,
+                                swarm = proposal.view().level(),
+                                "a manager's release is older than what the swarm has written: what it does not know is kept, and \
+                                 nothing new of that kind is taken in; upgrade it"
+                            );
+                        }
                         self.heard_at.insert(node.clone(), (Instant::now(), self.pace));
                         let has_engine = hello.engine_error.is_empty();
                         if !has_engine {

@@ -8,10 +8,13 @@ mod change;
 mod cluster;
 mod container;
 mod id;
+mod level;
 mod meta;
 mod netstate;
 mod node;
 mod record;
+mod resource;
+pub(crate) mod rest;
 mod root;
 mod secret;
 mod service;
@@ -19,6 +22,7 @@ mod session;
 mod task;
 mod time;
 mod view;
+pub(crate) mod word;
 
 pub use assignments::{AssignmentChanges, Assignments, Report, ServiceFacts, is_told, needs};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
@@ -31,6 +35,7 @@ pub use container::{
     SeLinuxContext, Seccomp, SecretRef, Ulimit,
 };
 pub use id::Id;
+pub use level::{Feature, LEVEL};
 pub use meta::{Driver, Meta, TlsInfo, Version};
 pub use netstate::{
     Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService,
@@ -41,13 +46,15 @@ pub use node::{
     SwarmNode, SwarmNodeState,
 };
 pub use record::{ClusterRecord, NodeRecord, ServiceRecord, TaskRecord};
+pub use resource::{Resource, ResourceError};
+pub use rest::Rest;
 pub use root::{NewRoot, RootRotation};
 pub use secret::{Config, ConfigSpec, Secret, SecretSpec};
 pub use service::{
     Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,
     ServiceSpec, ServiceStatus, UpdateConfig, UpdateStatus, VirtualIp,
 };
-pub use session::{Hello, ManagerAddr, ToLeader, ToNode, Welcome};
+pub use session::{Hello, ManagerAddr, Message, ToLeader, ToNode, Welcome, decode, encode};
 pub use task::{
     ContainerStatus, DiscreteResource, GenericResource, Limits, NamedResource, NetworkAttachmentConfig, Placement,
     PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,
@@ -55,6 +62,10 @@ pub use task::{
 };
 pub use time::{Clock, Time};
 pub use view::{Table, View};
+pub use word::{Word, WordError};
+
+pub(crate) use rest::keeps_rest;
+pub(crate) use word::words;
 
 /// For fields that Docker leaves out when they are empty.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

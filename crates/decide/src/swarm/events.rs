@@ -3,13 +3,13 @@
 use herder_model::swarm::{Action, Meta, NodeRecord, Object, ServiceRecord, Time, Written};
 use serde_json::{Map, Value, json};
 
-/// The event that clients see; none for tasks and for the swarm itself. `now` is when a removal was seen, which is written
+/// The event that clients see; none for tasks, resources and the swarm itself. `now` is when a removal was seen, which is written
 /// nowhere.
 pub fn event(written: &Written, now: Time) -> Option<Value> {
     let object = written.object()?;
     let mut attributes = Map::new();
     match object {
-        Object::Cluster(_) | Object::Task(_) => return None,
+        Object::Cluster(_) | Object::Task(_) | Object::Resource(_) => return None,
         Object::Node(node) => {
             let name = if node.node.spec.name.is_empty() { object.name() } else { &node.node.spec.name };
             attributes.insert("name".into(), name.into());
@@ -57,7 +57,7 @@ fn service_changes(old: &ServiceRecord, new: &ServiceRecord, attributes: &mut Ma
     };
     changed(attributes, "image", image(old), image(new));
     let replicas = |it: &ServiceRecord| {
-        let replicated = it.service.spec.mode.replicated;
+        let replicated = it.service.spec.mode.replicated.as_ref();
         replicated.map(|it| it.replicas.unwrap_or(1).to_string()).unwrap_or_default()
     };
     changed(attributes, "replicas", replicas(old), replicas(new));
@@ -97,7 +97,7 @@ mod tests {
         service.spec.name = "web".into();
         service.spec.task_template.container_spec =
             Some(ContainerSpec { image: image.into(), ..ContainerSpec::default() });
-        service.spec.mode.replicated = Some(Replicated { replicas: Some(replicas) });
+        service.spec.mode.replicated = Some(Replicated { replicas: Some(replicas), ..Replicated::default() });
         service.update_status = state.map(|state| UpdateStatus { state: state.into(), ..UpdateStatus::default() });
         Object::Service(Arc::new(ServiceRecord { service, ..ServiceRecord::default() }))
     }

@@ -110,7 +110,8 @@ pub fn nodes(view: &View, filters: &Filters, managers: &[ManagerSeen]) -> Result
 /// `GET /tasks`.
 pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
     filters.check(&["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"])?;
-    words(filters, "desired-state", &STATES)?;
+    let states: Vec<&str> = TaskState::KNOWN.iter().map(|it| it.as_str()).collect();
+    words(filters, "desired-state", &states)?;
     let ids = |key: &str, id: &dyn Fn(&str) -> Result<String, Denial>| {
         let values = filters.values(key).filter(|it| !it.is_empty());
         values.map(id).collect::<Result<BTreeSet<String>, Denial>>()
@@ -125,7 +126,7 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
             && labels(filters, "label", task_labels(view, record))
             && (services.is_empty() || services.contains(&task.service_id))
             && (nodes.is_empty() || nodes.contains(&task.node_id))
-            && filters.any("desired-state", |it| it.eq_ignore_ascii_case(state_word(task.desired_state)))
+            && filters.any("desired-state", |it| it.eq_ignore_ascii_case(task.desired_state.as_str()))
             && filters.is("runtime", "container")
             && (!current_only || is_up_to_date(view, record))
     };
@@ -150,29 +151,6 @@ fn is_up_to_date(view: &View, record: &TaskRecord) -> bool {
     let Some(service) = view.services.get(&record.task.service_id) else { return false };
     let node = view.nodes.get(&record.task.node_id).map(AsRef::as_ref);
     !super::is_dirty(service, record, node)
-}
-
-const STATES: [&str; 15] = [
-    "new",
-    "allocated",
-    "pending",
-    "assigned",
-    "accepted",
-    "preparing",
-    "ready",
-    "starting",
-    "running",
-    "complete",
-    "shutdown",
-    "failed",
-    "rejected",
-    "remove",
-    "orphaned",
-];
-
-fn state_word(state: TaskState) -> &'static str {
-    // In the order of the variants.
-    STATES.get(state as usize).copied().unwrap_or_default()
 }
 
 /// `GET /secrets`.
@@ -347,7 +325,7 @@ mod tests {
     fn services_say_how_far_they_are() {
         let all = services(&view(), &Filters::default(), true).expect("services");
         let text = |it: &Service| {
-            let status = it.service_status.expect("a status");
+            let status = it.service_status.as_ref().expect("a status");
             format!("{} {}/{} {}", it.id, status.running_tasks, status.desired_tasks, status.completed_tasks)
         };
         assert_eq!(all.iter().map(text).collect::<Vec<_>>().join(", "), "s1 1/3 0, s2 1/1 0, s3 0/2 1");
@@ -357,7 +335,7 @@ mod tests {
     fn states_have_the_words_of_the_api() {
         use TaskState::{Accepted, New, Orphaned, Remove, Running};
         for state in [New, Accepted, Running, Remove, Orphaned] {
-            assert_eq!(json!(state), state_word(state));
+            assert_eq!(json!(state), state.as_str());
         }
     }
 

@@ -231,7 +231,7 @@ fn wanted_tasks(spec: &ServiceSpec, known: &Known) -> u64 {
     if let Some(job) = &mode.replicated_job {
         return job.max_concurrent.unwrap_or(1);
     }
-    mode.replicated.and_then(|it| it.replicas).unwrap_or(1)
+    mode.replicated.as_ref().and_then(|it| it.replicas).unwrap_or(1)
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Lead<'_> {
             }
             // What containers get by default is in the whole only.
             Object::Cluster(_) => self.tell_everything(view),
-            Object::Task(_) | Object::Secret(_) | Object::Config(_) => {}
+            Object::Task(_) | Object::Secret(_) | Object::Config(_) | Object::Resource(_) => {}
         }
     }
 

@@ -111,6 +111,7 @@ impl Lead<'_> {
             cert_expiry_s: cluster.map(cert_expiry_s).unwrap_or_default(),
             snapshot_interval: cluster.map(|it| it.spec.raft.snapshot_interval).unwrap_or_default(),
             keep_entries: cluster.map(|it| it.spec.raft.log_entries_for_slow_followers).unwrap_or_default(),
+            level: view.level(),
         }
     }
 }

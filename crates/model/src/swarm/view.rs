@@ -5,8 +5,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    Change, ClusterRecord, Command, Config, Conflict, Id, Kind, NodeRecord, Object, Secret, ServiceRecord, TaskRecord,
-    TaskSpec, Version, Written,
+    Change, ClusterRecord, Command, Config, Conflict, Id, Kind, NodeRecord, Object, Resource, Secret, ServiceRecord,
+    TaskRecord, TaskSpec, Version, Word, Written,
 };
 
 /// Id → object, in the order of the ids.
@@ -23,6 +23,8 @@ pub struct View {
     pub tasks: Table<TaskRecord>,
     pub secrets: Table<Secret>,
     pub configs: Table<Config>,
+    /// Kind → objects of kinds that have no table of their own. No kind has an empty one.
+    pub resources: OrdMap<Word, Table<Resource>>,
     /// Service or node → tasks.
     by_service: OrdMap<Id, OrdSet<Id>>,
     by_node: OrdMap<Id, OrdSet<Id>>,
@@ -41,7 +43,18 @@ impl View {
             Kind::Task => self.tasks.get(id).cloned().map(Object::Task),
             Kind::Secret => self.secrets.get(id).cloned().map(Object::Secret),
             Kind::Config => self.configs.get(id).cloned().map(Object::Config),
+            Kind::Resource(kind) => self.resources.get(&kind)?.get(id).cloned().map(Object::Resource),
         }
+    }
+
+    /// The objects of a kind without a table of its own, in the order of their ids.
+    pub fn resources_of(&self, kind: Word) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.get(&kind).into_iter().flat_map(|table| table.values())
+    }
+
+    /// The feature level of the swarm: nothing is written that a release of a lower level cannot read.
+    pub fn level(&self) -> u32 {
+        self.cluster.as_ref().map_or(0, |it| it.level)
     }
 
     /// Id of the service, secret or config of this name.
@@ -76,7 +89,8 @@ impl View {
         let configs = self.configs.values().cloned().map(Object::Config);
         let services = self.services.values().cloned().map(Object::Service);
         let tasks = self.tasks.values().cloned().map(Object::Task);
-        clusters.chain(nodes).chain(secrets).chain(configs).chain(services).chain(tasks)
+        let resources = self.resources.values().flat_map(|table| table.values().cloned().map(Object::Resource));
+        clusters.chain(nodes).chain(resources).chain(secrets).chain(configs).chain(services).chain(tasks)
     }
 
     /// A view of these objects as they are, such as a snapshot has them.
@@ -198,6 +212,7 @@ impl View {
             Object::Service(it) => drop(self.services.insert(id, it)),
             Object::Secret(it) => drop(self.secrets.insert(id, it)),
             Object::Config(it) => drop(self.configs.insert(id, it)),
+            Object::Resource(it) => drop(self.resources.entry(it.kind).or_default().insert(id, it)),
             Object::Task(_) => {}
         }
     }
@@ -230,6 +245,14 @@ impl View {
             Object::Service(_) => drop(self.services.remove(id)),
             Object::Secret(_) => drop(self.secrets.remove(id)),
             Object::Config(_) => drop(self.configs.remove(id)),
+            Object::Resource(it) => {
+                if let Some(table) = self.resources.get_mut(&it.kind) {
+                    table.remove(id);
+                    if table.is_empty() {
+                        self.resources.remove(&it.kind);
+                    }
+                }
+            }
             Object::Task(it) => {
                 if leave(&mut self.by_service, &it.task.service_id, id) {
                     self.specs.remove(&it.task.service_id);
@@ -253,10 +276,17 @@ fn leave(index: &mut OrdMap<Id, OrdSet<Id>>, key: &str, id: &str) -> bool {
     is_empty
 }
 
-/// What may exist once. Several nodes may have one hostname; tasks are named after their services.
+/// What may exist once. Several nodes may have one hostname; tasks are named after their services; a resource need not have a name.
+///
+/// All managers must come to the same here: a kind that gets a type of its own follows the rule of resources.
 fn name_key(object: &Object) -> Option<(Kind, String)> {
     let kind = object.kind();
-    matches!(kind, Kind::Service | Kind::Secret | Kind::Config).then(|| (kind, object.name().to_lowercase()))
+    let is_unique = match kind {
+        Kind::Service | Kind::Secret | Kind::Config => true,
+        Kind::Resource(_) => !object.name().is_empty(),
+        Kind::Cluster | Kind::Node | Kind::Task => false,
+    };
+    is_unique.then(|| (kind, object.name().to_lowercase()))
 }
 
 #[cfg(test)]

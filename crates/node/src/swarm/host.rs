@@ -9,7 +9,9 @@ use herder_agent::Agent;
 use herder_agent::session::{self, Ended, Listener, Mind};
 use herder_decide::swarm::members::Gossip;
 use herder_front::ApiError;
-use herder_model::swarm::{Assignments, Clock, Hello, ManagerAddr, NodeDescription, Role, Time, Welcome, Written};
+use herder_model::swarm::{
+    Assignments, Clock, Hello, LEVEL, ManagerAddr, NodeDescription, Role, Time, Welcome, Written,
+};
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
 use herder_wire::gossip::{self, Health};
 use herder_wire::identity::Identity;
@@ -271,6 +273,7 @@ impl Host {
                 addr: self.here.clone(),
                 token: kept.token.clone(),
                 availability: kept.availability,
+                level: LEVEL,
                 ..Hello::default()
             };
             let mind = Mind {
@@ -385,6 +388,8 @@ impl Host {
     async fn become_as_welcomed(self: Arc<Host>, welcome: Welcome) {
         match welcome.role {
             Role::Worker => self.become_worker().await,
+            // What a later release has in mind: the node stays what it is.
+            Role::Other(_) => {}
             Role::Manager => {
                 self.become_manager().await;
                 self.begin_empty().await;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use herder_model::swarm::{
     Change, JobStatus, Kind, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceRecord, ServiceSpec, Time,
-    UpdateStatus, Version, View,
+    UpdateStatus, View,
 };
 
 use super::{Changes, check_version};
@@ -96,8 +96,7 @@ pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -
     record.service.id = id;
     record.service.endpoint = spec::endpoint_of(&spec);
     if is_job(&spec.mode) {
-        record.service.job_status =
-            Some(JobStatus { job_iteration: Version::default(), last_execution: now.to_string() });
+        record.service.job_status = Some(JobStatus { last_execution: now.to_string(), ..JobStatus::default() });
     }
     record.service.spec = spec;
     changes.push(Change::PutSpec(record.into()));
@@ -187,8 +186,8 @@ fn roll_back(record: &mut ServiceRecord, now: Time) -> Result<(), Denial> {
     record.service.update_status = Some(UpdateStatus {
         state: "rollback_started".into(),
         started_at: Some(now.to_string()),
-        completed_at: None,
         message: "manually requested rollback".into(),
+        ..UpdateStatus::default()
     });
     Ok(())
 }

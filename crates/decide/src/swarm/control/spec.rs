@@ -1,8 +1,8 @@
 //! What a client sends, made into what is kept; and what is kept, with the defaults that a client may ask for.
 
 use herder_model::swarm::{
-    ContainerSpec, Endpoint, EndpointSpec, Placement, Replicated, ResourceRequirements, RestartPolicy, Service,
-    ServiceSpec, UpdateConfig,
+    ContainerSpec, Endpoint, EndpointSpec, Placement, ResourceRequirements, RestartPolicy, Service, ServiceSpec,
+    UpdateConfig,
 };
 use serde_json::Value;
 
@@ -165,7 +165,7 @@ fn endpoint(spec: &mut EndpointSpec) -> Result<(), Denial> {
 pub fn endpoint_of(spec: &ServiceSpec) -> Endpoint {
     match &spec.endpoint_spec {
         Some(said) if !said.ports.is_empty() => {
-            Endpoint { spec: said.clone(), ports: said.ports.clone(), virtual_ips: Vec::new() }
+            Endpoint { spec: said.clone(), ports: said.ports.clone(), ..Endpoint::default() }
         }
         _ => Endpoint::default(),
     }
@@ -186,8 +186,8 @@ pub fn with_defaults(mut service: Service) -> Service {
     }
     policy.delay.get_or_insert(RESTART_DELAY);
     policy.max_attempts.get_or_insert(0);
-    if let Some(Replicated { replicas }) = &mut spec.mode.replicated {
-        replicas.get_or_insert(1);
+    if let Some(replicated) = &mut spec.mode.replicated {
+        replicated.replicas.get_or_insert(1);
     }
     let first = || UpdateConfig { parallelism: 1, ..UpdateConfig::default() };
     for config in [&mut spec.update_config, &mut spec.rollback_config] {

@@ -354,7 +354,7 @@ fn cluster() -> Swarm {
     record.cluster.id = "c1".into();
     record.cluster.spec = cluster_spec(&InitRequest::default()).expect("defaults");
     let token = |secret: &str| format!("SWMTKN-1-digest-{secret}");
-    record.cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m") });
+    record.cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m"), ..JoinTokens::default() });
     let mut swarm = Swarm::default();
     swarm.did(Ok(vec![record.into()]));
     swarm
@@ -379,6 +379,7 @@ fn a_new_root_is_in_force_when_all_nodes_have_it_also_those_that_are_down() {
         trust_root: root.into(),
         cert_issuer_subject: "s".into(),
         cert_issuer_public_key: format!("key of {root}"),
+        ..TlsInfo::default()
     };
     let mut record = ClusterRecord::clone(swarm.view.cluster.as_ref().expect("a cluster"));
     record.cluster.tls_info = info("old");

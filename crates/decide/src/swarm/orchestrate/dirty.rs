@@ -32,6 +32,7 @@ fn runs_the_same(these: &TaskSpec, those: &TaskSpec) -> bool {
         log_driver,
         force_update,
         runtime,
+        rest,
     } = these;
     let is_container = |runtime: &str| ["", "container"].contains(&runtime);
     *container_spec == those.container_spec
@@ -42,5 +43,6 @@ fn runs_the_same(these: &TaskSpec, those: &TaskSpec) -> bool {
         && *networks == those.networks
         && *log_driver == those.log_driver
         && *force_update == those.force_update
+        && *rest == those.rest
         && (*runtime == those.runtime || is_container(runtime) && is_container(&those.runtime))
 }

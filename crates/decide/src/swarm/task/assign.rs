@@ -142,7 +142,11 @@ fn bring(changes: &mut AssignmentChanges, view: &View, kind: Kind, id: &str) {
     match kind {
         Kind::Secret => changes.secrets.extend(view.secrets.get(id).cloned()),
         Kind::Config => changes.configs.extend(view.configs.get(id).cloned()),
-        _ => changes.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it)))),
+        Kind::Service => {
+            changes.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it))));
+        }
+        // No task needs such an object at its node.
+        Kind::Cluster | Kind::Node | Kind::Task | Kind::Resource(_) => {}
     }
 }
 

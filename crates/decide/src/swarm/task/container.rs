@@ -267,12 +267,12 @@ fn extra_host(entry: &str) -> Option<String> {
 
 fn limits(record: &TaskRecord, host: &mut Value) {
     let Some(resources) = &record.task.spec.resources else { return };
-    if let Some(limits) = resources.limits {
+    if let Some(limits) = &resources.limits {
         put(host, "NanoCpus", limits.nano_cpus);
         put(host, "Memory", limits.memory_bytes);
         put(host, "PidsLimit", limits.pids);
     }
-    let memory = resources.limits.map_or(0, |limits| limits.memory_bytes);
+    let memory = resources.limits.as_ref().map_or(0, |limits| limits.memory_bytes);
     match resources.swap_bytes {
         // No limit.
         Some(-1) => host["MemorySwap"] = json!(-1),
