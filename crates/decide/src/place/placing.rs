@@ -74,8 +74,7 @@ pub fn admits(
     plain.constraints.clear();
     plain.affinities.clear();
     plain.whitelists.clear();
-    // Another node is better than one whose port is promised, and the door knows whether there is one.
-    scheduler.check(&plain, here, rng)?;
+    scheduler.rank(&plain, nodes, rng)?;
     Ok(())
 }
 

@@ -1,18 +1,19 @@
 //! What managers keep: the objects that clients see, with what only managers need to know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Driver, NodeDescription, PortConfig, Rest, Role, RootRotation, Service, SwarmNode, Task, Time, Version,
-    is_default, keeps_rest,
+    Cluster, Driver, NodeDescription, PortConfig, Role, RootRotation, Service, SwarmNode, Task, TaskNetwork, Time,
+    Version, is_default,
 };
 
 /// The swarm. There is one in a store, with [`Cluster::id`].
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, remote = "Self")]
+#[serde(default)]
 pub struct ClusterRecord {
     pub cluster: Cluster,
     /// `SWMKEY-1-…`, where managers are locked when they start. Else empty.
@@ -27,12 +28,9 @@ pub struct ClusterRecord {
     /// What managers, and only they, have: they prove with it that they are some. Empty in swarms of before.
     #[serde(skip_serializing_if = "is_default")]
     pub managers_key: String,
-    /// The feature level: no manager writes what a release of a lower level cannot read. 0 while a manager has a release that
-    /// tells no level. It only rises (`decide::swarm::level`).
+    /// The ingress network was made once. Whoever removes it afterwards does not want it.
     #[serde(skip_serializing_if = "is_default")]
-    pub level: u32,
-    #[serde(flatten, skip_deserializing)]
-    pub rest: Rest,
+    pub has_networks: bool,
 }
 
 impl fmt::Debug for ClusterRecord {
@@ -44,7 +42,7 @@ impl fmt::Debug for ClusterRecord {
 
 /// A node. Its `manager_status` is not kept: whoever shows it asks raft.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, remote = "Self")]
+#[serde(default)]
 pub struct NodeRecord {
     pub node: SwarmNode,
     /// What it is now; `node.spec.role` is what it should be.
@@ -57,11 +55,9 @@ pub struct NodeRecord {
     /// It is down, and for so long that it has ended by itself what must never run twice.
     #[serde(skip_serializing_if = "is_default")]
     pub fenced_off: bool,
-    /// The highest feature level that its release knows, as it told when its session began. 0: it tells none.
+    /// Network → the node's own address there. Only ingress networks give nodes one.
     #[serde(skip_serializing_if = "is_default")]
-    pub level: u32,
-    #[serde(flatten, skip_deserializing)]
-    pub rest: Rest,
+    pub addresses: BTreeMap<String, Ipv4Addr>,
 }
 
 impl NodeRecord {
@@ -72,7 +68,7 @@ impl NodeRecord {
 
 /// A service.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, remote = "Self")]
+#[serde(default)]
 pub struct ServiceRecord {
     pub service: Service,
     /// The write that gave it its specification. Tasks of that write are up to date.
@@ -84,8 +80,6 @@ pub struct ServiceRecord {
     pub registry_auth: String,
     #[serde(skip_serializing_if = "is_default")]
     pub previous_registry_auth: String,
-    #[serde(flatten, skip_deserializing)]
-    pub rest: Rest,
 }
 
 impl fmt::Debug for ServiceRecord {
@@ -100,7 +94,7 @@ impl fmt::Debug for ServiceRecord {
 
 /// A task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, remote = "Self")]
+#[serde(default)]
 pub struct TaskRecord {
     pub task: Task,
     /// Name of the service when the task was made.
@@ -142,8 +136,10 @@ pub struct TaskRecord {
     /// Where its output goes if the specification does not say: the default of the swarm when the task was made.
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,
-    #[serde(flatten, skip_deserializing)]
-    pub rest: Rest,
+    /// Its networks with its addresses there, in the order of interfaces: ingress first, then as the service names them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub networks: Vec<TaskNetwork>,
+    /// `vip` or `dnsrr`, as the service had it when the task was made; empty is `vip`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub endpoint_mode: String,
 }
-
-keeps_rest!(ClusterRecord, NodeRecord, ServiceRecord, TaskRecord);

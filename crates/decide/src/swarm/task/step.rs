@@ -150,8 +150,7 @@ pub fn message(state: TaskState) -> &'static str {
         | TaskState::Failed
         | TaskState::Rejected
         | TaskState::Remove
-        | TaskState::Orphaned
-        | TaskState::Other(_) => "",
+        | TaskState::Orphaned => "",
     }
 }
 

@@ -62,9 +62,9 @@ impl World {
                 };
                 self.send(to, from, answer);
             }
-            Message::Settle { number, settled } => {
+            Message::Settle { number, used } => {
                 let now = self.pool.now - self.places[to].began;
-                self.places[to].claims.settle(number, settled, now);
+                self.places[to].claims.settle(number, used, now);
             }
             Message::Create { job, call } => self.admit(to, from, job, call),
             Message::News { node, version } => self.learn(to, from, node, version),
@@ -77,17 +77,11 @@ impl World {
     pub(super) fn give(&mut self, keeper: usize, name: &str, number: u64) -> Result<(), Refusal> {
         placing::check_name(&self.picture(keeper), name, None)?;
         let now = self.pool.now - self.places[keeper].began;
-        let place = &mut self.places[keeper];
-        let (own, versions) = (place.version, &place.versions);
-        let seen = |addr: &str| {
-            let node = (0..versions.len()).find(|node| address(*node) == addr)?;
-            Some(if node == keeper { own } else { versions[node] })
-        };
-        let given = place.claims.claim(name, number, now, seen);
+        let given = self.places[keeper].claims.claim(name, number, now);
         if given { Ok(()) } else { Err(Refusal::NameClaimed(name.to_owned())) }
     }
 
-    pub(super) fn settle(&mut self, from: usize, to: usize, number: u64, settled: Settled, attempts: u32) {
+    pub(super) fn settle(&mut self, from: usize, to: usize, number: u64, used: bool, attempts: u32) {
         if attempts == 0 || from != to && !self.alive(from).values().any(|node| *node == to) {
             return;
         }
@@ -95,11 +89,11 @@ impl World {
         let lost = from != to && self.pool.rng.random_range(0..1000) < self.pool.weather.loss;
         if reached && !lost {
             let (way, life) = (self.pool.way(), self.pool.hosts[to].life);
-            let message = Message::Settle { number, settled: settled.clone() };
+            let message = Message::Settle { number, used };
             return self.pool.later(way, Event::Message { from, to, life, message });
         }
         let life = self.pool.hosts[from].life;
-        let again = Event::Settle { from, life, to, number, settled, attempts: attempts - 1 };
+        let again = Event::Settle { from, life, to, number, used, attempts: attempts - 1 };
         self.pool.later(CLAIM_TIME_MAX + SETTLE_REST, again);
     }
 
@@ -190,8 +184,7 @@ impl World {
                 && job.door == node
         };
         let waiting: Vec<usize> = (0..self.jobs.len()).filter(|job| waits(&self.jobs[*job])).collect();
-        let settled = Settled::Shown { addr: address(of), picture: version };
-        waiting.into_iter().for_each(|job| self.end(job, End::Made, settled.clone()));
+        waiting.into_iter().for_each(|job| self.end(job, End::Made, true));
     }
 
     /// The engine of this node is not as it was.
