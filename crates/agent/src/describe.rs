@@ -12,13 +12,19 @@ pub(crate) fn description(info: &Value, generic: &[GenericResource]) -> NodeDesc
     let number = |key: &str| info[key].as_i64().unwrap_or_default();
     NodeDescription {
         hostname: text("Name"),
-        platform: Platform { architecture: text("Architecture"), os: text("OSType") },
+        platform: Platform { architecture: text("Architecture"), os: text("OSType"), ..Platform::default() },
         resources: Reservations {
             nano_cpus: number("NCPU").saturating_mul(1_000_000_000),
             memory_bytes: number("MemTotal"),
             generic_resources: generic.to_vec(),
+            ..Reservations::default()
         },
-        engine: Engine { engine_version: text("ServerVersion"), labels: labels(info), plugins: plugins(info) },
+        engine: Engine {
+            engine_version: text("ServerVersion"),
+            labels: labels(info),
+            plugins: plugins(info),
+            ..Engine::default()
+        },
         ..NodeDescription::default()
     }
 }
@@ -36,7 +42,7 @@ fn plugins(info: &Value) -> Vec<Plugin> {
     let mut plugins: Vec<Plugin> = kinds
         .flat_map(|kind| {
             let names = info["Plugins"][kind].as_array().into_iter().flatten().filter_map(Value::as_str);
-            names.map(move |name| Plugin { kind: kind.to_owned(), name: name.to_owned() })
+            names.map(move |name| Plugin { kind: kind.to_owned(), name: name.to_owned(), ..Plugin::default() })
         })
         .collect();
     plugins.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));

@@ -21,9 +21,10 @@ use tracing::{info, warn};
 
 use crate::call::{Engine, escaped};
 
-/// How long a registry may take to say whether it has an image that the node lacks. Token, redirect and manifest take a second
-/// or two; an engine without a way out is told so only by this limit.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long an engine may take to begin to answer a pull of an image that the node lacks. It answers when the registry has sent
+/// the manifest: a second or two, but a busy registry or one behind a slow proxy takes its time, and an engine that is refused
+/// tries other endpoints first. An engine without a way out gives up by itself, after 15 s for each endpoint.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The same, where the node has the image already.
 const NEWER_TIME_MAX: Duration = Duration::from_secs(2);

@@ -1,6 +1,5 @@
 //! This node's side of its session with the leader.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use herder_model::swarm::{
-    Assignments, Hello, ManagerAddr, NetNews, NodeDescription, Report, ToLeader, ToNode, Welcome,
+    Assignments, Hello, ManagerAddr, NodeDescription, Report, ToLeader, ToNode, Welcome, decode, encode,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -63,8 +62,6 @@ pub enum Ended {
 pub trait Listener: Send + Sync {
     fn welcome(&self, welcome: Welcome);
     fn assign(&self, assignments: Assignments);
-    /// What is new in the networks of this node. False, if it does not follow what was said before.
-    fn networks(&self, news: NetNews) -> bool;
     /// The leader was heard: it got what was said at that moment.
     fn heard(&self, said_at: Instant, lease: Duration);
 }
@@ -79,8 +76,6 @@ pub struct Mind {
     /// Whether this manager's store is open.
     pub ready: watch::Receiver<bool>,
     pub leaving: watch::Receiver<bool>,
-    /// The version of each network that kernel and DNS server have reached.
-    pub applied: watch::Receiver<BTreeMap<String, u64>>,
 }
 
 /// Holds a session with one manager until it ends.
@@ -100,7 +95,7 @@ pub async fn hold(
     }
     let engine = mind.engine.borrow_and_update().clone();
     hello.engine_error = engine.error().to_owned();
-    let mut speaker = Speaker { say, last: Instant::now(), unheard: Vec::new() };
+    let mut speaker = Speaker { say, last: Instant::now(), unheard: Vec::new(), failed: None };
     speaker.say(&ToLeader::Hello(Box::new(hello)));
     let opened = timeout(OPEN_TIME_MAX, lines.session(manager, said)).await;
     let mut heard = match opened {
@@ -121,22 +116,20 @@ pub async fn hold(
                 Some(Err(why)) => return Ended::Broken(why),
                 Some(Ok(message)) => {
                     leader_heard = Instant::now();
-                    match serde_json::from_slice::<ToNode>(&message) {
-                        Ok(ToNode::Welcome(welcome)) => {
+                    match decode::<ToNode>(&message) {
+                        Ok(Some(ToNode::Welcome(welcome))) => {
                             // Its answer is a lease: the first one is wanted at once.
                             if session.cluster.is_empty() {
                                 speaker.say(&ToLeader::Alive);
-                                let applied = mind.applied.borrow_and_update().clone();
-                                speaker.say(&ToLeader::NetApplied(applied));
                             }
                             session = welcome.clone();
                             listener.welcome(welcome);
                         }
-                        Ok(ToNode::Assignments(whole)) => {
+                        Ok(Some(ToNode::Assignments(whole))) => {
                             assigned = *whole;
                             listener.assign(assigned.clone());
                         }
-                        Ok(ToNode::Changes(changes)) => {
+                        Ok(Some(ToNode::Changes(changes))) => {
                             if assigned.apply(*changes) {
                                 listener.assign(assigned.clone());
                             } else {
@@ -144,22 +137,16 @@ pub async fn hold(
                                 speaker.say(&ToLeader::Whole);
                             }
                         }
-                        Ok(ToNode::Networks(news)) => {
-                            if !listener.networks(*news) {
-                                tracing::warn!("network version gap; requesting full resync");
-                                speaker.say(&ToLeader::NetWhole);
-                            }
-                        }
-                        Ok(ToNode::Heard) => {
+                        Ok(Some(ToNode::Heard)) => {
                             if let Some(said_at) = speaker.was_heard() {
                                 listener.heard(said_at, Duration::from_millis(session.lease_ms));
                             }
                         }
-                        Ok(ToNode::Elsewhere(leader)) => return Ended::Elsewhere(leader),
-                        Ok(ToNode::Dissolved) => return Ended::Dissolved,
-                        Ok(ToNode::Refused(reason)) => return Ended::Refused(reason),
-                        // Of a version after this one.
-                        Err(error) => tracing::debug!(%error, "the leader says what this node does not understand"),
+                        Ok(Some(ToNode::Elsewhere(leader))) => return Ended::Elsewhere(leader),
+                        Ok(Some(ToNode::Dissolved)) => return Ended::Dissolved,
+                        Ok(Some(ToNode::Refused(reason))) => return Ended::Refused(reason),
+                        Ok(None) => tracing::debug!("the leader sends a message of a later release; it is passed over"),
+                        Err(error) => return Ended::Broken(format!("cannot decode a message of the leader: {error}")),
                     }
                 }
             },
@@ -184,10 +171,6 @@ pub async fn hold(
                 true => Ended::Again,
                 false => Ended::Broken("this node is stopping".into()),
             },
-            Ok(()) = mind.applied.changed(), if !session.cluster.is_empty() => {
-                let applied = mind.applied.borrow_and_update().clone();
-                speaker.say(&ToLeader::NetApplied(applied));
-            }
             () = left(&mut mind.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.
@@ -196,6 +179,9 @@ pub async fn hold(
             }
             () = sleep_until(next_beat) => speaker.say(&ToLeader::Alive),
             () = sleep_until(leader_heard + heartbeat.mul_f64(SILENT_BEATS_MAX)) => return Ended::Broken("it is silent".into()),
+        }
+        if let Some(why) = speaker.failed.take() {
+            return Ended::Broken(why);
         }
         if speaker.say.is_closed() {
             return Ended::Broken("it does not listen any more".into());
@@ -221,12 +207,20 @@ struct Speaker {
     last: Instant,
     /// When what the leader has not answered yet was said, oldest first.
     unheard: Vec<Instant>,
+    /// Why a message could not be sent. The session must end then: what the leader knows has a gap.
+    failed: Option<String>,
 }
 
 impl Speaker {
     fn say(&mut self, message: &ToLeader) {
         self.last = Instant::now();
-        let text = serde_json::to_vec(message).unwrap_or_default();
+        let text = match encode(message) {
+            Ok(text) => text,
+            Err(error) => {
+                self.failed = Some(format!("cannot encode a message to the leader: {error}"));
+                return;
+            }
+        };
         // A leader that takes nothing is silent soon.
         if self.say.try_send(text.into()).is_ok() && !matches!(message, ToLeader::Hello(_)) {
             self.unheard.push(self.last);

@@ -69,6 +69,9 @@ pub struct Manage {
     /// Read all engines anew before a container list that filters by this name
     #[arg(long, value_name = "NAME")]
     pub container_name_refresh_filter: Option<String>,
+    /// Name things in lists as classic Swarm did: /NODE/NAME only, local volumes and networks as NODE/NAME
+    #[arg(long)]
+    pub classic_names: bool,
     #[command(flatten)]
     pub actions: ActionArgs,
     #[command(flatten)]
@@ -96,6 +99,7 @@ pub struct ManageSettings {
     pub create_retry: u32,
     pub refresh_on_node_filter: bool,
     pub container_name_refresh_filter: Option<String>,
+    pub classic_names: bool,
     pub actions: ActionArgs,
     pub endpoint: EndpointArgs,
 }
@@ -141,6 +145,7 @@ impl Manage {
             create_retry,
             refresh_on_node_filter: self.refresh_on_node_filter,
             container_name_refresh_filter: self.container_name_refresh_filter,
+            classic_names: self.classic_names,
             actions: self.actions,
             endpoint: self.endpoint,
         })

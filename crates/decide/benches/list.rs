@@ -121,6 +121,6 @@ fn container(node: usize, index: usize) -> Arc<Container> {
         labels: [("app".to_owned(), format!("app-{index}"))].into(),
         ..Container::default()
     };
-    container.entry = render::entry(&summary, &container);
+    container.entry = render::entry(&summary, &container, Default::default());
     Arc::new(container)
 }

@@ -224,8 +224,8 @@ fn spec(number: usize, asks: Asks) -> TaskSpec {
     }
     let mut placement = Placement { constraints: vec!["node.labels.zone!=z0".into()], ..Placement::default() };
     if asks == Asks::Much {
-        let spread = Some(Spread { spread_descriptor: "node.labels.zone".into() });
-        placement.preferences.push(Preference { spread });
+        let spread = Some(Spread { spread_descriptor: "node.labels.zone".into(), ..Spread::default() });
+        placement.preferences.push(Preference { spread, ..Preference::default() });
         let reserved = Reservations { nano_cpus: 1_000_000, memory_bytes: 1 << 20, ..Reservations::default() };
         spec.resources = Some(ResourceRequirements { reservations: Some(reserved), ..ResourceRequirements::default() });
     }

@@ -5,10 +5,11 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use crate::merge::{self, Part};
+use crate::naming::Naming;
 
 /// What all nodes use together. An image on several nodes stands once, its containers and tags united, but its layers count on
 /// each node, since that is what the disks hold. Fails if no node answered; nodes that did not are told in `Warnings`.
-pub fn merge(parts: Vec<Part>) -> Result<Value, String> {
+pub fn merge(parts: Vec<Part>, naming: Naming) -> Result<Value, String> {
     let (answers, failures) = merge::sort_out(parts);
     if answers.is_empty() && !failures.is_empty() {
         return Err(failures.join("\n"));
@@ -23,8 +24,10 @@ pub fn merge(parts: Vec<Part>) -> Result<Value, String> {
         for (key, mut value) in fields {
             match key.as_str() {
                 "Images" => value.as_array_mut().into_iter().flatten().for_each(|it| add_image(&mut images, it.take())),
-                "Containers" => value.as_array_mut().into_iter().flatten().for_each(|it| name_container(it, &node)),
-                "Volumes" => value.as_array_mut().into_iter().flatten().for_each(|it| name_volume(it, &node)),
+                "Containers" => {
+                    value.as_array_mut().into_iter().flatten().for_each(|it| name_container(it, &node, naming))
+                }
+                "Volumes" => value.as_array_mut().into_iter().flatten().for_each(|it| name_volume(it, &node, naming)),
                 _ => {}
             }
             if key != "Images" {
@@ -33,6 +36,9 @@ pub fn merge(parts: Vec<Part>) -> Result<Value, String> {
         }
     }
     merged.insert("Images".into(), images.into_values().collect());
+    if let Some(Value::Array(volumes)) = merged.get_mut("Volumes") {
+        *volumes = unite_volumes(std::mem::take(volumes));
+    }
     if !failures.is_empty() {
         merged.insert("Warnings".into(), json!(failures));
     }
@@ -74,15 +80,48 @@ fn add_image(images: &mut IndexMap<String, Value>, image: Value) {
     }
 }
 
-fn name_container(container: &mut Value, node: &Node) {
-    for name in container["Names"].as_array_mut().into_iter().flatten() {
-        *name = format!("/{}/{}", node.name, name.as_str().unwrap_or_default().trim_start_matches('/')).into();
+/// Volumes of one name and driver stand once, with what they take on all nodes together.
+fn unite_volumes(volumes: Vec<Value>) -> Vec<Value> {
+    let mut united: IndexMap<(String, String), Value> = IndexMap::new();
+    let text = |volume: &Value, field: &str| volume[field].as_str().unwrap_or_default().to_owned();
+    for volume in volumes {
+        match united.entry((text(&volume, "Name"), text(&volume, "Driver"))) {
+            indexmap::map::Entry::Vacant(entry) => {
+                entry.insert(volume);
+            }
+            indexmap::map::Entry::Occupied(mut entry) => {
+                let Some(usage) = entry.get_mut().get_mut("UsageData").filter(|usage| usage.is_object()) else {
+                    continue;
+                };
+                for field in ["Size", "RefCount"] {
+                    let known = &mut usage[field];
+                    // An engine that does not know says -1.
+                    if let (Some(sum), Some(more)) = (known.as_i64(), volume["UsageData"][field].as_i64()) {
+                        *known = json!(if sum < 0 || more < 0 { sum.max(more) } else { sum.saturating_add(more) });
+                    }
+                }
+            }
+        }
+    }
+    united.into_values().collect()
+}
+
+fn name_container(container: &mut Value, node: &Node, naming: Naming) {
+    let Some(Value::Array(names)) = container.get_mut("Names") else { return };
+    let on_node = |name: &Value| {
+        let bare = name.as_str().unwrap_or_default().trim_start_matches('/');
+        Value::from(format!("/{}/{bare}", node.name))
+    };
+    let on_node: Vec<Value> = names.iter().map(on_node).collect();
+    match naming {
+        Naming::Docker => names.extend(on_node),
+        Naming::Classic => *names = on_node,
     }
 }
 
-fn name_volume(volume: &mut Value, node: &Node) {
+fn name_volume(volume: &mut Value, node: &Node, naming: Naming) {
     if let (Some(name), Some("local")) = (volume["Name"].as_str(), volume["Driver"].as_str()) {
-        volume["Name"] = format!("{}/{name}", node.name).into();
+        volume["Name"] = naming.on_node(node, name).into_owned().into();
     }
 }
 
@@ -100,27 +139,31 @@ mod tests {
         let part = |number: i64| {
             json!({"LayersSize": number, "Images": [{"Id": "i", "RepoTags": [format!("b:{number}")], "Containers": number,
                 "Size": 5}], "Containers": [{"Id": number, "Names": ["/web", "/db/alias"]}], "Volumes": [{"Name": "v",
-                "Driver": "local"}, {"Name": "w", "Driver": "nfs"}], "BuildCache": [{"ID": number}], "BuilderSize": 7})
+                "Driver": "local", "UsageData": {"Size": number, "RefCount": -1}}, {"Name": "w", "Driver": "nfs"}], "BuildCache": [{"ID": number}], "BuilderSize": 7})
         };
-        let merged =
-            merge(vec![(node("n1"), Ok(part(1))), (node("n2"), Err("timeout".into())), (node("n3"), Ok(part(2)))]);
+        let parts = vec![(node("n1"), Ok(part(1))), (node("n2"), Err("timeout".into())), (node("n3"), Ok(part(2)))];
         let expected = json!({
             "LayersSize": 3,
             "Images": [{"Id": "i", "RepoTags": ["b:1", "b:2"], "Containers": 3, "Size": 5, "RepoDigests": []}],
-            "Containers": [{"Id": 1, "Names": ["/n1/web", "/n1/db/alias"]}, {"Id": 2, "Names": ["/n3/web", "/n3/db/alias"]}],
-            "Volumes": [{"Name": "n1/v", "Driver": "local"}, {"Name": "w", "Driver": "nfs"},
-                {"Name": "n3/v", "Driver": "local"}, {"Name": "w", "Driver": "nfs"}],
+            "Containers": [{"Id": 1, "Names": ["/web", "/db/alias", "/n1/web", "/n1/db/alias"]},
+                {"Id": 2, "Names": ["/web", "/db/alias", "/n3/web", "/n3/db/alias"]}],
+            "Volumes": [{"Name": "v", "Driver": "local", "UsageData": {"Size": 3, "RefCount": -1}},
+                {"Name": "w", "Driver": "nfs"}],
             "BuildCache": [{"ID": 1}, {"ID": 2}],
             "BuilderSize": 14,
             "Warnings": ["n2: timeout"],
         });
-        assert_eq!(merged, Ok(expected));
+        assert_eq!(merge(parts.clone(), Naming::Docker), Ok(expected));
+        let classic = merge(parts, Naming::Classic).unwrap();
+        assert_eq!(classic["Containers"][1]["Names"], json!(["/n3/web", "/n3/db/alias"]));
+        let volumes: Vec<&Value> = classic["Volumes"].as_array().unwrap().iter().map(|it| &it["Name"]).collect();
+        assert_eq!(volumes, ["n1/v", "w", "n3/v"]);
     }
 
     #[test]
     fn without_any_answer_there_is_an_error() {
-        assert_eq!(merge(vec![(node("n1"), Err("timeout".into()))]), Err("n1: timeout".into()));
+        assert_eq!(merge(vec![(node("n1"), Err("timeout".into()))], Naming::Docker), Err("n1: timeout".into()));
         let empty = json!({"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []});
-        assert_eq!(merge(vec![]), Ok(empty));
+        assert_eq!(merge(vec![], Naming::Docker), Ok(empty));
     }
 }

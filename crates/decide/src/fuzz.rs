@@ -82,7 +82,10 @@ pub fn fuzz_filters(bytes: &[u8]) {
         }
         let _ = list::images(nodes, all, &filters, 100);
     }
-    let _ = (list::networks(nodes, &filters), list::volumes(nodes, &filters));
+    let _ = (
+        list::networks(nodes, &filters, crate::naming::Naming::Docker),
+        list::volumes(nodes, &filters, crate::naming::Naming::Docker),
+    );
     let event = json!({"Type": "container", "Action": "start", "Actor": {"ID": "a", "Attributes": {"name": "db"}}});
     let _ = (events::check(&filters), events::matches(&filters, &events::decorate(event, &nodes[0])));
 }
@@ -123,7 +126,7 @@ fn fill(node: &mut Node) {
             ..Container::default()
         };
         let summary = json!({"Id": container.id, "Names": [format!("/{name}")], "Image": "redis:7"});
-        container.entry = render::entry(&summary.to_string(), &container);
+        container.entry = render::entry(&summary.to_string(), &container, Default::default());
         node.put_container(Arc::new(container));
     }
     node.images.push(Arc::new(Image {

@@ -11,6 +11,7 @@ pub mod info;
 pub mod list;
 pub mod merge;
 pub mod names;
+pub mod naming;
 pub mod place;
 pub mod prune;
 pub mod render;
@@ -19,4 +20,4 @@ pub mod versions;
 pub mod words;
 
 // Old paths, until all callers name the new ones.
-pub use place::{claims, expr, ground, placing, request, reschedule, schedule};
+pub use place::{claims, expr, ground, placing, prefer, request, reschedule, schedule};

@@ -4,6 +4,7 @@ pub mod claims;
 pub mod expr;
 pub mod ground;
 pub mod placing;
+pub mod prefer;
 pub mod request;
 pub mod reschedule;
 pub mod schedule;

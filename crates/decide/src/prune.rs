@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::df;
 use crate::list::{network_name, volume_name};
 use crate::merge::{self, Part};
+use crate::naming::Naming;
 
 /// Joins answers of `POST /…/prune`: lists one after the other, numbers as sums; what only some have is kept.
 pub fn merge(parts: Vec<Value>) -> Value {
@@ -24,13 +25,13 @@ pub fn merge(parts: Vec<Value>) -> Value {
 
 /// As [`merge()`], with volumes and networks named as lists name them and what is gone from several nodes told once. Nodes must
 /// be as before the prune. Fails if no node did it; those that failed among others are told in `Warnings`.
-pub fn over_nodes(parts: Vec<Part>) -> Result<Value, String> {
+pub fn over_nodes(parts: Vec<Part>, naming: Naming) -> Result<Value, String> {
     let (answers, failures) = merge::sort_out(parts);
     if answers.is_empty() && !failures.is_empty() {
         return Err(failures.join("\n"));
     }
     let named = |(node, mut answer): (Arc<Node>, Value)| {
-        name_all(&mut answer, &node);
+        name_all(&mut answer, &node, naming);
         answer
     };
     let mut merged = merge(answers.into_iter().map(named).collect());
@@ -51,17 +52,17 @@ pub fn over_nodes(parts: Vec<Part>) -> Result<Value, String> {
     Ok(merged)
 }
 
-fn name_all(answer: &mut Value, node: &Node) {
+fn name_all(answer: &mut Value, node: &Node, naming: Naming) {
     for volume in list_of(answer, "VolumesDeleted") {
         let known = node.volumes.iter().find(|it| Some(it.name.as_str()) == volume.as_str());
         if let Some(known) = known {
-            *volume = volume_name(node, known).into();
+            *volume = volume_name(node, known, naming).into();
         }
     }
     for network in list_of(answer, "NetworksDeleted") {
         let known = node.networks.iter().find(|it| Some(it.name.as_str()) == network.as_str());
         if let Some(known) = known {
-            *network = network_name(node, known).into();
+            *network = network_name(node, known, naming).into();
         }
     }
 }
@@ -107,7 +108,10 @@ mod tests {
             vec![(node("n1"), Ok(answer.clone())), (node("n2"), Ok(answer)), (node("n3"), Err("no answer".to_owned()))];
         let expected = json!({"VolumesDeleted": ["n1/v", "w", "n2/v"], "NetworksDeleted": ["n1/own", "all", "n2/own"],
             "SpaceReclaimed": 6, "Warnings": ["n3: no answer"]});
-        assert_eq!(over_nodes(parts), Ok(expected));
-        assert_eq!(over_nodes(vec![(node("n3"), Err("no answer".into()))]), Err("n3: no answer".into()));
+        assert_eq!(over_nodes(parts.clone(), Naming::Classic), Ok(expected));
+        let bare = over_nodes(parts, Naming::Docker).unwrap();
+        assert_eq!((&bare["VolumesDeleted"], &bare["NetworksDeleted"]), (&json!(["v", "w"]), &json!(["own", "all"])));
+        let failed = over_nodes(vec![(node("n3"), Err("no answer".into()))], Naming::Docker);
+        assert_eq!(failed, Err("n3: no answer".into()));
     }
 }

@@ -3,6 +3,7 @@
 use herder_model::{Container, Entry, Hole, Node};
 use serde_json::{Map, Value, json};
 
+use crate::naming::Naming;
 use crate::words;
 
 /// Stand for the holes until the text is made: characters that no text has (Unicode calls them noncharacters).
@@ -19,7 +20,7 @@ pub fn container(node: &Node, container: &Container, now: i64) -> String {
 /// As [`container()`], added to `text`.
 pub fn container_into(text: &mut String, node: &Node, container: &Container, now: i64) {
     if container.entry.text.is_empty() {
-        return fill(text, &entry("", container), node, now);
+        return fill(text, &entry("", container, Naming::default()), node, now);
     }
     fill(text, &container.entry, node, now);
 }
@@ -51,7 +52,7 @@ fn escape_into(text: &mut String, words: &str) {
 }
 
 /// The entry, from the engine's own. A summary that is no JSON object gives a bare entry.
-pub fn entry(summary: &str, container: &Container) -> Entry {
+pub fn entry(summary: &str, container: &Container, naming: Naming) -> Entry {
     let mut entry: Map<String, Value> = serde_json::from_str(summary).unwrap_or_default();
     if !entry.contains_key("Id") {
         entry.insert("Id".into(), json!(container.id));
@@ -62,8 +63,13 @@ pub fn entry(summary: &str, container: &Container) -> Entry {
     entry.insert("Created".into(), json!(container.created));
     entry.insert("State".into(), json!(container.state));
     entry.insert("Status".into(), json!(status));
-    for name in entry.get_mut("Names").and_then(Value::as_array_mut).into_iter().flatten() {
-        *name = json!(format!("/{node_name}{}", name.as_str().unwrap_or_default()));
+    if let Some(Value::Array(names)) = entry.get_mut("Names") {
+        let on_node = |name: &Value| json!(format!("/{node_name}{}", name.as_str().unwrap_or_default()));
+        let on_node: Vec<Value> = names.iter().map(on_node).collect();
+        match naming {
+            Naming::Docker => names.extend(on_node),
+            Naming::Classic => *names = on_node,
+        }
     }
     if let Some(ports) = entry.get_mut("Ports").and_then(Value::as_array_mut) {
         *ports = with_node_ip(std::mem::take(ports), node_ip);
@@ -115,25 +121,32 @@ mod tests {
 
     #[track_caller]
     fn check(node: &str, ip: &str, summary: &str, expected: &str) {
+        check_as(Naming::Docker, node, ip, summary, expected);
+    }
+
+    #[track_caller]
+    fn check_as(naming: Naming, node: &str, ip: &str, summary: &str, expected: &str) {
         let node = Node { name: node.into(), ip: ip.into(), ..Node::default() };
         let mut it = Container { id: "c".into(), name: "web".into(), ..Container::default() };
-        it.entry = entry(summary, &it);
+        it.entry = entry(summary, &it, naming);
         assert_eq!(container(&node, &it, 0), expected);
     }
 
     #[test]
     fn names_and_ports_carry_the_node_and_unknown_fields_stay() {
         let summary = r#"{"Id":"c","Names":["/web","/other/alias"],"Ports":[{"IP":"0.0.0.0","PublicPort":80},{"IP":"::","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"Up","New":{"x":1}}"#;
-        let expected = r#"{"Id":"c","Names":["/n1/web","/n1/other/alias"],"Ports":[{"IP":"10.0.0.1","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"Host Down","New":{"x":1}}"#;
+        let expected = r#"{"Id":"c","Names":["/web","/other/alias","/n1/web","/n1/other/alias"],"Ports":[{"IP":"10.0.0.1","PublicPort":80},{"PrivatePort":1}],"Created":0,"State":"","Status":"Host Down","New":{"x":1}}"#;
         check("n1", "10.0.0.1", summary, expected);
         let quoted = expected.replace("n1", r#"n\"1"#);
         check("n\"1", "10.0.0.1", summary, &quoted);
         check("n1", "", summary, &expected.replace("10.0.0.1", "0.0.0.0"));
+        let classic = expected.replace(r#""/web","/other/alias","#, "");
+        check_as(Naming::Classic, "n1", "10.0.0.1", summary, &classic);
     }
 
     #[test]
     fn without_an_entry_of_the_engine_there_is_a_bare_one() {
-        let bare = r#"{"Id":"c","Names":["/n1/web"],"Created":0,"State":"","Status":"Host Down"}"#;
+        let bare = r#"{"Id":"c","Names":["/web","/n1/web"],"Created":0,"State":"","Status":"Host Down"}"#;
         check("n1", "10.0.0.1", "", bare);
         check("n1", "10.0.0.1", "[]", bare);
         let node = Node { name: "n1".into(), ..Node::default() };

@@ -36,7 +36,7 @@ fn node_of(number: usize, containers: &[(i64, usize, u8, bool)], healthy: bool) 
             labels: [("tier".to_owned(), tier.to_string())].into(),
             ..Container::default()
         };
-        container.entry = render::entry(&summary, &container);
+        container.entry = render::entry(&summary, &container, Default::default());
         node.put_container(Arc::new(container));
     }
     node

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use herder_decide::{prune, request};
+use herder_decide::{ground, names, prune, request};
 use herder_model::Node;
 use herder_pool::Engine;
 use http::uri::PathAndQuery;
@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::path::{encode_query, for_engine};
-use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
+use crate::{ApiError, Call, Front, Reply, call, create, fanout, forward};
 
 pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let text = call.query.get("buildargs").unwrap_or("{}");
@@ -22,6 +22,10 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
     let (request, arguments) = parsed;
     let ranked = front.scheduler.rank(&request, &front.pool.nodes(), &mut rand::rng());
     let mut ranked = ranked.map_err(|error| ApiError::internal(error.to_string()))?;
+    let replaced = replace_network(front, &mut call, &ranked)?;
+    if let Some(addr) = &replaced {
+        ranked.retain(|node| node.addr == *addr);
+    }
     let node = match call.query.get("session").is_some_and(|session| !session.is_empty()) {
         true => with_session(front, ranked)?,
         false => ranked.swap_remove(0),
@@ -29,6 +33,9 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
     let engine = front.pool.engine(&node.addr).ok_or_else(|| ApiError::internal("the chosen node has just left"))?;
     if call.query.get("buildargs").is_some() {
         replace(&mut call, "buildargs", &arguments.to_string())?;
+    }
+    if let Some(network) = call.query.get("networkmode").map(str::to_owned) {
+        create::ground::network(front, &engine, &network).await?;
     }
     tracing::info!(node = node.name, "building an image");
     let reply = forward::to_engine(front, call, &engine, "/build".into()).await?;
@@ -40,6 +47,28 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
     Ok(reply.map(|body| forward::after(body, again)))
 }
 
+/// `--network`: an id of the cluster or `node/name` becomes the name that engines know; `container:NAME` becomes the id, and the
+/// address of the node that has the container is given back.
+fn replace_network(front: &Front, call: &mut Call, ranked: &[Arc<Node>]) -> Result<Option<String>, ApiError> {
+    let Some(mode) = call.query.get("networkmode").map(str::to_owned) else { return Ok(None) };
+    let nodes = front.pool.nodes();
+    if let Some(name) = mode.strip_prefix("container:") {
+        let found = names::container(&nodes, name);
+        let (node, container) =
+            found.map_err(|error| ApiError::bad_request(error.sentence(names::Kind::Container, name)))?;
+        if !ranked.iter().any(|it| it.addr == node.addr) {
+            let sentence = format!("the build cannot run on node {}, where container {name} is", node.name);
+            return Err(ApiError::bad_request(sentence));
+        }
+        replace(call, "networkmode", &format!("container:{}", container.id))?;
+        return Ok(Some(node.addr.clone()));
+    }
+    if let Some(name) = ground::localise(&nodes, &mode) {
+        replace(call, "networkmode", &name)?;
+    }
+    Ok(None)
+}
+
 /// Gives one query parameter another value; the others stay as they were.
 fn replace(call: &mut Call, key: &str, value: &str) -> Result<(), ApiError> {
     let pair = |(name, old): &(String, String)| {
@@ -47,9 +76,12 @@ fn replace(call: &mut Call, key: &str, value: &str) -> Result<(), ApiError> {
         format!("{}={}", encode_query(name), encode_query(value))
     };
     let query: Vec<String> = call.query.0.iter().map(pair).collect();
+    let set = |(name, old): &(String, String)| (name.clone(), if name == key { value.to_owned() } else { old.clone() });
+    let pairs = call.query.0.iter().map(set).collect();
     let path = PathAndQuery::try_from(format!("{}?{}", call.parts.uri.path(), query.join("&")));
     let path = path.map_err(|error| ApiError::bad_request(format!("invalid query: {error}")))?;
     call.parts.uri = http::Uri::from(path);
+    call.query.0 = pairs;
     Ok(())
 }
 
@@ -57,7 +89,7 @@ fn replace(call: &mut Call, key: &str, value: &str) -> Result<(), ApiError> {
 pub(crate) async fn prune_cache(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let path = for_engine(None, "/build/prune", call.parts.uri.query());
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
-    Ok(call::json(StatusCode::OK, &prune::over_nodes(parts).map_err(ApiError::internal)?))
+    Ok(call::json(StatusCode::OK, &prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?))
 }
 
 /// Where BuildKit lives: what belongs to one build comes over several connections (`/session`, `/grpc`, `/build`), of which

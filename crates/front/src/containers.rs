@@ -94,8 +94,14 @@ pub(crate) async fn act(front: &Arc<Front>, call: Call, rest: &str) -> Result<Re
             Ok(reply)
         }
         Effect::ChangesLater => {
-            let again = async move { reread(&engine, &container.id).await };
-            Ok(reply.map(|body| forward::after(body, again)))
+            // A container that removes itself takes its anonymous volumes along.
+            let again = async move {
+                reread(&engine, &container.id).await;
+                if !container.mounts.is_empty() && !engine.node().containers.contains_key(&container.id) {
+                    refresh_volumes(&engine).await;
+                }
+            };
+            Ok(reply.map(|body| forward::hold_until(body, again)))
         }
     }
 }
@@ -104,6 +110,22 @@ pub(crate) async fn act(front: &Arc<Front>, call: Call, rest: &str) -> Result<Re
 pub(crate) async fn reread(engine: &Engine, id: &str) {
     if let Err(error) = engine.refresh_container(id).await {
         tracing::debug!(%error, id, "cannot read a container again");
+    }
+}
+
+/// A create makes the volumes that it names and that are not there, and anonymous ones.
+pub(crate) async fn reread_volumes(engine: &Engine, id: &str) {
+    let node = engine.node();
+    let Some(container) = node.containers.get(id) else { return };
+    let mut named = container.mounts.iter().filter(|mount| !mount.name.is_empty());
+    if named.any(|mount| node.volumes.iter().all(|volume| volume.name != mount.name)) {
+        refresh_volumes(engine).await;
+    }
+}
+
+pub(crate) async fn refresh_volumes(engine: &Engine) {
+    if let Err(error) = engine.refresh_volumes().await {
+        tracing::debug!(%error, "cannot read volumes again");
     }
 }
 
@@ -136,6 +158,7 @@ fn splits(rest: &str) -> impl Iterator<Item = (&str, &str)> {
 pub(crate) async fn rename(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
     let found = find(front, name, &missing(name))?;
     let new = call.query.get("name").unwrap_or("").trim_start_matches('/').to_owned();
+    front.look_again_at(&new).await;
     let held = front.hold(&new, "").await?;
     let _ticket = reserve_name(front, &found, &new)?;
     let path = format!("/containers/{}/rename", found.container.id);
@@ -143,7 +166,7 @@ pub(crate) async fn rename(front: &Arc<Front>, call: Call, name: &str) -> Result
     if reply.status().is_success() {
         reread(&found.engine, &found.container.id).await;
         if let Some(held) = held {
-            held.used();
+            held.shown(&found.engine);
         }
     }
     Ok(reply)
@@ -164,6 +187,9 @@ pub(crate) fn check_name(nodes: &[Arc<Node>], name: &str, replaced: Option<&str>
 
 /// `DELETE /containers/{name}`: forgotten before the answer ends.
 pub(crate) async fn remove(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
+    if call.query.flag("link") {
+        return remove_link(front, call, name).await;
+    }
     let found = find_anywhere(front, name, &format!("Container {name} not found"))?;
     if !found.node.is_healthy() {
         let addr = found.engine.addr();
@@ -172,10 +198,27 @@ pub(crate) async fn remove(front: &Arc<Front>, call: Call, name: &str) -> Result
         return Err(ApiError::internal(sentence));
     }
     let path = format!("/containers/{}", found.container.id);
+    let with_volumes = call.query.flag("v") && !found.container.mounts.is_empty();
     let reply = forward::to_engine(front, call, &found.engine, path).await?;
     if reply.status().is_success() || reply.status() == StatusCode::NOT_FOUND {
         reread(&found.engine, &found.container.id).await;
+        if with_volumes {
+            refresh_volumes(&found.engine).await;
+        }
     }
+    Ok(reply)
+}
+
+/// `DELETE /containers/{parent}/{alias}?link=1`: the link, not the container.
+async fn remove_link(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
+    let link = name.trim_start_matches('/');
+    let Some((parent, alias)) = link.rsplit_once('/') else {
+        return Err(ApiError::bad_request(format!("Conflict, cannot remove the default name of the container {link}")));
+    };
+    let found = find(front, parent, &missing(parent))?;
+    let path = format!("/containers/{}/{alias}", found.container.name);
+    let reply = forward::to_engine(front, call, &found.engine, path).await?;
+    reread(&found.engine, &found.container.id).await;
     Ok(reply)
 }
 

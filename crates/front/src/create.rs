@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use herder_decide::placing::{self, Refusal, Said, Turns};
 use herder_decide::request::{self, CreateRequest};
-use herder_decide::{names, versions};
+use herder_decide::schedule::ports_promised;
+use herder_decide::{names, prefer, versions};
 use herder_model::{LABEL_NETWORK_ID, Node};
 use herder_pool::{Engine, EngineError, LinkError, Ticket};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -58,20 +59,49 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     order.version = call.version.take();
     // In a task of its own: a client that goes away does not leave a container that nobody has counted.
     let task = tokio::spawn(place_and_create(front.clone(), order));
-    let created = task.await.map_err(|error| ApiError::internal(format!("the create was broken off: {error}")))??;
+    let created = task.await.map_err(|error| ApiError::internal(format!("the create was broken off: {error}")))?;
+    let created = created.map_err(malformed)?;
     Ok(crate::call::raw_json(created.status, created.answer))
 }
 
 /// Reads a create body.
 pub(crate) fn order(front: &Front, name: Option<&str>, body: Value) -> Result<Order, ApiError> {
     let mut request = request::parse(name, body, &swarm_id()).map_err(refused)?;
-    prefer_network(&front.pool.nodes(), &mut request);
+    let nodes = front.pool.nodes();
+    find_dependencies(&nodes, &request)?;
+    prefer_network(&nodes, &mut request);
+    prefer::complete(&nodes, &mut request);
     Ok(Order { request, version: None, query: Vec::new(), replaces: None })
 }
 
 /// What the request parser refuses is the client's mistake (classic Swarm said 500).
 fn refused(error: request::RequestError) -> ApiError {
     ApiError::bad_request(error.to_string())
+}
+
+/// A link to a container that does not exist, or its volumes, is the client's mistake; with 404 clients would pull the image.
+fn find_dependencies(nodes: &[Arc<Node>], request: &CreateRequest) -> Result<(), ApiError> {
+    for (flag, target) in &request.dependencies {
+        if let Err(error) = names::container(nodes, target) {
+            let sentence = error.sentence(names::Kind::Container, target);
+            let link = flag.starts_with("--link=");
+            let sentence = if link { format!("could not get container for {target}: {sentence}") } else { sentence };
+            return Err(ApiError::bad_request(sentence));
+        }
+    }
+    Ok(())
+}
+
+/// Older engines answer 500 to a body that is no create request; it is the client's mistake.
+fn malformed(error: ApiError) -> ApiError {
+    match error.plain() {
+        ApiError::Engine(EngineError::Answer { status: 500, message })
+            if message.starts_with("json: ") || message.starts_with("invalid character ") =>
+        {
+            ApiError::bad_request(message.clone())
+        }
+        _ => error,
+    }
 }
 
 /// Places and creates, on one node after the other while they refuse. When it returns, the container is in the picture.
@@ -87,16 +117,19 @@ pub(crate) async fn place_and_create_in_turn(
 ) -> Result<Created, ApiError> {
     let held = hold_name(&front, &mut order).await?;
     let created = place(&front, &order, turn.as_deref()).await;
-    if let Some(held) = held
-        && created.as_ref().err().is_none_or(|error| said(error).keeps_name())
-    {
-        held.used();
+    match (held, &created) {
+        (Some(held), Ok(created)) => held.shown(&created.engine),
+        (Some(held), Err(error)) if said(error).keeps_name() => held.in_doubt(),
+        _ => {}
     }
     created
 }
 
 /// Claims the name, where other doors may want it, too. A name that was made up is made up until nobody else has it.
 async fn hold_name(front: &Front, order: &mut Order) -> Result<Option<Held>, ApiError> {
+    if let Some(name) = &order.request.name {
+        front.look_again_at(name).await;
+    }
     if front.peers.get().is_none() {
         return Ok(None);
     }
@@ -198,7 +231,8 @@ pub(crate) async fn create_on(
     engine: Arc<Engine>,
 ) -> Result<Created, ApiError> {
     if let Some(peers) = front.peers_for(engine.addr()) {
-        let answer = peers::create_at(peers, order, &ticket.container, engine.addr());
+        let insists = ports_promised(&order.request, &engine.node());
+        let answer = peers::create_at(peers, order, &ticket.container, engine.addr(), insists);
         let (status, answer) = tokio::select! {
             answer = answer => answer?,
             () = engine.until_lost() => return Err(forward::unhealthy(&engine.node().name).in_doubt()),
@@ -222,6 +256,7 @@ async fn read_back(created: &Created) {
     if let Err(error) = created.engine.refresh_container(&created.id).await {
         tracing::debug!(%error, id = created.id, "cannot read a new container");
     }
+    containers::reread_volumes(&created.engine, &created.id).await;
 }
 
 fn misses_image(error: &ApiError) -> bool {
@@ -238,7 +273,7 @@ async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>
         query.map(|(key, value)| format!("{}={}", encode_query(key), encode_query(value))).collect();
     let version = versions::for_engine(order.version.as_deref(), &node.api_version);
     let mut body = request::for_engine(&order.request, node.ncpu);
-    localise(&node, &mut body["HostConfig"]);
+    localise(&node, &mut body);
     ground::prepare(front, engine, &mut body).await?;
     let request = Request::builder()
         .method(Method::POST)
@@ -280,7 +315,16 @@ pub(crate) fn message_of(answer: &[u8]) -> String {
 }
 
 /// Other containers are named as the cluster knows them (`node/web`, swarm ids); the engine only knows its own names.
-fn localise(node: &Arc<Node>, host: &mut Value) {
+fn localise(node: &Arc<Node>, body: &mut Value) {
+    let endpoints = body.get_mut("NetworkingConfig").and_then(|config| config.get_mut("EndpointsConfig"));
+    let mut endpoints = endpoints.map(Value::take);
+    localise_parts(node, &mut body["HostConfig"], endpoints.as_mut());
+    if let Some(endpoints) = endpoints {
+        body["NetworkingConfig"]["EndpointsConfig"] = endpoints;
+    }
+}
+
+fn localise_parts(node: &Arc<Node>, host: &mut Value, endpoints: Option<&mut Value>) {
     let local = |text: &str| -> Option<String> {
         let (_, container) = names::container(std::slice::from_ref(node), text).ok()?;
         let known = container.name == text.trim_start_matches('/') || container.id.starts_with(text);
@@ -292,14 +336,20 @@ fn localise(node: &Arc<Node>, host: &mut Value) {
             host[field] = format!("container:{name}").into();
         }
     }
-    for field in ["VolumesFrom", "Links"] {
-        for entry in host.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+    let localise_all = |entries: Option<&mut Value>| {
+        for entry in entries.and_then(Value::as_array_mut).into_iter().flatten() {
             let text = entry.as_str().unwrap_or_default();
             let (name, rest) = text.find(':').map_or((text, ""), |at| text.split_at(at));
             if let Some(name) = local(name) {
                 *entry = format!("{name}{rest}").into();
             }
         }
+    };
+    for field in ["VolumesFrom", "Links"] {
+        localise_all(host.get_mut(field));
+    }
+    for (_, endpoint) in endpoints.and_then(Value::as_object_mut).into_iter().flatten() {
+        localise_all(endpoint.get_mut("Links"));
     }
 }
 
@@ -365,21 +415,24 @@ mod tests {
     #[test]
     fn other_containers_are_named_as_their_engine_knows_them() {
         let swarm_id = "feed".repeat(16);
-        let mut host = json!({
+        let host = json!({
             "NetworkMode": "container:n1/db", "IpcMode": format!("container:{swarm_id}"), "PidMode": "container:0123456789ab",
             "VolumesFrom": ["n1/db:ro", "other"], "Links": ["n1/db:db", "db:db"],
         });
-        localise(&node("n1", &[]), &mut host);
+        let endpoints = json!({"EndpointsConfig": {"front": {"Links": ["n1/db:x"]}}});
+        let mut body = json!({"HostConfig": host, "NetworkingConfig": endpoints});
+        localise(&node("n1", &[]), &mut body);
         assert_eq!(
-            host,
+            body["HostConfig"],
             json!({
                 "NetworkMode": "container:db", "IpcMode": "container:db", "PidMode": "container:0123456789ab",
                 "VolumesFrom": ["db:ro", "other"], "Links": ["db:db", "db:db"],
             })
         );
-        let mut none = Value::Null;
+        assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {"front": {"Links": ["db:x"]}}}));
+        let mut none = json!({"Image": "x"});
         localise(&node("n1", &[]), &mut none);
-        assert_eq!(none, Value::Null);
+        assert_eq!(none, json!({"Image": "x", "HostConfig": null}));
     }
 
     #[test]

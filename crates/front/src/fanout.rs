@@ -4,25 +4,32 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use herder_decide::merge::{Part, Progress};
+use herder_decide::merge::{self, Part, Progress};
+use herder_decide::naming::Naming;
 use herder_decide::versions;
 use herder_model::{Node, NodeState};
 use herder_pool::{Body, BoxError, Engine};
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
+use crate::call::gather_answer;
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply};
+use crate::{ApiError, Front, Reply, create};
 
 /// Pieces of a body that wait for one engine; the slowest engine paces the client. 16 pieces of 64 KiB are 1 MiB a node.
 const PIECES_WAITING_MAX: usize = 16;
 
 /// Lines of progress that wait for the client; a client that does not read paces the engines.
 const LINES_WAITING_MAX: usize = 64;
+
+/// What is told of work without progress: some lines for each image of an archive.
+const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// A line of progress of an engine is a few hundred bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -57,6 +64,10 @@ pub(crate) fn any(front: &Front) -> Result<Arc<Engine>, ApiError> {
 /// What is done on every node, and how it is told.
 pub(crate) struct Work {
     pub method: Method,
+    /// The client's version of the API.
+    pub version: Option<String>,
+    /// The client's query string.
+    pub query: Option<String>,
     /// Without version, decoded.
     pub path: String,
     /// `Pulling busybox:latest...`
@@ -64,11 +75,20 @@ pub(crate) struct Work {
     pub headers: HeaderMap,
     /// The body is for every engine; without, each gets an empty one.
     pub body: Option<Body>,
+    /// The answer begins when the work is done.
+    pub hold: bool,
 }
 
-/// Does `work` on all healthy nodes and streams their progress, `id` being the node. Failures are told at the end.
-/// `after` runs on each engine that succeeded, before the end is told.
-pub(crate) fn stream(front: &Arc<Front>, call: &Call, work: Work) -> Result<Reply, ApiError> {
+/// Why an engine did not begin.
+struct Refusal {
+    node: Arc<Node>,
+    status: StatusCode,
+    message: String,
+}
+
+/// Does `work` on all healthy nodes and streams their progress. Errors of some nodes are told at the end; as with one engine,
+/// what fails everywhere before it has begun is no success with an error in it, but an error with its own status.
+pub(crate) async fn stream(front: &Arc<Front>, work: Work) -> Result<Reply, ApiError> {
     let engines = front.healthy_engines();
     if engines.is_empty() {
         return Err(ApiError::internal("No healthy node available in the cluster"));
@@ -80,29 +100,50 @@ pub(crate) fn stream(front: &Arc<Front>, call: &Call, work: Work) -> Result<Repl
         feeds.push(feed);
     }
     let has_body = work.body.is_some();
-    if let Some(body) = work.body {
-        tokio::spawn(share_out(body, feeds));
-    }
-    let (told, answer) = Channel::<Bytes, BoxError>::new(LINES_WAITING_MAX);
-    let teller =
-        Arc::new(Teller { progress: Mutex::new(Progress::new(&work.what)), told: tokio::sync::Mutex::new(told) });
-    let mut tasks = Vec::new();
-    for (engine, body) in engines.into_iter().zip(bodies) {
-        let version = versions::for_engine(call.version.as_deref(), &engine.node().api_version);
-        let uri = for_engine(Some(version.as_str()).filter(|it| !it.is_empty()), &work.path, call.parts.uri.query());
+    let mut requests = Vec::new();
+    for (engine, body) in engines.iter().zip(bodies) {
+        let version = versions::for_engine(work.version.as_deref(), &engine.node().api_version);
+        let uri = for_engine(Some(version.as_str()).filter(|it| !it.is_empty()), &work.path, work.query.as_deref());
         let mut request = Request::new(if has_body { body } else { herder_pool::empty() });
         *request.method_mut() = work.method.clone();
         *request.uri_mut() = uri.parse().map_err(|_| ApiError::bad_request(format!("invalid path {uri:?}")))?;
         *request.headers_mut() = work.headers.clone();
-        tasks.push(tokio::spawn(on_one(engine, request, teller.clone())));
+        requests.push(request);
     }
+    if let Some(body) = work.body {
+        tokio::spawn(share_out(body, feeds));
+    }
+    let progress = match front.pool.settings().naming {
+        Naming::Docker if engines.len() == 1 => Progress::of_one(),
+        Naming::Docker => Progress::new(&work.what),
+        Naming::Classic => Progress::classic(&work.what),
+    };
+    let (told, answer) = Channel::<Bytes, BoxError>::new(LINES_WAITING_MAX);
+    let teller = Arc::new(Teller { progress: Mutex::new(progress), told: tokio::sync::Mutex::new(told) });
+    let count = engines.len();
+    let (begun, mut beginnings) = mpsc::channel(count);
+    let (go, may_tell) = watch::channel(false);
+    let tasks: Vec<_> = engines
+        .into_iter()
+        .zip(requests)
+        .map(|(engine, request)| tokio::spawn(on_one(engine, request, teller.clone(), begun.clone(), may_tell.clone())))
+        .collect();
+    drop((begun, may_tell));
     let nodes = front.pool.nodes();
     let skipped: Vec<String> =
         nodes.iter().filter(|node| node.state == NodeState::Unhealthy).map(|node| node.name.clone()).collect();
-    tokio::spawn(async move {
+    let refusal = first_refusal(&mut beginnings, count).await;
+    if let Some(refusal) = refusal {
+        return Err(refusal);
+    }
+    let told_all = tokio::spawn(async move {
+        // Before, nobody reads what is told.
+        let _ = go.send(true);
         for node in skipped {
             let line = teller.progress.lock().skipped(&node);
-            teller.tell(&line).await;
+            if let Some(line) = line {
+                teller.tell(&line).await;
+            }
         }
         join_all(tasks).await;
         let (said, end) = {
@@ -113,9 +154,40 @@ pub(crate) fn stream(front: &Arc<Front>, call: &Call, work: Work) -> Result<Repl
             teller.tell(line).await;
         }
     });
-    let mut reply = Response::new(answer.boxed_unsync());
+    let body = if work.hold { held_back(answer, told_all).await } else { answer.boxed_unsync() };
+    let mut reply = Response::new(body);
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     Ok(reply)
+}
+
+/// Waits until one engine has begun, or all have refused; then the refusal, with a line for each node if they differ.
+async fn first_refusal(beginnings: &mut mpsc::Receiver<Option<Refusal>>, count: usize) -> Option<ApiError> {
+    let mut refusals: Vec<Refusal> = Vec::new();
+    while refusals.len() < count {
+        // Without a sender the engine's task has ended, and its reason is told at the end.
+        refusals.push(beginnings.recv().await??);
+    }
+    let status = refusals.iter().map(|it| it.status).min().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let same = refusals.windows(2).all(|pair| pair[0].message == pair[1].message);
+    let message = match refusals.as_slice() {
+        [first, ..] if same => first.message.clone(),
+        _ => refusals.iter().map(|it| merge::failure(&it.node, &it.message)).collect::<Vec<_>>().join("\n"),
+    };
+    Some(ApiError::new(status, message))
+}
+
+/// The whole of what is told, once the work is done.
+async fn held_back(answer: Channel<Bytes, BoxError>, work: JoinHandle<()>) -> Body {
+    let mut answer = answer.boxed_unsync();
+    let mut whole = BytesMut::new();
+    while let Some(Ok(frame)) = answer.frame().await {
+        let room = HELD_BYTES_MAX.saturating_sub(whole.len());
+        whole.extend(frame.into_data().iter().flatten().take(room));
+    }
+    if let Err(error) = work.await {
+        tracing::error!(%error, "work on all nodes was broken off");
+    }
+    herder_pool::full(whole.freeze())
 }
 
 /// Headers that an engine needs for pulls and builds.
@@ -169,53 +241,77 @@ impl Teller {
     }
 }
 
-async fn on_one(engine: Arc<Engine>, request: Request<Body>, teller: Arc<Teller>) {
+async fn on_one(
+    engine: Arc<Engine>,
+    request: Request<Body>,
+    teller: Arc<Teller>,
+    begun: mpsc::Sender<Option<Refusal>>,
+    may_tell: watch::Receiver<bool>,
+) {
     let node = engine.node();
-    let begin = teller.progress.lock().begin(&node.name);
-    teller.tell(&begin).await;
     let outcome = tokio::select! {
-        outcome = follow(&engine, &node, request, &teller) => outcome,
-        () = engine.until_lost() => Err("the node was lost meanwhile".to_owned()),
+        outcome = follow(&engine, &node, request, &teller, &begun, may_tell) => outcome,
+        () = engine.until_lost() => Err((StatusCode::INTERNAL_SERVER_ERROR, "the node was lost meanwhile".to_owned())),
     };
     match outcome {
         Ok(()) => {
-            teller.progress.lock().ended(&node.name);
             if let Err(error) = engine.refresh_images().await {
                 tracing::debug!(%error, node = node.name, "cannot read images anew");
             }
+            teller.progress.lock().ended(&node.name);
         }
-        Err(reason) => teller.progress.lock().failed(&node.name, &reason),
+        Err((status, message)) => {
+            teller.progress.lock().failed(&node.name, &message);
+            // Read only until one engine has begun.
+            let _ = begun.try_send(Some(Refusal { node, status, message }));
+        }
     }
 }
 
 /// Sends the request and tells what the engine says until it ends.
-async fn follow(engine: &Engine, node: &Node, request: Request<Body>, teller: &Teller) -> Result<(), String> {
-    let response = engine.send(request).await.map_err(|error| error.to_string())?;
-    let success = response.status().is_success();
+async fn follow(
+    engine: &Engine,
+    node: &Node,
+    request: Request<Body>,
+    teller: &Teller,
+    begun: &mpsc::Sender<Option<Refusal>>,
+    mut may_tell: watch::Receiver<bool>,
+) -> Result<(), (StatusCode, String)> {
+    let failed = |message: String| (StatusCode::INTERNAL_SERVER_ERROR, message);
+    let response = engine.send(request).await.map_err(|error| failed(error.to_string()))?;
+    let status = response.status();
     let mut body = response.into_body();
+    if !status.is_success() {
+        let answer = gather_answer(body, LINE_BYTES_MAX).await.map_err(|error| failed(error.to_string()))?;
+        return Err((status, create::message_of(&answer)));
+    }
+    let _ = begun.try_send(None);
+    // All have refused but this one, or the client has gone: then nobody reads.
+    let _ = may_tell.wait_for(|may| *may).await;
+    let begin = teller.progress.lock().begin(&node.name);
+    if let Some(begin) = begin {
+        teller.tell(&begin).await;
+    }
     let mut waiting = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+        let Ok(piece) = frame.map_err(|error| failed(error.to_string()))?.into_data() else { continue };
         waiting.extend_from_slice(&piece);
         if waiting.len() > LINE_BYTES_MAX {
-            return Err(format!("a line of progress is longer than {LINE_BYTES_MAX} bytes"));
+            return Err(failed(format!("a line of progress is longer than {LINE_BYTES_MAX} bytes")));
         }
         while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
             let line = waiting.split_to(end + 1);
-            tell_line(node, success, &line, teller).await?;
+            tell_line(node, &line, teller).await;
         }
     }
-    tell_line(node, success, &waiting, teller).await
+    tell_line(node, &waiting, teller).await;
+    Ok(())
 }
 
-async fn tell_line(node: &Node, success: bool, line: &[u8], teller: &Teller) -> Result<(), String> {
-    let Ok(line) = serde_json::from_slice::<Value>(line) else { return Ok(()) };
-    if !success {
-        return Err(line["message"].as_str().unwrap_or("the engine refused without a reason").to_owned());
-    }
+async fn tell_line(node: &Node, line: &[u8], teller: &Teller) {
+    let Ok(line) = serde_json::from_slice::<Value>(line) else { return };
     let told = teller.progress.lock().line(&node.name, &line);
     if let Some(told) = told {
         teller.tell(&told).await;
     }
-    Ok(())
 }

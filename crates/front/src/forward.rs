@@ -18,7 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::server::Counted;
 use crate::{ApiError, Call, Front, Reply, hijack, path};
 
-pub(crate) use body::after;
+pub(crate) use body::{after, hold_until};
 
 /// A node that became unhealthy may come back for this long before the streams from it are cut off. A loaded host misses
 /// some pings without anything being wrong with its streams.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use herder_decide::list::Filters;
 use herder_decide::{list, merge, names, prune, versions};
-use herder_pool::Engine;
+use herder_pool::{Body, Engine};
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -87,12 +87,15 @@ pub(crate) async fn create(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
     if import.is_some() {
         return import_once(front, call).await;
     }
+    let work = work(call, "/images/create", what, None, false);
+    fanout::stream(front, work).await
+}
+
+/// Work on all nodes for a call.
+fn work(call: Call, path: &str, what: String, body: Option<Body>, hold: bool) -> Work {
     let headers = fanout::passed_on(&call.parts.headers);
-    fanout::stream(
-        front,
-        &call,
-        Work { method: Method::POST, path: "/images/create".into(), what, headers, body: None },
-    )
+    let query = call.parts.uri.query().map(str::to_owned);
+    Work { method: Method::POST, version: call.version, query, path: path.to_owned(), what, headers, body, hold }
 }
 
 /// Imports on one node and brings the image to the others: each import would be an image with an id of its own.
@@ -138,10 +141,11 @@ async fn import_once(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> 
 }
 
 pub(crate) async fn load(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
-    let headers = fanout::passed_on(&call.parts.headers);
     let body = Some(std::mem::replace(&mut call.body, herder_pool::empty()));
-    let what = "Loading Image...".to_owned();
-    fanout::stream(front, &call, Work { method: Method::POST, path: "/images/load".into(), what, headers, body })
+    // Without progress an engine says nothing until the image is there.
+    let hold = call.query.flag("quiet");
+    let work = work(call, "/images/load", "Loading Image...".to_owned(), body, hold);
+    fanout::stream(front, work).await
 }
 
 /// Tags on every node that has the image.
@@ -187,6 +191,6 @@ pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiEr
     for engine in front.healthy_engines() {
         engine.refresh_images().await?;
     }
-    let merged: Value = prune::over_nodes(parts).map_err(ApiError::internal)?;
+    let merged: Value = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
     Ok(call::json(StatusCode::OK, &merged))
 }

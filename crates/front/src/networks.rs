@@ -11,14 +11,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout, swarm};
+use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout, swarm, volumes};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
-    let version = call.version.clone();
-    let mut networks =
-        list::networks(&front.pool.nodes(), &filters).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    swarm::networks::add_to(front, version.as_deref(), &filters, &mut networks).await?;
+    let networks = list::networks(&front.pool.nodes(), &filters, front.pool.settings().naming)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(call::json(StatusCode::OK, &networks))
 }
 
@@ -48,8 +46,7 @@ fn parts(front: &Front, text: &str) -> Result<Vec<Part>, ApiError> {
 }
 
 pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
-    let (query, version) = (call.query.clone(), call.version.clone());
-    if let Some(network) = swarm::networks::inspect(front, &query, version.as_deref(), name).await {
+    if let Some(network) = swarm::networks::inspect(front, &call, name) {
         return Ok(call::json(StatusCode::OK, &network?));
     }
     let parts = parts(front, name)?;
@@ -59,8 +56,8 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Resul
         let path = for_engine(None, &format!("/networks/{}", network.id), call.parts.uri.query());
         answers.push((node, engine.call(Method::GET, &path, None).await?));
     }
-    let mut merged =
-        merge::network_inspect(answers).ok_or_else(|| ApiError::not_found(format!("network {name} not found")))?;
+    let mut merged = merge::network_inspect(answers, front.pool.settings().naming)
+        .ok_or_else(|| ApiError::not_found(format!("network {name} not found")))?;
     if let Some(id) = id {
         merged["Id"] = json!(id);
     }
@@ -69,9 +66,7 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Resul
 
 pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let mut body = call.json().await?;
-    if let Some(id) = swarm::networks::create(front, &body).await? {
-        return Ok(call::json(StatusCode::CREATED, &json!({"Id": id, "Warning": ""})));
-    }
+    swarm::networks::may_create(front, &body)?;
     let name = body["Name"].as_str().unwrap_or_default().to_owned();
     if name.is_empty() {
         return Err(ApiError::bad_request("invalid Name: expected the name of the network to make"));
@@ -81,13 +76,7 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
         None => (None, name),
     };
     body["Name"] = json!(bare);
-    let chosen = |engine: &Arc<Engine>| wanted.as_ref().is_none_or(|node| engine.node().name == *node);
-    let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(chosen).collect();
-    if engines.is_empty() {
-        let node = wanted.unwrap_or_default();
-        let message = format!("Unable to find a node that satisfies the following conditions \n[node=={node}]");
-        return Err(ApiError::internal(message));
-    }
+    let engines = volumes::chosen_engines(front, wanted.as_deref(), &body["Labels"])?;
     let has = |engine: &Arc<Engine>| engine.node().networks.iter().any(|network| network.name == bare);
     // As an engine does, unless the client insists on a second one of that name.
     if engines.iter().any(has) && body["CheckDuplicate"] != json!(false) {
@@ -126,9 +115,6 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
 
 /// Removes the network from every node, if no container on any of them uses it.
 pub(crate) async fn remove(front: &Arc<Front>, _: Call, name: &str) -> Result<Reply, ApiError> {
-    if swarm::networks::remove(front, name).await? {
-        return Ok(call::no_content(StatusCode::NO_CONTENT));
-    }
     let parts = parts(front, name)?;
     for Part { node, network, .. } in &parts {
         let user = node.containers.values().find(|it| it.is_running() && it.networks.contains_key(&network.name));
@@ -174,14 +160,7 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
 pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let path = for_engine(None, "/networks/prune", call.parts.uri.query());
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
-    let mut merged = prune::over_nodes(parts).map_err(ApiError::internal)?;
-    let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
-    let pruned = swarm::networks::prune(front, &filters).await?;
-    if !pruned.is_empty() {
-        let mut names = merged["NetworksDeleted"].as_array().cloned().unwrap_or_default();
-        names.extend(pruned.into_iter().map(Value::from));
-        merged["NetworksDeleted"] = names.into();
-    }
+    let merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
     refresh(&front.healthy_engines()).await;
     Ok(call::json(StatusCode::OK, &merged))
 }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use herder_decide::actions::shared::Offered;
-use herder_decide::claims::Claims;
+use herder_decide::claims::{Claims, Settled};
 use herder_decide::placing::{self, Refusal, Said};
-use herder_decide::{names, request};
+use herder_decide::{names, prefer, request};
 use herder_model::Container;
+use herder_pool::Engine;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -38,7 +39,7 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     /// Makes a new join code for the pool.
     fn rotate_join_code(&self) -> Asked<'_, String>;
     /// Tells what became of a claim. Does not wait.
-    fn settle(&self, claim: Claim, used: bool);
+    fn settle(&self, claim: Claim, settled: Settled);
 }
 
 /// What another node offers.
@@ -63,6 +64,8 @@ pub struct Wanted {
     pub body: Value,
     /// Full id of the container that this one is made for again, or empty.
     pub replaces: String,
+    /// Ports that are promised to containers that never started do not count as taken.
+    pub insists: bool,
 }
 
 /// What the other node says.
@@ -85,7 +88,7 @@ pub struct Claim {
     pub keepers: BTreeMap<String, u64>,
 }
 
-/// Gives a claim back unless it was said to be used.
+/// Gives a claim back unless something else became of it.
 #[derive(Debug)]
 pub(crate) struct Held {
     peers: Arc<dyn Peers>,
@@ -93,9 +96,19 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn used(mut self) {
+    /// The name is that of a container which the door's picture of `engine` shows by now, if the container still exists.
+    pub(crate) fn shown(self, engine: &Engine) {
+        self.settle(Settled::Shown { addr: engine.addr().to_owned(), picture: engine.picture() });
+    }
+
+    /// The name may be that of a container.
+    pub(crate) fn in_doubt(self) {
+        self.settle(Settled::InDoubt);
+    }
+
+    fn settle(mut self, settled: Settled) {
         if let Some(claim) = self.claim.take() {
-            self.peers.settle(claim, true);
+            self.peers.settle(claim, settled);
         }
     }
 }
@@ -103,7 +116,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
-            self.peers.settle(claim, false);
+            self.peers.settle(claim, Settled::Free);
         }
     }
 }
@@ -134,6 +147,25 @@ impl Front {
         self.peers.get().filter(|peers| peers.here() != addr)
     }
 
+    /// Whether this node's pictures show a container of that name, other than `replaces`.
+    pub fn knows_name(&self, name: &str, replaces: &str) -> bool {
+        let replaces = Some(replaces).filter(|id| !id.is_empty());
+        containers::check_name(&self.pool.nodes(), name, replaces).is_err()
+    }
+
+    /// Reads the containers again that this door's pictures show under a name, before it is said to be taken: one may have been
+    /// removed or renamed through another door, and the news of it be on its way.
+    pub(crate) async fn look_again_at(&self, name: &str) {
+        let wanted = herder_model::Name::new(name);
+        for node in self.pool.nodes().iter().filter(|node| node.is_healthy() && !name.is_empty()) {
+            for container in node.named(&wanted) {
+                if let Some(engine) = self.pool.engine(&node.addr) {
+                    containers::reread(&engine, &container.id).await;
+                }
+            }
+        }
+    }
+
     /// Claims a name in the whole pool; nothing to hold without peers.
     pub(crate) async fn hold(&self, name: &str, replaces: &str) -> Result<Option<Held>, ApiError> {
         let Some(peers) = self.peers.get() else { return Ok(None) };
@@ -145,15 +177,16 @@ impl Front {
     pub fn give_claim(&self, name: &str, replaces: &str, number: u64) -> Result<(), ApiError> {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
         containers::check_name(&self.pool.nodes(), name, replaces)?;
-        if !self.keeper.claims.lock().claim(name, number, self.keeper.began.elapsed()) {
+        let seen = |addr: &str| self.pool.engine(addr).map(|engine| engine.picture());
+        if !self.keeper.claims.lock().claim(name, number, self.keeper.began.elapsed(), seen) {
             return Err(Refusal::NameClaimed(name.to_owned()).into());
         }
         Ok(())
     }
 
     /// What became of a claim that this node gave.
-    pub fn end_claim(&self, claim: u64, used: bool) {
-        self.keeper.claims.lock().settle(claim, used, self.keeper.began.elapsed());
+    pub fn end_claim(&self, claim: u64, settled: Settled) {
+        self.keeper.claims.lock().settle(claim, settled, self.keeper.began.elapsed());
     }
 
     /// Another door wants a container on this node. Never fails: trouble is an outcome.
@@ -171,7 +204,9 @@ impl Front {
             return Err(failed(ApiError::internal("this node has no peers")));
         };
         let parsed = request::parse(Some(&wanted.name), wanted.body, &wanted.swarm_id);
-        let request = parsed.map_err(|error| failed(ApiError::bad_request(error.to_string())))?;
+        let mut request = parsed.map_err(|error| failed(ApiError::bad_request(error.to_string())))?;
+        prefer::complete(&self.pool.nodes(), &mut request);
+        request.insists = wanted.insists;
         let ticket = self.pool.place(|nodes| {
             let here = nodes.iter().find(|node| node.addr == peers.here() && node.is_healthy());
             let here = here.ok_or_else(|| ApiError::internal("the engine of this node is not healthy"))?;
@@ -231,6 +266,7 @@ pub(crate) async fn create_at(
     order: &Order,
     container: &Container,
     addr: &str,
+    insists: bool,
 ) -> Result<(StatusCode, Bytes), ApiError> {
     let encode = crate::path::encode_query;
     let pairs: Vec<String> =
@@ -242,6 +278,7 @@ pub(crate) async fn create_at(
         query: pairs.join("&"),
         body: order.request.body.clone(),
         replaces: order.replaces.as_ref().map(|(_, id)| id.clone()).unwrap_or_default(),
+        insists,
     };
     let outcome = peers.create(addr, wanted).await.map_err(ApiError::in_doubt)?;
     if outcome.refused {

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::Denial;
 use herder_decide::swarm::local::{self, ManagerSeen, SwarmStatus};
-use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, Kind, RootRotation, Time, View, Written};
+use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, RootRotation, Time, View, Written};
 use http::StatusCode;
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -185,10 +185,6 @@ async fn change(
         let written = timeout(MANAGERS_TIME_MAX, swarm.commit(changes)).await;
         match written.unwrap_or_else(|_| Err(too_slow().into())) {
             Ok(_) => return Ok(()),
-            // Somebody else took the address or the port that was chosen: another one is.
-            Err(NotWritten::Conflict(Conflict::Sequence { kind: Kind::Network, .. })) if attempts < ATTEMPTS_MAX => {
-                attempts += 1;
-            }
             Err(NotWritten::Conflict(_)) if again && attempts < ATTEMPTS_MAX => attempts += 1,
             Err(NotWritten::Conflict(conflict)) => return Err(Denial::from(conflict).into()),
             Err(NotWritten::Failed(error)) => return Err(error),

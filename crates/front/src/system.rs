@@ -30,13 +30,22 @@ fn manager(front: &Front) -> Manager {
         role: front.replica.get().map_or(Role::Primary, |replica| replica.shown()),
         strategy: front.scheduler.strategy.to_string(),
         filters: front.scheduler.filters.iter().map(ToString::to_string).collect(),
-        version: crate::front::SERVER.to_owned(),
+        version: version_text(front),
         api_version: front.api_version(),
         experimental: front.settings.experimental,
         architecture,
         operating_system,
         kernel_version,
         ..Manager::default()
+    }
+}
+
+/// `herder manage` stands where classic Swarm stood, and clients of that tell it by the word before the slash.
+fn version_text(front: &Front) -> String {
+    if front.peers.get().is_some() {
+        crate::front::SERVER.to_owned()
+    } else {
+        format!("swarm/{}", env!("CARGO_PKG_VERSION"))
     }
 }
 
@@ -92,7 +101,7 @@ pub(crate) async fn rotate_token(front: &Arc<Front>, _: Call) -> Result<Reply, A
 /// What all nodes use, summed.
 pub(crate) async fn df(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let parts = fanout::ask_all(front, Method::GET, "/system/df", None).await;
-    let merged = df::merge(parts).map_err(ApiError::internal)?;
+    let merged = df::merge(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
     Ok(call::json(StatusCode::OK, &merged))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use herder_decide::list::Filters;
-use herder_decide::{list, names, prune};
+use herder_decide::{list, names, prefer, prune};
 use herder_pool::{Engine, EngineError};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use crate::{ApiError, Call, Front, Reply, call, create, fanout, forward};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
-    let volumes =
-        list::volumes(&front.pool.nodes(), &filters).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let volumes = list::volumes(&front.pool.nodes(), &filters, front.pool.settings().naming)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(call::json(StatusCode::OK, &volumes))
 }
 
@@ -47,25 +47,58 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     // One name for all: engines would make up one each.
     let bare = if bare.is_empty() { create::swarm_id() } else { bare };
     body["Name"] = json!(bare);
-    let chosen = |engine: &Arc<Engine>| wanted.as_ref().is_none_or(|node| engine.node().name == *node);
-    let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(chosen).collect();
-    if engines.is_empty() {
-        let node = wanted.unwrap_or_default();
-        return Err(ApiError::internal(format!(
-            "Unable to find a node that satisfies the following conditions \n[node=={node}]"
-        )));
-    }
+    let engines = chosen_engines(front, wanted.as_deref(), &body["Labels"])?;
     let new: Vec<Arc<Engine>> =
         engines.iter().filter(|engine| engine.node().volumes.iter().all(|it| it.name != bare)).cloned().collect();
-    let parts = fanout::ask(engines.clone(), Method::POST, "/volumes/create", Some(&body)).await;
-    let failure = parts.iter().find_map(|(node, answer)| Some(format!("{}: {}", node.name, answer.as_ref().err()?)));
+    let asked = engines.iter().map(|engine| engine.call(Method::POST, "/volumes/create", Some(&body)));
+    let mut answer = Value::Null;
+    let mut failure = None;
+    for (engine, part) in engines.iter().zip(futures_util::future::join_all(asked).await) {
+        match part {
+            Ok(part) => answer = part,
+            Err(error) => failure = failure.or(Some(told(engine, engines.len(), error))),
+        }
+    }
     if let Some(failure) = failure {
         fanout::ask(new, Method::DELETE, &for_engine(None, &format!("/volumes/{bare}"), None), None).await;
-        return Err(ApiError::internal(failure));
+        refresh(&engines).await;
+        return Err(failure);
     }
     refresh(&engines).await;
-    let answer = parts.into_iter().find_map(|(_, answer)| answer.ok()).unwrap_or(Value::Null);
     Ok(call::json(StatusCode::CREATED, &answer))
+}
+
+/// Healthy engines on which a volume or a network is made: those of all nodes, or of the one that its name names, and only those
+/// that the whitelist in its labels allows.
+pub(crate) fn chosen_engines(
+    front: &Front,
+    wanted: Option<&str>,
+    labels: &Value,
+) -> Result<Vec<Arc<Engine>>, ApiError> {
+    let whitelists = prefer::whitelists(labels).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let chosen = |engine: &Arc<Engine>| {
+        let name = &engine.node().name;
+        wanted.is_none_or(|node| name == node) && prefer::allow(&whitelists, name)
+    };
+    let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(chosen).collect();
+    if engines.is_empty() {
+        let node = wanted.map(|node| format!("\n[node=={node}]"));
+        let lists = whitelists.iter().map(|it| format!("\n[{it}]"));
+        let conditions: String = node.into_iter().chain(lists).collect();
+        let sentence = format!("Unable to find a node that satisfies the following conditions {conditions}");
+        return Err(ApiError::internal(sentence));
+    }
+    Ok(engines)
+}
+
+/// An engine's refusal with its own status, and with the node's name where there are several.
+fn told(engine: &Engine, count: usize, error: EngineError) -> ApiError {
+    match error {
+        EngineError::Answer { status, message } if count > 1 => {
+            EngineError::Answer { status, message: format!("{}: {message}", engine.node().name) }.into()
+        }
+        error => error.into(),
+    }
 }
 
 /// Removes the volume from every node that has it. The first refusal is the answer.
@@ -86,7 +119,7 @@ pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiEr
     let path = for_engine(None, "/volumes/prune", call.parts.uri.query());
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
     refresh(&front.healthy_engines()).await;
-    Ok(call::json(StatusCode::OK, &prune::over_nodes(parts).map_err(ApiError::internal)?))
+    Ok(call::json(StatusCode::OK, &prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?))
 }
 
 async fn refresh(engines: &[Arc<Engine>]) {

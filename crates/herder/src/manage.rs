@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use herder_cli::ManageSettings;
 use herder_decide::actions::conf::Conf;
 use herder_decide::actions::members::Changes;
+use herder_decide::naming::Naming;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_front::replica::Replica;
 use herder_front::{Front, FrontSettings, reschedule, server};
@@ -46,6 +47,7 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
         refresh_max: settings.refresh_max,
         failure_retry: settings.failure_retry,
         way: way.clone(),
+        naming: if settings.classic_names { Naming::Classic } else { Naming::Docker },
         ..Settings::default()
     };
     let pool = Pool::new(crate::actions::paced(&conf, pool_settings));

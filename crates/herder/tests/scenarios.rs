@@ -1,5 +1,7 @@
 //! Plays the scenarios in `tests/scenarios/` with real clients against a real lab: three hosts, three Docker Engines, one
-//! herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains NAME.
+//! herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains NAME. What a
+//! client may notice is played a second time against a pool of `herder up` on three hosts, through the first one's endpoint:
+//! files with the line `# over a pool, too` in front.
 //!
 //! Needs root and the packages that `cargo xtask test` installs. A process that a scenario leaves in the background puts
 //! its pid into a file `*.pid`; it is ended before the next scenario.
@@ -17,6 +19,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// The lab of this test binary; its own name, so that it harms no other. Two runs at once on one machine need two names:
 /// the variable `SCENARIOS_LAB` gives another one.
 static LAB: LazyLock<String> = LazyLock::new(|| std::env::var("SCENARIOS_LAB").unwrap_or("scenarios".into()));
+/// The lab with a herder on each host. Labs of scenarios have names that begin with the other one's.
+static POOL_LAB: LazyLock<String> = LazyLock::new(|| format!("p-{}", *LAB));
 /// A command of a scenario that takes longer hangs.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 /// A scenario says how soon something must be seen on a machine that has nothing else to do. A busy one gets so many times that,
@@ -31,10 +35,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One lab for all: scenarios change it, so they take turns.
     arguments.test_threads = Some(1);
-    let stage: Arc<Mutex<Option<Stage>>> = Arc::default();
-    let trials = scenarios().into_iter().flat_map(|path| trials(&path, &stage)).collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(stage.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let stages: [Arc<Mutex<Option<Stage>>>; 2] = Default::default();
+    let paths = scenarios();
+    let over_engines = paths.iter().flat_map(|path| trials(path, &stages[0]));
+    let over_pool = paths.iter().filter_map(|path| pool_trial(path, &stages[1]));
+    let conclusion = libtest_mimic::run(&arguments, over_engines.chain(over_pool).collect());
+    for stage in stages {
+        drop(stage.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
     conclusion.exit_code()
 }
 
@@ -65,11 +73,26 @@ fn trials(path: &Path, stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
         let name = format!("{name} ({})", cli.display());
         Trial::test(name, move || {
             let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-            let stage = stage.get_or_insert_with(Stage::set_up);
+            let stage = stage.get_or_insert_with(Stage::over_engines);
             stage.play(&text, &cli)
         })
     };
     clis.into_iter().map(trial).collect()
+}
+
+/// The same script over a pool, with the first docker CLI, if it says so.
+fn pool_trial(path: &Path, stage: &Arc<Mutex<Option<Stage>>>) -> Option<Trial> {
+    let text = std::fs::read_to_string(path).expect("a readable scenario");
+    let mut head = text.lines().take_while(|line| line.starts_with('#'));
+    if !head.any(|line| line == "# over a pool, too") {
+        return None;
+    }
+    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let (name, stage) = (format!("{name} (over a pool)"), stage.clone());
+    Some(Trial::test(name, move || {
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.get_or_insert_with(Stage::over_pool).play(&text, &docker_clis()[0])
+    }))
 }
 
 /// Newest first: whatever `docker` is on the PATH, then Debian's own 20.10.
@@ -87,8 +110,11 @@ fn docker_clis() -> Vec<PathBuf> {
 
 /// A lab with a herder over it, and a place for files.
 struct Stage {
-    herder: Child,
-    port: u16,
+    lab: &'static str,
+    /// Over a pool, herders belong to the lab.
+    herder: Option<Child>,
+    /// Where clients find herder.
+    host: String,
     /// For what scenarios start themselves: `$P1` and so on.
     ports: Vec<u16>,
     folder: PathBuf,
@@ -117,30 +143,47 @@ for host in h1 h2 h3; do herder lab resume --name $LAB $host; herder lab kill --
 until docker info 2>/dev/null | grep -c 'Status: Healthy' | grep -qx 3; do sleep 0.1; done";
 
 impl Stage {
-    fn set_up() -> Stage {
-        let folder = std::env::temp_dir().join(format!("herder-scenarios-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("bin")).expect("a folder for the scenarios");
-        // What an aborted run left behind.
-        lab(&["down"]);
-        let clients = clients(&folder);
-        let labels = ["h1:zone=a,disk=ssd", "h2:zone=b,disk=hdd", "h3:zone=c,disk=hdd,containerslots=20"];
-        let up = ["up", "--hosts", "3", "--labels", labels[0], "--labels", labels[1], "--labels", labels[2]];
-        assert!(lab(&up), "the lab did not come up; it needs root and Debian's docker.io");
-        let mut ports = free_ports(PORTS + 1);
-        let port = ports.remove(0);
-        let log = std::fs::File::create(folder.join("herder.log")).expect("a log file");
+    /// One `herder manage` over three engines.
+    fn over_engines() -> Stage {
+        let mut stage = Stage::set_up(&LAB, &[]);
+        let port = stage.ports.remove(0);
+        let log = std::fs::File::create(stage.folder.join("herder.log")).expect("a log file");
         let herder = Command::new(env!("CARGO_BIN_EXE_herder"))
-            .args(["manage", "--host", &format!("tcp://127.0.0.1:{port}"), &engines().join(",")])
+            .args(["manage", "--host", &format!("tcp://127.0.0.1:{port}"), &engines(&LAB).join(",")])
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a second handle"))
             .stdout(log)
             .spawn()
             .expect("herder starts");
-        let stage = Stage { herder, port, ports, folder, clients };
-        stage
-            .play("within 15s $ docker info 2>/dev/null | grep -c 'Status: Healthy'\n  3", &docker_clis()[0])
+        stage.herder = Some(herder);
+        stage.host = format!("tcp://127.0.0.1:{port}");
+        stage.until_healthy()
+    }
+
+    /// `herder up` on three hosts.
+    fn over_pool() -> Stage {
+        let mut stage = Stage::set_up(&POOL_LAB, &["--herder"]);
+        stage.host = format!("tcp://{}", hosts(&POOL_LAB, "herder_host")[0]);
+        stage.until_healthy()
+    }
+
+    fn set_up(name: &'static str, more: &[&str]) -> Stage {
+        let folder = std::env::temp_dir().join(format!("herder-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("bin")).expect("a folder for the scenarios");
+        // What an aborted run left behind.
+        lab(name, &["down"]);
+        let clients = clients(&folder);
+        write_tool(&folder.join("bin/places"), PLACES);
+        let labels = ["h1:zone=a,disk=ssd", "h2:zone=b,disk=hdd", "h3:zone=c,disk=hdd,containerslots=20"];
+        let up = ["up", "--hosts", "3", "--labels", labels[0], "--labels", labels[1], "--labels", labels[2]];
+        assert!(lab(name, &[&up, more].concat()), "the lab did not come up; it needs root and Debian's docker.io");
+        Stage { lab: name, herder: None, host: String::new(), ports: free_ports(PORTS + 1), folder, clients }
+    }
+
+    fn until_healthy(self) -> Stage {
+        self.play("within 15s $ docker info 2>/dev/null | grep -c 'Status: Healthy'\n  3", &docker_clis()[0])
             .expect("herder sees three healthy nodes");
-        stage
+        self
     }
 
     /// Plays one script from a clean cluster.
@@ -186,7 +229,8 @@ impl Stage {
     fn run(&self, command: &str) -> (String, i32) {
         let herder = Path::new(env!("CARGO_BIN_EXE_herder")).parent().expect("a folder").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
-        let addresses = engines();
+        let addresses = engines(self.lab);
+        let pid = self.herder.as_ref().map(|herder| herder.id().to_string());
         // Into a file: what a command leaves in the background would hold a pipe open.
         let printed = self.folder.join("printed");
         let file = std::fs::File::create(&printed).expect("a file for the output");
@@ -194,9 +238,9 @@ impl Stage {
             .args(["--kill-after=1", &COMMAND_TIME_MAX.as_secs().to_string(), "sh", "-c", command])
             .current_dir(&self.folder)
             .env("PATH", format!("{}:{herder}:{path}", self.folder.join("bin").display()))
-            .env("DOCKER_HOST", format!("tcp://127.0.0.1:{}", self.port))
-            .env("HERDER_PID", self.herder.id().to_string())
-            .env("LAB", &*LAB)
+            .env("DOCKER_HOST", &self.host)
+            .env("HERDER_PID", pid.unwrap_or_default())
+            .env("LAB", self.lab)
             .env("H1", &addresses[0])
             .env("H2", &addresses[1])
             .env("H3", &addresses[2])
@@ -220,18 +264,29 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.run(CLEAN);
-        let _ = self.herder.kill();
-        let _ = self.herder.wait();
-        lab(&["down"]);
+        if let Some(herder) = &mut self.herder {
+            let _ = herder.kill();
+            let _ = herder.wait();
+        }
+        lab(self.lab, &["down"]);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-fn lab(arguments: &[&str]) -> bool {
+/// Prints `node/name` of each container that `docker ps` with these options shows.
+const PLACES: &str = "#!/bin/sh\ndocker ps --no-trunc --format '{{.Names}}' \"$@\" | tr , '\\n' | grep /\n";
+
+fn write_tool(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).expect("a tool for scenarios");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a tool that can be run");
+}
+
+fn lab(name: &str, arguments: &[&str]) -> bool {
     let (verb, rest) = arguments.split_first().expect("a verb");
     let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
     command
-        .args(["lab", verb, "--name", &LAB])
+        .args(["lab", verb, "--name", name])
         .args(rest)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -239,17 +294,18 @@ fn lab(arguments: &[&str]) -> bool {
     command.status().expect("herder starts").success()
 }
 
-/// `host:port` of each engine of the lab, as `herder lab status` tells.
-fn engines() -> Vec<String> {
+/// `host:port` of each engine of the lab.
+fn engines(lab: &str) -> Vec<String> {
+    hosts(lab, "docker_host")
+}
+
+/// `host:port` of the engine or herder of each host, as `herder lab status` tells.
+fn hosts(lab: &str, which: &str) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
-    let output = command.args(["lab", "status", "--name", &LAB, "--format", "json"]).output().expect("herder starts");
+    let output = command.args(["lab", "status", "--name", lab, "--format", "json"]).output().expect("herder starts");
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let hosts = status["hosts"].as_array().cloned().unwrap_or_default();
-    hosts
-        .iter()
-        .filter_map(|host| host["docker_host"].as_str())
-        .map(|url| url.trim_start_matches("tcp://").into())
-        .collect()
+    hosts.iter().filter_map(|host| host[which].as_str()).map(|url| url.trim_start_matches("tcp://").into()).collect()
 }
 
 /// Ports that nobody has now, and that the kernel gives to no client as its own (it does from 32768 on). Where the search begins

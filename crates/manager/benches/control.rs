@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
-    Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, ManagerAddr, NodeDescription, Replicated,
+    Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, LEVEL, ManagerAddr, NodeDescription, Replicated,
     Report as Said, Reservations, Service, ServiceMode, ServiceRecord, SwarmNodeState, TaskRecord, TaskSpec, TaskState,
     TaskStatus, Time, ToLeader, ToNode,
 };
@@ -74,7 +74,8 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
     store.commit(vec![cluster.into()], now()).await.expect("written");
     let stop = CancellationToken::new();
     let me = ManagerAddr { id: "m1".into(), addr: "m1:2377".into() };
-    let around = Settings { me, gossip: watch::channel(Arc::default()).1, clock: Clock::new(now), new_id };
+    let gossip = watch::channel(Arc::default()).1;
+    let around = Settings { me, gossip, clock: Clock::new(now), new_id, level: LEVEL };
     let manager = Manager::start(store.clone(), around, stop.clone());
 
     let began = Instant::now();
@@ -210,8 +211,8 @@ fn running(task_id: String) -> Said {
 fn service(number: usize, replicas: usize) -> Change {
     let mut service = Service { id: format!("service{number:05}"), ..Service::default() };
     service.spec.name = format!("service-{number}");
-    service.spec.mode =
-        ServiceMode { replicated: Some(Replicated { replicas: Some(replicas as u64) }), ..ServiceMode::default() };
+    let replicated = Replicated { replicas: Some(replicas as u64), ..Replicated::default() };
+    service.spec.mode = ServiceMode { replicated: Some(replicated), ..ServiceMode::default() };
     let container = ContainerSpec { image: "busybox:latest".into(), ..ContainerSpec::default() };
     service.spec.task_template = TaskSpec { container_spec: Some(container), ..TaskSpec::default() };
     ServiceRecord { service, ..ServiceRecord::default() }.into()

@@ -32,6 +32,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Makes ids of 25 characters.
     pub new_id: fn() -> String,
+    /// The feature level of this release: [`herder_model::swarm::LEVEL`], save in tests.
+    pub level: u32,
 }
 
 impl std::fmt::Debug for Settings {

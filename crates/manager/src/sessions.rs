@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use herder_model::swarm::{Hello, ManagerAddr, ToLeader, ToNode};
+use herder_model::swarm::{Hello, ManagerAddr, ToLeader, ToNode, decode, encode};
 use herder_store::Store;
 use tokio::sync::mpsc::WeakSender;
 use tokio::sync::{Notify, mpsc};
@@ -64,8 +64,13 @@ pub(crate) struct Mouth(mpsc::Sender<Bytes>);
 impl Mouth {
     /// False, if the session is of no use any more.
     pub(crate) fn say(&self, message: &ToNode) -> bool {
-        let text = serde_json::to_vec(message).unwrap_or_default();
-        self.0.try_send(text.into()).is_ok()
+        match encode(message) {
+            Ok(text) => self.0.try_send(text.into()).is_ok(),
+            Err(error) => {
+                tracing::error!(%error, "closing session: cannot encode a message to the node");
+                false
+            }
+        }
     }
 }
 
@@ -182,10 +187,15 @@ impl Listener {
 
 async fn next(node: &str, heard: &mut Heard) -> Option<ToLeader> {
     let message = heard.next().await?;
-    match serde_json::from_slice(&message) {
-        Ok(said) => Some(said),
+    match decode(&message) {
+        Ok(Some(said)) => Some(said),
+        // It still counts as a sign of life, and is answered as one: the node waits for an answer to each message.
+        Ok(None) => {
+            tracing::debug!(node, "the node sends a message of a later release; it is passed over");
+            Some(ToLeader::Alive)
+        }
         Err(error) => {
-            tracing::warn!(node, %error, "a session is closed: what the node says makes no sense");
+            tracing::warn!(node, %error, "closing session: cannot decode a message of the node");
             None
         }
     }

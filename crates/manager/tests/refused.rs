@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
-    Change, Clock, Cluster, ClusterRecord, Hello, JoinTokens, ManagerAddr, NodeRecord, Report, Role, SwarmNode, Task,
-    TaskRecord, TaskState, TaskStatus, Time, ToLeader, ToNode, View,
+    Change, Clock, Cluster, ClusterRecord, Hello, JoinTokens, LEVEL, ManagerAddr, NodeRecord, Report, Role, SwarmNode,
+    Task, TaskRecord, TaskState, TaskStatus, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Store, Transport, TransportError};
 use herder_wire::calls::Peer;
@@ -80,7 +80,8 @@ impl Swarm {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address").to_string();
         store.begin(&addr).await.expect("begins");
-        let join_tokens = JoinTokens { worker: WORKER_TOKEN.into(), manager: MANAGER_TOKEN.into() };
+        let (worker_token, manager_token) = (WORKER_TOKEN.into(), MANAGER_TOKEN.into());
+        let join_tokens = JoinTokens { worker: worker_token, manager: manager_token, ..JoinTokens::default() };
         let cluster = Cluster { id: "c".into(), join_tokens: Some(join_tokens), ..Cluster::default() };
         let cluster = ClusterRecord {
             cluster,
@@ -99,7 +100,7 @@ impl Swarm {
         let stop = CancellationToken::new();
         let me = ManagerAddr { id: manager.id.clone(), addr: addr.clone() };
         let (_, gossip) = watch::channel(Arc::new(BTreeMap::new()));
-        let settings = Settings { me, gossip, clock: Clock::new(|| Time(2)), new_id };
+        let settings = Settings { me, gossip, clock: Clock::new(|| Time(2)), new_id, level: LEVEL };
         let door =
             Arc::new(Door { store: store.clone(), manager: Manager::start(store.clone(), settings, stop.clone()) });
         let link = Link::new(manager.clone(), folder.path().join("manager")).expect("a link");

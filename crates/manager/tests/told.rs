@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use herder_manager::{Manager, Settings};
 use herder_model::swarm::{
-    Assignments, Availability, Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, Kind, ManagerAddr,
+    Assignments, Availability, Change, Clock, Cluster, ClusterRecord, ContainerSpec, Hello, Kind, LEVEL, ManagerAddr,
     NodeDescription, NodeRecord, Replicated, Report, Secret, SecretRef, Service, ServiceMode, ServiceRecord,
     SwarmNodeState, TaskState, TaskStatus, Time, ToLeader, ToNode, View,
 };
@@ -122,7 +122,7 @@ impl Swarm {
         let stop = CancellationToken::new();
         let me = ManagerAddr { id: "m".into(), addr: "m:1".into() };
         let gossip = watch::channel(Arc::default()).1;
-        let settings = Settings { me, gossip, clock: Clock::system(), new_id };
+        let settings = Settings { me, gossip, clock: Clock::system(), new_id, level: LEVEL };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         let mut nodes = BTreeMap::new();
         let news = watch::Sender::default();
@@ -147,7 +147,7 @@ impl Swarm {
             });
             let spec = &mut record.service.spec;
             spec.name = "web".into();
-            let replicated = Some(Replicated { replicas: Some(replicas) });
+            let replicated = Some(Replicated { replicas: Some(replicas), ..Replicated::default() });
             spec.mode = ServiceMode { replicated, ..ServiceMode::default() };
             let secret = SecretRef { secret_id: "s".into(), ..SecretRef::default() };
             let secrets = if with_secret { vec![secret] } else { Vec::new() };

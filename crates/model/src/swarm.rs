@@ -5,15 +5,16 @@
 
 mod assignments;
 mod change;
-mod claims;
 mod cluster;
 mod container;
 mod id;
+mod level;
 mod meta;
 mod netstate;
-mod network;
 mod node;
 mod record;
+mod resource;
+pub(crate) mod rest;
 mod root;
 mod secret;
 mod service;
@@ -21,10 +22,10 @@ mod session;
 mod task;
 mod time;
 mod view;
+pub(crate) mod word;
 
 pub use assignments::{AssignmentChanges, Assignments, Report, ServiceFacts, is_told, needs};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
-pub use claims::Held;
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, Dispatcher, Encryption, ExternalCa, InitRequest, JoinRequest, JoinTokens,
     Orchestration, Raft, TaskDefaults, UnlockRequest,
@@ -34,27 +35,26 @@ pub use container::{
     SeLinuxContext, Seccomp, SecretRef, Ulimit,
 };
 pub use id::Id;
+pub use level::{Feature, LEVEL};
 pub use meta::{Driver, Meta, TlsInfo, Version};
 pub use netstate::{
     Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService,
     NetState, NetSubnet, NetUpdate, Patch, Protocol, VXLAN_PORT,
-};
-pub use network::{
-    Capabilities, ConfigFrom, FIRST_VNI, INGRESS, IpamConfig, IpamOptions, NetworkAttachmentSpec, NetworkRecord,
-    NetworkSpec, OVERLAY, SwarmNetwork, TaskNetwork, Underlay, VNI_OPTION,
 };
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,
     SwarmNode, SwarmNodeState,
 };
 pub use record::{ClusterRecord, NodeRecord, ServiceRecord, TaskRecord};
+pub use resource::{Resource, ResourceError};
+pub use rest::Rest;
 pub use root::{NewRoot, RootRotation};
 pub use secret::{Config, ConfigSpec, Secret, SecretSpec};
 pub use service::{
     Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,
     ServiceSpec, ServiceStatus, UpdateConfig, UpdateStatus, VirtualIp,
 };
-pub use session::{Hello, ManagerAddr, NetNews, ToLeader, ToNode, Welcome};
+pub use session::{Hello, ManagerAddr, Message, ToLeader, ToNode, Welcome, decode, encode};
 pub use task::{
     ContainerStatus, DiscreteResource, GenericResource, Limits, NamedResource, NetworkAttachmentConfig, Placement,
     PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,
@@ -62,6 +62,10 @@ pub use task::{
 };
 pub use time::{Clock, Time};
 pub use view::{Table, View};
+pub use word::{Word, WordError};
+
+pub(crate) use rest::keeps_rest;
+pub(crate) use word::words;
 
 /// For fields that Docker leaves out when they are empty.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

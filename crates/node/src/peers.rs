@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use herder_decide::actions::shared::Offered;
+use herder_decide::claims::Settled;
 use herder_decide::placing::Claiming;
 use herder_front::peers::{Asked, Claim, Offers, Outcome, Peers, Wanted};
 use herder_front::{ApiError, Front};
@@ -18,13 +19,21 @@ use herder_wire::calls::{
 };
 use http::StatusCode;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::members::{Directory, Next};
 use crate::source;
 
 /// When too few nodes answer that look after a name, it takes about 3 s until they are known to be dead, and others do.
 const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a door waits when a node that looks after a name says that it is taken, and the door itself knows no container of
+/// that name: the news of its end, or of what became of the last claim, is on its way. It takes milliseconds; a busy machine may
+/// need more.
+const NEWS_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The rest between two questions meanwhile, if nothing else is heard of.
+const NEWS_REST: Duration = Duration::from_millis(50);
 
 /// How often a node is told what became of a claim while it does not answer, and the rest between. It holds the claim for long
 /// if it never hears.
@@ -51,7 +60,7 @@ impl PoolPeers {
 
     /// Claims at one node after the other until enough of them have given the name.
     async fn claim_at_keepers(&self, name: &str, replaces: &str, claim: &mut Claim) -> Result<(), ApiError> {
-        let end = Instant::now() + KEEPERS_TIME_MAX;
+        let (end, news_end) = (Instant::now() + KEEPERS_TIME_MAX, Instant::now() + NEWS_TIME_MAX);
         let mut changes = self.directory.changes();
         let mut claiming = Claiming::default();
         let number = number();
@@ -69,7 +78,13 @@ impl PoolPeers {
                 }
             };
             claim.keepers.insert(keeper.id.clone(), number);
-            match self.claim_at(&keeper, name, replaces, number).await? {
+            let front = self.front.upgrade().ok_or_else(stopping)?;
+            let answer = self.claim_at(&keeper, name, replaces, number).await;
+            if answer.is_err() && Instant::now() < news_end && !front.knows_name(name, replaces) {
+                let _ = timeout(NEWS_REST, front.pool.changes().changed()).await;
+                continue;
+            }
+            match answer? {
                 Some(known_as) => {
                     claiming.given(&keeper.id);
                     claim.keepers.insert(keeper.id, known_as);
@@ -98,18 +113,24 @@ impl PoolPeers {
         }
     }
 
-    fn settle_at(&self, keeper: &str, number: u64, used: bool) {
+    fn settle_at(&self, keeper: &str, number: u64, settled: Settled) {
         if keeper == self.directory.id {
             if let Some(front) = self.front.upgrade() {
-                front.end_claim(number, used);
+                front.end_claim(number, settled);
             }
             return;
         }
         let (calls, peer) = (self.calls.clone(), self.directory.by_id(keeper));
+        let used = settled != Settled::Free;
+        let (addr, picture) = match settled {
+            Settled::Shown { addr, picture } => (addr, picture),
+            Settled::Free | Settled::InDoubt => (String::new(), 0),
+        };
+        let request = SettleRequest { claim: number, used, addr, picture };
         tokio::spawn(async move {
             let Some(peer) = peer else { return };
             for _ in 0..SETTLE_ATTEMPTS {
-                match calls.settle(&peer, SettleRequest { claim: number, used }).await {
+                match calls.settle(&peer, request.clone()).await {
                     Ok(()) => return,
                     // In the end, the claim ends by itself.
                     Err(error) => tracing::debug!(%error, "cannot settle a claim"),
@@ -150,6 +171,7 @@ impl Peers for PoolPeers {
                 query: wanted.query,
                 body: wanted.body.to_string().into_bytes(),
                 replaces: wanted.replaces,
+                insists: wanted.insists,
             };
             let reply = self.calls.create(&peer, request).await;
             let CreateReply { status, body, refused, in_doubt } = reply
@@ -169,7 +191,7 @@ impl Peers for PoolPeers {
             let mut claim = Claim { keepers: BTreeMap::new() };
             let outcome = self.claim_at_keepers(name, replaces, &mut claim).await;
             if let Err(error) = outcome {
-                self.settle(claim, false);
+                self.settle(claim, Settled::Free);
                 return Err(error);
             }
             Ok(claim)
@@ -204,9 +226,9 @@ impl Peers for PoolPeers {
         })
     }
 
-    fn settle(&self, claim: Claim, used: bool) {
+    fn settle(&self, claim: Claim, settled: Settled) {
         for (keeper, number) in &claim.keepers {
-            self.settle_at(keeper, *number, used);
+            self.settle_at(keeper, *number, settled.clone());
         }
     }
 }
@@ -240,9 +262,9 @@ impl Answers for Clerk {
         let wanted = request.into_inner();
         let body: Value = serde_json::from_slice(&wanted.body)
             .map_err(|error| Status::invalid_argument(format!("the body is no JSON: {error}")))?;
-        let CreateRequest { version, name, swarm_id, query, replaces, .. } = wanted;
+        let CreateRequest { version, name, swarm_id, query, replaces, insists, .. } = wanted;
         let front = self.front()?;
-        let wanted = Wanted { version, name, swarm_id, query, body, replaces };
+        let wanted = Wanted { version, name, swarm_id, query, body, replaces, insists };
         // In a task of its own: a door that goes away does not leave a container that nobody has counted.
         let outcome = tokio::spawn(async move { front.admit(wanted).await }).await;
         let Outcome { status, body, refused, in_doubt } =
@@ -284,8 +306,14 @@ impl Answers for Clerk {
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
-        let SettleRequest { claim, used } = request.into_inner();
-        self.front()?.end_claim(claim, used);
+        let SettleRequest { claim, used, addr, picture } = request.into_inner();
+        let settled = match (used, addr.is_empty()) {
+            (false, _) => Settled::Free,
+            // So does a door of an older version.
+            (true, true) => Settled::InDoubt,
+            (true, false) => Settled::Shown { addr, picture },
+        };
+        self.front()?.end_claim(claim, settled);
         Ok(Response::new(SettleReply {}))
     }
 }

@@ -130,6 +130,11 @@ impl Engine {
         *self.version.borrow()
     }
 
+    /// Number of the picture that [`Engine::node`] gives, as the node beside the engine counts its pictures.
+    pub fn picture(&self) -> u64 {
+        if self.source.is_some() { *self.arrived.borrow() } else { self.version() }
+    }
+
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

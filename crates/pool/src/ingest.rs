@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use herder_decide::naming::Naming;
 use herder_decide::{render, request};
 use herder_model::{
     Container, Entry, Health, Image, LABEL_RESCHEDULE, LABEL_SWARM_ID, MountPoint, Network, PublishedPort, Volume,
@@ -75,7 +76,12 @@ pub(crate) fn facts(addr: &str, info: &Value, version: &Value) -> Result<Facts, 
 
 /// One container, from its entry in the list (as text) and its inspection. `shift` seconds are added to the
 /// engine's own times, when its clock differs from ours.
-pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Container, serde_json::Error> {
+pub(crate) fn container(
+    summary: &str,
+    inspect: &Value,
+    shift: i64,
+    naming: Naming,
+) -> Result<Container, serde_json::Error> {
     let entry: Value = serde_json::from_str(summary)?;
     let (config, host, state) = (&inspect["Config"], &inspect["HostConfig"], &inspect["State"]);
     let labels = strings(&config["Labels"]);
@@ -119,7 +125,7 @@ pub(crate) fn container(summary: &str, inspect: &Value, shift: i64) -> Result<Co
         entry: Entry::default(),
         entry_mark: entry_mark(summary),
     };
-    container.entry = render::entry(summary, &container);
+    container.entry = render::entry(summary, &container, naming);
     Ok(container)
 }
 
@@ -333,7 +339,7 @@ mod tests {
             "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostPort": ""}], "53/udp":
             [{"HostPort": "53-55"}]}}, "State": {"StartedAt": "1970-01-01T00:01:40Z", "FinishedAt":
             "0001-01-01T00:00:00Z", "Health": {"Status": "healthy"}}});
-        let container = container(summary, &inspect, 7).unwrap();
+        let container = container(summary, &inspect, 7, Naming::Docker).unwrap();
         assert_eq!((container.created, container.started_at, container.finished_at), (107, 107, 0));
         assert_eq!((container.name.as_str(), container.swarm_id.as_str()), ("web", "s1"));
         assert_eq!(container.health, Some(Health::Healthy));
@@ -355,7 +361,7 @@ mod tests {
     const INSPECT: &str = include_str!("fake/inspect.json");
 
     fn real(summary: &str) -> Container {
-        container(summary, &serde_json::from_str(INSPECT).unwrap(), 0).unwrap()
+        container(summary, &serde_json::from_str(INSPECT).unwrap(), 0, Naming::Docker).unwrap()
     }
 
     #[test]
@@ -406,7 +412,7 @@ mod tests {
     #[test]
     fn a_list_entry_alone_makes_a_container() {
         let inspect = inspect_of_entry(&serde_json::from_str(ENTRY).unwrap());
-        let seen = container(ENTRY, &inspect, 0).unwrap();
+        let seen = container(ENTRY, &inspect, 0, Naming::Docker).unwrap();
         assert_eq!((seen.name.as_str(), seen.image.as_str(), seen.labels.get("app")), ("web", "busybox", Some("shop")));
         assert_eq!((seen.network_mode.as_str(), seen.mounts.len()), ("default", 1));
     }

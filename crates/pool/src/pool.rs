@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use herder_decide::naming::Naming;
 use herder_decide::placing::Tickets;
 use herder_docker::Way;
 use herder_model::{ClusterEvent, Container, Node};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub way: Way,
     /// Other nodes, which read some of the engines.
     pub source: Option<Arc<dyn Source>>,
+    /// How lists name what is on one node.
+    pub naming: Naming,
 }
 
 impl Default for Settings {
@@ -49,6 +52,7 @@ impl Default for Settings {
             ping_timeout: Duration::from_secs(1),
             way: Way::Plain,
             source: None,
+            naming: Naming::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use herder_agent::session::{Ended, Listener, Mind, hold};
 use herder_agent::{Agent, NoImages, Settings as AgentSettings, Uptime, Way};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::{Manager, Settings as ManagerSettings};
-use herder_model::swarm::{Assignments, Clock, Hello, ManagerAddr, NetNews, NodeDescription, Time, Welcome};
+use herder_model::swarm::{Assignments, Clock, Hello, LEVEL, ManagerAddr, NodeDescription, Time, Welcome};
 use herder_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -114,7 +114,7 @@ impl Nodes {
     pub(crate) fn begin_manager(&self, node: &str, store: Arc<Store>, stop: &CancellationToken) {
         let Some(gossip) = self.hosts.lock().get(node).map(|it| it.gossip.subscribe()) else { return };
         let me = ManagerAddr { id: node.to_owned(), addr: addr(node) };
-        let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id };
+        let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id, level: LEVEL };
         let manager = Manager::start(store, settings, stop.clone());
         self.net.plug_manager(node, self.managers.start_of(node), manager);
     }
@@ -275,12 +275,6 @@ impl Listener for Ear {
         self.0.assign(assignments);
     }
 
-    fn networks(&self, news: NetNews) -> bool {
-        let taken = self.0.networks().take(&news).is_ok();
-        self.0.networks().apply_nothing();
-        taken
-    }
-
     fn heard(&self, said_at: Instant, lease: Duration) {
         self.0.lease(said_at + lease);
     }
@@ -307,9 +301,8 @@ async fn work(
             engine: agent.health(),
             ready: ready.subscribe(),
             leaving: leaving.subscribe(),
-            applied: agent.networks().applied(),
         };
-        let hello = Hello { addr: addr(&node), ..Hello::default() };
+        let hello = Hello { addr: addr(&node), level: LEVEL, ..Hello::default() };
         attempt += 1;
         let ended = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await;
         let ended = if let Ended::Again = ended { Ended::Elsewhere(Some(manager)) } else { ended };

@@ -66,13 +66,9 @@ async fn begin(nodes: &Arc<Nodes>) -> Result<(), StoreError> {
     let records = managers.iter().map(|id| {
         let mut node = SwarmNode { id: id.clone(), ..SwarmNode::default() };
         (node.spec.role, node.status.state) = (Role::Manager, SwarmNodeState::Ready);
-        Change::from(NodeRecord {
-            node,
-            role: Role::Manager,
-            addr: addr(id),
-            state_since: now,
-            ..NodeRecord::default()
-        })
+        let record =
+            NodeRecord { node, role: Role::Manager, addr: addr(id), state_since: now, ..NodeRecord::default() };
+        Change::from(record)
     });
     first.commit([Change::from(cluster)].into_iter().chain(records).collect(), now).await?;
     for node in nodes.names() {
@@ -276,7 +272,7 @@ fn missing(view: &View, running: &[String]) -> Option<String> {
     let mut wanted = BTreeSet::new();
     for service in view.services.values() {
         let spec = &service.service.spec;
-        let replicas = match spec.mode.replicated {
+        let replicas = match &spec.mode.replicated {
             Some(replicated) => usize::try_from(replicated.replicas.unwrap_or(1)).unwrap_or(usize::MAX),
             None => view.nodes.values().filter(|it| it.node.spec.availability == Availability::Active).count(),
         };

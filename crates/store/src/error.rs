@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use herder_model::swarm::Conflict;
+use herder_model::swarm::{Conflict, Feature};
 
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The command may have been written, or may still be. It will not be written twice.
     #[error("whether the change was written is not known ({why}): look before it is tried again")]
     Lost { why: String },
+    /// Nothing was written.
+    #[error("{feature} need feature level {}, and the swarm's managers agree on level {level}: upgrade all managers", feature.level())]
+    Level { feature: Feature, level: u32 },
     #[error("the change is {bytes} bytes long, more than {max} are refused: split it", max = crate::COMMAND_BYTES_MAX)]
     TooLarge { bytes: usize },
     /// The folder has a key and none was given.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use herder_model::swarm::{Change, Command, Time, View};
+use herder_model::swarm::{Change, Command, Feature, Time, View};
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -149,7 +149,7 @@ impl Store {
     pub async fn commit(&self, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
         let running = self.running()?;
         let until = Instant::now() + self.settings.wait;
-        let command = command(changes, at)?;
+        let command = self.command(changes, at)?;
         loop {
             let proposal = self.proposal(command.clone());
             let Asked { answer, again } = running.ask(|| Call::Commit(proposal.clone()), until).await?;
@@ -168,11 +168,21 @@ impl Store {
     pub async fn commit_in(&self, term: u64, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
         let running = self.running()?;
         let until = Instant::now() + self.settings.wait;
-        let proposal = self.proposal(command(changes, at)?);
+        let proposal = self.proposal(self.command(changes, at)?);
         match running.write_in(term, proposal).await {
             Answer::Refused(Refusal::NotLeader(_)) | Answer::Outcome(Outcome::Late) => Err(StoreError::LeadsNoMore),
             Answer::Refused(refusal) => Err(refusal.into()),
             answer => self.written(answer, until).await,
+        }
+    }
+
+    /// A command that every manager's release can read.
+    fn command(&self, changes: Vec<Change>, at: Time) -> Result<Command, StoreError> {
+        let level = self.board.view().level();
+        let too_new = changes.iter().filter_map(Feature::of).find(|it| it.level() > level);
+        match too_new {
+            Some(feature) => Err(StoreError::Level { feature, level }),
+            None => command(changes, at),
         }
     }
 

@@ -204,6 +204,8 @@ mod tests {
         let reply = calls.create(&peer, CreateRequest { body: body.clone(), ..Default::default() }).await.unwrap();
         assert_eq!((reply.status, reply.body), (201, body));
         let nobody = Peer { id: peer.id.clone(), addr: "127.0.0.1:1".into() };
-        assert!(calls.settle(&nobody, SettleRequest { claim: 1, used: true }).await.is_err());
+        assert!(
+            calls.settle(&nobody, SettleRequest { claim: 1, used: true, ..SettleRequest::default() }).await.is_err()
+        );
     }
 }

@@ -45,6 +45,7 @@ const KNOWN: &[&str] = &[
     "status",
     "volume",
 ];
+const TASK_LABELS: [&str; 2] = ["com.docker.swarm.task", "com.docker.swarm.task.id"];
 const STATES: &[&str] = &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 
@@ -276,7 +277,7 @@ impl<'q> Wanted<'q> {
             && self.ids.match_any(&[&it.id, &it.swarm_id])
             && (self.exited.is_empty() || self.exited_matches(it))
             && self.ancestors.as_ref().is_none_or(|images| self.ancestor_matches(images, it))
-            && self.task.is_none_or(|task| task == it.labels.contains_key("com.docker.swarm.task.id"))
+            && self.task.is_none_or(|task| task == is_task(it))
             && (!self.filters.has("network") || self.network_matches(node, it))
             && (!self.filters.has("volume") || self.volume_matches(node, it))
             // Only Windows knows another; on Linux every container has the default.
@@ -320,6 +321,11 @@ impl<'q> Wanted<'q> {
             it.mounts.iter().any(|mount| mount.name == name || mount.destination == text || mount.source == text)
         })
     }
+}
+
+/// Whether the container is a task of a service: agents set both labels, clients that act as one only the first.
+fn is_task(it: &Container) -> bool {
+    TASK_LABELS.iter().any(|label| it.labels.contains_key(label))
 }
 
 fn health_word(health: Option<Health>) -> &'static str {
@@ -412,7 +418,7 @@ mod tests {
                     ..Container::default()
                 };
                 let summary = format!(r#"{{"Id":"{name}0","Names":["/{name}"],"Status":"x"}}"#);
-                container.entry = render::entry(&summary, &container);
+                container.entry = render::entry(&summary, &container, Default::default());
                 node.put_container(Arc::new(container));
             }
             Arc::new(node)
@@ -430,7 +436,7 @@ mod tests {
         let text = match containers(&nodes(), &query, 160) {
             Ok(bytes) => {
                 let list: Vec<serde_json::Value> = serde_json::from_slice(&bytes).unwrap();
-                list.iter().map(|it| it["Names"][0].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+                list.iter().map(|it| it["Names"][1].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
             }
             Err(error) => error.to_string(),
         };

@@ -7,6 +7,7 @@ use herder_model::{LABEL_NETWORK_ID, Network, Node};
 use serde_json::{Value, json};
 
 use super::{Filters, ListError};
+use crate::naming::Naming;
 
 const KNOWN: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "node", "scope", "type"];
 
@@ -15,9 +16,9 @@ pub fn is_predefined(name: &str) -> bool {
     matches!(name, "bridge" | "host" | "none" | "nat")
 }
 
-/// The networks as one JSON array. Those of one node are `node/name`; those made for all nodes, and global ones, are bare
-/// and stand once.
-pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListError> {
+/// The networks as one JSON array. Those made for all nodes, and global ones, are bare and stand once. Those of one node are
+/// `node/name`, unless no other node has a network of that name and the form is Docker's.
+pub fn networks(nodes: &[Arc<Node>], filters: &Filters, naming: Naming) -> Result<Value, ListError> {
     filters.check(KNOWN)?;
     filters.check_values("scope", &["global", "local", "swarm"], "local, global or swarm")?;
     filters.check_values("type", &["builtin", "custom"], "custom or builtin")?;
@@ -29,7 +30,8 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters) -> Result<Value, ListErr
     for node in nodes.iter().filter(|node| filters.any("node", |wanted| wanted == node.name || wanted == node.id)) {
         for network in &node.networks {
             let id = shown_id(network);
-            let name = network_name(node, network);
+            let shared = naming == Naming::Docker && nodes.len() > 1 && others_have(nodes, node, &network.name);
+            let name = network_name(node, network, if shared { Naming::Classic } else { naming });
             let kind = if is_predefined(&network.name) { "builtin" } else { "custom" };
             let is_dangling = kind == "custom" && !used.contains(id);
             let fits = ids.match_any(&[id, &network.id])
@@ -73,10 +75,16 @@ fn used_ids(nodes: &[Arc<Node>]) -> BTreeSet<&str> {
     used
 }
 
-/// The name that the cluster shows for a network of a node.
-pub fn network_name(node: &Node, network: &Network) -> String {
+/// Whether another node has a network of that name.
+fn others_have(nodes: &[Arc<Node>], node: &Node, name: &str) -> bool {
+    let mut others = nodes.iter().filter(|other| other.addr != node.addr || other.name != node.name);
+    others.any(|other| other.networks.iter().any(|network| network.name == name))
+}
+
+/// The name that lists show for a network of a node.
+pub fn network_name(node: &Node, network: &Network, naming: Naming) -> String {
     let everywhere = network.labels.contains_key(LABEL_NETWORK_ID) || network.scope != "local";
-    if everywhere { network.name.clone() } else { format!("{}/{}", node.name, network.name) }
+    if everywhere { network.name.clone() } else { naming.on_node(node, &network.name).into_owned() }
 }
 
 #[cfg(test)]
@@ -109,14 +117,14 @@ mod tests {
             node("n2", &[("3", "bridge", ""), ("4", "app", "77"), ("5", "own", "")]),
         ];
         for (filters, expected) in [
-            ("", "1=n1/bridge 77=app 3=n2/bridge 5=n2/own"),
+            ("", "1=n1/bridge 77=app 3=n2/bridge 5=own"),
             (r#"{"name":["app"]}"#, "77=app"),
-            (r#"{"type":["custom"]}"#, "77=app 5=n2/own"),
+            (r#"{"type":["custom"]}"#, "77=app 5=own"),
             (r#"{"id":["4"]}"#, "77=app"),
             (r#"{"node":["n2"],"type":["builtin"]}"#, "3=n2/bridge"),
             (r#"{"type":["foo"]}"#, "invalid filter 'type=foo': expected custom or builtin"),
         ] {
-            let text = match networks(&nodes, &Filters::parse(filters).unwrap()) {
+            let text = match networks(&nodes, &Filters::parse(filters).unwrap(), Naming::Docker) {
                 Ok(list) => list
                     .as_array()
                     .unwrap()
@@ -129,5 +137,9 @@ mod tests {
             };
             assert_eq!(text, expected, "{filters}");
         }
+        let classic = networks(&nodes, &Filters::default(), Naming::Classic).unwrap();
+        assert_eq!(classic[3]["Name"], "n2/own");
+        let alone = networks(&nodes[..1], &Filters::default(), Naming::Docker).unwrap();
+        assert_eq!(alone[0]["Name"], "bridge");
     }
 }

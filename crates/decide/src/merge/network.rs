@@ -6,10 +6,11 @@ use herder_model::Node;
 use serde_json::{Map, Value, json};
 
 use crate::list::hide_joint;
+use crate::naming::Naming;
 
 /// The network as the first node describes it, with the endpoints of all. None if no node answered.
-/// Endpoints are named as containers are (`node/name`). Parts of one network show the id that they have together.
-pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>) -> Option<Value> {
+/// Endpoints have the names of their containers, in the classic form with their nodes (`node/name`). Parts of one network show the id that they have together.
+pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>, naming: Naming) -> Option<Value> {
     let mut endpoints = Map::new();
     let mut merged: Option<Value> = None;
     for (node, mut part) in parts {
@@ -18,7 +19,7 @@ pub fn network_inspect(parts: Vec<(Arc<Node>, Value)>) -> Option<Value> {
                 // `ep-…` stands for an endpoint of another node, which that node describes better.
                 let elsewhere = id.starts_with("ep-");
                 if let Some(name) = endpoint["Name"].as_str().filter(|_| !elsewhere) {
-                    endpoint["Name"] = json!(format!("{}/{name}", node.name));
+                    endpoint["Name"] = json!(naming.on_node(&node, name));
                 }
                 if !elsewhere && !endpoints.contains_key(&id) {
                     endpoints.insert(id, endpoint);
@@ -44,7 +45,7 @@ mod tests {
     #[test]
     fn parts_of_one_network_show_their_common_id() {
         let part = json!({"Id": "1", "Labels": {LABEL_NETWORK_ID: "77"}});
-        let merged = network_inspect(vec![(Arc::new(Node::default()), part)]).unwrap();
+        let merged = network_inspect(vec![(Arc::new(Node::default()), part)], Naming::Docker).unwrap();
         assert_eq!(merged, json!({"Id": "77", "Labels": {}, "Containers": {}}));
     }
 
@@ -54,14 +55,17 @@ mod tests {
             let node = Node { name: name.into(), ..Node::default() };
             (Arc::new(node), json!({"Name": "app", "Id": "1", "Of": name, "Containers": containers, "New": 1}))
         };
-        let merged = network_inspect(vec![
+        let parts = vec![
             part("n1", json!({"c1": {"Name": "web"}, "ep-77": {"Name": "gwep"}})),
-            part("n2", json!({"c2": {"Name": "web"}, "c1": {"Name": "web"}})),
+            part("n2", json!({"c2": {"Name": "db"}, "c1": {"Name": "web"}})),
             part("n3", Value::Null),
-        ]);
-        let expected = json!({"Name": "app", "Id": "1", "Of": "n1", "New": 1,
-            "Containers": {"c1": {"Name": "n1/web"}, "c2": {"Name": "n2/web"}}});
-        assert_eq!(merged, Some(expected));
-        assert_eq!(network_inspect(vec![]), None);
+        ];
+        let expected = |web: &str, db: &str| {
+            json!({"Name": "app", "Id": "1", "Of": "n1", "New": 1,
+                "Containers": {"c1": {"Name": web}, "c2": {"Name": db}}})
+        };
+        assert_eq!(network_inspect(parts.clone(), Naming::Docker), Some(expected("web", "db")));
+        assert_eq!(network_inspect(parts, Naming::Classic), Some(expected("n1/web", "n2/db")));
+        assert_eq!(network_inspect(vec![], Naming::Docker), None);
     }
 }

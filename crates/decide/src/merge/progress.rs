@@ -1,6 +1,8 @@
 //! Progress of one action on several nodes (pull, load, import) as one stream of JSON lines.
 //!
-//! The CLI draws one line for each `id`; the id is the node, so that every node has its line.
+//! The CLI draws one line for each `id`; the id is the node, so that every node has its line. What an engine says of the whole
+//! action, which programs read (`Pulling from …` with the tag as id, digest, status, `Loaded image: …`), is told as the engine
+//! says it, once. With one node, all is told as its engine says it.
 
 use serde_json::{Value, json};
 
@@ -32,8 +34,21 @@ pub struct Progress {
     what: String,
     failures: Vec<String>,
     succeeded: usize,
-    /// What engines said for a person or a program to read, each once.
-    said: Vec<String>,
+    /// What engines said of the whole, each once.
+    said: Vec<Value>,
+    form: Form,
+    /// The line with which a pull begins was told.
+    introduced: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Form {
+    #[default]
+    Several,
+    /// The engine's lines as they are.
+    One,
+    /// Only lines of nodes.
+    Classic,
 }
 
 impl Progress {
@@ -42,35 +57,60 @@ impl Progress {
         Progress { what: what.to_owned(), ..Progress::default() }
     }
 
+    /// For one node: what its engine says is told as it is.
+    pub fn of_one() -> Progress {
+        Progress { form: Form::One, ..Progress::default() }
+    }
+
+    /// As classic Swarm told it: lines of nodes, and none of the whole but what programs read of a load.
+    pub fn classic(what: &str) -> Progress {
+        Progress { form: Form::Classic, ..Progress::new(what) }
+    }
+
     /// The line with which a node begins.
-    pub fn begin(&self, node: &str) -> Value {
-        pull_line(node, &self.what, &Value::Null)
+    pub fn begin(&self, node: &str) -> Option<Value> {
+        (self.form != Form::One).then(|| pull_line(node, &self.what, &Value::Null))
     }
 
     /// The line of a node on which nothing is done, as it is not healthy.
-    pub fn skipped(&self, node: &str) -> Value {
-        pull_line(node, &self.what, &json!({"status": "skipped, the node is not healthy"}))
+    pub fn skipped(&self, node: &str) -> Option<Value> {
+        let skipped = json!({"status": "skipped, the node is not healthy"});
+        (self.form != Form::One).then(|| pull_line(node, &self.what, &skipped))
     }
 
-    /// The line to tell the client, or none if the engine's line is an error, which is kept for the end.
+    /// The line to tell the client, or none if the engine's line is told at the end.
     pub fn line(&mut self, node: &str, line: &Value) -> Option<Value> {
         let error = line["error"].as_str().or(line["errorDetail"]["message"].as_str());
-        match error {
-            Some(error) => {
-                self.failed(node, error);
-                None
-            }
-            None => {
-                let said = line["stream"].as_str().filter(|it| !self.said.iter().any(|known| known == it));
-                self.said.extend(said.filter(|_| self.said.len() < SAID_MAX).map(str::to_owned));
-                Some(pull_line(node, &self.what, line))
-            }
+        if let Some(error) = error {
+            self.failed(node, error);
+            return None;
         }
+        if self.form == Form::One {
+            return Some(line.clone());
+        }
+        let status = line["status"].as_str().unwrap_or_default();
+        if self.form == Form::Several && status.starts_with("Pulling from ") {
+            let first = !std::mem::replace(&mut self.introduced, true);
+            return first.then(|| line.clone());
+        }
+        let of_whole = self.form == Form::Several && (status.starts_with("Digest: ") || status.starts_with("Status: "));
+        if (line["stream"].is_string() || of_whole) && !self.said.contains(line) && self.said.len() < SAID_MAX {
+            self.said.push(line.clone());
+        }
+        Some(pull_line(node, &self.what, line))
     }
 
-    /// Before the end: what the engines said, as one engine would. docker-py learns from it which images were loaded.
+    /// Before the end: what the engines said of the whole, as one engine would. docker-py learns from it which images were loaded.
+    /// Of nodes that say `up to date` and others that say `downloaded`, the latter tell what happened.
     pub fn said(&self) -> Vec<Value> {
-        self.said.iter().map(|text| json!({"stream": text})).collect()
+        let is_new =
+            |line: &Value| line["status"].as_str().is_some_and(|it| it.starts_with("Status: Downloaded newer "));
+        let is_old = |line: &Value| line["status"].as_str().is_some_and(|it| it.starts_with("Status: Image is up to "));
+        let newer = self.said.iter().any(is_new);
+        let (mut rest, mut status): (Vec<&Value>, Vec<&Value>) =
+            self.said.iter().filter(|line| !(newer && is_old(line))).partition(|line| !is_new(line) && !is_old(line));
+        rest.append(&mut status);
+        rest.into_iter().cloned().collect()
     }
 
     /// The node's action failed, or could not begin.
@@ -99,7 +139,10 @@ impl Progress {
         if self.failures.is_empty() {
             return None;
         }
-        let message = self.failures.join("\n");
+        let alone = self.form == Form::One;
+        let reason = |failure: &String| if alone { failure.split_once(": ").map(|it| it.1.to_owned()) } else { None };
+        let message: Vec<String> = self.failures.iter().map(|it| reason(it).unwrap_or_else(|| it.clone())).collect();
+        let message = message.join("\n");
         let message = match self.succeeded {
             0 => message,
             count => format!("{message}\n(it went well on {count} other node{})", if count == 1 { "" } else { "s" }),
@@ -133,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_left_out_is_told() {
-        let line = Progress::new("Pulling b:1...").skipped("n3");
+        let line = Progress::new("Pulling b:1...").skipped("n3").unwrap();
         assert_eq!(line["status"], "Pulling b:1... : skipped, the node is not healthy");
         assert_eq!(line["id"], "n3");
     }
@@ -146,6 +189,30 @@ mod tests {
             progress.line(node, &json!({"stream": "Loaded image: b:1\n"}));
         }
         assert_eq!(progress.said(), [json!({"stream": "Loaded image: b:1\n"})]);
+    }
+
+    #[test]
+    fn the_whole_of_a_pull_is_told_as_one_engine_would() {
+        let lines = |status: &str| {
+            let layer = json!({"status": "Already exists", "progressDetail": {}, "id": "aa"});
+            let (digest, status) =
+                (json!({"status": "Digest: sha256:1"}), json!({"status": format!("Status: {status}")}));
+            [json!({"status": "Pulling from b", "id": "1"}), layer, digest, status]
+        };
+        let (old, new) = (lines("Image is up to date for b:1"), lines("Downloaded newer image for b:1"));
+        let mut progress = Progress::new("Pulling b:1...");
+        let told: Vec<_> = old.iter().filter_map(|line| progress.line("n1", line)).collect();
+        assert_eq!((&told[0], &told[1]["id"], told.len()), (&old[0], &json!("n1"), 4));
+        assert_eq!(new.iter().filter_map(|line| progress.line("n2", line)).count(), 3);
+        assert_eq!(progress.said(), new[2..]);
+        let mut one = Progress::of_one();
+        assert_eq!((one.begin("n1"), one.skipped("n2")), (None, None));
+        assert_eq!(old.iter().filter_map(|line| one.line("n1", line)).collect::<Vec<_>>(), old);
+        one.failed("n1", "no space: none");
+        assert_eq!(one.end().unwrap()["error"], "no space: none");
+        let mut classic = Progress::classic("Pulling b:1...");
+        assert!(new.iter().all(|line| classic.line("n1", line).unwrap()["id"] == "n1"));
+        assert!(classic.said().is_empty());
     }
 
     #[test]

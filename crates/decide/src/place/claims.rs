@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A claim whose owner is never heard of again ends after this: longer than any create.
+/// A claim of which nothing more is heard ends after this: longer than any create.
 pub const CLAIM_TIME_MAX: Duration = Duration::from_secs(900);
 
-/// After a create, the name stays claimed until every node has surely read the new container.
-pub const USED_TIME: Duration = Duration::from_secs(10);
+/// How long a name stays claimed when nobody knows whether its container was made. Long enough for every node to have read the
+/// engine again, should it be there.
+pub const DOUBT_TIME: Duration = Duration::from_secs(10);
 
 /// Claims kept at once; an attacker with a certificate could else fill memory.
 const CLAIMS_MAX: usize = 100_000;
@@ -31,37 +32,68 @@ fn score(name: &str, node: &str) -> u64 {
     hash ^ hash >> 31
 }
 
+/// The outcome of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The name was not used.
+    Free,
+    /// The name is used by a container that picture `picture` of the node at `addr`, and every later one, shows for as long as it
+    /// exists. From there on the picture answers for the name, and the claim is over: also if the container is gone by then.
+    Shown { addr: String, picture: u64 },
+    /// The container may have been made.
+    InDoubt,
+}
+
 /// Claims that this node gave. Times are since any fixed moment.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Name → number and end.
-    given: BTreeMap<String, (u64, Duration)>,
+    by_name: BTreeMap<String, Claim>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    number: u64,
+    end: Duration,
+    /// Address of the node and number of the picture that ends the claim.
+    shown: Option<(String, u64)>,
+}
+
+impl Claim {
+    fn holds(&self, now: Duration, seen: &impl Fn(&str) -> Option<u64>) -> bool {
+        let shown = |(addr, picture): &(String, u64)| seen(addr).is_none_or(|seen| seen >= *picture);
+        self.end > now && !self.shown.as_ref().is_some_and(shown)
+    }
 }
 
 impl Claims {
     /// Whether the name is now claimed under this number, which the door has made up: so it can ask again, and give back what
-    /// it never knew that it had.
-    pub fn claim(&mut self, name: &str, number: u64, now: Duration) -> bool {
-        if self.given.len() >= CLAIMS_MAX {
-            self.given.retain(|_, (_, end)| *end > now);
+    /// it never knew that it had. `seen` is the number of the newest picture that this node has of the node at an address; none
+    /// if that node is not in the pool.
+    pub fn claim(&mut self, name: &str, number: u64, now: Duration, seen: impl Fn(&str) -> Option<u64>) -> bool {
+        if self.by_name.len() >= CLAIMS_MAX {
+            self.by_name.retain(|_, claim| claim.holds(now, &seen));
         }
-        let taken = self.given.get(name).is_some_and(|(other, end)| *other != number && *end > now);
-        if taken || self.given.len() >= CLAIMS_MAX {
+        let taken = self.by_name.get(name).is_some_and(|claim| claim.number != number && claim.holds(now, &seen));
+        if taken || self.by_name.len() >= CLAIMS_MAX {
             return false;
         }
-        self.given.insert(name.to_owned(), (number, now + CLAIM_TIME_MAX));
+        self.by_name.insert(name.to_owned(), Claim { number, end: now + CLAIM_TIME_MAX, shown: None });
         true
     }
 
-    /// What became of a claim: the name is used, or free again.
-    pub fn settle(&mut self, claim: u64, used: bool, now: Duration) {
-        let name = self.given.iter().find(|(_, (number, _))| *number == claim).map(|(name, _)| name.clone());
+    /// Takes note of what became of a claim.
+    pub fn settle(&mut self, number: u64, settled: Settled, now: Duration) {
+        let name = self.by_name.iter().find(|(_, claim)| claim.number == number).map(|(name, _)| name.clone());
         let Some(name) = name else { return };
-        if used {
-            self.given.insert(name, (claim, now + USED_TIME));
-        } else {
-            self.given.remove(&name);
-        }
+        let (end, shown) = match settled {
+            Settled::Free => {
+                self.by_name.remove(&name);
+                return;
+            }
+            Settled::Shown { addr, picture } => (now + CLAIM_TIME_MAX, Some((addr, picture))),
+            Settled::InDoubt => (now + DOUBT_TIME, None),
+        };
+        self.by_name.insert(name, Claim { number, end, shown });
     }
 }
 
@@ -75,21 +107,52 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// Events, one a word, with the newest picture of node `n:1` and the time in seconds before it: `+web/7` claims, and says
+    /// whether that is given; `-7` frees, `=7@3` is shown by picture 3, `?7` is in doubt.
+    #[track_caller]
+    fn check(events: &str, expected: &str) {
+        let (mut claims, mut answers) = (Claims::default(), String::new());
+        for event in events.split_whitespace() {
+            let mut parts = event.splitn(3, ':');
+            let mut part = || parts.next().expect("three parts");
+            let (second, picture, what) = (part().parse().expect("a second"), part().parse::<u64>().ok(), part());
+            let (kind, rest) = what.split_at(1);
+            let number = |text: &str| text.parse().expect("a number");
+            match kind {
+                "+" => {
+                    let (name, claim) = rest.split_once('/').expect("a name and a number");
+                    let given = claims.claim(name, number(claim), s(second), |addr| picture.filter(|_| addr == "n:1"));
+                    answers += if given { "yes " } else { "no " };
+                }
+                "=" => {
+                    let (claim, picture) = rest.split_once('@').expect("a number and a picture");
+                    let settled = Settled::Shown { addr: "n:1".into(), picture: number(picture) };
+                    claims.settle(number(claim), settled, s(second));
+                }
+                "?" => claims.settle(number(rest), Settled::InDoubt, s(second)),
+                _ => claims.settle(number(rest), Settled::Free, s(second)),
+            }
+        }
+        assert_eq!(answers.trim_end(), expected, "{events}");
+    }
+
     #[test]
     fn a_name_is_given_once_until_it_is_settled() {
-        let mut claims = Claims::default();
-        assert!(claims.claim("web", 7, s(0)));
-        assert!(!claims.claim("web", 8, s(1)));
-        assert!(claims.claim("web", 7, s(1)), "asked again by the same door");
-        assert!(claims.claim("db", 9, s(1)));
-        claims.settle(7, false, s(2));
-        assert!(claims.claim("web", 10, s(2)));
-        claims.settle(7, false, s(3));
-        assert!(!claims.claim("web", 11, s(3)), "an old claim settles nothing");
-        claims.settle(10, true, s(4));
-        assert!(!claims.claim("web", 11, s(13)), "nodes may not have seen it yet");
-        assert!(claims.claim("web", 11, s(14)));
-        assert!(claims.claim("web", 12, s(14) + CLAIM_TIME_MAX), "a claim of the dead ends");
+        check("0:1:+web/7 1:1:+web/8 1:1:+web/7 1:1:+db/9", "yes no yes yes");
+        check("0:1:+web/7 2:1:-7 2:1:+web/10 3:1:-7 3:1:+web/11", "yes yes no");
+        check("0:1:+web/7 899:1:+web/8 900:1:+web/9", "yes no yes");
+    }
+
+    #[test]
+    fn a_used_claim_ends_when_the_picture_shows_what_became_of_it() {
+        check("0:1:+web/7 0:1:=7@3 0:2:+web/8 0:3:+web/9", "yes no yes");
+        check("0:1:+web/7 0:1:=7@3 60:2:+web/8 60:4:+web/9", "yes no yes");
+        check("0:1:+web/7 0:1:=7@3 0:gone:+web/8", "yes yes");
+    }
+
+    #[test]
+    fn a_claim_in_doubt_is_kept_for_a_while() {
+        check("0:1:+web/7 4:1:?7 13:9:+web/8 14:9:+web/8", "yes no yes");
     }
 
     #[test]

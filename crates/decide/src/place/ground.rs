@@ -52,7 +52,7 @@ pub fn prepare(nodes: &[Arc<Node>], node: &Node, body: &mut Value) -> Ground {
 }
 
 /// The name of the network that `text` means; nothing if it is none that the cluster knows, or every engine has it.
-fn localise(nodes: &[Arc<Node>], text: &str) -> Option<String> {
+pub fn localise(nodes: &[Arc<Node>], text: &str) -> Option<String> {
     if matches!(text, "" | "default" | "bridge" | "host" | "none" | "nat") || text.starts_with("container:") {
         return None;
     }
@@ -86,7 +86,7 @@ pub fn with_addresses_of_its_own(mut body: Value) -> Value {
 }
 
 /// Named volumes that a create body mounts.
-fn volume_names(body: &Value) -> BTreeSet<String> {
+pub(super) fn volume_names(body: &Value) -> BTreeSet<String> {
     let list = |field: &str| body["HostConfig"][field].as_array().into_iter().flatten();
     let binds = list("Binds").filter_map(|bind| bind.as_str()?.split_once(':')).map(|(source, _)| source);
     let mounts = list("Mounts").filter(|mount| mount["Type"] == "volume").filter_map(|mount| mount["Source"].as_str());

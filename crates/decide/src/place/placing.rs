@@ -74,7 +74,8 @@ pub fn admits(
     plain.constraints.clear();
     plain.affinities.clear();
     plain.whitelists.clear();
-    scheduler.rank(&plain, nodes, rng)?;
+    // Another node is better than one whose port is promised, and the door knows whether there is one.
+    scheduler.check(&plain, here, rng)?;
     Ok(())
 }
 

@@ -40,6 +40,10 @@ pub struct CreateRequest {
     pub reschedule: Policy,
     /// Containers that must be on the same node, as the flags that ask for them: (`--link=db:x`, `db`).
     pub dependencies: Vec<(String, String)>,
+    /// Full id of the container that this one replaces, where clients say so: it gives way, so its ports are free.
+    pub replaces: Option<String>,
+    /// Ports that containers ask for which were created and never started do not count as taken.
+    pub insists: bool,
     /// The container to be, as it counts for others.
     pub container: Container,
     pub image: String,
@@ -117,7 +121,7 @@ pub fn parse(name: Option<&str>, body: Value, swarm_id: &str) -> Result<CreateRe
     let image = body.get("Image").and_then(Value::as_str).unwrap_or_default().to_owned();
     let body = Value::Object(body);
     let host = &body["HostConfig"];
-    let dependencies = dependencies(host);
+    let dependencies = dependencies(host, &body["NetworkingConfig"]["EndpointsConfig"]);
     at_most(DEPENDENCIES_MAX, "dependencies", dependencies.len())?;
     let host_ports = host_ports(&host["PortBindings"])?;
     at_most(PORTS_MAX, "published ports", host_ports.len())?;
@@ -143,6 +147,8 @@ pub fn parse(name: Option<&str>, body: Value, swarm_id: &str) -> Result<CreateRe
         whitelists: expressions("whitelist", whitelists)?,
         reschedule: policy(&policies)?,
         dependencies,
+        replaces: None,
+        insists: false,
         container,
         image,
         body,
@@ -274,7 +280,7 @@ fn take_env(body: &mut Map<String, Value>) -> Result<BTreeMap<&'static str, Vec<
     Ok(taken)
 }
 
-fn expressions(kind: &'static str, texts: Vec<String>) -> Result<Vec<Expression>, RequestError> {
+pub(super) fn expressions(kind: &'static str, texts: Vec<String>) -> Result<Vec<Expression>, RequestError> {
     let what = match kind {
         "constraint" => "constraints",
         "affinity" => "affinities",
@@ -301,6 +307,10 @@ fn policy(texts: &[String]) -> Result<Policy, RequestError> {
     }
 }
 
+/// In front of the name of a container whose network, IPC or PID namespace is shared. What follows may be `/name` or
+/// `node/name`.
+const CONTAINER: &str = "container:";
+
 /// `node/name` of a network or a volume pins the container to that node; the engine gets the bare name.
 fn take_node_prefixes(body: &mut Map<String, Value>) -> Result<Vec<Expression>, RequestError> {
     let mut nodes: Vec<String> = Vec::new();
@@ -313,7 +323,8 @@ fn take_node_prefixes(body: &mut Map<String, Value>) -> Result<Vec<Expression>, 
         })
     };
     if let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) {
-        if let Some(bare) = host.get("NetworkMode").and_then(Value::as_str).and_then(&mut strip) {
+        let mode = host.get("NetworkMode").and_then(Value::as_str).filter(|mode| !mode.starts_with(CONTAINER));
+        if let Some(bare) = mode.and_then(&mut strip) {
             host.insert("NetworkMode".into(), json!(bare));
         }
         for bind in host.get_mut("Binds").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -335,7 +346,9 @@ fn take_node_prefixes(body: &mut Map<String, Value>) -> Result<Vec<Expression>, 
     if let Some(endpoints) = endpoints.and_then(Value::as_object_mut) {
         let entries = std::mem::take(endpoints);
         for (name, endpoint) in entries {
-            endpoints.insert(strip(&name).unwrap_or(name), endpoint);
+            // Older clients repeat the network mode here.
+            let bare = if name.starts_with(CONTAINER) { None } else { strip(&name) };
+            endpoints.insert(bare.unwrap_or(name), endpoint);
         }
     }
     nodes.sort();
@@ -350,24 +363,28 @@ fn take_node_prefixes(body: &mut Map<String, Value>) -> Result<Vec<Expression>, 
         .collect()
 }
 
-fn dependencies(host: &Value) -> Vec<(String, String)> {
-    let texts = |field: &str| -> Vec<String> {
-        host[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+/// Containers that must be on the same node. Links stand in the host configuration for the default network, else with the
+/// endpoint of their network.
+fn dependencies(host: &Value, endpoints: &Value) -> Vec<(String, String)> {
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
+    let texts = |field: &str| list(&host[field]);
     let named = |flag: &str, text: String| {
         let target = text.split(':').next().unwrap_or_default().trim_start_matches('/').to_owned();
         (format!("--{flag}={text}"), target)
     };
     let volumes = texts("VolumesFrom").into_iter().map(|text| named("volumes-from", text));
-    let links = texts("Links").into_iter().map(|text| named("link", text));
+    let of_endpoints = endpoints.as_object().into_iter().flatten().flat_map(|(_, endpoint)| list(&endpoint["Links"]));
+    let links = texts("Links").into_iter().chain(of_endpoints).map(|text| named("link", text));
     let nets = ["NetworkMode", "IpcMode", "PidMode"].into_iter().filter_map(|field| {
-        let target = host[field].as_str()?.strip_prefix("container:")?;
+        let target = host[field].as_str()?.strip_prefix(CONTAINER)?;
         let flag = match field {
             "NetworkMode" => "net",
             "IpcMode" => "ipc",
             _ => "pid",
         };
-        Some((format!("--{flag}=container:{target}"), target.to_owned()))
+        Some((format!("--{flag}=container:{target}"), target.trim_start_matches('/').to_owned()))
     });
     volumes.chain(links).chain(nets).collect()
 }
@@ -497,6 +514,22 @@ mod tests {
         );
         assert_eq!(request.body["NetworkingConfig"]["EndpointsConfig"], json!({"backend": {}}));
         assert_eq!(request.constraints[0].to_string(), "node==n1");
+    }
+
+    #[test]
+    fn a_slash_in_the_name_of_a_container_is_no_node_of_a_network() {
+        for (mode, target) in [("container:/web", "web"), ("container:n1/web", "n1/web"), ("container:web", "web")] {
+            let host = json!({"NetworkMode": mode, "IpcMode": mode, "PidMode": mode, "VolumesFrom": ["n1/a", "/a:ro"],
+                "Links": ["n1/b:c", "/b:c"]});
+            let endpoints = json!({mode: {}, "front": {"Links": ["n1/d:e", "/d:e"]}});
+            let request =
+                read(json!({"HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints}})).unwrap();
+            assert_eq!(request.body["HostConfig"], host);
+            assert_eq!(request.body["NetworkingConfig"]["EndpointsConfig"], endpoints);
+            assert!(request.constraints.is_empty(), "{:?}", request.constraints);
+            let targets: Vec<&str> = request.dependencies.iter().map(|(_, target)| target.as_str()).collect();
+            assert_eq!(targets.join(" "), format!("n1/a a n1/b b n1/d d {target} {target} {target}"));
+        }
     }
 
     #[test]

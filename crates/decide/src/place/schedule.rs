@@ -17,7 +17,7 @@ use std::sync::Arc;
 use herder_model::{Node, Resources};
 use rand::{Rng, RngExt as _};
 
-pub use filter::Filter;
+pub use filter::{Filter, ports_promised};
 pub use refusal::Unplaceable;
 
 use crate::place::request::CreateRequest;
@@ -82,6 +82,14 @@ impl Scheduler {
             let all: Vec<Arc<Node>> = fitting.cloned().collect();
             (!all.is_empty()).then_some(all)
         })
+    }
+
+    /// Whether `node` alone can take the container in the first pass, where soft conditions hold.
+    pub fn check(&self, request: &CreateRequest, node: &Arc<Node>, rng: &mut impl Rng) -> Result<(), Unplaceable> {
+        let nodes = std::slice::from_ref(node);
+        let asked = Asked::new(request, nodes, true);
+        let fits = self.fitting(&asked, nodes, rng).next().is_some();
+        if fits { Ok(()) } else { Err(refusal::explain(&self.filters, &asked, nodes)) }
     }
 
     /// The best node that can take the container and is `wanted`. None if only others can. Reads the containers of as few

@@ -24,5 +24,6 @@ pub fn service_status(view: &View, service_id: &str) -> ServiceStatus {
         running_tasks: count(&|it| is_wanted(it) && is_running(it) && node_up(&it.task.node_id)),
         desired_tasks,
         completed_tasks: if mode.is_job() { count(&|it| it.task.status.state == TaskState::Complete) } else { 0 },
+        ..ServiceStatus::default()
     }
 }

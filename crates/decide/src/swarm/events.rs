@@ -3,19 +3,16 @@
 use herder_model::swarm::{Action, Meta, NodeRecord, Object, ServiceRecord, Time, Written};
 use serde_json::{Map, Value, json};
 
-/// The event that clients see; none for tasks and for the swarm itself. `now` is when a removal was seen, which is written
+/// The event that clients see; none for tasks, resources and the swarm itself. `now` is when a removal was seen, which is written
 /// nowhere.
 pub fn event(written: &Written, now: Time) -> Option<Value> {
     let object = written.object()?;
     let mut attributes = Map::new();
     match object {
-        Object::Cluster(_) | Object::Task(_) => return None,
+        Object::Cluster(_) | Object::Task(_) | Object::Resource(_) => return None,
         Object::Node(node) => {
             let name = if node.node.spec.name.is_empty() { object.name() } else { &node.node.spec.name };
             attributes.insert("name".into(), name.into());
-        }
-        Object::Network(network) => {
-            attributes.insert("name".into(), network.spec.name.as_str().into());
         }
         Object::Service(_) | Object::Secret(_) | Object::Config(_) => {
             attributes.insert("name".into(), object.name().into());
@@ -26,14 +23,7 @@ pub fn event(written: &Written, now: Time) -> Option<Value> {
         (Some(Object::Node(old)), Some(Object::Node(new))) => node_changes(old, new, &mut attributes),
         _ => {}
     }
-    let removing = |it: &Option<Object>| matches!(it, Some(Object::Network(it)) if it.is_removing());
-    // For clients a network is gone when it is removed, though its last containers still end.
-    let was_told = removing(&written.before);
-    if was_told {
-        return None;
-    }
-    let action = if removing(&written.after) { Action::Remove } else { written.action() };
-    let (action, time) = match action {
+    let (action, time) = match written.action() {
         Action::Create => ("create", time(object.meta(), |meta| &meta.created_at, now)),
         Action::Update => ("update", time(object.meta(), |meta| &meta.updated_at, now)),
         Action::Remove => ("remove", now),
@@ -67,7 +57,7 @@ fn service_changes(old: &ServiceRecord, new: &ServiceRecord, attributes: &mut Ma
     };
     changed(attributes, "image", image(old), image(new));
     let replicas = |it: &ServiceRecord| {
-        let replicated = it.service.spec.mode.replicated;
+        let replicated = it.service.spec.mode.replicated.as_ref();
         replicated.map(|it| it.replicas.unwrap_or(1).to_string()).unwrap_or_default()
     };
     changed(attributes, "replicas", replicas(old), replicas(new));
@@ -107,7 +97,7 @@ mod tests {
         service.spec.name = "web".into();
         service.spec.task_template.container_spec =
             Some(ContainerSpec { image: image.into(), ..ContainerSpec::default() });
-        service.spec.mode.replicated = Some(Replicated { replicas: Some(replicas) });
+        service.spec.mode.replicated = Some(Replicated { replicas: Some(replicas), ..Replicated::default() });
         service.update_status = state.map(|state| UpdateStatus { state: state.into(), ..UpdateStatus::default() });
         Object::Service(Arc::new(ServiceRecord { service, ..ServiceRecord::default() }))
     }

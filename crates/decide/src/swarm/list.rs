@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{
     Cluster, ClusterRecord, Config, NodeRecord, Role, Secret, Service, ServiceRecord, SwarmNode, Task, TaskRecord,
-    TaskState, Underlay, View,
+    TaskState, View,
 };
 
 use super::local::ManagerSeen;
-use super::{Denial, lookup, networks};
+use super::{Denial, lookup};
 use crate::list::Filters;
 
 type Labels = BTreeMap<String, String>;
@@ -25,17 +25,12 @@ pub fn cluster(record: &ClusterRecord) -> Cluster {
 pub fn node(record: &NodeRecord, managers: &[ManagerSeen]) -> SwarmNode {
     let mut node = record.node.clone();
     node.spec.labels.get_or_insert_default();
-    // What only managers need to know.
-    node.description.underlay = Underlay::default();
     node.manager_status = managers.iter().find(|it| it.node_id == node.id).map(ManagerSeen::shown);
     node
 }
 
-pub fn task(view: &View, record: &TaskRecord) -> Task {
+pub fn task(record: &TaskRecord) -> Task {
     let mut task = record.task.clone();
-    if !record.networks.is_empty() {
-        task.networks_attachments = networks::attachments(view, record);
-    }
     task.labels.get_or_insert_default();
     // Docker's tasks have no name of their own.
     task.name.clear();
@@ -115,7 +110,8 @@ pub fn nodes(view: &View, filters: &Filters, managers: &[ManagerSeen]) -> Result
 /// `GET /tasks`.
 pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
     filters.check(&["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"])?;
-    words(filters, "desired-state", &STATES)?;
+    let states: Vec<&str> = TaskState::KNOWN.iter().map(|it| it.as_str()).collect();
+    words(filters, "desired-state", &states)?;
     let ids = |key: &str, id: &dyn Fn(&str) -> Result<String, Denial>| {
         let values = filters.values(key).filter(|it| !it.is_empty());
         values.map(id).collect::<Result<BTreeSet<String>, Denial>>()
@@ -130,7 +126,7 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
             && labels(filters, "label", task_labels(view, record))
             && (services.is_empty() || services.contains(&task.service_id))
             && (nodes.is_empty() || nodes.contains(&task.node_id))
-            && filters.any("desired-state", |it| it.eq_ignore_ascii_case(state_word(task.desired_state)))
+            && filters.any("desired-state", |it| it.eq_ignore_ascii_case(task.desired_state.as_str()))
             && filters.is("runtime", "container")
             && (!current_only || is_up_to_date(view, record))
     };
@@ -139,7 +135,7 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
         Some(service) if services.len() == 1 => Box::new(view.tasks_of_service(service).map(AsRef::as_ref)),
         _ => Box::new(view.tasks.values().map(AsRef::as_ref)),
     };
-    Ok(all.filter(wanted).map(|it| task(view, it)).collect())
+    Ok(all.filter(wanted).map(task).collect())
 }
 
 /// Tasks have the labels of their service; when that is gone, those of their container are near enough.
@@ -155,29 +151,6 @@ fn is_up_to_date(view: &View, record: &TaskRecord) -> bool {
     let Some(service) = view.services.get(&record.task.service_id) else { return false };
     let node = view.nodes.get(&record.task.node_id).map(AsRef::as_ref);
     !super::is_dirty(service, record, node)
-}
-
-const STATES: [&str; 15] = [
-    "new",
-    "allocated",
-    "pending",
-    "assigned",
-    "accepted",
-    "preparing",
-    "ready",
-    "starting",
-    "running",
-    "complete",
-    "shutdown",
-    "failed",
-    "rejected",
-    "remove",
-    "orphaned",
-];
-
-fn state_word(state: TaskState) -> &'static str {
-    // In the order of the variants.
-    STATES.get(state as usize).copied().unwrap_or_default()
 }
 
 /// `GET /secrets`.
@@ -352,7 +325,7 @@ mod tests {
     fn services_say_how_far_they_are() {
         let all = services(&view(), &Filters::default(), true).expect("services");
         let text = |it: &Service| {
-            let status = it.service_status.expect("a status");
+            let status = it.service_status.as_ref().expect("a status");
             format!("{} {}/{} {}", it.id, status.running_tasks, status.desired_tasks, status.completed_tasks)
         };
         assert_eq!(all.iter().map(text).collect::<Vec<_>>().join(", "), "s1 1/3 0, s2 1/1 0, s3 0/2 1");
@@ -362,7 +335,7 @@ mod tests {
     fn states_have_the_words_of_the_api() {
         use TaskState::{Accepted, New, Orphaned, Remove, Running};
         for state in [New, Accepted, Running, Remove, Orphaned] {
-            assert_eq!(json!(state), state_word(state));
+            assert_eq!(json!(state), state.as_str());
         }
     }
 

@@ -80,11 +80,15 @@ fn spec(words: &[&str]) -> TaskSpec {
             "res" => reserved.generic_resources = generic(value),
             "if" => placement.constraints.push(value.to_owned()),
             "spread" => {
-                let spread = Some(Spread { spread_descriptor: value.to_owned() });
-                placement.preferences.push(Preference { spread });
+                let spread = Some(Spread { spread_descriptor: value.to_owned(), ..Spread::default() });
+                placement.preferences.push(Preference { spread, ..Preference::default() });
             }
             "max" => placement.max_replicas = number(value),
-            "arch" => placement.platforms.push(Platform { architecture: value.to_owned(), os: "linux".into() }),
+            "arch" => placement.platforms.push(Platform {
+                architecture: value.to_owned(),
+                os: "linux".into(),
+                ..Platform::default()
+            }),
             _ => {}
         }
     }
@@ -138,12 +142,22 @@ fn port(text: &str) -> PortConfig {
 /// `GPU=x` is a thing with a name, `SSD:4` so many; with commas between.
 pub(super) fn generic(text: &str) -> Vec<GenericResource> {
     let named = |kind: &str, value: &str| GenericResource {
-        named_resource_spec: Some(NamedResource { kind: kind.to_owned(), value: value.to_owned() }),
+        named_resource_spec: Some(NamedResource {
+            kind: kind.to_owned(),
+            value: value.to_owned(),
+            ..NamedResource::default()
+        }),
         discrete_resource_spec: None,
+        ..GenericResource::default()
     };
     let some = |kind: &str, value: &str| GenericResource {
         named_resource_spec: None,
-        discrete_resource_spec: Some(DiscreteResource { kind: kind.to_owned(), value: number(value) }),
+        discrete_resource_spec: Some(DiscreteResource {
+            kind: kind.to_owned(),
+            value: number(value),
+            ..DiscreteResource::default()
+        }),
+        ..GenericResource::default()
     };
     let one = |part: &str| match (part.split_once('='), part.split_once(':')) {
         (Some((kind, value)), _) => named(kind, value),

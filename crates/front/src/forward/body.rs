@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use herder_pool::{Body, BoxError};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -18,6 +18,17 @@ pub(crate) fn until(body: Body, lost: Work) -> Body {
 /// `body`, and `work` done before the client sees its end.
 pub(crate) fn after(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
     After { body, work: Some(Box::pin(work)) }.boxed_unsync()
+}
+
+/// An answer of one small document, held back until it is whole and `work` is done: clients go on as soon as the document has
+/// come, and do not wait for the end of the body. The head of the answer is not held back.
+pub(crate) fn hold_until(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
+    let whole = async move {
+        let whole = body.collect().await;
+        work.await;
+        whole.map(|whole| Frame::data(whole.to_bytes()))
+    };
+    StreamBody::new(futures_util::stream::once(whole)).boxed_unsync()
 }
 
 struct Until {
@@ -83,6 +94,16 @@ mod tests {
         assert!(receiver.try_recv().is_err(), "too early");
         assert!(body.frame().await.is_none());
         assert_eq!(receiver.try_recv(), Ok("done"));
+    }
+
+    #[tokio::test]
+    async fn a_document_is_held_back_until_the_work_is_done() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut body = hold_until(herder_pool::full("{}"), async move { sender.send("done").expect("a listener") });
+        let first = body.frame().await.expect("a frame").expect("no error");
+        assert_eq!(first.into_data().expect("data"), "{}");
+        assert_eq!(receiver.try_recv(), Ok("done"));
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use herder_decide::swarm::allocate::first_ingress;
 use herder_decide::swarm::control;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer, SwarmStatus};
 use herder_front::ApiError;
@@ -104,7 +103,7 @@ impl World {
         Ok(view)
     }
 
-    /// What managers do at once: roles are taken on, a new root and the first network are made.
+    /// What managers do at once: roles are taken on, a new root is made.
     fn settle(&self) {
         let view = self.view();
         let moved = view.nodes.values().filter(|it| it.role != it.node.spec.role);
@@ -112,10 +111,6 @@ impl World {
         let changes: Vec<Change> = moved.collect();
         if !changes.is_empty() {
             self.write(changes);
-        }
-        let view = self.view();
-        if let Some(cluster) = &view.cluster {
-            self.write(first_ingress(&view, cluster, "i".repeat(25)));
         }
     }
 }
@@ -143,10 +138,10 @@ impl Node {
         node.status.addr.clone_from(&self.addr);
         let description = &mut node.description;
         description.hostname.clone_from(&self.host);
-        description.platform = Platform { architecture: "x86_64".into(), os: "linux".into() };
+        description.platform = Platform { architecture: "x86_64".into(), os: "linux".into(), ..Platform::default() };
         description.resources =
             Reservations { nano_cpus: 2_000_000_000, memory_bytes: 8 << 30, ..Reservations::default() };
-        let plugin = |kind: &str, name: &str| Plugin { kind: kind.into(), name: name.into() };
+        let plugin = |kind: &str, name: &str| Plugin { kind: kind.into(), name: name.into(), ..Plugin::default() };
         let plugins = vec![plugin("Log", "json-file"), plugin("Network", "bridge"), plugin("Volume", "local")];
         description.engine = Engine { engine_version: "28.5.2".into(), plugins, ..Engine::default() };
         description.tls_info = tls_info();
@@ -156,7 +151,12 @@ impl Node {
 
 fn tls_info() -> TlsInfo {
     let text = |text: &str| text.to_owned();
-    TlsInfo { trust_root: text("PEM"), cert_issuer_subject: text("AA=="), cert_issuer_public_key: text("AA==") }
+    TlsInfo {
+        trust_root: text("PEM"),
+        cert_issuer_subject: text("AA=="),
+        cert_issuer_public_key: text("AA=="),
+        ..TlsInfo::default()
+    }
 }
 
 /// An id for the node at this door.
@@ -234,10 +234,9 @@ impl Swarm for Node {
             cluster.tls_info = tls_info();
             (cluster.subnet_size, cluster.data_path_port) = (24, 4789);
             let token = |secret: &str| format!("SWMTKN-1-{DIGEST}-{}", secret.repeat(25));
-            cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m") });
+            cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m"), ..JoinTokens::default() });
             self.world.state.lock().nodes[self.at] = Some(id.clone());
             self.world.write(vec![record.into(), self.record(&id, Role::Manager).into()]);
-            self.world.settle();
             Ok(id)
         })
     }
@@ -267,7 +266,7 @@ impl Swarm for Node {
     fn new_root(&self) -> Result<RootRotation, ApiError> {
         let tls_info = TlsInfo { cert_issuer_public_key: "another".into(), ..tls_info() };
         let token = |secret: &str| format!("SWMTKN-1-{}-{}", DIGEST.replace('6', "7"), secret.repeat(25));
-        let join_tokens = JoinTokens { worker: token("v"), manager: token("n") };
+        let join_tokens = JoinTokens { worker: token("v"), manager: token("n"), ..JoinTokens::default() };
         Ok(RootRotation { tls_info, join_tokens, ..RootRotation::default() })
     }
 

@@ -51,7 +51,7 @@ pub(super) struct Host {
 
 /// What is to be told of a service with these tasks. `hosts` are nodes by id.
 pub(super) fn progress(service: &Service, tasks: &[Task], hosts: &BTreeMap<String, Host>) -> Progress {
-    let status = service.service_status.unwrap_or_default();
+    let status = service.service_status.clone().unwrap_or_default();
     let mut record = ServiceRecord { spec_version: Version { index: 1 }, ..ServiceRecord::default() };
     record.service.spec = service.spec.clone();
     let ports = service.spec.endpoint_spec.as_ref().map(|it| it.ports.clone()).unwrap_or_default();

@@ -22,6 +22,8 @@ impl Lead<'_> {
             match record.node.spec.role {
                 Role::Manager => stay += 1,
                 Role::Worker => go = Some(record),
+                // What a later release wants of it is for a leader of that release to do.
+                Role::Other(_) => {}
             }
         }
         // Of two that were demoted at the same moment, the last one stays what it is until somebody is promoted.

@@ -1,6 +1,5 @@
 //! What the leader tells nodes: what they are, and what is theirs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +21,8 @@ pub(super) struct Session {
     pub(super) say: Mouth,
     pub(super) pulse: Arc<Pulse>,
     told: Option<Told>,
-    pub(super) is_welcome: bool,
+    is_welcome: bool,
     welcomed: Welcome,
-    /// Networks that it was told of, and the version of each. Nothing: it is to be told all of them whole.
-    pub(super) nets: Option<BTreeMap<String, u64>>,
     /// What it was told of how often it is to be heard: its lease depends on that.
     pub(super) pace: Pace,
     /// Since when the node has told that its engine does not answer: then it counts as down, though it is heard.
@@ -36,7 +33,7 @@ impl Session {
     pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>, has_engine: bool) -> Session {
         let engine_lost = (!has_engine).then(Instant::now);
         let (welcomed, pace) = (Welcome::default(), Pace::default());
-        Session { number, say, pulse, told: None, is_welcome: false, welcomed, nets: None, pace, engine_lost }
+        Session { number, say, pulse, told: None, is_welcome: false, welcomed, pace, engine_lost }
     }
 
     fn welcome(&mut self, welcome: Welcome, pace: Pace) -> bool {
@@ -114,6 +111,7 @@ impl Lead<'_> {
             cert_expiry_s: cluster.map(cert_expiry_s).unwrap_or_default(),
             snapshot_interval: cluster.map(|it| it.spec.raft.snapshot_interval).unwrap_or_default(),
             keep_entries: cluster.map(|it| it.spec.raft.log_entries_for_slow_followers).unwrap_or_default(),
+            level: view.level(),
         }
     }
 }

@@ -112,7 +112,8 @@ impl Assignments {
                 Kind::Service => {
                     told.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it))));
                 }
-                Kind::Cluster | Kind::Node | Kind::Task | Kind::Network => {}
+                // No task needs such an object at its node.
+                Kind::Cluster | Kind::Node | Kind::Task | Kind::Resource(_) => {}
             }
         }
         Assignments { tasks, ..told }
@@ -130,7 +131,8 @@ impl Assignments {
                 Kind::Secret => remove(&mut self.secrets, id, |it| &it.id),
                 Kind::Config => remove(&mut self.configs, id, |it| &it.id),
                 Kind::Service => drop(self.services.remove(id)),
-                Kind::Cluster | Kind::Node | Kind::Network => {}
+                // A leader of a later release takes back what this node never had.
+                Kind::Cluster | Kind::Node | Kind::Resource(_) => {}
             }
         }
         put(&mut self.tasks, changes.tasks, |it| &it.task.id);
@@ -178,6 +180,24 @@ mod tests {
     use crate::swarm::Object;
 
     /// Tasks as `id state desired secret`; what the node is told, in short.
+    /// A leader of a later release sends members, kinds and words that this node does not know: all else still counts.
+    #[test]
+    fn changes_of_a_later_release_are_taken_in_as_far_as_they_are_known() {
+        let mut assigned = Assignments::default();
+        assigned.secrets.push(Arc::new(Secret { id: "s1".into(), ..Secret::default() }));
+        let changes = serde_json::json!({
+            "applies_to": 0, "results_in": 1, "novelties": [{"ID": "x"}],
+            "tasks": [{"task": {"ID": "t1", "DesiredState": "migrating", "Novelty": {"x": 1}}, "novelty": true}],
+            "removed": [["novelty", "x"], ["secret", "s1"], ["node", "n1"]],
+        });
+        let changes: AssignmentChanges = serde_json::from_value(changes).expect("changes");
+        assert!(assigned.apply(changes));
+        assert_eq!((assigned.tasks.len(), assigned.secrets.len(), assigned.sequence), (1, 0, 1));
+        assert!(assigned.tasks[0].task.desired_state > TaskState::Remove);
+        let text = serde_json::to_string(&assigned).expect("JSON");
+        assert!(text.contains(r#""DesiredState":"migrating""#) && text.contains(r#""novelty":true"#), "{text}");
+    }
+
     #[test]
     fn a_node_is_told_of_its_tasks_and_of_what_they_use_while_they_run() {
         let task = |line: &str| {

@@ -3,40 +3,32 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ClusterRecord, Config, Meta, NetworkRecord, NodeRecord, Secret, ServiceRecord, TaskRecord, Time};
+use super::{ClusterRecord, Config, Meta, NodeRecord, Resource, Secret, ServiceRecord, TaskRecord, Time, Word, words};
 
-/// Kinds of objects, with the names that Docker's events and messages have for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    Cluster,
-    Node,
-    Service,
-    Task,
-    Secret,
-    Config,
-    Network,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Cluster => "cluster",
-            Kind::Node => "node",
-            Kind::Service => "service",
-            Kind::Task => "task",
-            Kind::Secret => "secret",
-            Kind::Config => "config",
-            Kind::Network => "network",
-        })
+words! {
+    /// Kinds of objects, with the names that Docker's events and messages have for them.
+    pub enum Kind {
+        Cluster = "cluster",
+        Node = "node",
+        Service = "service",
+        Task = "task",
+        Secret = "secret",
+        Config = "config",
+        ;
+        /// Objects that this release keeps without a type of their own: see [`Resource`].
+        Resource
     }
 }
 
-/// An object as it is kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// An object as it is kept: in JSON `{"task": {…}}`, with its kind as the name.
+///
+/// A kind that gets a type of its own here must have, at the top of its JSON, what every [`Resource`] has: older releases keep it
+/// as one, and must come to the same state.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     Cluster(Arc<ClusterRecord>),
     Node(Arc<NodeRecord>),
@@ -44,7 +36,8 @@ pub enum Object {
     Task(Arc<TaskRecord>),
     Secret(Arc<Secret>),
     Config(Arc<Config>),
-    Network(Arc<NetworkRecord>),
+    /// Of a later release, or of a feature that needs no type here.
+    Resource(Arc<Resource>),
 }
 
 impl Object {
@@ -56,7 +49,7 @@ impl Object {
             Object::Task(_) => Kind::Task,
             Object::Secret(_) => Kind::Secret,
             Object::Config(_) => Kind::Config,
-            Object::Network(_) => Kind::Network,
+            Object::Resource(it) => Kind::Resource(it.kind),
         }
     }
 
@@ -68,7 +61,7 @@ impl Object {
             Object::Task(it) => &it.task.id,
             Object::Secret(it) => &it.id,
             Object::Config(it) => &it.id,
-            Object::Network(it) => &it.id,
+            Object::Resource(it) => &it.id,
         }
     }
 
@@ -81,7 +74,7 @@ impl Object {
             Object::Task(it) => &it.task.name,
             Object::Secret(it) => &it.spec.name,
             Object::Config(it) => &it.spec.name,
-            Object::Network(it) => &it.name,
+            Object::Resource(it) => &it.name,
         }
     }
 
@@ -93,7 +86,7 @@ impl Object {
             Object::Task(it) => &it.task.meta,
             Object::Secret(it) => &it.meta,
             Object::Config(it) => &it.meta,
-            Object::Network(it) => &it.meta,
+            Object::Resource(it) => &it.meta,
         }
     }
 
@@ -110,8 +103,57 @@ impl Object {
             Object::Task(it) => &mut Arc::make_mut(it).task.meta,
             Object::Secret(it) => &mut Arc::make_mut(it).meta,
             Object::Config(it) => &mut Arc::make_mut(it).meta,
-            Object::Network(it) => &mut Arc::make_mut(it).meta,
+            Object::Resource(it) => &mut Arc::make_mut(it).meta,
         }
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        let kind = self.kind().as_str();
+        match self {
+            Object::Cluster(it) => map.serialize_entry(kind, it)?,
+            Object::Node(it) => map.serialize_entry(kind, it)?,
+            Object::Service(it) => map.serialize_entry(kind, it)?,
+            Object::Task(it) => map.serialize_entry(kind, it)?,
+            Object::Secret(it) => map.serialize_entry(kind, it)?,
+            Object::Config(it) => map.serialize_entry(kind, it)?,
+            Object::Resource(it) => map.serialize_entry(kind, it)?,
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        struct Objects;
+
+        impl<'de> Visitor<'de> for Objects {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object under the name of its kind")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let kind = map.next_key::<Kind>()?.ok_or_else(|| A::Error::custom("an object without a kind"))?;
+                let object = match kind {
+                    Kind::Cluster => Object::Cluster(map.next_value()?),
+                    Kind::Node => Object::Node(map.next_value()?),
+                    Kind::Service => Object::Service(map.next_value()?),
+                    Kind::Task => Object::Task(map.next_value()?),
+                    Kind::Secret => Object::Secret(map.next_value()?),
+                    Kind::Config => Object::Config(map.next_value()?),
+                    Kind::Resource(kind) => Object::Resource(Arc::new(map.next_value_seed(Resource::of(kind))?)),
+                };
+                match map.next_key::<Word>()? {
+                    None => Ok(object),
+                    Some(more) => Err(A::Error::custom(format!("an object of two kinds: {kind} and {more}"))),
+                }
+            }
+        }
+        deserializer.deserialize_map(Objects)
     }
 }
 
@@ -153,7 +195,7 @@ puts!(
     TaskRecord => Task,
     Secret => Secret,
     Config => Config,
-    NetworkRecord => Network
+    Resource => Resource
 );
 
 /// Changes that are written at once, or not at all.

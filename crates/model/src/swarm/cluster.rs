@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Meta, TlsInfo, is_default};
+use super::{Driver, Meta, Rest, TlsInfo, is_default, keeps_rest};
 
 /// What `docker swarm update` sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ClusterSpec {
     /// `default`; swarm mode knows no other.
     #[serde(skip_serializing_if = "is_default")]
@@ -22,18 +22,22 @@ pub struct ClusterSpec {
     pub ca_config: CaConfig,
     pub task_defaults: TaskDefaults,
     pub encryption_config: Encryption,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Orchestration {
     /// Ended tasks that are kept for each slot; negative: all of them.
     #[serde(skip_serializing_if = "is_default")]
     pub task_history_retention_limit: Option<i64>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Raft {
     /// Log entries between two snapshots.
     #[serde(skip_serializing_if = "is_default")]
@@ -44,19 +48,23 @@ pub struct Raft {
     pub log_entries_for_slow_followers: u64,
     pub election_tick: i64,
     pub heartbeat_tick: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Dispatcher {
     /// Nanoseconds.
     #[serde(skip_serializing_if = "is_default")]
     pub heartbeat_period: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// Settings of the CA. The signing certificate and key are only ever sent to the swarm.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct CaConfig {
     /// Nanoseconds.
     #[serde(skip_serializing_if = "is_default")]
@@ -70,6 +78,8 @@ pub struct CaConfig {
     /// A higher number makes a new root.
     #[serde(skip_serializing_if = "is_default")]
     pub force_rotate: u64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl fmt::Debug for CaConfig {
@@ -85,7 +95,7 @@ impl fmt::Debug for CaConfig {
 
 /// A CA elsewhere that signs for this swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ExternalCa {
     /// `cfssl`.
     pub protocol: String,
@@ -95,19 +105,25 @@ pub struct ExternalCa {
     pub options: BTreeMap<String, String>,
     #[serde(rename = "CACert")]
     pub ca_cert: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct TaskDefaults {
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Encryption {
     pub auto_lock_managers: bool,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// `GET /swarm`.
@@ -128,14 +144,18 @@ pub struct Cluster {
     /// Not in `GET /info`.
     #[serde(skip_serializing_if = "is_default")]
     pub join_tokens: Option<JoinTokens>,
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 /// What lets a node in, and as what.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct JoinTokens {
     pub worker: String,
     pub manager: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl fmt::Debug for JoinTokens {
@@ -195,3 +215,5 @@ impl fmt::Debug for UnlockRequest {
         f.debug_struct("UnlockRequest").finish_non_exhaustive()
     }
 }
+
+keeps_rest!(ClusterSpec, Orchestration, Raft, Dispatcher, CaConfig, ExternalCa, TaskDefaults, Encryption, JoinTokens,);

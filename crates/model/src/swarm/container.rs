@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::is_default;
+use super::{Rest, is_default, keeps_rest};
 
 /// The container of a task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ContainerSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub image: String,
@@ -71,11 +71,13 @@ pub struct ContainerSpec {
     pub ulimits: Vec<Ulimit>,
     #[serde(skip_serializing_if = "is_default")]
     pub oom_score_adj: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// What the container may and may not. Members that are not set are `null`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Privileges {
     pub credential_spec: Option<CredentialSpec>,
     #[serde(rename = "SELinuxContext")]
@@ -86,18 +88,22 @@ pub struct Privileges {
     pub app_armor: Option<AppArmor>,
     #[serde(skip_serializing_if = "is_default")]
     pub no_new_privileges: Option<bool>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct CredentialSpec {
     pub config: String,
     pub file: String,
     pub registry: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct SeLinuxContext {
     pub disable: bool,
     pub user: String,
@@ -105,10 +111,12 @@ pub struct SeLinuxContext {
     #[serde(rename = "Type")]
     pub kind: String,
     pub level: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Seccomp {
     /// `default`, `unconfined`, `custom`.
     #[serde(skip_serializing_if = "is_default")]
@@ -116,19 +124,23 @@ pub struct Seccomp {
     /// Base64.
     #[serde(skip_serializing_if = "is_default")]
     pub profile: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct AppArmor {
     /// `default`, `disabled`.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// A mount, as `docker run --mount` knows it. Options of its kind are passed to the engine as they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Mount {
     /// `bind`, `volume`, `tmpfs`.
     #[serde(rename = "Type", skip_serializing_if = "is_default")]
@@ -147,11 +159,13 @@ pub struct Mount {
     pub volume_options: Option<Value>,
     #[serde(skip_serializing_if = "is_default")]
     pub tmpfs_options: Option<Value>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// Durations are nanoseconds; 0 is what the image says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Healthcheck {
     #[serde(skip_serializing_if = "is_default")]
     pub test: Vec<String>,
@@ -165,10 +179,12 @@ pub struct Healthcheck {
     pub start_interval: i64,
     #[serde(skip_serializing_if = "is_default")]
     pub retries: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct DnsConfig {
     #[serde(skip_serializing_if = "is_default")]
     pub nameservers: Vec<String>,
@@ -176,21 +192,25 @@ pub struct DnsConfig {
     pub search: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub options: Vec<String>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// A secret in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct SecretRef {
     pub file: Option<FileTarget>,
     #[serde(rename = "SecretID")]
     pub secret_id: String,
     pub secret_name: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// A config in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ConfigRef {
     #[serde(skip_serializing_if = "is_default")]
     pub file: Option<FileTarget>,
@@ -200,11 +220,13 @@ pub struct ConfigRef {
     #[serde(rename = "ConfigID")]
     pub config_id: String,
     pub config_name: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// A file in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct FileTarget {
     /// A path; of secrets, without a slash it is below `/run/secrets`.
     pub name: String,
@@ -215,12 +237,32 @@ pub struct FileTarget {
     #[serde(rename = "GID")]
     pub gid: String,
     pub mode: u32,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Ulimit {
     pub name: String,
     pub hard: i64,
     pub soft: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
+
+keeps_rest!(
+    ContainerSpec,
+    Privileges,
+    CredentialSpec,
+    SeLinuxContext,
+    Seccomp,
+    AppArmor,
+    Mount,
+    Healthcheck,
+    DnsConfig,
+    SecretRef,
+    ConfigRef,
+    FileTarget,
+    Ulimit,
+);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
+use super::{Rest, is_default, keeps_rest};
 
 /// Counts the writes of the whole store; an object shows the number of its last one. An update names the number that it has
 /// seen, and is refused when the object has a later one.
@@ -28,17 +28,19 @@ pub struct Meta {
 
 /// A driver of logs, secrets, volumes or templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Driver {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
     #[serde(skip_serializing_if = "is_default")]
     pub options: BTreeMap<String, String>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// Which CA a node or the swarm trusts. Both byte fields in base64, as Go writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct TlsInfo {
     /// PEM.
     #[serde(skip_serializing_if = "is_default")]
@@ -47,4 +49,8 @@ pub struct TlsInfo {
     pub cert_issuer_subject: String,
     #[serde(skip_serializing_if = "is_default")]
     pub cert_issuer_public_key: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
+
+keeps_rest!(Driver, TlsInfo);

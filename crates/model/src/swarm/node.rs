@@ -4,45 +4,55 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, Reservations, TlsInfo, Underlay, is_default};
+use super::{Meta, Reservations, Rest, TlsInfo, is_default, keeps_rest, words};
 
-/// What a node may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Runs tasks.
-    #[default]
-    Worker,
-    /// Runs tasks, and is one of those that agree on what is declared.
-    Manager,
+words! {
+    /// What a node may do.
+    #[derive(Default)]
+    pub enum Role {
+        /// Runs tasks.
+        #[default]
+        Worker = "worker",
+        /// Runs tasks, and is one of those that agree on what is declared.
+        Manager = "manager",
+        ;
+        /// Of a later release.
+        Other
+    }
 }
 
-/// Whether a node takes tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Availability {
-    #[default]
-    Active,
-    /// Keeps those that run, takes no new ones.
-    Pause,
-    /// Gives all of them away.
-    Drain,
+words! {
+    /// Whether a node takes tasks.
+    #[derive(Default)]
+    pub enum Availability {
+        #[default]
+        Active = "active",
+        /// Keeps those that run, takes no new ones.
+        Pause = "pause",
+        /// Gives all of them away.
+        Drain = "drain",
+        ;
+        /// Of a later release.
+        Other
+    }
 }
 
 /// What a person says about a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NodeSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
     pub labels: Option<BTreeMap<String, String>>,
     pub role: Role,
     pub availability: Availability,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// What a node says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NodeDescription {
     pub hostname: String,
     pub platform: Platform,
@@ -50,23 +60,24 @@ pub struct NodeDescription {
     pub engine: Engine,
     #[serde(rename = "TLSInfo")]
     pub tls_info: TlsInfo,
-    /// Not part of Docker's API: only managers see it.
-    #[serde(skip_serializing_if = "is_default")]
-    pub underlay: Underlay,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// Of a node (`x86_64`, `linux`) or of an image (`amd64`, `linux`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Platform {
     #[serde(skip_serializing_if = "is_default")]
     pub architecture: String,
     #[serde(rename = "OS", skip_serializing_if = "is_default")]
     pub os: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Engine {
     #[serde(skip_serializing_if = "is_default")]
     pub engine_version: String,
@@ -74,31 +85,39 @@ pub struct Engine {
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_default")]
     pub plugins: Vec<Plugin>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Plugin {
     /// `Log`, `Network`, `Volume`.
     #[serde(rename = "Type", skip_serializing_if = "is_default")]
     pub kind: String,
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-/// Whether a node is heard of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SwarmNodeState {
-    #[default]
-    Unknown,
-    Down,
-    Ready,
-    Disconnected,
+words! {
+    /// Whether a node is heard of.
+    #[derive(Default)]
+    pub enum SwarmNodeState {
+        #[default]
+        Unknown = "unknown",
+        Down = "down",
+        Ready = "ready",
+        Disconnected = "disconnected",
+        ;
+        /// Of a later release.
+        Other
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NodeStatus {
     pub state: SwarmNodeState,
     #[serde(skip_serializing_if = "is_default")]
@@ -106,20 +125,26 @@ pub struct NodeStatus {
     /// An address without a port.
     #[serde(skip_serializing_if = "is_default")]
     pub addr: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-/// Whether the leader hears of a manager.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Reachability {
-    #[default]
-    Unknown,
-    Unreachable,
-    Reachable,
+words! {
+    /// Whether the leader hears of a manager.
+    #[derive(Default)]
+    pub enum Reachability {
+        #[default]
+        Unknown = "unknown",
+        Unreachable = "unreachable",
+        Reachable = "reachable",
+        ;
+        /// Of a later release.
+        Other
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ManagerStatus {
     #[serde(skip_serializing_if = "is_default")]
     pub leader: bool,
@@ -127,6 +152,8 @@ pub struct ManagerStatus {
     /// `host:port`.
     #[serde(skip_serializing_if = "is_default")]
     pub addr: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// `GET /nodes/{id}`.
@@ -143,4 +170,8 @@ pub struct SwarmNode {
     /// Of managers only.
     #[serde(skip_serializing_if = "is_default")]
     pub manager_status: Option<ManagerStatus>,
+    #[serde(flatten)]
+    pub rest: Rest,
 }
+
+keeps_rest!(NodeSpec, NodeDescription, Platform, Engine, Plugin, NodeStatus, ManagerStatus);

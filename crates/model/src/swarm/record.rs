@@ -1,19 +1,18 @@
 //! What managers keep: the objects that clients see, with what only managers need to know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Driver, NodeDescription, PortConfig, Role, RootRotation, Service, SwarmNode, Task, TaskNetwork, Time,
-    Version, is_default,
+    Cluster, Driver, NodeDescription, PortConfig, Rest, Role, RootRotation, Service, SwarmNode, Task, Time, Version,
+    is_default, keeps_rest,
 };
 
 /// The swarm. There is one in a store, with [`Cluster::id`].
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct ClusterRecord {
     pub cluster: Cluster,
     /// `SWMKEY-1-…`, where managers are locked when they start. Else empty.
@@ -28,9 +27,12 @@ pub struct ClusterRecord {
     /// What managers, and only they, have: they prove with it that they are some. Empty in swarms of before.
     #[serde(skip_serializing_if = "is_default")]
     pub managers_key: String,
-    /// The ingress network was made once. Whoever removes it afterwards does not want it.
+    /// The feature level: no manager writes what a release of a lower level cannot read. 0 while a manager has a release that
+    /// tells no level. It only rises (`decide::swarm::level`).
     #[serde(skip_serializing_if = "is_default")]
-    pub has_networks: bool,
+    pub level: u32,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl fmt::Debug for ClusterRecord {
@@ -42,7 +44,7 @@ impl fmt::Debug for ClusterRecord {
 
 /// A node. Its `manager_status` is not kept: whoever shows it asks raft.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct NodeRecord {
     pub node: SwarmNode,
     /// What it is now; `node.spec.role` is what it should be.
@@ -55,9 +57,11 @@ pub struct NodeRecord {
     /// It is down, and for so long that it has ended by itself what must never run twice.
     #[serde(skip_serializing_if = "is_default")]
     pub fenced_off: bool,
-    /// Network → the node's own address there. Only ingress networks give nodes one.
+    /// The highest feature level that its release knows, as it told when its session began. 0: it tells none.
     #[serde(skip_serializing_if = "is_default")]
-    pub addresses: BTreeMap<String, Ipv4Addr>,
+    pub level: u32,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl NodeRecord {
@@ -68,7 +72,7 @@ impl NodeRecord {
 
 /// A service.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct ServiceRecord {
     pub service: Service,
     /// The write that gave it its specification. Tasks of that write are up to date.
@@ -80,6 +84,8 @@ pub struct ServiceRecord {
     pub registry_auth: String,
     #[serde(skip_serializing_if = "is_default")]
     pub previous_registry_auth: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl fmt::Debug for ServiceRecord {
@@ -94,7 +100,7 @@ impl fmt::Debug for ServiceRecord {
 
 /// A task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct TaskRecord {
     pub task: Task,
     /// Name of the service when the task was made.
@@ -136,10 +142,8 @@ pub struct TaskRecord {
     /// Where its output goes if the specification does not say: the default of the swarm when the task was made.
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,
-    /// Its networks with its addresses there, in the order of interfaces: ingress first, then as the service names them.
-    #[serde(skip_serializing_if = "is_default")]
-    pub networks: Vec<TaskNetwork>,
-    /// `vip` or `dnsrr`, as the service had it when the task was made; empty is `vip`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub endpoint_mode: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
+
+keeps_rest!(ClusterRecord, NodeRecord, ServiceRecord, TaskRecord);

@@ -4,14 +4,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JoinTokens, TlsInfo};
+use super::{JoinTokens, Rest, TlsInfo, keeps_rest};
 
 /// A root with its key, in PEM. Every node has it: each signs for itself (docs/adr/0006).
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct NewRoot {
     pub cert: String,
     pub key: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl fmt::Debug for NewRoot {
@@ -23,14 +25,18 @@ impl fmt::Debug for NewRoot {
 
 /// A root on its way to all nodes. Until they have it, the one before is trusted as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct RootRotation {
     pub root: NewRoot,
     /// Of the swarm and of every node, when all have it.
     pub tls_info: TlsInfo,
     /// In force from then on: the digest in them is that of the new root.
     pub join_tokens: JoinTokens,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
+
+keeps_rest!(NewRoot, RootRotation);
 
 #[cfg(test)]
 mod tests {
@@ -38,8 +44,9 @@ mod tests {
 
     #[test]
     fn keys_and_tokens_are_not_in_the_debug_form() {
-        let root = NewRoot { cert: "the cert".into(), key: "the key".into() };
-        let join_tokens = JoinTokens { worker: "the worker".into(), manager: "the manager".into() };
+        let root = NewRoot { cert: "the cert".into(), key: "the key".into(), ..NewRoot::default() };
+        let (worker, manager) = ("the worker".into(), "the manager".into());
+        let join_tokens = JoinTokens { worker, manager, ..JoinTokens::default() };
         let text = format!("{:?}", RootRotation { root, join_tokens, ..RootRotation::default() });
         assert!(text.contains("the cert"), "{text}");
         for hidden in ["the key", "the worker", "the manager"] {

@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Meta, is_default};
+use super::{Driver, Meta, Rest, is_default, keeps_rest};
 
 /// A secret as it is declared.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct SecretSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
@@ -22,6 +22,8 @@ pub struct SecretSpec {
     pub driver: Option<Driver>,
     #[serde(skip_serializing_if = "is_default")]
     pub templating: Option<Driver>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 impl fmt::Debug for SecretSpec {
@@ -33,7 +35,7 @@ impl fmt::Debug for SecretSpec {
 
 /// A config as it is declared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ConfigSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
@@ -43,6 +45,8 @@ pub struct ConfigSpec {
     pub data: String,
     #[serde(skip_serializing_if = "is_default")]
     pub templating: Option<Driver>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// `GET /secrets/{id}`; without its data.
@@ -54,6 +58,8 @@ pub struct Secret {
     #[serde(flatten)]
     pub meta: Meta,
     pub spec: SecretSpec,
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 /// `GET /configs/{id}`.
@@ -65,4 +71,8 @@ pub struct Config {
     #[serde(flatten)]
     pub meta: Meta,
     pub spec: ConfigSpec,
+    #[serde(flatten)]
+    pub rest: Rest,
 }
+
+keeps_rest!(SecretSpec, ConfigSpec);

@@ -1,15 +1,14 @@
 //! Services.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, NetworkAttachmentConfig, TaskSpec, Version, is_default};
+use super::{Meta, NetworkAttachmentConfig, Rest, TaskSpec, Version, is_default, keeps_rest};
 
 /// A service as it is declared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ServiceSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
@@ -25,11 +24,13 @@ pub struct ServiceSpec {
     pub networks: Vec<NetworkAttachmentConfig>,
     #[serde(skip_serializing_if = "is_default")]
     pub endpoint_spec: Option<EndpointSpec>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// How many tasks a service has. One of the four; none of them means one replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ServiceMode {
     #[serde(skip_serializing_if = "is_default")]
     pub replicated: Option<Replicated>,
@@ -39,22 +40,30 @@ pub struct ServiceMode {
     pub replicated_job: Option<ReplicatedJob>,
     #[serde(skip_serializing_if = "is_default")]
     pub global_job: Option<Empty>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// `{}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Empty {}
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, remote = "Self")]
+pub struct Empty {
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Replicated {
     /// 1 if it is not said.
     #[serde(skip_serializing_if = "is_default")]
     pub replicas: Option<u64>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ReplicatedJob {
     /// 1 if it is not said.
     #[serde(skip_serializing_if = "is_default")]
@@ -62,11 +71,13 @@ pub struct ReplicatedJob {
     /// As many as at the same time, if it is not said.
     #[serde(skip_serializing_if = "is_default")]
     pub total_completions: Option<u64>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// How tasks are replaced by those of another specification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct UpdateConfig {
     /// Slots at the same time; 0: all of them.
     pub parallelism: u64,
@@ -83,6 +94,8 @@ pub struct UpdateConfig {
     pub max_failure_ratio: Ratio,
     /// `stop-first`, `start-first`; empty is `stop-first`.
     pub order: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// A number from 0 to 1 that is written as Go writes it: without a point if it needs none.
@@ -107,17 +120,19 @@ impl<'de> Deserialize<'de> for Ratio {
 
 /// How a service is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct EndpointSpec {
     /// `vip`, `dnsrr`; empty is `vip`.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: String,
     #[serde(skip_serializing_if = "is_default")]
     pub ports: Vec<PortConfig>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct PortConfig {
     #[serde(skip_serializing_if = "is_default")]
     pub name: String,
@@ -132,17 +147,8 @@ pub struct PortConfig {
     /// `ingress`, `host`; empty is `ingress`.
     #[serde(skip_serializing_if = "is_default")]
     pub publish_mode: String,
-}
-
-impl PortConfig {
-    /// Published on every node, not only on those of the tasks.
-    pub fn is_ingress(&self) -> bool {
-        matches!(self.publish_mode.as_str(), "" | "ingress")
-    }
-
-    pub fn protocol_name(&self) -> &str {
-        if self.protocol.is_empty() { "tcp" } else { &self.protocol }
-    }
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// `GET /services/{id}`.
@@ -166,37 +172,36 @@ pub struct Service {
     /// Of jobs only.
     #[serde(skip_serializing_if = "is_default")]
     pub job_status: Option<JobStatus>,
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Endpoint {
     pub spec: EndpointSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub ports: Vec<PortConfig>,
     #[serde(rename = "VirtualIPs", skip_serializing_if = "is_default")]
     pub virtual_ips: Vec<VirtualIp>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct VirtualIp {
     #[serde(rename = "NetworkID", skip_serializing_if = "is_default")]
     pub network_id: String,
     /// With the length of its network's prefix.
     #[serde(skip_serializing_if = "is_default")]
     pub addr: String,
-}
-
-impl VirtualIp {
-    /// The address alone.
-    pub fn address(&self) -> Option<Ipv4Addr> {
-        self.addr.split('/').next()?.parse().ok()
-    }
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct UpdateStatus {
     /// `updating`, `paused`, `completed`, `rollback_started`, `rollback_paused`, `rollback_completed`.
     #[serde(skip_serializing_if = "is_default")]
@@ -209,21 +214,43 @@ pub struct UpdateStatus {
     pub completed_at: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub message: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ServiceStatus {
     pub running_tasks: u64,
     pub desired_tasks: u64,
     pub completed_tasks: u64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct JobStatus {
     pub job_iteration: Version,
     /// RFC 3339.
     #[serde(skip_serializing_if = "is_default")]
     pub last_execution: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
+
+keeps_rest!(
+    ServiceSpec,
+    ServiceMode,
+    Empty,
+    Replicated,
+    ReplicatedJob,
+    UpdateConfig,
+    EndpointSpec,
+    PortConfig,
+    Endpoint,
+    VirtualIp,
+    UpdateStatus,
+    ServiceStatus,
+    JobStatus,
+);

@@ -1,12 +1,12 @@
-//! What a node and the leader of the managers say to each other. JSON; members are only added.
+//! Messages between a node and the leader, in JSON.
+//!
+//! Members and messages are only added. A message that the receiver does not know is passed over ([`decode`]) and does not end the
+//! session; one that it knows and cannot read ends it.
 
-use std::collections::BTreeMap;
-
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AssignmentChanges, Assignments, Availability, NetUpdate, NewRoot, NodeDescription, Report, Role, is_default,
-};
+use super::{AssignmentChanges, Assignments, Availability, NewRoot, NodeDescription, Report, Role, is_default};
 
 /// A manager, and where it is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,12 +32,52 @@ pub enum ToLeader {
     Ready,
     /// What it was told last does not fit what it was told before: it wants all of it.
     Whole,
-    /// The version of each network, by id, that kernel and DNS server of the node have reached.
-    NetApplied(BTreeMap<String, u64>),
-    /// What it was told last of networks does not follow what it was told before: it wants all of them whole.
-    NetWhole,
     /// The node goes away for good.
     Leave,
+}
+
+/// Messages in one direction of a session.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The names of all messages that this release knows.
+    const NAMES: &[&str];
+}
+
+impl Message for ToLeader {
+    const NAMES: &[&str] = &["hello", "reports", "describe", "alive", "ready", "whole", "leave"];
+}
+
+impl Message for ToNode {
+    const NAMES: &[&str] = &["welcome", "assignments", "changes", "heard", "elsewhere", "dissolved", "refused"];
+}
+
+/// Reads a message.
+///
+/// # Errors
+///
+/// Returns an error for bytes that are no message, and for a message of this release that makes no sense.
+pub fn decode<M: Message>(bytes: &[u8]) -> Result<Option<M>, serde_json::Error> {
+    serde_json::from_slice(bytes).map(Some).or_else(|error| match name(bytes) {
+        Some(name) if !M::NAMES.contains(&name.as_str()) => Ok(None),
+        Some(_) | None => Err(error),
+    })
+}
+
+/// The name of a message; nothing if it has none.
+fn name(bytes: &[u8]) -> Option<String> {
+    match serde_json::from_slice(bytes).ok()? {
+        serde_json::Value::String(name) => Some(name),
+        serde_json::Value::Object(message) if message.len() == 1 => message.into_iter().next().map(|(name, _)| name),
+        _ => None,
+    }
+}
+
+/// Writes a message.
+///
+/// # Errors
+///
+/// Returns an error if the message cannot be written as JSON; nothing must be sent then.
+pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(message)
 }
 
 /// Who opens a session.
@@ -57,6 +97,9 @@ pub struct Hello {
     /// Why its engine counts as dead or hanging. Empty while it answers.
     #[serde(skip_serializing_if = "is_default")]
     pub engine_error: String,
+    /// The highest feature level that its release knows; 0: it tells none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub level: u32,
 }
 
 impl std::fmt::Debug for Hello {
@@ -76,8 +119,6 @@ pub enum ToNode {
     Assignments(Box<Assignments>),
     /// What changed since.
     Changes(Box<AssignmentChanges>),
-    /// What is new in the networks of the node.
-    Networks(Box<NetNews>),
     /// The answer to whatever was said: the node was heard.
     Heard,
     /// The node that was asked does not lead.
@@ -86,20 +127,6 @@ pub enum ToNode {
     Dissolved,
     /// This node is none of the swarm's, and why.
     Refused(String),
-}
-
-/// What is new in the networks of a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NetNews {
-    /// Networks that are not in `updates` are not the node's (any more).
-    #[serde(skip_serializing_if = "is_default")]
-    pub whole: bool,
-    #[serde(skip_serializing_if = "is_default")]
-    pub updates: Vec<NetUpdate>,
-    /// Ids of networks that the node has no tasks in any more.
-    #[serde(skip_serializing_if = "is_default")]
-    pub gone: Vec<String>,
 }
 
 /// What a node is.
@@ -130,4 +157,63 @@ pub struct Welcome {
     pub snapshot_interval: u64,
     #[serde(skip_serializing_if = "is_default")]
     pub keep_entries: u64,
+    /// The feature level of the swarm: the node says nothing that needs a higher one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub level: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_a_later_release_are_passed_over_and_broken_ones_are_not() {
+        fn check<M: Message>(text: &str, expected: &str) {
+            let said = match decode::<M>(text.as_bytes()) {
+                Ok(Some(message)) => String::from_utf8(encode(&message).expect("JSON")).expect("text"),
+                Ok(None) => "passed over".to_owned(),
+                Err(_) => "broken".to_owned(),
+            };
+            assert_eq!(said, expected, "{text}");
+        }
+        check::<ToLeader>(r#""alive""#, r#""alive""#);
+        check::<ToLeader>(r#""marvel""#, "passed over");
+        check::<ToLeader>(r#"{"marvel":{"x":[1]}}"#, "passed over");
+        check::<ToLeader>(r#"{"reports":5}"#, "broken");
+        check::<ToLeader>(r#"{"reports":[],"marvel":1}"#, "broken");
+        check::<ToLeader>("", "broken");
+        check::<ToLeader>("17", "broken");
+        check::<ToNode>(r#"{"marvel":1}"#, "passed over");
+        check::<ToNode>(r#"{"elsewhere":null}"#, r#"{"elsewhere":null}"#);
+        check::<ToNode>(r#"{"welcome":{"cluster":5}}"#, "broken");
+    }
+
+    /// A message that is missing in the names would be passed over when it is broken.
+    #[test]
+    fn every_message_is_named() {
+        for message in [
+            ToLeader::Hello(Box::default()),
+            ToLeader::Reports(Vec::new()),
+            ToLeader::Describe(Box::default()),
+            ToLeader::Alive,
+            ToLeader::Ready,
+            ToLeader::Whole,
+            ToLeader::Leave,
+        ] {
+            let text = encode(&message).expect("JSON");
+            assert!(ToLeader::NAMES.contains(&name(&text).expect("a name").as_str()), "{message:?}");
+        }
+        for message in [
+            ToNode::Welcome(Welcome::default()),
+            ToNode::Assignments(Box::default()),
+            ToNode::Changes(Box::default()),
+            ToNode::Heard,
+            ToNode::Elsewhere(None),
+            ToNode::Dissolved,
+            ToNode::Refused(String::new()),
+        ] {
+            let text = encode(&message).expect("JSON");
+            assert!(ToNode::NAMES.contains(&name(&text).expect("a name").as_str()), "{message:?}");
+        }
+    }
 }

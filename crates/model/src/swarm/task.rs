@@ -6,20 +6,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ContainerSpec, Driver, Meta, NetworkAttachmentSpec, Platform, PortConfig, Version, is_default};
+use super::{ContainerSpec, Driver, Meta, Platform, PortConfig, Rest, Version, is_default, keeps_rest, words};
 
 /// What the tasks of a service are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct TaskSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub container_spec: Option<ContainerSpec>,
     /// Not run by herder; kept to refuse it by name.
     #[serde(skip_serializing_if = "is_default")]
     pub plugin_spec: Option<Value>,
-    /// Of tasks that stand for a plain container on an attachable network.
+    /// Not run by herder; kept to refuse it by name.
     #[serde(skip_serializing_if = "is_default")]
-    pub network_attachment_spec: Option<NetworkAttachmentSpec>,
+    pub network_attachment_spec: Option<Value>,
     #[serde(skip_serializing_if = "is_default")]
     pub resources: Option<ResourceRequirements>,
     #[serde(skip_serializing_if = "is_default")]
@@ -35,10 +35,12 @@ pub struct TaskSpec {
     /// `container`; empty is the same.
     #[serde(skip_serializing_if = "is_default")]
     pub runtime: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ResourceRequirements {
     /// What the kernel holds the container to.
     #[serde(skip_serializing_if = "is_default")]
@@ -51,10 +53,12 @@ pub struct ResourceRequirements {
     pub swap_bytes: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
     pub memory_swappiness: Option<i64>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Limits {
     /// Billionths of a processor.
     #[serde(rename = "NanoCPUs", skip_serializing_if = "is_default")]
@@ -63,11 +67,13 @@ pub struct Limits {
     pub memory_bytes: i64,
     #[serde(skip_serializing_if = "is_default")]
     pub pids: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// What a node has, or what a task takes of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Reservations {
     /// Billionths of a processor.
     #[serde(rename = "NanoCPUs", skip_serializing_if = "is_default")]
@@ -76,39 +82,47 @@ pub struct Reservations {
     pub memory_bytes: i64,
     #[serde(skip_serializing_if = "is_default")]
     pub generic_resources: Vec<GenericResource>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// A thing of which a node has some: each with a name, or so many of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct GenericResource {
     #[serde(skip_serializing_if = "is_default")]
     pub named_resource_spec: Option<NamedResource>,
     #[serde(skip_serializing_if = "is_default")]
     pub discrete_resource_spec: Option<DiscreteResource>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NamedResource {
     #[serde(skip_serializing_if = "is_default")]
     pub kind: String,
     #[serde(skip_serializing_if = "is_default")]
     pub value: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct DiscreteResource {
     #[serde(skip_serializing_if = "is_default")]
     pub kind: String,
     #[serde(skip_serializing_if = "is_default")]
     pub value: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// What follows the end of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct RestartPolicy {
     /// `none`, `on-failure`, `any`; empty is `any`.
     #[serde(skip_serializing_if = "is_default")]
@@ -122,10 +136,12 @@ pub struct RestartPolicy {
     /// Nanoseconds within which attempts count; 0: always.
     #[serde(skip_serializing_if = "is_default")]
     pub window: Option<i64>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Placement {
     #[serde(skip_serializing_if = "is_default")]
     pub constraints: Vec<String>,
@@ -136,24 +152,30 @@ pub struct Placement {
     pub max_replicas: u64,
     #[serde(skip_serializing_if = "is_default")]
     pub platforms: Vec<Platform>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Preference {
     #[serde(skip_serializing_if = "is_default")]
     pub spread: Option<Spread>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Spread {
     /// `node.labels.zone`, `engine.labels.zone`.
     pub spread_descriptor: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NetworkAttachmentConfig {
     /// Id or name of the network.
     #[serde(skip_serializing_if = "is_default")]
@@ -162,45 +184,51 @@ pub struct NetworkAttachmentConfig {
     pub aliases: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub driver_opts: BTreeMap<String, String>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
-/// How far a task is, or should be. A task only ever goes forward: the order is that of the variants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskState {
-    /// Just made.
-    #[default]
-    New,
-    /// Of old swarms; never given.
-    Allocated,
-    /// Waits for a node.
-    Pending,
-    Assigned,
-    /// The node knows of it.
-    Accepted,
-    /// Its image and volumes are brought.
-    Preparing,
-    /// Made, and waits for its turn.
-    Ready,
-    /// Started, and not yet healthy.
-    Starting,
-    Running,
-    /// Ended by itself, with 0.
-    Complete,
-    /// Ended because it was told to.
-    Shutdown,
-    /// Ended otherwise.
-    Failed,
-    /// Could not be started.
-    Rejected,
-    /// Only desired: the task shall be gone.
-    Remove,
-    /// Its node was away for too long, or is gone.
-    Orphaned,
+words! {
+    /// How far a task is, or should be. A task only ever goes forward: the order is that of the variants.
+    #[derive(Default)]
+    pub enum TaskState {
+        /// Just made.
+        #[default]
+        New = "new",
+        /// Of old swarms; never given.
+        Allocated = "allocated",
+        /// Waits for a node.
+        Pending = "pending",
+        Assigned = "assigned",
+        /// The node knows of it.
+        Accepted = "accepted",
+        /// Its image and volumes are brought.
+        Preparing = "preparing",
+        /// Made, and waits for its turn.
+        Ready = "ready",
+        /// Started, and not yet healthy.
+        Starting = "starting",
+        Running = "running",
+        /// Ended by itself, with 0.
+        Complete = "complete",
+        /// Ended because it was told to.
+        Shutdown = "shutdown",
+        /// Ended otherwise.
+        Failed = "failed",
+        /// Could not be started.
+        Rejected = "rejected",
+        /// Only desired: the task shall be gone.
+        Remove = "remove",
+        /// Its node was away for too long, or is gone.
+        Orphaned = "orphaned",
+        ;
+        /// Of a later release.
+        Other
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct TaskStatus {
     /// RFC 3339.
     #[serde(skip_serializing_if = "is_default")]
@@ -213,24 +241,30 @@ pub struct TaskStatus {
     #[serde(skip_serializing_if = "is_default")]
     pub container_status: Option<ContainerStatus>,
     pub port_status: PortStatus,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ContainerStatus {
     #[serde(rename = "ContainerID")]
     pub container_id: String,
     #[serde(rename = "PID")]
     pub pid: i64,
     pub exit_code: i64,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// Ports that were published on the node itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct PortStatus {
     #[serde(skip_serializing_if = "is_default")]
     pub ports: Vec<PortConfig>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
 }
 
 /// `GET /tasks/{id}`.
@@ -263,4 +297,24 @@ pub struct Task {
     /// Of jobs only.
     #[serde(skip_serializing_if = "is_default")]
     pub job_iteration: Option<Version>,
+    #[serde(flatten)]
+    pub rest: Rest,
 }
+
+keeps_rest!(
+    TaskSpec,
+    ResourceRequirements,
+    Limits,
+    Reservations,
+    GenericResource,
+    NamedResource,
+    DiscreteResource,
+    RestartPolicy,
+    Placement,
+    Preference,
+    Spread,
+    NetworkAttachmentConfig,
+    TaskStatus,
+    ContainerStatus,
+    PortStatus,
+);

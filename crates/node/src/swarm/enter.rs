@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use herder_front::ApiError;
 use herder_model::swarm::{
-    Availability, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, ManagerAddr, NodeRecord, NodeStatus,
-    Role, SwarmNode, SwarmNodeState,
+    Availability, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, LEVEL, ManagerAddr, NodeRecord,
+    NodeStatus, Role, SwarmNode, SwarmNodeState,
 };
 use herder_store::{Key, StoreError};
 use herder_wire::JoinCode;
@@ -87,13 +87,13 @@ impl Host {
             ),
             subnet_size: if request.subnet_size == 0 { 24 } else { request.subnet_size },
             data_path_port: if request.data_path_port == 0 { DATA_PATH_PORT } else { request.data_path_port },
-            join_tokens: Some(JoinTokens { worker: token(), manager: token() }),
+            join_tokens: Some(JoinTokens { worker: token(), manager: token(), ..JoinTokens::default() }),
             ..Cluster::default()
         };
         let unlock_key = if locked { Key::random().text() } else { String::new() };
         // As random as a key of a store, and in the same letters.
         let managers_key = Key::random().text();
-        Ok(ClusterRecord { cluster, unlock_key, managers_key, ..ClusterRecord::default() })
+        Ok(ClusterRecord { cluster, unlock_key, managers_key, level: LEVEL, ..ClusterRecord::default() })
     }
 
     pub(super) fn first_node(&self, request: &InitRequest) -> NodeRecord {
@@ -102,8 +102,9 @@ impl Host {
         node.spec.availability = availability(&request.availability);
         node.description = self.description.borrow().clone();
         let addr = self.here.rsplit_once(':').map_or(&*self.here, |(host, _)| host).to_owned();
-        node.status = NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr };
-        NodeRecord { node, role: Role::Manager, addr: self.here.clone(), state_since: now(), ..NodeRecord::default() }
+        node.status = NodeStatus { state: SwarmNodeState::Ready, addr, ..NodeStatus::default() };
+        let (addr, state_since) = (self.here.clone(), now());
+        NodeRecord { node, role: Role::Manager, addr, state_since, level: LEVEL, ..NodeRecord::default() }
     }
 
     pub(super) async fn enter(self: &Arc<Host>, request: JoinRequest) -> Result<(), ApiError> {

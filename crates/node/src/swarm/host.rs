@@ -10,7 +10,7 @@ use herder_agent::session::{self, Ended, Listener, Mind};
 use herder_decide::swarm::members::Gossip;
 use herder_front::ApiError;
 use herder_model::swarm::{
-    Assignments, Clock, Hello, ManagerAddr, NetNews, NodeDescription, Role, Time, Welcome, Written,
+    Assignments, Clock, Hello, LEVEL, ManagerAddr, NodeDescription, Role, Time, Welcome, Written,
 };
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
 use herder_wire::gossip::{self, Health};
@@ -273,6 +273,7 @@ impl Host {
                 addr: self.here.clone(),
                 token: kept.token.clone(),
                 availability: kept.availability,
+                level: LEVEL,
                 ..Hello::default()
             };
             let mind = Mind {
@@ -281,7 +282,6 @@ impl Host {
                 engine: self.agent.health(),
                 ready: self.ready.subscribe(),
                 leaving: self.leaving.subscribe(),
-                applied: self.agent.networks().applied(),
             };
             let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
             tracing::debug!(?manager, ?ended, "a session ended");
@@ -388,6 +388,8 @@ impl Host {
     async fn become_as_welcomed(self: Arc<Host>, welcome: Welcome) {
         match welcome.role {
             Role::Worker => self.become_worker().await,
+            // What a later release has in mind: the node stays what it is.
+            Role::Other(_) => {}
             Role::Manager => {
                 self.become_manager().await;
                 self.begin_empty().await;
@@ -477,10 +479,6 @@ impl Listener for Ear {
 
     fn assign(&self, assignments: Assignments) {
         self.0.agent.assign(assignments);
-    }
-
-    fn networks(&self, news: NetNews) -> bool {
-        self.0.agent.networks().take(&news).is_ok()
     }
 
     fn heard(&self, said_at: Instant, lease: Duration) {

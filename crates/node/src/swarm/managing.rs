@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use herder_agent::session::{Heard, Lines};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
-use herder_model::swarm::{Clock, ClusterRecord, ManagerAddr, Written};
+use herder_model::swarm::{Clock, ClusterRecord, LEVEL, ManagerAddr, Written};
 use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
 use herder_wire::JoinCode;
 use herder_wire::calls::Peer;
@@ -77,8 +77,13 @@ impl Managing {
         written: broadcast::Sender<Arc<[Written]>>,
     ) -> Managing {
         let stop = CancellationToken::new();
-        let settings =
-            herder_manager::Settings { me, gossip, clock: Clock::system(), new_id: herder_wire::identity::new_id };
+        let settings = herder_manager::Settings {
+            me,
+            gossip,
+            clock: Clock::system(),
+            new_id: herder_wire::identity::new_id,
+            level: LEVEL,
+        };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(follow(store.clone(), link, written)));
         let (told, managers) = watch::channel(Vec::new());

@@ -42,7 +42,7 @@ impl Wanted {
         {
             tracing::info!(?lifetime, "the certificate of this node is valid for as long as the swarm says");
         }
-        if let Some(NewRoot { cert, key }) = self.new_root.clone() {
+        if let Some(NewRoot { cert, key, rest: _ }) = self.new_root.clone() {
             if link.adopt_root(Pair { cert, key }, now)? {
                 tracing::info!("the certificate of this node comes from the new root");
             }
@@ -80,6 +80,7 @@ fn of_issuer(trust_root: &str, issuer: Option<Issuer>) -> TlsInfo {
         trust_root: trust_root.to_owned(),
         cert_issuer_subject: STANDARD.encode(subject),
         cert_issuer_public_key: STANDARD.encode(public_key),
+        ..TlsInfo::default()
     }
 }
 
@@ -89,9 +90,10 @@ pub(super) fn make(identity: &Identity) -> Result<RootRotation, ApiError> {
         let root = Shared::new_root(SystemTime::now())?;
         let code = identity.join_code_of(&root.cert)?;
         let token = || code.with_secret(rand::random()).to_string();
-        let join_tokens = JoinTokens { worker: token(), manager: token() };
+        let join_tokens = JoinTokens { worker: token(), manager: token(), ..JoinTokens::default() };
         let tls_info = of_issuer(&root.cert, Some(Issuer::of_root(&root.cert)?));
-        Ok(RootRotation { root: NewRoot { cert: root.cert, key: root.key }, tls_info, join_tokens })
+        let root = NewRoot { cert: root.cert, key: root.key, ..NewRoot::default() };
+        Ok(RootRotation { root, tls_info, join_tokens, ..RootRotation::default() })
     };
     made().map_err(|error| ApiError::internal(format!("rpc error: code = Internal desc = {error}")))
 }

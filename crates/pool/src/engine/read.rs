@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use herder_model::{Container, Node};
 use http::Method;
+use parking_lot::Mutex;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -91,7 +92,8 @@ impl Engine {
         let shift = self.shift.load(Ordering::Relaxed);
         let images: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::image(entry, shift))).collect();
         let same = |node: &Node| same_list(&node.images, &images, |image| (&image.summary, image.created));
-        if is_news(&self.lists_told.images, read) && !same(&self.node()) {
+        let mut told = self.lists_told.images.lock();
+        if is_news(&mut told, read) && !same(&self.node()) {
             self.update(|node| node.images = images);
         }
         Ok(())
@@ -108,7 +110,8 @@ impl Engine {
         // Engines list networks and volumes in no order; ours has one, so that equal lists are equal.
         networks.sort_by(|a, b| a.id.cmp(&b.id));
         let same = |node: &Node| same_list(&node.networks, &networks, |network| &network.summary);
-        if is_news(&self.lists_told.networks, read) && !same(&self.node()) {
+        let mut told = self.lists_told.networks.lock();
+        if is_news(&mut told, read) && !same(&self.node()) {
             self.update(|node| node.networks = networks);
         }
         Ok(())
@@ -128,7 +131,8 @@ impl Engine {
         let mut volumes: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::volume(entry))).collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         let same = |node: &Node| same_list(&node.volumes, &volumes, |volume| &volume.summary);
-        if is_news(&self.lists_told.volumes, read) && !same(&self.node()) {
+        let mut told = self.lists_told.volumes.lock();
+        if is_news(&mut told, read) && !same(&self.node()) {
             self.update(|node| node.volumes = volumes);
         }
         Ok(())
@@ -213,7 +217,7 @@ impl Engine {
             inspect => inspect?,
         };
         let shift = self.shift.load(Ordering::Relaxed);
-        ingest::container(entry.get(), &inspect, shift).map(Some).map_err(unreadable)
+        ingest::container(entry.get(), &inspect, shift, self.settings.naming).map(Some).map_err(unreadable)
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
@@ -294,17 +298,20 @@ impl Told {
     }
 }
 
-/// Per kind of list: number of the read that last told about it.
+/// Per kind of list: number of the read that last told about it. Held while the list is replaced: whoever finds that a later
+/// read has told finds what it saw in the picture.
 #[derive(Debug, Default)]
 pub(super) struct ListsTold {
-    images: AtomicU64,
-    networks: AtomicU64,
-    volumes: AtomicU64,
+    images: Mutex<u64>,
+    networks: Mutex<u64>,
+    volumes: Mutex<u64>,
 }
 
 /// Notes that read number `read` tells about a list. False if a later read has told already.
-fn is_news(told: &AtomicU64, read: u64) -> bool {
-    told.fetch_max(read, Ordering::AcqRel) <= read
+fn is_news(told: &mut u64, read: u64) -> bool {
+    let news = *told <= read;
+    *told = read.max(*told);
+    news
 }
 
 fn same_list<'a, T, K: PartialEq>(old: &'a [Arc<T>], new: &'a [Arc<T>], key: impl Fn(&'a T) -> K) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::claims::Claims;
+use herder_decide::claims::{Claims, Settled};
 use herder_decide::placing::{Claiming, Said, Tickets, Turns};
 use herder_decide::request::{self, CreateRequest};
 use herder_decide::schedule::{Filter, Scheduler};
@@ -75,7 +75,7 @@ pub(crate) enum Event {
         life: u64,
         to: usize,
         number: u64,
-        used: bool,
+        settled: Settled,
         attempts: u32,
     },
     /// A client removes a container, whichever comes first after this id.
@@ -125,7 +125,7 @@ pub(crate) enum Message {
     },
     Settle {
         number: u64,
-        used: bool,
+        settled: Settled,
     },
     Create {
         job: usize,
@@ -372,8 +372,8 @@ impl World {
                 self.follow(node);
                 self.follow_soon(node);
             }
-            Event::Settle { from, life, to, number, used, attempts } if self.runs(from, life) => {
-                self.settle(from, to, number, used, attempts);
+            Event::Settle { from, life, to, number, settled, attempts } if self.runs(from, life) => {
+                self.settle(from, to, number, settled, attempts);
             }
             Event::Remove { node, after } => self.remove(node, after),
             Event::Fault(fault) => self.fault(fault),

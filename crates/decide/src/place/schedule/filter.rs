@@ -9,6 +9,7 @@ use herder_model::{Container, HostPort, Node};
 
 use crate::names;
 use crate::place::expr::{Expression, Matcher};
+use crate::place::prefer;
 use crate::place::request::CreateRequest;
 
 /// The label of a node that limits how many containers it takes, running or not.
@@ -66,9 +67,7 @@ impl Filter {
             Filter::Constraint => {
                 asked.constraints.iter().all(|(expression, it)| constraint_holds(expression, it, node))
             }
-            Filter::Whitelist => {
-                asked.request.whitelists.iter().all(|list| list.value.split('|').any(|name| name == node.name))
-            }
+            Filter::Whitelist => prefer::allow(&asked.request.whitelists, &node.name),
         }
     }
 
@@ -166,6 +165,8 @@ pub(super) struct Asked<'r> {
     /// Flag → address of the node that has the container.
     dependencies: Vec<(String, Option<String>)>,
     soft: bool,
+    /// Containers that were created and never started count as if they had their ports.
+    created_count: bool,
 }
 
 impl<'r> Asked<'r> {
@@ -180,7 +181,9 @@ impl<'r> Asked<'r> {
             constraints: compile(&request.constraints),
             affinities: compile(&request.affinities),
             dependencies: request.dependencies.iter().map(|(flag, name)| (flag.clone(), owner(name))).collect(),
-            soft: request.constraints.iter().chain(&request.affinities).any(|expression| expression.soft),
+            soft: request.constraints.iter().chain(&request.affinities).any(|expression| expression.soft)
+                || wants_ports(request),
+            created_count: soft && !request.insists,
         }
     }
 
@@ -189,15 +192,20 @@ impl<'r> Asked<'r> {
     }
 
     fn ports_free(&self, node: &Node) -> bool {
-        let wants = &self.request.container;
-        let none = wants.host_ports.is_empty() && (wants.network_mode != "host" || wants.exposed_ports.is_empty());
-        none || self.port_taken(node).is_none()
+        !wants_ports(self.request) || self.port_taken(node).is_none()
+    }
+
+    /// Whether the container counts as having its ports. One that does not run has none, as on one engine. But one that was
+    /// created and never started is probably about to start, so another node is better while there is one.
+    fn has_ports(&self, other: &Container) -> bool {
+        let gives_way = self.request.replaces.as_ref() == Some(&other.id);
+        !gives_way && (other.is_running() || self.created_count && other.state == "created")
     }
 
     /// The first port that is asked for and taken, and by whom.
     fn port_taken<'n>(&self, node: &'n Node) -> Option<(String, &'n Container)> {
         let wants = &self.request.container;
-        node.containers.values().find_map(|other| {
+        node.containers.values().filter(|other| self.has_ports(other)).find_map(|other| {
             if wants.network_mode == "host" && other.network_mode == "host" {
                 let port = wants.exposed_ports.iter().find(|port| other.exposed_ports.contains(port));
                 if let Some(port) = port {
@@ -211,6 +219,16 @@ impl<'r> Asked<'r> {
             wants.host_ports.iter().find(clash).map(|port| (port_text(port), &**other))
         })
     }
+}
+
+fn wants_ports(request: &CreateRequest) -> bool {
+    let wants = &request.container;
+    !wants.host_ports.is_empty() || wants.network_mode == "host" && !wants.exposed_ports.is_empty()
+}
+
+/// Whether only containers that were created and never started keep the request's ports from this node.
+pub fn ports_promised(request: &CreateRequest, node: &Node) -> bool {
+    !Asked::new(request, &[], true).ports_free(node) && Asked::new(request, &[], false).ports_free(node)
 }
 
 /// True if both cannot be had on one node. A range finds another port unless it is a single one.
@@ -241,7 +259,15 @@ fn constraint_holds(expression: &Expression, it: &Matcher, node: &Node) -> bool 
 
 fn affinity_holds(expression: &Expression, it: &Matcher, node: &Node) -> bool {
     match expression.key.as_str() {
-        "container" => it.holds(node.containers.values().flat_map(|other| [other.id.as_str(), other.name.as_str()])),
+        "container" => {
+            let candidates = node.containers.values().flat_map(|other| [other.id.as_str(), other.name.as_str()]);
+            // `/name` and `node/name` mean the same container. (`/re/` is an expression, and matches without them.)
+            let value = expression.value.trim_start_matches('/');
+            let value = value.strip_prefix(node.name.as_str()).and_then(|it| it.strip_prefix('/')).unwrap_or(value);
+            let slashed = value.len() < expression.value.len() && !expression.value.ends_with('/');
+            let named = slashed && node.containers.values().any(|other| other.name == value);
+            if named { expression.equals } else { it.holds(candidates) }
+        }
         "image" => it.holds(node.images.iter().flat_map(|image| {
             let repos = image.repo_tags.iter().filter_map(|tag| tag.rsplit_once(':').map(|(repo, _)| repo));
             iter::once(image.id.as_str()).chain(image.repo_tags.iter().map(String::as_str)).chain(repos)

@@ -15,7 +15,7 @@ mod properties;
 mod sentences;
 
 /// Reads `"n1 zone=a disk=ssd"`: a healthy node with 2 CPUs and 1000 bytes, its labels, and what is on it:
-/// `c:NAME` a container, `p:PORT[/udp]` one with that port, `m:BYTES` one that reserves, `i:TAG` an image, `down`.
+/// `c:NAME` a container, `p:PORT[/udp]` one with that port (`created:PORT` and `exited:PORT` in that state), `m:BYTES` one that reserves, `i:TAG` an image, `down`.
 fn node(line: &str) -> Arc<Node> {
     let mut words = line.split_whitespace();
     let name = words.next().expect("a name");
@@ -28,7 +28,8 @@ fn node(line: &str) -> Arc<Node> {
         ..Node::default()
     };
     for (index, word) in words.enumerate() {
-        let mut container = Container { id: format!("{name}-{index}"), ..Container::default() };
+        let mut container =
+            Container { id: format!("{name}-{index}"), state: "running".into(), ..Container::default() };
         if word == "down" {
             node.state = NodeState::Unhealthy;
             node.health_indicator = 0;
@@ -37,7 +38,10 @@ fn node(line: &str) -> Arc<Node> {
         } else if let Some((kind, value)) = word.split_once(':') {
             match kind {
                 "c" => container.name = value.into(),
-                "p" => {
+                "p" | "created" | "exited" => {
+                    if kind != "p" {
+                        container.state = kind.into();
+                    }
                     let (port, protocol) = value.split_once('/').unwrap_or((value, "tcp"));
                     container.host_ports =
                         request::host_ports(&json!({format!("80/{protocol}"): [{"HostPort": port}]})).unwrap();
@@ -112,6 +116,44 @@ fn ports_respect_protocol_address_and_range() {
         "Unable to find a node that satisfies the following conditions \n[port 80 (Bridge mode)]\na: port: port 80 is taken by container ",
     );
     check("a p:80", port("80-90", "tcp", ""), "a");
+    // What does not run blocks nothing; what may be about to start is avoided while there is another node.
+    check("a exited:80", port("80", "tcp", ""), "a");
+    check("a created:80; b c:1 c:2", port("80", "tcp", ""), "b");
+    check("a created:80; b p:80", port("80", "tcp", ""), "a");
+}
+
+#[test]
+fn a_container_that_is_replaced_gives_its_ports_up() {
+    let body = json!({"Image": "x", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}});
+    let request = request::parse(None, body, "s").expect("a request");
+    let scheduler = Scheduler::default();
+    let rank = |request: &CreateRequest, text: &str| {
+        let ranked = scheduler.rank(request, &nodes(text), &mut StdRng::seed_from_u64(1));
+        ranked.map_or("none".into(), |nodes| nodes.iter().map(|it| it.name.clone()).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(rank(&request, "a p:80"), "none");
+    assert_eq!(rank(&CreateRequest { replaces: Some("a-0".into()), ..request.clone() }, "a p:80"), "a");
+    // The node itself keeps a promised port for the container that was promised it, unless the door knows no other node.
+    let node = nodes("a created:80").remove(0);
+    let check = |request: &CreateRequest| scheduler.check(request, &node, &mut StdRng::seed_from_u64(1)).is_ok();
+    assert_eq!((ports_promised(&request, &node), check(&request)), (true, false));
+    assert!(check(&CreateRequest { insists: true, ..request }));
+}
+
+#[test]
+fn an_affinity_names_a_container_in_any_form() {
+    for (value, expected) in
+        [("web", "a"), ("/web", "a"), ("a/web", "a"), ("b/web", ""), ("/a/web", "a"), ("/we/", "a")]
+    {
+        for (operator, expected) in [("==", expected), ("!=", if expected == "a" { "b" } else { "a b" })] {
+            let env = json!({"Env": [format!("affinity:container{operator}{value}")]});
+            let request = request::parse(None, env, "s").expect("a request");
+            let ranked = Scheduler::default().rank(&request, &nodes("a c:web; b"), &mut StdRng::seed_from_u64(1));
+            let mut names: Vec<String> = ranked.iter().flatten().map(|it| it.name.clone()).collect();
+            names.sort();
+            assert_eq!(names.join(" "), expected, "{operator}{value}");
+        }
+    }
 }
 
 #[test]
@@ -122,6 +164,7 @@ fn host_network_compares_exposed_ports() {
         name: "web".into(),
         network_mode: "host".into(),
         exposed_ports: vec!["80/tcp".into()],
+        state: "running".into(),
         ..Container::default()
     };
     other.put_container(Arc::new(container));
@@ -261,7 +304,7 @@ proptest! {
             let ranked = Scheduler::default().rank(request, &nodes, &mut StdRng::seed_from_u64(1));
             let Ok(Some(best)) = ranked.map(|ranked| ranked.into_iter().next()) else { continue };
             let chosen = nodes.iter_mut().find(|node| node.addr == best.addr).expect("one of ours");
-            let container = Container { id: format!("new-{index}"), ..request.container.clone() };
+            let container = Container { id: format!("new-{index}"), state: "running".into(), ..request.container.clone() };
             Arc::make_mut(chosen).put_container(Arc::new(container));
         }
         for node in &nodes {

@@ -84,7 +84,7 @@ fn size(what: &str, data: &str, max: usize) -> Checked {
 }
 
 /// Of services, networks and nodes.
-pub(super) fn name(text: &str) -> Checked {
+fn name(text: &str) -> Checked {
     if text.is_empty() {
         Err(Refusal::invalid("meta: name must be provided"))
     } else if text.chars().count() > NAME_CHARS_MAX {
@@ -127,7 +127,7 @@ fn task(service: &ServiceSpec) -> Checked {
 
 fn requirements(resources: &ResourceRequirements) -> Checked {
     let amounts = [
-        resources.limits.map(|limits| (limits.nano_cpus, limits.memory_bytes)),
+        resources.limits.as_ref().map(|limits| (limits.nano_cpus, limits.memory_bytes)),
         resources.reservations.as_ref().map(|reserved| (reserved.nano_cpus, reserved.memory_bytes)),
     ];
     for (nano_cpus, memory_bytes) in amounts.into_iter().flatten() {
@@ -210,7 +210,7 @@ fn references<'r>(what: &str, references: impl Iterator<Item = (&'r str, &'r str
 }
 
 fn mode(spec: &ServiceSpec) -> Checked {
-    let ServiceMode { replicated, global, replicated_job, global_job } = &spec.mode;
+    let ServiceMode { replicated, global, replicated_job, global_job, rest: _ } = &spec.mode;
     let said = [replicated.is_some(), global.is_some(), replicated_job.is_some(), global_job.is_some()];
     if said.into_iter().filter(|said| *said).count() > 1 {
         return Err(Refusal::invalid("Unrecognized service mode"));

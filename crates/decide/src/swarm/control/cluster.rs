@@ -227,7 +227,7 @@ pub fn update_cluster(view: &View, update: ClusterUpdate, fresh: Fresh) -> Resul
     } else if record.unlock_key.is_empty() || update.rotate_unlock_key {
         record.unlock_key = fresh.unlock_key;
     }
-    if let Some(JoinTokens { worker, manager }) = &mut record.cluster.join_tokens {
+    if let Some(JoinTokens { worker, manager, rest: _ }) = &mut record.cluster.join_tokens {
         for (wanted, token, secret) in
             [(update.rotate_worker_token, worker, fresh.worker), (update.rotate_manager_token, manager, fresh.manager)]
         {

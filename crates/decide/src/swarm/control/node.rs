@@ -9,7 +9,7 @@ use herder_model::swarm::{
 
 use super::{Changes, check_version};
 use crate::swarm::local::ManagerSeen;
-use crate::swarm::{self, Code, Denial, Refusal, lookup};
+use crate::swarm::{self, Code, Denial, Refusal, lookup, nodes::level};
 
 /// Changes what a person says about a node. Who then is a manager or no longer one becomes so by itself.
 pub fn update_node(view: &View, text: &str, version: u64, spec: NodeSpec, managers: &[ManagerSeen]) -> Changes {
@@ -17,6 +17,9 @@ pub fn update_node(view: &View, text: &str, version: u64, spec: NodeSpec, manage
     let mut record = NodeRecord::clone(lookup::node(view, text)?);
     if record.node.spec.role == Role::Manager && spec.role == Role::Worker {
         may_demote(view, &record.node.id, managers)?;
+    }
+    if spec.role == Role::Manager && record.node.spec.role != Role::Manager {
+        level::may_manage(view, record.level).map_err(|text| Refusal::new(Code::FailedPrecondition, text))?;
     }
     check_version(Kind::Node, &record.node.id, version, record.node.meta.version.index)?;
     record.node.spec = spec;

@@ -1,7 +1,7 @@
 //! What a client sends, made into what is kept; and what is kept, with the defaults that a client may ask for.
 
 use herder_model::swarm::{
-    ContainerSpec, EndpointSpec, Placement, Replicated, ResourceRequirements, RestartPolicy, Service, ServiceSpec,
+    ContainerSpec, Endpoint, EndpointSpec, Placement, ResourceRequirements, RestartPolicy, Service, ServiceSpec,
     UpdateConfig,
 };
 use serde_json::Value;
@@ -161,6 +161,16 @@ fn endpoint(spec: &mut EndpointSpec) -> Result<(), Denial> {
     Ok(())
 }
 
+/// How a service of this specification is reached. Without ports there is nothing to tell.
+pub fn endpoint_of(spec: &ServiceSpec) -> Endpoint {
+    match &spec.endpoint_spec {
+        Some(said) if !said.ports.is_empty() => {
+            Endpoint { spec: said.clone(), ports: said.ports.clone(), ..Endpoint::default() }
+        }
+        _ => Endpoint::default(),
+    }
+}
+
 /// A service with what goes without saying (`insertDefaults`).
 pub fn with_defaults(mut service: Service) -> Service {
     let spec = &mut service.spec;
@@ -176,8 +186,8 @@ pub fn with_defaults(mut service: Service) -> Service {
     }
     policy.delay.get_or_insert(RESTART_DELAY);
     policy.max_attempts.get_or_insert(0);
-    if let Some(Replicated { replicas }) = &mut spec.mode.replicated {
-        replicas.get_or_insert(1);
+    if let Some(replicated) = &mut spec.mode.replicated {
+        replicated.replicas.get_or_insert(1);
     }
     let first = || UpdateConfig { parallelism: 1, ..UpdateConfig::default() };
     for config in [&mut spec.update_config, &mut spec.rollback_config] {

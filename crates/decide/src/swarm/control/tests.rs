@@ -257,14 +257,19 @@ fn ports_of_every_node_belong_to_one_service() {
 }
 
 #[test]
-fn networks_of_services_must_be_there() {
+fn what_there_is_not_yet_is_refused_with_what_there_is() {
     let mut swarm = Swarm::default();
     let refused = swarm.create("web", &with_port(8080, ""));
-    let no_ingress = "400 rpc error: code = FailedPrecondition desc = service needs ingress network, but no ingress network is \
-                      present";
-    assert_eq!(refused, no_ingress);
+    assert!(
+        refused.starts_with("501 ") && refused.contains("--publish mode=host,published=8080,target=80"),
+        "{refused}"
+    );
     let networks = |name: &str| json!({"TaskTemplate": {"Networks": [{"Target": name}]}});
-    assert_eq!(swarm.create("web", &networks("ov1")), "404 network ov1 not found");
+    let refused = swarm.create("web", &networks("ov1"));
+    assert!(
+        refused.starts_with("501 ") && refused.contains("networks bridge (the default), host and none"),
+        "{refused}"
+    );
     for name in ["bridge", "host", "none"] {
         assert_eq!(swarm.create(&format!("on-{name}"), &networks(name)), "");
     }
@@ -349,7 +354,7 @@ fn cluster() -> Swarm {
     record.cluster.id = "c1".into();
     record.cluster.spec = cluster_spec(&InitRequest::default()).expect("defaults");
     let token = |secret: &str| format!("SWMTKN-1-digest-{secret}");
-    record.cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m") });
+    record.cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m"), ..JoinTokens::default() });
     let mut swarm = Swarm::default();
     swarm.did(Ok(vec![record.into()]));
     swarm
@@ -374,6 +379,7 @@ fn a_new_root_is_in_force_when_all_nodes_have_it_also_those_that_are_down() {
         trust_root: root.into(),
         cert_issuer_subject: "s".into(),
         cert_issuer_public_key: format!("key of {root}"),
+        ..TlsInfo::default()
     };
     let mut record = ClusterRecord::clone(swarm.view.cluster.as_ref().expect("a cluster"));
     record.cluster.tls_info = info("old");

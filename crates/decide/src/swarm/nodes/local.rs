@@ -72,7 +72,12 @@ pub struct ManagerSeen {
 impl ManagerSeen {
     /// As a node shows it.
     pub fn shown(&self) -> ManagerStatus {
-        ManagerStatus { leader: self.leader, reachability: self.reachability, addr: self.addr.clone() }
+        ManagerStatus {
+            leader: self.leader,
+            reachability: self.reachability,
+            addr: self.addr.clone(),
+            ..ManagerStatus::default()
+        }
     }
 }
 
@@ -109,10 +114,12 @@ pub fn needs_manager(status: &SwarmStatus) -> Result<(), Denial> {
         (LocalState::Inactive, _) => NOT_IN_SWARM,
         _ if status.certificate_expired => EXPIRED,
         // Who joins for the first time does not know its role yet.
-        (LocalState::Pending | LocalState::Error, Role::Worker) if status.node_id.is_empty() => NOT_IN_SWARM,
+        (LocalState::Pending | LocalState::Error, Role::Worker | Role::Other(_)) if status.node_id.is_empty() => {
+            NOT_IN_SWARM
+        }
         (LocalState::Error, Role::Manager) => return Err(unavailable(format!("{PREPARING} {}", status.error))),
         (_, Role::Manager) => PREPARING,
-        (_, Role::Worker) => WORKER,
+        (_, Role::Worker | Role::Other(_)) => WORKER,
     }))
 }
 
@@ -128,7 +135,7 @@ pub fn may_leave(status: &SwarmStatus, managers: &[ManagerSeen], force: bool) ->
         (LocalState::Inactive, _) => Err(unavailable(NOT_PART)),
         _ if force => Ok(()),
         (LocalState::Locked, _) => Err(unavailable(LOCKED_LEAVE)),
-        (_, Role::Worker) => Ok(()),
+        (_, Role::Worker | Role::Other(_)) => Ok(()),
         (_, Role::Manager) => Err(unavailable(manager_leaves(status, managers))),
     }
 }

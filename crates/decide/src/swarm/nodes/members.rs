@@ -9,6 +9,7 @@ use herder_model::swarm::{
 
 use subtle::ConstantTimeEq as _;
 
+use super::level;
 use crate::swarm::orchestrate::draft::{is_dead, is_wanted};
 
 /// Why a node that was removed is not let in again.
@@ -29,7 +30,12 @@ pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<C
         NodeRecord { node, ..NodeRecord::default() }
     });
     // A token may only make more of a node. Less is made of it by hand.
-    record.node.spec.role = record.node.spec.role.max(asked);
+    let role = record.node.spec.role.max(asked);
+    if role == Role::Manager && record.node.spec.role != Role::Manager {
+        level::may_manage(view, hello.level)?;
+    }
+    record.node.spec.role = role;
+    record.level = hello.level;
     record.addr.clone_from(&hello.addr);
     // A node whose engine never answered cannot say what it is.
     if hello.engine_error.is_empty() || known.is_none() || hello.description != NodeDescription::default() {
@@ -37,8 +43,13 @@ pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<C
     }
     let addr = host(&hello.addr);
     let status = match &*hello.engine_error {
-        "" => NodeStatus { state: SwarmNodeState::Ready, message: String::new(), addr },
-        error => NodeStatus { state: SwarmNodeState::Down, message: format!("engine: {error}"), addr },
+        "" => NodeStatus { state: SwarmNodeState::Ready, addr, ..NodeStatus::default() },
+        error => NodeStatus {
+            state: SwarmNodeState::Down,
+            message: format!("engine: {error}"),
+            addr,
+            ..NodeStatus::default()
+        },
     };
     set_status(&mut record, status, now);
     record.fenced_off = false;
@@ -50,7 +61,8 @@ pub fn goes(view: &View, id: &str, message: &str, fenced_off: bool, now: Time) -
     let known = view.nodes.get(id)?;
     let mut record = NodeRecord::clone(known);
     let addr = record.node.status.addr.clone();
-    set_status(&mut record, NodeStatus { state: SwarmNodeState::Down, message: message.to_owned(), addr }, now);
+    let status = NodeStatus { state: SwarmNodeState::Down, message: message.to_owned(), addr, ..NodeStatus::default() };
+    set_status(&mut record, status, now);
     record.fenced_off = fenced_off;
     (**known != record).then(|| record.into())
 }
@@ -192,7 +204,7 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        let tokens = JoinTokens { worker: "W".into(), manager: "M".into() };
+        let tokens = JoinTokens { worker: "W".into(), manager: "M".into(), ..JoinTokens::default() };
         let cluster = Cluster { id: "c".into(), join_tokens: Some(tokens), ..Cluster::default() };
         let record = ClusterRecord { cluster, removed: ["gone".to_owned()].into(), ..ClusterRecord::default() };
         let mut view = View::default();

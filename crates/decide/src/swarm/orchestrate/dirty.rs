@@ -12,10 +12,7 @@ pub fn is_dirty(service: &ServiceRecord, task: &TaskRecord, node: Option<&NodeRe
     }
     let template = &service.service.spec.task_template;
     let ports = service.service.spec.endpoint_spec.as_ref().map_or(&[][..], |it| &it.ports);
-    if ports != task.ports
-        || super::draft::endpoint_mode(service) != task.endpoint_mode
-        || !runs_the_same(template, &task.task.spec)
-    {
+    if ports != task.ports || !runs_the_same(template, &task.task.spec) {
         return true;
     }
     template.placement != task.task.spec.placement && !node.is_some_and(|node| eligible(node, template))
@@ -35,6 +32,7 @@ fn runs_the_same(these: &TaskSpec, those: &TaskSpec) -> bool {
         log_driver,
         force_update,
         runtime,
+        rest,
     } = these;
     let is_container = |runtime: &str| ["", "container"].contains(&runtime);
     *container_spec == those.container_spec
@@ -45,5 +43,6 @@ fn runs_the_same(these: &TaskSpec, those: &TaskSpec) -> bool {
         && *networks == those.networks
         && *log_driver == those.log_driver
         && *force_update == those.force_update
+        && *rest == those.rest
         && (*runtime == those.runtime || is_container(runtime) && is_container(&those.runtime))
 }

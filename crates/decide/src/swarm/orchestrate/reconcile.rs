@@ -74,11 +74,11 @@ impl Mode {
             Mode::Global
         } else if mode.global_job.is_some() {
             Mode::GlobalJob
-        } else if let Some(job) = mode.replicated_job {
+        } else if let Some(job) = &mode.replicated_job {
             let concurrent = job.max_concurrent.unwrap_or(1);
             Mode::ReplicatedJob { concurrent, total: job.total_completions.unwrap_or(concurrent) }
         } else {
-            Mode::Replicated(mode.replicated.and_then(|it| it.replicas).unwrap_or(1))
+            Mode::Replicated(mode.replicated.as_ref().and_then(|it| it.replicas).unwrap_or(1))
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use herder_model::swarm::{NodeRecord, Role};
+use herder_model::swarm::NodeRecord;
 
 use crate::swarm::{Code, Refusal};
 
@@ -108,10 +108,7 @@ impl Key {
             Key::Id => &node.node.id,
             Key::Hostname => &description.hostname,
             Key::Ip => &node.node.status.addr,
-            Key::Role => match node.role {
-                Role::Worker => "worker",
-                Role::Manager => "manager",
-            },
+            Key::Role => node.role.as_str(),
             Key::Os => &description.platform.os,
             Key::Arch => &description.platform.architecture,
             Key::NodeLabel(name) => node_label(node, name),
@@ -194,14 +191,14 @@ fn is_value(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use herder_model::swarm::{NodeDescription, NodeSpec, NodeStatus, Platform, SwarmNode};
+    use herder_model::swarm::{NodeDescription, NodeSpec, NodeStatus, Platform, Role, SwarmNode};
 
     use super::*;
 
     fn node() -> NodeRecord {
         let labels = Some([("zone".to_owned(), "East".to_owned()), ("Rack".to_owned(), "7".to_owned())].into());
         let mut description = NodeDescription { hostname: "Host-1".into(), ..NodeDescription::default() };
-        description.platform = Platform { architecture: "x86_64".into(), os: "linux".into() };
+        description.platform = Platform { architecture: "x86_64".into(), os: "linux".into(), ..Platform::default() };
         description.engine.labels.insert("disk".into(), "ssd".into());
         let node = SwarmNode {
             id: "abc".into(),

@@ -207,7 +207,7 @@ pub(super) fn normal(platform: &Platform) -> Platform {
         "aarch64" => "arm64".to_owned(),
         _ => architecture,
     };
-    Platform { architecture, os: platform.os.to_ascii_lowercase() }
+    Platform { architecture, os: platform.os.to_ascii_lowercase(), ..Platform::default() }
 }
 
 /// True if the node takes new tasks.
@@ -316,7 +316,7 @@ mod tests {
         check(json!({"LogDriver": {"Name": "syslog"}}), nodes.clone(), "Plugins fits fits fits");
         check(json!({"LogDriver": {"Name": "none"}}), nodes, "fits fits fits fits");
         assert!(has_plugin(&Engine::default(), "Log", "x"));
-        let plugins = vec![Plugin { kind: "Log".into(), name: "y".into() }];
+        let plugins = vec![Plugin { kind: "Log".into(), name: "y".into(), ..Plugin::default() }];
         assert!(!has_plugin(&Engine { plugins, ..Engine::default() }, "Log", "x"));
     }
 

@@ -82,9 +82,10 @@ pub(crate) fn claim(
 fn one(has: &[GenericResource], held: &Claims, wanted: Thing<'_>) -> Option<Vec<GenericResource>> {
     let things = || has.iter().filter_map(Thing::of).filter(|it| it.kind() == wanted.kind());
     let names = || things().filter_map(Thing::name).filter(|name| !held.holds(wanted.kind(), name));
-    let named = |name: &str| GenericResource {
-        named_resource_spec: Some(NamedResource { kind: wanted.kind().to_owned(), value: name.to_owned() }),
-        discrete_resource_spec: None,
+    let named = |name: &str| {
+        let (kind, value) = (wanted.kind().to_owned(), name.to_owned());
+        let spec = NamedResource { kind, value, ..NamedResource::default() };
+        GenericResource { named_resource_spec: Some(spec), ..GenericResource::default() }
     };
     match wanted {
         Thing::One(_, name) => names().find(|it| *it == name).map(|name| vec![named(name)]),
@@ -103,8 +104,8 @@ fn one(has: &[GenericResource], held: &Claims, wanted: Thing<'_>) -> Option<Vec<
         }
         Thing::Some(kind, count) => {
             let total: i64 = things().map(|it| it.count()).sum();
-            let spec = DiscreteResource { kind: kind.to_owned(), value: count };
-            let some = GenericResource { named_resource_spec: None, discrete_resource_spec: Some(spec) };
+            let spec = DiscreteResource { kind: kind.to_owned(), value: count, ..DiscreteResource::default() };
+            let some = GenericResource { discrete_resource_spec: Some(spec), ..GenericResource::default() };
             (held.count(kind).saturating_add(count) <= total).then(|| vec![some])
         }
     }

@@ -278,7 +278,7 @@ fn unavailable(node: &NodeRecord) -> (String, String) {
             Some(error) => (format!("its engine is down: {error}"), format!("bring the engine of {hostname} back")),
             None => ("it is down".into(), format!("bring {hostname} back")),
         },
-        (SwarmNodeState::Unknown | SwarmNodeState::Disconnected, _) => {
+        (SwarmNodeState::Unknown | SwarmNodeState::Disconnected | SwarmNodeState::Other(_), _) => {
             ("it was not heard of".into(), format!("see whether {hostname} can reach the managers"))
         }
     }

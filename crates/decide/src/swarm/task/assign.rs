@@ -145,7 +145,8 @@ fn bring(changes: &mut AssignmentChanges, view: &View, kind: Kind, id: &str) {
         Kind::Service => {
             changes.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it))));
         }
-        Kind::Cluster | Kind::Node | Kind::Task | Kind::Network => {}
+        // No task needs such an object at its node.
+        Kind::Cluster | Kind::Node | Kind::Task | Kind::Resource(_) => {}
     }
 }
 

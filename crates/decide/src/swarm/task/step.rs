@@ -150,7 +150,8 @@ pub fn message(state: TaskState) -> &'static str {
         | TaskState::Failed
         | TaskState::Rejected
         | TaskState::Remove
-        | TaskState::Orphaned => "",
+        | TaskState::Orphaned
+        | TaskState::Other(_) => "",
     }
 }
 

@@ -42,7 +42,7 @@ impl World {
             return self.look_soon(number);
         }
         if now >= self.jobs[number].began + KEEPERS_TIME_MAX {
-            return self.end(number, End::Refused("too few keepers answer".into()), false);
+            return self.end(number, End::Refused("too few keepers answer".into()), Settled::Free);
         }
         match self.jobs[number].claiming.next(&name, alive.iter().map(String::as_str)) {
             Step::Ask(id) => {
@@ -85,7 +85,7 @@ impl World {
             Ok(chosen) => chosen,
             Err(refusal) => {
                 let turns = self.jobs[number].turns.take().expect("its turns");
-                return self.end(number, End::Refused(turns.nobody_left(refusal.to_string())), false);
+                return self.end(number, End::Refused(turns.nobody_left(refusal.to_string())), Settled::Free);
             }
         };
         let ticket = self.places[door].tickets.add(chosen.addr.clone(), Arc::new(request.container.clone()));
@@ -158,13 +158,13 @@ impl World {
         }
         match (&self.jobs[number].state, answer) {
             (State::Claiming, Message::Given { .. }) => self.keeper_said(number, true),
-            (State::Claiming, Message::Refused { why, .. }) => self.end(number, End::Refused(why), false),
+            (State::Claiming, Message::Refused { why, .. }) => self.end(number, End::Refused(why), Settled::Free),
             (State::Claiming, Message::Broken { .. }) => self.keeper_said(number, false),
             (State::Asking { at, ticket }, Message::Made { version, .. }) => {
                 let (at, ticket) = (*at, *ticket);
                 let door = self.jobs[number].door;
                 if at == door || self.places[door].versions[at] >= version {
-                    return self.end(number, End::Made, true);
+                    return self.end(number, End::Made, Settled::Shown { addr: address(at), picture: version });
                 }
                 self.jobs[number].state = State::Reading { at, ticket, version };
                 self.pool.later(ARRIVAL_TIME_MAX, Event::Late { job: number, call });
@@ -184,7 +184,9 @@ impl World {
         match self.jobs[number].state {
             State::Claiming => self.keeper_said(number, false),
             State::Asking { .. } => self.node_said(number, Said::Nothing, "the node does not answer".into()),
-            State::Reading { .. } => self.end(number, End::Made, true),
+            State::Reading { at, version, .. } => {
+                self.end(number, End::Made, Settled::Shown { addr: address(at), picture: version });
+            }
             State::Ended => {}
         }
     }
@@ -209,11 +211,13 @@ impl World {
                 self.places[door].tickets.end(ticket);
                 self.place(number);
             }
-            Err(why) => self.end(number, End::Refused(why), said.keeps_name()),
+            Err(why) => {
+                self.end(number, End::Refused(why), if said.keeps_name() { Settled::InDoubt } else { Settled::Free })
+            }
         }
     }
 
-    pub(super) fn end(&mut self, number: usize, end: End, used: bool) {
+    pub(super) fn end(&mut self, number: usize, end: End, settled: Settled) {
         let door = self.jobs[number].door;
         let job = &mut self.jobs[number];
         if let State::Asking { ticket, .. } | State::Reading { ticket, .. } =
@@ -224,7 +228,7 @@ impl World {
         self.jobs[number].end = Some((self.pool.now, end));
         let claim = self.jobs[number].number;
         for keeper in std::mem::take(&mut self.jobs[number].keepers) {
-            self.settle(door, keeper, claim, used, SETTLE_ATTEMPTS);
+            self.settle(door, keeper, claim, settled.clone(), SETTLE_ATTEMPTS);
         }
     }
 }

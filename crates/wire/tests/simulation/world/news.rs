@@ -62,9 +62,9 @@ impl World {
                 };
                 self.send(to, from, answer);
             }
-            Message::Settle { number, used } => {
+            Message::Settle { number, settled } => {
                 let now = self.pool.now - self.places[to].began;
-                self.places[to].claims.settle(number, used, now);
+                self.places[to].claims.settle(number, settled, now);
             }
             Message::Create { job, call } => self.admit(to, from, job, call),
             Message::News { node, version } => self.learn(to, from, node, version),
@@ -77,11 +77,17 @@ impl World {
     pub(super) fn give(&mut self, keeper: usize, name: &str, number: u64) -> Result<(), Refusal> {
         placing::check_name(&self.picture(keeper), name, None)?;
         let now = self.pool.now - self.places[keeper].began;
-        let given = self.places[keeper].claims.claim(name, number, now);
+        let place = &mut self.places[keeper];
+        let (own, versions) = (place.version, &place.versions);
+        let seen = |addr: &str| {
+            let node = (0..versions.len()).find(|node| address(*node) == addr)?;
+            Some(if node == keeper { own } else { versions[node] })
+        };
+        let given = place.claims.claim(name, number, now, seen);
         if given { Ok(()) } else { Err(Refusal::NameClaimed(name.to_owned())) }
     }
 
-    pub(super) fn settle(&mut self, from: usize, to: usize, number: u64, used: bool, attempts: u32) {
+    pub(super) fn settle(&mut self, from: usize, to: usize, number: u64, settled: Settled, attempts: u32) {
         if attempts == 0 || from != to && !self.alive(from).values().any(|node| *node == to) {
             return;
         }
@@ -89,11 +95,11 @@ impl World {
         let lost = from != to && self.pool.rng.random_range(0..1000) < self.pool.weather.loss;
         if reached && !lost {
             let (way, life) = (self.pool.way(), self.pool.hosts[to].life);
-            let message = Message::Settle { number, used };
+            let message = Message::Settle { number, settled: settled.clone() };
             return self.pool.later(way, Event::Message { from, to, life, message });
         }
         let life = self.pool.hosts[from].life;
-        let again = Event::Settle { from, life, to, number, used, attempts: attempts - 1 };
+        let again = Event::Settle { from, life, to, number, settled, attempts: attempts - 1 };
         self.pool.later(CLAIM_TIME_MAX + SETTLE_REST, again);
     }
 
@@ -184,7 +190,8 @@ impl World {
                 && job.door == node
         };
         let waiting: Vec<usize> = (0..self.jobs.len()).filter(|job| waits(&self.jobs[*job])).collect();
-        waiting.into_iter().for_each(|job| self.end(job, End::Made, true));
+        let settled = Settled::Shown { addr: address(of), picture: version };
+        waiting.into_iter().for_each(|job| self.end(job, End::Made, settled.clone()));
     }
 
     /// The engine of this node is not as it was.

@@ -112,9 +112,10 @@ impl Wish {
                 && (taken.protocol == "udp") == *udp
                 && (!one || taken.ip.is_empty() || taken.ip == "10.0.0.1")
         };
-        let taken = node.containers.values().flat_map(|it| &it.host_ports);
+        let running = || node.containers.values().filter(|it| it.is_running());
+        let taken = running().flat_map(|it| &it.host_ports);
         let taken: Vec<&HostPort> = taken.collect();
-        let exposed = node.containers.values().filter(|it| it.network_mode == "host");
+        let exposed = running().filter(|it| it.network_mode == "host");
         let exposed: BTreeSet<&String> = exposed.flat_map(|it| &it.exposed_ports).collect();
         node.state == NodeState::Healthy
             && self.conditions.iter().filter(|it| !it.soft).all(|it| it.holds(node))
@@ -140,8 +141,10 @@ fn port() -> impl Gen<Value = Port> {
 
 fn container() -> impl Gen<Value = Container> {
     let reserved = (0..500_i64, 0..8_i64);
-    (prop::option::of(port()), prop::option::of(0..3_u8), reserved, prop::option::of(80..83_u16)).prop_map(
-        |(port, tier, (memory_bytes, quarters), exposed)| Container {
+    let state = prop::sample::select(vec!["running", "running", "paused", "exited"]);
+    (prop::option::of(port()), prop::option::of(0..3_u8), reserved, prop::option::of(80..83_u16), state).prop_map(
+        |(port, tier, (memory_bytes, quarters), exposed, state)| Container {
+            state: state.into(),
             labels: tier.map(|tier| ("tier".to_owned(), format!("w{tier}"))).into_iter().collect(),
             host_ports: port
                 .map(|(port, udp, one)| HostPort {

@@ -75,6 +75,7 @@ fn host_mode_lists_what_is_exposed() {
         name: id.into(),
         network_mode: mode.into(),
         exposed_ports: vec!["80/tcp".into()],
+        state: "running".into(),
         ..Container::default()
     };
     taken.put_container(Arc::new(host("web", "host")));

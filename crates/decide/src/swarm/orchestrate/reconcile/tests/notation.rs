@@ -106,6 +106,7 @@ fn spec(words: &Words<'_>, version: Version) -> TaskSpec {
         delay: words.duration("delay"),
         max_attempts: words.number("attempts"),
         window: words.duration("window"),
+        ..RestartPolicy::default()
     };
     let placement = words
         .value("on")
@@ -136,13 +137,14 @@ fn service(words: &Words<'_>) -> ServiceRecord {
     let mut spec = ServiceSpec { name: "web".into(), task_template: spec(words, version), ..ServiceSpec::default() };
     if let Some((concurrent, total)) = words.value("job").and_then(|it| it.split_once('/')) {
         let (max_concurrent, total_completions) = (concurrent.parse().ok(), total.parse().ok());
-        spec.mode.replicated_job = Some(ReplicatedJob { max_concurrent, total_completions });
+        spec.mode.replicated_job =
+            Some(ReplicatedJob { max_concurrent, total_completions, ..ReplicatedJob::default() });
     } else if words.has("global") {
-        spec.mode.global = Some(Empty {});
+        spec.mode.global = Some(Empty::default());
     } else if words.has("global-job") {
-        spec.mode.global_job = Some(Empty {});
+        spec.mode.global_job = Some(Empty::default());
     } else {
-        spec.mode.replicated = Some(Replicated { replicas: words.number("replicas") });
+        spec.mode.replicated = Some(Replicated { replicas: words.number("replicas"), ..Replicated::default() });
     }
     if Mode::of(&spec.mode).is_job() {
         let job_iteration = Version { index: words.number("run").unwrap_or(0) };
@@ -155,6 +157,7 @@ fn service(words: &Words<'_>) -> ServiceRecord {
         monitor: words.duration("monitor").unwrap_or(0),
         max_failure_ratio: Ratio(words.value("ratio").map_or(0.0, |it| it.parse().expect("a ratio"))),
         order: if words.has("start-first") { "start-first" } else { "" }.into(),
+        ..UpdateConfig::default()
     };
     if config != (UpdateConfig { parallelism: 1, ..UpdateConfig::default() }) {
         (spec.update_config, spec.rollback_config) = (Some(config.clone()), Some(config));

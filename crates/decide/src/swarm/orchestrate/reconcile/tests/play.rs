@@ -52,13 +52,18 @@ enum Shape {
 fn mode(shape: Shape, count: u64) -> ServiceMode {
     let empty = ServiceMode::default();
     match shape {
-        Shape::Replicated => ServiceMode { replicated: Some(Replicated { replicas: Some(count) }), ..empty },
-        Shape::Global => ServiceMode { global: Some(Empty {}), ..empty },
+        Shape::Replicated => {
+            ServiceMode { replicated: Some(Replicated { replicas: Some(count), ..Replicated::default() }), ..empty }
+        }
+        Shape::Global => ServiceMode { global: Some(Empty::default()), ..empty },
         Shape::ReplicatedJob => {
             let (max_concurrent, total_completions) = (Some(count / 2 + 1), Some(count));
-            ServiceMode { replicated_job: Some(ReplicatedJob { max_concurrent, total_completions }), ..empty }
+            ServiceMode {
+                replicated_job: Some(ReplicatedJob { max_concurrent, total_completions, ..ReplicatedJob::default() }),
+                ..empty
+            }
         }
-        Shape::GlobalJob => ServiceMode { global_job: Some(Empty {}), ..empty },
+        Shape::GlobalJob => ServiceMode { global_job: Some(Empty::default()), ..empty },
     }
 }
 
@@ -76,6 +81,7 @@ fn policies() -> impl Strategy<Value = Option<RestartPolicy>> {
         delay: delay.map(|it| it * SECOND.cast_signed()),
         max_attempts,
         window: window.map(|it| it * SECOND.cast_signed()),
+        ..RestartPolicy::default()
     });
     prop::option::of(policy)
 }
@@ -91,6 +97,7 @@ fn updates() -> impl Strategy<Value = Option<UpdateConfig>> {
         monitor: monitor * SECOND.cast_signed(),
         max_failure_ratio: Ratio(f64::from(quarters) / 4.0),
         order: order.into(),
+        ..UpdateConfig::default()
     });
     prop::option::of(config)
 }

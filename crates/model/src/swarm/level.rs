@@ -1,0 +1,55 @@
+//! Feature levels: what the releases of a swarm can read and write.
+//!
+//! Each node tells the level of its release. The level of the swarm is the least of its managers', and is in its record; the
+//! leader raises it when all can (`decide::swarm::level`). Nothing is written that needs a higher one.
+
+use std::fmt;
+
+use super::{Change, Kind, Object};
+
+/// The level of this release. A release that writes something that the one before cannot read has a higher one.
+pub const LEVEL: u32 = 1;
+
+/// What a swarm can do from some level on. Releases that tell no level have level 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Members, words and kinds that a release does not know are kept by it; and with them objects without a type of their own.
+    Resources,
+}
+
+impl Feature {
+    /// The lowest level at which it may be used.
+    pub fn level(self) -> u32 {
+        match self {
+            Feature::Resources => 1,
+        }
+    }
+
+    /// What a change uses that not every release knows.
+    pub fn of(change: &Change) -> Option<Feature> {
+        match change {
+            Change::Put(Object::Resource(_))
+            | Change::Remove(Kind::Resource(_), _)
+            | Change::Expect(Kind::Resource(_), ..) => Some(Feature::Resources),
+            Change::Put(
+                Object::Cluster(_)
+                | Object::Node(_)
+                | Object::Service(_)
+                | Object::Task(_)
+                | Object::Secret(_)
+                | Object::Config(_),
+            )
+            | Change::PutSpec(_)
+            | Change::Remove(..)
+            | Change::Expect(..) => None,
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Feature::Resources => "stored resources",
+        })
+    }
+}
