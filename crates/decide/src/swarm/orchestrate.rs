@@ -12,7 +12,7 @@ mod proposal;
 pub(crate) mod reap;
 pub(crate) mod reconcile;
 mod replicated;
-mod restart;
+pub(crate) mod restart;
 mod update;
 
 pub use dirty::is_dirty;

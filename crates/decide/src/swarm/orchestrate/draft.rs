@@ -247,7 +247,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-pub(super) fn key(mode: Mode, task: &TaskRecord) -> Key {
+pub(crate) fn key(mode: Mode, task: &TaskRecord) -> Key {
     if mode.is_global() { Key::Node(task.task.node_id.clone()) } else { Key::Slot(task.task.slot) }
 }
 
@@ -268,7 +268,7 @@ pub(crate) fn is_dead(task: &TaskRecord) -> bool {
 }
 
 /// It ended, and neither because it was told to nor with its node.
-pub(super) fn ended_by_itself(task: &TaskRecord) -> bool {
+pub(crate) fn ended_by_itself(task: &TaskRecord) -> bool {
     matches!(task.task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected)
 }
 

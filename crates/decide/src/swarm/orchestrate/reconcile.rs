@@ -86,7 +86,7 @@ impl Mode {
         matches!(self, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
     }
 
-    pub(super) fn is_global(self) -> bool {
+    pub(crate) fn is_global(self) -> bool {
         matches!(self, Mode::Global | Mode::GlobalJob)
     }
 
@@ -118,7 +118,7 @@ impl ServiceChange {
 
 /// Where a task belongs: to its number, or to its node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Slot(u64),
     Node(String),
 }

@@ -191,7 +191,7 @@ fn attempts_left(old: &TaskRecord, policy: &RestartPolicy) -> bool {
 
 /// Whether the last task of a slot leaves it occupied, though nothing runs there: its policy lets nothing follow. It is for
 /// the next update to fill the slot again.
-pub(super) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
+pub(crate) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
     let by_itself = ended_by_itself(last);
     if last.task.desired_state != TaskState::Shutdown || (mode.is_global() && !by_itself) {
         return false;

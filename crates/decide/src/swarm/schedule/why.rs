@@ -4,13 +4,19 @@
 //! Pure.
 
 use std::fmt;
+use std::sync::Arc;
 
-use herder_model::swarm::{Availability, Kind, NodeRecord, SwarmNodeState, TaskRecord, TaskState, Time, View};
+use herder_model::swarm::{
+    Availability, Kind, NodeRecord, ServiceRecord, SwarmNodeState, TaskRecord, TaskState, Time, View,
+};
 
 use super::Constraint;
 use super::demand::{Conditions, Demand, Filter, host_ports, is_available, normal};
 use super::fleet::{Fleet, Host, HostNo};
 use super::generic;
+use crate::swarm::orchestrate::draft::ended_by_itself;
+use crate::swarm::orchestrate::reconcile::Mode;
+use crate::swarm::orchestrate::restart::gave_up;
 
 /// Nodes that are printed; a reader wants the best and the first reasons, not a hundred thousand lines.
 const LINES_MAX: usize = 20;
@@ -59,16 +65,114 @@ pub struct Refused {
 /// one. Nothing if there is neither.
 pub fn why(view: &View, subject: &str, now: Time) -> Option<Why> {
     if let Some(record) = view.tasks.get(subject) {
-        return Some(of_task(view, record, now));
+        return Some(with_past(of_task(view, record, now), view, record));
     }
     let id = if view.services.contains_key(subject) { subject } else { view.named(Kind::Service, subject)? };
     let wanted = || view.tasks_of_service(id).filter(|record| record.task.desired_state <= TaskState::Complete);
     let waiting = wanted().find(|record| record.task.status.state <= TaskState::Pending);
     let Some(record) = waiting.or_else(|| wanted().max_by_key(|record| record.task.meta.version)) else {
-        let subject = view.services.get(id).map_or(id, |it| &it.service.spec.name).to_owned();
-        return Some(Why { subject, verdict: "it has no task that should run".into(), ..Why::default() });
+        return Some(match view.services.get(id) {
+            Some(service) => with_update(of_idle(view, service, now), service),
+            None => Why { subject: id.to_owned(), verdict: IDLE.into(), ..Why::default() },
+        });
     };
-    Some(of_task(view, record, now))
+    let why = with_past(of_task(view, record, now), view, record);
+    Some(match view.services.get(id) {
+        Some(service) => with_update(why, service),
+        None => why,
+    })
+}
+
+const IDLE: &str = "it has no task that should run";
+
+/// Of a service without a task that should run.
+fn of_idle(view: &View, service: &ServiceRecord, now: Time) -> Why {
+    let spec = &service.service.spec;
+    let mode = Mode::of(&spec.mode);
+    let newest = view.tasks_of_service(&service.service.id).max_by_key(|record| (record.made_at, &record.task.id));
+    let subject = spec.name.clone();
+    if let Some(last) = newest.filter(|last| gave_up(last, mode)) {
+        let verdict = match last.task.status.state {
+            TaskState::Complete => "it has completed, and its restart policy starts no other task".into(),
+            _ => format!("it gave up: {}; its restart policy ({}) starts no other task", end_of(last), policy(last)),
+        };
+        let help = vec![format!("mend the cause, then docker service update --force {subject}")];
+        return Why { subject, verdict, help, ..Why::default() };
+    }
+    if !mode.is_global() {
+        let verdict = match mode {
+            Mode::Replicated(0) => format!("{IDLE}: it is declared with 0 replicas"),
+            Mode::ReplicatedJob { .. } if newest.is_some() => "it has completed".into(),
+            Mode::Replicated(_) | Mode::ReplicatedJob { .. } | Mode::Global | Mode::GlobalJob => IDLE.into(),
+        };
+        return Why { subject, verdict, ..Why::default() };
+    }
+    // A task of it on any node, as it would be made.
+    let mut record = TaskRecord { spec_version: service.spec_version, ..TaskRecord::default() };
+    record.task.service_id.clone_from(&service.service.id);
+    record.task.name.clone_from(&subject);
+    record.task.spec = Arc::new(spec.task_template.clone());
+    record.task.status.state = TaskState::Pending;
+    record.ports = spec.endpoint_spec.as_ref().map(|it| it.ports.clone()).unwrap_or_default();
+    let why = of_task(view, &record, now);
+    let fitting = why.nodes.iter().filter(|node| node.refused.is_empty()).count();
+    let verdict = match fitting {
+        0 => "it runs once on each node that takes it, and none does".into(),
+        _ if mode.is_job() => "it has run on each node that takes it".into(),
+        _ => format!("it runs once on each node that takes it: {fitting} do, and get their tasks in the next run"),
+    };
+    Why { verdict, ..why }
+}
+
+/// How a task ended.
+fn end_of(record: &TaskRecord) -> String {
+    let status = &record.task.status;
+    let said = if status.err.is_empty() { &status.message } else { &status.err };
+    match status.container_status.as_ref().map_or(0, |it| it.exit_code) {
+        code if code != 0 && !said.contains(&code.to_string()) => format!("{said} (exit code {code})"),
+        _ => said.clone(),
+    }
+}
+
+fn policy(record: &TaskRecord) -> String {
+    let policy = record.task.spec.restart_policy.clone().unwrap_or_default();
+    let condition = if policy.condition.is_empty() { "any" } else { &policy.condition };
+    match policy.max_attempts {
+        Some(attempts) if attempts > 0 => format!("{condition}, at most {attempts} attempts"),
+        _ => condition.to_owned(),
+    }
+}
+
+/// Adds what became of the task before, to one that does not run yet.
+fn with_past(mut why: Why, view: &View, record: &TaskRecord) -> Why {
+    let task = &record.task;
+    if task.status.state >= TaskState::Running {
+        return why;
+    }
+    let same = |it: &&Arc<TaskRecord>| {
+        it.task.slot == task.slot && (task.slot > 0 || it.task.node_id == task.node_id) && it.made_at < record.made_at
+    };
+    let before = view.tasks_of_service(&task.service_id).filter(same).max_by_key(|it| it.made_at);
+    let Some(before) = before.filter(|it| ended_by_itself(it) && !it.task.status.err.is_empty()) else { return why };
+    why.verdict += &format!("; the one before it: {}", end_of(before));
+    if before.task.status.err.starts_with("No such image") {
+        let image = task.spec.container_spec.as_ref().map(|it| it.image.clone()).unwrap_or_default();
+        why.help
+            .insert(0, format!("push {image} to its registry, or load it on one node: no node of the swarm has it"));
+    }
+    why
+}
+
+/// Adds that an update has stopped.
+fn with_update(mut why: Why, service: &ServiceRecord) -> Why {
+    let name = &service.service.spec.name;
+    if let Some(status) = service.service.update_status.as_ref().filter(|it| it.state.contains("paused")) {
+        why.help.push(format!(
+            "{}: docker service update --force {name} goes on, docker service rollback {name} goes back",
+            status.message
+        ));
+    }
+    why
 }
 
 fn of_task(view: &View, record: &TaskRecord, now: Time) -> Why {
@@ -94,11 +198,21 @@ fn of_task(view: &View, record: &TaskRecord, now: Time) -> Why {
     };
     let mut nodes: Vec<NodeWhy> = fleet.order().iter().filter_map(of_host).collect();
     nodes.sort_by_key(|node| (node.refused.len(), node.failures, node.service_tasks, node.tasks));
-    let verdict = verdict(record, &nodes);
+    let verdict = match wait_of(record, now) {
+        Some(seconds) => format!("it waits {seconds} s more: that is its restart delay"),
+        None => verdict(record, &nodes),
+    };
     let waits = task.status.state <= TaskState::Pending && task.desired_state <= TaskState::Complete;
     let help = if waits { help(record, &nodes) } else { Vec::new() };
     let subject = if task.name.is_empty() { task.id.clone() } else { task.name.clone() };
     Why { subject, verdict, nodes, help }
+}
+
+/// For how many seconds the task is held back.
+fn wait_of(record: &TaskRecord, now: Time) -> Option<u64> {
+    let waits = record.task.desired_state < TaskState::Running && record.task.status.state <= TaskState::Running;
+    let left = record.not_before?.since(now);
+    (waits && !left.is_zero()).then(|| left.as_secs().max(1))
 }
 
 fn verdict(record: &TaskRecord, nodes: &[NodeWhy]) -> String {
@@ -317,6 +431,8 @@ impl fmt::Display for NodeWhy {
 
 #[cfg(test)]
 mod tests {
+    use herder_model::swarm::{Change, Command, Empty, RestartPolicy, ServiceMode};
+
     use super::*;
     use crate::swarm::testing::view;
 
@@ -413,5 +529,66 @@ mod tests {
             "web.1",
             &["web.1: it has ended: exit 1", "  * host-a fits: 0 of the service, 0 in all"],
         );
+    }
+
+    #[test]
+    fn a_service_that_runs_nowhere_says_why() {
+        let global = |nodes: &str| {
+            let mut view = view(&format!("{nodes}\nservice web if=node.labels.zone==east"));
+            let mut service = ServiceRecord::clone(&view.services["web"]);
+            service.service.spec.mode = ServiceMode { global: Some(Empty {}), ..ServiceMode::default() };
+            let command = Command { at: Time(1), changes: vec![service.into()] };
+            view.apply(view.index + 1, &command).expect("fits");
+            why(&view, "web", Time(0)).expect("a service").to_string()
+        };
+        assert_eq!(
+            global("node a zone=west\nnode b zone=east drain"),
+            "web: it runs once on each node that takes it, and none does\n\
+             \x20 host-a refuses: node.labels.zone==east: it is \"west\"\n\
+             \x20 host-b refuses: it is drained\n\
+             what would help: docker node update --label-add zone=east host-a\n\
+             or: docker node update --availability active host-b\n"
+        );
+    }
+
+    #[test]
+    fn a_service_that_gave_up_says_how_its_last_task_ended() {
+        let mut view = view("node a\nservice web\ntask web.1 failed on=a want=shutdown err=task:_non-zero_exit_(3)");
+        let mut task = TaskRecord::clone(&view.tasks["web.1"]);
+        let policy = RestartPolicy { condition: "none".into(), ..RestartPolicy::default() };
+        Arc::make_mut(&mut task.task.spec).restart_policy = Some(policy);
+        task.task.status.err = "task: non-zero exit (3)".into();
+        let command = Command { at: Time(1), changes: vec![task.into()] };
+        view.apply(view.index + 1, &command).expect("fits");
+        let found = why(&view, "web", Time(0)).expect("a service").to_string();
+        assert_eq!(
+            found,
+            "web: it gave up: task: non-zero exit (3); its restart policy (none) starts no other task\n\
+             what would help: mend the cause, then docker service update --force web\n"
+        );
+    }
+
+    #[test]
+    fn a_task_that_waits_for_its_turn_says_how_the_one_before_it_ended() {
+        let mut view =
+            view("node a\nservice web\ntask web.1 rejected on=a want=shutdown\ntask web.2 ready on=a want=ready");
+        let change = |id: &str, change: &dyn Fn(&mut TaskRecord)| {
+            let mut task = TaskRecord::clone(&view.tasks[id]);
+            change(&mut task);
+            Change::from(task)
+        };
+        let changes = vec![
+            change("web.1", &|it| {
+                (it.made_at, it.task.slot, it.task.status.err) = (Time(1), 1, "No such image: none:1".into());
+            }),
+            change("web.2", &|it| (it.made_at, it.task.slot, it.not_before) = (Time(2), 1, Some(Time(4_000_000_000)))),
+        ];
+        view.apply(view.index + 1, &Command { at: Time(1), changes }).expect("fits");
+        let found = why(&view, "web.2", Time(0)).expect("a task");
+        assert_eq!(
+            found.verdict,
+            "it waits 4 s more: that is its restart delay; the one before it: No such image: none:1"
+        );
+        assert!(found.help[0].starts_with("push "), "{:?}", found.help);
     }
 }
