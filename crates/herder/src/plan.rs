@@ -20,6 +20,8 @@ use herder_front::encode_query;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::door::Door;
@@ -28,6 +30,9 @@ use sandbox::Sandbox;
 
 /// Reading files takes moments; asking a registry for digests takes longer, once for each image.
 const DOCKER_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// After so long somebody who waits is told what for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The label by which Docker's CLI knows what belongs to a stack.
 const STACK_LABEL: &str = "com.docker.stack.namespace";
@@ -51,7 +56,11 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
     // What is wrong here is told in the door's own words, not through the CLI.
     door.ask(Method::GET, "/swarm").await?;
     let sandbox = Sandbox::open(door.clone())?;
-    let warnings = deploy(&asked, &files, &name, &sandbox).await?;
+    // The sandbox goes with this function, however it ends.
+    let warnings = tokio::select! {
+        warnings = deploy(&asked, &files, &name, &sandbox) => warnings?,
+        signal = interrupted() => bail!("interrupted by {signal}"),
+    };
     let wanted = sandbox.close();
     let known = known(&door, &name).await?;
     let plan = Plan::of(&name, &wanted, &known, warnings, asked.prune)?;
@@ -65,6 +74,15 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
         (true, false) if asked.detailed_exitcode => ExitCode::from(CHANGES),
         (true, _) => ExitCode::SUCCESS,
     })
+}
+
+/// Comes when the program is told to end.
+async fn interrupted() -> &'static str {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = ctrl_c() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
 }
 
 /// The name of the file's folder, as Compose does it.
@@ -122,7 +140,19 @@ async fn deploy(asked: &Asked, files: &[&PathBuf], name: &str, sandbox: &Sandbox
     if knows_detach {
         command.arg("--detach=true");
     }
-    let output = timeout(DOCKER_TIME_MAX, command.arg(name).output()).await;
+    let output = timeout(DOCKER_TIME_MAX, command.arg(name).output());
+    tokio::pin!(output);
+    let output = match timeout(PATIENCE, &mut output).await {
+        Ok(output) => output,
+        Err(_) => {
+            if asked.resolve_image != "never" {
+                anstream::eprintln!(
+                    "asking registries for the digests of the images; --resolve-image never plans without them"
+                );
+            }
+            output.await
+        }
+    };
     let late = || format!("docker stack deploy does not end within {} s", DOCKER_TIME_MAX.as_secs());
     let output = output.with_context(late)?.with_context(missing)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

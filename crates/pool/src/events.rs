@@ -6,7 +6,7 @@ use herder_model::Node;
 use serde_json::{Value, json};
 
 /// An event larger than this is no event; the stream is given up and read anew.
-const EVENT_BYTES_MAX: usize = 1 << 20;
+const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// Cuts a stream of JSON objects (with or without newlines between) into objects. Sans-I/O.
 #[derive(Debug, Default)]

@@ -31,7 +31,7 @@ const TROUBLE_MAX: Duration = Duration::from_secs(30);
 const BARS_MAX: usize = 20;
 
 /// An event of one line has less.
-const EVENT_BYTES_MAX: usize = 1 << 20;
+const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// What happens at a door, as it happens.
 pub(crate) struct Events {

@@ -1,5 +1,6 @@
 //! Entering a swarm, beginning one, and leaving it.
 
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -22,10 +23,15 @@ use super::root::tls_info;
 /// Swarm mode's port for traffic between containers of several hosts.
 const DATA_PATH_PORT: u32 = 4789;
 
+/// What Docker's engine says of a manager that waits for its key.
+const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to \
+                      unlock it.";
+
 impl Host {
     pub(super) async fn begin_swarm(self: &Arc<Host>, request: InitRequest) -> Result<String, ApiError> {
         self.check_advertised(&request.advertise_addr)?;
-        if request.force_new_cluster {
+        // Outside of a swarm it is an ordinary beginning.
+        if request.force_new_cluster && self.kept.borrow().is_some() {
             return self.begin_anew().await;
         }
         Kept::remove(&self.state).map_err(|error| ApiError::internal(format!("cannot begin anew: {error}")))?;
@@ -43,8 +49,15 @@ impl Host {
 
     /// One manager goes on alone with what it has.
     async fn begin_anew(self: &Arc<Host>) -> Result<String, ApiError> {
-        let store =
-            self.store().ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node has no store"))?;
+        let store = self.store().ok_or_else(|| {
+            let known = self.known.lock();
+            let why = match &*known.broken {
+                _ if known.locked => LOCKED.to_owned(),
+                "" => "this node is no manager: only a manager knows enough to begin the swarm anew".to_owned(),
+                broken => format!("this manager's store cannot be opened: {broken}"),
+            };
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)
+        })?;
         store.force_new_cluster(&self.here).await.map_err(refused)?;
         let view = store.view();
         let managers = view.nodes.values().filter(|it| it.node.id != self.id && it.node.spec.role == Role::Manager);
@@ -58,14 +71,28 @@ impl Host {
     }
 
     fn check_advertised(&self, asked: &str) -> Result<(), ApiError> {
-        let host = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
-        let here = self.here.rsplit_once(':').map_or(&*self.here, |(host, _)| host);
-        if host.is_empty() || host == here || host.parse::<std::net::IpAddr>().is_err() {
-            return Ok(());
+        let here = host_of(&self.here);
+        let asked = host_of(asked);
+        let Ok(address) = asked.parse::<IpAddr>() else { return Ok(()) };
+        if address.is_unspecified() {
+            return Err(ApiError::bad_request(
+                "advertise address must be a non-zero IP address or network interface (with optional port number)",
+            ));
         }
-        Err(ApiError::bad_request(format!(
-            "this node is known to others as {here}, not as {host}: start it with `herder up --advertise {host}`"
-        )))
+        // Only an address of this host can be listened on.
+        if let Err(error) = UdpSocket::bind((address, 0)) {
+            return Err(ApiError::bad_request(format!(
+                "{asked} is no address of this host ({error}); other nodes know this one as {here}, which `herder up --advertise` sets"
+            )));
+        }
+        if asked != here {
+            tracing::warn!(
+                asked,
+                here,
+                "the node goes on to be known to others as before: `herder up --advertise` sets their way to it, for the pool and the swarm"
+            );
+        }
+        Ok(())
     }
 
     fn first_cluster(&self, request: &InitRequest) -> Result<ClusterRecord, ApiError> {
@@ -217,6 +244,13 @@ impl Host {
     }
 }
 
+/// Without the port.
+fn host_of(addr: &str) -> &str {
+    let is_bare_v6 = addr.matches(':').count() > 1 && !addr.starts_with('[');
+    let host = if is_bare_v6 { addr } else { addr.rsplit_once(':').map_or(addr, |(host, _)| host) };
+    host.trim_matches(['[', ']'])
+}
+
 fn availability(text: &str) -> Availability {
     match text.to_lowercase().as_str() {
         "pause" => Availability::Pause,
@@ -244,6 +278,25 @@ fn not_let_in(error: LinkError, code: &JoinCode) -> ApiError {
         }
         other => {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("rpc error: code = Unavailable desc = {other}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_its_port() {
+        for (addr, expected) in [
+            ("10.0.0.1:2377", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("[::1]:2377", "::1"),
+            ("::1", "::1"),
+            ("eth0:2377", "eth0"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(addr), expected, "{addr}");
         }
     }
 }

@@ -501,6 +501,9 @@ pub(super) fn refused(error: StoreError) -> ApiError {
              Make sure more than half of the managers are online.",
         ),
         StoreError::QuorumLoss => ApiError::bad_request(format!("rpc error: code = FailedPrecondition desc = {text}")),
+        StoreError::TooLarge { .. } => {
+            ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {text}"))
+        }
         StoreError::UnknownManager { .. } => ApiError::not_found(format!("rpc error: code = NotFound desc = {text}")),
         _ => ApiError::internal(format!("rpc error: code = Unknown desc = {text}")),
     }

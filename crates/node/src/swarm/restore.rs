@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use herder_front::ApiError;
 use herder_front::swarm::Restored;
-use herder_model::swarm::{Change, ClusterRecord, InitRequest, ManagerAddr, NodeRecord, Role, View};
+use herder_model::swarm::{Change, ClusterRecord, InitRequest, ManagerAddr, NodeRecord, Role, SwarmNodeState, View};
 use herder_store::{Backup, Key, StoreError};
 use herder_wire::JoinCode;
 use http::StatusCode;
@@ -132,10 +132,13 @@ impl Host {
     /// What changes in a restored swarm: this node is its only manager, and its tokens are for this node's pool.
     fn refit(&self, view: &View, code: &JoinCode) -> Vec<Change> {
         let mut changes = Vec::new();
-        let managers = view.nodes.values().filter(|it| it.node.id != self.id && it.node.spec.role == Role::Manager);
-        for manager in managers {
-            let mut record = NodeRecord::clone(manager);
+        for other in view.nodes.values().filter(|it| it.node.id != self.id) {
+            let mut record = NodeRecord::clone(other);
             (record.role, record.node.spec.role) = (Role::Worker, Role::Worker);
+            if record.node.status.state == SwarmNodeState::Ready {
+                // As it was when the backup was made; nothing has been heard of it since.
+                (record.node.status.state, record.state_since) = (SwarmNodeState::Unknown, now());
+            }
             changes.push(record.into());
         }
         let mut me = match view.nodes.get(&self.id) {
