@@ -36,7 +36,12 @@ pub(super) fn parse<T: DeserializeOwned + Default>(value: Value) -> Result<T, Ap
     if value.is_null() {
         return Ok(T::default());
     }
-    T::deserialize(Folded(value)).map_err(|error| invalid(&error.to_string()))
+    serde_path_to_error::deserialize(Folded(value)).map_err(|error| {
+        // A path of one point is the body itself.
+        let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        invalid(&if path == "." { reason } else { format!("{path}: {reason}") })
+    })
 }
 
 fn invalid(reason: &str) -> ApiError {
@@ -72,6 +77,9 @@ pub(super) fn filters(query: &Query) -> Result<Filters, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use herder_model::swarm::{ConfigSpec, SecretSpec, ServiceSpec};
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -89,6 +97,36 @@ mod tests {
             r#"invalid swarm version '99999999999999999999': strconv.ParseUint: parsing "99999999999999999999": value out of range"#,
         );
         check("version=x", "secret", "invalid secret version");
+    }
+
+    #[test]
+    fn what_is_refused_names_its_field() {
+        let check = |body: Value, expected: &str| {
+            let said = parse::<ServiceSpec>(body).map_or_else(|error| error.to_string(), |_| String::new());
+            assert_eq!(said, format!("invalid JSON: {expected}"));
+        };
+        check(
+            json!({"taskTemplate": {"ContainerSpec": {"Env": ["a", 5]}}}),
+            "TaskTemplate.ContainerSpec.Env[1]: invalid type: integer `5`, expected a string",
+        );
+        check(
+            json!({"Mode": {"Replicated": {"Replicas": "two"}}}),
+            "Mode.Replicated.Replicas: invalid type: string \"two\", expected u64",
+        );
+        check(json!({"Labels": {"a": 1}}), "Labels.a: invalid type: integer `1`, expected a string");
+    }
+
+    #[test]
+    fn bytes_may_be_numbers() {
+        let secret: SecretSpec = parse(json!({"Name": "s", "data": [104, 105]})).expect("a secret");
+        assert_eq!(secret.data, "aGk=");
+        let config: ConfigSpec = parse(json!({"Name": "c", "Data": []})).expect("a config");
+        assert_eq!(config.data, "");
+        for wrong in [json!([256]), json!(["a"]), json!([-1]), json!({})] {
+            let said =
+                parse::<SecretSpec>(json!({"Data": wrong})).map_or_else(|error| error.to_string(), |_| String::new());
+            assert!(said.starts_with("invalid JSON: Data: "), "{said}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Names of fields in any case, as Go's `encoding/json` takes them: docker-py says `replicated` where the API says `Replicated`.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
@@ -18,6 +20,15 @@ fn fold(given: Map<String, Value>, fields: &[&str]) -> Map<String, Value> {
     named.chain(exact).collect()
 }
 
+/// Structs with a field of bytes, and its name. Go takes an array of numbers there as well as base64.
+const BYTES: [&str; 2] = ["SecretSpec", "ConfigSpec"];
+const DATA: &str = "Data";
+
+/// An array of numbers, each a byte.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    value.as_array()?.iter().map(|it| it.as_u64().and_then(|it| u8::try_from(it).ok())).collect()
+}
+
 impl<'de> Deserializer<'de> for Folded {
     type Error = Error;
 
@@ -33,12 +44,21 @@ impl<'de> Deserializer<'de> for Folded {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
-            Value::Object(map) => Folded(Value::Object(fold(map, fields))).deserialize_any(visitor),
+            Value::Object(map) => {
+                let mut map = fold(map, fields);
+                if BYTES.iter().any(|known| *known == name)
+                    && let Some(data) = map.get_mut(DATA)
+                    && let Some(bytes) = bytes(data)
+                {
+                    *data = Value::String(BASE64_STANDARD.encode(bytes));
+                }
+                Folded(Value::Object(map)).deserialize_any(visitor)
+            }
             other => Folded(other).deserialize_any(visitor),
         }
     }
