@@ -32,7 +32,7 @@ const JOBS_MAX: usize = 1024;
 /// Of a snapshot, sealed together.
 const PART_BYTES: usize = 1 << 20;
 /// The database keeps so much of its file in memory. What is needed often is kept by the log itself.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 /// A change of the database.
 #[derive(Debug)]
