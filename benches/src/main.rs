@@ -1,4 +1,4 @@
-//! `cargo xtask bench pool`, `scale`, `swarm` and `failover`: the real herder, over real engines and over many engines that are none.
+//! `cargo xtask bench pool`, `scale`, `swarm`, `failover` and `soak`: the real herder, over real engines and over many engines that are none.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
 
 mod failover;
@@ -8,6 +8,7 @@ mod pool;
 mod process;
 mod report;
 mod scale;
+mod soak;
 mod streams;
 mod swarm;
 
@@ -16,7 +17,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// pool, scale, swarm or failover
+    /// pool, scale, swarm, failover or soak
     what: String,
     /// table or json
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
@@ -24,6 +25,9 @@ struct Cli {
     /// How often each fault happens
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// How long the soak takes; two hours tell what a night would
+    #[arg(long, default_value_t = 120)]
+    minutes: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,7 +41,8 @@ fn main() -> anyhow::Result<()> {
             "scale" => scale::run(json).await,
             "swarm" => swarm::run(json).await,
             "failover" => failover::run(json, cli.rounds).await,
-            other => bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, failover"),
+            "soak" => soak::run(json, cli.minutes).await,
+            other => bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, failover, soak"),
         }
     };
     runtime.block_on(async {

@@ -40,7 +40,10 @@ impl Bench {
 /// The one that plays the same again and again.
 const IN_ROUNDS: &str = "failover";
 
-const BENCHES: [Bench; 10] = [
+/// The one that takes hours: only when it is named. `--minutes` after `--` makes it shorter.
+const HOURS: &str = "soak";
+
+const BENCHES: [Bench; 11] = [
     Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
@@ -50,12 +53,14 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
+    Bench { name: "soak", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
 ];
 
 /// `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault; `arguments` are the benchmark's own.
 pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -> anyhow::Result<()> {
-    let chosen: Vec<&Bench> = BENCHES.iter().filter(|bench| what == "all" || bench.name == what).collect();
+    let chosen: Vec<&Bench> =
+        BENCHES.iter().filter(|bench| what == "all" && bench.name != HOURS || bench.name == what).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!("there is no benchmark `{what}`; there are: {}, all", names.join(", "));
