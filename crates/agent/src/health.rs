@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use herder_docker::LinkError;
+use herder_pool::EngineError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -50,6 +52,10 @@ pub(crate) async fn keep(engine: &Engine, health: &watch::Sender<EngineHealth>) 
             Ok(()) => None,
             // It refuses the call (a proxy before it may), but it answers.
             Err(error) if refusal(&error).is_some_and(|(status, _)| status < 500) => None,
+            // What is left of the time that it has says nothing to anybody.
+            Err(EngineError::Link(LinkError::Timeout { url, .. })) => {
+                Some(LinkError::Timeout { url, seconds: SILENT_MAX.as_secs() }.to_string())
+            }
             Err(error) => Some(error.to_string()),
         };
         match error {
