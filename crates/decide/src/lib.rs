@@ -12,6 +12,7 @@ pub mod list;
 pub mod merge;
 pub mod names;
 pub mod naming;
+pub mod net;
 pub mod place;
 pub mod prune;
 pub mod render;

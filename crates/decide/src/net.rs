@@ -1,0 +1,49 @@
+//! Overlay networks on one node: what belongs into its kernel and what its DNS server answers, as functions of data.
+//!
+//! [`table`] computes everything that a node's kernel has to contain from the states that the leader sent; [`plan`] compares that with
+//! what is there. First set-up, every change and every repair are the same comparison. See ADR 10 and docs/networks.md.
+
+mod answer;
+mod backends;
+mod flows;
+mod item;
+mod names;
+mod nft;
+mod plan;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use herder_model::swarm::NetState;
+
+pub use answer::{Answer, Question, Record, RecordData, RecordType};
+pub use flows::{Flows, ended};
+pub use item::{Family, Field, Item, Mac, Set, Value};
+pub use item::Part;
+pub use names::Names;
+pub use nft::{STAMP_PREFIX, chain_rule};
+pub use plan::{Op, plan};
+pub use table::{Table, bridge_name, mtu, table, vxlan_name};
+
+/// States of networks, by network id.
+pub type States = BTreeMap<String, Arc<NetState>>;
+
+/// The node that a table is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Id of the node.
+    pub node: String,
+    /// MTU of the interface that carries the data path.
+    pub underlay_mtu: u32,
+    /// Port of the node's DNS server; port 53 of gateway addresses is redirected to it.
+    pub dns_port: u16,
+    /// Nodes that gossip suspects to be lost.
+    pub suspects: BTreeSet<String>,
+    /// Endpoints of this node whose containers have ended, before the leader has heard of it.
+    pub ended: BTreeSet<String>,
+    /// Published ports (`8080/tcp`) that another program of this host listens on; the mesh leaves them alone.
+    pub taken: BTreeSet<String>,
+}

@@ -1,0 +1,58 @@
+//! Tracked connections that a change of tables leaves behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::item::{Field, Item, Set, Value};
+
+/// Connections that are to be deleted from the kernel's connection tracking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// UDP and SCTP flows that these backends answer: their clients would go on talking to an endpoint that left.
+    pub backends: BTreeSet<IpAddr>,
+    /// Flows to these virtual IPs that no backend answered: there is one now.
+    pub vips: BTreeSet<IpAddr>,
+    /// Likewise for published ports: (protocol number, port).
+    pub ports: BTreeSet<(u8, u16)>,
+}
+
+impl Flows {
+    pub fn is_empty(&self) -> bool {
+        *self == Flows::default()
+    }
+}
+
+/// Returns the connections that end with the step from one table to the next.
+pub fn ended(before: &BTreeMap<Item, Value>, after: &BTreeMap<Item, Value>) -> Flows {
+    let slots = |items: &BTreeMap<Item, Value>| -> BTreeSet<(Vec<Field>, IpAddr)> {
+        let slot = |item: &Item, value: &Value| match (item, value) {
+            (Item::Element(_, Set::VipSlots | Set::PortSlots, key), Value::Fields(data)) => {
+                Some((key[..key.len().saturating_sub(1)].to_vec(), address(data.first()?)?))
+            }
+            _ => None,
+        };
+        items.iter().filter_map(|(item, value)| slot(item, value)).collect()
+    };
+    let (before, after) = (slots(before), slots(after));
+    let mut flows = Flows::default();
+    flows.backends.extend(before.difference(&after).map(|(_, backend)| *backend));
+    let fronts = |slots: &BTreeSet<(Vec<Field>, IpAddr)>| -> BTreeSet<Vec<Field>> {
+        slots.iter().map(|(front, _)| front.clone()).collect()
+    };
+    for front in fronts(&after).difference(&fronts(&before)) {
+        match front.as_slice() {
+            [Field::Proto(protocol), Field::Port(port)] => _ = flows.ports.insert((*protocol, *port)),
+            [vip] => flows.vips.extend(address(vip)),
+            _ => {}
+        }
+    }
+    flows
+}
+
+fn address(field: &Field) -> Option<IpAddr> {
+    match field {
+        Field::V4(address) => Some((*address).into()),
+        Field::V6(address) => Some((*address).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,314 @@
+//! Everything that one node's kernel has to contain.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use herder_model::swarm::{Affinity, BalanceMode, KeepAddress, NetEndpoint, NetNode, NetState, Protocol, VXLAN_PORT};
+use ipnet::IpNet;
+
+use super::backends::backends;
+use super::item::{Family, Field, Item, Mac, Set, Value};
+use super::nft::{self, BASE_SIZES, Base, EXIT_MAC, Ingress, MARK_KEPT};
+use super::{Host, States};
+
+/// Bytes that VXLAN adds to a packet: Ethernet 14, VXLAN 8, UDP 8, and the outer IP header.
+const VXLAN_OVERHEAD_V4: u32 = 50;
+const VXLAN_OVERHEAD_V6: u32 = 70;
+
+/// Smallest MTU that IPv6 works with.
+const MTU_MIN: u32 = 1280;
+
+/// Next hop of the way back to entry nodes. Link-local, so it never is an address of a network.
+const EXIT_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 72);
+const EXIT_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x4872, 0, 0, 1);
+
+/// Wanted contents of a node's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub items: BTreeMap<Item, Value>,
+    pub(super) bases: BTreeMap<Family, Base>,
+}
+
+/// Name of the bridge of a network.
+pub fn bridge_name(vni: u32) -> String {
+    format!("hv{vni}")
+}
+
+/// Name of the VXLAN device of a network.
+pub fn vxlan_name(vni: u32) -> String {
+    format!("hx{vni}")
+}
+
+/// MTU of a network on this node: that of the network, or less if the node's data path is smaller.
+pub fn mtu(state: &NetState, host: &Host) -> u32 {
+    let is_v6 = state.nodes.get(&host.node).is_some_and(|node| node.vtep.is_ipv6());
+    let overhead = if is_v6 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
+    let room = host.underlay_mtu.saturating_sub(overhead).max(MTU_MIN);
+    if state.facts.mtu == 0 { room } else { state.facts.mtu.min(room) }
+}
+
+/// Computes the table of a node. Networks without a data path address of this node are left out.
+pub fn table(states: &States, host: &Host) -> Table {
+    let mut table = Table::default();
+    if states.is_empty() {
+        return table;
+    }
+    let mut ingress = None;
+    let mut clamps = Vec::new();
+    for state in states.values() {
+        let Some(own) = state.nodes.get(&host.node) else { continue };
+        let net = Net { state, own, host, bridge: bridge_name(state.facts.vni), vxlan: vxlan_name(state.facts.vni) };
+        net.links(&mut table);
+        net.remotes(&mut table);
+        net.balancing(&mut table);
+        clamps.push((net.vxlan.clone(), mtu(state, host)));
+        if state.facts.ingress {
+            net.mesh(&mut table);
+            ingress = Some(net);
+        }
+    }
+    for path in ["net/ipv4/ip_forward"] {
+        table.items.insert(Item::Sysctl(path.into()), Value::Text("1".into()));
+    }
+    let is_v6 = states.values().any(|state| state.facts.ipv6);
+    let families = [Family::Ip, Family::Ip6].into_iter().filter(|family| *family == Family::Ip || is_v6);
+    for family in families {
+        let ingress = ingress.as_ref().and_then(|net| net.ingress(family));
+        table.base(family, nft::inet(family, ingress.as_ref(), host.dns_port));
+    }
+    table.base(Family::Bridge, nft::bridge(&clamps));
+    table
+}
+
+impl Table {
+    fn base(&mut self, family: Family, base: Base) {
+        self.items.insert(Item::Base(family), base.stamp());
+        self.bases.insert(family, base);
+    }
+
+    fn element(&mut self, family: Family, set: Set, key: Vec<Field>, data: Vec<Field>) {
+        let value = if data.is_empty() { Value::Set } else { Value::Fields(data) };
+        self.items.insert(Item::Element(family, set, key), value);
+    }
+
+    fn sysctl(&mut self, path: String, value: &str) {
+        self.items.insert(Item::Sysctl(path), Value::Text(value.into()));
+    }
+
+    /// Lets elements go to the chain of so many backends. Chains beyond those of the base are items.
+    fn goto(&mut self, family: Family, is_port: bool, affinity: Affinity, count: usize) -> Field {
+        let name = nft::chain_name(is_port, affinity == Affinity::Source, count);
+        if count > BASE_SIZES as usize {
+            let rule = nft::chain_rule(family, &name);
+            self.items.insert(Item::Chain(family, name.clone()), Value::Text(rule));
+        }
+        Field::Goto(name)
+    }
+
+    /// The text that replaces one nft table, with all its elements.
+    pub(super) fn script(&self, family: Family) -> String {
+        let Some(base) = self.bases.get(&family) else { return String::new() };
+        nft::script(family, base, self.items.iter().filter(|(item, _)| item.family() == Some(family)))
+    }
+}
+
+/// One network, seen from one node.
+struct Net<'s> {
+    state: &'s NetState,
+    own: &'s NetNode,
+    host: &'s Host,
+    bridge: String,
+    vxlan: String,
+}
+
+impl Net<'_> {
+    fn ifname(&self) -> Field {
+        Field::Ifname(self.bridge.clone())
+    }
+
+    fn subnet(&self, family: Family) -> Option<(IpNet, IpAddr)> {
+        let fits = |subnet: &IpNet| matches!((subnet, family), (IpNet::V4(_), Family::Ip) | (IpNet::V6(_), Family::Ip6));
+        self.state.facts.subnets.iter().find(|it| fits(&it.subnet)).map(|it| (it.subnet, it.gateway))
+    }
+
+    fn families(&self) -> impl Iterator<Item = (Family, IpNet, IpAddr)> {
+        let is_v6 = self.state.facts.ipv6;
+        let families = [Family::Ip, Family::Ip6].into_iter().filter(move |family| *family == Family::Ip || is_v6);
+        families.filter_map(|family| self.subnet(family).map(|(subnet, gateway)| (family, subnet, gateway)))
+    }
+
+    fn node_address(node: &NetNode, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Ip6 => node.ingress6.map(IpAddr::V6),
+            Family::Ip | Family::Bridge => node.ingress.map(IpAddr::V4),
+        }
+    }
+
+    fn ingress(&self, family: Family) -> Option<Ingress> {
+        let (subnet, _) = self.subnet(family)?;
+        Some(Ingress { bridge: self.bridge.clone(), subnet, own: Net::node_address(self.own, family)? })
+    }
+
+    /// The VXLAN device, the settings and addresses of the bridge.
+    fn links(&self, table: &mut Table) {
+        let facts = &self.state.facts;
+        let port = if facts.data_path_port == 0 { VXLAN_PORT } else { facts.data_path_port };
+        let value = Value::Vxlan {
+            vni: facts.vni,
+            local: self.own.vtep,
+            port,
+            mtu: mtu(self.state, self.host),
+            bridge: self.bridge.clone(),
+        };
+        table.items.insert(Item::Vxlan(self.vxlan.clone()), value);
+        table.items.insert(Item::BridgeCalls(self.bridge.clone()), Value::Set);
+        for (family, subnet, gateway) in self.families() {
+            table.element(family, Set::Dns, vec![self.ifname(), gateway.into()], Vec::new());
+            table.element(family, Set::Gateways, vec![self.ifname()], vec![gateway.into()]);
+            if !facts.ingress {
+                continue;
+            }
+            for address in Net::node_address(self.own, family).into_iter().chain([gateway]) {
+                let Ok(address) = IpNet::new(address, subnet.prefix_len()) else { continue };
+                table.items.insert(Item::Address { dev: self.bridge.clone(), address }, Value::Set);
+            }
+        }
+    }
+
+    /// Where the containers of other nodes are, and the other nodes themselves.
+    fn remotes(&self, table: &mut Table) {
+        for endpoint in self.state.endpoints.values().filter(|endpoint| endpoint.node != self.host.node) {
+            let Some(node) = self.state.nodes.get(&endpoint.node) else { continue };
+            let addresses = [Some(IpAddr::V4(endpoint.v4)), endpoint.v6.map(IpAddr::V6)];
+            self.remote(table, node.vtep, Mac::of(endpoint.v4), addresses.into_iter().flatten());
+        }
+        for (_, node) in self.state.nodes.iter().filter(|(id, _)| **id != self.host.node) {
+            let Some(address) = node.ingress.filter(|_| self.state.facts.ingress) else { continue };
+            let addresses = [Some(IpAddr::V4(address)), node.ingress6.map(IpAddr::V6)];
+            self.remote(table, node.vtep, Mac::of(address), addresses.into_iter().flatten());
+        }
+    }
+
+    fn remote(&self, table: &mut Table, vtep: IpAddr, mac: Mac, addresses: impl Iterator<Item = IpAddr>) {
+        table.items.insert(Item::Fdb { dev: self.vxlan.clone(), mac }, Value::Addr(vtep));
+        table.items.insert(Item::BridgeFdb { dev: self.vxlan.clone(), mac }, Value::Set);
+        for address in addresses {
+            table.items.insert(Item::Neighbour { dev: self.bridge.clone(), address }, Value::Mac(mac));
+        }
+    }
+
+    /// Virtual IPs, and endpoints that may be sent to themselves.
+    fn balancing(&self, table: &mut Table) {
+        for endpoint in self.state.endpoints.values().filter(|endpoint| endpoint.node == self.host.node) {
+            for (family, address) in addresses(endpoint) {
+                let key = vec![self.ifname(), address.clone(), address];
+                table.element(family, Set::Hairpin, key, Vec::new());
+            }
+        }
+        if self.state.facts.ingress {
+            return;
+        }
+        let services = self.state.services.iter().filter(|(_, service)| service.mode == BalanceMode::Vip);
+        for (id, service) in services {
+            let vips = [service.vip4.map(IpAddr::V4), service.vip6.map(IpAddr::V6)];
+            for vip in vips.into_iter().flatten() {
+                let family = if vip.is_ipv6() { Family::Ip6 } else { Family::Ip };
+                table.items.insert(Item::LocalRoute { dev: self.bridge.clone(), address: vip }, Value::Set);
+                table.element(family, Set::VipAddrs, vec![vip.into()], Vec::new());
+                let targets = self.targets(id, family);
+                for (n, target) in (0..).zip(&targets) {
+                    let key = vec![vip.into(), Field::Index(n)];
+                    table.element(family, Set::VipSlots, key, vec![target.clone()]);
+                }
+                if !targets.is_empty() {
+                    let chain = table.goto(family, false, service.affinity, targets.len());
+                    table.element(family, Set::Vips, vec![self.ifname(), vip.into()], vec![chain]);
+                }
+            }
+        }
+    }
+
+    fn targets(&self, service: &str, family: Family) -> Vec<Field> {
+        let backends = backends(self.state, service, self.host);
+        let addresses = backends.into_iter().flat_map(addresses);
+        addresses.filter(|(it, _)| *it == family).map(|(_, address)| address).collect()
+    }
+
+    /// The routing mesh: published ports, and the way back of connections that keep their client's address.
+    fn mesh(&self, table: &mut Table) {
+        for (name, value) in [("rp_filter", "0"), ("send_redirects", "0"), ("route_localnet", "1")] {
+            table.sysctl(format!("net/ipv4/conf/{}/{name}", self.bridge), value);
+        }
+        table.sysctl("net/ipv4/conf/all/rp_filter".into(), "0");
+        table.sysctl("net/ipv4/conf/all/send_redirects".into(), "0");
+        for rule in [
+            format!("-i {} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", self.bridge),
+            format!("-o {} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", self.bridge),
+            format!("-o {} -m conntrack --ctstate DNAT -j ACCEPT", self.bridge),
+        ] {
+            table.items.insert(Item::DockerUser(rule), Value::Set);
+        }
+        table.items.insert(Item::BridgeFdb { dev: self.vxlan.clone(), mac: EXIT_MAC }, Value::Set);
+        for (family, ..) in self.families() {
+            let exit = if family == Family::Ip6 { EXIT_V6.into() } else { EXIT_V4.into() };
+            let neighbour = Item::Neighbour { dev: self.bridge.clone(), address: exit };
+            table.items.insert(neighbour, Value::Mac(EXIT_MAC));
+            table.items.insert(Item::ExitRoute(family), Value::Text(format!("via {exit} dev {}", self.bridge)));
+            table.items.insert(Item::ExitRule(family), Value::Set);
+            self.entries(table, family);
+            self.ports(table, family);
+        }
+    }
+
+    /// Which node a connection has entered by, told by the MAC of its ingress bridge.
+    fn entries(&self, table: &mut Table, family: Family) {
+        for node in self.state.nodes.values() {
+            let all = [node.vtep].into_iter().chain(node.addresses.iter().copied());
+            for address in all.filter(|address| address.is_ipv6() == (family == Family::Ip6)) {
+                table.element(family, Set::Nodes, vec![address.into()], Vec::new());
+            }
+            let Some(address) = node.ingress else { continue };
+            let [_, b, c, d] = address.octets();
+            let mark = Field::Mark(MARK_KEPT | u32::from_be_bytes([0, b, c, d]));
+            let mac = Field::Mac(Mac::of(address));
+            table.element(family, Set::Entry, vec![mac.clone()], vec![mark.clone()]);
+            table.element(family, Set::NodesMac, vec![mac.clone()], Vec::new());
+            table.element(Family::Bridge, Set::Exits, vec![mark], vec![mac]);
+        }
+    }
+
+    fn ports(&self, table: &mut Table, family: Family) {
+        for (_, port) in self.state.ports.iter().filter(|(key, _)| !self.host.taken.contains(*key)) {
+            let protocol = Field::Proto(port.protocol.number());
+            let service = self.state.services.get(&port.service);
+            if port.protocol == Protocol::Udp && service.is_some_and(|service| service.keep == KeepAddress::Udp) {
+                table.element(family, Set::KeepUdp, vec![Field::Port(port.published)], Vec::new());
+            }
+            let target = Field::Port(port.target);
+            let own = self.state.endpoints.values().filter(|it| it.node == self.host.node);
+            for endpoint in own.filter(|it| it.service.as_ref() == Some(&port.service)) {
+                for (_, address) in addresses(endpoint).filter(|(it, _)| *it == family) {
+                    table.element(family, Set::Targets, vec![address, protocol.clone(), target.clone()], Vec::new());
+                }
+            }
+            let key = vec![protocol.clone(), Field::Port(port.published)];
+            let targets = self.targets(&port.service, family);
+            for (n, address) in (0..).zip(&targets) {
+                let key = vec![protocol.clone(), Field::Port(port.published), Field::Index(n)];
+                table.element(family, Set::PortSlots, key, vec![address.clone(), target.clone()]);
+            }
+            if targets.is_empty() {
+                table.element(family, Set::NoPorts, key, Vec::new());
+            } else {
+                let affinity = service.map_or(Affinity::None, |service| service.affinity);
+                let chain = table.goto(family, true, affinity, targets.len());
+                table.element(family, Set::Ports, key, vec![chain]);
+            }
+        }
+    }
+}
+
+fn addresses(endpoint: &NetEndpoint) -> impl Iterator<Item = (Family, Field)> {
+    let v6 = endpoint.v6.map(|address| (Family::Ip6, Field::V6(address)));
+    [(Family::Ip, Field::V4(endpoint.v4))].into_iter().chain(v6)
+}

@@ -1,0 +1,222 @@
+//! Kernel tables and plans.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::super::item::{Item, Value};
+use super::super::{Flows, Host, Op, States, Table, ended, plan, table};
+use super::{host, states};
+
+fn lines(items: &BTreeMap<Item, Value>) -> Vec<String> {
+    items.iter().map(|(item, value)| format!("{item} {value}").trim_end().to_owned()).collect()
+}
+
+const WANTED: &str = r#"
+sysctl net/ipv4/conf/all/rp_filter 0
+sysctl net/ipv4/conf/all/send_redirects 0
+sysctl net/ipv4/conf/hv4096/route_localnet 1
+sysctl net/ipv4/conf/hv4096/rp_filter 0
+sysctl net/ipv4/conf/hv4096/send_redirects 0
+sysctl net/ipv4/ip_forward 1
+bridge hv4096 nf_call
+bridge hv4097 nf_call
+address 10.255.0.1/20 dev hv4096
+address 10.255.0.2/20 dev hv4096
+vxlan hx4096 id 4096 local 192.168.0.1 dstport 4789 mtu 1450 master hv4096
+vxlan hx4097 id 4097 local 192.168.0.1 dstport 4789 mtu 1450 master hv4097
+fdb 02:42:0a:ff:00:03 dev hx4096 192.168.0.2
+fdb 02:42:0a:ff:00:06 dev hx4096 192.168.0.2
+fdb 02:42:0a:00:01:04 dev hx4097 192.168.0.2
+fdb 02:42:0a:00:01:06 dev hx4097 192.168.0.2
+fdb 02:42:0a:ff:00:03 dev hx4096 master
+fdb 02:42:0a:ff:00:06 dev hx4096 master
+fdb 02:48:00:00:00:01 dev hx4096 master
+fdb 02:42:0a:00:01:04 dev hx4097 master
+fdb 02:42:0a:00:01:06 dev hx4097 master
+neighbour 10.255.0.3 dev hv4096 02:42:0a:ff:00:03
+neighbour 10.255.0.6 dev hv4096 02:42:0a:ff:00:06
+neighbour 169.254.72.72 dev hv4096 02:48:00:00:00:01
+neighbour 10.0.1.4 dev hv4097 02:42:0a:00:01:04
+neighbour 10.0.1.6 dev hv4097 02:42:0a:00:01:06
+route local 10.0.1.2 dev hv4097
+route local 10.0.1.9 dev hv4097
+route exit ip via 169.254.72.72 dev hv4096
+rule exit ip
+element ip dns "hv4096" . 10.255.0.1
+element ip dns "hv4097" . 10.0.1.1
+element ip gateways "hv4096" 10.255.0.1
+element ip gateways "hv4097" 10.0.1.1
+element ip hairpin "hv4096" . 10.255.0.5 . 10.255.0.5
+element ip hairpin "hv4097" . 10.0.1.3 . 10.0.1.3
+element ip hairpin "hv4097" . 10.0.1.5 . 10.0.1.5
+element ip entry 02:42:0a:ff:00:02 0x48ff0002
+element ip entry 02:42:0a:ff:00:03 0x48ff0003
+element ip nodesmac 02:42:0a:ff:00:02
+element ip nodesmac 02:42:0a:ff:00:03
+element ip nodes 192.168.0.1
+element ip nodes 192.168.0.2
+element ip targets 10.255.0.5 . tcp . 80
+element ip noports udp . 9000
+element ip vipaddrs 10.0.1.2
+element ip vipaddrs 10.0.1.9
+element ip vslots 10.0.1.2 . 0 10.0.1.3
+element ip vslots 10.0.1.2 . 1 10.0.1.4
+element ip pslots tcp . 8080 . 0 10.255.0.5 . 80
+element ip pslots tcp . 8080 . 1 10.255.0.6 . 80
+element ip vips "hv4097" . 10.0.1.2 goto v2
+element ip ports tcp . 8080 goto p2
+element bridge exits 0x48ff0002 02:42:0a:ff:00:02
+element bridge exits 0x48ff0003 02:42:0a:ff:00:03
+DOCKER-USER -i hv4096 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+DOCKER-USER -o hv4096 -m conntrack --ctstate DNAT -j ACCEPT
+DOCKER-USER -o hv4096 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+"#;
+
+#[test]
+fn a_node_has_the_table_of_its_networks() {
+    let table = table(&states(), &host("n1"));
+    let all = lines(&table.items);
+    let shown: Vec<&str> = all.iter().map(String::as_str).filter(|line| !line.starts_with("table ")).collect();
+    assert_eq!(shown.join("\n"), WANTED.trim());
+}
+
+fn difference(before: &States, after: &States, host: &Host) -> (String, Flows) {
+    let (before, after) = (table(before, host), table(after, host));
+    let mut said = Vec::new();
+    for op in plan(&after, &before.items) {
+        match op {
+            Op::Batch(_, ops) => said.extend(ops.iter().map(say)),
+            op => said.push(say(&op)),
+        }
+    }
+    (said.join("\n"), ended(&before.items, &after.items))
+}
+
+fn say(op: &Op) -> String {
+    match op {
+        Op::Put(item, value) => format!("+ {item} {value}").trim_end().to_owned(),
+        Op::Remove(item) => format!("- {item}"),
+        Op::Load(family, _) => format!("load {}", family.name()),
+        Op::Drop(family) => format!("drop {}", family.name()),
+        Op::Batch(family, _) => format!("batch {}", family.name()),
+    }
+}
+
+#[test]
+fn an_endpoint_that_leaves_costs_a_few_elements() {
+    let before = states();
+    let mut after = before.clone();
+    Arc::make_mut(after.get_mut("ov").unwrap()).endpoints.get_mut("t2").unwrap().serving = false;
+    let (said, flows) = difference(&before, &after, &host("n1"));
+    let wanted = "- element ip vslots 10.0.1.2 . 1\n- element ip vips \"hv4097\" . 10.0.1.2\n\
+                  + element ip vips \"hv4097\" . 10.0.1.2 goto v1";
+    assert_eq!(said, wanted);
+    assert_eq!(flows.backends, ["10.0.1.4".parse().unwrap()].into());
+    // And when it is gone.
+    Arc::make_mut(after.get_mut("ov").unwrap()).endpoints.remove("t2");
+    let (said, _) = difference(&before, &after, &host("n1"));
+    let gone = "- neighbour 10.0.1.4 dev hv4097\n- fdb 02:42:0a:00:01:04 dev hx4097 master\n\
+                - fdb 02:42:0a:00:01:04 dev hx4097";
+    assert_eq!(said, format!("{wanted}\n{gone}"));
+}
+
+#[test]
+fn a_first_backend_moves_waiting_flows() {
+    let before = states();
+    let mut after = before.clone();
+    let ingress = Arc::make_mut(after.get_mut("in").unwrap());
+    let mut endpoint = ingress.endpoints["t2"].clone();
+    endpoint.service = Some("idle".into());
+    endpoint.v4 = "10.255.0.9".parse().unwrap();
+    ingress.endpoints.insert("t9".into(), endpoint);
+    let (_, flows) = difference(&before, &after, &host("n1"));
+    assert_eq!(flows, Flows { ports: [(17, 9000)].into(), ..Flows::default() });
+}
+
+#[test]
+fn suspected_nodes_get_nothing_unless_all_are() {
+    let suspects = |ids: &[&str]| Host { suspects: ids.iter().map(|id| (*id).to_owned()).collect(), ..host("n1") };
+    let count = |host: &Host| {
+        let all = lines(&table(&states(), host).items);
+        all.iter().filter(|line| line.starts_with("element ip pslots")).count()
+    };
+    assert_eq!([&suspects(&[]), &suspects(&["n2"]), &suspects(&["n1", "n2"])].map(count), [2, 1, 2]);
+}
+
+#[test]
+fn ports_that_others_listen_on_are_left_alone() {
+    let host = Host { taken: ["8080/tcp".to_owned()].into(), ..host("n1") };
+    assert!(!lines(&table(&states(), &host).items).iter().any(|line| line.contains("8080")));
+}
+
+/// The kernel as a map: what `plan` promises.
+fn apply(ops: &[Op], wanted: &Table, kernel: &mut BTreeMap<Item, Value>) {
+    for op in ops {
+        match op {
+            Op::Put(item, value) => {
+                forget_entries(item, kernel);
+                if matches!(item, Item::Element(..)) {
+                    assert!(!kernel.contains_key(item), "the kernel refuses an element that is there: {item}");
+                }
+                kernel.insert(item.clone(), value.clone());
+            }
+            Op::Remove(item) => {
+                forget_entries(item, kernel);
+                assert!(kernel.remove(item).is_some(), "{item} is not there");
+            }
+            Op::Load(family, _) => {
+                kernel.retain(|item, _| item.family() != Some(*family));
+                let own = wanted.items.iter().filter(|(item, _)| item.family() == Some(*family));
+                kernel.extend(own.map(|(item, value)| (item.clone(), value.clone())));
+            }
+            Op::Drop(family) => kernel.retain(|item, _| item.family() != Some(*family)),
+            Op::Batch(_, ops) => apply(ops, wanted, kernel),
+        }
+    }
+}
+
+/// A device takes its entries along.
+fn forget_entries(item: &Item, kernel: &mut BTreeMap<Item, Value>) {
+    if let Item::Vxlan(name) = item {
+        kernel.retain(|it, _| !matches!(it, Item::Fdb { dev, .. } | Item::BridgeFdb { dev, .. } if dev == name));
+    }
+}
+
+fn any_states() -> impl Strategy<Value = States> {
+    let endpoint = (0_u8..3, 3_u8..9, proptest::option::of(0_u8..2), any::<bool>());
+    let endpoints = proptest::collection::btree_map("[a-f]", endpoint, 0..6);
+    (endpoints, 0_u32..2, any::<bool>(), any::<bool>()).prop_map(|(endpoints, mtu, ingress, user)| {
+        let mut states = states();
+        for (id, state) in &mut states {
+            let state = Arc::make_mut(state);
+            state.facts.mtu = mtu * 1400;
+            state.endpoints.clear();
+            for (key, (node, address, service, serving)) in &endpoints {
+                let base = if id == "ov" { [10, 0, 1] } else { [10, 255, 0] };
+                let value = serde_json::json!({"node": format!("n{node}"), "v4": format!("{}.{}.{}.{address}", base[0], base[1], base[2]),
+                    "service": service.map(|n| if n == 0 { "web" } else { "idle" }), "serving": serving});
+                state.endpoints.insert(key.clone(), serde_json::from_value(value).unwrap());
+            }
+        }
+        states.retain(|id, _| if id == "ov" { user } else { ingress });
+        states
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_plan_leads_from_anything_to_what_is_wanted(before in any_states(), after in any_states(), lost in any::<u64>()) {
+        let host = host("n1");
+        let (before, after) = (table(&before, &host), table(&after, &host));
+        let mut kernel = before.items.clone();
+        // Somebody removes this and that.
+        let mut n = 0;
+        kernel.retain(|_, _| { n += 1; lost >> (n % 64) & 7 != 0 });
+        apply(&plan(&after, &kernel), &after, &mut kernel);
+        kernel.retain(|item, _| !matches!(item, Item::Sysctl(_)) || after.items.contains_key(item));
+        prop_assert_eq!(lines(&kernel), lines(&after.items));
+        prop_assert_eq!(plan(&after, &kernel), vec![]);
+    }
+}
