@@ -24,7 +24,7 @@ pub use flows::{Flows, ended};
 pub use item::{Family, Field, Item, Mac, Set, Value};
 pub use item::Part;
 pub use names::Names;
-pub use nft::{STAMP_PREFIX, chain_rule};
+pub use nft::{BASE_SIZES, STAMP_PREFIX, chain_rule};
 pub use plan::{Op, plan};
 pub use table::{Table, bridge_name, mtu, table, vxlan_name};
 

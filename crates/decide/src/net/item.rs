@@ -226,6 +226,8 @@ pub enum Item {
     Sysctl(String),
     /// A bridge whose frames pass through the IP tables of the host.
     BridgeCalls(String),
+    /// The MAC of the ingress bridge: other nodes tell by it which node a connection has entered by.
+    BridgeMac(String),
     /// An address on a bridge.
     Address { dev: String, address: IpNet },
     /// A VXLAN device, by name.
@@ -280,6 +282,7 @@ impl fmt::Display for Item {
         match self {
             Item::Sysctl(path) => write!(f, "sysctl {path}"),
             Item::BridgeCalls(bridge) => write!(f, "bridge {bridge} nf_call"),
+            Item::BridgeMac(bridge) => write!(f, "bridge {bridge} address"),
             Item::Address { dev, address } => write!(f, "address {address} dev {dev}"),
             Item::Vxlan(name) => write!(f, "vxlan {name}"),
             Item::Fdb { dev, mac } => write!(f, "fdb {mac} dev {dev}"),

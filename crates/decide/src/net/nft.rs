@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::item::{Family, Field, Item, Mac, Part, Set, Value, write_fields};
 
 /// Every base has chains for so many backends; chains for more are added when a service has them.
-pub(super) const BASE_SIZES: u32 = 16;
+pub const BASE_SIZES: u32 = 16;
 
 /// Marks of connections, in the highest byte. `0x48…` and the number of the entry node: its client's address is kept.
 pub(super) const MARK_KEPT: u32 = 0x4800_0000;

@@ -34,7 +34,7 @@ pub fn plan(wanted: &Table, seen: &BTreeMap<Item, Value>) -> Vec<Op> {
         match item {
             Item::Base(family) => steps.drops.push(Op::Drop(*family)),
             // A sysctl has no state of before that is known.
-            Item::Chain(..) | Item::Sysctl(_) => {}
+            Item::Chain(..) | Item::Sysctl(_) | Item::BridgeMac(_) => {}
             Item::Element(family, ..) if is_loaded(*family) => {}
             Item::Element(family, ..) => steps.batch(*family).0.push(Op::Remove(item.clone())),
             _ if is_lost(item) => {}

@@ -165,10 +165,9 @@ impl Net<'_> {
         for (family, subnet, gateway) in self.families() {
             table.element(family, Set::Dns, vec![self.ifname(), gateway.into()], Vec::new());
             table.element(family, Set::Gateways, vec![self.ifname()], vec![gateway.into()]);
-            if !facts.ingress {
-                continue;
-            }
-            for address in Net::node_address(self.own, family).into_iter().chain([gateway]) {
+            // Only ingress has an address of each node; there the engine gives the bridge none.
+            let own = Net::node_address(self.own, family).filter(|_| facts.ingress);
+            for address in own.into_iter().chain([gateway]) {
                 let Ok(address) = IpNet::new(address, subnet.prefix_len()) else { continue };
                 table.items.insert(Item::Address { dev: self.bridge.clone(), address }, Value::Set);
             }
@@ -247,6 +246,9 @@ impl Net<'_> {
             format!("-o {} -m conntrack --ctstate DNAT -j ACCEPT", self.bridge),
         ] {
             table.items.insert(Item::DockerUser(rule), Value::Set);
+        }
+        if let Some(own) = self.own.ingress {
+            table.items.insert(Item::BridgeMac(self.bridge.clone()), Value::Mac(Mac::of(own)));
         }
         table.items.insert(Item::BridgeFdb { dev: self.vxlan.clone(), mac: EXIT_MAC }, Value::Set);
         for (family, ..) in self.families() {

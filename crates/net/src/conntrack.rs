@@ -1,0 +1,75 @@
+//! Deletion of tracked connections.
+
+use std::net::IpAddr;
+
+use herder_decide::net::Flows;
+
+use crate::NetError;
+use crate::element::head;
+use crate::netlink::{ACK, Attrs, Bus, DUMP, Message, Socket, is};
+
+const CONNTRACK: u16 = 1 << 8;
+const GET: u16 = CONNTRACK | 1;
+const DELETE: u16 = CONNTRACK | 2;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const PORT_TO: u16 = 3;
+const SEEN_REPLY: u32 = 2;
+const TCP: u8 = 6;
+const NO_ENTRY: i32 = 2;
+
+/// Source and destination of one direction.
+struct Tuple {
+    source: IpAddr,
+    to: IpAddr,
+    protocol: u8,
+    port: u16,
+}
+
+impl Tuple {
+    fn parse(attrs: Attrs<'_>) -> Option<Tuple> {
+        let (ip, protocol) = (attrs.nested(TUPLE_IP), attrs.nested(TUPLE_PROTOCOL));
+        let port = protocol.get(PORT_TO).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
+        Some(Tuple {
+            source: ip.addr(1).or_else(|| ip.addr(3))?,
+            to: ip.addr(2).or_else(|| ip.addr(4))?,
+            protocol: *protocol.get(PROTOCOL_NUMBER)?.first()?,
+            port: port.map(u16::from_be_bytes).unwrap_or_default(),
+        })
+    }
+}
+
+/// Deletes flows that would keep their clients at a backend that left, or at none. Returns how many.
+pub(crate) fn delete(flows: &Flows) -> Result<usize, NetError> {
+    let mut socket = Socket::open(Bus::Netfilter)?;
+    let mut deletions = Vec::new();
+    for family in [2, 10] {
+        let all = socket.dump("list of connections", Message::new(GET, DUMP).head(&head(family)))?;
+        for received in &all {
+            let attrs = Attrs::new(received.body.get(4..).unwrap_or_default());
+            let (original, reply) = (attrs.nested(TUPLE_ORIGINAL), attrs.nested(TUPLE_REPLY));
+            let (Some(first), Some(back)) = (Tuple::parse(original), Tuple::parse(reply)) else { continue };
+            let status = attrs.get(STATUS).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            let is_answered = status.map(u32::from_be_bytes).unwrap_or_default() & SEEN_REPLY != 0;
+            let is_left = flows.backends.contains(&back.source) && back.source != first.to;
+            let is_open = flows.vips.contains(&first.to) || flows.ports.contains(&(first.protocol, first.port));
+            if first.protocol != TCP && (is_left || is_open && !is_answered) {
+                let tuple = attrs.get(TUPLE_ORIGINAL).unwrap_or_default();
+                deletions.push(Message::new(DELETE, ACK).head(&head(family)).attr(TUPLE_ORIGINAL | 0x8000, tuple));
+            }
+        }
+    }
+    let mut count = 0;
+    for outcome in socket.each("deletion of a connection", deletions) {
+        // It may have ended meanwhile.
+        if !is(&outcome, &[NO_ENTRY]) {
+            outcome?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,34 @@
+//! The kernel side of overlay networks on one host.
+//!
+//! [`Kernel`] reads what is there as the items of `decide::net` and carries out the steps of a plan. Calls block and belong on a
+//! thread of their own. Elements of nft maps are changed by netlink; `nft` is started only to load a whole table. See ADR 10.
+
+mod conntrack;
+mod element;
+mod hairpin;
+mod iptables;
+mod kernel;
+mod links;
+mod netlink;
+mod nft;
+mod routes;
+mod watch;
+
+pub use kernel::{Failed, Kernel};
+pub use links::{data_path_mtu, interface_addresses};
+pub use watch::Notices;
+
+/// Why the kernel cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error("netlink {what}: {source}")]
+    Netlink { what: &'static str, source: std::io::Error },
+    #[error("{path}: {source}")]
+    File { path: String, source: std::io::Error },
+    #[error("cannot run {program}: {source}")]
+    Program { program: &'static str, source: std::io::Error },
+    #[error("{program}: {message}")]
+    Refused { program: &'static str, message: String },
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+}

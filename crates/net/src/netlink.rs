@@ -1,0 +1,339 @@
+//! Netlink messages: one small codec for the three families that overlay networks need (routes, nftables, connection tracking).
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt};
+
+use crate::NetError;
+
+pub(crate) const REQUEST: u16 = 0x1;
+pub(crate) const ACK: u16 = 0x4;
+pub(crate) const REPLACE: u16 = 0x100;
+pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const EXCLUSIVE: u16 = 0x200;
+
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const NESTED: u16 = 0x8000;
+const TYPE_MASK: u16 = 0x3fff;
+const HEADER_BYTES: usize = 16;
+
+/// Messages that are sent before their acknowledgements are read. More would overflow the receive buffer of a socket.
+const UNACKNOWLEDGED_MAX: usize = 100;
+
+/// Larger than the largest part of a dump that kernels send.
+const RECEIVE_BYTES: usize = 1 << 18;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bus {
+    Route,
+    Netfilter,
+}
+
+/// A message under construction.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    bytes: Vec<u8>,
+    open: Vec<usize>,
+}
+
+impl Message {
+    pub(crate) fn new(kind: u16, flags: u16) -> Message {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
+        Message { bytes, open: Vec::new() }
+    }
+
+    /// Asks the kernel to answer even if there is no error.
+    pub(crate) fn acknowledged(mut self) -> Message {
+        let flags = u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) | ACK;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
+    }
+
+    /// The fixed part after the header.
+    pub(crate) fn head(mut self, bytes: &[u8]) -> Message {
+        self.bytes.extend_from_slice(bytes);
+        self.pad();
+        self
+    }
+
+    pub(crate) fn attr(mut self, kind: u16, value: &[u8]) -> Message {
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(value);
+        self.pad();
+        self
+    }
+
+    pub(crate) fn text(self, kind: u16, value: &str) -> Message {
+        self.attr(kind, &[value.as_bytes(), &[0]].concat())
+    }
+
+    pub(crate) fn u32(self, kind: u16, value: u32) -> Message {
+        self.attr(kind, &value.to_ne_bytes())
+    }
+
+    pub(crate) fn addr(self, kind: u16, value: IpAddr) -> Message {
+        self.attr(kind, &address_bytes(value))
+    }
+
+    pub(crate) fn nest(mut self, kind: u16) -> Message {
+        self.open.push(self.bytes.len());
+        self.attr(kind | NESTED, &[])
+    }
+
+    pub(crate) fn end(mut self) -> Message {
+        if let Some(start) = self.open.pop() {
+            let length = u16::try_from(self.bytes.len() - start).unwrap_or(u16::MAX);
+            self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        }
+        self
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self, sequence: u32) -> Vec<u8> {
+        let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+        self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.bytes
+    }
+}
+
+pub(crate) fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// A message that was received.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) kind: u16,
+    sequence: u32,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Attributes, by type.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attrs<'a>(&'a [u8]);
+
+impl<'a> Attrs<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Attrs<'a> {
+        Attrs(bytes)
+    }
+
+    pub(crate) fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let length = usize::from(u16_at(rest, 0)?);
+            let kind = u16_at(rest, 2)? & TYPE_MASK;
+            let value = rest.get(4..length)?;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            Some((kind, value))
+        })
+    }
+
+    pub(crate) fn get(self, kind: u16) -> Option<&'a [u8]> {
+        self.all().find(|(it, _)| *it == kind).map(|(_, value)| value)
+    }
+
+    pub(crate) fn nested(self, kind: u16) -> Attrs<'a> {
+        Attrs(self.get(kind).unwrap_or_default())
+    }
+
+    pub(crate) fn u32(self, kind: u16) -> Option<u32> {
+        u32_at(self.get(kind)?, 0)
+    }
+
+    pub(crate) fn text(self, kind: u16) -> Option<String> {
+        let bytes = self.get(kind)?;
+        Some(String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned())
+    }
+
+    pub(crate) fn addr(self, kind: u16) -> Option<IpAddr> {
+        address(self.get(kind)?)
+    }
+}
+
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// A socket for requests, or for notices of some groups.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Socket {
+    pub(crate) fn open(bus: Bus) -> Result<Socket, NetError> {
+        Socket::listen(bus, 0)
+    }
+
+    /// `groups` is a mask of multicast groups.
+    pub(crate) fn listen(bus: Bus, groups: u32) -> Result<Socket, NetError> {
+        let open = || -> rustix::io::Result<OwnedFd> {
+            let protocol: Option<Protocol> = match bus {
+                Bus::Route => None,
+                Bus::Netfilter => Some(netlink::NETFILTER),
+            };
+            let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+            // A larger buffer loses no notices in a burst; without the right to it the default has to do.
+            let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20);
+            let _ = sockopt::set_socket_send_buffer_size_force(&fd, 4 << 20);
+            bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+            Ok(fd)
+        };
+        let fd = open().map_err(|error| failed("socket", error.into()))?;
+        Ok(Socket { fd, buffer: vec![0; RECEIVE_BYTES], sequence: 0 })
+    }
+
+    pub(crate) fn fd(&self) -> impl AsFd + '_ {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn receive(&mut self) -> io::Result<Vec<Received>> {
+        let (count, _) = recv(&self.fd, &mut self.buffer[..], RecvFlags::empty())?;
+        let mut rest = &self.buffer[..count];
+        let mut all = Vec::new();
+        while let (Some(length), Some(kind), Some(sequence)) = (u32_at(rest, 0), u16_at(rest, 4), u32_at(rest, 8)) {
+            let length = length as usize;
+            let Some(body) = rest.get(HEADER_BYTES..length) else { break };
+            all.push(Received { kind, sequence, body: body.to_vec() });
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(all)
+    }
+
+    fn transmit(&mut self, messages: impl Iterator<Item = Message>) -> io::Result<Vec<u32>> {
+        let mut bytes = Vec::new();
+        let mut sequences = Vec::new();
+        for message in messages {
+            self.sequence += 1;
+            sequences.push(self.sequence);
+            bytes.extend(message.finish(self.sequence));
+        }
+        send(&self.fd, &bytes, SendFlags::empty())?;
+        Ok(sequences)
+    }
+
+    /// Reads a table of the kernel.
+    pub(crate) fn dump(&mut self, what: &'static str, message: Message) -> Result<Vec<Received>, NetError> {
+        let mut all = Vec::new();
+        let sent = self.transmit([message].into_iter()).map_err(|error| failed(what, error))?;
+        loop {
+            for received in self.receive().map_err(|error| failed(what, error))? {
+                if !sent.contains(&received.sequence) {
+                    continue;
+                }
+                match received.kind {
+                    DONE => return Ok(all),
+                    ERROR => match error_of(&received) {
+                        Some(error) => return Err(failed(what, error)),
+                        None => return Ok(all),
+                    },
+                    _ => all.push(received),
+                }
+            }
+        }
+    }
+
+    /// Sends requests one by one and returns what became of each.
+    pub(crate) fn each(&mut self, what: &'static str, messages: Vec<Message>) -> Vec<Result<(), NetError>> {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        let mut rest = messages.into_iter().peekable();
+        while rest.peek().is_some() {
+            let part: Vec<Message> = rest.by_ref().take(UNACKNOWLEDGED_MAX).collect();
+            let count = part.len();
+            match self.acknowledged(part) {
+                Ok(part) => outcomes.extend(part.into_iter().map(|outcome| match outcome {
+                    Some(error) => Err(failed(what, error)),
+                    None => Ok(()),
+                })),
+                Err(error) => {
+                    let text = error.to_string();
+                    outcomes.extend((0..count).map(|_| Err(failed(what, io::Error::other(text.clone())))));
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn acknowledged(&mut self, messages: Vec<Message>) -> io::Result<Vec<Option<io::Error>>> {
+        let sent = self.transmit(messages.into_iter())?;
+        let mut outcomes: Vec<Option<io::Error>> = sent.iter().map(|_| None).collect();
+        let mut open = sent.len();
+        while open > 0 {
+            for received in self.receive()?.into_iter().filter(|it| it.kind == ERROR) {
+                if let Some(n) = sent.iter().position(|sequence| *sequence == received.sequence) {
+                    outcomes[n] = error_of(&received);
+                    open -= 1;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    pub(crate) fn one(&mut self, what: &'static str, message: Message) -> Result<(), NetError> {
+        self.each(what, vec![message]).pop().unwrap_or(Ok(()))
+    }
+
+    /// Sends a transaction: all of it happens, or nothing. Only the last message asks for an acknowledgement; the kernel reports
+    /// errors of the others as well.
+    pub(crate) fn transaction(&mut self, begin: Message, messages: Vec<Message>, end: Message) -> io::Result<()> {
+        let count = messages.len();
+        let all = [begin].into_iter().chain(messages).chain([end]);
+        let sent = self.transmit(all)?;
+        let Some(last) = sent.get(count) else { return Ok(()) };
+        let mut failure = None;
+        loop {
+            for received in self.receive()?.into_iter().filter(|it| it.kind == ERROR && sent.contains(&it.sequence)) {
+                if let Some(error) = error_of(&received) {
+                    failure.get_or_insert(error);
+                }
+                // A refusal of the whole batch answers its first message.
+                if received.sequence == *last || Some(&received.sequence) == sent.first() {
+                    return failure.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+}
+
+fn error_of(received: &Received) -> Option<io::Error> {
+    let code = i32::from_ne_bytes(received.body.get(0..4)?.try_into().ok()?);
+    (code != 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
+}
+
+pub(crate) fn failed(what: &'static str, source: io::Error) -> NetError {
+    NetError::Netlink { what, source }
+}
+
+pub(crate) fn is(outcome: &Result<(), NetError>, kinds: &[i32]) -> bool {
+    matches!(outcome, Err(NetError::Netlink { source, .. }) if source.raw_os_error().is_some_and(|it| kinds.contains(&it)))
+}

@@ -1,0 +1,79 @@
+//! Three hosts as network namespaces, with real packets: what `decide::net` wants works once [`herder_net::Kernel`] has put it there.
+//! Needs root; hosts are brought to their tables by this program itself, started inside each namespace.
+
+mod world;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use world::World;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, verb, rest @ ..] = words.as_slice()
+        && world::child(verb, rest)
+    {
+        return ExitCode::SUCCESS;
+    }
+    let tests = [Trial::test("hosts_with_tables_of_their_networks_balance_and_mesh", balance_and_mesh)];
+    libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
+}
+
+const ALL: &str = "c1 c2 c3";
+
+fn balance_and_mesh() -> Result<(), Failed> {
+    let world = World::up();
+    for host in 1..=3 {
+        world.apply(host);
+        same(&world.missing(host), "")?;
+    }
+    let (vip, idle) = ("10.99.200.1:80", "10.99.200.2:80");
+    let cases = [
+        // (from, to, protocol, who answers, whom they see)
+        ("c1", "10.99.2.1:80", "tcp", "c2", "10.99.1.1"),
+        ("c1", vip, "tcp", ALL, "10.99.0.1 10.99.1.1"),
+        ("c1", vip, "udp", ALL, "10.99.0.1 10.99.1.1"),
+        ("cl", "10.231.77.11:8080", "tcp", ALL, "10.231.77.1"),
+        ("cl", "10.231.77.12:8080", "tcp", ALL, "10.231.77.1"),
+        ("cl", "10.231.77.13:8080", "udp", ALL, "10.98.3.254"),
+        ("h2", "127.0.0.1:8080", "tcp", ALL, "10.98.2.254"),
+        ("h2", "10.231.77.13:8080", "tcp", ALL, "10.98.3.254"),
+        ("c1", "10.231.77.12:8080", "tcp", ALL, "10.98.2.254"),
+        ("c1", "10.231.77.11:8080", "tcp", ALL, "10.98.1.254"),
+        ("c1", idle, "tcp", "refused", ""),
+        ("cl", "10.231.77.11:8081", "tcp", "refused", ""),
+        // Between tasks ingress carries only the mesh.
+        ("c1", "10.98.2.1:80", "tcp", "timeout", ""),
+    ];
+    for (from, to, protocol, names, sources) in cases {
+        let said = format!("{from} → {to}/{protocol}: ");
+        same(&format!("{said}{}", world.ask(from, to, protocol)), &format!("{said}{names} from {sources}"))?;
+    }
+    // A backend leaves: elements change, and no rule.
+    world.stop_serving("c3");
+    for host in 1..=3 {
+        world.apply(host);
+        same(&world.missing(host), "")?;
+    }
+    same(&world.ask("cl", "10.231.77.13:8080", "tcp"), "c1 c2 from 10.231.77.1")?;
+    same(&world.ask("c1", vip, "udp"), "c1 c2 from 10.99.0.1 10.99.1.1")?;
+    // Faults.
+    world.run(1, &["nft", "flush", "ruleset"]);
+    world.run(2, &["ip", "link", "del", "hx4097"]);
+    world.run(2, &["ip", "neigh", "flush", "dev", "hv4096", "nud", "permanent"]);
+    world.run(2, &["ip", "rule", "del", "pref", "20100"]);
+    for host in 1..=2 {
+        world.apply(host);
+        same(&world.missing(host), "")?;
+    }
+    same(&world.ask("cl", "10.231.77.11:8080", "tcp"), "c1 c2 from 10.231.77.1")?;
+    same(&world.ask("c2", vip, "tcp"), "c1 c2 from 10.99.0.1 10.99.2.1")?;
+    // The networks go.
+    world.clear(1);
+    same(&world.run(1, &["nft", "list", "ruleset"]), "")?;
+    Ok(())
+}
+
+fn same(seen: &str, wanted: &str) -> Result<(), Failed> {
+    if seen.trim() == wanted.trim() { Ok(()) } else { Err(format!("wanted: {wanted}\n  seen: {seen}").into()) }
+}
