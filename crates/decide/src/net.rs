@@ -21,8 +21,8 @@ use herder_model::swarm::NetState;
 
 pub use answer::{Answer, Question, Record, RecordData, RecordType};
 pub use flows::{Flows, ended};
-pub use item::{Family, Field, Item, Mac, Set, Value};
 pub use item::Part;
+pub use item::{Family, Field, Item, Mac, Set, Value};
 pub use names::Names;
 pub use nft::{BASE_SIZES, STAMP_PREFIX, chain_rule};
 pub use plan::{Op, plan};

@@ -155,11 +155,9 @@ fn flush(socket: &mut Socket, pending: &mut Vec<(&Op, Message)>, failed: &mut Ve
 fn carry_out(socket: &mut Socket, op: &Op) -> Result<(), NetError> {
     match op {
         Op::Put(Item::Sysctl(path), Value::Text(value)) => write(&format!("/proc/sys/{path}"), value),
-        Op::Put(Item::BridgeCalls(bridge), _) => {
-            ["nf_call_iptables", "nf_call_ip6tables"]
-                .into_iter()
-                .try_for_each(|file| write(&format!("/sys/class/net/{bridge}/bridge/{file}"), "1"))
-        }
+        Op::Put(Item::BridgeCalls(bridge), _) => ["nf_call_iptables", "nf_call_ip6tables"]
+            .into_iter()
+            .try_for_each(|file| write(&format!("/sys/class/net/{bridge}/bridge/{file}"), "1")),
         Op::Put(Item::BridgeMac(bridge), Value::Mac(mac)) => put_mac(socket, bridge, *mac),
         Op::Put(Item::Vxlan(name), value) => put_vxlan(socket, name, value),
         Op::Remove(Item::Vxlan(name)) => remove_link(socket, name),

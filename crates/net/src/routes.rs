@@ -83,7 +83,9 @@ pub(crate) fn put(links: &Links, item: &Item, value: &Value) -> Result<Option<Me
             neighbour(message(NEW_NEIGHBOUR), links.index(dev)?, *address).attr(NDA_LLADDR, &mac.0)
         }
         (Item::ExitRoute(family), Value::Text(way)) => {
-            let Some((via, dev)) = way.strip_prefix("via ").and_then(|way| way.split_once(" dev ")) else { return Ok(None) };
+            let Some((via, dev)) = way.strip_prefix("via ").and_then(|way| way.split_once(" dev ")) else {
+                return Ok(None);
+            };
             let Ok(via) = via.parse() else { return Ok(None) };
             exit_route(message(NEW_ROUTE), *family, Some((links.index(dev)?, via)))
         }

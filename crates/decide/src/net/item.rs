@@ -229,17 +229,32 @@ pub enum Item {
     /// The MAC of the ingress bridge: other nodes tell by it which node a connection has entered by.
     BridgeMac(String),
     /// An address on a bridge.
-    Address { dev: String, address: IpNet },
+    Address {
+        dev: String,
+        address: IpNet,
+    },
     /// A VXLAN device, by name.
     Vxlan(String),
     /// An entry of a VXLAN device: MAC → node.
-    Fdb { dev: String, mac: Mac },
+    Fdb {
+        dev: String,
+        mac: Mac,
+    },
     /// An entry of a bridge: MAC → the VXLAN device `dev`.
-    BridgeFdb { dev: String, mac: Mac },
+    BridgeFdb {
+        dev: String,
+        mac: Mac,
+    },
     /// A permanent neighbour.
-    Neighbour { dev: String, address: IpAddr },
+    Neighbour {
+        dev: String,
+        address: IpAddr,
+    },
     /// A virtual IP as an address of this host.
-    LocalRoute { dev: String, address: IpAddr },
+    LocalRoute {
+        dev: String,
+        address: IpAddr,
+    },
     /// The way back to the entry node of a connection: default route of a table of its own, and the rule that leads there.
     ExitRoute(Family),
     ExitRule(Family),
@@ -270,7 +285,13 @@ pub enum Value {
     Text(String),
     Mac(Mac),
     Addr(IpAddr),
-    Vxlan { vni: u32, local: IpAddr, port: u16, mtu: u32, bridge: String },
+    Vxlan {
+        vni: u32,
+        local: IpAddr,
+        port: u16,
+        mtu: u32,
+        bridge: String,
+    },
     Dev(String),
     /// Hash of the base's text and number of its rules.
     Stamp(String, usize),

@@ -103,7 +103,8 @@ impl Zone {
                 zone.pointers.extend(own.iter().map(|(address, _)| (*address, name.clone())));
             }
             let service = endpoint.service.as_ref().and_then(|id| state.services.get(id));
-            for (service, name) in service.into_iter().flat_map(|service| service.names().map(move |it| (service, it))) {
+            for (service, name) in service.into_iter().flat_map(|service| service.names().map(move |it| (service, it)))
+            {
                 zone.add(&format!("tasks.{name}"), &own);
                 if service.mode == BalanceMode::Dnsrr {
                     zone.add(name, &own);

@@ -129,9 +129,7 @@ pub(super) fn inet(family: Family, ingress: Option<&Ingress>, dns_port: u16) -> 
     }
     let local = format!("fib daddr type local {ip} daddr != @vipaddrs");
     let (mut classify, mut post, mut iso) = (Vec::new(), Vec::new(), Vec::new());
-    post.push(format!(
-        "ct status dnat oifname . {ip} saddr . {ip} daddr @hairpin snat {ip} to oifname map @gateways"
-    ));
+    post.push(format!("ct status dnat oifname . {ip} saddr . {ip} daddr @hairpin snat {ip} to oifname map @gateways"));
     if let Some(Ingress { bridge, subnet, own }) = ingress {
         let is_nated = format!("ct mark set {MARK_NATED:#x}");
         let new = format!("ct state new {local}");

@@ -76,9 +76,10 @@ impl Steps {
     /// when no connection is balanced to it.
     fn in_order(mut self) -> Vec<Op> {
         self.removals.reverse();
-        let batches = self.batches.into_iter().map(|(family, (removals, puts))| {
-            Op::Batch(family, removals.into_iter().chain(puts).collect())
-        });
+        let batches = self
+            .batches
+            .into_iter()
+            .map(|(family, (removals, puts))| Op::Batch(family, removals.into_iter().chain(puts).collect()));
         self.puts.into_iter().chain(batches).chain(self.drops).chain(self.removals).collect()
     }
 }

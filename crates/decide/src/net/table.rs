@@ -127,7 +127,8 @@ impl Net<'_> {
     }
 
     fn subnet(&self, family: Family) -> Option<(IpNet, IpAddr)> {
-        let fits = |subnet: &IpNet| matches!((subnet, family), (IpNet::V4(_), Family::Ip) | (IpNet::V6(_), Family::Ip6));
+        let fits =
+            |subnet: &IpNet| matches!((subnet, family), (IpNet::V4(_), Family::Ip) | (IpNet::V6(_), Family::Ip6));
         self.state.facts.subnets.iter().find(|it| fits(&it.subnet)).map(|it| (it.subnet, it.gateway))
     }
 
