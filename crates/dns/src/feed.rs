@@ -1,0 +1,69 @@
+//! What herder sends to the DNS server: JSON, one message a line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herder_decide::net::{Host, Names, States};
+use herder_model::swarm::NetState;
+use serde::{Deserialize, Serialize};
+
+/// A change of what the server knows. Members of later releases are passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Feed {
+    /// Comes back in [`Done::number`].
+    pub number: u64,
+    /// Id of this node.
+    pub node: String,
+    /// Networks that are new or have changed, by id.
+    pub put: BTreeMap<String, Arc<NetState>>,
+    /// Networks that are gone.
+    pub removed: BTreeSet<String>,
+    /// Endpoints of this node whose containers have ended.
+    pub ended: BTreeSet<String>,
+    /// The server shall end: another one takes its place.
+    pub end: bool,
+}
+
+/// The server's answer, once it answers by the feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Done {
+    pub number: u64,
+    /// Why not all of it is in use; else empty.
+    pub error: String,
+}
+
+/// Everything that the server knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Knowledge {
+    pub(crate) node: String,
+    pub(crate) states: States,
+    pub(crate) ended: BTreeSet<String>,
+}
+
+impl Knowledge {
+    pub(crate) fn take(&mut self, feed: Feed) {
+        self.node = feed.node;
+        self.ended = feed.ended;
+        self.states.retain(|id, _| !feed.removed.contains(id));
+        self.states.extend(feed.put);
+    }
+
+    /// A feed that makes another server know the same.
+    pub(crate) fn as_feed(&self) -> Feed {
+        Feed { node: self.node.clone(), put: self.states.clone(), ended: self.ended.clone(), ..Feed::default() }
+    }
+
+    pub(crate) fn names(&self) -> Names {
+        let host = Host { node: self.node.clone(), ended: self.ended.clone(), ..Host::default() };
+        Names::of(&self.states, &host)
+    }
+
+    /// Gateway addresses to listen on, each with its network.
+    pub(crate) fn gateways(&self) -> BTreeMap<IpAddr, String> {
+        let users = self.states.iter().filter(|(_, state)| !state.facts.ingress);
+        users.flat_map(|(id, state)| state.facts.subnets.iter().map(|it| (it.gateway, id.clone()))).collect()
+    }
+}
