@@ -3,13 +3,29 @@
 //! The session hands over what the leader says of each network ([`Networks::update`]); a worker brings engine, kernel and DNS
 //! server to it and publishes the versions it has reached ([`Networks::applied`]).
 
+mod engine_network;
+mod kept;
+mod names;
+mod ports;
+mod worker;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_docker::Way;
 use herder_model::swarm::{NetBody, NetState, NetUpdate};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use engine_network::LABEL_NETWORK;
+
+use self::names::NameServer;
+use self::worker::Worker;
+use crate::call::Engine;
 
 /// How long a task that is to end waits until no node sends it new connections. Longer than a round to the leader and back
 /// takes, and short for a person who waits for `docker service rm`.
@@ -58,6 +74,15 @@ pub struct Gap;
 /// Outcome of the last attempt to set up a network.
 pub type Outcome = Result<EngineNetwork, String>;
 
+/// What networks of a node need besides its engine.
+#[derive(Clone, Debug)]
+pub struct NetSettings {
+    /// Program and arguments that start the DNS server; the path of its socket follows.
+    pub dns_command: Vec<OsString>,
+    /// States of networks and of the DNS server are kept here.
+    pub folder: PathBuf,
+}
+
 /// Handle on the networks of this node. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Networks {
@@ -68,11 +93,30 @@ pub struct Networks {
 struct Shared {
     states: watch::Sender<States>,
     suspects: watch::Sender<BTreeSet<String>>,
+    ended: watch::Sender<BTreeSet<String>>,
     applied: watch::Sender<Versions>,
     ready: watch::Sender<BTreeMap<String, Outcome>>,
 }
 
 impl Networks {
+    /// Begins to set up networks on the engine beside this node, until the returned guard is dropped. Networks stay as they are
+    /// then: containers go on.
+    pub fn start(&self, settings: &NetSettings, engine: &str, way: Way, node_id: &str) -> DropGuard {
+        let engine = Arc::new(Engine::new(engine, way));
+        let names = NameServer::new(settings.dns_command.clone(), &settings.folder);
+        let worker = Worker::new(self.clone(), engine, node_id, &settings.folder, names);
+        let stop = CancellationToken::new();
+        let running = stop.clone();
+        tokio::spawn(async move { running.run_until_cancelled(worker.run()).await });
+        stop.drop_guard()
+    }
+
+    /// The container of an endpoint of this node has ended: its names and its place behind virtual IPs and ports go at once, before
+    /// the leader has heard of it.
+    pub fn endpoint_ended(&self, endpoint: &str) {
+        self.shared.ended.send_if_modified(|ended| ended.insert(endpoint.to_owned()));
+    }
+
     /// Takes over what the leader says of a network.
     ///
     /// # Errors
@@ -84,6 +128,15 @@ impl Networks {
             outcome = merge(states, update);
             outcome.is_ok()
         });
+        // What the leader knows to have ended needs not be remembered.
+        let states = self.shared.states.borrow();
+        let serves = |id: &String| states.values().any(|it| it.state.endpoints.get(id).is_some_and(|it| it.serving));
+        self.shared.ended.send_if_modified(|ended| {
+            let count = ended.len();
+            ended.retain(serves);
+            ended.len() != count
+        });
+        drop(states);
         outcome
     }
 

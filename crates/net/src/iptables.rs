@@ -18,6 +18,11 @@ pub(crate) fn rules() -> Result<Option<Vec<String>>, NetError> {
     Ok(Some(text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()))
 }
 
+/// Whether one of these rules is missing from the chain. Blocks for as long as `iptables` runs.
+pub fn lacks_rules(wanted: &[String]) -> bool {
+    rules().is_ok_and(|there| there.is_none_or(|there| wanted.iter().any(|rule| !there.contains(rule))))
+}
+
 /// Inserts a rule before the last `RETURN`, so that rules of people come first.
 pub(crate) fn put(rule: &str) -> Result<(), NetError> {
     let Some(all) = rules()? else {

@@ -14,6 +14,7 @@ mod nft;
 mod routes;
 mod watch;
 
+pub use iptables::lacks_rules;
 pub use kernel::{Failed, Kernel};
 pub use links::{data_path_mtu, interface_addresses};
 pub use watch::Notices;

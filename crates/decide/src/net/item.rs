@@ -58,6 +58,8 @@ pub enum Set {
     NodesMac,
     /// Addresses of all nodes.
     Nodes,
+    /// Addresses of all nodes on ingress.
+    Entries,
     /// UDP ports whose tasks see the client's address.
     KeepUdp,
     /// Published ports of local endpoints: address, protocol, target port.
@@ -95,13 +97,14 @@ pub enum Part {
 
 impl Set {
     /// Sets of the tables `ip` and `ip6`.
-    pub const INET: [Set; 14] = [
+    pub const INET: [Set; 15] = [
         Set::Dns,
         Set::Gateways,
         Set::Hairpin,
         Set::Entry,
         Set::NodesMac,
         Set::Nodes,
+        Set::Entries,
         Set::KeepUdp,
         Set::Targets,
         Set::NoPorts,
@@ -127,6 +130,7 @@ impl Set {
             Set::Entry => "entry",
             Set::NodesMac => "nodesmac",
             Set::Nodes => "nodes",
+            Set::Entries => "entries",
             Set::KeepUdp => "keepudp",
             Set::Targets => "targets",
             Set::NoPorts => "noports",
@@ -145,7 +149,7 @@ impl Set {
             Set::Gateways => &[Part::Ifname],
             Set::Hairpin => &[Part::Ifname, Part::Addr, Part::Addr],
             Set::Entry | Set::NodesMac => &[Part::Mac],
-            Set::Nodes | Set::VipAddrs => &[Part::Addr],
+            Set::Nodes | Set::Entries | Set::VipAddrs => &[Part::Addr],
             Set::KeepUdp => &[Part::Port],
             Set::Targets => &[Part::Addr, Part::Proto, Part::Port],
             Set::NoPorts | Set::Ports => &[Part::Proto, Part::Port],
@@ -167,6 +171,7 @@ impl Set {
             | Set::Hairpin
             | Set::NodesMac
             | Set::Nodes
+            | Set::Entries
             | Set::KeepUdp
             | Set::Targets
             | Set::NoPorts

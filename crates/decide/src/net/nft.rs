@@ -150,6 +150,8 @@ pub(super) fn inet(family: Family, ingress: Option<&Ingress>, dns_port: u16) -> 
         iso.extend([
             format!("{within} ct state established,related accept"),
             format!("{within} ether saddr @nodesmac {target} accept"),
+            // A container whose default route is ingress, by a port of its own node: bridged, with the container's MAC.
+            format!("{within} {ip} saddr @entries {target} accept"),
             format!("oifname \"{bridge}\" ct status dnat accept"),
             format!("{within} drop"),
         ]);

@@ -270,6 +270,9 @@ impl Net<'_> {
             for address in all.filter(|address| address.is_ipv6() == (family == Family::Ip6)) {
                 table.element(family, Set::Nodes, vec![address.into()], Vec::new());
             }
+            if let Some(address) = Net::node_address(node, family) {
+                table.element(family, Set::Entries, vec![address.into()], Vec::new());
+            }
             let Some(address) = node.ingress else { continue };
             let [_, b, c, d] = address.octets();
             let mark = Field::Mark(MARK_KEPT | u32::from_be_bytes([0, b, c, d]));

@@ -75,8 +75,10 @@ impl World {
                     ip -n {p}c{i} addr add 10.{net}.{i}.1/16 dev {eth}"
                 ));
             }
+            // The engine chooses either of its networks for the default route.
+            let gateway = if i == 3 { "10.98.0.1" } else { "10.99.0.1" };
             sh(&format!(
-                "ip -n {p}c{i} route add default via 10.99.0.1; ip netns exec {p}h{i} nft 'add table ip engine
+                "ip -n {p}c{i} route add default via {gateway}; ip netns exec {p}h{i} nft 'add table ip engine
                 add chain ip engine post {{ type nat hook postrouting priority 100; }}
                 add rule ip engine post ip saddr 10.99.0.0/16 oifname != \"hv4097\" masquerade'"
             ));

@@ -59,6 +59,8 @@ element ip nodesmac 02:42:0a:ff:00:02
 element ip nodesmac 02:42:0a:ff:00:03
 element ip nodes 192.168.0.1
 element ip nodes 192.168.0.2
+element ip entries 10.255.0.2
+element ip entries 10.255.0.3
 element ip targets 10.255.0.5 . tcp . 80
 element ip noports udp . 9000
 element ip vipaddrs 10.0.1.2

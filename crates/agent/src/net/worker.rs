@@ -1,0 +1,359 @@
+//! Brings engine, kernel and DNS server of this node to the states of its networks, and keeps them there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_decide::net::{Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, plan, table};
+use herder_dns::DNS_PORT;
+use herder_model::swarm::NetState;
+use herder_net::{Kernel, Notices, data_path_mtu};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::names::NameServer;
+use super::ports::Holders;
+use super::{EngineNetwork, Networks, Outcome, States, Versions, engine_network, kept};
+use crate::call::Engine;
+
+/// The kernel is compared with what is wanted at least so often, in case a change gave no notice.
+const AUDIT_TIME: Duration = Duration::from_secs(60);
+
+/// Pause between a notice of the kernel and the comparison, and the least time between two comparisons: a burst of notices is
+/// answered once.
+const NOTICE_PAUSE: Duration = Duration::from_millis(300);
+
+/// Pause before something that failed is tried again.
+const RETRY_TIME: Duration = Duration::from_secs(1);
+
+/// How often rules of the engine's firewall are looked at: their removal gives no notice.
+const FIREWALL_TIME: Duration = Duration::from_secs(2);
+
+/// MTU where the data path cannot be read.
+const MTU: u32 = 1500;
+
+pub(super) struct Worker {
+    networks: Networks,
+    engine: Arc<Engine>,
+    host: Host,
+    folder: PathBuf,
+    states: watch::Receiver<States>,
+    suspects: watch::Receiver<BTreeSet<String>>,
+    ended: watch::Receiver<BTreeSet<String>>,
+    notices: mpsc::Receiver<()>,
+    names: NameServer,
+    holders: Holders,
+    /// Engine networks, by network id; nothing until the engine has said.
+    there: Option<BTreeMap<String, EngineNetwork>>,
+    /// The table that the kernel was brought to.
+    table: Table,
+    /// The kernel is to be read before the next comparison.
+    audit: bool,
+    next_audit: Instant,
+    retry: Option<Instant>,
+    /// What went wrong last, so that it is logged once.
+    trouble: String,
+    kept: Versions,
+}
+
+impl Worker {
+    pub(super) fn new(
+        networks: Networks,
+        engine: Arc<Engine>,
+        node_id: &str,
+        folder: &Path,
+        names: NameServer,
+    ) -> Worker {
+        let (sender, notices) = mpsc::channel(1);
+        std::thread::spawn(move || notice(&sender));
+        Worker {
+            states: networks.shared.states.subscribe(),
+            suspects: networks.shared.suspects.subscribe(),
+            ended: networks.shared.ended.subscribe(),
+            networks,
+            engine,
+            host: Host { node: node_id.to_owned(), underlay_mtu: MTU, dns_port: DNS_PORT, ..Host::default() },
+            folder: folder.to_owned(),
+            notices,
+            names,
+            holders: Holders::default(),
+            there: None,
+            table: Table::default(),
+            audit: true,
+            next_audit: Instant::now(),
+            retry: None,
+            trouble: String::new(),
+            kept: Versions::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        if let Some(states) = kept::load(&self.folder).await {
+            info!(networks = states.len(), "networks are set up as they were known last");
+            self.networks.shared.states.send_modify(|there| {
+                for (id, known) in states {
+                    there.entry(id).or_insert(known);
+                }
+            });
+        }
+        loop {
+            let states = self.states.borrow_and_update().clone();
+            self.host.suspects.clone_from(&self.suspects.borrow_and_update());
+            self.host.ended.clone_from(&self.ended.borrow_and_update());
+            self.step(states).await;
+            self.wait().await;
+        }
+    }
+
+    async fn wait(&mut self) {
+        let firewall = Instant::now() + FIREWALL_TIME;
+        let has_networks = !self.table.items.is_empty();
+        let wake = [Some(self.next_audit), self.retry, has_networks.then_some(firewall)].into_iter().flatten().min();
+        tokio::select! {
+            // The senders live as long as the networks.
+            _ = self.states.changed() => {}
+            _ = self.suspects.changed() => {}
+            _ = self.ended.changed() => {}
+            Some(()) = self.notices.recv() => {
+                // Further notices of the same event come meanwhile.
+                tokio::time::sleep(NOTICE_PAUSE).await;
+                while self.notices.try_recv().is_ok() {}
+                self.audit = true;
+            }
+            () = self.names.gone() => warn!("the DNS server of overlay networks has ended; it is started again"),
+            () = sleep_until(wake.unwrap_or(firewall)) => {
+                let now = Instant::now();
+                self.audit |= now >= self.next_audit;
+                if self.retry.is_some_and(|at| now >= at) {
+                    self.retry = None;
+                    self.there = None;
+                    self.audit = true;
+                }
+                if now >= firewall {
+                    self.audit |= self.lacks_firewall_rules().await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, states: States) {
+        let mut troubles = Vec::new();
+        let mut ready: BTreeMap<String, Outcome> = BTreeMap::new();
+        self.engine_networks(&states, &mut ready, &mut troubles).await;
+        self.learn_host(&states).await;
+        let has_bridge = |id: &String, state: &NetState| {
+            ready.get(id).is_some_and(Result::is_ok) && Kernel.has_link(&bridge_name(state.facts.vni))
+        };
+        let usable: NetStates = states
+            .iter()
+            .filter(|(id, it)| has_bridge(id, &it.state))
+            .map(|(id, it)| (id.clone(), it.state.clone()))
+            .collect();
+        for (id, _) in states.iter().filter(|(id, _)| !usable.contains_key(*id)) {
+            if let Some(outcome @ Ok(_)) = ready.get_mut(id) {
+                *outcome = Err("the engine has the network, but not its bridge".into());
+                troubles.push(format!("network {id} has no bridge"));
+            }
+        }
+        let ports = usable.values().filter(|state| state.facts.ingress).map(|state| &state.ports).next();
+        self.host.taken = self.holders.hold(&ports.cloned().unwrap_or_default());
+        let wanted = table(&usable, &self.host);
+        self.kernel(wanted, &mut troubles).await;
+        if !usable.is_empty() || self.names.is_running() {
+            if let Err(error) = self.names.feed(&usable, &self.host).await {
+                troubles.push(error.to_string());
+            }
+        }
+        let is_done = troubles.is_empty();
+        self.tell(troubles);
+        if is_done {
+            self.retry = None;
+            self.publish(&states, &usable, ready).await;
+        } else {
+            self.retry = Some(Instant::now() + RETRY_TIME);
+            let reason = self.trouble.clone();
+            for outcome in ready.values_mut().filter(|outcome| outcome.is_ok()) {
+                *outcome = Err(reason.clone());
+            }
+            self.networks.shared.ready.send_replace(ready);
+        }
+    }
+
+    /// Logs what went wrong, once.
+    fn tell(&mut self, troubles: Vec<String>) {
+        let trouble = troubles.join("; ");
+        if trouble != self.trouble {
+            match trouble.as_str() {
+                "" => info!("networks are as wanted again"),
+                trouble => warn!(trouble, "networks are not as wanted; retrying"),
+            }
+            self.trouble = trouble;
+        }
+    }
+
+    async fn publish(&mut self, states: &States, usable: &NetStates, ready: BTreeMap<String, Outcome>) {
+        let versions: Versions =
+            states.iter().filter(|(id, _)| usable.contains_key(*id)).map(|(id, it)| (id.clone(), it.version)).collect();
+        self.networks.shared.ready.send_if_modified(|old| std::mem::replace(old, ready) != *old);
+        self.networks.shared.applied.send_if_modified(|old| std::mem::replace(old, versions.clone()) != *old);
+        if self.kept != versions {
+            match kept::save(&self.folder, states).await {
+                Ok(()) => self.kept = versions,
+                Err(error) => {
+                    warn!(%error, "cannot keep the state of networks; after a restart without managers they are missing")
+                }
+            }
+        }
+    }
+
+    /// Makes the engine have a network for each overlay network, and no others of herder's.
+    async fn engine_networks(
+        &mut self,
+        states: &States,
+        ready: &mut BTreeMap<String, Outcome>,
+        troubles: &mut Vec<String>,
+    ) {
+        if self.there.is_none() || self.audit {
+            match engine_network::list(&self.engine).await {
+                Ok(there) => self.there = Some(there),
+                Err(error) => troubles.push(format!("the engine does not list its networks: {error}")),
+            }
+        }
+        let Some(there) = &mut self.there else { return };
+        for (id, known) in states {
+            if let Some(network) = there.get(id) {
+                ready.insert(id.clone(), Ok(network.clone()));
+                continue;
+            }
+            if known.state.facts.encrypted {
+                let reason = "encrypted networks are not supported by this release".to_owned();
+                ready.insert(id.clone(), Err(reason));
+                continue;
+            }
+            match engine_network::create(&self.engine, id, &known.state, &self.host).await {
+                Ok(network) => {
+                    debug!(network = id, name = network.name, "the engine has a network for it");
+                    self.audit = true;
+                    there.insert(id.clone(), network.clone());
+                    ready.insert(id.clone(), Ok(network));
+                }
+                Err(error) => {
+                    troubles.push(format!("network {}: {error}", known.state.facts.name));
+                    ready.insert(id.clone(), Err(error.to_string()));
+                }
+            }
+        }
+        let stray: Vec<(String, EngineNetwork)> =
+            there.iter().filter(|(id, _)| !states.contains_key(*id)).map(|(id, it)| (id.clone(), it.clone())).collect();
+        for (id, network) in stray {
+            match engine_network::remove(&self.engine, &network).await {
+                Ok(true) => _ = there.remove(&id),
+                // Containers are still on it; they end some time.
+                Ok(false) => self.next_audit = self.next_audit.min(Instant::now() + RETRY_TIME),
+                Err(error) => troubles.push(format!("network {}: {error}", network.name)),
+            }
+        }
+    }
+
+    async fn learn_host(&mut self, states: &States) {
+        let own = states.values().find_map(|known| known.state.nodes.get(&self.host.node));
+        let Some(vtep) = own.map(|node| node.vtep).filter(|_| self.audit) else { return };
+        let mtu = tokio::task::spawn_blocking(move || data_path_mtu(vtep)).await;
+        if let Ok(Ok(Some(mtu))) = mtu {
+            self.host.underlay_mtu = mtu;
+        }
+    }
+
+    async fn kernel(&mut self, wanted: Table, troubles: &mut Vec<String>) {
+        if !self.audit && wanted == self.table {
+            return;
+        }
+        let (audit, before) = (self.audit, std::mem::take(&mut self.table));
+        let worked = tokio::task::spawn_blocking(move || work(wanted, &before, audit)).await;
+        match worked {
+            Ok(Ok((table, failed))) => {
+                self.table = table;
+                self.audit = !failed.is_empty();
+                self.next_audit = Instant::now() + AUDIT_TIME;
+                troubles.extend(failed);
+            }
+            Ok(Err(error)) => troubles.push(error.to_string()),
+            Err(error) => troubles.push(error.to_string()),
+        }
+    }
+
+    /// Whether rules in the engine's firewall chain are missing.
+    async fn lacks_firewall_rules(&self) -> bool {
+        let wanted: Vec<String> = self
+            .table
+            .items
+            .keys()
+            .filter_map(|item| if let Item::DockerUser(rule) = item { Some(rule.clone()) } else { None })
+            .collect();
+        if wanted.is_empty() {
+            return false;
+        }
+        tokio::task::spawn_blocking(move || herder_net::lacks_rules(&wanted)).await.unwrap_or(true)
+    }
+}
+
+/// Brings the kernel to a table. Returns it, and what could not be done.
+fn work(wanted: Table, before: &Table, audit: bool) -> Result<(Table, Vec<String>), herder_net::NetError> {
+    let seen = if audit { Kernel.seen(&wanted)? } else { before.items.clone() };
+    let ops = plan(&wanted, &seen);
+    if audit && !before.items.is_empty() {
+        let missing = lost(&before.items, &wanted.items, &seen);
+        if !missing.is_empty() {
+            let first: Vec<String> = missing.iter().take(5).map(|item| item.to_string()).collect();
+            warn!(
+                count = missing.len(),
+                first = first.join("; "),
+                "something removed or changed network state of herder; it is mended"
+            );
+        }
+    }
+    debug!(steps = ops.iter().map(steps).sum::<usize>(), audit, "kernel tables");
+    let failed = Kernel.carry_out(&ops);
+    let hairpins = Kernel.set_hairpins();
+    if !hairpins.is_empty() {
+        debug!(?hairpins, "bridge ports send frames back");
+    }
+    let flows = ended(&before.items, &wanted.items);
+    let deleted = Kernel.end_flows(&flows)?;
+    if deleted > 0 {
+        debug!(deleted, "connections of backends that left");
+    }
+    let failed = failed.into_iter().map(|failed| format!("{}: {}", failed.step, failed.error)).collect();
+    Ok((wanted, failed))
+}
+
+fn steps(op: &Op) -> usize {
+    if let Op::Batch(_, ops) = op { ops.len() } else { 1 }
+}
+
+/// What was there, is still wanted, and is not there any more.
+fn lost<'i>(
+    before: &'i BTreeMap<Item, Value>,
+    wanted: &BTreeMap<Item, Value>,
+    seen: &BTreeMap<Item, Value>,
+) -> Vec<&'i Item> {
+    let is_lost =
+        |(item, value): &(&Item, &Value)| wanted.get(*item) == Some(*value) && seen.get(*item) != Some(*value);
+    before.iter().filter(is_lost).map(|(item, _)| item).collect()
+}
+
+/// Passes on that the kernel has changed something, until nobody listens.
+fn notice(sender: &mpsc::Sender<()>) {
+    let mut notices = match Notices::open() {
+        Ok(notices) => notices,
+        Err(error) => return warn!(%error, "changes of the kernel's network tables are seen by audits only"),
+    };
+    while !sender.is_closed() {
+        if notices.wait(Duration::from_secs(1)) {
+            // One that waits already is enough.
+            let _ = sender.try_send(());
+        }
+    }
+}
