@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         folder: PathBuf::from(folder),
     };
     let networks = Networks::default();
-    let _guard = networks.start(&settings, engine, herder_agent::Way::Plain, node);
+    networks.start(&settings, engine, herder_agent::Way::Plain, node, &CancellationToken::new());
     let mut before: BTreeMap<String, Arc<NetState>> = BTreeMap::new();
     let mut version = 0;
     loop {

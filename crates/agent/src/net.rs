@@ -19,7 +19,7 @@ use herder_docker::Way;
 use herder_model::swarm::{NetBody, NetState, NetUpdate};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 pub use engine_network::LABEL_NETWORK;
 
@@ -99,16 +99,13 @@ struct Shared {
 }
 
 impl Networks {
-    /// Begins to set up networks on the engine beside this node, until the returned guard is dropped. Networks stay as they are
-    /// then: containers go on.
-    pub fn start(&self, settings: &NetSettings, engine: &str, way: Way, node_id: &str) -> DropGuard {
+    /// Begins to set up networks on the engine beside this node, until `stop`. Networks stay as they are then: containers go on.
+    pub fn start(&self, settings: &NetSettings, engine: &str, way: Way, node_id: &str, stop: &CancellationToken) {
         let engine = Arc::new(Engine::new(engine, way));
         let names = NameServer::new(settings.dns_command.clone(), &settings.folder);
         let worker = Worker::new(self.clone(), engine, node_id, &settings.folder, names);
-        let stop = CancellationToken::new();
-        let running = stop.clone();
-        tokio::spawn(async move { running.run_until_cancelled(worker.run()).await });
-        stop.drop_guard()
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(worker.run()).await });
     }
 
     /// The container of an endpoint of this node has ended: its names and its place behind virtual IPs and ports go at once, before

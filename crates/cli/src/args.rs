@@ -88,6 +88,9 @@ pub enum Verb {
     /// Hold the lease of fenced containers while `herder up` does not; started by it
     #[command(hide = true)]
     FenceWatch(FenceWatch),
+    /// Answer DNS queries of containers on overlay networks; started by `herder up`
+    #[command(hide = true)]
+    NetDns(NetDns),
     /// Several Docker hosts on this machine, to try herder on
     Lab(Box<herder_lab::LabArgs>),
     /// Print a completion script for a shell
@@ -101,6 +104,17 @@ pub enum Verb {
 pub struct FenceWatch {
     /// The node's state folder
     pub state: std::path::PathBuf,
+}
+
+/// What the DNS server of overlay networks needs to know.
+#[derive(Clone, Debug, Args)]
+pub struct NetDns {
+    /// Unix socket by which it is fed
+    #[arg(long)]
+    pub socket: std::path::PathBuf,
+    /// Where it keeps what it was fed last
+    #[arg(long)]
+    pub folder: std::path::PathBuf,
 }
 
 /// Where the engines are.

@@ -114,6 +114,10 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         }
         Verb::Create(_) => Err(UsageError::Create.into()),
         Verb::Certs(certs) => certs::make(&certs),
+        Verb::NetDns(asked) => {
+            let serving = herder_dns::serve(&asked.socket, &asked.folder, tokio_util::sync::CancellationToken::new());
+            Ok(runtime()?.block_on(serving)?)
+        }
         Verb::FenceWatch(asked) => Ok(herder_agent::fence::watch(&asked.state)?),
         Verb::Lab(lab) => herder_lab::run(*lab),
         Verb::Completion(completion) => {

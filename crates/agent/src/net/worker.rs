@@ -142,6 +142,13 @@ impl Worker {
         let mut troubles = Vec::new();
         let mut ready: BTreeMap<String, Outcome> = BTreeMap::new();
         self.engine_networks(&states, &mut ready, &mut troubles).await;
+        if states.is_empty() && self.table.items.is_empty() {
+            // A node without networks leaves the kernel alone.
+            self.audit = false;
+            self.next_audit = Instant::now() + AUDIT_TIME;
+            self.tell(troubles);
+            return;
+        }
         self.learn_host(&states).await;
         let has_bridge = |id: &String, state: &NetState| {
             ready.get(id).is_some_and(Result::is_ok) && Kernel.has_link(&bridge_name(state.facts.vni))

@@ -80,7 +80,8 @@ impl World {
             sh(&format!(
                 "ip -n {p}c{i} route add default via {gateway}; ip netns exec {p}h{i} nft 'add table ip engine
                 add chain ip engine post {{ type nat hook postrouting priority 100; }}
-                add rule ip engine post ip saddr 10.99.0.0/16 oifname != \"hv4097\" masquerade'"
+                add rule ip engine post ip saddr 10.99.0.0/16 oifname != \"hv4097\" masquerade
+                add rule ip engine post ip saddr 10.98.0.0/16 oifname != \"hv4096\" masquerade'"
             ));
             let server = within(&format!("c{i}")).arg(this()).args(["serve", &format!("c{i}")]).spawn();
             servers.push(server.expect("a server"));
