@@ -57,7 +57,8 @@ fn balance_and_mesh() -> Result<(), Failed> {
         world.apply(host);
         same(&world.missing(host), "")?;
     }
-    same(&world.ask("cl", "10.231.77.13:8080", "tcp"), "c1 c2 from 10.231.77.1")?;
+    same(&world.ask("cl", "10.231.77.13:8080", "tcp"), "c1 c2 from 10.231.77.1")
+        .map_err(|error| format!("without c3: {}", error.message().unwrap_or_default()))?;
     same(&world.ask("c1", vip, "udp"), "c1 c2 from 10.99.0.1 10.99.1.1")?;
     // Faults.
     world.run(1, &["nft", "flush", "ruleset"]);

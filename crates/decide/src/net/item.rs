@@ -231,7 +231,7 @@ pub enum Item {
     Sysctl(String),
     /// A bridge whose frames pass through the IP tables of the host.
     BridgeCalls(String),
-    /// The MAC of the ingress bridge: other nodes tell by it which node a connection has entered by.
+    /// The MAC of a bridge: on ingress other nodes tell by it which node a connection has entered by.
     BridgeMac(String),
     /// An address on a bridge.
     Address {

@@ -163,6 +163,11 @@ impl Net<'_> {
         };
         table.items.insert(Item::Vxlan(self.vxlan.clone()), value);
         table.items.insert(Item::BridgeCalls(self.bridge.clone()), Value::Set);
+        // Without a fixed one a bridge takes the lowest MAC of its ports, and containers lose their gateway when a port comes.
+        let own = Net::node_address(self.own, Family::Ip).filter(|_| facts.ingress);
+        if let Some(IpAddr::V4(address)) = own.or_else(|| self.subnet(Family::Ip).map(|(_, gateway)| gateway)) {
+            table.items.insert(Item::BridgeMac(self.bridge.clone()), Value::Mac(Mac::of(address)));
+        }
         for (family, subnet, gateway) in self.families() {
             table.element(family, Set::Dns, vec![self.ifname(), gateway.into()], Vec::new());
             table.element(family, Set::Gateways, vec![self.ifname()], vec![gateway.into()]);
@@ -247,9 +252,6 @@ impl Net<'_> {
             format!("-o {} -m conntrack --ctstate DNAT -j ACCEPT", self.bridge),
         ] {
             table.items.insert(Item::DockerUser(rule), Value::Set);
-        }
-        if let Some(own) = self.own.ingress {
-            table.items.insert(Item::BridgeMac(self.bridge.clone()), Value::Mac(Mac::of(own)));
         }
         table.items.insert(Item::BridgeFdb { dev: self.vxlan.clone(), mac: EXIT_MAC }, Value::Set);
         for (family, ..) in self.families() {

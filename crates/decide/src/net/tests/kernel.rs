@@ -23,6 +23,7 @@ sysctl net/ipv4/ip_forward 1
 bridge hv4096 nf_call
 bridge hv4097 nf_call
 bridge hv4096 address 02:42:0a:ff:00:02
+bridge hv4097 address 02:42:0a:00:01:01
 address 10.255.0.1/20 dev hv4096
 address 10.255.0.2/20 dev hv4096
 address 10.0.1.1/24 dev hv4097
