@@ -17,8 +17,7 @@ const STATE: &str = "/var/lib/herder";
 /// Stands for standard input in place of a join code.
 const STDIN: &str = "-";
 
-/// The port of node links and gossip; that of swarm mode's gossip, which engines in plain mode do not use.
-pub const NODE_PORT: u16 = 7946;
+pub use herder_model::NODE_PORT;
 
 /// Run beside the local Docker Engine as a node of a pool.
 #[derive(Clone, Debug, Args)]

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use herder_decide::schedule::Scheduler;
-use herder_front::{Front, FrontSettings, reschedule, server};
+use herder_front::{Front, FrontSettings, server};
+use herder_place::reschedule;
 use herder_pool::{Pool, Settings};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let front = Front::new(pool, Scheduler::default(), FrontSettings::default());
     let listener = server::bind(&url, None).await?;
     let stop = CancellationToken::new();
-    tokio::spawn(reschedule::run(front.clone(), stop.clone()));
+    tokio::spawn(reschedule::run(front.placer.clone(), stop.clone()));
     tokio::spawn({
         let stop = stop.clone();
         async move {

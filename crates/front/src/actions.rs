@@ -4,8 +4,8 @@ mod ask;
 mod creates;
 mod members;
 mod templates;
-mod turn;
 
+use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,13 +14,12 @@ use herder_decide::actions::members::Changes;
 use herder_decide::actions::shared::Offered;
 use herder_decide::actions::{self, Action, Asked, conf::Conf, shape};
 use herder_model::Node;
+use herder_place::peers::Templates;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{ApiError, Call, Front, Reply, bus, call, guard};
-
-pub(crate) use turn::Turn;
 
 /// The port of an engine that is registered without one.
 const ENGINE_PORT: u16 = 2375;
@@ -73,11 +72,6 @@ impl Front {
     /// only say whether a node is a member.
     pub fn member_changes(&self) -> watch::Receiver<Changes> {
         self.actions.members.subscribe()
-    }
-
-    /// This node's templates for another one: those of this name, or all.
-    pub async fn own_templates(&self, name: Option<&str>) -> Vec<Offered> {
-        templates::offered(self.actions.settings(), name).await
     }
 
     /// Carries out one request; status and document for the client. `here` is the node that an action without `hostname`
@@ -156,4 +150,10 @@ pub(crate) async fn list_templates(front: &Arc<Front>, call: Call) -> Result<Rep
     let request = json!({ "action": "list-templates", "text": text, "all": all });
     let (status, answer) = front.act(&request, None).await;
     Ok(call::json(status, &answer))
+}
+
+impl Templates for Front {
+    fn own<'t>(&'t self, name: Option<&'t str>) -> Pin<Box<dyn Future<Output = Vec<Offered>> + Send + 't>> {
+        Box::pin(templates::offered(self.actions.settings(), name))
+    }
 }

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::path::{encode_query, for_engine};
-use crate::{ApiError, Call, Front, Reply, call, create, fanout, forward};
+use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
 
 pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let text = call.query.get("buildargs").unwrap_or("{}");
@@ -20,7 +20,7 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
     let memory = call.query.get("memory").and_then(|text| text.parse().ok()).unwrap_or_default();
     let parsed = request::parse_build(&arguments, memory).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (request, arguments) = parsed;
-    let ranked = front.scheduler.rank(&request, &front.pool.nodes(), &mut rand::rng());
+    let ranked = front.placer.scheduler.rank(&request, &front.pool.nodes(), &mut rand::rng());
     let mut ranked = ranked.map_err(|error| ApiError::internal(error.to_string()))?;
     let replaced = replace_network(front, &mut call, &ranked)?;
     if let Some(addr) = &replaced {
@@ -35,7 +35,7 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
         replace(&mut call, "buildargs", &arguments.to_string())?;
     }
     if let Some(network) = call.query.get("networkmode").map(str::to_owned) {
-        create::ground::network(front, &engine, &network).await?;
+        herder_place::create::ground::network(&front.placer, &engine, &network).await?;
     }
     tracing::info!(node = node.name, "building an image");
     let reply = forward::to_engine(front, call, &engine, "/build".into()).await?;

@@ -14,6 +14,8 @@ use herder_model::{Container, Node};
 use herder_pool::{Engine, Ticket};
 use http::{Method, StatusCode};
 
+pub(crate) use herder_place::reread::{refresh_volumes, reread};
+
 use crate::path::encode_query;
 use crate::{ApiError, Call, Front, Reply, forward};
 
@@ -106,29 +108,6 @@ pub(crate) async fn act(front: &Arc<Front>, call: Call, rest: &str) -> Result<Re
     }
 }
 
-/// A container that cannot be read again now is read after the next event; the client's call has succeeded.
-pub(crate) async fn reread(engine: &Engine, id: &str) {
-    if let Err(error) = engine.refresh_container(id).await {
-        tracing::debug!(%error, id, "cannot read a container again");
-    }
-}
-
-/// A create makes the volumes that it names and that are not there, and anonymous ones.
-pub(crate) async fn reread_volumes(engine: &Engine, id: &str) {
-    let node = engine.node();
-    let Some(container) = node.containers.get(id) else { return };
-    let mut named = container.mounts.iter().filter(|mount| !mount.name.is_empty());
-    if named.any(|mount| node.volumes.iter().all(|volume| volume.name != mount.name)) {
-        refresh_volumes(engine).await;
-    }
-}
-
-pub(crate) async fn refresh_volumes(engine: &Engine) {
-    if let Err(error) = engine.refresh_volumes().await {
-        tracing::debug!(%error, "cannot read volumes again");
-    }
-}
-
 /// Tries the longest name first: `node/web/attach/ws` is action `ws` of `node/web/attach`, `attach/ws` of `node/web`, ….
 fn find_with_action<'r>(front: &Front, rest: &'r str) -> Result<(Found, &'r str), ApiError> {
     let mut first = None;
@@ -158,8 +137,8 @@ fn splits(rest: &str) -> impl Iterator<Item = (&str, &str)> {
 pub(crate) async fn rename(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
     let found = find(front, name, &missing(name))?;
     let new = call.query.get("name").unwrap_or("").trim_start_matches('/').to_owned();
-    front.look_again_at(&new).await;
-    let held = front.hold(&new, "").await?;
+    front.placer.look_again_at(&new).await;
+    let held = front.placer.hold(&new, "").await?;
     let _ticket = reserve_name(front, &found, &new)?;
     let path = format!("/containers/{}/rename", found.container.id);
     let reply = forward::to_engine(front, call, &found.engine, path).await?;

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::call::gather_answer;
 use crate::path::for_engine;
-use crate::{ApiError, Front, Reply, create};
+use crate::{ApiError, Front, Reply};
 
 /// Pieces of a body that wait for one engine; the slowest engine paces the client. 16 pieces of 64 KiB are 1 MiB a node.
 const PIECES_WAITING_MAX: usize = 16;
@@ -283,7 +283,7 @@ async fn follow(
     let mut body = response.into_body();
     if !status.is_success() {
         let answer = gather_answer(body, LINE_BYTES_MAX).await.map_err(|error| failed(error.to_string()))?;
-        return Err((status, create::message_of(&answer)));
+        return Err((status, herder_docker::error_message(&answer)));
     }
     let _ = begun.try_send(None);
     // All have refused but this one, or the client has gone: then nobody reads.

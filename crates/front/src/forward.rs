@@ -84,7 +84,7 @@ pub(crate) async fn pass<F: Future<Output = Result<Response<Body>, ApiError>>>(
 
 /// What a call for a node that does not answer gets.
 pub(crate) fn unhealthy(node: &str) -> ApiError {
-    ApiError::internal(format!("node {node} is unhealthy"))
+    ApiError::unhealthy(node)
 }
 
 /// Ends when the engine has not been healthy for [`LOST_GRACE`].

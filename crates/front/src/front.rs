@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use herder_bus::bridge::Bridge;
 use herder_decide::schedule::Scheduler;
 use herder_decide::versions::Version;
+use herder_place::Placer;
 use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
@@ -19,11 +20,9 @@ use crate::containers::Lists;
 use crate::exec::Execs;
 use crate::layers::{self, Authorise, Everybody, Record};
 use crate::path::{self, Target};
-use crate::peers::{Keeper, Peers};
 use crate::replica::Replica;
 use crate::routes::{Handler, TABLE};
 use crate::swarm::SwarmDoor;
-use crate::transfer::Transfers;
 use crate::{ApiError, Call, Peer, Reply, bus, guard, system};
 
 /// `Server` header and the version that `docker version` shows.
@@ -65,16 +64,12 @@ pub struct FrontSettings {
 #[derive(Debug)]
 pub struct Front {
     pub pool: Arc<Pool>,
-    pub scheduler: Scheduler,
+    pub placer: Arc<Placer>,
     pub settings: FrontSettings,
     pub(crate) lists: Lists,
     pub(crate) execs: Execs,
-    pub(crate) transfers: Transfers,
     /// Only when there are several managers.
     pub(crate) replica: OnceLock<Replica>,
-    /// Only in a pool without masters.
-    pub(crate) peers: OnceLock<Arc<dyn Peers>>,
-    pub(crate) keeper: Keeper,
     pub(crate) actions: Actions,
     /// Only where there is an event bus.
     pub(crate) bus: OnceLock<BusDoor>,
@@ -86,22 +81,10 @@ pub struct Front {
 
 impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
-        let (lists, execs, transfers, replica, peers, keeper, actions, bus, swarm, api_version) = Default::default();
-        Arc::new(Front {
-            pool,
-            scheduler,
-            settings,
-            lists,
-            execs,
-            transfers,
-            replica,
-            peers,
-            keeper,
-            actions,
-            bus,
-            swarm,
-            api_version,
-        })
+        let placing = herder_place::Settings { create_retry: settings.create_retry };
+        let placer = Placer::new(pool.clone(), scheduler, placing);
+        let (lists, execs, replica, actions, bus, swarm, api_version) = Default::default();
+        Arc::new(Front { pool, placer, settings, lists, execs, replica, actions, bus, swarm, api_version })
     }
 
     /// Makes this manager one of several: while it does not lead, calls go on to the one that does. Only the first

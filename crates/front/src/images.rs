@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::fanout::{self, Work};
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, forward, transfer};
+use crate::{ApiError, Call, Front, Reply, call, forward};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let mut filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
@@ -127,7 +127,7 @@ async fn import_once(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> 
         let copies = others.map(|other| {
             let (engine, name) = (engine.clone(), name.clone());
             async move {
-                let copied = transfer::copy(&name, &engine, &other).await;
+                let copied = herder_place::transfer::copy(&name, &engine, &other).await;
                 if let Err(error) = copied {
                     tracing::warn!(%error, node = other.node().name, image = name, "cannot bring an import to a node");
                 } else if let Err(error) = other.refresh_images().await {

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, containers, create, fanout, swarm, volumes};
+use crate::{ApiError, Call, Front, Reply, call, containers, fanout, swarm, volumes};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
@@ -82,7 +82,7 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     if engines.iter().any(has) && body["CheckDuplicate"] != json!(false) {
         return Err(ApiError::conflict(format!("network with name {bare} already exists")));
     }
-    let id = create::swarm_id();
+    let id = herder_place::create::swarm_id();
     if wanted.is_none() {
         if !body["Labels"].is_object() {
             body["Labels"] = json!({});
@@ -142,7 +142,7 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
     let container = body["Container"].as_str().unwrap_or_default().to_owned();
     let found = containers::find(front, &container, &format!("No such container: {container}"))?;
     if action == "connect" {
-        create::ground::network(front, &found.engine, name).await?;
+        herder_place::create::ground::network(&front.placer, &found.engine, name).await?;
     }
     let parts = parts(front, name)?;
     let Some(Part { network, .. }) = parts.iter().find(|part| part.node.addr == found.node.addr) else {

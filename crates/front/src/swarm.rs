@@ -16,26 +16,21 @@ pub(crate) mod nodes;
 pub(crate) mod services;
 pub(crate) mod tasks;
 
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use herder_decide::swarm::Denial;
-use herder_decide::swarm::local::{self, ManagerSeen, SwarmStatus};
-use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, RootRotation, Time, View, Written};
+use herder_decide::swarm::local;
+use herder_model::swarm::{Change, Time, View};
 use http::StatusCode;
 use serde_json::json;
-use tokio::sync::broadcast;
 use tokio::time::timeout;
 
-use crate::peers::Asked;
 use crate::{ApiError, Front, Reply, call};
 
-pub use backup::Restored;
 pub(crate) use events::Told;
 pub use events::follow;
+pub use herder_node::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 
 /// Managers give up by themselves after 20 s, as swarm mode's do, and say why; this is for those that do not say anything.
 const MANAGERS_TIME_MAX: Duration = Duration::from_secs(25);
@@ -46,81 +41,6 @@ const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
 /// So often a change is decided anew when somebody else wrote the same object meanwhile, where the client did not say which
 /// version it saw. Each time somebody else got on.
 const ATTEMPTS_MAX: u32 = 8;
-
-/// What the door needs of the swarm. Calls are for the swarm that this node is in now.
-pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
-    /// What this node is. Does not wait.
-    fn status(&self) -> SwarmStatus;
-    /// The managers as raft sees them; empty where that is not known. Does not wait.
-    fn managers(&self) -> Vec<ManagerSeen>;
-    /// What is declared, not older than this call.
-    fn read(&self) -> Asked<'_, View>;
-    /// Writes all changes or none; what is declared then.
-    fn commit(&self, changes: Vec<Change>) -> Committed<'_>;
-    /// Makes a swarm of this node; its id. The request was checked.
-    fn init(&self, request: InitRequest) -> Asked<'_, String>;
-    /// Enters a swarm. The request was checked. Who does not wait for the end (20 s) does not end it.
-    fn join(&self, request: JoinRequest) -> Asked<'_, ()>;
-    /// Leaves the swarm. Whether that is allowed was checked.
-    fn leave(&self, force: bool) -> Asked<'_, ()>;
-    /// Makes a root that all nodes could have their certificates from, with the tokens of then.
-    fn new_root(&self) -> Result<RootRotation, ApiError>;
-    /// Opens a locked store. False: it is the wrong key.
-    fn unlock(&self, key: String) -> Asked<'_, bool>;
-    /// All that this manager knows, sealed with a key (`SWMKEY-1-…`).
-    fn backup(&self, key: String) -> Asked<'_, Bytes>;
-    /// Makes this node the only manager of the swarm in a backup. Nothing is changed unless the backup is whole; with `force`
-    /// also on a node that is in a swarm.
-    fn restore(&self, key: String, backup: Bytes, force: bool) -> Asked<'_, Restored>;
-    /// What tasks have said, and with `follow` what they say.
-    fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>>;
-    /// What is written, one item for each command, while this node is a manager. Silent otherwise, and never closed.
-    fn written(&self) -> broadcast::Receiver<Arc<[Written]>>;
-}
-
-/// A write under way.
-pub type Committed<'s> = Pin<Box<dyn Future<Output = Result<View, NotWritten>> + Send + 's>>;
-
-/// Why nothing was written.
-#[derive(Debug, thiserror::Error)]
-pub enum NotWritten {
-    /// Somebody else was faster.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
-    #[error(transparent)]
-    Failed(#[from] ApiError),
-}
-
-/// Whose logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogsOf {
-    /// All tasks of the service with this id; with `follow`, also those that come.
-    Service(String),
-    Task(String),
-}
-
-/// Which logs. Times are as Docker's engines take them (seconds since 1970, with an optional fraction); empty is no limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogsWanted {
-    pub of: LogsOf,
-    pub follow: bool,
-    pub stdout: bool,
-    pub stderr: bool,
-    pub timestamps: bool,
-    pub since: String,
-    pub until: String,
-    /// A number, or `all`. For each task.
-    pub tail: String,
-}
-
-/// A piece of the logs.
-#[derive(Clone, Debug)]
-pub enum LogPiece {
-    /// Bytes as the engine sent them: in frames, unless the task has a terminal. Cut anywhere; of one task in order.
-    Bytes { service_id: String, task_id: String, node_id: String, bytes: Bytes },
-    /// Some logs cannot be had; a sentence.
-    Missing(String),
-}
 
 /// What the door keeps for the swarm.
 #[derive(Debug, Default)]
@@ -140,13 +60,6 @@ impl Front {
 
     pub(crate) fn swarm(&self) -> Option<&Arc<dyn Swarm>> {
         self.swarm.swarm.get()
-    }
-}
-
-impl From<Denial> for ApiError {
-    fn from(denial: Denial) -> ApiError {
-        let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        ApiError::new(status, denial.to_string())
     }
 }
 

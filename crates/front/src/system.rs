@@ -28,8 +28,8 @@ fn manager(front: &Front) -> Manager {
     Manager {
         name,
         role: front.replica.get().map_or(Role::Primary, |replica| replica.shown()),
-        strategy: front.scheduler.strategy.to_string(),
-        filters: front.scheduler.filters.iter().map(ToString::to_string).collect(),
+        strategy: front.placer.scheduler.strategy.to_string(),
+        filters: front.placer.scheduler.filters.iter().map(ToString::to_string).collect(),
         version: version_text(front),
         api_version: front.api_version(),
         experimental: front.settings.experimental,
@@ -42,7 +42,7 @@ fn manager(front: &Front) -> Manager {
 
 /// `herder manage` stands where classic Swarm stood, and clients of that tell it by the word before the slash.
 fn version_text(front: &Front) -> String {
-    if front.peers.get().is_some() {
+    if front.placer.peers().is_some() {
         crate::front::SERVER.to_owned()
     } else {
         format!("swarm/{}", env!("CARGO_PKG_VERSION"))
@@ -94,7 +94,7 @@ pub(crate) async fn nodes(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError
 /// `POST /herder/token/rotate`: a new join code for the pool; the old one lets nobody in any more.
 pub(crate) async fn rotate_token(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let none = || ApiError::not_found("there is no join code here: this is no node of a pool (`herder up`)");
-    let code = front.peers.get().ok_or_else(none)?.rotate_join_code().await?;
+    let code = front.placer.peers().ok_or_else(none)?.rotate_join_code().await?;
     Ok(call::json(StatusCode::OK, &json!({ "token": code })))
 }
 

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::path::for_engine;
-use crate::{ApiError, Call, Front, Reply, call, create, fanout, forward};
+use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
@@ -45,7 +45,7 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
         None => (None, name),
     };
     // One name for all: engines would make up one each.
-    let bare = if bare.is_empty() { create::swarm_id() } else { bare };
+    let bare = if bare.is_empty() { herder_place::create::swarm_id() } else { bare };
     body["Name"] = json!(bare);
     let engines = chosen_engines(front, wanted.as_deref(), &body["Labels"])?;
     let new: Vec<Arc<Engine>> =

@@ -11,7 +11,8 @@ use herder_decide::actions::members::Changes;
 use herder_decide::naming::Naming;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_front::replica::Replica;
-use herder_front::{Front, FrontSettings, reschedule, server};
+use herder_front::{Front, FrontSettings, server};
+use herder_place::{Placer, reschedule};
 use herder_pool::discovery::{Discovery, Election, Options, Role};
 use herder_pool::{Pool, Settings, Way};
 use herder_tls as tls;
@@ -72,10 +73,10 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
         Some((advertise, ttl)) => Some((advertise, Election::start(&discovery, advertise, *ttl, &stop)?)),
     };
     let rescheduler = match &election {
-        None => tokio::spawn(reschedule::run(front.clone(), stop.clone())),
+        None => tokio::spawn(reschedule::run(front.placer.clone(), stop.clone())),
         Some((advertise, election)) => {
             front.replicate(Replica::new(election.role(), advertise, way));
-            tokio::spawn(reschedule_while_primary(front.clone(), election.role(), stop.clone()))
+            tokio::spawn(reschedule_while_primary(front.placer.clone(), election.role(), stop.clone()))
         }
     };
     let mut door = tokio::spawn(server::serve(front, listeners, stop.clone()));
@@ -136,13 +137,13 @@ async fn follow_members(
 
 /// Only one manager may move containers: two would make two of each.
 pub(crate) async fn reschedule_while_primary(
-    front: Arc<Front>,
+    placer: Arc<Placer>,
     mut role: watch::Receiver<Role>,
     stop: CancellationToken,
 ) {
     while role.wait_for(|role| *role == Role::Primary).await.is_ok() {
         let term = stop.child_token();
-        let work = reschedule::run(front.clone(), term.clone());
+        let work = reschedule::run(placer.clone(), term.clone());
         tokio::select! {
             () = work => return,
             lost = role.wait_for(|role| *role != Role::Primary) => {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
 use herder_front::{FrontSettings, server};
-use herder_node::{bus, identity, store, swarm};
+use herder_node::{NodeSettings, bus, identity, store, swarm};
 use herder_wire::identity::Identity;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,15 +29,16 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     add_conf(&mut settings, &conf);
     let strategy = settings.strategy.parse().map_err(anyhow::Error::msg);
     let strategy = strategy.with_context(|| format!("--strategy {}", settings.strategy))?;
-    let rules = bus::rules(&settings)?;
+    let node = node_settings(&settings);
+    let rules = bus::rules(&node)?;
     let endpoint = FrontSettings { experimental, ..listen::front_settings(&settings.endpoint)? };
     let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
-    let store = store::of(&settings)?;
+    let store = store::of(&node)?;
     let (standing, _) = watch::channel(swarm::Standing::default());
-    let plan = Plan { settings, endpoint, conf, actions, strategy, rules, tls, store, standing };
+    let plan = Plan { settings, node, endpoint, conf, actions, strategy, rules, tls, store, standing };
     // All but the first node of a new pool.
     let others = plan.settings.token.is_some() || Identity::load(&plan.settings.state)?.is_some();
-    let identity = identity::of(&plan.settings, plan.store.as_ref()).await?;
+    let identity = identity::of(&plan.node, plan.store.as_ref()).await?;
     let mut doors = Vec::new();
     for url in &plan.settings.listen {
         let tls = if url.starts_with("unix://") { &plain } else { &plan.tls };
@@ -70,6 +71,22 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     };
     tokio::join!(requests, life.end());
     outcome
+}
+
+fn node_settings(settings: &UpSettings) -> NodeSettings {
+    NodeSettings {
+        name: settings.name.clone(),
+        join: settings.join.clone(),
+        token: settings.token.clone(),
+        discovery: settings.discovery.clone(),
+        discovery_options: settings.discovery_options.clone(),
+        advertise: settings.advertise.clone(),
+        labels: settings.labels.clone(),
+        state: settings.state.clone(),
+        multicast: settings.multicast,
+        cluster: settings.cluster.clone(),
+        bus_rules: settings.bus_rules.clone(),
+    }
 }
 
 /// DockerMod's own file. Its name for the node gives way to the command line's; its other keys are meant as they are written.

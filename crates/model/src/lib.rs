@@ -16,6 +16,8 @@ pub use node::{ClusterEvent, Node, NodeState, Resources};
 pub use objects::{Image, Network, Volume};
 pub use pairs::Pairs;
 
+/// The port of node links and gossip; that of swarm mode's gossip, which engines in plain mode do not use.
+pub const NODE_PORT: u16 = 7946;
 /// Docker label under which the id that survives rescheduling is kept (64 hex digits; classic Swarm).
 pub const LABEL_SWARM_ID: &str = "com.docker.swarm.id";
 /// Docker label with a JSON array of constraint expressions (classic Swarm).

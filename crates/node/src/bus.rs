@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::NodeSettings;
 use anyhow::Context as _;
 use herder_bus::bridge::{Bridge, Limits, Rules};
 use herder_bus::{Bus, Headers, Links, Settings};
-use herder_cli::UpSettings;
 use herder_model::NodeState;
 use herder_pool::Pool;
 use herder_wire::calls::Peer;
@@ -25,7 +25,7 @@ use crate::members::Directory;
 const LINK_REST: Duration = Duration::from_millis(300);
 
 /// What clients may do: as the file says, or the default.
-pub fn rules(settings: &UpSettings) -> anyhow::Result<Rules> {
+pub fn rules(settings: &NodeSettings) -> anyhow::Result<Rules> {
     let Some(path) = &settings.bus_rules else { return Ok(Rules::documented(&settings.cluster)) };
     let file = || format!("--bus-rules {}", path.display());
     let text = std::fs::read_to_string(path).with_context(file)?;

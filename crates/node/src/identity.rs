@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::time::{Duration, SystemTime};
 
+use crate::NodeSettings;
 use anyhow::{Context as _, bail};
-use herder_cli::UpSettings;
 use herder_pool::discovery::Discovery;
 use herder_wire::JoinCode;
 use herder_wire::identity::Identity;
@@ -18,7 +18,7 @@ const JOIN_ATTEMPTS: u32 = 10;
 const JOIN_REST: Duration = Duration::from_secs(1);
 
 /// The identity that is kept, a new one of the pool that is to be joined, or the first of a new pool.
-pub async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyhow::Result<Identity> {
+pub async fn of(settings: &NodeSettings, store: Option<&Discovery>) -> anyhow::Result<Identity> {
     let code: Option<JoinCode> = settings.token.as_deref().map(str::parse).transpose().context("--token")?;
     let kept = Identity::load(&settings.state)?;
     if let Some(mut identity) = kept {
@@ -65,7 +65,7 @@ pub async fn of(settings: &UpSettings, store: Option<&Discovery>) -> anyhow::Res
 }
 
 /// Addresses of nodes that might let us in: those given, those in the store, or whoever answers on the local network.
-async fn found(settings: &UpSettings, store: Option<&Discovery>, code: &JoinCode) -> anyhow::Result<Vec<String>> {
+async fn found(settings: &NodeSettings, store: Option<&Discovery>, code: &JoinCode) -> anyhow::Result<Vec<String>> {
     if let Some(store) = store {
         let listed = store::list(store).await;
         if !listed.is_empty() {
@@ -102,7 +102,7 @@ async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Resu
 }
 
 /// Addresses to gossip with at first: those given, and whoever answers on the local network.
-pub async fn seeds(settings: &UpSettings, code: &JoinCode) -> Vec<SocketAddr> {
+pub async fn seeds(settings: &NodeSettings, code: &JoinCode) -> Vec<SocketAddr> {
     let mut seeds = Vec::new();
     if settings.multicast {
         match multicast::ask(code).await {
@@ -129,7 +129,7 @@ pub async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
 }
 
 /// Where other nodes reach this one.
-pub fn advertise(settings: &UpSettings) -> anyhow::Result<SocketAddr> {
+pub fn advertise(settings: &NodeSettings) -> anyhow::Result<SocketAddr> {
     let (host, port) = &settings.advertise;
     if let Some(host) = host {
         let host = host.trim_matches(['[', ']']);

@@ -4,26 +4,26 @@ use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use herder_agent::Images;
-use herder_front::Front;
+use herder_place::Placer;
 
 /// Brings what any other node has.
 #[derive(Debug)]
 pub struct FromOthers {
-    front: Weak<Front>,
+    placer: Weak<Placer>,
     here: String,
 }
 
 impl FromOthers {
-    pub fn new(front: &Arc<Front>, here: &str) -> FromOthers {
-        FromOthers { front: Arc::downgrade(front), here: here.to_owned() }
+    pub fn new(placer: &Arc<Placer>, here: &str) -> FromOthers {
+        FromOthers { placer: Arc::downgrade(placer), here: here.to_owned() }
     }
 }
 
 impl Images for FromOthers {
     fn bring<'b>(&'b self, image: &'b str) -> BoxFuture<'b, Result<bool, String>> {
         Box::pin(async move {
-            let Some(front) = self.front.upgrade() else { return Ok(false) };
-            front.bring_image(image, &self.here).await.map_err(|error| error.to_string())
+            let Some(placer) = self.placer.upgrade() else { return Ok(false) };
+            placer.bring_image(image, &self.here).await.map_err(|error| error.to_string())
         })
     }
 }

@@ -9,6 +9,9 @@ pub mod images;
 pub mod members;
 pub mod peers;
 pub mod roads;
+mod settings;
 pub mod source;
 pub mod store;
 pub mod swarm;
+
+pub use settings::NodeSettings;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_cli::UpSettings;
+use crate::NodeSettings;
 use herder_decide::claims;
 use herder_decide::placing::{Claiming, Step};
 use herder_pool::discovery::Role;
@@ -24,7 +24,7 @@ const NAME: &str = "name";
 const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What this node tells about itself.
-pub fn facts(settings: &UpSettings) -> BTreeMap<String, String> {
+pub fn facts(settings: &NodeSettings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     facts.extend(settings.name.clone().map(|name| (NAME.to_owned(), name)));
     facts.extend(settings.labels.iter().map(|(key, value)| (format!("{LABEL}{key}"), value.clone())));

@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use herder_decide::actions::shared::Offered;
 use herder_decide::claims::Settled;
 use herder_decide::placing::Claiming;
-use herder_front::peers::{Asked, Claim, Offers, Outcome, Peers, Wanted};
-use herder_front::{ApiError, Front};
+use herder_place::peers::{Asked, Claim, Offers, Outcome, Peers, Templates, Wanted};
+use herder_place::{Error as ApiError, Placer};
 use herder_pool::Engine;
 use herder_wire::calls::{
     Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Peer, Request,
@@ -44,7 +44,7 @@ const SETTLE_REST: Duration = Duration::from_secs(1);
 pub struct PoolPeers {
     directory: Arc<Directory>,
     calls: Arc<Calls>,
-    front: Weak<Front>,
+    placer: Weak<Placer>,
 }
 
 impl std::fmt::Debug for PoolPeers {
@@ -54,8 +54,8 @@ impl std::fmt::Debug for PoolPeers {
 }
 
 impl PoolPeers {
-    pub fn new(directory: Arc<Directory>, calls: Arc<Calls>, front: &Arc<Front>) -> PoolPeers {
-        PoolPeers { directory, calls, front: Arc::downgrade(front) }
+    pub fn new(directory: Arc<Directory>, calls: Arc<Calls>, placer: &Arc<Placer>) -> PoolPeers {
+        PoolPeers { directory, calls, placer: Arc::downgrade(placer) }
     }
 
     /// Claims at one node after the other until enough of them have given the name.
@@ -78,10 +78,10 @@ impl PoolPeers {
                 }
             };
             claim.keepers.insert(keeper.id.clone(), number);
-            let front = self.front.upgrade().ok_or_else(stopping)?;
+            let placer = self.placer.upgrade().ok_or_else(stopping)?;
             let answer = self.claim_at(&keeper, name, replaces, number).await;
-            if answer.is_err() && Instant::now() < news_end && !front.knows_name(name, replaces) {
-                let _ = timeout(NEWS_REST, front.pool.changes().changed()).await;
+            if answer.is_err() && Instant::now() < news_end && !placer.knows_name(name, replaces) {
+                let _ = timeout(NEWS_REST, placer.pool.changes().changed()).await;
                 continue;
             }
             match answer? {
@@ -99,8 +99,8 @@ impl PoolPeers {
     /// The number by which that node knows the claim: ours, unless it is of an older version. Nothing, if it does not answer.
     async fn claim_at(&self, keeper: &Peer, name: &str, replaces: &str, number: u64) -> Result<Option<u64>, ApiError> {
         if keeper.id == self.directory.id {
-            let front = self.front.upgrade().ok_or_else(stopping)?;
-            return front.give_claim(name, replaces, number).map(|()| Some(number));
+            let placer = self.placer.upgrade().ok_or_else(stopping)?;
+            return placer.give_claim(name, replaces, number).map(|()| Some(number));
         }
         let request = ClaimRequest { name: name.to_owned(), replaces: replaces.to_owned(), number };
         match self.calls.claim(keeper, request).await {
@@ -115,8 +115,8 @@ impl PoolPeers {
 
     fn settle_at(&self, keeper: &str, number: u64, settled: Settled) {
         if keeper == self.directory.id {
-            if let Some(front) = self.front.upgrade() {
-                front.end_claim(number, settled);
+            if let Some(placer) = self.placer.upgrade() {
+                placer.end_claim(number, settled);
             }
             return;
         }
@@ -236,22 +236,23 @@ impl Peers for PoolPeers {
 /// Answers others.
 #[derive(Debug)]
 pub struct Clerk {
-    front: Weak<Front>,
+    placer: Weak<Placer>,
+    templates: Weak<dyn Templates>,
     /// Address of this node.
     here: String,
 }
 
 impl Clerk {
-    pub fn new(front: &Arc<Front>, here: &str) -> Clerk {
-        Clerk { front: Arc::downgrade(front), here: here.to_owned() }
+    pub fn new(placer: &Arc<Placer>, templates: Weak<dyn Templates>, here: &str) -> Clerk {
+        Clerk { placer: Arc::downgrade(placer), templates, here: here.to_owned() }
     }
 
-    fn front(&self) -> Result<Arc<Front>, Status> {
-        self.front.upgrade().ok_or_else(|| Status::unavailable("this node is shutting down"))
+    fn placer(&self) -> Result<Arc<Placer>, Status> {
+        self.placer.upgrade().ok_or_else(|| Status::unavailable("this node is shutting down"))
     }
 
     fn engine(&self) -> Result<Arc<Engine>, Status> {
-        let engine = self.front()?.pool.engine(&self.here);
+        let engine = self.placer()?.pool.engine(&self.here);
         engine.ok_or_else(|| Status::unavailable("this node has not looked at its engine yet"))
     }
 }
@@ -263,10 +264,10 @@ impl Answers for Clerk {
         let body: Value = serde_json::from_slice(&wanted.body)
             .map_err(|error| Status::invalid_argument(format!("the body is no JSON: {error}")))?;
         let CreateRequest { version, name, swarm_id, query, replaces, insists, .. } = wanted;
-        let front = self.front()?;
+        let placer = self.placer()?;
         let wanted = Wanted { version, name, swarm_id, query, body, replaces, insists };
         // In a task of its own: a door that goes away does not leave a container that nobody has counted.
-        let outcome = tokio::spawn(async move { front.admit(wanted).await }).await;
+        let outcome = tokio::spawn(async move { placer.admit(wanted).await }).await;
         let Outcome { status, body, refused, in_doubt } =
             outcome.map_err(|error| Status::internal(format!("the create was broken off: {error}")))?;
         Ok(Response::new(CreateReply { status: status.as_u16().into(), body: body.into(), refused, in_doubt }))
@@ -275,7 +276,7 @@ impl Answers for Clerk {
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
         let ClaimRequest { name, replaces, number: asked } = request.into_inner();
         let number = if asked == 0 { number() } else { asked };
-        let reply = match self.front()?.give_claim(&name, &replaces, number) {
+        let reply = match self.placer()?.give_claim(&name, &replaces, number) {
             Ok(()) => ClaimReply { claim: number, reason: String::new() },
             Err(error) => ClaimReply { claim: 0, reason: error.to_string() },
         };
@@ -284,7 +285,9 @@ impl Answers for Clerk {
 
     async fn templates(&self, request: Request<TemplatesRequest>) -> Result<Response<TemplatesReply>, Status> {
         let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
-        let offered = self.front()?.own_templates(name.as_deref()).await;
+        let templates = self.templates.upgrade();
+        let templates = templates.ok_or_else(|| Status::unavailable("this node is shutting down"))?;
+        let offered = templates.own(name.as_deref()).await;
         let template = |Offered { name, text, modified }| Template { name, text, modified };
         Ok(Response::new(TemplatesReply { templates: offered.into_iter().map(template).collect() }))
     }
@@ -313,7 +316,7 @@ impl Answers for Clerk {
             (true, true) => Settled::InDoubt,
             (true, false) => Settled::Shown { addr, picture },
         };
-        self.front()?.end_claim(claim, settled);
+        self.placer()?.end_claim(claim, settled);
         Ok(Response::new(SettleReply {}))
     }
 }

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use herder_docker::{Dialling, Duplex};
-use herder_front::Front;
+use herder_place::Placer;
+use herder_place::peers::Templates;
 use herder_pool::Dial;
 use herder_wire::link::{Incoming, Link, Road};
 use herder_wire::{calls, swarm};
@@ -58,22 +59,29 @@ async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
 #[derive(Debug)]
 pub struct Gate {
     engine: String,
-    front: Weak<Front>,
+    placer: Weak<Placer>,
     clerk: Arc<Clerk>,
     bus: Arc<PoolBus>,
     door: Arc<Door>,
 }
 
 impl Gate {
-    pub fn new(engine: &str, here: &str, front: &Arc<Front>, bus: Arc<PoolBus>, door: Arc<Door>) -> Gate {
-        let clerk = Arc::new(Clerk::new(front, here));
-        Gate { engine: engine.to_owned(), front: Arc::downgrade(front), clerk, bus, door }
+    pub fn new(
+        engine: &str,
+        here: &str,
+        placer: &Arc<Placer>,
+        templates: Weak<dyn Templates>,
+        bus: Arc<PoolBus>,
+        door: Arc<Door>,
+    ) -> Gate {
+        let clerk = Arc::new(Clerk::new(placer, templates, here));
+        Gate { engine: engine.to_owned(), placer: Arc::downgrade(placer), clerk, bus, door }
     }
 }
 
 impl herder_wire::link::Accept for Gate {
     fn accept(&self, incoming: Incoming) {
-        if self.front.strong_count() == 0 {
+        if self.placer.strong_count() == 0 {
             return;
         }
         match incoming.road {

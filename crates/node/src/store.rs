@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_cli::UpSettings;
+use crate::NodeSettings;
 use herder_pool::discovery::{self, Discovery, Options};
 use herder_wire::gossip::Gossip;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(30);
 
 /// The store that the command line names, if it names one.
-pub fn of(settings: &UpSettings) -> anyhow::Result<Option<Discovery>> {
+pub fn of(settings: &NodeSettings) -> anyhow::Result<Option<Discovery>> {
     let Some(url) = &settings.discovery else { return Ok(None) };
     Ok(Some(Discovery::parse(url, &Options::parse(&settings.discovery_options)?)?))
 }

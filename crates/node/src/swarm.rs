@@ -1,5 +1,6 @@
 //! This node's part in a swarm: a session with the leader for what it shall run; a store, if it is a manager.
 
+mod api;
 mod door;
 mod enter;
 mod host;
@@ -10,6 +11,7 @@ mod mending;
 mod restore;
 mod root;
 
+pub use api::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 pub use door::Door;
 pub use host::{FACT, Host, Standing, Surroundings};
 pub use kept::remotes;

@@ -141,7 +141,7 @@ pub(super) async fn list_one(
 
 fn any_node(front: &Front) -> Result<Arc<Node>, ApiError> {
     let nodes = front.pool.nodes();
-    let here = front.peers.get().map(|peers| peers.here());
+    let here = front.placer.peers().map(|peers| peers.here());
     if let Some(local) = here.and_then(|here| nodes.iter().find(|node| node.addr == here)) {
         return Ok(local.clone());
     }

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::ask::texts;
-use super::turn::Turns;
-use super::{Turn, node_named, shown, templates};
-use crate::create::{self, Created};
+use herder_place::turn::{Turn, Turns};
+
+use super::{node_named, shown, templates};
 use crate::{ApiError, Front};
+use herder_place::create::{self, Created};
 
 /// Containers of one request that one node creates at the same time; an engine does a handful at once.
 const AT_ONCE_PER_NODE: usize = 4;
@@ -34,12 +35,12 @@ pub(super) async fn create(front: &Arc<Front>, create: Create, here: Option<&str
     body::overlay(&mut body, over);
     body::modernise(&mut body);
     // What is wrong with the request is told once, not once for each container.
-    create::order(front, name.as_deref(), body.clone())?;
+    create::order(&front.placer, name.as_deref(), body.clone())?;
     let only = hostname.as_deref().or(here).map(|hostname| node_named(front, hostname)).transpose()?;
     let Some(instances) = instances else {
         return Ok(one(front.clone(), body, name, Turns::single(only).next()).await);
     };
-    let turns = Turns::even(&front.scheduler, only);
+    let turns = Turns::even(&front.placer.scheduler, only);
     let body = Arc::new(body);
     let creates = (0..instances).map(|_| {
         let (front, body, name, turn) = (front.clone(), body.clone(), name.clone(), turns.next());
@@ -53,7 +54,7 @@ pub(super) async fn create(front: &Arc<Front>, create: Create, here: Option<&str
 
 /// Creates one container; what became of it, as the reply of its node. Never fails: trouble is a reply, too.
 async fn one(front: Arc<Front>, body: Value, name: Option<String>, turn: Arc<Turn>) -> Value {
-    let mut order = match create::order(&front, name.as_deref(), body) {
+    let mut order = match create::order(&front.placer, name.as_deref(), body) {
         Ok(order) => order,
         Err(error) => return failed(&front, None, &error),
     };
@@ -66,7 +67,7 @@ async fn one(front: Arc<Front>, body: Value, name: Option<String>, turn: Arc<Tur
     }
     let limit = front.actions.settings().new_container_timeout;
     // In a task of its own: what comes too late is still counted, and a client that goes away leaves nothing half done.
-    let task = tokio::spawn(create::place_and_create_in_turn(front.clone(), order, Some(turn.clone())));
+    let task = tokio::spawn(create::place_and_create_in_turn(front.placer.clone(), order, Some(turn.clone())));
     match timeout(limit, task).await {
         Ok(Ok(Ok(created))) => made(&created),
         Ok(Ok(Err(error))) => failed(&front, turn.at().as_deref(), &error),

@@ -10,8 +10,8 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::ActionSettings;
-use crate::peers::{Offers, Peers};
 use crate::{ApiError, Front};
+use herder_place::peers::{Offers, Peers};
 
 /// A template is some kilobytes.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
@@ -59,7 +59,7 @@ pub(super) async fn offered(settings: &ActionSettings, name: Option<&str>) -> Ve
 
 /// The create body of a template: of this node; else of another, the one that was changed last.
 pub(super) async fn body(front: &Front, name: &str, variables: &Map<String, Value>) -> Result<Value, ApiError> {
-    let text = match (own(front.actions.settings(), name).await, front.peers.get()) {
+    let text = match (own(front.actions.settings(), name).await, front.placer.peers()) {
         (Err(missing), Some(peers)) if missing.status() == StatusCode::NOT_FOUND => {
             let offers = peers.templates(Some(name)).await?;
             let none = || ApiError::not_found(format!("there is no template {name} on any node"));
@@ -81,7 +81,7 @@ fn merge(offers: &[Offers]) -> BTreeMap<String, Shared> {
 /// Templates with their variables and defaults, fields that Docker does not know, and what is wrong: this node's, or with
 /// `all` those of all nodes.
 pub(super) async fn list(front: &Front, with_text: bool, all: bool) -> Result<Value, ApiError> {
-    match front.peers.get() {
+    match front.placer.peers() {
         Some(peers) if all => list_all(front, peers.as_ref(), with_text).await,
         _ => list_own(front.actions.settings(), with_text).await,
     }

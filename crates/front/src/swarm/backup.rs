@@ -22,19 +22,6 @@ const BACKUP_BYTES_MAX: usize = 2 << 30;
 /// Reading a backup of that size, writing it and becoming the leader takes less; who waits no longer does not end it.
 const RESTORE_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// What a node became by a restore.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Id of the swarm.
-    pub cluster: String,
-    /// Id of this node in it.
-    pub node: String,
-    /// Names of nodes that the swarm knows, besides this one.
-    pub others: Vec<String>,
-    /// Whether nodes that were in the swarm can still be in it: not, if they have another CA than this node.
-    pub same_pool: bool,
-}
-
 /// `POST /herder/backup`: the body is the key, the answer the backup. With `stale`, a manager without a leader gives what it has.
 pub(crate) async fn backup(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let swarm = the_swarm(front)?;

@@ -8,12 +8,12 @@ use futures_util::stream::{self, BoxStream};
 use herder_decide::swarm::control;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer, SwarmStatus};
 use herder_front::ApiError;
-use herder_front::peers::Asked;
 use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{
     Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord, Platform,
     Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View, Written,
 };
+use herder_place::peers::Asked;
 use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -19,7 +19,8 @@ use herder_node::peers::PoolPeers;
 use herder_node::roads::{Gate, NodeDialler};
 use herder_node::source::NodeSource;
 use herder_node::swarm::{Door, Host, Standing, Surroundings};
-use herder_node::{code, identity, images, store};
+use herder_node::{NodeSettings, code, identity, images, store};
+use herder_place::peers::Templates;
 use herder_pool::discovery::Discovery;
 use herder_pool::{Pool, Settings, Source, Way};
 use herder_wire::calls::Calls;
@@ -44,6 +45,7 @@ const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 /// What all lives of a node have in common: what it was told when it was started.
 pub(super) struct Plan {
     pub(super) settings: UpSettings,
+    pub(super) node: NodeSettings,
     pub(super) endpoint: FrontSettings,
     pub(super) conf: Conf,
     pub(super) actions: ActionSettings,
@@ -73,7 +75,7 @@ impl Life {
         let code = identity.join_code()?;
         let me = identity.id.clone();
         let key = identity.shared.gossip_key;
-        let advertise = identity::advertise(settings)?;
+        let advertise = identity::advertise(&plan.node)?;
         let here = advertise.to_string();
         let bind = SocketAddr::from(([0, 0, 0, 0], advertise.port()));
         let bind = if advertise.is_ipv6() { SocketAddr::from(([0u16; 8], advertise.port())) } else { bind };
@@ -91,7 +93,7 @@ impl Life {
         let pool = Pool::new(crate::actions::paced(&plan.conf, pool_settings));
         let scheduler = Scheduler { strategy: plan.strategy, filters: Filter::ALL.to_vec() };
         let front = Front::new(pool.clone(), scheduler, plan.endpoint.clone());
-        front.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front)));
+        front.placer.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front.placer)));
         front.set_actions(plan.actions.clone());
         let bus = Arc::new(PoolBus::new(&me));
         let bridge = bus.bridge(plan.rules.clone());
@@ -102,7 +104,7 @@ impl Life {
         }
         tokio::spawn(link.clone().keep_renewed(stop.clone()));
         let member = Member { id: me.clone(), addr: advertise, generation: generation() };
-        let seeds = identity::seeds(settings, &code).await;
+        let seeds = identity::seeds(&plan.node, &code).await;
         if settings.multicast {
             tokio::spawn(answer_questions(link.clone(), advertise, stop.clone()));
         }
@@ -110,7 +112,7 @@ impl Life {
         let gossip = Arc::new(gossip);
         let (another, others) = mpsc::channel(1);
         let (facts, swarm_fact) = watch::channel(None);
-        let images = Arc::new(images::FromOthers::new(&front, &here));
+        let images = Arc::new(images::FromOthers::new(&front.placer, &here));
         let agent = herder_agent::Settings {
             engine: settings.engine.trim_start_matches("tcp://").to_owned(),
             way: Way::Plain,
@@ -130,7 +132,7 @@ impl Life {
                 directory: directory.clone(),
                 views: gossip.view(),
                 agent: Arc::new(Agent::start(agent, &stop)),
-                front: Arc::downgrade(&front),
+                front: Arc::downgrade(&front.placer),
                 another,
                 standing: plan.standing.clone(),
                 facts,
@@ -141,11 +143,12 @@ impl Life {
         let door = Arc::new(Door(host.clone()));
         front.set_swarm(door.clone());
         tokio::spawn(herder_front::swarm::follow(front.clone(), stop.clone()));
-        let gate = Gate::new(&settings.engine, &here, &front, bus.clone(), door);
+        let templates: Weak<dyn Templates> = Arc::downgrade(&(front.clone() as Arc<dyn Templates>));
+        let gate = Gate::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door);
         let serving = tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
         let in_store = plan.store.clone();
         let in_store = in_store.map(|store| tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone())));
-        let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(settings), swarm_fact);
+        let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
         teller.tell().await.context("--label")?;
         tokio::spawn(teller.keep(stop.clone()));
         info!(node = me, addr = here, "this node is up");
@@ -156,8 +159,8 @@ impl Life {
         tokio::spawn(bus.tell_membership(pool.clone(), directory.clone(), gossip.view(), stop.clone()));
         tokio::spawn(members::follow(pool, directory.clone(), gossip.view(), stop.clone()));
         let role = members::rescheduler(gossip.view(), &me, stop.clone());
-        tokio::spawn(reschedule_while_primary(front.clone(), role, stop.clone()));
-        tokio::spawn(herder_front::peers::report_duplicates(front.clone(), stop.clone()));
+        tokio::spawn(reschedule_while_primary(front.placer.clone(), role, stop.clone()));
+        tokio::spawn(herder_place::peers::report_duplicates(front.placer.clone(), stop.clone()));
         guard.disarm();
         Ok(Life { front, gossip, host, others, stop, link: serving, in_store })
     }

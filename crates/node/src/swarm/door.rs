@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::{Committed, LogPiece, LogsWanted, NotWritten, Restored, Swarm};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, SwarmStatus};
-use herder_front::ApiError;
-use herder_front::peers::Asked;
-use herder_front::swarm::{Committed, LogPiece, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
+use herder_place::Error as ApiError;
+use herder_place::peers::Asked;
 use herder_store::{Store, StoreError};
 use herder_wire::swarm::{Heard, Managers, Said, Status};
 use tokio::sync::broadcast;

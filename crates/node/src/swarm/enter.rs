@@ -4,11 +4,11 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use herder_front::ApiError;
 use herder_model::swarm::{
     Availability, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, LEVEL, ManagerAddr, NodeRecord,
     NodeStatus, Role, SwarmNode, SwarmNodeState,
 };
+use herder_place::Error as ApiError;
 use herder_store::{Key, StoreError};
 use herder_wire::JoinCode;
 use herder_wire::identity::{Identity, Shared, new_id};
@@ -262,9 +262,9 @@ fn availability(text: &str) -> Availability {
 /// Swarm mode's port means nothing here: nodes listen on that of the node link.
 fn with_port(addr: &str) -> String {
     match addr.rsplit_once(':') {
-        Some((host, "2377")) => format!("{host}:{}", herder_cli::NODE_PORT),
+        Some((host, "2377")) => format!("{host}:{}", herder_model::NODE_PORT),
         Some(_) => addr.to_owned(),
-        None => format!("{addr}:{}", herder_cli::NODE_PORT),
+        None => format!("{addr}:{}", herder_model::NODE_PORT),
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use herder_agent::Agent;
 use herder_agent::session::{self, Ended, Listener, Mind};
 use herder_decide::swarm::members::Gossip;
-use herder_front::ApiError;
 use herder_model::swarm::{
     Assignments, Clock, Hello, LEVEL, ManagerAddr, NodeDescription, Role, Time, Welcome, Written,
 };
+use herder_place::Error as ApiError;
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
 use herder_wire::gossip::{self, Health};
 use herder_wire::identity::Identity;
@@ -53,7 +53,7 @@ pub struct Surroundings {
     pub directory: Arc<Directory>,
     pub views: watch::Receiver<gossip::View>,
     pub agent: Arc<Agent>,
-    pub front: std::sync::Weak<herder_front::Front>,
+    pub front: std::sync::Weak<herder_place::Placer>,
     /// Makes this node another one.
     pub another: mpsc::Sender<Identity>,
     /// What the node is in a swarm, over all its lives.
@@ -90,7 +90,7 @@ pub struct Host {
     pub(super) directory: Arc<Directory>,
     pub(super) views: watch::Receiver<gossip::View>,
     pub(super) agent: Arc<Agent>,
-    pub(super) front: std::sync::Weak<herder_front::Front>,
+    pub(super) front: std::sync::Weak<herder_place::Placer>,
     pub(super) kept: watch::Sender<Option<Kept>>,
     pub(super) known: Mutex<Known>,
     pub(super) description: watch::Sender<NodeDescription>,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use herder_front::Front;
-use herder_front::swarm::{LogPiece, LogsOf, LogsWanted};
+use herder_place::Placer as Front;
+
+use super::{LogPiece, LogsOf, LogsWanted};
 use herder_model::swarm::{TaskRecord, View};
 use herder_pool::EngineError;
 use herder_store::Store;

@@ -5,10 +5,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Restored;
 use bytes::Bytes;
-use herder_front::ApiError;
-use herder_front::swarm::Restored;
 use herder_model::swarm::{Change, ClusterRecord, InitRequest, ManagerAddr, NodeRecord, Role, SwarmNodeState, View};
+use herder_place::Error as ApiError;
 use herder_store::{Backup, Key, StoreError};
 use herder_wire::JoinCode;
 use http::StatusCode;

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use herder_front::ApiError;
 use herder_model::swarm::{JoinTokens, NewRoot, RootRotation, TlsInfo, Welcome};
+use herder_place::Error as ApiError;
 use herder_tls::certs::Pair;
 use herder_wire::identity::{Identity, IdentityError, Issuer, Shared};
 use herder_wire::link::Link;

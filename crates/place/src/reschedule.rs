@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use herder_decide::request;
 use herder_decide::reschedule::{self, Move};
+use herder_docker::path::encode_query;
 use herder_model::{Node, NodeState};
 use herder_pool::{Engine, EngineError};
 use http::{Method, StatusCode};
@@ -18,8 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::create::{Created, Order, place_and_create};
-use crate::path::encode_query;
-use crate::{ApiError, Front, create};
+use crate::{Error as ApiError, Placer as Front, create};
 
 /// The first pause after a container that fits nowhere; doubles up to the next.
 const RETRY_MIN: Duration = Duration::from_secs(1);

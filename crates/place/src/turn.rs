@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 /// What the containers of one request share.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub struct Turns {
     /// Ranks the emptiest first; without, the door's own strategy does.
     spread: Option<Scheduler>,
     /// The one node that may be chosen.
@@ -28,36 +28,36 @@ struct Given {
 
 /// The turn of one container.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     turns: Arc<Turns>,
     at: Mutex<Option<Arc<Node>>>,
 }
 
 impl Turns {
     /// For many containers that are spread evenly.
-    pub(super) fn even(scheduler: &Scheduler, only: Option<Arc<Node>>) -> Arc<Turns> {
+    pub fn even(scheduler: &Scheduler, only: Option<Arc<Node>>) -> Arc<Turns> {
         let spread = Scheduler { strategy: Strategy::Spread, filters: scheduler.filters.clone() };
         Arc::new(Turns { spread: Some(spread), only, given: Mutex::default() })
     }
 
     /// For one container, where the strategy says.
-    pub(super) fn single(only: Option<Arc<Node>>) -> Arc<Turns> {
+    pub fn single(only: Option<Arc<Node>>) -> Arc<Turns> {
         Arc::new(Turns { spread: None, only, given: Mutex::default() })
     }
 
-    pub(super) fn next(self: &Arc<Self>) -> Arc<Turn> {
+    pub fn next(self: &Arc<Self>) -> Arc<Turn> {
         Arc::new(Turn { turns: self.clone(), at: Mutex::default() })
     }
 }
 
 impl Turn {
     /// What ranks the nodes, if not the door's own.
-    pub(crate) fn scheduler(&self) -> Option<&Scheduler> {
+    pub fn scheduler(&self) -> Option<&Scheduler> {
         self.turns.spread.as_ref()
     }
 
     /// Chooses one of the ranked nodes that was not tried yet. A node chosen before has refused.
-    pub(crate) fn choose<'n>(&self, ranked: &'n [Arc<Node>], tried: &[String]) -> Option<&'n Arc<Node>> {
+    pub fn choose<'n>(&self, ranked: &'n [Arc<Node>], tried: &[String]) -> Option<&'n Arc<Node>> {
         let mut at = self.at.lock();
         let mut given = self.turns.given.lock();
         let Given { got, late } = &mut *given;
@@ -74,17 +74,17 @@ impl Turn {
     }
 
     /// The one node that may be chosen.
-    pub(super) fn only(&self) -> Option<&Arc<Node>> {
+    pub fn only(&self) -> Option<&Arc<Node>> {
         self.turns.only.as_ref()
     }
 
     /// The node chosen last.
-    pub(super) fn at(&self) -> Option<Arc<Node>> {
+    pub fn at(&self) -> Option<Arc<Node>> {
         self.at.lock().clone()
     }
 
     /// The node chosen last did not answer in time.
-    pub(super) fn was_late(&self) {
+    pub fn was_late(&self) {
         if let Some(node) = self.at() {
             self.turns.given.lock().late.insert(node.addr.clone());
         }

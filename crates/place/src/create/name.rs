@@ -22,7 +22,7 @@ const ANIMALS: [&str; 40] = [
 ];
 
 /// A name that no container on these nodes has.
-pub(crate) fn free(nodes: &[Arc<Node>], rng: &mut impl rand::Rng) -> String {
+pub fn free(nodes: &[Arc<Node>], rng: &mut impl rand::Rng) -> String {
     let taken = |name: &str| {
         let name = Name::new(name);
         nodes.iter().any(|node| node.named(&name).next().is_some())

@@ -20,8 +20,11 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use herder_docker::error_message;
+
 use crate::create::{self, Created, Order};
-use crate::{ApiError, Front, containers};
+use crate::reread::reread;
+use crate::{Error as ApiError, Placer as Front};
 
 /// Work of a peer under way.
 pub type Asked<'p, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'p>>;
@@ -40,6 +43,12 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn rotate_join_code(&self) -> Asked<'_, String>;
     /// Tells what became of a claim. Does not wait.
     fn settle(&self, claim: Claim, settled: Settled);
+}
+
+/// The templates of actions that this node offers to others.
+pub trait Templates: Send + Sync + std::fmt::Debug + 'static {
+    /// Those of this name, or all.
+    fn own<'t>(&'t self, name: Option<&'t str>) -> Pin<Box<dyn Future<Output = Vec<Offered>> + Send + 't>>;
 }
 
 /// What another node offers.
@@ -90,19 +99,19 @@ pub struct Claim {
 
 /// Gives a claim back unless something else became of it.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     peers: Arc<dyn Peers>,
     claim: Option<Claim>,
 }
 
 impl Held {
     /// The name is that of a container which the door's picture of `engine` shows by now, if the container still exists.
-    pub(crate) fn shown(self, engine: &Engine) {
+    pub fn shown(self, engine: &Engine) {
         self.settle(Settled::Shown { addr: engine.addr().to_owned(), picture: engine.picture() });
     }
 
     /// The name may be that of a container.
-    pub(crate) fn in_doubt(self) {
+    pub fn in_doubt(self) {
         self.settle(Settled::InDoubt);
     }
 
@@ -123,7 +132,7 @@ impl Drop for Held {
 
 /// Claims given by this node.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub struct Keeper {
     began: Instant,
     claims: Mutex<Claims>,
 }
@@ -143,31 +152,31 @@ impl Front {
     }
 
     /// The peers, if a container for the node at `addr` is to be asked of another node.
-    pub(crate) fn peers_for(&self, addr: &str) -> Option<&Arc<dyn Peers>> {
+    pub fn peers_for(&self, addr: &str) -> Option<&Arc<dyn Peers>> {
         self.peers.get().filter(|peers| peers.here() != addr)
     }
 
     /// Whether this node's pictures show a container of that name, other than `replaces`.
     pub fn knows_name(&self, name: &str, replaces: &str) -> bool {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
-        containers::check_name(&self.pool.nodes(), name, replaces).is_err()
+        placing::check_name(&self.pool.nodes(), name, replaces).is_err()
     }
 
     /// Reads the containers again that this door's pictures show under a name, before it is said to be taken: one may have been
     /// removed or renamed through another door, and the news of it be on its way.
-    pub(crate) async fn look_again_at(&self, name: &str) {
+    pub async fn look_again_at(&self, name: &str) {
         let wanted = herder_model::Name::new(name);
         for node in self.pool.nodes().iter().filter(|node| node.is_healthy() && !name.is_empty()) {
             for container in node.named(&wanted) {
                 if let Some(engine) = self.pool.engine(&node.addr) {
-                    containers::reread(&engine, &container.id).await;
+                    reread(&engine, &container.id).await;
                 }
             }
         }
     }
 
     /// Claims a name in the whole pool; nothing to hold without peers.
-    pub(crate) async fn hold(&self, name: &str, replaces: &str) -> Result<Option<Held>, ApiError> {
+    pub async fn hold(&self, name: &str, replaces: &str) -> Result<Option<Held>, ApiError> {
         let Some(peers) = self.peers.get() else { return Ok(None) };
         let claim = peers.claim(name, replaces).await?;
         Ok(Some(Held { peers: peers.clone(), claim: Some(claim) }))
@@ -176,7 +185,7 @@ impl Front {
     /// Another door wants a name that this node looks after, and knows its claim by a number: why it does not get it.
     pub fn give_claim(&self, name: &str, replaces: &str, number: u64) -> Result<(), ApiError> {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
-        containers::check_name(&self.pool.nodes(), name, replaces)?;
+        placing::check_name(&self.pool.nodes(), name, replaces)?;
         let seen = |addr: &str| self.pool.engine(addr).map(|engine| engine.picture());
         if !self.keeper.claims.lock().claim(name, number, self.keeper.began.elapsed(), seen) {
             return Err(Refusal::NameClaimed(name.to_owned()).into());
@@ -220,7 +229,7 @@ impl Front {
         let Some(engine) = self.pool.engine(&ticket.addr) else {
             return Err(refused(ApiError::internal("the engine of this node has left")));
         };
-        let query = crate::path::query(&wanted.query).0;
+        let query = herder_docker::path::query_pairs(&wanted.query);
         let version = Some(wanted.version).filter(|version| !version.is_empty());
         let order = Order { request, version, query, replaces: None };
         let created = create::create_on(self, &order, &ticket, engine).await;
@@ -261,14 +270,14 @@ fn outcome(error: &ApiError, said: Said) -> Outcome {
 }
 
 /// Asks another node for a container.
-pub(crate) async fn create_at(
+pub async fn create_at(
     peers: &Arc<dyn Peers>,
     order: &Order,
     container: &Container,
     addr: &str,
     insists: bool,
 ) -> Result<(StatusCode, Bytes), ApiError> {
-    let encode = crate::path::encode_query;
+    let encode = herder_docker::path::encode_query;
     let pairs: Vec<String> =
         order.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     let wanted = Wanted {
@@ -283,11 +292,11 @@ pub(crate) async fn create_at(
     let outcome = peers.create(addr, wanted).await.map_err(ApiError::in_doubt)?;
     if outcome.refused {
         // As an engine that does not want to: the next one is asked.
-        let message = create::message_of(&outcome.body);
+        let message = error_message(&outcome.body);
         return Err(herder_pool::EngineError::Answer { status: 503, message }.into());
     }
     if outcome.in_doubt {
-        return Err(ApiError::new(outcome.status, create::message_of(&outcome.body)).in_doubt());
+        return Err(ApiError::new(outcome.status, error_message(&outcome.body)).in_doubt());
     }
     Ok((outcome.status, outcome.body))
 }

@@ -5,16 +5,16 @@ use herder_pool::{Engine, EngineError};
 use http::Method;
 use serde_json::Value;
 
-use crate::{ApiError, Front};
+use crate::{Error as ApiError, Placer as Front};
 
 /// Makes `body` fit for the engine and makes what it needs there. Two creates at once are one: who comes second finds it.
-pub(crate) async fn prepare(front: &Front, engine: &Engine, body: &mut Value) -> Result<(), ApiError> {
+pub async fn prepare(front: &Front, engine: &Engine, body: &mut Value) -> Result<(), ApiError> {
     let ground = ground::prepare(&front.pool.nodes(), &engine.node(), body);
     make(engine, ground).await
 }
 
 /// Makes the part of network `name` on the engine, if the network spans nodes and has none there.
-pub(crate) async fn network(front: &Front, engine: &Engine, name: &str) -> Result<(), ApiError> {
+pub async fn network(front: &Front, engine: &Engine, name: &str) -> Result<(), ApiError> {
     let missing = ground::network(&front.pool.nodes(), &engine.node(), name);
     make(engine, Ground { networks: missing.into_iter().collect(), volumes: Vec::new() }).await
 }

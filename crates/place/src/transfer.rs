@@ -5,21 +5,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use herder_decide::names;
+use herder_docker::path::for_engine;
 use herder_pool::{Engine, EngineError};
 use http::{HeaderValue, Method, Request, header};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::call::gather_answer;
-use crate::path::for_engine;
-use crate::{ApiError, Front};
+use crate::error::gather_answer;
+use crate::{Error as ApiError, Placer as Front};
 
 /// What an engine says after a load: some lines of progress.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// (image id, address) → held while the image is on its way there. Who comes second waits and finds it there.
 #[derive(Debug, Default)]
-pub(crate) struct Transfers(Mutex<HashMap<(String, String), Weak<Turn>>>);
+pub struct Transfers(Mutex<HashMap<(String, String), Weak<Turn>>>);
 
 type Turn = tokio::sync::Mutex<()>;
 
@@ -47,7 +47,7 @@ impl Front {
 }
 
 /// Brings `image` to `target` from any healthy node that has it. False if no other node has it under that name.
-pub(crate) async fn bring(front: &Front, image: &str, target: &Arc<Engine>) -> Result<bool, ApiError> {
+pub async fn bring(front: &Front, image: &str, target: &Arc<Engine>) -> Result<bool, ApiError> {
     let nodes = front.pool.nodes();
     let owners = names::image(&nodes, image);
     let mut last = None;
@@ -77,7 +77,7 @@ pub(crate) async fn bring(front: &Front, image: &str, target: &Arc<Engine>) -> R
 }
 
 /// Streams `GET /images/{image}/get` of one engine into `POST /images/load` of another.
-pub(crate) async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>) -> Result<(), ApiError> {
+pub async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>) -> Result<(), ApiError> {
     let work = async {
         let archive = source.open(Method::GET, &for_engine(None, &format!("/images/{image}/get"), None), None).await?;
         let version = target.node().api_version.clone();
@@ -98,8 +98,8 @@ pub(crate) async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>
     };
     tokio::select! {
         result = work => result,
-        () = source.until_lost() => Err(crate::forward::unhealthy(&source.node().name)),
-        () = target.until_lost() => Err(crate::forward::unhealthy(&target.node().name)),
+        () = source.until_lost() => Err(ApiError::unhealthy(&source.node().name)),
+        () = target.until_lost() => Err(ApiError::unhealthy(&target.node().name)),
     }
 }
 

@@ -1,0 +1,15 @@
+//! Placing, claiming and moving plain containers in a pool: which node creates one, and what becomes of it when a node is lost.
+//!
+//! See ARCHITECTURE.md.
+
+pub mod create;
+mod error;
+pub mod peers;
+mod placer;
+pub mod reread;
+pub mod reschedule;
+pub mod transfer;
+pub mod turn;
+
+pub use error::{Error, gather_answer};
+pub use placer::{Placer, Settings};

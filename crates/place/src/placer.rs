@@ -1,0 +1,40 @@
+//! The parts that placing needs.
+
+use std::sync::{Arc, OnceLock};
+
+use herder_decide::schedule::Scheduler;
+use herder_pool::Pool;
+
+use crate::peers::{Keeper, Peers};
+use crate::transfer::Transfers;
+
+/// How to place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// More attempts after a create that failed (`--cluster-opt swarm.createretry`).
+    pub create_retry: u32,
+}
+
+/// Places and moves the containers of a pool.
+#[derive(Debug)]
+pub struct Placer {
+    pub pool: Arc<Pool>,
+    pub scheduler: Scheduler,
+    pub(crate) settings: Settings,
+    pub(crate) transfers: Transfers,
+    /// Only in a pool without masters.
+    pub(crate) peers: OnceLock<Arc<dyn Peers>>,
+    pub(crate) keeper: Keeper,
+}
+
+impl Placer {
+    pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: Settings) -> Arc<Placer> {
+        let (transfers, peers, keeper) = Default::default();
+        Arc::new(Placer { pool, scheduler, settings, transfers, peers, keeper })
+    }
+
+    /// The other nodes, in a pool without masters.
+    pub fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.peers.get()
+    }
+}
