@@ -3,6 +3,7 @@
 //! The session hands over what the leader says of each network ([`Networks::update`]); a worker brings engine, kernel and DNS
 //! server to it and publishes the versions it has reached ([`Networks::applied`]).
 
+mod doctor;
 mod engine_network;
 mod kept;
 mod names;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use doctor::{Check, check};
 pub use engine_network::LABEL_NETWORK;
 
 use self::names::NameServer;

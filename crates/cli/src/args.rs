@@ -91,6 +91,8 @@ pub enum Verb {
     /// Answer DNS queries of containers on overlay networks; started by `herder up`
     #[command(hide = true)]
     NetDns(NetDns),
+    /// Check the overlay networks of this host
+    Doctor(Doctor),
     /// Several Docker hosts on this machine, to try herder on
     Lab(Box<herder_lab::LabArgs>),
     /// Print a completion script for a shell
@@ -104,6 +106,19 @@ pub enum Verb {
 pub struct FenceWatch {
     /// The node's state folder
     pub state: std::path::PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// What to check
+    #[arg(value_parser = ["net"], default_value = "net")]
+    pub what: String,
+    /// State folder of this host's `herder up`
+    #[arg(long, default_value = crate::up::STATE, value_name = "FOLDER")]
+    pub state: std::path::PathBuf,
+    /// How to print it
+    #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
+    pub format: String,
 }
 
 /// What the DNS server of overlay networks needs to know.

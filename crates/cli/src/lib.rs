@@ -12,7 +12,9 @@ mod swarm;
 mod tls;
 mod up;
 
-pub use args::{ActionArgs, Certs, Cli, Completion, Create, Discovered, EndpointArgs, Explain, Global, List, Verb};
+pub use args::{
+    ActionArgs, Certs, Cli, Completion, Create, Discovered, Doctor, EndpointArgs, Explain, Global, List, Verb,
+};
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};

@@ -12,7 +12,7 @@ use crate::error::UsageError;
 use crate::tls::{TlsArgs, TlsFiles};
 
 /// Where a node keeps its identity.
-const STATE: &str = "/var/lib/herder";
+pub(crate) const STATE: &str = "/var/lib/herder";
 
 /// Stands for standard input in place of a join code.
 const STDIN: &str = "-";

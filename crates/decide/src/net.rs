@@ -1,7 +1,7 @@
 //! Overlay networks on one node: what belongs into its kernel and what its DNS server answers, as functions of data.
 //!
 //! [`table`] computes everything that a node's kernel has to contain from the states that the leader sent; [`plan`] compares that with
-//! what is there. First set-up, every change and every repair are the same comparison. See ADR 10 and docs/networks.md.
+//! what is there. First set-up, every change and every repair are the same comparison. See ADR 12 and docs/networks.md.
 
 mod answer;
 mod backends;

@@ -13,7 +13,7 @@ mod server;
 pub use client::Client;
 pub use feed::{Done, Feed};
 pub use packet::{Reply, reply};
-pub use server::serve;
+pub use server::{KEPT, serve};
 
 /// Port of the server. Port 53 of gateway addresses is redirected here, so a name server of the host keeps its own.
 pub const DNS_PORT: u16 = 5399;

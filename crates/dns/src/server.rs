@@ -38,7 +38,7 @@ const PACKET_BYTES_MAX: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the server keeps what it was fed last, below its folder.
-const KEPT: &str = "net-dns.json";
+pub const KEPT: &str = "net-dns.json";
 
 #[derive(Debug)]
 struct Server {

@@ -4,6 +4,7 @@ mod actions;
 mod backup;
 mod bus;
 mod certs;
+mod doctor;
 mod door;
 mod listen;
 mod manage;
@@ -66,6 +67,8 @@ fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
         // Its code says whether there are changes.
         Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)),
+        // Its code says whether all is well.
+        Verb::Doctor(asked) => runtime()?.block_on(doctor::run(asked)),
         verb => carry_out_verb(verb, &cli.global).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -114,6 +117,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         }
         Verb::Create(_) => Err(UsageError::Create.into()),
         Verb::Certs(certs) => certs::make(&certs),
+        Verb::Doctor(asked) => runtime()?.block_on(doctor::run(asked)).map(drop),
         Verb::NetDns(asked) => {
             let serving = herder_dns::serve(&asked.socket, &asked.folder, tokio_util::sync::CancellationToken::new());
             Ok(runtime()?.block_on(serving)?)

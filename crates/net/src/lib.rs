@@ -1,7 +1,7 @@
 //! The kernel side of overlay networks on one host.
 //!
 //! [`Kernel`] reads what is there as the items of `decide::net` and carries out the steps of a plan. Calls block and belong on a
-//! thread of their own. Elements of nft maps are changed by netlink; `nft` is started only to load a whole table. See ADR 10.
+//! thread of their own. Elements of nft maps are changed by netlink; `nft` is started only to load a whole table. See ADR 12.
 
 mod conntrack;
 mod element;

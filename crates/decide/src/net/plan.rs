@@ -24,8 +24,12 @@ pub enum Op {
 pub fn plan(wanted: &Table, seen: &BTreeMap<Item, Value>) -> Vec<Op> {
     let mut steps = Steps::default();
     let differs = |item: &Item| wanted.items.get(item) != seen.get(item);
-    // A device that is made anew has no entries.
+    // A device that is made anew has no entries, and a bridge that gets another MAC has no neighbours.
     let is_lost = |item: &Item| match item {
+        Item::Neighbour { dev, .. } => {
+            let mac = Item::BridgeMac(dev.clone());
+            wanted.items.contains_key(&mac) && differs(&mac)
+        }
         Item::Fdb { dev, .. } | Item::BridgeFdb { dev, .. } => differs(&Item::Vxlan(dev.clone())),
         _ => false,
     };

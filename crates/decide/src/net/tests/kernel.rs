@@ -182,11 +182,13 @@ fn apply(ops: &[Op], wanted: &Table, kernel: &mut BTreeMap<Item, Value>) {
     }
 }
 
-/// A device takes its entries along.
+/// A device takes its entries along, and a bridge that gets another MAC its neighbours.
 fn forget_entries(item: &Item, kernel: &mut BTreeMap<Item, Value>) {
-    if let Item::Vxlan(name) = item {
-        kernel.retain(|it, _| !matches!(it, Item::Fdb { dev, .. } | Item::BridgeFdb { dev, .. } if dev == name));
-    }
+    kernel.retain(|it, _| match (item, it) {
+        (Item::Vxlan(name), Item::Fdb { dev, .. } | Item::BridgeFdb { dev, .. }) => dev != name,
+        (Item::BridgeMac(name), Item::Neighbour { dev, .. }) => dev != name,
+        _ => true,
+    });
 }
 
 fn any_states() -> impl Strategy<Value = States> {

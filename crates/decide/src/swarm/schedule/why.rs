@@ -536,7 +536,7 @@ mod tests {
         let global = |nodes: &str| {
             let mut view = view(&format!("{nodes}\nservice web if=node.labels.zone==east"));
             let mut service = ServiceRecord::clone(&view.services["web"]);
-            service.service.spec.mode = ServiceMode { global: Some(Empty {}), ..ServiceMode::default() };
+            service.service.spec.mode = ServiceMode { global: Some(Empty::default()), ..ServiceMode::default() };
             let command = Command { at: Time(1), changes: vec![service.into()] };
             view.apply(view.index + 1, &command).expect("fits");
             why(&view, "web", Time(0)).expect("a service").to_string()
