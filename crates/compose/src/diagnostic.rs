@@ -147,6 +147,16 @@ pub(crate) struct Report {
 const DIAGNOSTICS_MAX: usize = 1_000;
 
 impl Report {
+    /// An empty report about the files of a loaded project.
+    pub(crate) fn of_files(files: &[String]) -> Report {
+        Report { files: files.to_vec(), diagnostics: Vec::new() }
+    }
+
+    /// The names of the files, in the order of [`Position::file`].
+    pub(crate) fn files(&self) -> &[String] {
+        &self.files
+    }
+
     /// The index of a file, for [`Position::file`].
     pub(crate) fn file(&mut self, name: &str) -> u16 {
         let known = self.files.iter().position(|file| file == name);

@@ -67,6 +67,7 @@ pub fn load(sources: &Sources, options: &Options) -> Step {
     }
     match project {
         Some(mut project) if !loader.report.is_refused() => {
+            project.files = loader.report.files().to_vec();
             project.diagnostics = loader.report.diagnostics;
             project.variables = loader.variables.into_values().collect();
             Step::Done(Box::new(project))

@@ -21,6 +21,8 @@ pub struct Project {
     pub diagnostics: Vec<Diagnostic>,
     /// The variables that were read, by name.
     pub variables: Vec<Variable>,
+    /// The files that were read, in the order of [`Position::file`].
+    pub files: Vec<String>,
 }
 
 /// A variable that a file reads.
@@ -78,7 +80,7 @@ pub(crate) fn finish(
     }
     name_objects(map, &name);
     check::check(&model, &disabled, environment, &mut loader.report);
-    complete.then_some(Project { name, model, disabled, diagnostics: Vec::new(), variables: Vec::new() })
+    complete.then_some(Project { name, model, disabled, diagnostics: Vec::new(), variables: Vec::new(), files: Vec::new() })
 }
 
 /// Removes services whose profiles are all inactive.

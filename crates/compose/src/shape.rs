@@ -344,7 +344,11 @@ impl Shaper<'_> {
         if let Some(source) = node.get_mut("source").filter(|_| is_bind)
             && let Some(text) = source.as_str()
         {
-            source.value = Value::Text(resolve_path(self.folder, text, self.home));
+            let absolute = resolve_path(self.folder, text, self.home);
+            if absolute != text && !text.starts_with('/') {
+                source.written = Some(text.into());
+            }
+            source.value = Value::Text(absolute);
         }
     }
 
