@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
 use crate::manage::{Join, Manage};
+use crate::stack::StackArgs;
 use crate::swarm::{Backup, Plan, Restore, ServiceArgs, Top};
 use crate::up::{NodeArgs, Token, Up, Why};
 
@@ -63,6 +64,8 @@ pub enum Verb {
     Plan(Plan),
     /// Declare services otherwise, and watch what becomes of it
     Service(ServiceArgs),
+    /// Deploy Compose files as stacks
+    Stack(Box<StackArgs>),
     /// Show nodes, services, tasks and events of a swarm as they are now
     Top(Top),
     /// Write all that a swarm's managers know into one sealed file

@@ -12,6 +12,7 @@ mod members;
 mod node;
 mod plan;
 mod service;
+mod stack;
 mod token;
 mod top;
 mod up;
@@ -69,6 +70,7 @@ fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)),
         // Its code says whether all is well.
         Verb::Doctor(asked) => runtime()?.block_on(doctor::run(asked)),
+        Verb::Stack(asked) => runtime()?.block_on(stack::run(*asked)),
         verb => carry_out_verb(verb, &cli.global).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -94,6 +96,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
         Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)).map(drop),
+        Verb::Stack(asked) => runtime()?.block_on(stack::run(*asked)).map(drop),
         Verb::Service(asked) => runtime()?.block_on(service::run(asked)),
         Verb::Top(asked) => runtime()?.block_on(top::run(asked)),
         Verb::Backup(asked) => runtime()?.block_on(backup::write(asked)),

@@ -5,7 +5,7 @@
 //! what the CLI means.
 
 mod change;
-mod fields;
+
 mod sandbox;
 mod show;
 

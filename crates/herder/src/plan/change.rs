@@ -9,7 +9,7 @@ use herder_model::swarm::{
 use http::Method;
 use serde_json::{Value, json};
 
-use super::fields::{Field, compare};
+use herder_deploy::fields::{Field, compare};
 use super::sandbox::Wanted;
 
 /// What is there.

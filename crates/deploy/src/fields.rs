@@ -6,10 +6,10 @@ use serde_json::Value;
 
 /// A field that would change. Empty: it is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) old: String,
-    pub(super) new: String,
+pub struct Field {
+    pub name: String,
+    pub old: String,
+    pub new: String,
 }
 
 /// Beginnings of paths, and what people call them. The first one that fits counts.
@@ -41,7 +41,7 @@ const TIMES: [&str; 9] = [
 const IMAGE_NOTE: &str = "Labels.com.docker.stack.image";
 
 /// What differs between two specifications.
-pub(super) fn compare(old: &Value, new: &Value) -> Vec<Field> {
+pub fn compare(old: &Value, new: &Value) -> Vec<Field> {
     let (old, new) = (leaves(old), leaves(new));
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let text = |of: &BTreeMap<String, String>, name: &str| of.get(name).cloned().unwrap_or_default();

@@ -1,0 +1,83 @@
+//! The target of a deployment, as an HTTP client.
+
+use std::future::Future;
+
+use http::Method;
+use serde_json::Value;
+
+/// The Docker API of a target.
+pub trait Api: Sync {
+    /// Sends one request without an API version in its path. A status that is no success comes back as an answer.
+    fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> impl Future<Output = Result<Answer, Fault>> + Send;
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    /// The body; null where it is empty.
+    pub body: Value,
+}
+
+impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// The reason for which a deployment stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// No answer came: the target cannot be reached, or its answer makes no sense.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The target refused a request.
+    #[error("{what}: {message}")]
+    Refused { what: String, status: u16, message: String },
+    /// Objects that the stack needs do not exist, or belong to somebody else.
+    #[error("{}", .0.join("; "))]
+    Missing(Vec<String>),
+    /// Tasks did not come to run.
+    #[error("{service}: {reason}")]
+    Failed { service: String, reason: String },
+    /// The time was over before all tasks ran. The target goes on.
+    #[error("not all services run as declared after {seconds} s: {}", .waiting.join(", "))]
+    Late { seconds: u64, waiting: Vec<String> },
+}
+
+/// Sends a request and gives its body, or the refusal. `what` names the object in the refusal.
+pub(crate) async fn ask(
+    api: &impl Api,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+    what: &str,
+) -> Result<Value, Fault> {
+    let answer = api.call(method, path, body).await?;
+    if answer.is_success() {
+        return Ok(answer.body);
+    }
+    let message = answer.body["message"].as_str().unwrap_or("no reason is given").to_owned();
+    Err(Fault::Refused { what: what.to_owned(), status: answer.status, message })
+}
+
+/// A list; none where the target answers null.
+pub(crate) async fn list(api: &impl Api, path: &str, what: &str) -> Result<Vec<Value>, Fault> {
+    let body = ask(api, Method::GET, path, None, what).await?;
+    Ok(body.as_array().cloned().unwrap_or_default())
+}
+
+/// Filters as part of a path.
+pub(crate) fn filters(filters: &Value) -> String {
+    let text = filters.to_string();
+    let escaped = text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    escaped.collect()
+}

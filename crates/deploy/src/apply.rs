@@ -1,0 +1,344 @@
+//! Carries a plan out, step by step, and goes back when it fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use herder_compose::{Desired, DesiredService, STACK_LABEL};
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::api::{Api, Fault, ask, filters, list};
+use crate::observe::{Observed, observe};
+use crate::plan::{Action, FILES, Kind, Plan, Step};
+use crate::status::{State, Status, status};
+
+/// How a plan is carried out.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Wait until all services run as declared, and go back if they do not.
+    pub wait: bool,
+    /// The time for all of it.
+    pub timeout: Duration,
+    /// Leave everything as it is on failure.
+    pub keep: bool,
+}
+
+/// The news of a deployment.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A step was carried out.
+    Step(&'a Step),
+    /// A service is not yet as declared; `before` is the service that waits for it.
+    Waiting { service: &'a str, status: &'a Status, before: Option<&'a str> },
+    /// A service runs as declared.
+    Converged { service: &'a str, status: &'a Status },
+    /// The deployment failed, and a step is undone.
+    Undo { kind: Kind, name: &'a str, failure: Option<&'a str> },
+}
+
+/// The outcome of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Steps that changed something.
+    pub changes: usize,
+}
+
+/// The pause between two looks at tasks. The API tells no event for most steps of a task.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+/// Attempts at a service that somebody else changes at the same time.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Carries `plan` out. On failure, what it created is removed and what it changed gets its former spec back.
+pub async fn apply(
+    api: &impl Api,
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    settings: &Settings,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<Applied, Fault> {
+    if !plan.refused.is_empty() {
+        return Err(Fault::Missing(plan.refused.clone()));
+    }
+    let mut run = Run {
+        api,
+        desired,
+        observed,
+        plan,
+        ids: ids(observed),
+        done: Vec::new(),
+        changed: BTreeSet::new(),
+        deadline: Instant::now() + settings.timeout,
+        settings,
+        progress,
+    };
+    match run.all().await {
+        Ok(()) => Ok(Applied { changes: run.done.len() }),
+        Err(fault) => {
+            // A deployment that is late goes on by itself.
+            if !settings.keep && !matches!(fault, Fault::Late { .. }) {
+                run.undo().await;
+            }
+            Err(fault)
+        }
+    }
+}
+
+/// Ids of secrets and configs by kind and name.
+fn ids(observed: &Observed) -> BTreeMap<(Kind, String), String> {
+    let named = |kind: Kind, objects: &[Value]| -> Vec<((Kind, String), String)> {
+        let pairs = objects.iter().filter_map(|object| {
+            Some(((kind, object["Spec"]["Name"].as_str()?.to_owned()), object["ID"].as_str()?.to_owned()))
+        });
+        pairs.collect()
+    };
+    named(Kind::Secret, &observed.secrets).into_iter().chain(named(Kind::Config, &observed.configs)).collect()
+}
+
+struct Run<'a, A: Api> {
+    api: &'a A,
+    desired: &'a Desired,
+    observed: &'a Observed,
+    plan: &'a Plan,
+    ids: BTreeMap<(Kind, String), String>,
+    /// Steps that were carried out, with the id of the object.
+    done: Vec<(&'a Step, String)>,
+    /// Services that this deployment created or changed.
+    changed: BTreeSet<&'a str>,
+    deadline: Instant,
+    settings: &'a Settings,
+    progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
+}
+
+impl<'a, A: Api> Run<'a, A> {
+    async fn all(&mut self) -> Result<(), Fault> {
+        let plan = self.plan;
+        for step in plan.steps.iter().filter(|it| it.action == Action::Create && it.kind != Kind::Service) {
+            self.create(step).await?;
+        }
+        let desired = self.desired;
+        for service in &desired.services {
+            let Some(step) = plan.step(Kind::Service, &service.name) else { continue };
+            match step.action {
+                Action::Create => {
+                    self.wait_for_dependencies(service).await?;
+                    self.create(step).await?;
+                }
+                Action::Update => {
+                    self.wait_for_dependencies(service).await?;
+                    self.update(step).await?;
+                }
+                Action::Keep | Action::Remove => continue,
+            }
+            self.changed.insert(&service.name);
+        }
+        if self.settings.wait {
+            for name in self.changed.clone() {
+                self.wait_for(name, None).await?;
+            }
+        }
+        // What is not declared any more goes last: a failure before leaves it as it was.
+        for step in plan.steps.iter().filter(|it| it.action == Action::Remove) {
+            self.remove(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self, step: &'a Step) -> Result<(), Fault> {
+        let body = self.with_ids(step);
+        let path = match step.kind {
+            Kind::Service => "/services/create".to_owned(),
+            kind => format!("/{}/create", kind.path()),
+        };
+        let what = format!("{} {}", step.kind.word(), step.name);
+        let answer = ask(self.api, Method::POST, &path, Some(&body), &what).await?;
+        let id = answer["ID"].as_str().or(answer["Id"].as_str()).unwrap_or_default().to_owned();
+        self.ids.insert((step.kind, step.name.clone()), id.clone());
+        self.done.push((step, id));
+        (self.progress)(Progress::Step(step));
+        Ok(())
+    }
+
+    async fn update(&mut self, step: &'a Step) -> Result<(), Fault> {
+        let body = self.with_ids(step);
+        send_spec(self.api, &step.id, &step.name, &body).await?;
+        self.done.push((step, step.id.clone()));
+        (self.progress)(Progress::Step(step));
+        Ok(())
+    }
+
+    async fn remove(&mut self, step: &'a Step) -> Result<(), Fault> {
+        remove_object(self.api, step.kind, &step.id, &step.name, self.deadline).await?;
+        self.done.push((step, step.id.clone()));
+        (self.progress)(Progress::Step(step));
+        Ok(())
+    }
+
+    /// The body of a service with the ids of its secrets and configs.
+    fn with_ids(&self, step: &Step) -> Value {
+        let mut body = step.body.clone();
+        if step.kind != Kind::Service {
+            return body;
+        }
+        for (kind, list, key) in FILES {
+            let id_key = if kind == Kind::Secret { "SecretID" } else { "ConfigID" };
+            let files = body["TaskTemplate"]["ContainerSpec"].get_mut(list).and_then(Value::as_array_mut);
+            for file in files.into_iter().flatten() {
+                let name = file[key].as_str().unwrap_or_default().to_owned();
+                file[id_key] = self.ids.get(&(kind, name)).cloned().unwrap_or_default().into();
+            }
+        }
+        body
+    }
+
+    /// Waits for the dependencies of a service that this deployment changed, or whose service is new.
+    async fn wait_for_dependencies(&mut self, service: &DesiredService) -> Result<(), Fault> {
+        let is_new = self.plan.step(Kind::Service, &service.name).is_some_and(|step| step.action == Action::Create);
+        for dependency in &service.depends_on {
+            let has_changed = self.changed.contains(dependency.service.as_str());
+            let is_declared = self.desired.services.iter().any(|it| it.name == dependency.service);
+            if !is_declared || !(is_new || has_changed) {
+                continue;
+            }
+            // One question is enough for all conditions: a task with a health check runs only once it is healthy, and a
+            // service that another one waits for to complete is a job.
+            match self.wait_for(&dependency.service, Some(&service.name)).await {
+                Err(Fault::Failed { .. }) if !dependency.required => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a service runs as declared.
+    async fn wait_for(&mut self, name: &str, before: Option<&str>) -> Result<(), Fault> {
+        let mut shown: Option<Status> = None;
+        loop {
+            let (service, tasks, nodes) = self.look(name).await?;
+            let status = status(&service, &tasks, nodes);
+            match status.state {
+                State::Converged => {
+                    (self.progress)(Progress::Converged { service: name, status: &status });
+                    return Ok(());
+                }
+                State::Failed => {
+                    let update = service["UpdateStatus"]["Message"].as_str().filter(|it| !it.is_empty());
+                    let task = status.failure.map(|it| format!("a task failed: {}", it.message));
+                    let reason = task.or(update.map(str::to_owned)).unwrap_or_else(|| "its update stopped".into());
+                    return Err(Fault::Failed { service: name.to_owned(), reason });
+                }
+                State::Waiting => {}
+            }
+            if shown.as_ref() != Some(&status) {
+                (self.progress)(Progress::Waiting { service: name, status: &status, before });
+                shown = Some(status);
+            }
+            if Instant::now() >= self.deadline {
+                let waiting = vec![name.to_owned()];
+                return Err(Fault::Late { seconds: self.settings.timeout.as_secs(), waiting });
+            }
+            sleep(LOOK_PERIOD).await;
+        }
+    }
+
+    /// A service, its tasks, and the number of nodes that may have tasks.
+    async fn look(&self, name: &str) -> Result<(Value, Vec<Value>, u64), Fault> {
+        let service = ask(self.api, Method::GET, &format!("/services/{name}"), None, name).await?;
+        let of_service = filters(&json!({"service": [service["ID"]]}));
+        let tasks = list(self.api, &format!("/tasks?filters={of_service}"), name).await?;
+        let mode = &service["Spec"]["Mode"];
+        let mut nodes = 0;
+        if mode.get("Global").is_some() || mode.get("GlobalJob").is_some() {
+            // The orchestrator makes a task for each node that fits, so its own tasks say how many do.
+            let wanted = tasks.iter().filter(|task| matches!(task["DesiredState"].as_str(), Some("running" | "complete")));
+            let ids: BTreeSet<&str> = wanted.filter_map(|task| task["NodeID"].as_str()).collect();
+            nodes = ids.len() as u64;
+        }
+        Ok((service, tasks, nodes))
+    }
+
+    /// Undoes what was done, the last first. A step that cannot be undone is told, and the others go on.
+    async fn undo(&mut self) {
+        for (step, id) in std::mem::take(&mut self.done).into_iter().rev() {
+            let (kind, name) = (step.kind, step.name.as_str());
+            let deadline = Instant::now() + UNDO_TIME_MAX;
+            let outcome = match step.action {
+                Action::Create => remove_object(self.api, kind, &id, name, deadline).await,
+                Action::Update => {
+                    let old = self.observed.services.iter().find(|it| it["ID"] == step.id.as_str());
+                    match old {
+                        Some(old) => send_spec(self.api, &id, name, &old["Spec"]).await,
+                        None => Ok(()),
+                    }
+                }
+                Action::Remove | Action::Keep => Ok(()),
+            };
+            let failure = outcome.err().map(|fault| fault.to_string());
+            (self.progress)(Progress::Undo { kind, name, failure: failure.as_deref() });
+        }
+    }
+}
+
+/// The time for undoing one step: tasks need a moment to leave a network.
+const UNDO_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Sends a spec with the present version of its service, again where somebody else was faster.
+async fn send_spec(api: &impl Api, id: &str, name: &str, spec: &Value) -> Result<(), Fault> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let service = ask(api, Method::GET, &format!("/services/{id}"), None, name).await?;
+        let version = service["Version"]["Index"].as_u64().unwrap_or_default();
+        let path = format!("/services/{id}/update?version={version}");
+        match ask(api, Method::POST, &path, Some(spec), &format!("service {name}")).await {
+            Ok(_) => return Ok(()),
+            Err(Fault::Refused { message, .. }) if attempt < ATTEMPTS_MAX && message.contains("out of sequence") => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+}
+
+/// Removes an object. One that is gone already is removed; one in use is asked again until the deadline.
+async fn remove_object(api: &impl Api, kind: Kind, id: &str, name: &str, deadline: Instant) -> Result<(), Fault> {
+    loop {
+        let path = format!("/{}/{id}", kind.path());
+        match ask(api, Method::DELETE, &path, None, &format!("{} {name}", kind.word())).await {
+            Ok(_) | Err(Fault::Refused { status: 404, .. }) => return Ok(()),
+            Err(Fault::Refused { message, .. }) if message.contains("in use") && Instant::now() < deadline => {
+                sleep(LOOK_PERIOD).await;
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+}
+
+/// Removes everything of a stack but its volumes; the number of objects comes back.
+pub async fn remove(
+    api: &impl Api,
+    stack: &str,
+    timeout: Duration,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<usize, Fault> {
+    let observed = observe(api, stack).await?;
+    let deadline = Instant::now() + timeout;
+    let nothing = Desired { stack: stack.to_owned(), ..Desired::default() };
+    let plan = Plan::of(&nothing, &observed, &BTreeMap::new(), true, &mut || [0; 16]);
+    for step in &plan.steps {
+        remove_object(api, step.kind, &step.id, &step.name, deadline).await?;
+        progress(Progress::Step(step));
+    }
+    // Tasks end after their service is gone.
+    let label = filters(&json!({"label": [format!("{STACK_LABEL}={stack}")]}));
+    loop {
+        let tasks = list(api, &format!("/tasks?filters={label}"), "tasks").await?;
+        let live = tasks.iter().filter(|task| task["Status"]["State"] == "running").count();
+        if live == 0 {
+            return Ok(plan.steps.len());
+        }
+        if Instant::now() >= deadline {
+            return Err(Fault::Late { seconds: timeout.as_secs(), waiting: vec![format!("{live} tasks")] });
+        }
+        sleep(LOOK_PERIOD).await;
+    }
+}

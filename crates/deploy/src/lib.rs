@@ -1,0 +1,18 @@
+//! Deploys the objects of a stack to a target that speaks the Docker API of a swarm: this cluster or a remote one.
+//!
+//! [`observe`] reads what is there, [`Plan::of`] compares (pure), [`apply`] carries the steps out, waits for
+//! dependencies, and goes back on failure. The target is an [`Api`]: the client of the caller.
+
+mod api;
+mod apply;
+pub mod fields;
+mod observe;
+mod plan;
+mod seal;
+mod status;
+
+pub use api::{Answer, Api, Fault};
+pub use apply::{Applied, Progress, Settings, apply, remove};
+pub use observe::{Observed, observe};
+pub use plan::{Action, Kind, Plan, Step};
+pub use status::{State, Status, TaskFailure, status};
