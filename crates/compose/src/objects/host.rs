@@ -7,7 +7,7 @@ use crate::node::{Node, Value as Is};
 
 use super::{list, put, texts};
 
-/// The member `Herder`: `{"HostConfig": …, "Config": …, "ClearCommand": …, "ClearEntrypoint": …}`; null if nothing needs it.
+/// The member `Herder`: `{"HostConfig": …, "Config": …, "ClearEntrypoint": …}`; null if nothing needs it.
 pub(super) fn extension(service: &Node) -> Value {
     let mut json = Json::new();
     put(&mut json, "HostConfig", host_config(service));
@@ -15,11 +15,9 @@ pub(super) fn extension(service: &Node) -> Value {
     if !domain.is_empty() {
         json.insert("Config".into(), json!({"Domainname": domain}));
     }
-    // The API takes an empty command for none, which is the image's own.
-    for (key, name) in [("command", "ClearCommand"), ("entrypoint", "ClearEntrypoint")] {
-        let is_cleared = service.get(key).is_some_and(|it| it.as_list().is_some_and(<[Node]>::is_empty));
-        put(&mut json, name, is_cleared);
-    }
+    // The API takes an empty entrypoint for none, which is the image's own.
+    let is_cleared = service.get("entrypoint").is_some_and(|it| it.as_list().is_some_and(<[Node]>::is_empty));
+    put(&mut json, "ClearEntrypoint", is_cleared);
     json.into()
 }
 

@@ -9,6 +9,7 @@ use herder_model::swarm::{
 };
 
 use super::{Changes, check_version};
+use crate::swarm::task::container::extension;
 use crate::swarm::{self, Code, Denial, Refusal, lookup, spec};
 
 /// Networks that every engine has. A service says them by name.
@@ -62,6 +63,9 @@ impl Declared {
         spec::adjust(&mut spec, self.client.as_deref());
         spec::complete(&mut spec)?;
         swarm::service(&spec)?;
+        if let Some(container) = &spec.task_template.container_spec {
+            extension::check(container).map_err(|text| Refusal::new(Code::InvalidArgument, text))?;
+        }
         Ok(spec)
     }
 }
@@ -130,7 +134,10 @@ pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time
     if update.declared.spec.name.is_empty() {
         return refused(Code::Unimplemented, NO_RENAMING);
     }
-    let spec = update.declared.completed(view, Some(&found.service.id))?;
+    let mut spec = update.declared.completed(view, Some(&found.service.id))?;
+    if let Some(container) = &mut spec.task_template.container_spec {
+        extension::inherit(container, found.service.spec.task_template.container_spec.as_ref());
+    }
     let mut changes = references(view, &spec)?;
     let kinds = |mode: &ServiceMode| {
         (mode.replicated.is_some(), mode.global.is_some(), mode.replicated_job.is_some(), mode.global_job.is_some())

@@ -1,6 +1,7 @@
 //! How a task becomes a plain container: the body of the create call, volumes and files that must be there before. As swarm
 //! mode does it (moby `daemon/cluster/executor/container`), save that the engine is told everything by its API.
 
+pub mod extension;
 mod files;
 
 use std::borrow::Cow;
@@ -79,6 +80,7 @@ pub fn create(
     }
     let attachments = attachments(record);
     body["HostConfig"] = host_config(record, &spec, told.log_driver.as_ref(), binds, attachments.first());
+    extension::extend(&spec, &mut body);
     let mut rest = attachments.into_iter();
     if let Some((network, endpoint)) = rest.next()
         && endpoint != json!({})
