@@ -23,7 +23,9 @@ mod yaml;
 pub use diagnostic::{Diagnostic, Related, Severity};
 pub use load::{FILE_MAX, FILES_MAX, Options, Sources, Step, load};
 pub use node::{Join, Map, Node, Position, Value};
-pub use objects::{Condition, Content, Dependency, Desired, DesiredService, FileObject, IMAGE_LABEL, STACK_LABEL, objects};
+pub use objects::{
+    Condition, Content, Dependency, Desired, DesiredService, FileObject, IMAGE_LABEL, STACK_LABEL, objects,
+};
 pub use project::{Project, Variable};
 pub use units::{bytes, duration, duration_text};
 pub use yaml::{DEPTH_MAX, NODES_MAX};

@@ -117,7 +117,11 @@ pub fn objects(
         }
     }
     let diagnostics = report.diagnostics;
-    if diagnostics.iter().any(|it| it.severity == Severity::Error) { Err(diagnostics) } else { Ok((desired, diagnostics)) }
+    if diagnostics.iter().any(|it| it.severity == Severity::Error) {
+        Err(diagnostics)
+    } else {
+        Ok((desired, diagnostics))
+    }
 }
 
 /// Characters of the name of a secret or config at most (swarmkit, `controlapi/secret.go`).

@@ -80,7 +80,14 @@ pub(crate) fn finish(
     }
     name_objects(map, &name);
     check::check(&model, &disabled, environment, &mut loader.report);
-    complete.then_some(Project { name, model, disabled, diagnostics: Vec::new(), variables: Vec::new(), files: Vec::new() })
+    complete.then_some(Project {
+        name,
+        model,
+        disabled,
+        diagnostics: Vec::new(),
+        variables: Vec::new(),
+        files: Vec::new(),
+    })
 }
 
 /// Removes services whose profiles are all inactive.

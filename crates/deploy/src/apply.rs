@@ -251,7 +251,8 @@ impl<'a, A: Api> Run<'a, A> {
         let mut nodes = 0;
         if mode.get("Global").is_some() || mode.get("GlobalJob").is_some() {
             // The orchestrator makes a task for each node that fits, so its own tasks say how many do.
-            let wanted = tasks.iter().filter(|task| matches!(task["DesiredState"].as_str(), Some("running" | "complete")));
+            let wanted =
+                tasks.iter().filter(|task| matches!(task["DesiredState"].as_str(), Some("running" | "complete")));
             let ids: BTreeSet<&str> = wanted.filter_map(|task| task["NodeID"].as_str()).collect();
             nodes = ids.len() as u64;
         }

@@ -142,7 +142,8 @@ impl Planner<'_> {
             match self.observed.network(name) {
                 None => self.plan.refused.push(format!("network {name}: it is external and does not exist")),
                 Some(network) if network["Scope"] != "swarm" => {
-                    let message = format!("network {name}: it is external and exists on single nodes only, not in the swarm");
+                    let message =
+                        format!("network {name}: it is external and exists on single nodes only, not in the swarm");
                     self.plan.refused.push(message);
                 }
                 Some(_) => {}
@@ -215,7 +216,9 @@ impl Planner<'_> {
             }
             (None, Some((_, object))) => {
                 if !is_of(&object["Spec"]["Labels"], stack) {
-                    self.plan.refused.push(format!("{word} {name}: it exists and belongs to somebody else; name it `external`"));
+                    self.plan
+                        .refused
+                        .push(format!("{word} {name}: it exists and belongs to somebody else; name it `external`"));
                     return;
                 }
                 // What is in a secret or config never changes: another content is another object.
@@ -314,7 +317,9 @@ impl Planner<'_> {
         left.sort_by_key(|(kind, name, _)| (*kind != Kind::Service, *kind, name.clone()));
         if !prune && !left.is_empty() {
             let names: Vec<String> = left.iter().map(|(kind, name, _)| format!("{} {name}", kind.word())).collect();
-            self.plan.notes.push(format!("not in the file and left as it is (--prune removes it): {}", names.join(", ")));
+            self.plan
+                .notes
+                .push(format!("not in the file and left as it is (--prune removes it): {}", names.join(", ")));
             return;
         }
         for (kind, name, id) in left {

@@ -50,7 +50,9 @@ pub fn status(service: &Value, tasks: &[Value], nodes: u64) -> Status {
     let wanted = if per_node {
         nodes
     } else if is_job {
-        number(&mode["ReplicatedJob"]["TotalCompletions"]).or(number(&mode["ReplicatedJob"]["MaxConcurrent"])).unwrap_or(1)
+        number(&mode["ReplicatedJob"]["TotalCompletions"])
+            .or(number(&mode["ReplicatedJob"]["MaxConcurrent"]))
+            .unwrap_or(1)
     } else {
         number(&mode["Replicated"]["Replicas"]).unwrap_or(1)
     };
@@ -63,7 +65,8 @@ pub fn status(service: &Value, tasks: &[Value], nodes: u64) -> Status {
     let done = current.clone().filter(is_done).count() as u64;
     let has_failed = |task: &&Value| matches!(state_of(task).as_str(), "failed" | "rejected" | "orphaned");
     let failures = current.clone().filter(has_failed).count() as u64;
-    let newest = current.clone().filter(has_failed).max_by_key(|task| task["Status"]["Timestamp"].as_str().map(str::to_owned));
+    let newest =
+        current.clone().filter(has_failed).max_by_key(|task| task["Status"]["Timestamp"].as_str().map(str::to_owned));
     let failure = newest.filter(|_| done < wanted).map(|task| TaskFailure {
         task: task["ID"].as_str().unwrap_or_default().to_owned(),
         message: task["Status"]["Err"].as_str().or(task["Status"]["Message"].as_str()).unwrap_or_default().to_owned(),

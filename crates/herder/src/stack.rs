@@ -64,9 +64,7 @@ impl Api for Door {
         let unreachable = |error: anyhow::Error| Fault::Unreachable(format!("{error:#}"));
         let request = Request::builder().method(method).uri(path);
         let request = match body {
-            Some(body) => {
-                request.header(header::CONTENT_TYPE, "application/json").body(full(body.to_string()))
-            }
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(full(body.to_string())),
             None => request.body(empty()),
         };
         let request = request.map_err(|error| unreachable(error.into()))?;

@@ -188,8 +188,7 @@ fn tmpfs(line: &str) -> Value {
 
 /// References to secrets or configs. Their ids are filled in when the service is sent.
 fn files(context: &Context<'_>, service: &Node, section: &str) -> Vec<Value> {
-    let (name_key, id_key) =
-        if section == "secrets" { ("SecretName", "SecretID") } else { ("ConfigName", "ConfigID") };
+    let (name_key, id_key) = if section == "secrets" { ("SecretName", "SecretID") } else { ("ConfigName", "ConfigID") };
     let reference = |node: &Node| {
         let text = |key: &str| node.get(key).and_then(Node::as_str);
         let source = text("source").unwrap_or_default();

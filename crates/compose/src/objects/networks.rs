@@ -107,7 +107,8 @@ fn links_to(context: &Context<'_>, name: &str, network: &str) -> Vec<String> {
     let on_network = |service: &Node| service.get("networks").is_some_and(|it| it.get(network).is_some());
     let services = context.project.services().filter(|(_, service)| on_network(service));
     let links = services.flat_map(|(_, service)| list(service.get("links")));
-    links.filter_map(|link| link.split_once(':').map(|(to, alias)| (to.to_owned(), alias.to_owned())))
+    links
+        .filter_map(|link| link.split_once(':').map(|(to, alias)| (to.to_owned(), alias.to_owned())))
         .filter(|(to, _)| to == name)
         .map(|(_, alias)| alias)
         .collect()

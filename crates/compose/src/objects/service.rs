@@ -8,7 +8,8 @@ use crate::node::Node;
 use crate::units;
 
 use super::{
-    Condition, Context, Dependency, DesiredService, IMAGE_LABEL, at_key, container, keys, labels, list, networks, put, texts,
+    Condition, Context, Dependency, DesiredService, IMAGE_LABEL, at_key, container, keys, labels, list, networks, put,
+    texts,
 };
 
 /// Characters of a service's name at most: it is a DNS label.
@@ -62,10 +63,7 @@ fn visit<'a>(
 fn completed(context: &Context<'_>) -> BTreeSet<String> {
     let dependencies =
         context.project.services().flat_map(|(_, node)| node.get("depends_on").into_iter().flat_map(Node::entries));
-    dependencies
-        .filter(|(_, node)| condition(node) == Condition::Completed)
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    dependencies.filter(|(_, node)| condition(node) == Condition::Completed).map(|(name, _)| name.to_owned()).collect()
 }
 
 fn condition(node: &Node) -> Condition {
@@ -81,7 +79,8 @@ fn service(context: &mut Context<'_>, key: &str, node: &Node, completed: &BTreeS
     let is_label = name.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '-' | '_'));
     if name.len() > NAME_MAX || !is_label {
         let message = format!("`{name}` cannot be the name of a service on a cluster");
-        let fitting: String = key.replace('.', "-").chars().take(NAME_MAX.saturating_sub(context.stack.len() + 1)).collect();
+        let fitting: String =
+            key.replace('.', "-").chars().take(NAME_MAX.saturating_sub(context.stack.len() + 1)).collect();
         let help = format!("rename the service, for example to `{fitting}`");
         context.report.refuse("name", node.named_at(), format!("services.{key}"), message, help);
     }

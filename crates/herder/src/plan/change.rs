@@ -9,8 +9,8 @@ use herder_model::swarm::{
 use http::Method;
 use serde_json::{Value, json};
 
-use herder_deploy::fields::{Field, compare};
 use super::sandbox::Wanted;
+use herder_deploy::fields::{Field, compare};
 
 /// What is there.
 #[derive(Debug, Default)]

@@ -79,7 +79,10 @@ impl Files {
             let Content::File(path) = &object.content else { continue };
             let size = std::fs::metadata(path).with_context(|| format!("{}: {path}", object.name))?.len();
             if size > CONTENT_MAX {
-                bail!("{}: {path} has {size} bytes; a config may have {CONTENT_MAX}, a secret half of that", object.name);
+                bail!(
+                    "{}: {path} has {size} bytes; a config may have {CONTENT_MAX}, a secret half of that",
+                    object.name
+                );
             }
             let content = std::fs::read(path).with_context(|| format!("{}: {path}", object.name))?;
             self.sources.insert(path.clone(), Some(content));

@@ -27,7 +27,8 @@ pub(super) async fn resolve(door: &Door, desired: &mut Desired, observed: &Obser
         }
         _ => true,
     };
-    let mut images: Vec<String> = desired.services.iter().filter(|it| is_wanted(it)).map(|it| image_of(&it.spec)).collect();
+    let mut images: Vec<String> =
+        desired.services.iter().filter(|it| is_wanted(it)).map(|it| image_of(&it.spec)).collect();
     images.sort_unstable();
     images.dedup();
     images.retain(|image| !image.contains('@') && !image.is_empty());
@@ -60,8 +61,10 @@ struct Found {
 async fn look_up(door: &Door, image: &str) -> Option<Found> {
     let answer = door.call(Method::GET, &format!("/distribution/{image}/json"), None).await.ok()?;
     let digest = answer.body["Descriptor"]["digest"].as_str().filter(|_| answer.status == 200)?;
-    let platforms = answer.body["Platforms"].as_array().into_iter().flatten().map(|platform| {
-        json!({"Architecture": platform["architecture"], "OS": platform["os"]})
-    });
+    let platforms = answer.body["Platforms"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|platform| json!({"Architecture": platform["architecture"], "OS": platform["os"]}));
     Some(Found { digest: digest.to_owned(), platforms: platforms.collect() })
 }

@@ -83,7 +83,10 @@ impl Told {
             Progress::Waiting { service, status, before } => {
                 let failure = status.failure.as_ref().map(|it| format!(": {}", it.message)).unwrap_or_default();
                 let before = before.map(|before| format!(" ({before} waits for it)")).unwrap_or_default();
-                self.line(service, format!("  {service}: {} of {} tasks run{failure}{before}", status.done, status.wanted));
+                self.line(
+                    service,
+                    format!("  {service}: {} of {} tasks run{failure}{before}", status.done, status.wanted),
+                );
             }
             Progress::Converged { service, status } => {
                 self.line(service, format!("  {service}: {} of {} tasks run", status.done, status.wanted));

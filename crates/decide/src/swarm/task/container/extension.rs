@@ -155,7 +155,10 @@ mod tests {
             (json!({"HostConfig": {"Privileged": true}}), ""),
             (json!([]), "ContainerSpec.Herder: must be an object"),
             (json!({"Other": {}}), "ContainerSpec.Herder.Other: unknown member"),
-            (json!({"HostConfig": {"Binds": []}}), "ContainerSpec.Herder.HostConfig.Binds: a task cannot set this member"),
+            (
+                json!({"HostConfig": {"Binds": []}}),
+                "ContainerSpec.Herder.HostConfig.Binds: a task cannot set this member",
+            ),
             (json!({"HostConfig": 1}), "ContainerSpec.Herder.HostConfig: must be an object"),
         ];
         for (extension, wanted) in table {
