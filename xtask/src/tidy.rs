@@ -1,5 +1,7 @@
 //! The architecture as a table, and the table as a test: which crate may use which.
 
+mod encode;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -30,6 +32,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let layers = layers(&std::fs::read_to_string(ARCHITECTURE)?)?;
     let mut violations = violations(&layers, uses);
     violations.extend(unlisted(&layers)?);
+    violations.extend(encode::check()?);
     for (path, lines) in long_files()? {
         println!("note: {path} has {lines} lines; over {FILE_LINES_MAX} it may hide a noun");
     }

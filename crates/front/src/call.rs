@@ -154,8 +154,10 @@ pub(crate) async fn gather_answer(body: Body, limit: usize) -> Result<Bytes, Api
 
 /// An answer with a JSON body.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
-    let bytes = serde_json::to_vec(value).unwrap_or_default();
-    raw_json(status, bytes)
+    match serde_json::to_vec(value) {
+        Ok(bytes) => raw_json(status, bytes),
+        Err(error) => ApiError::internal(format!("the answer cannot be written as JSON: {error}")).into_reply(),
+    }
 }
 
 /// An answer with a JSON body that is already text.

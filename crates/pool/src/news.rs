@@ -152,7 +152,11 @@ fn bare(node: &Node) -> Node {
 
 /// What of the bare node is news when it changes.
 fn facts(node: &Node) -> Value {
-    let mut facts = serde_json::to_value(node).unwrap_or_default();
+    let written = serde_json::to_value(node);
+    let mut facts = written.unwrap_or_else(|error| {
+        tracing::error!(node = node.name, %error, "the node's facts cannot be written as JSON: other nodes do not hear of changes");
+        Value::Null
+    });
     facts["updated_at"].take();
     facts
 }

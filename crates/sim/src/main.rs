@@ -12,6 +12,7 @@ mod many;
 mod net;
 mod nodes;
 mod play;
+mod releases;
 mod runs;
 mod stores;
 mod swarm;
@@ -23,8 +24,8 @@ use std::time::Duration;
 
 use play::Story;
 
-const USAGE: &str = "usage: herder-sim [stores|swarm] SEED, and everything is told
-       herder-sim [stores|swarm] FROM..TO [SECONDS AT THE MOST, FOR EACH STORY]";
+const USAGE: &str = "usage: herder-sim [stores|swarm|releases] SEED, and everything is told
+       herder-sim [stores|swarm|releases] FROM..TO [SECONDS AT THE MOST, FOR EACH STORY]";
 
 /// After a seed: only its outcome is told.
 const QUIETLY: &str = "quietly";
@@ -38,6 +39,7 @@ fn parse(arguments: &[&str]) -> Option<Asked> {
     let (story, rest) = match arguments.split_first()? {
         (&"stores", rest) => (Some(Story::Stores), rest),
         (&"swarm", rest) => (Some(Story::Swarm), rest),
+        (&"releases", rest) => (Some(Story::Releases), rest),
         _ => (None, arguments),
     };
     let (seeds, rest) = rest.split_first()?;
@@ -48,7 +50,7 @@ fn parse(arguments: &[&str]) -> Option<Asked> {
         [] => None,
         [seconds, ..] => Some(Duration::from_secs(seconds.parse().ok()?)),
     };
-    let stories = story.map_or_else(|| vec![Story::Stores, Story::Swarm], |story| vec![story]);
+    let stories = story.map_or_else(|| vec![Story::Stores, Story::Swarm, Story::Releases], |story| vec![story]);
     Some(Asked::Many(stories, from.parse().ok()?..to.parse().ok()?, seconds))
 }
 

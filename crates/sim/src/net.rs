@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use herder_agent::session::{Heard, Lines};
 use herder_manager::Manager;
-use herder_model::swarm::ManagerAddr;
+use herder_model::swarm::{LEVEL, ManagerAddr};
 use herder_store::{Store, Transport, TransportError};
 use parking_lot::Mutex;
 use rand::RngExt as _;
@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::releases::as_next_release;
 use crate::trace::Trace;
 
 /// A packet that was lost is sent again after so long, in milliseconds.
@@ -33,6 +34,8 @@ struct Wires {
     /// The starts of nodes that go on.
     lives: BTreeMap<String, u64>,
     managers: BTreeMap<String, (u64, Arc<Manager>)>,
+    /// Nodes whose program is of a later release: they say what this one does not know.
+    newer: BTreeSet<String>,
     /// Nodes that do not reach each other, in one direction.
     cut: BTreeSet<(String, String)>,
     /// Of a thousand messages.
@@ -64,6 +67,7 @@ impl Net {
             stores: BTreeMap::new(),
             managers: BTreeMap::new(),
             lives: BTreeMap::new(),
+            newer: BTreeSet::new(),
             cut: BTreeSet::new(),
             lost: 0,
             delay: 0..3,
@@ -160,6 +164,11 @@ impl Net {
         self.0.lock().stores.get(node).cloned()
     }
 
+    pub(crate) fn set_release(&self, node: &str, level: u32) {
+        let newer = &mut self.0.lock().newer;
+        if level > LEVEL { drop(newer.insert(node.to_owned())) } else { drop(newer.remove(node)) }
+    }
+
     /// Whether this start of the node is the one that is.
     pub(crate) fn lives(&self, node: &str, start: u64) -> bool {
         self.0.lock().lives.get(node) == Some(&start)
@@ -234,8 +243,12 @@ impl Port {
                     Way::Broken(delay) => return sleep(delay).await,
                 }
             }
-            if heard.send(message).await.is_err() {
-                return;
+            let is_newer = net.0.lock().newer.contains(&from);
+            let messages = if is_newer { as_next_release(&message) } else { vec![message] };
+            for message in messages {
+                if heard.send(message).await.is_err() {
+                    return;
+                }
             }
         }
     }

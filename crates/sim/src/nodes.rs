@@ -46,6 +46,8 @@ struct Host {
     gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
     /// Stopped in good order.
     left: bool,
+    /// The feature level of the program that its next start runs.
+    release: u32,
 }
 
 pub(crate) struct Nodes {
@@ -71,6 +73,7 @@ impl Nodes {
             up: None,
             gossip: watch::Sender::default(),
             left: false,
+            release: LEVEL,
         };
         let hosts = (1..=count).map(|number| (format!("n{number}"), host(number))).collect();
         let (net, began) = (managers.net.clone(), Instant::now());
@@ -88,6 +91,18 @@ impl Nodes {
 
     pub(crate) fn is_up(&self, node: &str) -> bool {
         self.hosts.lock().get(node).is_some_and(|it| it.up.is_some())
+    }
+
+    /// The feature level of the node's program.
+    pub(crate) fn release(&self, node: &str) -> u32 {
+        self.hosts.lock().get(node).map_or(LEVEL, |it| it.release)
+    }
+
+    /// From its next start on, the node runs the program of another release.
+    pub(crate) fn set_release(&self, node: &str, level: u32) {
+        if let Some(host) = self.hosts.lock().get_mut(node) {
+            host.release = level;
+        }
     }
 
     fn manages(&self, node: &str) -> bool {
@@ -119,7 +134,7 @@ impl Nodes {
     pub(crate) fn begin_manager(&self, node: &str, store: Arc<Store>, stop: &CancellationToken) {
         let Some(gossip) = self.hosts.lock().get(node).map(|it| it.gossip.subscribe()) else { return };
         let me = ManagerAddr { id: node.to_owned(), addr: addr(node) };
-        let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id, level: LEVEL };
+        let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id, level: self.release(node) };
         let manager = Manager::start(store, settings, stop.clone());
         self.net.plug_manager(node, self.managers.start_of(node), manager);
     }
@@ -162,8 +177,9 @@ impl Nodes {
         let description = watch::Sender::default();
         let describing = describe(agent.clone(), description.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(describing));
-        let (node, managers) = (node.to_owned(), self.managers.names());
-        tokio::spawn(stop.run_until_cancelled_owned(work(node, managers, agent, port, description)));
+        let (node, level, managers) = (node.to_owned(), self.release(node), self.managers.names());
+        self.net.set_release(&node, level);
+        tokio::spawn(stop.run_until_cancelled_owned(work(node, level, managers, agent, port, description)));
     }
 
     /// The node's program ends, or with `Dark` and `Torn` its host.
@@ -301,6 +317,7 @@ impl Listener for Ear {
 /// Holds sessions with whoever leads, one after the other.
 async fn work(
     node: String,
+    level: u32,
     managers: Vec<String>,
     agent: Arc<Agent>,
     port: Port,
@@ -320,7 +337,7 @@ async fn work(
             ready: ready.subscribe(),
             leaving: leaving.subscribe(),
         };
-        let hello = Hello { addr: addr(&node), level: LEVEL, ..Hello::default() };
+        let hello = Hello { addr: addr(&node), level, ..Hello::default() };
         attempt += 1;
         let ended = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await;
         let ended = if let Ended::Again = ended { Ended::Elsewhere(Some(manager)) } else { ended };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::trace::Trace;
-use crate::{chance, stores, swarm};
+use crate::{chance, releases, stores, swarm};
 
 /// What is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) enum Story {
     Stores,
     /// Managers and agents over engines, and people who declare things.
     Swarm,
+    /// The same with nodes of two releases, which are upgraded and go back.
+    Releases,
 }
 
 /// What came of a seed.
@@ -44,6 +46,7 @@ impl fmt::Display for Story {
         f.write_str(match self {
             Story::Stores => "stores",
             Story::Swarm => "swarm",
+            Story::Releases => "releases",
         })
     }
 }
@@ -127,6 +130,7 @@ fn played(story: Story, seed: u64, folder: PathBuf, told: bool) -> Outcome {
             match story {
                 Story::Stores => stores::story(seed, folder, trace.clone()).await,
                 Story::Swarm => swarm::story(seed, folder, trace.clone()).await,
+                Story::Releases => releases::story(seed, folder, trace.clone()).await,
             }
         };
         let about = tokio::time::timeout(STORY_TIME_MAX, told).await.unwrap_or_else(|_| {

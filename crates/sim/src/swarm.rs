@@ -33,7 +33,7 @@ const TROUBLE: Duration = Duration::from_secs(25);
 /// their time.
 const PEACE: Duration = Duration::from_secs(90);
 /// A service that nobody touches: it shows how fast tasks of lost nodes are replaced.
-const STEADY: &str = "steady";
+pub(crate) const STEADY: &str = "steady";
 /// From `decide::swarm::lost`: two nodes, or a third of all, every 5 s. What is seen later than written is not more.
 const AT_ONCE_MIN: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4900);
@@ -56,7 +56,7 @@ fn declared(spec: ServiceSpec) -> Declared {
     Declared { spec, ..Declared::default() }
 }
 
-async fn begin(nodes: &Arc<Nodes>) -> Result<(), StoreError> {
+pub(crate) async fn begin(nodes: &Arc<Nodes>) -> Result<(), StoreError> {
     nodes.managers.begin().await?;
     let managers = nodes.managers.names();
     let first = nodes.managers.store(&managers[0]).ok_or(StoreError::NotBegun)?;
@@ -91,7 +91,7 @@ async fn begin(nodes: &Arc<Nodes>) -> Result<(), StoreError> {
 }
 
 /// Somebody declares something, on any manager.
-async fn declare(nodes: &Nodes, rng: &mut StdRng, trace: &Trace) {
+pub(crate) async fn declare(nodes: &Nodes, rng: &mut StdRng, trace: &Trace) {
     let up = nodes.managers.up();
     let Some(node) = up.choose(rng) else { return };
     let Some(store) = nodes.managers.store(node) else { return };
@@ -143,7 +143,7 @@ async fn set_availability(store: &Store, node: &str, availability: Availability,
 }
 
 /// One fault, or the end of some.
-async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
+pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
     let names = nodes.names();
     let any = names.choose(rng).cloned().unwrap_or_default();
     let down: Vec<String> = names.iter().filter(|it| !nodes.is_up(it)).cloned().collect();
@@ -320,7 +320,7 @@ fn missing(view: &View, running: &[String]) -> Option<String> {
     (running != wanted).then(|| format!("{wanted:?} are to run, {running:?} do"))
 }
 
-async fn converge(nodes: &Nodes, trace: &Trace) -> Option<Duration> {
+pub(crate) async fn converge(nodes: &Nodes, trace: &Trace) -> Option<Duration> {
     let began = Instant::now();
     let mut why = String::new();
     while began.elapsed() < PEACE {

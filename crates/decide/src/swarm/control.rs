@@ -7,6 +7,7 @@ mod cluster;
 mod files;
 pub mod lookup;
 mod node;
+mod resources;
 mod service;
 pub mod spec;
 
@@ -16,6 +17,7 @@ pub use cluster::{
 };
 pub use files::{create_config, create_secret, remove_config, remove_secret, update_config, update_secret};
 pub use node::{remove_node, update_node};
+pub use resources::{create_resource, remove_resource, resource, update_resource};
 pub use service::{
     AuthFrom, Declared, NETWORKS_INSTEAD, ServiceUpdate, create_service, remove_service, update_service,
 };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{
-    Cluster, ClusterRecord, Config, NodeRecord, Role, Secret, Service, ServiceRecord, SwarmNode, Task, TaskRecord,
-    TaskState, View,
+    Cluster, ClusterRecord, Config, NodeRecord, Rest, Role, Secret, Service, ServiceRecord, SwarmNode, Task,
+    TaskRecord, TaskState, View,
 };
 
 use super::local::ManagerSeen;
@@ -16,14 +16,24 @@ type Labels = BTreeMap<String, String>;
 /// The swarm without the key that signs for it.
 pub fn cluster(record: &ClusterRecord) -> Cluster {
     let mut cluster = record.cluster.clone();
+    show_level(&mut cluster.rest, record.level);
     cluster.spec.labels.get_or_insert_default();
     cluster.spec.ca_config.signing_ca_key.clear();
     cluster
 }
 
+/// Shows a feature level, which Docker's objects do not have, under a name of herder's own. Docker's clients pass over it, and show it
+/// where they show what they got (`docker node inspect`).
+fn show_level(rest: &mut Rest, level: u32) {
+    if level > 0 {
+        rest.insert("FeatureLevel", level.into());
+    }
+}
+
 /// A node, with what raft knows of it.
 pub fn node(record: &NodeRecord, managers: &[ManagerSeen]) -> SwarmNode {
     let mut node = record.node.clone();
+    show_level(&mut node.rest, record.level);
     node.spec.labels.get_or_insert_default();
     node.manager_status = managers.iter().find(|it| it.node_id == node.id).map(ManagerSeen::shown);
     node

@@ -500,7 +500,9 @@ pub(super) fn refused(error: StoreError) -> ApiError {
             "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. \
              Make sure more than half of the managers are online.",
         ),
-        StoreError::QuorumLoss => ApiError::bad_request(format!("rpc error: code = FailedPrecondition desc = {text}")),
+        StoreError::QuorumLoss | StoreError::Level { .. } => {
+            ApiError::bad_request(format!("rpc error: code = FailedPrecondition desc = {text}"))
+        }
         StoreError::TooLarge { .. } => {
             ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {text}"))
         }
