@@ -179,7 +179,7 @@ fn service(words: &Words<'_>) -> ServiceRecord {
 }
 
 fn state(word: &str) -> Option<TaskState> {
-    serde_json::from_value(word.into()).ok()
+    TaskState::KNOWN.iter().copied().find(|it| it.as_str() == word)
 }
 
 fn task(words: &Words<'_>, at: u64, service: Option<&ServiceRecord>) -> TaskRecord {
