@@ -166,7 +166,10 @@ impl Net {
 
     pub(crate) fn set_release(&self, node: &str, level: u32) {
         let newer = &mut self.0.lock().newer;
-        if level > LEVEL { drop(newer.insert(node.to_owned())) } else { drop(newer.remove(node)) }
+        newer.remove(node);
+        if level > LEVEL {
+            newer.insert(node.to_owned());
+        }
     }
 
     /// Whether this start of the node is the one that is.
