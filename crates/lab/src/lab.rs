@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::faults::{self, Slowness};
 use crate::host::{Host, end_all};
-use crate::plan::{self, HOSTS_MAX, LABS_MAX, Plan};
+use crate::plan::{self, HOSTS_MAX, Plan};
 use crate::{image, shell};
 
 /// Folder with all labs' disks.
@@ -364,7 +364,7 @@ impl Lab {
     }
 }
 
-/// Takes the lowest number that no other lab has, and the lab's folder with it.
+/// Takes the lowest number that no other lab has and whose addresses lead nowhere else, and the lab's folder with it.
 fn claim_number(name: &str) -> anyhow::Result<u16> {
     fs::create_dir_all(DISKS)?;
     let lock = fs::File::create("/run/herder-lab.lock")?;
@@ -372,8 +372,8 @@ fn claim_number(name: &str) -> anyhow::Result<u16> {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     let taken: Vec<u16> =
         Lab::names().iter().filter_map(|name| Lab::open(name).ok()).map(|lab| lab.plan.number).collect();
-    let free = (0..LABS_MAX).find(|number| !taken.contains(number));
-    let number = free.with_context(|| format!("there are {LABS_MAX} labs already; take one down"))?;
+    let routes = shell::run(&["ip", "-4", "route", "show", "table", "all"])?;
+    let number = plan::free_number(&taken, &routes).map_err(anyhow::Error::msg)?;
     fs::create_dir_all(format!("{DISKS}/{name}"))?;
     let claim =
         serde_json::json!({"plan": {"name": name, "number": number}, "hosts": 0, "labels": {}, "engine_args": []});

@@ -1,13 +1,20 @@
 //! Names, addresses and labels of a lab. Pure.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 /// Hosts of one lab: their bridges and address pools share one /16.
 pub(crate) const HOSTS_MAX: u16 = 30;
-/// Labs on one machine: each takes one /16 from 10.231.0.0 on.
-pub(crate) const LABS_MAX: u16 = 20;
+/// Labs on one machine: each takes one /16.
+pub(crate) const LABS_MAX: u16 = LABS_IN_10 + LABS_IN_172 + LABS_IN_198;
+/// Those from 10.231.0.0 on.
+const LABS_IN_10: u16 = 20;
+/// Those from 172.16.0.0 on: where a private network of the machine takes all of 10.0.0.0/8.
+const LABS_IN_172: u16 = 16;
+/// Those from 198.18.0.0 on, which is set apart for tests (RFC 2544): where both private networks are taken.
+const LABS_IN_198: u16 = 2;
 /// The Docker API of each host, inside the lab's network.
 pub(crate) const ENGINE_PORT: u16 = 2375;
 /// herder's door on each host, inside the lab's network.
@@ -53,28 +60,68 @@ impl Plan {
     pub(crate) fn port(&self, host: u16) -> String {
         format!("p{host}")
     }
-    fn network(&self) -> u16 {
-        231 + self.number
+    /// The first two numbers of every address: `10.231`.
+    fn network(&self) -> String {
+        match self.number {
+            number if number < LABS_IN_10 => format!("10.{}", 231 + number),
+            number if number < LABS_IN_10 + LABS_IN_172 => format!("172.{}", 16 + number - LABS_IN_10),
+            number => format!("198.{}", 18 + number - LABS_IN_10 - LABS_IN_172),
+        }
     }
     /// `10.231.0.0/16`.
     pub(crate) fn subnet(&self) -> String {
-        format!("10.{}.0.0/16", self.network())
+        format!("{}.0.0/16", self.network())
     }
     /// This machine's address in the lab.
     pub(crate) fn gateway(&self) -> String {
-        format!("10.{}.0.1", self.network())
+        format!("{}.0.1", self.network())
     }
     pub(crate) fn address(&self, host: u16) -> String {
-        format!("10.{}.0.{}", self.network(), 10 + host)
+        format!("{}.0.{}", self.network(), 10 + host)
     }
     /// Address and mask of a host's default bridge.
     pub(crate) fn bridge(&self, host: u16) -> String {
-        format!("10.{}.{}.1/24", self.network(), 100 + host)
+        format!("{}.{}.1/24", self.network(), 100 + host)
     }
     /// Where a host's engine takes subnets of new networks from.
     pub(crate) fn pool(&self, host: u16) -> String {
-        format!("base=10.{}.{}.0/24,size=28", self.network(), 150 + host)
+        format!("base={}.{}.0/24,size=28", self.network(), 150 + host)
     }
+}
+
+/// The lowest number whose addresses no lab in `taken` has and no interface routes. `routes` is what `ip -4 route show table all`
+/// prints; a default route takes nothing.
+pub(crate) fn free_number(taken: &[u16], routes: &str) -> Result<u16, String> {
+    let routed: Vec<(u32, u32)> = routes.lines().filter_map(destination).collect();
+    let is_free = |number: &u16| {
+        let plan = Plan { name: String::new(), number: *number };
+        let network = range(&plan.subnet());
+        network.is_some_and(|(first, last)| routed.iter().all(|(from, to)| *to < first || last < *from))
+    };
+    let mut left = (0..LABS_MAX).filter(|number| !taken.contains(number)).peekable();
+    if left.peek().is_none() {
+        return Err(format!("there are {LABS_MAX} labs already; take one down"));
+    }
+    left.find(is_free).ok_or_else(|| {
+        "every address range that a lab could have is routed by an interface of this machine (`ip route`); free a /16 in \
+         10.231.0.0 to 10.250.0.0, 172.16.0.0/12 or 198.18.0.0/15"
+            .to_owned()
+    })
+}
+
+/// First and last address to which a line of `ip route` leads: `local 10.0.0.1 dev …`, `10.0.0.0/8 via …`.
+fn destination(line: &str) -> Option<(u32, u32)> {
+    let kinds = ["unicast", "local", "broadcast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "nat"];
+    let word = line.split_whitespace().find(|word| !kinds.contains(word))?;
+    range(word).filter(|(first, last)| (*first, *last) != (0, u32::MAX))
+}
+
+/// First and last address of `10.0.0.0/8`, or of one address.
+fn range(text: &str) -> Option<(u32, u32)> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "32"));
+    let (address, length) = (address.parse::<Ipv4Addr>().ok()?, length.parse::<u32>().ok()?);
+    let hosts = u32::MAX.checked_shr(length).unwrap_or(0);
+    (length <= 32).then(|| (u32::from(address) & !hosts, u32::from(address) | hosts))
 }
 
 /// A lab's name becomes part of names of namespaces and folders.
@@ -172,6 +219,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_lab_takes_no_addresses_that_lead_elsewhere() {
+        let check = |taken: &[u16], routes: &str, expected: &str| {
+            let subnet = |number| Plan { name: String::new(), number }.subnet();
+            let got = free_number(taken, routes).map_or_else(|error| error, subnet);
+            assert!(got.starts_with(expected), "{routes}: {got}");
+        };
+        check(&[], "", "10.231.0.0/16");
+        check(&[0], "default via 10.231.0.1 dev eth0", "10.232.0.0/16");
+        check(&[], "10.231.0.0/24 dev hlab0 proto kernel scope link src 10.231.0.1", "10.232.0.0/16");
+        check(&[], "local 10.231.7.1 dev lo table local\nbroadcast 10.232.255.255 dev x table local", "10.233.0.0/16");
+        check(&[], "unreachable 10.230.0.0/15", "10.232.0.0/16");
+        check(&[], "10.0.0.0/8 dev tun0\n172.16.0.0/14 via 1.2.3.4 dev eth0", "172.20.0.0/16");
+        check(&[], "10.0.0.0/8 dev tun0\n172.16.0.0/12 dev tun0", "198.18.0.0/16");
+        check(&[], "0.0.0.0/1 dev tun0\n128.0.0.0/1 dev tun0", "every address range");
+        check(&(0..LABS_MAX).collect::<Vec<_>>(), "", "there are 38 labs already");
     }
 
     #[test]
