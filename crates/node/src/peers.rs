@@ -153,7 +153,7 @@ fn stopping() -> ApiError {
 /// Nobody was asked: another node may be.
 fn gone(addr: &str) -> Outcome {
     let body = serde_json::json!({ "message": format!("the node at {addr} has just left") }).to_string();
-    Outcome { status: StatusCode::SERVICE_UNAVAILABLE, body: body.into(), refused: true, in_doubt: false }
+    Outcome { status: StatusCode::SERVICE_UNAVAILABLE, body: body.into(), refused: true, in_doubt: false, picture: 0 }
 }
 
 impl Peers for PoolPeers {
@@ -174,7 +174,7 @@ impl Peers for PoolPeers {
                 insists: wanted.insists,
             };
             let reply = self.calls.create(&peer, request).await;
-            let CreateReply { status, body, refused, in_doubt } = reply
+            let CreateReply { status, body, refused, in_doubt, picture } = reply
                 .map_err(|error| ApiError::internal(format!("node {addr} cannot be asked: {}", error.message())))?;
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             Ok(Outcome {
@@ -182,6 +182,7 @@ impl Peers for PoolPeers {
                 body: body.into(),
                 refused,
                 in_doubt,
+                picture,
             })
         })
     }
@@ -268,9 +269,9 @@ impl Answers for Clerk {
         let wanted = Wanted { version, name, swarm_id, query, body, replaces, insists };
         // In a task of its own: a door that goes away does not leave a container that nobody has counted.
         let outcome = tokio::spawn(async move { placer.admit(wanted).await }).await;
-        let Outcome { status, body, refused, in_doubt } =
+        let Outcome { status, body, refused, in_doubt, picture } =
             outcome.map_err(|error| Status::internal(format!("the create was broken off: {error}")))?;
-        Ok(Response::new(CreateReply { status: status.as_u16().into(), body: body.into(), refused, in_doubt }))
+        Ok(Response::new(CreateReply { status: status.as_u16().into(), body: body.into(), refused, in_doubt, picture }))
     }
 
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {

@@ -20,7 +20,7 @@ use herder_docker::error_message;
 use herder_docker::path::{encode_query, for_engine};
 
 use crate::error::gather_answer;
-use crate::peers::{self, Held};
+use crate::peers::{self, Held, Outcome};
 use crate::reread::reread_volumes;
 use crate::turn::Turn;
 use crate::{Error as ApiError, Placer as Front, transfer};
@@ -209,12 +209,16 @@ pub async fn create_on(
     if let Some(peers) = front.peers_for(engine.addr()) {
         let insists = ports_promised(&order.request, &engine.node());
         let answer = peers::create_at(peers, order, &ticket.container, engine.addr(), insists);
-        let (status, answer) = tokio::select! {
+        let Outcome { status, body, picture, .. } = tokio::select! {
             answer = answer => answer?,
             () = engine.until_lost() => return Err(ApiError::unhealthy(&engine.node().name).in_doubt()),
         };
-        let created = created(&engine, status, HeaderMap::new(), answer)?;
-        read_back(&created).await;
+        let created = created(&engine, status, HeaderMap::new(), body)?;
+        // The node has read the container; a node of an older version does not say when.
+        match picture {
+            0 => read_back(&created).await,
+            picture => engine.await_picture(picture).await,
+        }
         return Ok(created);
     }
     let created = match ask(front, order, ticket, &engine).await {

@@ -87,6 +87,8 @@ pub struct Outcome {
     pub refused: bool,
     /// The engine did not answer: it may have created the container.
     pub in_doubt: bool,
+    /// Number of the first picture of that node that shows the container; 0 if that is not known.
+    pub picture: u64,
 }
 
 /// A claim on a name.
@@ -201,7 +203,13 @@ impl Front {
     /// Another door wants a container on this node. Never fails: trouble is an outcome.
     pub async fn admit(self: &Arc<Self>, wanted: Wanted) -> Outcome {
         match self.try_admit(wanted).await {
-            Ok(created) => Outcome { status: created.status, body: created.answer, refused: false, in_doubt: false },
+            Ok(created) => Outcome {
+                status: created.status,
+                picture: created.engine.picture(),
+                body: created.answer,
+                refused: false,
+                in_doubt: false,
+            },
             Err(refusal) => refusal,
         }
     }
@@ -266,17 +274,17 @@ pub async fn report_duplicates(front: Arc<Front>, stop: CancellationToken) {
 
 fn outcome(error: &ApiError, said: Said) -> Outcome {
     let body = serde_json::json!({ "message": error.to_string() }).to_string();
-    Outcome { status: error.status(), body: body.into(), refused: said == Said::No, in_doubt: said == Said::Nothing }
+    Outcome { status: error.status(), body: body.into(), refused: said == Said::No, in_doubt: said == Said::Nothing, picture: 0 }
 }
 
-/// Asks another node for a container.
+/// Asks another node for a container; what it says is no refusal.
 pub async fn create_at(
     peers: &Arc<dyn Peers>,
     order: &Order,
     container: &Container,
     addr: &str,
     insists: bool,
-) -> Result<(StatusCode, Bytes), ApiError> {
+) -> Result<Outcome, ApiError> {
     let encode = herder_docker::path::encode_query;
     let pairs: Vec<String> =
         order.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
@@ -298,5 +306,5 @@ pub async fn create_at(
     if outcome.in_doubt {
         return Err(ApiError::new(outcome.status, error_message(&outcome.body)).in_doubt());
     }
-    Ok((outcome.status, outcome.body))
+    Ok(outcome)
 }

@@ -57,10 +57,11 @@ pub struct Engine {
     pub(crate) board: Arc<Board>,
     node: RwLock<Arc<Node>>,
     /// Each read takes a number when it starts; what a read saw never replaces what a later read saw.
-    reads: AtomicU64,
+    pub(crate) reads: Arc<AtomicU64>,
     pub(crate) told: Mutex<read::Told>,
     /// Numbers of the reads that last told about images, networks, volumes.
     lists_told: read::ListsTold,
+    readings: read::Readings,
     /// What the engine said about itself last.
     pub(crate) facts: Mutex<Option<Facts>>,
     /// Seconds to add to the engine's times, when its clock differs from ours.
@@ -99,9 +100,10 @@ impl Engine {
             settings,
             board,
             node: RwLock::new(Arc::new(node)),
-            reads: AtomicU64::new(1),
+            reads: Arc::new(AtomicU64::new(1)),
             told: Mutex::default(),
             lists_told: read::ListsTold::default(),
+            readings: read::Readings::default(),
             facts: Mutex::default(),
             shift: AtomicI64::new(0),
             suspicion: Notify::new(),

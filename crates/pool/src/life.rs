@@ -1,6 +1,6 @@
 //! The life of one engine in the pool: connect, follow, look whether it lives, read again after every doubt.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -211,7 +211,7 @@ async fn session(engine: &Engine, memory: &mut Memory) -> End {
 }
 
 /// Works on events as they come.
-async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_nano: &mut i64) -> End {
+async fn follow(engine: &Engine, mut events: mpsc::Receiver<Marked>, last_event_nano: &mut i64) -> End {
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, EVENTS_WAITING_MAX).await > 0 {
         await_starts(engine, &mut events, &mut batch).await;
@@ -219,7 +219,7 @@ async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_n
         engine.touch(now_nano() / 1_000_000_000);
         let node = engine.node();
         // Also after a failure: what happened is no less true.
-        for event in batch.drain(..) {
+        for Marked { event, .. } in batch.drain(..) {
             let time_nano = event["timeNano"].as_i64().unwrap_or_default();
             if time_nano == 0 || time_nano > *last_event_nano {
                 *last_event_nano = time_nano.max(*last_event_nano);
@@ -235,11 +235,11 @@ async fn follow(engine: &Engine, mut events: mpsc::Receiver<Value>, last_event_n
 }
 
 /// Waits for more, if all that has happened belongs to starts, or to ends, of which more is told soon.
-async fn await_starts(engine: &Engine, events: &mut mpsc::Receiver<Value>, batch: &mut Vec<Value>) {
+async fn await_starts(engine: &Engine, events: &mut mpsc::Receiver<Marked>, batch: &mut Vec<Marked>) {
     let node = engine.node();
     let runs = |id: &str| node.containers.get(id).is_some_and(|it| it.is_running());
     let more = async {
-        while batch.iter().all(|event| attached(event).is_some_and(|id| !runs(id))) {
+        while batch.iter().all(|it| attached(&it.event).is_some_and(|id| !runs(id))) {
             if events.recv_many(batch, EVENTS_WAITING_MAX).await == 0 {
                 return;
             }
@@ -380,7 +380,7 @@ pub(crate) fn report_welcome(engine: &Engine, action: &str) {
 async fn open_events(
     engine: &Engine,
     since_nano: i64,
-) -> Result<(mpsc::Receiver<Value>, tokio::task::JoinSet<()>), EngineError> {
+) -> Result<(mpsc::Receiver<Marked>, tokio::task::JoinSet<()>), EngineError> {
     let path = match since_nano {
         0 => "/events".to_owned(),
         since => format!("/events?since={}.{:09}", since / 1_000_000_000, since % 1_000_000_000),
@@ -390,6 +390,7 @@ async fn open_events(
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     let mut reader = tokio::task::JoinSet::new();
     let mut body = response.into_body();
+    let reads = engine.reads.clone();
     reader.spawn(async move {
         let mut decoder = Decoder::default();
         while let Some(Ok(frame)) = body.frame().await {
@@ -399,7 +400,7 @@ async fn open_events(
                 let Ok(event) = decoder.next() else { return };
                 let Some(event) = event else { break };
                 // A full queue ends the stream: everything is read anew then.
-                if sender.try_send(event).is_err() {
+                if sender.try_send(Marked { mark: reads.fetch_add(1, Ordering::Relaxed), event }).is_err() {
                     return;
                 }
             }
@@ -408,21 +409,32 @@ async fn open_events(
     Ok((receiver, reader))
 }
 
-/// Reads again what a batch of events puts in doubt. They are published after that: who hears of a change can see it.
-async fn work_on(engine: &Engine, batch: &[Value]) -> Result<(), EngineError> {
-    let mut doubts: BTreeSet<Doubt> = batch.iter().flat_map(doubts).collect();
-    let gone: Vec<String> =
-        doubts.iter().filter_map(|doubt| if let Doubt::Gone(id) = doubt { Some(id.clone()) } else { None }).collect();
-    for id in gone {
-        engine.forget_container(&id);
-        doubts.remove(&Doubt::Container(id));
-    }
-    stream::iter(doubts).map(|doubt| settle(engine, doubt)).buffer_unordered(REREADS_MAX).try_collect::<()>().await
+/// An event, and the number of a read when it came: reads with larger numbers have seen what it tells.
+#[derive(Debug)]
+struct Marked {
+    mark: u64,
+    event: Value,
 }
 
-async fn settle(engine: &Engine, doubt: Doubt) -> Result<(), EngineError> {
+/// Reads again what a batch of events puts in doubt. They are published after that: who hears of a change can see it.
+async fn work_on(engine: &Engine, batch: &[Marked]) -> Result<(), EngineError> {
+    let mut in_doubt: BTreeMap<Doubt, u64> = BTreeMap::new();
+    for Marked { mark, event } in batch {
+        in_doubt.extend(doubts(event).into_iter().map(|doubt| (doubt, *mark)));
+    }
+    let gone: Vec<String> =
+        in_doubt.keys().filter_map(|doubt| if let Doubt::Gone(id) = doubt { Some(id.clone()) } else { None }).collect();
+    for id in gone {
+        engine.forget_container(&id);
+        in_doubt.remove(&Doubt::Container(id));
+    }
+    let settled = stream::iter(in_doubt).map(|(doubt, mark)| settle(engine, doubt, mark));
+    settled.buffer_unordered(REREADS_MAX).try_collect::<()>().await
+}
+
+async fn settle(engine: &Engine, doubt: Doubt, mark: u64) -> Result<(), EngineError> {
     match doubt {
-        Doubt::Container(id) => engine.refresh_container(&id).await,
+        Doubt::Container(id) => engine.refresh_container_since(&id, mark).await,
         Doubt::Gone(_) => Ok(()),
         Doubt::Images => engine.refresh_images().await,
         Doubt::Networks => engine.refresh_networks().await,

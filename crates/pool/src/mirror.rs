@@ -169,11 +169,16 @@ impl Engine {
         let asked = timeout(life::REREAD_TIME_MAX, source.reread(self.addr(), what)).await;
         let number = asked.unwrap_or_else(|_| Err("the node does not read its engine in time".into()));
         let number = number.map_err(|reason| life::refused(self, reason))?;
+        self.await_picture(number).await;
+        Ok(())
+    }
+
+    /// Waits until the picture with this number, or a later one, has come from the node beside the engine.
+    pub async fn await_picture(&self, number: u64) {
         let mut arrived = self.arrived.subscribe();
         if timeout(ARRIVAL_TIME_MAX, arrived.wait_for(|arrived| *arrived >= number)).await.is_err() {
             info!(addr = self.addr(), number, "what the node has read again does not come");
         }
-        Ok(())
     }
 
     /// Reads again what another node asks for. The number of the picture that shows what was seen.

@@ -4,7 +4,7 @@ import io
 
 import docker
 
-ROUNDS = 6
+ROUNDS = 3
 client = docker.from_env(timeout=30)
 api = client.api
 
@@ -34,9 +34,9 @@ def expect(truth, what):
 
 
 for _ in range(ROUNDS):
-    it = api.create_container("busybox", "sleep 1000", volumes=["/anonymous"], name="c")["Id"]
+    it = api.create_container("busybox", "sleep 1000", volumes=["/anonymous"], name="cc")["Id"]
     expect(states().get(it) == "created", "create")
-    expect("/c" in names()[it] and len(names()[it]) == 2, "create: names")
+    expect("/cc" in names()[it] and len(names()[it]) == 2, "create: names")
     [volume] = [mount["Name"] for mount in api.inspect_container(it)["Mounts"]]
     expect(volume in volumes(), "create: an anonymous volume")
     for call, state in [
@@ -49,8 +49,8 @@ for _ in range(ROUNDS):
     ]:
         call(it)
         expect(states().get(it) == state, state)
-    api.rename(it, "d")
-    expect("/d" in names()[it], "rename")
+    api.rename(it, "dd")
+    expect("/dd" in names()[it], "rename")
     api.kill(it)
     api.wait(it)
     expect(states().get(it) == "exited", "wait")
@@ -70,15 +70,15 @@ for _ in range(ROUNDS):
 print("containers", flush=True)
 
 for _ in range(ROUNDS):
-    api.create_volume("v")
-    expect(volumes() == ["v"], volumes())
-    api.remove_volume("v")
+    api.create_volume("vv")
+    expect(volumes() == ["vv"], volumes())
+    api.remove_volume("vv")
     expect(volumes() == [], "remove")
-    api.create_volume("v")
+    api.create_volume("vv")
     api.prune_volumes()
-    expect("v" not in volumes() or client.version()["ApiVersion"] >= "1.42", "prune")
-    if "v" in volumes():
-        api.remove_volume("v")
+    expect("vv" not in volumes() or client.version()["ApiVersion"] >= "1.42", "prune")
+    if "vv" in volumes():
+        api.remove_volume("vv")
 print("volumes", flush=True)
 
 for _ in range(ROUNDS):
@@ -122,15 +122,15 @@ print("images", flush=True)
 # A name is free as soon as the client was told that it is.
 for _ in range(ROUNDS):
     for _ in range(2):
-        it = api.create_container("busybox", "sleep 1000", name="q")["Id"]
+        it = api.create_container("busybox", "sleep 1000", name="qq")["Id"]
         api.remove_container(it, force=True)
-    first = api.create_container("busybox", "sleep 1000", name="q")["Id"]
-    api.rename(first, "old-q")
-    second = api.create_container("busybox", "sleep 1000", name="q")["Id"]
+    first = api.create_container("busybox", "sleep 1000", name="qq")["Id"]
+    api.rename(first, "old-qq")
+    second = api.create_container("busybox", "sleep 1000", name="qq")["Id"]
     api.remove_container(first)
-    api.rename(second, "old-q")
-    api.rename(second, "q")
+    api.rename(second, "old-qq")
+    api.rename(second, "qq")
     api.remove_container(second)
-    client.containers.run("busybox", "true", name="q", remove=True)
-    client.containers.run("busybox", "true", name="q", remove=True)
+    client.containers.run("busybox", "true", name="qq", remove=True)
+    client.containers.run("busybox", "true", name="qq", remove=True)
 print("names", flush=True)

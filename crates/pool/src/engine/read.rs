@@ -11,6 +11,7 @@ use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::{Engine, EngineError};
@@ -45,18 +46,33 @@ impl Engine {
             return self.reread_there(&**source, Part::Container(id.to_owned())).await;
         }
         let read = self.next_read();
+        let _under_way = self.readings.begin(id, read);
         let filters: String =
             [r#"{"id":[""#, id, r#""]}"#].concat().bytes().map(|byte| format!("%{byte:02X}")).collect();
         let path = format!("/containers/json?all=1&filters={filters}");
-        let entries: Vec<Box<RawValue>> = self.read(&path).await?;
-        for entry in entries {
-            if let Some(container) = self.read_container(&self.id_of(&entry)?, &entry).await? {
-                self.put(read, container);
-                return Ok(());
-            }
+        let (entries, inspect) = tokio::join!(self.read::<Vec<Box<RawValue>>>(&path), self.inspect(id));
+        let Some(entry) = entries?.into_iter().next() else {
+            self.forget(read, id);
+            return Ok(());
+        };
+        match self.container(id, &entry, inspect)? {
+            Some(container) => self.put(read, container),
+            None => self.forget(read, id),
         }
-        self.forget(read, id);
         Ok(())
+    }
+
+    /// As [`Engine::refresh_container`], unless a read that began after read number `mark` has told about the container, or is
+    /// under way: who changes a container reads it again at once, and the event of the change needs no second read.
+    pub(crate) async fn refresh_container_since(&self, id: &str, mark: u64) -> Result<(), EngineError> {
+        while let Some(mut ends) = self.readings.later_than(id, mark) {
+            // An error: it has ended.
+            let _ = ends.changed().await;
+        }
+        if self.told.lock().has_told(id, mark) {
+            return Ok(());
+        }
+        self.refresh_container(id).await
     }
 
     /// Takes a container out that is known to be gone.
@@ -183,9 +199,12 @@ impl Engine {
                 let id = self.id_of(&entry)?;
                 match known.containers.get(&id) {
                     Some(old) if depth == Depth::Changes && old.entry_mark == ingest::entry_mark(entry.get()) => {
-                        Ok(Some(old.clone()))
+                        Ok::<_, EngineError>(Some(old.clone()))
                     }
-                    _ => self.read_container(&id, &entry).await.map(|container| container.map(Arc::new)),
+                    _ => {
+                        let container = self.container(&id, &entry, self.inspect(&id).await)?;
+                        Ok(container.map(Arc::new))
+                    }
                 }
             })
             .buffer_unordered(INSPECTIONS_MAX)
@@ -205,10 +224,19 @@ impl Engine {
         entry.map(|entry| entry.id).map_err(|error| self.unreadable("/containers/json", error.to_string()))
     }
 
-    /// Inspects the container of a list entry. None if it is gone meanwhile.
-    async fn read_container(&self, id: &str, entry: &RawValue) -> Result<Option<Container>, EngineError> {
+    async fn inspect(&self, id: &str) -> Result<Value, EngineError> {
+        self.read(&format!("/containers/{id}/json")).await
+    }
+
+    /// The container of a list entry and its inspection. None if it is gone meanwhile.
+    fn container(
+        &self,
+        id: &str,
+        entry: &RawValue,
+        inspect: Result<Value, EngineError>,
+    ) -> Result<Option<Container>, EngineError> {
         let unreadable = |error: serde_json::Error| self.unreadable("/containers/json", error.to_string());
-        let inspect = match self.read::<Value>(&format!("/containers/{id}/json")).await {
+        let inspect = match inspect {
             Err(EngineError::Answer { status: 404, .. }) => return Ok(None),
             Err(EngineError::Answer { status, message }) => {
                 warn!(addr = self.addr, container = id, status, message, "the engine cannot inspect a container");
@@ -288,6 +316,11 @@ impl Told {
         self.by_id.retain(|id, read| *read != GONE || !gone(id));
     }
 
+    /// Whether a read that began after read number `mark` has told about the container.
+    fn has_told(&self, id: &str, mark: u64) -> bool {
+        self.all > mark || self.by_id.get(id).is_some_and(|read| *read > mark)
+    }
+
     /// Notes that read number `read` tells about a container. False if a later read has told already.
     fn is_news(&mut self, id: &str, read: u64) -> bool {
         if read < self.all || self.by_id.get(id).is_some_and(|last| *last > read) {
@@ -295,6 +328,41 @@ impl Told {
         }
         self.by_id.insert(id.to_owned(), read);
         true
+    }
+}
+
+/// Reads of single containers under way: id → the newest one's number, and when it ends.
+#[derive(Debug, Default)]
+pub(super) struct Readings(Mutex<HashMap<String, (u64, watch::Receiver<()>)>>);
+
+impl Readings {
+    /// Notes a read, until the answer is dropped.
+    fn begin<'r>(&'r self, id: &'r str, read: u64) -> Reading<'r> {
+        let (end, ends) = watch::channel(());
+        self.0.lock().insert(id.to_owned(), (read, ends));
+        Reading { readings: self, id, read, _end: end }
+    }
+
+    fn later_than(&self, id: &str, mark: u64) -> Option<watch::Receiver<()>> {
+        self.0.lock().get(id).filter(|(read, _)| *read > mark).map(|(_, ends)| ends.clone())
+    }
+}
+
+/// A read under way.
+struct Reading<'r> {
+    readings: &'r Readings,
+    id: &'r str,
+    read: u64,
+    /// Dropped at the end.
+    _end: watch::Sender<()>,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut readings = self.readings.0.lock();
+        if readings.get(self.id).is_some_and(|(read, _)| *read == self.read) {
+            readings.remove(self.id);
+        }
     }
 }
 
