@@ -274,7 +274,13 @@ pub async fn report_duplicates(front: Arc<Front>, stop: CancellationToken) {
 
 fn outcome(error: &ApiError, said: Said) -> Outcome {
     let body = serde_json::json!({ "message": error.to_string() }).to_string();
-    Outcome { status: error.status(), body: body.into(), refused: said == Said::No, in_doubt: said == Said::Nothing, picture: 0 }
+    Outcome {
+        status: error.status(),
+        body: body.into(),
+        refused: said == Said::No,
+        in_doubt: said == Said::Nothing,
+        picture: 0,
+    }
 }
 
 /// Asks another node for a container; what it says is no refusal.
