@@ -22,6 +22,7 @@ use crate::health::{self, EngineHealth};
 use crate::images::{Arrivals, Images};
 use crate::lease::{Lease, Uptime, Watchdog};
 use crate::life::{Life, Node, Order, STOPS_MAX};
+use crate::net::Networks;
 use crate::observe::Observer;
 
 /// Containers that are made, started and removed at the same time. With more an engine gets slower, not faster.
@@ -93,6 +94,7 @@ impl Agent {
             stops: Semaphore::new(STOPS_MAX),
             leaving: watch::Sender::new(false),
             lease: Lease::of(&settings.folder, settings.uptime, settings.watchdog),
+            networks: Networks::default(),
             facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
         });
         let stop = stop.child_token();
@@ -168,6 +170,11 @@ impl Agent {
         let _ = self.tasks().wait_for(|known| known.number >= number && known.ids.is_empty()).await;
         self.node.leaving.send_replace(false);
         self.node.files.clear().await;
+    }
+
+    /// The overlay networks of this node.
+    pub fn networks(&self) -> &Networks {
+        &self.node.networks
     }
 
     pub(crate) fn node(&self) -> &Node {

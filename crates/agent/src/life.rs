@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::swarm::container::{self, Create, NodeFacts, stop_seconds};
+use herder_decide::swarm::container::{self, Create, NodeFacts, Overlay, Overlays, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
 use herder_model::swarm::{Assignments, Clock, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus};
 use herder_pool::EngineError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::board::Board;
@@ -16,6 +16,7 @@ use crate::call::{CALL_TIME_MAX, Engine, escaped, refusal};
 use crate::files::Files;
 use crate::images::{Arrivals, Images, may_be_newer};
 use crate::lease::Lease;
+use crate::net::{Networks, NotReady};
 use crate::observe::{Observer, Shown};
 
 /// After a call an event tells what it did; so long it may take before the container is looked at.
@@ -55,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) leaving: watch::Sender<bool>,
     /// Until when tasks may run that need to hear from managers.
     pub(crate) lease: Lease,
+    /// Overlay networks.
+    pub(crate) networks: Networks,
     pub(crate) facts: watch::Sender<NodeFacts>,
 }
 
@@ -354,7 +357,20 @@ impl Life {
     async fn plan(&self, record: &TaskRecord, told: &Assignments, facts: &NodeFacts) -> Result<Create, Stuck> {
         let files = container::files(record, told, facts).map_err(Stuck::Refused)?;
         let binds = self.node.files.put(&self.id, &files).await.map_err(|error| Stuck::Refused(error.to_string()))?;
-        container::create(record, told, facts, &binds).map_err(Stuck::Refused)
+        let overlays = self.overlays(record).await.map_err(|error| Stuck::Refused(error.to_string()))?;
+        container::create(record, told, facts, &binds, &overlays).map_err(Stuck::Refused)
+    }
+
+    /// The engine's side of the task's overlay networks, once they are ready for containers.
+    async fn overlays(&self, record: &TaskRecord) -> Result<Overlays, NotReady> {
+        let mut overlays = Overlays::new();
+        for place in record.networks.iter().filter(|it| it.v4.is_some()) {
+            let engine = self.node.networks.prepare(&place.network_id).await?;
+            let state = self.node.networks.state(&place.network_id).unwrap_or_default();
+            let dns = state.facts.subnets.iter().map(|it| it.gateway).filter(|_| !state.facts.ingress).collect();
+            overlays.insert(place.network_id.clone(), Overlay { engine_id: engine.id, dns });
+        }
+        Ok(overlays)
     }
 
     async fn start(&mut self, record: &TaskRecord, told: &Assignments, shown: &Shown) -> Result<(), Stuck> {
@@ -375,7 +391,9 @@ impl Life {
                 node.engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
             match connected {
                 // It is connected already.
-                Err(error) if refusal(&error).is_some_and(|(status, _)| status == 403) => {}
+                Err(error)
+                    if refusal(&error)
+                        .is_some_and(|(status, text)| status == 403 && text.contains("already exists in network")) => {}
                 connected => connected?,
             }
         }
@@ -414,7 +432,10 @@ impl Life {
                     Err(_) => node.engine.post(format!("/containers/{}/kill", escaped(&shown.id))).done().await,
                 }
             }
-            stopped = self.stop_in_time(shown) => stopped,
+            stopped = async {
+                self.drain(order).await;
+                self.stop_in_time(shown).await
+            } => stopped,
         };
         match stopped {
             // It is gone, or will not stop: what the engine shows counts.
@@ -425,6 +446,18 @@ impl Life {
             stopped => stopped?,
         }
         self.until_changed(shown).await
+    }
+
+    /// Waits until no node sends the task new connections.
+    async fn drain(&self, order: &Order) {
+        if let Order::Have(record, told) = order
+            && record.networks.iter().any(|it| it.v4.is_some())
+        {
+            let (max, delay) = container::drain(record, told);
+            // The limit is the answer as well: nobody may hold up the end of a task.
+            let _ = timeout(max, self.node.networks.drained(&self.id)).await;
+            sleep(delay).await;
+        }
     }
 
     async fn stop_in_time(&mut self, shown: &Shown) -> Result<(), EngineError> {

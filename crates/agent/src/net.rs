@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_docker::Way;
-use herder_model::swarm::{NetBody, NetState, NetUpdate};
+use herder_model::swarm::{NetBody, NetNews, NetState, NetUpdate};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -148,6 +148,33 @@ impl Networks {
     /// Networks that the node knows, with their versions: told to the leader when a session begins.
     pub fn versions(&self) -> Versions {
         self.shared.states.borrow().iter().map(|(id, known)| (id.clone(), known.version)).collect()
+    }
+
+    /// Takes over what the leader says of all networks of this node at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`] if an update does not follow the version that this node has. Those before it are taken over.
+    pub fn take(&self, news: &NetNews) -> Result<(), Gap> {
+        let told: BTreeSet<&String> = news.updates.iter().map(|it| &it.network_id).collect();
+        let untold: Vec<String> = self.versions().into_keys().filter(|id| news.whole && !told.contains(id)).collect();
+        untold.iter().chain(&news.gone).for_each(|id| self.remove(id));
+        news.updates.iter().try_for_each(|it| self.update(it))
+    }
+
+    /// The last state of a network, if the node knows it.
+    pub fn state(&self, network: &str) -> Option<Arc<NetState>> {
+        self.shared.states.borrow().get(network).map(|known| known.state.clone())
+    }
+
+    /// Says that all states were carried out: where nothing has to be done for that.
+    pub fn apply_nothing(&self) {
+        let states = self.shared.states.borrow().clone();
+        let there = |(id, known): (&String, &Known)| {
+            (id.clone(), Ok(EngineNetwork { id: id.clone(), name: known.state.facts.name.clone() }))
+        };
+        self.shared.ready.send_replace(states.iter().map(there).collect());
+        self.shared.applied.send_replace(states.into_iter().map(|(id, known)| (id, known.version)).collect());
     }
 
     /// Versions that kernel and DNS server of this node have reached.

@@ -1,5 +1,6 @@
 //! This node's side of its session with the leader.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use herder_model::swarm::{
-    Assignments, Hello, ManagerAddr, NodeDescription, Report, ToLeader, ToNode, Welcome, decode, encode,
+    Assignments, Hello, ManagerAddr, NetNews, NodeDescription, Report, ToLeader, ToNode, Welcome, decode, encode,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -62,6 +63,8 @@ pub enum Ended {
 pub trait Listener: Send + Sync {
     fn welcome(&self, welcome: Welcome);
     fn assign(&self, assignments: Assignments);
+    /// What is new in the networks of this node. False, if it does not follow what was said before.
+    fn networks(&self, news: NetNews) -> bool;
     /// The leader was heard: it got what was said at that moment.
     fn heard(&self, said_at: Instant, lease: Duration);
 }
@@ -76,6 +79,8 @@ pub struct Mind {
     /// Whether this manager's store is open.
     pub ready: watch::Receiver<bool>,
     pub leaving: watch::Receiver<bool>,
+    /// The version of each network that kernel and DNS server have reached.
+    pub applied: watch::Receiver<BTreeMap<String, u64>>,
 }
 
 /// Holds a session with one manager until it ends.
@@ -121,6 +126,8 @@ pub async fn hold(
                             // Its answer is a lease: the first one is wanted at once.
                             if session.cluster.is_empty() {
                                 speaker.say(&ToLeader::Alive);
+                                let applied = mind.applied.borrow_and_update().clone();
+                                speaker.say(&ToLeader::NetApplied(applied));
                             }
                             session = welcome.clone();
                             listener.welcome(welcome);
@@ -135,6 +142,12 @@ pub async fn hold(
                             } else {
                                 tracing::warn!("what the leader says does not fit what it said before; it is asked for all of it");
                                 speaker.say(&ToLeader::Whole);
+                            }
+                        }
+                        Ok(Some(ToNode::Networks(news))) => {
+                            if !listener.networks(*news) {
+                                tracing::warn!("network version gap; requesting full resync");
+                                speaker.say(&ToLeader::NetWhole);
                             }
                         }
                         Ok(Some(ToNode::Heard)) => {
@@ -171,6 +184,10 @@ pub async fn hold(
                 true => Ended::Again,
                 false => Ended::Broken("this node is stopping".into()),
             },
+            Ok(()) = mind.applied.changed(), if !session.cluster.is_empty() => {
+                let applied = mind.applied.borrow_and_update().clone();
+                speaker.say(&ToLeader::NetApplied(applied));
+            }
             () = left(&mut mind.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.

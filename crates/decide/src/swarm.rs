@@ -1,12 +1,16 @@
 //! Desired state: what may be declared, how it is found and changed, what follows from it, and what clients are told of it.
 //!
-//! The folders are named as SwarmKit's parts: `control` (its `controlapi`), `orchestrate`, `schedule`, `task`, `nodes`.
+//! The folders are named as SwarmKit's parts: `control` (its `controlapi`), `allocate` (its `allocator`), `orchestrate`,
+//! `schedule`, `task`, `nodes`.
 
+pub mod allocate;
 pub mod control;
 mod counts;
 pub mod events;
 mod ids;
 pub mod list;
+pub mod nets;
+pub mod networks;
 pub mod nodes;
 pub mod orchestrate;
 mod refusal;

@@ -15,8 +15,10 @@ use crate::{ApiError, Call, Front, Reply, call, containers, fanout, swarm, volum
 
 pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
-    let networks = list::networks(&front.pool.nodes(), &filters, front.pool.settings().naming)
+    let version = call.version.clone();
+    let mut networks = list::networks(&front.pool.nodes(), &filters, front.pool.settings().naming)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    swarm::networks::add_to(front, version.as_deref(), &filters, &mut networks).await?;
     Ok(call::json(StatusCode::OK, &networks))
 }
 
@@ -46,7 +48,8 @@ fn parts(front: &Front, text: &str) -> Result<Vec<Part>, ApiError> {
 }
 
 pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
-    if let Some(network) = swarm::networks::inspect(front, &call, name) {
+    let (query, version) = (call.query.clone(), call.version.clone());
+    if let Some(network) = swarm::networks::inspect(front, &query, version.as_deref(), name).await {
         return Ok(call::json(StatusCode::OK, &network?));
     }
     let parts = parts(front, name)?;
@@ -66,7 +69,9 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call, name: &str) -> Resul
 
 pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let mut body = call.json().await?;
-    swarm::networks::may_create(front, &body)?;
+    if let Some(id) = swarm::networks::create(front, &body).await? {
+        return Ok(call::json(StatusCode::CREATED, &json!({"Id": id, "Warning": ""})));
+    }
     let name = body["Name"].as_str().unwrap_or_default().to_owned();
     if name.is_empty() {
         return Err(ApiError::bad_request("invalid Name: expected the name of the network to make"));
@@ -115,6 +120,9 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
 
 /// Removes the network from every node, if no container on any of them uses it.
 pub(crate) async fn remove(front: &Arc<Front>, _: Call, name: &str) -> Result<Reply, ApiError> {
+    if swarm::networks::remove(front, name).await? {
+        return Ok(call::no_content(StatusCode::NO_CONTENT));
+    }
     let parts = parts(front, name)?;
     for Part { node, network, .. } in &parts {
         let user = node.containers.values().find(|it| it.is_running() && it.networks.contains_key(&network.name));
@@ -160,7 +168,14 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
 pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let path = for_engine(None, "/networks/prune", call.parts.uri.query());
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
-    let merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
+    let mut merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
+    let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
+    let pruned = swarm::networks::prune(front, &filters).await?;
+    if !pruned.is_empty() {
+        let mut names = merged["NetworksDeleted"].as_array().cloned().unwrap_or_default();
+        names.extend(pruned.into_iter().map(Value::from));
+        merged["NetworksDeleted"] = names.into();
+    }
     refresh(&front.healthy_engines()).await;
     Ok(call::json(StatusCode::OK, &merged))
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use herder_decide::swarm::Denial;
 use herder_decide::swarm::local;
-use herder_model::swarm::{Change, Time, View};
+use herder_model::swarm::{Change, Conflict, Kind, Time, View};
 use http::StatusCode;
 use serde_json::json;
 use tokio::time::timeout;
@@ -98,6 +98,10 @@ async fn change(
         let written = timeout(MANAGERS_TIME_MAX, swarm.commit(changes)).await;
         match written.unwrap_or_else(|_| Err(too_slow().into())) {
             Ok(_) => return Ok(()),
+            // Somebody else took the address or the port that was chosen: another one is.
+            Err(NotWritten::Conflict(Conflict::Sequence { kind: Kind::Network, .. })) if attempts < ATTEMPTS_MAX => {
+                attempts += 1;
+            }
             Err(NotWritten::Conflict(_)) if again && attempts < ATTEMPTS_MAX => attempts += 1,
             Err(NotWritten::Conflict(conflict)) => return Err(Denial::from(conflict).into()),
             Err(NotWritten::Failed(error)) => return Err(error),

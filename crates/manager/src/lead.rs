@@ -3,19 +3,22 @@
 mod agenda;
 mod learn;
 mod managers;
+mod nets;
 mod tell;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::swarm::control::settle_root;
+use herder_decide::swarm::allocate::{self, Addresses};
+use herder_decide::swarm::control::{settle_networks, settle_root};
 use herder_decide::swarm::members::{self, Pace, Signs};
+use herder_decide::swarm::nets::Nets;
 use herder_decide::swarm::{
     Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, nodes::level, on_task_report, reconcile,
 };
 use herder_model::swarm::{
-    Change, ManagerAddr, NodeDescription, NodeRecord, Role, SwarmNodeState, Time, ToLeader, ToNode, View,
+    Change, Feature, ManagerAddr, NodeDescription, NodeRecord, Role, SwarmNodeState, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
@@ -110,6 +113,16 @@ struct Lead<'m> {
     place: bool,
     /// Nodes that changed so that tasks on them may not fit there any more.
     changed: BTreeSet<String>,
+    /// Which addresses were given last, and which rest.
+    addresses: Addresses,
+    /// What nodes are told of networks.
+    nets: Nets,
+    /// Nodes that have come to a network, or left one.
+    net_nodes: BTreeSet<String>,
+    /// Whether nodes are to be told their networks whole.
+    net_whole: bool,
+    /// Whether nodes may need addresses, or the swarm its first network.
+    networks: bool,
     /// Those that were looked at in the step that is made.
     enforced: Vec<String>,
     /// Nodes whose place among the managers is being changed.
@@ -140,6 +153,11 @@ impl<'m> Lead<'m> {
             fleet: Fleet::of(&view),
             place: true,
             changed: BTreeSet::new(),
+            addresses: Addresses::default(),
+            nets: Nets::of(&view),
+            net_nodes: BTreeSet::new(),
+            net_whole: true,
+            networks: true,
             enforced: Vec::new(),
             changing: BTreeSet::new(),
             ready: BTreeSet::new(),
@@ -158,6 +176,7 @@ impl<'m> Lead<'m> {
         self.tell_everything(&view);
         self.changed.extend(view.nodes.keys().map(ToString::to_string));
         self.place = true;
+        self.networks = true;
     }
 
     /// All nodes may have missed something.
@@ -228,7 +247,10 @@ impl<'m> Lead<'m> {
 
     /// Something is left to do, though nothing happens.
     fn is_busy(&self) -> bool {
-        self.agenda.is_waited_for() || self.place && self.fleet.is_waited_for() || !self.touched.is_empty()
+        self.agenda.is_waited_for()
+            || self.networks
+            || self.place && self.fleet.is_waited_for()
+            || !self.touched.is_empty()
     }
 
     /// Takes in all that was written. Else what this node has just written would be decided again, in vain.
@@ -250,6 +272,7 @@ impl<'m> Lead<'m> {
                 Err(StoreError::Conflict(conflict)) => {
                     tracing::debug!(%conflict, "a step of the leader was overtaken; it is made again");
                     self.agenda.again();
+                    self.networks = true;
                     self.changed.extend(self.enforced.drain(..));
                     self.place = true;
                 }
@@ -277,6 +300,7 @@ impl<'m> Lead<'m> {
             self.add(&mut proposal, settle_root(&view).into_iter().collect());
             let raised = level::raise(proposal.view(), self.settings.level);
             self.add(&mut proposal, raised.into_iter().collect());
+            self.add(&mut proposal, settle_networks(&view));
             self.change_managers(proposal.view());
         }
         self.decide(&mut proposal, now);
@@ -293,6 +317,7 @@ impl<'m> Lead<'m> {
         self.catch_up();
         let view = self.view.clone();
         self.tell(&view);
+        self.tell_networks(&view);
         Ok(())
     }
 
@@ -346,6 +371,8 @@ impl<'m> Lead<'m> {
                         }
                         let opened = Session::new(*session, say.clone(), pulse.clone(), has_engine);
                         self.sessions.insert(node.clone(), opened);
+                        self.nets.forget(node);
+                        self.net_whole = true;
                         if hello.ready {
                             self.ready.insert(node.clone());
                             self.make_manager(proposal.view(), node);
@@ -391,6 +418,17 @@ impl<'m> Lead<'m> {
     fn hear(&mut self, node: &str, said: &ToLeader, proposal: &mut Proposal, now: Time) {
         match said {
             ToLeader::Hello(_) | ToLeader::Alive => {}
+            ToLeader::NetApplied(versions) => {
+                for (network, version) in versions {
+                    self.nets.applied(node, network, *version);
+                }
+            }
+            ToLeader::NetWhole => {
+                if let Some(session) = self.sessions.get_mut(node) {
+                    session.nets = None;
+                    self.net_whole = true;
+                }
+            }
             ToLeader::Whole => self.touched.entry(node.to_owned()).or_default().whole = true,
             ToLeader::Reports(reports) => {
                 for report in reports {
@@ -431,6 +469,7 @@ impl<'m> Lead<'m> {
     /// The session of a node is over; since when it is silent is kept.
     fn close(&mut self, node: &str) {
         let Some(session) = self.sessions.remove(node) else { return };
+        self.nets.forget(node);
         let at = session.pulse.heard().map_or(self.began, |(at, _)| at);
         let known = self.heard_at.entry(node.to_owned()).or_insert((at, session.pace));
         *known = (known.0.max(at), known.1.max(session.pace));
@@ -498,6 +537,8 @@ impl<'m> Lead<'m> {
     /// Everything that is to be done now, as far as it fits into one step.
     fn decide(&mut self, proposal: &mut Proposal, now: Time) {
         self.agenda.wake(Instant::now());
+        self.addresses.begin_step();
+        self.keep_networks(proposal);
         let mut ids = self.settings.new_id;
         for node in std::mem::take(&mut self.changed) {
             let changes = enforce_node(proposal.view(), &node, now);
@@ -510,8 +551,12 @@ impl<'m> Lead<'m> {
             && let Some(service) = self.agenda.next()
         {
             tasks += proposal.view().task_count_of_service(&service) + 1;
-            let plan = reconcile(proposal.view(), &service, now, &mut ids);
+            self.complete(proposal, &service);
+            let mut plan = reconcile(proposal.view(), &service, now, &mut ids);
             self.agenda.set_time(&service, plan.again.map(|time| Instant::now() + time.since(now)));
+            if let Some(record) = proposal.view().services.get(&*service) {
+                plan.changes = self.addresses.give(proposal.view(), record, plan.changes);
+            }
             // Nothing else is decided about a service and its tasks in this step, but where they are placed: few of them at once.
             if proposal.len() + plan.changes.len() <= AT_ONCE_MAX {
                 self.add(proposal, plan.changes);
@@ -520,6 +565,29 @@ impl<'m> Lead<'m> {
             }
         }
         self.place_tasks(proposal, now);
+    }
+
+    /// Gives a service the virtual IPs and ports that it has not yet.
+    fn complete(&mut self, proposal: &mut Proposal, service: &str) {
+        let record = proposal.view().services.get(service).cloned();
+        let completed = record.and_then(|it| self.addresses.complete(proposal.view(), &it));
+        self.add(proposal, completed.map(Change::from).into_iter().collect());
+    }
+
+    /// The swarm's own network, and the addresses of nodes there.
+    fn keep_networks(&mut self, proposal: &mut Proposal) {
+        if !std::mem::take(&mut self.networks) {
+            return;
+        }
+        if proposal.view().level() < Feature::Networks.level() {
+            return;
+        }
+        if let Some(cluster) = proposal.view().cluster.clone() {
+            let first = allocate::first_ingress(proposal.view(), &cluster, (self.settings.new_id)());
+            self.add(proposal, first);
+        }
+        let changes = allocate::node_addresses(proposal.view(), &mut self.addresses);
+        self.networks = !self.add(proposal, changes);
     }
 
     /// Gives nodes to tasks that wait for them; to those that are made in this step, too, if they are few. What is placed now counts

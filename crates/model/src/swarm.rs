@@ -5,12 +5,14 @@
 
 mod assignments;
 mod change;
+mod claims;
 mod cluster;
 mod container;
 mod id;
 mod level;
 mod meta;
 mod netstate;
+mod network;
 mod node;
 mod record;
 mod resource;
@@ -26,6 +28,7 @@ pub(crate) mod word;
 
 pub use assignments::{AssignmentChanges, Assignments, Report, ServiceFacts, is_told, needs};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
+pub use claims::Held;
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, Dispatcher, Encryption, ExternalCa, InitRequest, JoinRequest, JoinTokens,
     Orchestration, Raft, TaskDefaults, UnlockRequest,
@@ -41,6 +44,10 @@ pub use netstate::{
     Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService,
     NetState, NetSubnet, NetUpdate, Patch, Protocol, VXLAN_PORT,
 };
+pub use network::{
+    Capabilities, ConfigFrom, FIRST_VNI, INGRESS, IpamConfig, IpamOptions, NetworkAttachmentSpec, NetworkRecord,
+    NetworkSpec, OVERLAY, SwarmNetwork, TaskNetwork, Underlay, VNI_OPTION,
+};
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,
     SwarmNode, SwarmNodeState,
@@ -54,7 +61,7 @@ pub use service::{
     Empty, Endpoint, EndpointSpec, JobStatus, PortConfig, Ratio, Replicated, ReplicatedJob, Service, ServiceMode,
     ServiceSpec, ServiceStatus, UpdateConfig, UpdateStatus, VirtualIp,
 };
-pub use session::{Hello, ManagerAddr, Message, ToLeader, ToNode, Welcome, decode, encode};
+pub use session::{Hello, ManagerAddr, Message, NetNews, ToLeader, ToNode, Welcome, decode, encode};
 pub use task::{
     ContainerStatus, DiscreteResource, GenericResource, Limits, NamedResource, NetworkAttachmentConfig, Placement,
     PortStatus, Preference, Reservations, ResourceRequirements, RestartPolicy, Spread, Task, TaskSpec, TaskState,

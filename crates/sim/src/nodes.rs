@@ -10,7 +10,7 @@ use herder_agent::session::{Ended, Listener, Mind, hold};
 use herder_agent::{Agent, NoImages, Settings as AgentSettings, Uptime, Way};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::{Manager, Settings as ManagerSettings};
-use herder_model::swarm::{Assignments, Clock, Hello, LEVEL, ManagerAddr, NodeDescription, Time, Welcome};
+use herder_model::swarm::{Assignments, Clock, Hello, LEVEL, ManagerAddr, NetNews, NodeDescription, Time, Welcome};
 use herder_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -309,6 +309,12 @@ impl Listener for Ear {
         self.0.assign(assignments);
     }
 
+    fn networks(&self, news: NetNews) -> bool {
+        let taken = self.0.networks().take(&news).is_ok();
+        self.0.networks().apply_nothing();
+        taken
+    }
+
     fn heard(&self, said_at: Instant, lease: Duration) {
         self.0.lease(said_at + lease);
     }
@@ -336,6 +342,7 @@ async fn work(
             engine: agent.health(),
             ready: ready.subscribe(),
             leaving: leaving.subscribe(),
+            applied: agent.networks().applied(),
         };
         let hello = Hello { addr: addr(&node), level, ..Hello::default() };
         attempt += 1;

@@ -102,7 +102,7 @@ fn novel(object: Object, value: u64) -> Option<Change> {
             resource.body.insert(NOVELTY, value);
             resource.into()
         }
-        Object::Secret(_) | Object::Config(_) => return None,
+        Object::Secret(_) | Object::Config(_) | Object::Network(_) => return None,
     })
 }
 
@@ -114,7 +114,7 @@ fn novelty_of(object: &Object) -> Option<u64> {
         Object::Service(it) => &it.service.rest,
         Object::Task(it) => &it.task.rest,
         Object::Resource(it) => &it.body,
-        Object::Secret(_) | Object::Config(_) => return None,
+        Object::Secret(_) | Object::Config(_) | Object::Network(_) => return None,
     };
     rest.get(NOVELTY).and_then(Value::as_u64)
 }

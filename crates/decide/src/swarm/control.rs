@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod files;
 pub mod lookup;
+mod network;
 mod node;
 mod resources;
 mod service;
@@ -16,11 +17,10 @@ pub use cluster::{
     ClusterUpdate, Fresh, check_init, check_join, cluster_spec, settle_root, update_cluster, wants_root,
 };
 pub use files::{create_config, create_secret, remove_config, remove_secret, update_config, update_secret};
+pub use network::{Ipam, IpamRequest, NetworkRequest, create_network, prune_networks, remove_network, settle_networks};
 pub use node::{remove_node, update_node};
 pub use resources::{create_resource, remove_resource, resource, update_resource};
-pub use service::{
-    AuthFrom, Declared, NETWORKS_INSTEAD, ServiceUpdate, create_service, remove_service, update_service,
-};
+pub use service::{AuthFrom, Declared, ServiceUpdate, create_service, remove_service, update_service};
 
 use herder_model::swarm::{Conflict, Kind};
 

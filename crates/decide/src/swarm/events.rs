@@ -14,6 +14,9 @@ pub fn event(written: &Written, now: Time) -> Option<Value> {
             let name = if node.node.spec.name.is_empty() { object.name() } else { &node.node.spec.name };
             attributes.insert("name".into(), name.into());
         }
+        Object::Network(network) => {
+            attributes.insert("name".into(), network.spec.name.as_str().into());
+        }
         Object::Service(_) | Object::Secret(_) | Object::Config(_) => {
             attributes.insert("name".into(), object.name().into());
         }
@@ -23,7 +26,14 @@ pub fn event(written: &Written, now: Time) -> Option<Value> {
         (Some(Object::Node(old)), Some(Object::Node(new))) => node_changes(old, new, &mut attributes),
         _ => {}
     }
-    let (action, time) = match written.action() {
+    let removing = |it: &Option<Object>| matches!(it, Some(Object::Network(it)) if it.is_removing());
+    // For clients a network is gone when it is removed, though its last containers still end.
+    let was_told = removing(&written.before);
+    if was_told {
+        return None;
+    }
+    let action = if removing(&written.after) { Action::Remove } else { written.action() };
+    let (action, time) = match action {
         Action::Create => ("create", time(object.meta(), |meta| &meta.created_at, now)),
         Action::Update => ("update", time(object.meta(), |meta| &meta.updated_at, now)),
         Action::Remove => ("remove", now),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{
     Cluster, ClusterRecord, Config, NodeRecord, Rest, Role, Secret, Service, ServiceRecord, SwarmNode, Task,
-    TaskRecord, TaskState, View,
+    TaskRecord, TaskState, Underlay, View,
 };
 
 use super::local::ManagerSeen;
-use super::{Denial, lookup};
+use super::{Denial, lookup, networks};
 use crate::list::Filters;
 
 type Labels = BTreeMap<String, String>;
@@ -35,12 +35,17 @@ pub fn node(record: &NodeRecord, managers: &[ManagerSeen]) -> SwarmNode {
     let mut node = record.node.clone();
     show_level(&mut node.rest, record.level);
     node.spec.labels.get_or_insert_default();
+    // What only managers need to know.
+    node.description.underlay = Underlay::default();
     node.manager_status = managers.iter().find(|it| it.node_id == node.id).map(ManagerSeen::shown);
     node
 }
 
-pub fn task(record: &TaskRecord) -> Task {
+pub fn task(view: &View, record: &TaskRecord) -> Task {
     let mut task = record.task.clone();
+    if !record.networks.is_empty() {
+        task.networks_attachments = networks::attachments(view, record);
+    }
     task.labels.get_or_insert_default();
     // Docker's tasks have no name of their own.
     task.name.clear();
@@ -145,7 +150,7 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
         Some(service) if services.len() == 1 => Box::new(view.tasks_of_service(service).map(AsRef::as_ref)),
         _ => Box::new(view.tasks.values().map(AsRef::as_ref)),
     };
-    Ok(all.filter(wanted).map(task).collect())
+    Ok(all.filter(wanted).map(|it| task(view, it)).collect())
 }
 
 /// Tasks have the labels of their service; when that is gone, those of their container are near enough.

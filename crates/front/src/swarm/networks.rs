@@ -1,44 +1,175 @@
-//! Networks as a swarm's clients ask for them. There are none that reach over hosts yet; those of every engine are named.
+//! Networks of the swarm at the door: beside those of engines, in the same lists and under the same paths.
 
-use herder_decide::list::is_predefined;
-use herder_decide::swarm::control::NETWORKS_INSTEAD;
+use std::sync::Arc;
+
+use herder_decide::list::{Filters, is_predefined};
+use herder_decide::swarm::control::{self, NetworkRequest};
 use herder_decide::swarm::local::LocalState;
+use herder_decide::swarm::spec::without_nulls;
+use herder_decide::swarm::{Denial, lookup, networks};
+use herder_model::swarm::{Change, Kind, NetworkRecord, View};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{ApiError, Call, Front};
+use super::{Swarm, body, change, new_id, read};
+use crate::{ApiError, Front, Query};
 
-/// Whether this node is in a swarm.
-fn is_in_swarm(front: &Front) -> bool {
-    front.swarm().is_some_and(|swarm| swarm.status().state != LocalState::Inactive)
+const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
+                          to swarm and try again.";
+
+/// The swarm that this node is in, if it is in one.
+fn swarm_of(front: &Front) -> Option<&Arc<dyn Swarm>> {
+    front.swarm().filter(|swarm| swarm.status().state != LocalState::Inactive)
 }
 
-/// The answer to a client that looks for a network of the swarm (`scope=swarm`), as it does for each network of a service.
-/// Nothing for any other.
-pub(crate) fn inspect(front: &Front, call: &Call, name: &str) -> Option<Result<Value, ApiError>> {
-    if call.query.get("scope") != Some("swarm") || !is_in_swarm(front) {
-        return None;
+/// What is declared, where this node can tell: lists of workers show what their engines have.
+pub(crate) async fn view(front: &Front) -> Option<View> {
+    let swarm = swarm_of(front)?;
+    match read(swarm).await {
+        Ok(view) => Some(view),
+        Err(error) => {
+            tracing::debug!(%error, "networks of the swarm are not known here");
+            None
+        }
     }
-    if !is_predefined(name) {
-        return Some(Err(ApiError::not_found(format!("network {name} not found"))));
+}
+
+/// The network of the swarm that `text` names by its whole id or name.
+pub(crate) fn exact<'v>(view: &'v View, text: &str) -> Option<&'v Arc<NetworkRecord>> {
+    lookup::network(view, text).ok().filter(|it| it.id == text || it.name == text)
+}
+
+/// Adds the swarm's networks to those of the engines.
+pub(crate) async fn add_to(
+    front: &Front,
+    client: Option<&str>,
+    filters: &Filters,
+    shown: &mut Value,
+) -> Result<(), ApiError> {
+    let Some(view) = view(front).await else { return Ok(()) };
+    let dangling = filters.flag("dangling").map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let wanted = networks::visible(&view).filter(|it| networks::is_wanted(&view, it, filters, dangling));
+    if let Some(list) = shown.as_array_mut() {
+        let entries: Vec<Value> = wanted.map(|it| networks::entry(it, client)).collect();
+        list.splice(0..0, entries);
     }
-    // Its name is its id: it is another one on each node.
+    Ok(())
+}
+
+/// The answer to a client that looks for a network, as it does for each network of a service. Nothing for one of the engines.
+pub(crate) async fn inspect(
+    front: &Front,
+    query: &Query,
+    client: Option<&str>,
+    name: &str,
+) -> Option<Result<Value, ApiError>> {
+    let scope = query.get("scope").unwrap_or_default();
+    swarm_of(front).filter(|_| scope != "local")?;
+    if scope == "swarm" && is_predefined(name) {
+        return Some(Ok(predefined(name)));
+    }
+    let Some(view) = view(front).await else {
+        return (scope == "swarm").then(|| Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)));
+    };
+    let verbose = match body::flag(query, "verbose") {
+        Ok(verbose) => verbose,
+        Err(error) => return Some(Err(error)),
+    };
+    let found = match scope {
+        "swarm" => lookup::network(&view, name),
+        // An engine's network of that name or id comes before the beginning of an id.
+        _ if exact(&view, name).is_some() || !is_engines(front, name) => lookup::network(&view, name),
+        _ => return None,
+    };
+    match found {
+        Ok(record) => Some(Ok(networks::inspect(&view, record, verbose, client))),
+        Err(denial) if scope == "swarm" => Some(Err(denial.into())),
+        Err(_) => None,
+    }
+}
+
+/// Whether an engine of the pool has a network that `text` means.
+fn is_engines(front: &Front, text: &str) -> bool {
+    herder_decide::names::network(&front.pool.nodes(), text).is_ok()
+}
+
+/// A network that every engine has. Its name is its id: it is another one on each node.
+fn predefined(name: &str) -> Value {
     let driver = if name == "none" { "null" } else { name };
-    Some(Ok(json!({
+    json!({
         "Name": name, "Id": name, "Created": "0001-01-01T00:00:00Z", "Scope": "swarm", "Driver": driver,
         "EnableIPv4": true, "EnableIPv6": false, "IPAM": {"Driver": "default", "Options": null, "Config": null},
         "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": {"Network": ""}, "ConfigOnly": false,
         "Containers": null, "Options": null, "Labels": null,
-    })))
+    })
 }
 
-/// Refuses to make a network over hosts, in place of engines that would say that they are in no swarm.
-pub(crate) fn may_create(front: &Front, body: &Value) -> Result<(), ApiError> {
-    let over_hosts = body["Driver"] == "overlay" || body["Scope"] == "swarm" || body["Ingress"] == true;
-    if !over_hosts || !is_in_swarm(front) {
-        return Ok(());
+/// Makes a network of the swarm; its id. Nothing, if the request is for the engines.
+pub(crate) async fn create(front: &Front, request: &Value) -> Result<Option<String>, ApiError> {
+    let mut request = request.clone();
+    without_nulls(&mut request);
+    let request: NetworkRequest = body::parse(request)?;
+    if !request.is_swarms() {
+        if !is_predefined(&request.name)
+            && let Some(view) = view(front).await
+            && view.named(Kind::Network, &request.name).is_some()
+        {
+            return Err(ApiError::conflict(format!("network with name {} already exists", request.name)));
+        }
+        return Ok(None);
     }
-    let name = body["Name"].as_str().unwrap_or_default();
-    let text = format!("network {name} cannot be made: there are no overlay networks; {NETWORKS_INSTEAD}");
-    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, text))
+    let Some(swarm) = swarm_of(front) else {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, NO_MANAGER));
+    };
+    let nodes = front.pool.nodes();
+    if !is_predefined(&request.name) && nodes.iter().any(|node| node.networks.iter().any(|it| it.name == request.name))
+    {
+        return Err(ApiError::conflict(format!("network with name {} already exists", request.name)));
+    }
+    let has_config = |name: &str| nodes.iter().any(|node| node.networks.iter().any(|it| it.name == name));
+    if let Some(config) = request.config_from.as_ref().map(|it| &it.network).filter(|it| !it.is_empty())
+        && !has_config(config)
+    {
+        return Err(ApiError::not_found(format!("configuration network {config:?} does not exist")));
+    }
+    let id = new_id();
+    change(swarm, true, |view| control::create_network(view, &request, id.clone())).await?;
+    Ok(Some(id))
+}
+
+/// Removes a network of the swarm. False, if `name` means none.
+pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> {
+    let (Some(swarm), Some(view)) = (swarm_of(front), view(front).await) else { return Ok(false) };
+    if exact(&view, name).is_none() && (is_engines(front, name) || lookup::network(&view, name).is_err()) {
+        return Ok(false);
+    }
+    change(swarm, true, |view| control::remove_network(view, name)).await?;
+    Ok(true)
+}
+
+/// Removes the swarm's networks that nothing uses; their names.
+pub(crate) async fn prune(front: &Front, filters: &Filters) -> Result<Vec<String>, ApiError> {
+    let (Some(swarm), Some(_)) = (swarm_of(front), view(front).await) else { return Ok(Vec::new()) };
+    let until = filters.values("until").next().map(str::to_owned);
+    let mut pruned = Vec::new();
+    let removed = parking_lot::Mutex::new(Vec::new());
+    change(swarm, true, |view| {
+        let (changes, names) = prunable(view, filters, until.as_deref());
+        *removed.lock() = names;
+        Ok::<Vec<Change>, Denial>(changes)
+    })
+    .await?;
+    pruned.append(&mut removed.into_inner());
+    Ok(pruned)
+}
+
+fn prunable(view: &View, filters: &Filters, until: Option<&str>) -> (Vec<Change>, Vec<String>) {
+    let now = jiff::Timestamp::now();
+    let before = until.map(|text| herder_decide::swarm::networks::moment(text, now));
+    control::prune_networks(view, |it| {
+        let labels = it.spec.labels.as_ref();
+        let made = it.meta.created_at.parse::<jiff::Timestamp>().ok();
+        filters.labels(|key| labels.and_then(|it| it.get(key)).map(String::as_str))
+            && before.is_none_or(|before| made.zip(before).is_some_and(|(made, before)| made < before))
+    })
 }

@@ -31,6 +31,6 @@ pub(crate) async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, Api
 
 pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> Result<Reply, ApiError> {
     let view = read(swarm).await?;
-    let task = list::task(lookup::task(&view, &id)?);
+    let task = list::task(&view, lookup::task(&view, &id)?);
     Ok(call::json(StatusCode::OK, &shown(&task, &call)))
 }

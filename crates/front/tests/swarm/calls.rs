@@ -184,13 +184,41 @@ async fn networks_of_every_engine_can_be_had_by_services() {
     let door = door().await;
     door.check("GET /networks/host?scope=swarm", &Value::Null, r#"200 {"Name":"host","Id":"host""#).await;
     door.check("GET /networks/ov?scope=swarm", &Value::Null, r#"404 {"message":"network ov not found"}"#).await;
-    let overlay = json!({"Name": "ov", "Driver": "overlay"});
+}
+
+#[tokio::test]
+async fn networks_of_the_swarm_stand_beside_those_of_engines() {
+    let door = door().await;
+    let none = Value::Null;
+    let overlay = |name: &str| json!({"Name": name, "Driver": "overlay", "Labels": {"a": "b"}});
+    door.check("POST /networks/create", &overlay("ov"), r#"201 {"Id":""#).await;
+    door.check("POST /networks/create", &overlay("ov"), r#"409 {"message":"network with name ov already exists"}"#)
+        .await;
+    let bridge = json!({"Name": "ov", "Driver": "bridge"});
+    door.check("POST /networks/create", &bridge, r#"409 {"message":"network with name ov already exists"}"#).await;
+    door.check("GET /networks/ov", &none, r#"200 {"Name":"ov""#).await;
+    door.check("GET /networks/ov?scope=local", &none, "404 ").await;
+    door.check("GET /networks/ov?verbose=x", &none, r#"400 {"message":"invalid value for verbose: x"}"#).await;
+    door.check(r#"GET /networks?filters=%7B%22label%22:%5B%22a=b%22%5D%7D"#, &none, r#"200 [{"Name":"ov""#).await;
+    door.check(r#"GET /networks?filters=%7B%22dangling%22:%5B%22true%22%5D%7D"#, &none, "200 [{").await;
     door.check(
-        "POST /networks/create",
-        &overlay,
-        r#"501 {"message":"network ov cannot be made: there are no overlay networks; services run on"#,
+        r#"GET /networks?filters=%7B%22driver%22:%5B%22bridge%22%5D,%22scope%22:%5B%22swarm%22%5D%7D"#,
+        &none,
+        "200 []",
     )
     .await;
+    let on_ov =
+        json!({"Name": "on-ov", "TaskTemplate": {"ContainerSpec": {"Image": "i"}, "Networks": [{"Target": "ov"}]}});
+    door.check("POST /services/create", &on_ov, "201 ").await;
+    let in_use = r#"400 {"message":"rpc error: code = FailedPrecondition desc = network"#;
+    door.check("DELETE /networks/ov", &none, in_use).await;
+    door.check("DELETE /networks/ingress", &none, "204").await;
+    let published = json!({"Name": "p", "TaskTemplate": {"ContainerSpec": {"Image": "i"}}, "EndpointSpec": {"Ports": [{"TargetPort": 80}]}});
+    let no_ingress = r#"400 {"message":"rpc error: code = FailedPrecondition desc = service needs ingress network"#;
+    door.check("POST /services/create", &published, no_ingress).await;
+    door.check("DELETE /services/on-ov", &none, "200").await;
+    door.check("DELETE /networks/ov", &none, "204").await;
+    door.check("GET /networks/ov", &none, r#"404 {"message":"network ov not found"}"#).await;
 }
 
 /// Names and ids that are there, and some that are not.

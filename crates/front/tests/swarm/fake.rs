@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use herder_decide::swarm::allocate::first_ingress;
 use herder_decide::swarm::control;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer, SwarmStatus};
 use herder_front::ApiError;
 use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{
-    Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord, Platform,
-    Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View, Written,
+    Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, LEVEL, NodeRecord,
+    Platform, Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View, Written,
 };
 use herder_place::peers::Asked;
 use http::StatusCode;
@@ -103,7 +104,7 @@ impl World {
         Ok(view)
     }
 
-    /// What managers do at once: roles are taken on, a new root is made.
+    /// What managers do at once: roles are taken on, a new root and the first network are made.
     fn settle(&self) {
         let view = self.view();
         let moved = view.nodes.values().filter(|it| it.role != it.node.spec.role);
@@ -111,6 +112,10 @@ impl World {
         let changes: Vec<Change> = moved.collect();
         if !changes.is_empty() {
             self.write(changes);
+        }
+        let view = self.view();
+        if let Some(cluster) = &view.cluster {
+            self.write(first_ingress(&view, cluster, "i".repeat(25)));
         }
     }
 }
@@ -130,7 +135,7 @@ impl Node {
     }
 
     fn record(&self, id: &str, role: Role) -> NodeRecord {
-        let mut record = NodeRecord { role, ..NodeRecord::default() };
+        let mut record = NodeRecord { role, level: LEVEL, ..NodeRecord::default() };
         let node = &mut record.node;
         node.id = id.to_owned();
         node.spec.role = role;
@@ -227,7 +232,7 @@ impl Swarm for Node {
     fn init(&self, request: InitRequest) -> Asked<'_, String> {
         Box::pin(async move {
             let id = node_id(self.at);
-            let mut record = ClusterRecord::default();
+            let mut record = ClusterRecord { level: LEVEL, ..ClusterRecord::default() };
             let cluster = &mut record.cluster;
             cluster.id = "c".repeat(25);
             cluster.spec = control::cluster_spec(&request)?;
@@ -237,6 +242,7 @@ impl Swarm for Node {
             cluster.join_tokens = Some(JoinTokens { worker: token("w"), manager: token("m"), ..JoinTokens::default() });
             self.world.state.lock().nodes[self.at] = Some(id.clone());
             self.world.write(vec![record.into(), self.record(&id, Role::Manager).into()]);
+            self.world.settle();
             Ok(id)
         })
     }

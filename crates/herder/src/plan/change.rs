@@ -1,7 +1,7 @@
 //! From what a client wants and what is there to what would change. Pure.
 
 use anyhow::Context as _;
-use herder_decide::swarm::control::{Declared, NETWORKS_INSTEAD};
+use herder_decide::swarm::control::Declared;
 use herder_decide::swarm::{eligible, is_dirty, spec};
 use herder_model::swarm::{
     Availability, NodeRecord, ServiceRecord, ServiceSpec, SwarmNode, SwarmNodeState, Task, TaskRecord, Version,
@@ -102,9 +102,6 @@ impl Plan {
             (&Method::POST, ["services", id, "update"]) => self.other_service(wanted, id, known)?,
             (&Method::POST, ["networks", "create"]) => {
                 let name = text(&wanted.body["Name"]);
-                if wanted.body["Driver"] == "overlay" || wanted.body["Scope"] == "swarm" {
-                    self.refused.push(format!("network {name}: there are no overlay networks; {NETWORKS_INSTEAD}"));
-                }
                 simple(Action::Create, "network", name)
             }
             (&Method::POST, [kind, "create"]) => simple(Action::Create, kind_of(kind), text(&wanted.body["Name"])),
@@ -357,9 +354,6 @@ stack st: 1 to create, 0 to update, 0 to remove; tasks: 1 to start, 0 to replace
 + service st_bad      start 1
     Image  → A B
 stack st: 2 to create, 0 to update, 0 to remove; tasks: 1 to start, 0 to replace, 0 to end
-refused: network st_default: there are no overlay networks; services run on the networks bridge (the default), host and none of \
-their node: leave --network out or say --network host (in a stack: `networks: {default: {external: true, name: bridge}}`), and \
-publish ports with mode=host
 refused: config st_conf: what is in a config cannot change: give it another name in the file
 refused: service st_bad: ContainerSpec: \"A B\" is not a valid repository/tag",
         );

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use herder_decide::swarm::members::Pace;
+use herder_decide::swarm::nets::Nets;
 use herder_decide::swarm::{Fleet, frees, matters, touch, touch_service};
 use herder_model::swarm::{NodeRecord, Object, TaskRecord, View, Written};
 
@@ -14,9 +15,17 @@ impl Lead<'_> {
         self.view = view.clone();
         if resync {
             self.fleet = Fleet::of(view);
+            self.nets = Nets::of(view);
+            self.sessions.values_mut().for_each(|it| it.nets = None);
+            self.net_whole = true;
             self.everything();
         }
         self.fleet.see(written);
+        if !resync {
+            self.nets.see(view, written);
+        }
+        let waiting = self.addresses.see(written, self.settings.clock.now());
+        self.agenda.add_all(waiting);
         for written in written {
             match (&written.before, &written.after) {
                 (Some(Object::Task(before)), Some(Object::Task(after))) => {
@@ -45,6 +54,9 @@ impl Lead<'_> {
     fn learn_task(&mut self, view: &View, before: Option<&Arc<TaskRecord>>, after: Option<&Arc<TaskRecord>>) {
         let (before, after) = (before.map(AsRef::as_ref), after.map(AsRef::as_ref));
         touch(&mut self.touched, before, after);
+        // It may be the first or the last of its node in a network.
+        let moves = |task: &&TaskRecord| !task.networks.is_empty() && !task.task.node_id.is_empty();
+        self.net_nodes.extend([before, after].into_iter().flatten().filter(moves).map(|it| it.task.node_id.clone()));
         self.place |= frees(before, after);
         if matters(view, before, after)
             && let Some(task) = after.or(before)
@@ -58,6 +70,7 @@ impl Lead<'_> {
             Object::Service(it) => self.agenda.add(&it.service.id),
             Object::Node(it) => {
                 self.place = true;
+                self.networks = true;
                 self.managers = None;
                 self.touched.entry(it.node.id.clone()).or_default();
                 let pace = Pace::of(view.nodes.len());
@@ -66,7 +79,17 @@ impl Lead<'_> {
                 }
             }
             // What containers get by default is in the whole only.
-            Object::Cluster(_) => self.tell_everything(view),
+            Object::Cluster(_) => {
+                self.networks = true;
+                self.tell_everything(view);
+            }
+            Object::Network(network) => {
+                self.networks = true;
+                // All nodes are on the ingress network.
+                if network.spec.ingress {
+                    self.net_nodes.extend(view.nodes.keys().map(ToString::to_string));
+                }
+            }
             Object::Task(_) | Object::Secret(_) | Object::Config(_) | Object::Resource(_) => {}
         }
     }

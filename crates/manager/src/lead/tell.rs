@@ -1,5 +1,6 @@
 //! What the leader tells nodes: what they are, and what is theirs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ pub(super) struct Session {
     pub(super) say: Mouth,
     pub(super) pulse: Arc<Pulse>,
     told: Option<Told>,
-    is_welcome: bool,
+    pub(super) is_welcome: bool,
     welcomed: Welcome,
+    /// Networks that it was told of, and the version of each. Nothing: it is to be told all of them whole.
+    pub(super) nets: Option<BTreeMap<String, u64>>,
     /// What it was told of how often it is to be heard: its lease depends on that.
     pub(super) pace: Pace,
     /// Since when the node has told that its engine does not answer: then it counts as down, though it is heard.
@@ -33,7 +36,7 @@ impl Session {
     pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>, has_engine: bool) -> Session {
         let engine_lost = (!has_engine).then(Instant::now);
         let (welcomed, pace) = (Welcome::default(), Pace::default());
-        Session { number, say, pulse, told: None, is_welcome: false, welcomed, pace, engine_lost }
+        Session { number, say, pulse, told: None, is_welcome: false, welcomed, nets: None, pace, engine_lost }
     }
 
     fn welcome(&mut self, welcome: Welcome, pace: Pace) -> bool {

@@ -113,7 +113,7 @@ impl Assignments {
                     told.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it))));
                 }
                 // No task needs such an object at its node.
-                Kind::Cluster | Kind::Node | Kind::Task | Kind::Resource(_) => {}
+                Kind::Cluster | Kind::Node | Kind::Task | Kind::Network | Kind::Resource(_) => {}
             }
         }
         Assignments { tasks, ..told }
@@ -132,7 +132,7 @@ impl Assignments {
                 Kind::Config => remove(&mut self.configs, id, |it| &it.id),
                 Kind::Service => drop(self.services.remove(id)),
                 // A leader of a later release takes back what this node never had.
-                Kind::Cluster | Kind::Node | Kind::Resource(_) => {}
+                Kind::Cluster | Kind::Node | Kind::Network | Kind::Resource(_) => {}
             }
         }
         put(&mut self.tasks, changes.tasks, |it| &it.task.id);

@@ -7,7 +7,10 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ClusterRecord, Config, Meta, NodeRecord, Resource, Secret, ServiceRecord, TaskRecord, Time, Word, words};
+use super::{
+    ClusterRecord, Config, Meta, NetworkRecord, NodeRecord, Resource, Secret, ServiceRecord, TaskRecord, Time, Word,
+    words,
+};
 
 words! {
     /// Kinds of objects, with the names that Docker's events and messages have for them.
@@ -18,6 +21,7 @@ words! {
         Task = "task",
         Secret = "secret",
         Config = "config",
+        Network = "network",
         ;
         /// Objects that this release keeps without a type of their own: see [`Resource`].
         Resource
@@ -36,6 +40,7 @@ pub enum Object {
     Task(Arc<TaskRecord>),
     Secret(Arc<Secret>),
     Config(Arc<Config>),
+    Network(Arc<NetworkRecord>),
     /// Of a later release, or of a feature that needs no type here.
     Resource(Arc<Resource>),
 }
@@ -49,6 +54,7 @@ impl Object {
             Object::Task(_) => Kind::Task,
             Object::Secret(_) => Kind::Secret,
             Object::Config(_) => Kind::Config,
+            Object::Network(_) => Kind::Network,
             Object::Resource(it) => Kind::Resource(it.kind),
         }
     }
@@ -61,6 +67,7 @@ impl Object {
             Object::Task(it) => &it.task.id,
             Object::Secret(it) => &it.id,
             Object::Config(it) => &it.id,
+            Object::Network(it) => &it.id,
             Object::Resource(it) => &it.id,
         }
     }
@@ -74,6 +81,7 @@ impl Object {
             Object::Task(it) => &it.task.name,
             Object::Secret(it) => &it.spec.name,
             Object::Config(it) => &it.spec.name,
+            Object::Network(it) => &it.name,
             Object::Resource(it) => &it.name,
         }
     }
@@ -86,6 +94,7 @@ impl Object {
             Object::Task(it) => &it.task.meta,
             Object::Secret(it) => &it.meta,
             Object::Config(it) => &it.meta,
+            Object::Network(it) => &it.meta,
             Object::Resource(it) => &it.meta,
         }
     }
@@ -103,6 +112,7 @@ impl Object {
             Object::Task(it) => &mut Arc::make_mut(it).task.meta,
             Object::Secret(it) => &mut Arc::make_mut(it).meta,
             Object::Config(it) => &mut Arc::make_mut(it).meta,
+            Object::Network(it) => &mut Arc::make_mut(it).meta,
             Object::Resource(it) => &mut Arc::make_mut(it).meta,
         }
     }
@@ -119,6 +129,7 @@ impl Serialize for Object {
             Object::Task(it) => map.serialize_entry(kind, it)?,
             Object::Secret(it) => map.serialize_entry(kind, it)?,
             Object::Config(it) => map.serialize_entry(kind, it)?,
+            Object::Network(it) => map.serialize_entry(kind, it)?,
             Object::Resource(it) => map.serialize_entry(kind, it)?,
         }
         map.end()
@@ -145,6 +156,7 @@ impl<'de> Deserialize<'de> for Object {
                     Kind::Task => Object::Task(map.next_value()?),
                     Kind::Secret => Object::Secret(map.next_value()?),
                     Kind::Config => Object::Config(map.next_value()?),
+                    Kind::Network => Object::Network(map.next_value()?),
                     Kind::Resource(kind) => Object::Resource(Arc::new(map.next_value_seed(Resource::of(kind))?)),
                 };
                 match map.next_key::<Word>()? {
@@ -195,6 +207,7 @@ puts!(
     TaskRecord => Task,
     Secret => Secret,
     Config => Config,
+    NetworkRecord => Network,
     Resource => Resource
 );
 

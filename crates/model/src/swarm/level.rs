@@ -8,13 +8,15 @@ use std::fmt;
 use super::{Change, Kind, Object};
 
 /// The level of this release. A release that writes something that the one before cannot read has a higher one.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 /// What a swarm can do from some level on. Releases that tell no level have level 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
     /// Members, words and kinds that a release does not know are kept by it; and with them objects without a type of their own.
     Resources,
+    /// Overlay networks, and what is on them.
+    Networks,
 }
 
 impl Feature {
@@ -22,6 +24,7 @@ impl Feature {
     pub fn level(self) -> u32 {
         match self {
             Feature::Resources => 1,
+            Feature::Networks => 2,
         }
     }
 
@@ -31,6 +34,9 @@ impl Feature {
             Change::Put(Object::Resource(_))
             | Change::Remove(Kind::Resource(_), _)
             | Change::Expect(Kind::Resource(_), ..) => Some(Feature::Resources),
+            Change::Put(Object::Network(_)) | Change::Remove(Kind::Network, _) | Change::Expect(Kind::Network, ..) => {
+                Some(Feature::Networks)
+            }
             Change::Put(
                 Object::Cluster(_)
                 | Object::Node(_)
@@ -50,6 +56,7 @@ impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Feature::Resources => "stored resources",
+            Feature::Networks => "overlay networks",
         })
     }
 }

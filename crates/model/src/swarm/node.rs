@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, Reservations, Rest, TlsInfo, is_default, keeps_rest, words};
+use super::{Meta, Reservations, Rest, TlsInfo, Underlay, is_default, keeps_rest, words};
 
 words! {
     /// What a node may do.
@@ -60,6 +60,9 @@ pub struct NodeDescription {
     pub engine: Engine,
     #[serde(rename = "TLSInfo")]
     pub tls_info: TlsInfo,
+    /// Not part of Docker's API: only managers see it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub underlay: Underlay,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

@@ -1,13 +1,14 @@
 //! What managers keep: the objects that clients see, with what only managers need to know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Driver, NodeDescription, PortConfig, Rest, Role, RootRotation, Service, SwarmNode, Task, Time, Version,
-    is_default, keeps_rest,
+    Cluster, Driver, NodeDescription, PortConfig, Rest, Role, RootRotation, Service, SwarmNode, Task, TaskNetwork,
+    Time, Version, is_default, keeps_rest,
 };
 
 /// The swarm. There is one in a store, with [`Cluster::id`].
@@ -27,6 +28,9 @@ pub struct ClusterRecord {
     /// What managers, and only they, have: they prove with it that they are some. Empty in swarms of before.
     #[serde(skip_serializing_if = "is_default")]
     pub managers_key: String,
+    /// The ingress network was made once. Whoever removes it afterwards does not want it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub has_networks: bool,
     /// The feature level: no manager writes what a release of a lower level cannot read. 0 while a manager has a release that
     /// tells no level. It only rises (`decide::swarm::level`).
     #[serde(skip_serializing_if = "is_default")]
@@ -57,6 +61,9 @@ pub struct NodeRecord {
     /// It is down, and for so long that it has ended by itself what must never run twice.
     #[serde(skip_serializing_if = "is_default")]
     pub fenced_off: bool,
+    /// Network → the node's own address there. Only ingress networks give nodes one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub addresses: BTreeMap<String, Ipv4Addr>,
     /// The highest feature level that its release knows, as it told when its session began. 0: it tells none.
     #[serde(skip_serializing_if = "is_default")]
     pub level: u32,
@@ -142,6 +149,12 @@ pub struct TaskRecord {
     /// Where its output goes if the specification does not say: the default of the swarm when the task was made.
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,
+    /// Its networks with its addresses there, in the order of interfaces: ingress first, then as the service names them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub networks: Vec<TaskNetwork>,
+    /// `vip` or `dnsrr`, as the service had it when the task was made; empty is `vip`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub endpoint_mode: String,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

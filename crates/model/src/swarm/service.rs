@@ -1,6 +1,7 @@
 //! Services.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +152,17 @@ pub struct PortConfig {
     pub rest: Rest,
 }
 
+impl PortConfig {
+    /// Published on every node, not only on those of the tasks.
+    pub fn is_ingress(&self) -> bool {
+        matches!(self.publish_mode.as_str(), "" | "ingress")
+    }
+
+    pub fn protocol_name(&self) -> &str {
+        if self.protocol.is_empty() { "tcp" } else { &self.protocol }
+    }
+}
+
 /// `GET /services/{id}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -198,6 +210,13 @@ pub struct VirtualIp {
     pub addr: String,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
+}
+
+impl VirtualIp {
+    /// The address alone.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.addr.split('/').next()?.parse().ok()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,10 +3,14 @@
 //! Members and messages are only added. A message that the receiver does not know is passed over ([`decode`]) and does not end the
 //! session; one that it knows and cannot read ends it.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AssignmentChanges, Assignments, Availability, NewRoot, NodeDescription, Report, Role, is_default};
+use super::{
+    AssignmentChanges, Assignments, Availability, NetUpdate, NewRoot, NodeDescription, Report, Role, is_default,
+};
 
 /// A manager, and where it is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +36,10 @@ pub enum ToLeader {
     Ready,
     /// What it was told last does not fit what it was told before: it wants all of it.
     Whole,
+    /// The version of each network, by id, that kernel and DNS server of the node have reached.
+    NetApplied(BTreeMap<String, u64>),
+    /// What it was told last of networks does not follow what it was told before: it wants all of them whole.
+    NetWhole,
     /// The node goes away for good.
     Leave,
 }
@@ -43,11 +51,13 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for ToLeader {
-    const NAMES: &[&str] = &["hello", "reports", "describe", "alive", "ready", "whole", "leave"];
+    const NAMES: &[&str] =
+        &["hello", "reports", "describe", "alive", "ready", "whole", "netapplied", "netwhole", "leave"];
 }
 
 impl Message for ToNode {
-    const NAMES: &[&str] = &["welcome", "assignments", "changes", "heard", "elsewhere", "dissolved", "refused"];
+    const NAMES: &[&str] =
+        &["welcome", "assignments", "changes", "networks", "heard", "elsewhere", "dissolved", "refused"];
 }
 
 /// Reads a message.
@@ -119,6 +129,8 @@ pub enum ToNode {
     Assignments(Box<Assignments>),
     /// What changed since.
     Changes(Box<AssignmentChanges>),
+    /// What is new in the networks of the node.
+    Networks(Box<NetNews>),
     /// The answer to whatever was said: the node was heard.
     Heard,
     /// The node that was asked does not lead.
@@ -127,6 +139,20 @@ pub enum ToNode {
     Dissolved,
     /// This node is none of the swarm's, and why.
     Refused(String),
+}
+
+/// What is new in the networks of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetNews {
+    /// Networks that are not in `updates` are not the node's (any more).
+    #[serde(skip_serializing_if = "is_default")]
+    pub whole: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub updates: Vec<NetUpdate>,
+    /// Ids of networks that the node has no tasks in any more.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gone: Vec<String>,
 }
 
 /// What a node is.
@@ -207,6 +233,7 @@ mod tests {
             ToNode::Welcome(Welcome::default()),
             ToNode::Assignments(Box::default()),
             ToNode::Changes(Box::default()),
+            ToNode::Networks(Box::default()),
             ToNode::Heard,
             ToNode::Elsewhere(None),
             ToNode::Dissolved,

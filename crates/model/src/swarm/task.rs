@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ContainerSpec, Driver, Meta, Platform, PortConfig, Rest, Version, is_default, keeps_rest, words};
+use super::{
+    ContainerSpec, Driver, Meta, NetworkAttachmentSpec, Platform, PortConfig, Rest, Version, is_default, keeps_rest,
+    words,
+};
 
 /// What the tasks of a service are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,9 +20,9 @@ pub struct TaskSpec {
     /// Not run by herder; kept to refuse it by name.
     #[serde(skip_serializing_if = "is_default")]
     pub plugin_spec: Option<Value>,
-    /// Not run by herder; kept to refuse it by name.
+    /// Of tasks that stand for a plain container on an attachable network.
     #[serde(skip_serializing_if = "is_default")]
-    pub network_attachment_spec: Option<Value>,
+    pub network_attachment_spec: Option<NetworkAttachmentSpec>,
     #[serde(skip_serializing_if = "is_default")]
     pub resources: Option<ResourceRequirements>,
     #[serde(skip_serializing_if = "is_default")]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::{
-    Change, ClusterRecord, Command, Config, Conflict, Id, Kind, NodeRecord, Object, Resource, Secret, ServiceRecord,
-    TaskRecord, TaskSpec, Version, Word, Written,
+    Change, ClusterRecord, Command, Config, Conflict, Id, Kind, NetworkRecord, NodeRecord, Object, Resource, Secret,
+    ServiceRecord, TaskRecord, TaskSpec, Version, Word, Written,
 };
+use crate::swarm::claims::{Claims, Held};
 
 /// Id → object, in the order of the ids.
 pub type Table<T> = OrdMap<Id, Arc<T>>;
@@ -23,6 +24,7 @@ pub struct View {
     pub tasks: Table<TaskRecord>,
     pub secrets: Table<Secret>,
     pub configs: Table<Config>,
+    pub networks: Table<NetworkRecord>,
     /// Kind → objects of kinds that have no table of their own. No kind has an empty one.
     pub resources: OrdMap<Word, Table<Resource>>,
     /// Service or node → tasks.
@@ -32,6 +34,9 @@ pub struct View {
     specs: OrdMap<Id, Arc<TaskSpec>>,
     /// Kind and name in lower case → id. Docker's names differ in more than case.
     names: OrdMap<(Kind, String), String>,
+    /// VXLAN network identifier → id of the network.
+    vnis: OrdMap<u32, Id>,
+    claims: Claims,
 }
 
 impl View {
@@ -43,6 +48,7 @@ impl View {
             Kind::Task => self.tasks.get(id).cloned().map(Object::Task),
             Kind::Secret => self.secrets.get(id).cloned().map(Object::Secret),
             Kind::Config => self.configs.get(id).cloned().map(Object::Config),
+            Kind::Network => self.networks.get(id).cloned().map(Object::Network),
             Kind::Resource(kind) => self.resources.get(&kind)?.get(id).cloned().map(Object::Resource),
         }
     }
@@ -57,9 +63,24 @@ impl View {
         self.cluster.as_ref().map_or(0, |it| it.level)
     }
 
-    /// Id of the service, secret or config of this name.
+    /// Id of the service, secret, config or network of this name.
     pub fn named(&self, kind: Kind, name: &str) -> Option<&str> {
         self.names.get(&(kind, name.to_lowercase())).map(String::as_str)
+    }
+
+    /// Id of the network with this VXLAN network identifier.
+    pub fn network_of_vni(&self, vni: u32) -> Option<&str> {
+        self.vnis.get(&vni).map(Id::as_str)
+    }
+
+    /// The addresses of a network that tasks, services and nodes hold.
+    pub fn held(&self, network: &str) -> Held<'_> {
+        self.claims.held(network)
+    }
+
+    /// The network that published ports travel through.
+    pub fn ingress(&self) -> Option<&Arc<NetworkRecord>> {
+        self.networks.values().find(|it| it.spec.ingress && !it.is_removing())
     }
 
     /// In the order of their ids.
@@ -87,10 +108,18 @@ impl View {
         let nodes = self.nodes.values().cloned().map(Object::Node);
         let secrets = self.secrets.values().cloned().map(Object::Secret);
         let configs = self.configs.values().cloned().map(Object::Config);
+        let networks = self.networks.values().cloned().map(Object::Network);
         let services = self.services.values().cloned().map(Object::Service);
         let tasks = self.tasks.values().cloned().map(Object::Task);
         let resources = self.resources.values().flat_map(|table| table.values().cloned().map(Object::Resource));
-        clusters.chain(nodes).chain(resources).chain(secrets).chain(configs).chain(services).chain(tasks)
+        clusters
+            .chain(nodes)
+            .chain(resources)
+            .chain(secrets)
+            .chain(configs)
+            .chain(networks)
+            .chain(services)
+            .chain(tasks)
     }
 
     /// A view of these objects as they are, such as a snapshot has them.
@@ -167,6 +196,7 @@ impl View {
         {
             return Err(Conflict::Name { kind, name: object.name().to_owned() });
         }
+        self.check_network(&object)?;
         if let Object::Task(record) = &mut object {
             self.share_spec(record);
         }
@@ -176,6 +206,19 @@ impl View {
         meta.created_at = before.as_ref().map_or_else(|| at.to_owned(), |before| before.meta().created_at.clone());
         self.put(object.clone());
         Ok(Written { before, after: Some(object) })
+    }
+
+    /// An address or VXLAN network identifier that another object has meanwhile is no address for this one.
+    fn check_network(&self, object: &Object) -> Result<(), Conflict> {
+        if let Some(network) = self.claims.conflict(object) {
+            return Err(Conflict::Sequence { kind: Kind::Network, id: network.to_owned() });
+        }
+        if let Object::Network(record) = object
+            && self.vnis.get(&record.vni).is_some_and(|it| *it != record.id)
+        {
+            return Err(Conflict::Sequence { kind: Kind::Network, id: record.id.clone() });
+        }
+        Ok(())
     }
 
     /// What came over a wire or from a disk has its own copy of what it was before, or of what other tasks of its service have.
@@ -203,6 +246,7 @@ impl View {
             return self.put_task(id, record);
         }
         self.remove(kind, &id);
+        self.claims.put(&object);
         if let Some(key) = name_key(&object) {
             self.names.insert(key, object.id().to_owned());
         }
@@ -212,6 +256,12 @@ impl View {
             Object::Service(it) => drop(self.services.insert(id, it)),
             Object::Secret(it) => drop(self.secrets.insert(id, it)),
             Object::Config(it) => drop(self.configs.insert(id, it)),
+            Object::Network(it) => {
+                if it.vni != 0 {
+                    self.vnis.insert(it.vni, id.clone());
+                }
+                self.networks.insert(id, it);
+            }
             Object::Resource(it) => drop(self.resources.entry(it.kind).or_default().insert(id, it)),
             Object::Task(_) => {}
         }
@@ -220,6 +270,13 @@ impl View {
     /// Most writes are of tasks that stay with their service and their node: what did not change is not looked up.
     fn put_task(&mut self, id: Id, record: Arc<TaskRecord>) {
         let before = self.tasks.insert(id.clone(), record.clone());
+        let holds = |it: &TaskRecord| !it.networks.is_empty();
+        if let Some(before) = before.clone().filter(|it| holds(it)) {
+            self.claims.remove(&Object::Task(before));
+        }
+        if holds(&record) {
+            self.claims.put(&Object::Task(record.clone()));
+        }
         let old = before.as_ref().map_or(("", ""), |it| (it.task.service_id.as_str(), it.task.node_id.as_str()));
         let (service, node) = (&record.task.service_id, &record.task.node_id);
         for (index, old, new) in [(&mut self.by_service, old.0, service), (&mut self.by_node, old.1, node)] {
@@ -239,12 +296,17 @@ impl View {
         if let Some(key) = name_key(&before) {
             self.names.remove(&key);
         }
+        self.claims.remove(&before);
         match &before {
             Object::Cluster(_) => self.cluster = None,
             Object::Node(_) => drop(self.nodes.remove(id)),
             Object::Service(_) => drop(self.services.remove(id)),
             Object::Secret(_) => drop(self.secrets.remove(id)),
             Object::Config(_) => drop(self.configs.remove(id)),
+            Object::Network(it) => {
+                self.vnis.remove(&it.vni);
+                self.networks.remove(id);
+            }
             Object::Resource(it) => {
                 if let Some(table) = self.resources.get_mut(&it.kind) {
                     table.remove(id);
@@ -283,7 +345,7 @@ fn name_key(object: &Object) -> Option<(Kind, String)> {
     let kind = object.kind();
     let is_unique = match kind {
         Kind::Service | Kind::Secret | Kind::Config => true,
-        Kind::Resource(_) => !object.name().is_empty(),
+        Kind::Network | Kind::Resource(_) => !object.name().is_empty(),
         Kind::Cluster | Kind::Node | Kind::Task => false,
     };
     is_unique.then(|| (kind, object.name().to_lowercase()))

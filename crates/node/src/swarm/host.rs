@@ -9,7 +9,7 @@ use herder_agent::Agent;
 use herder_agent::session::{self, Ended, Listener, Mind};
 use herder_decide::swarm::members::Gossip;
 use herder_model::swarm::{
-    Assignments, Clock, Hello, LEVEL, ManagerAddr, NodeDescription, Role, Time, Welcome, Written,
+    Assignments, Clock, Hello, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time, Welcome, Written,
 };
 use herder_place::Error as ApiError;
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
@@ -282,6 +282,7 @@ impl Host {
                 engine: self.agent.health(),
                 ready: self.ready.subscribe(),
                 leaving: self.leaving.subscribe(),
+                applied: self.agent.networks().applied(),
             };
             let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
             tracing::debug!(?manager, ?ended, "a session ended");
@@ -479,6 +480,10 @@ impl Listener for Ear {
 
     fn assign(&self, assignments: Assignments) {
         self.0.agent.assign(assignments);
+    }
+
+    fn networks(&self, news: NetNews) -> bool {
+        self.0.agent.networks().take(&news).is_ok()
     }
 
     fn heard(&self, said_at: Instant, lease: Duration) {

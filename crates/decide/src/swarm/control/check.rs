@@ -84,7 +84,7 @@ fn size(what: &str, data: &str, max: usize) -> Checked {
 }
 
 /// Of services, networks and nodes.
-fn name(text: &str) -> Checked {
+pub(super) fn name(text: &str) -> Checked {
     if text.is_empty() {
         Err(Refusal::invalid("meta: name must be provided"))
     } else if text.chars().count() > NAME_CHARS_MAX {

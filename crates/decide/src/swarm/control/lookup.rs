@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use herder_model::swarm::{Config, Kind, NodeRecord, Secret, ServiceRecord, Table, TaskRecord, View};
+use herder_model::swarm::{Config, Kind, NetworkRecord, NodeRecord, Secret, ServiceRecord, Table, TaskRecord, View};
 
 use crate::swarm::Denial;
 
@@ -27,6 +27,29 @@ pub fn secret<'v>(view: &'v View, text: &str) -> Result<&'v Arc<Secret>, Denial>
 
 pub fn config<'v>(view: &'v View, text: &str) -> Result<&'v Arc<Config>, Denial> {
     one(Kind::Config, &view.configs, text, |it| it.spec.name == text)
+}
+
+/// The network that `text` means. One that is being removed is not found.
+pub fn network<'v>(view: &'v View, text: &str) -> Result<&'v Arc<NetworkRecord>, Denial> {
+    let seen = |it: &&Arc<NetworkRecord>| !it.is_removing();
+    if let Some(found) = view.networks.get(text).filter(seen) {
+        return Ok(found);
+    }
+    if let Some(found) =
+        view.named(Kind::Network, text).and_then(|id| view.networks.get(id)).filter(|it| it.name == text)
+    {
+        return Ok(found);
+    }
+    let begin = view.networks.range(text.to_owned()..).take_while(|(id, _)| !text.is_empty() && id.starts_with(text));
+    let found: Vec<&Arc<NetworkRecord>> = begin.map(|(_, it)| it).filter(seen).collect();
+    match found[..] {
+        [found] => Ok(found),
+        [] => Err(Denial::plain(404, format!("network {text} not found"))),
+        _ => {
+            let text = format!("network {text} is ambiguous ({} matches found based on name)", found.len());
+            Err(Denial::plain(400, text))
+        }
+    }
 }
 
 /// What a task is called: its service, its slot (of a global service, its node), and its id.

@@ -4,16 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use herder_model::swarm::{
-    Change, JobStatus, Kind, NetworkAttachmentConfig, PortConfig, ServiceMode, ServiceRecord, ServiceSpec, Time,
-    UpdateStatus, View,
+    Change, JobStatus, Kind, PortConfig, ServiceMode, ServiceRecord, ServiceSpec, Time, UpdateStatus, View,
 };
 
 use super::{Changes, check_version};
 use crate::swarm::task::container::extension;
-use crate::swarm::{self, Code, Denial, Refusal, lookup, spec};
-
-/// Networks that every engine has. A service says them by name.
-const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+use crate::swarm::{self, Code, Denial, Refusal, allocate, lookup, spec};
 
 const NO_RENAMING: &str = "renaming services is not supported";
 
@@ -43,18 +39,16 @@ impl fmt::Debug for Declared {
 }
 
 impl Declared {
-    /// As it would be kept, if it is valid on its own and herder can do it; whether it fits to other services is not asked.
+    /// As it would be kept, if it is valid on its own; whether it fits to other services and to networks is not asked.
     pub fn alone(&self) -> Result<ServiceSpec, Denial> {
-        let spec = self.valid()?;
-        is_offered(&spec)?;
-        Ok(spec)
+        self.valid()
     }
 
-    /// As it will be kept, if it is valid on its own and herder can do it.
+    /// As it will be kept, if it is valid.
     fn completed(&self, view: &View, own_id: Option<&str>) -> Result<ServiceSpec, Denial> {
-        let spec = self.valid()?;
+        let mut spec = self.valid()?;
         ports_are_free(view, &spec, own_id)?;
-        is_offered(&spec)?;
+        resolve_networks(view, &mut spec)?;
         Ok(spec)
     }
 
@@ -98,11 +92,11 @@ pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -
     }
     let mut record = ServiceRecord { registry_auth: declared.registry_auth.clone(), ..ServiceRecord::default() };
     record.service.id = id;
-    record.service.endpoint = spec::endpoint_of(&spec);
     if is_job(&spec.mode) {
         record.service.job_status = Some(JobStatus { last_execution: now.to_string(), ..JobStatus::default() });
     }
     record.service.spec = spec;
+    allocate::complete_endpoint_of(view, &mut record);
     changes.push(Change::PutSpec(record.into()));
     Ok(changes)
 }
@@ -157,7 +151,7 @@ pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time
     } else {
         declare(&mut record, spec, update)?;
     }
-    record.service.endpoint = spec::endpoint_of(&record.service.spec);
+    allocate::complete_endpoint_of(view, &mut record);
     if let Some(status) = &mut record.service.job_status {
         status.job_iteration.index += 1;
         status.last_execution = now.to_string();
@@ -205,12 +199,15 @@ pub fn remove_service(view: &View, text: &str) -> Changes {
     Ok(vec![Change::Remove(Kind::Service, service.service.id.clone())])
 }
 
-/// The secrets and configs that it needs, each of them expected by the write; those that are not there are named.
+/// The networks, secrets and configs that it needs, each of them expected by the write; those that are not there are named.
 fn references(view: &View, spec: &ServiceSpec) -> Changes {
-    let Some(container) = &spec.task_template.container_spec else { return Ok(Vec::new()) };
+    let networks = spec.task_template.networks.iter().filter(|it| view.networks.contains_key(&*it.target));
+    let networks = networks.map(|it| Change::Expect(Kind::Network, it.target.clone(), 0));
+    let mut changes: Vec<Change> = networks.collect();
+    let Some(container) = &spec.task_template.container_spec else { return Ok(changes) };
     let secrets = container.secrets.iter().map(|it| (it.secret_id.as_str(), it.secret_name.as_str()));
     let configs = container.configs.iter().map(|it| (it.config_id.as_str(), it.config_name.as_str()));
-    let mut changes = existing(Kind::Secret, secrets, |id| view.secrets.contains_key(id))?;
+    changes.extend(existing(Kind::Secret, secrets, |id| view.secrets.contains_key(id))?);
     changes.extend(existing(Kind::Config, configs, |id| view.configs.contains_key(id))?);
     Ok(changes)
 }
@@ -244,7 +241,11 @@ fn ports_are_free(view: &View, spec: &ServiceSpec, own_id: Option<&str>) -> Resu
     }
     let others = view.services.values().filter(|it| own_id != Some(it.service.id.as_str()));
     for other in others.map(|it| &it.service) {
-        for taken in published(&other.spec) {
+        let mut taken: Vec<&PortConfig> = published(&other.spec).collect();
+        // Ports that the swarm chose belong to their service, too.
+        let dynamic = other.endpoint.ports.iter().filter(|it| it.published_port != 0 && !taken.contains(it));
+        taken.extend(dynamic.collect::<Vec<_>>());
+        for taken in taken {
             let same = |it: &&&PortConfig| it.protocol == taken.protocol && it.published_port == taken.published_port;
             let both_host = |it: &PortConfig| it.publish_mode == "host" && taken.publish_mode == "host";
             if wanted.iter().find(same).is_some_and(|it| !both_host(it)) {
@@ -260,34 +261,27 @@ fn ports_are_free(view: &View, spec: &ServiceSpec, own_id: Option<&str>) -> Resu
     Ok(())
 }
 
-fn published(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {
-    spec.endpoint_spec.iter().flat_map(|it| &it.ports).filter(|it| it.published_port != 0)
-}
-
-/// What swarm mode has and herder has not yet: networks that reach over hosts. Said before anything is made, with what does
-/// the same today.
-fn is_offered(spec: &ServiceSpec) -> Result<(), Denial> {
-    let unimplemented = |text: String| Err(Refusal::new(Code::Unimplemented, text).into());
+/// Names the networks by their ids, and refuses what a service cannot be on.
+fn resolve_networks(view: &View, spec: &mut ServiceSpec) -> Result<(), Denial> {
     let ports = spec.endpoint_spec.iter().flat_map(|it| &it.ports);
-    if let Some(port) = ports.into_iter().find(|it| it.publish_mode != "host") {
-        let PortConfig { published_port, target_port, protocol, .. } = port;
-        let published = if *published_port == 0 { target_port } else { published_port };
-        return unimplemented(format!(
-            "port {target_port}/{protocol} cannot be published on every node (publish mode ingress), as there is no routing \
-             mesh; publish it on the nodes that run a task instead: --publish \
-             mode=host,published={published},target={target_port} (in a stack: `mode: host`)"
-        ));
+    if ports.into_iter().any(PortConfig::is_ingress) && view.ingress().is_none() {
+        let text = "service needs ingress network, but no ingress network is present";
+        return Err(Refusal::new(Code::FailedPrecondition, text).into());
     }
-    let unknown = |it: &&NetworkAttachmentConfig| !PREDEFINED.contains(&it.target.as_str());
-    if let Some(network) = spec.task_template.networks.iter().find(unknown) {
-        return unimplemented(format!(
-            "service {} cannot be attached to network {}: there are no overlay networks; {NETWORKS_INSTEAD}",
-            spec.name, network.target
-        ));
+    for config in &mut spec.task_template.networks {
+        if allocate::is_everywhere(&config.target) {
+            continue;
+        }
+        let network = lookup::network(view, &config.target)?;
+        if network.spec.ingress {
+            let text = format!("Service cannot be explicitly attached to the ingress network {:?}", network.name);
+            return Err(Refusal::new(Code::InvalidArgument, text).into());
+        }
+        config.target.clone_from(&network.id);
     }
     Ok(())
 }
 
-/// What an overlay network is replaced by until there are some.
-pub const NETWORKS_INSTEAD: &str = "services run on the networks bridge (the default), host and none of their node: leave --network out or say --network host \
-     (in a stack: `networks: {default: {external: true, name: bridge}}`), and publish ports with mode=host";
+fn published(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {
+    spec.endpoint_spec.iter().flat_map(|it| &it.ports).filter(|it| it.published_port != 0)
+}

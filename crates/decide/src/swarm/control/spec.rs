@@ -1,8 +1,7 @@
 //! What a client sends, made into what is kept; and what is kept, with the defaults that a client may ask for.
 
 use herder_model::swarm::{
-    ContainerSpec, Endpoint, EndpointSpec, Placement, ResourceRequirements, RestartPolicy, Service, ServiceSpec,
-    UpdateConfig,
+    ContainerSpec, EndpointSpec, Placement, ResourceRequirements, RestartPolicy, Service, ServiceSpec, UpdateConfig,
 };
 use serde_json::Value;
 
@@ -159,16 +158,6 @@ fn endpoint(spec: &mut EndpointSpec) -> Result<(), Denial> {
         or(&mut port.publish_mode, &["ingress", "host"], "publish mode")?;
     }
     Ok(())
-}
-
-/// How a service of this specification is reached. Without ports there is nothing to tell.
-pub fn endpoint_of(spec: &ServiceSpec) -> Endpoint {
-    match &spec.endpoint_spec {
-        Some(said) if !said.ports.is_empty() => {
-            Endpoint { spec: said.clone(), ports: said.ports.clone(), ..Endpoint::default() }
-        }
-        _ => Endpoint::default(),
-    }
 }
 
 /// A service with what goes without saying (`insertDefaults`).

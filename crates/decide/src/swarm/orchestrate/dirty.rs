@@ -12,7 +12,10 @@ pub fn is_dirty(service: &ServiceRecord, task: &TaskRecord, node: Option<&NodeRe
     }
     let template = &service.service.spec.task_template;
     let ports = service.service.spec.endpoint_spec.as_ref().map_or(&[][..], |it| &it.ports);
-    if ports != task.ports || !runs_the_same(template, &task.task.spec) {
+    if ports != task.ports
+        || super::draft::endpoint_mode(service) != task.endpoint_mode
+        || !runs_the_same(template, &task.task.spec)
+    {
         return true;
     }
     template.placement != task.task.spec.placement && !node.is_some_and(|node| eligible(node, template))

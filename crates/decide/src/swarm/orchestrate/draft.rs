@@ -16,7 +16,7 @@ use super::{reap, restart, update};
 use crate::swarm::Ids;
 
 /// What a new task waits for.
-pub(super) const MESSAGE_PENDING: &str = "pending task scheduling";
+pub(crate) const MESSAGE_PENDING: &str = "pending task scheduling";
 
 /// Clocks of two managers may differ by so much without anything being written anew.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
@@ -193,6 +193,7 @@ impl<'a> Draft<'a> {
             service_name: service.service.spec.name.clone(),
             spec_version: service.spec_version,
             ports: service.service.spec.endpoint_spec.as_ref().map(|it| it.ports.clone()).unwrap_or_default(),
+            endpoint_mode: endpoint_mode(service).into(),
             applied_at: self.now,
             made_at,
             log_driver: defaults.and_then(|it| it.log_driver.clone()),
@@ -249,6 +250,14 @@ impl<'a> Draft<'a> {
 
 pub(crate) fn key(mode: Mode, task: &TaskRecord) -> Key {
     if mode.is_global() { Key::Node(task.task.node_id.clone()) } else { Key::Slot(task.task.slot) }
+}
+
+/// How the service's name resolves. Nothing for the usual way, a virtual IP.
+pub(super) fn endpoint_mode(service: &ServiceRecord) -> &str {
+    match service.service.spec.endpoint_spec.as_ref().map_or("", |it| &it.mode) {
+        "vip" => "",
+        other => other,
+    }
 }
 
 /// Swarm mode's tasks do not name the runtime that their service names.

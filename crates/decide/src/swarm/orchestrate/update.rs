@@ -18,7 +18,6 @@ use super::dirty::is_dirty;
 use super::draft::{Draft, ended_by_itself, is_dead, is_running, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
 use super::restart::{is_fenced, nanos};
-use crate::swarm::control::spec::endpoint_of;
 
 const UPDATING: &str = "updating";
 const PAUSED: &str = "paused";
@@ -328,9 +327,6 @@ fn rolled_back(service: &ServiceRecord, message: String) -> Option<ServiceChange
     };
     let spec = service.service.previous_spec.take()?;
     service.registry_auth = std::mem::take(&mut service.previous_registry_auth);
-    if spec.endpoint_spec != service.service.spec.endpoint_spec {
-        service.service.endpoint = endpoint_of(&spec);
-    }
     service.service.spec = spec;
     Some(ServiceChange::Spec(service))
 }

@@ -146,7 +146,7 @@ fn bring(changes: &mut AssignmentChanges, view: &View, kind: Kind, id: &str) {
             changes.services.extend(view.services.get(id).map(|it| (id.to_owned(), ServiceFacts::of(it))));
         }
         // No task needs such an object at its node.
-        Kind::Cluster | Kind::Node | Kind::Task | Kind::Resource(_) => {}
+        Kind::Cluster | Kind::Node | Kind::Task | Kind::Network | Kind::Resource(_) => {}
     }
 }
 

@@ -6,16 +6,19 @@ mod files;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use herder_model::swarm::{
-    Assignments, ContainerSpec, Driver, GenericResource, Mount, PortConfig, Privileges, ServiceFacts, TaskRecord,
-    Ulimit,
+    Assignments, ContainerSpec, Driver, GenericResource, Mount, PortConfig, Privileges, ServiceFacts, TaskNetwork,
+    TaskRecord, Ulimit,
 };
 use serde_json::{Map, Value, json};
 
 pub use files::{File, files};
 
 use super::template::Context;
+use crate::swarm::networks::mac;
 use crate::swarm::nodes::members::FENCE;
 
 /// What containers learn of their node.
@@ -68,6 +71,7 @@ pub fn create(
     told: &Assignments,
     node: &NodeFacts,
     binds: &[(String, String)],
+    overlays: &Overlays,
 ) -> Result<Create, String> {
     let context = Context::of(record, &facts(record, told).labels, node);
     let spec = record.task.spec.container_spec.as_ref().ok_or("the task has no container to run")?;
@@ -78,9 +82,14 @@ pub fn create(
     if is_fenced(record, told) {
         body["Labels"][FENCE] = "true".into();
     }
-    let attachments = attachments(record);
+    let attachments = attachments(record, overlays);
     body["HostConfig"] = host_config(record, &spec, told.log_driver.as_ref(), binds, attachments.first());
     extension::extend(&spec, &mut body);
+    let dns: Vec<String> = dns(record, overlays).iter().map(ToString::to_string).collect();
+    if !dns.is_empty() {
+        // The server there asks those of the specification for names that are not its own.
+        body["HostConfig"]["Dns"] = dns.into();
+    }
     let mut rest = attachments.into_iter();
     if let Some((network, endpoint)) = rest.next()
         && endpoint != json!({})
@@ -363,8 +372,87 @@ fn volume(mount: &Mount) -> Option<Value> {
     Some(body)
 }
 
-/// Networks of the node that the task asks for by name: `host`, `bridge`, or one that was made there.
-fn attachments(record: &TaskRecord) -> Vec<(String, Value)> {
+/// The engine's side of an overlay network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// Id of the engine's network.
+    pub engine_id: String,
+    /// Where its containers ask for names.
+    pub dns: Vec<IpAddr>,
+}
+
+/// By id of the network.
+pub type Overlays = BTreeMap<String, Overlay>;
+
+/// DNS servers that an engine asks one after the other.
+const DNS_SERVERS_MAX: usize = 3;
+
+fn dns(record: &TaskRecord, overlays: &Overlays) -> Vec<IpAddr> {
+    let places = record.networks.iter().filter_map(|it| overlays.get(&it.network_id));
+    let mut servers: Vec<IpAddr> = places.flat_map(|it| it.dns.iter().copied()).collect();
+    servers.sort_by_key(IpAddr::is_ipv6);
+    servers.truncate(DNS_SERVERS_MAX);
+    servers
+}
+
+/// Priority of the first network's gateway; the following ones have less.
+const GW_PRIORITY: usize = 100;
+
+/// Where the task has a place in an overlay network. Names are those of the swarm: the engine is told no aliases.
+fn place(position: usize, network: &TaskNetwork, overlay: &Overlay) -> (String, Value) {
+    let mut config = json!({});
+    put(&mut config, "IPv4Address", network.v4.map(|it| it.to_string()).unwrap_or_default());
+    put(&mut config, "IPv6Address", network.v6.map(|it| it.to_string()).unwrap_or_default());
+    let mac = network.v4.map(mac).unwrap_or_default();
+    let mut endpoint = json!({"IPAMConfig": config, "MacAddress": mac});
+    // Ingress, where no names are asked for, is nobody's way out. Engines before API 1.48 choose by themselves.
+    if !overlay.dns.is_empty() {
+        endpoint["GwPriority"] = json!(GW_PRIORITY.saturating_sub(position));
+    }
+    (overlay.engine_id.clone(), endpoint)
+}
+
+/// The most and the least that the end of a task waits until nobody sends it new connections. Labels of its service say it:
+/// `herder.drain.max` (`500ms`, `5s`) and `herder.drain.delay`.
+pub fn drain(record: &TaskRecord, told: &Assignments) -> (Duration, Duration) {
+    let facts = facts(record, told);
+    let label = |key: &str| facts.labels.get(key).and_then(|it| seconds(it));
+    (label(DRAIN_MAX).unwrap_or(DRAIN_TIME_MAX), label(DRAIN_DELAY).unwrap_or_default())
+}
+
+const DRAIN_MAX: &str = "herder.drain.max";
+const DRAIN_DELAY: &str = "herder.drain.delay";
+/// Longer than a round to the leader and to all nodes takes, and short for a person who waits.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// A task that is to end is not kept for longer than this.
+const DRAIN_DELAY_MAX: Duration = Duration::from_secs(600);
+
+/// `1.5s`, `200ms`, or `2m`.
+fn seconds(text: &str) -> Option<Duration> {
+    let digits = text.trim().trim_end_matches(|it: char| it.is_ascii_alphabetic());
+    let factor = match text.trim().get(digits.len()..)? {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    let number: f64 = digits.parse().ok()?;
+    Duration::try_from_secs_f64(number * factor).ok().map(|it| it.min(DRAIN_DELAY_MAX))
+}
+
+/// Networks of the task: overlay networks with its addresses there, and those of the node that it asks for by name (`host`,
+/// `bridge`, or one that was made there).
+fn attachments(record: &TaskRecord, overlays: &Overlays) -> Vec<(String, Value)> {
+    let is_overlay = |target: &str| record.networks.iter().any(|it| it.network_id == target && it.v4.is_some());
+    // The first network of the specification carries the default route; the ingress network never does.
+    let places = record.networks.iter().enumerate();
+    let places = places.filter_map(|(position, it)| Some(place(position, it, overlays.get(&it.network_id)?)));
+    let mut attached: Vec<(String, Value)> = places.collect();
+    attached.extend(of_node(record).into_iter().filter(|(target, _)| !is_overlay(target)));
+    attached
+}
+
+fn of_node(record: &TaskRecord) -> Vec<(String, Value)> {
     let networks = record.task.spec.networks.iter();
     let attach = networks.map(|network| {
         let mut endpoint = json!({});

@@ -40,7 +40,7 @@ fn containers_are_made_as_swarm_mode_makes_them() {
         let facts = ServiceFacts { labels: parsed(&it["labels"]), ..ServiceFacts::default() };
         let mut told = Assignments::default();
         told.services.insert(record.task.service_id.clone(), facts);
-        let created = create(&record, &told, &node(), &[]).expect("a container");
+        let created = create(&record, &told, &node(), &[], &Overlays::new()).expect("a container");
         assert_eq!(created.name, it["name"], "{service}");
 
         let (mut body, mut config, mut shown) = (created.body, it["config"].clone(), it["host_config"].clone());
@@ -91,7 +91,8 @@ fn check(container: Value, path: &str, expected: Value) {
 #[track_caller]
 fn check_task(mut container: Value, task: Value, path: &str, expected: Value) {
     container["Image"] = "busybox".into();
-    let created = create(&record(container, task), &Assignments::default(), &node(), &[]).expect("a container");
+    let created =
+        create(&record(container, task), &Assignments::default(), &node(), &[], &Overlays::new()).expect("a container");
     let pointer = format!("/{}", path.replace('.', "/"));
     assert_eq!(created.body.pointer(&pointer).unwrap_or(&Value::Null), &expected, "{path}");
 }
@@ -135,7 +136,8 @@ fn settings_that_the_recording_lacks() {
     check_task(json!({}), networks.clone(), "HostConfig.NetworkMode", json!("front"));
     let endpoints = json!({"front": {"Aliases": ["w"]}});
     check_task(json!({}), networks.clone(), "NetworkingConfig.EndpointsConfig", endpoints);
-    let two = create(&record(json!({}), networks), &Assignments::default(), &node(), &[]).expect("a container");
+    let two = create(&record(json!({}), networks), &Assignments::default(), &node(), &[], &Overlays::new())
+        .expect("a container");
     assert_eq!(two.networks, [("back".to_owned(), json!({}))]);
 }
 
@@ -149,13 +151,24 @@ fn volumes_whose_driver_is_said_are_made_first() {
         volume("", json!({"DriverConfig": {"Name": "nfs"}})),
         {"Type": "bind", "Source": "/", "Target": "/x"},
     ]);
-    let made = create(&record(json!({"Mounts": mounts}), json!({"Spec": {}})), &Assignments::default(), &node(), &[]);
+    let made = create(
+        &record(json!({"Mounts": mounts}), json!({"Spec": {}})),
+        &Assignments::default(),
+        &node(),
+        &[],
+        &Overlays::new(),
+    );
     let expected = json!({"Name": "v-1", "Driver": "nfs", "DriverOpts": {"a": "1"}, "Labels": {"l": "web"}});
     assert_eq!(made.expect("a container").volumes, [expected]);
     // Whatever a client sends as options.
     for odd in [json!("text"), json!([1]), json!({"Labels": 3, "DriverConfig": "x"}), json!(null)] {
         let odd = record(json!({"Mounts": [volume("v", odd)]}), json!({"Spec": {}}));
-        assert!(create(&odd, &Assignments::default(), &node(), &[]).expect("a container").volumes.is_empty());
+        assert!(
+            create(&odd, &Assignments::default(), &node(), &[], &Overlays::new())
+                .expect("a container")
+                .volumes
+                .is_empty()
+        );
     }
 }
 
@@ -255,4 +268,34 @@ fn secrets_and_configs_become_files() {
         json!([config("raw", "b")]),
         "failed to expand templated config raw: the template is no text",
     );
+}
+
+#[test]
+fn a_task_has_its_addresses_in_overlay_networks_and_asks_there_for_names() {
+    let task = json!({"Spec": {"Networks": [{"Target": "ov", "Aliases": ["w"]}, {"Target": "back"}]}});
+    let mut record = record(json!({}), task);
+    let place = |id: &str, address: [u8; 4]| TaskNetwork {
+        network_id: id.into(),
+        v4: Some(address.into()),
+        ..TaskNetwork::default()
+    };
+    record.networks = vec![place("in", [10, 0, 0, 5]), place("ov", [10, 0, 16, 4]), place("back", [10, 0, 17, 4])];
+    let overlay = |id: &str, dns: &[&str]| Overlay {
+        engine_id: format!("engine-{id}"),
+        dns: dns.iter().map(|it| it.parse().expect("an address")).collect(),
+    };
+    let overlays = Overlays::from([
+        ("in".to_owned(), overlay("in", &[])),
+        ("ov".to_owned(), overlay("ov", &["10.0.16.1", "fd00::1"])),
+        ("back".to_owned(), overlay("back", &["10.0.17.1"])),
+    ]);
+    let made = create(&record, &Assignments::default(), &node(), &[], &overlays).expect("a container");
+    assert_eq!(made.body["HostConfig"]["NetworkMode"], "engine-in");
+    assert_eq!(made.body["HostConfig"]["Dns"], json!(["10.0.16.1", "10.0.17.1", "fd00::1"]));
+    let first = json!({"IPAMConfig": {"IPv4Address": "10.0.0.5"}, "MacAddress": "02:42:0a:00:00:05"});
+    assert_eq!(made.body["NetworkingConfig"]["EndpointsConfig"], json!({"engine-in": first}));
+    let names: Vec<&str> = made.networks.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["engine-ov", "engine-back"]);
+    let ov = json!({"IPAMConfig": {"IPv4Address": "10.0.16.4"}, "MacAddress": "02:42:0a:00:10:04", "GwPriority": 99});
+    assert_eq!(made.networks[0].1, ov);
 }

@@ -1,0 +1,60 @@
+//! The networks that tasks of a service are on.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use herder_model::swarm::{NetworkAttachmentConfig, NetworkRecord, ServiceRecord, View};
+
+/// A network of a service's tasks.
+#[derive(Clone, Copy, Debug)]
+pub struct Attached<'a> {
+    /// Id of the network, or the name of one that every node has.
+    pub id: &'a str,
+    /// Nothing for a network that every node has by itself, and for one that is gone.
+    pub network: Option<&'a Arc<NetworkRecord>>,
+    pub aliases: &'a [String],
+    config: Option<&'a NetworkAttachmentConfig>,
+}
+
+/// The driver option that gives each slot of a service its own address: `10.0.1.50-10.0.1.59` or `10.0.1.50-59`.
+const FIXED: &str = "herder.ip";
+
+impl Attached<'_> {
+    /// The address that the specification fixes for a slot.
+    pub fn address_of_slot(&self, slot: u64) -> Option<Ipv4Addr> {
+        let text = self.config?.driver_opts.get(FIXED)?;
+        let first: Ipv4Addr = text.split('-').next()?.trim().parse().ok()?;
+        let last: Ipv4Addr = match text.split_once('-').map(|(_, last)| last.trim()) {
+            None => first,
+            Some(last) => match last.parse::<u8>() {
+                Ok(last) => Ipv4Addr::from((u32::from(first) & !0xff) | u32::from(last)),
+                Err(_) => last.parse().ok()?,
+            },
+        };
+        let at = u32::from(first).checked_add(u32::try_from(slot.saturating_sub(1)).ok()?)?;
+        (at <= u32::from(last)).then(|| at.into())
+    }
+}
+
+/// Whether every node has a network of this name by itself.
+pub fn is_everywhere(target: &str) -> bool {
+    matches!(target, "bridge" | "host" | "none")
+}
+
+/// The networks of a service's tasks, in the order of their interfaces: ingress first if it publishes ports there, then as the
+/// specification names them.
+pub fn attached<'a>(view: &'a View, service: &'a ServiceRecord) -> Vec<Attached<'a>> {
+    let spec = &service.service.spec;
+    let mut attached = Vec::new();
+    let ports = spec.endpoint_spec.iter().flat_map(|it| &it.ports);
+    if ports.into_iter().any(|it| it.is_ingress())
+        && let Some(network) = view.ingress()
+    {
+        attached.push(Attached { id: &network.id, network: Some(network), aliases: &[], config: None });
+    }
+    for config in &spec.task_template.networks {
+        let network = view.networks.get(&*config.target);
+        attached.push(Attached { id: &config.target, network, aliases: &config.aliases, config: Some(config) });
+    }
+    attached
+}

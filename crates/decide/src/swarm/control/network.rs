@@ -1,0 +1,371 @@
+//! Networks of the swarm: made, and taken away.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use herder_model::swarm::{
+    Change, ConfigFrom, Driver, Feature, IpamConfig, IpamOptions, Kind, NetworkRecord, NetworkSpec, OVERLAY, TaskState,
+    VNI_OPTION, View,
+};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::Changes;
+use super::{check, lookup};
+use crate::swarm::allocate::{self, free_vni};
+use crate::swarm::networks::{self, driver_state, names};
+use crate::swarm::nodes::level;
+use crate::swarm::{Code, Denial, Refusal};
+
+/// The largest VXLAN network identifier: it has 24 bits.
+const VNI_MAX: u32 = (1 << 24) - 1;
+/// What marks networks that every swarm has by itself.
+const PREDEFINED: &str = "com.docker.swarm.predefined";
+/// Set to `allow`, a subnet may overlap routes of nodes.
+const OVERLAP_OPTION: &str = "herder.overlap";
+/// Drivers that every engine has, and that need nothing from managers.
+const LOCAL_DRIVERS: [&str; 5] = ["bridge", "macvlan", "ipvlan", "host", "null"];
+
+/// Body of `POST /networks/create`, as far as it is about the swarm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkRequest {
+    pub name: String,
+    pub driver: String,
+    pub scope: String,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    pub config_only: bool,
+    pub config_from: Option<ConfigFrom>,
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: Option<bool>,
+    #[serde(rename = "IPAM")]
+    pub ipam: Option<Ipam>,
+    pub options: BTreeMap<String, String>,
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// How a client wants addresses to be managed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ipam {
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    pub config: Vec<IpamRequest>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IpamRequest {
+    pub subnet: String,
+    #[serde(rename = "IPRange")]
+    pub range: String,
+    pub gateway: String,
+    pub auxiliary_addresses: BTreeMap<String, String>,
+}
+
+impl NetworkRequest {
+    /// Whether the swarm is asked for, not the engines.
+    pub fn is_swarms(&self) -> bool {
+        self.driver == OVERLAY || self.scope == "swarm" || self.ingress
+    }
+
+    /// What an engine refuses before it asks the managers, in its order.
+    fn check(&self) -> Result<(), Denial> {
+        let plain = |status, text: &str| Err(Denial::plain(status, text));
+        if matches!(self.name.as_str(), "bridge" | "host" | "none" | "default") {
+            let text = format!("operation is not permitted on predefined {} network ", self.name);
+            return Err(Denial::plain(403, text));
+        }
+        let errors: Vec<String> = self.ipam.iter().flat_map(|it| &it.config).flat_map(IpamRequest::errors).collect();
+        if !errors.is_empty() {
+            return Err(Denial::plain(400, format!("invalid network config:\n{}", errors.join("\n"))));
+        }
+        if self.name.trim().is_empty() {
+            return plain(400, "invalid name: name is empty");
+        }
+        if self.scope == "local" && self.driver == OVERLAY {
+            return plain(403, "cannot downgrade network scope for overlay networks");
+        }
+        if self.ingress && self.scope != "swarm" && LOCAL_DRIVERS.contains(&self.driver.as_str()) {
+            return plain(403, "Ingress network can only be global scope network");
+        }
+        if self.config_only {
+            return plain(
+                403,
+                "configuration network can only contain network specific fields. Network operator fields like \
+                 [ ingress | internal | attachable | scope ] are not supported.",
+            );
+        }
+        if self.enable_ipv4 == Some(false) {
+            return plain(400, "IPv4 cannot be disabled in a Swarm scoped network");
+        }
+        self.check_config_from()
+    }
+
+    fn check_config_from(&self) -> Result<(), Denial> {
+        if self.config_name().is_empty() {
+            return Ok(());
+        }
+        let own_ipam = self.ipam.as_ref().is_some_and(|it| !it.config.is_empty() || !it.options.is_empty());
+        let own_labels = self.labels.as_ref().is_some_and(|it| !it.is_empty());
+        let what = if own_ipam || own_labels || self.enable_ipv6 == Some(true) {
+            "user-specified configurations"
+        } else if !self.options.is_empty() {
+            "network driver options"
+        } else {
+            return Ok(());
+        };
+        let text = format!("{what} are not supported if the network depends on a configuration network");
+        Err(Denial::plain(403, text))
+    }
+
+    fn config_name(&self) -> &str {
+        self.config_from.as_ref().map_or("", |it| &it.network)
+    }
+
+    /// What managers refuse.
+    fn check_as_managers(&self) -> Result<(), Refusal> {
+        if self.attachable && self.ingress {
+            return Err(Refusal::invalid("ingress network cannot be attachable"));
+        }
+        check::name(&self.name)?;
+        if self.labels.as_ref().is_some_and(|it| it.contains_key(PREDEFINED)) {
+            let text = format!(
+                "label {PREDEFINED} is for internally created predefined networks and cannot be applied by users"
+            );
+            return Err(Refusal::new(Code::PermissionDenied, text));
+        }
+        if self.ingress && !matches!(self.driver.as_str(), "" | OVERLAY) {
+            let text = "only overlay driver is currently supported for ingress network";
+            return Err(Refusal::new(Code::Unimplemented, text));
+        }
+        if !self.driver.is_empty() && self.driver != OVERLAY && !LOCAL_DRIVERS.contains(&self.driver.as_str()) {
+            return Err(Refusal::invalid(format!("error during lookup of plugin {}", self.driver)));
+        }
+        Ok(())
+    }
+
+    /// As it is kept.
+    fn spec(&self) -> NetworkSpec {
+        let driver = (!self.driver.is_empty() || !self.options.is_empty() || self.ingress).then(|| Driver {
+            name: self.driver.clone(),
+            options: self.options.clone(),
+            ..Driver::default()
+        });
+        let ipam_options = self.ipam.as_ref().map(|it| IpamOptions {
+            driver: Driver { name: it.driver.clone(), options: it.options.clone(), ..Driver::default() },
+            configs: it.config.iter().map(IpamRequest::kept).collect(),
+            ..IpamOptions::default()
+        });
+        NetworkSpec {
+            name: self.name.clone(),
+            labels: Some(self.labels.clone().unwrap_or_default()),
+            driver_configuration: driver,
+            ipv6_enabled: self.enable_ipv6 == Some(true),
+            internal: self.internal,
+            attachable: self.attachable,
+            ingress: self.ingress,
+            ipam_options,
+            config_from: self.config_from.clone().filter(|it| !it.network.is_empty()),
+            scope: "swarm".into(),
+            ..NetworkSpec::default()
+        }
+    }
+}
+
+impl IpamRequest {
+    fn kept(&self) -> IpamConfig {
+        IpamConfig {
+            subnet: self.subnet.clone(),
+            range: self.range.clone(),
+            gateway: self.gateway.clone(),
+            ..IpamConfig::default()
+        }
+    }
+
+    /// What an engine says about it, one sentence for each fault.
+    fn errors(&self) -> Vec<String> {
+        if self.subnet.is_empty() {
+            let is_said = !self.range.is_empty() || !self.gateway.is_empty() || !self.auxiliary_addresses.is_empty();
+            return is_said
+                .then(|| {
+                    "invalid subnet: it must be given with its ip-range, gateway or auxiliary addresses".to_owned()
+                })
+                .into_iter()
+                .collect();
+        }
+        let Ok(net) = self.subnet.parse::<IpNet>() else {
+            return vec![format!("invalid subnet {}: invalid CIDR block notation", self.subnet)];
+        };
+        let mut errors = Vec::new();
+        if net.trunc() != net {
+            errors.push(format!("invalid subnet {net}: it should be {}", net.trunc()));
+        }
+        let net = net.trunc();
+        if !self.range.is_empty() {
+            match self.range.parse::<IpNet>() {
+                Err(_) => errors.push(format!("invalid ip-range {}: invalid CIDR block notation", self.range)),
+                Ok(range) if range.addr().is_ipv4() != net.addr().is_ipv4() => {
+                    errors.push(format!("invalid ip-range {range}: it should be an {} range", family(net)));
+                }
+                Ok(range) => {
+                    if range.trunc() != range {
+                        errors.push(format!("invalid ip-range {range}: it should be {}", range.trunc()));
+                    }
+                    if !net.contains(&range.trunc()) {
+                        errors.push(format!("invalid ip-range {range}: parent subnet {net} doesn't contain ip-range"));
+                    }
+                }
+            }
+        }
+        let addresses = std::iter::once(("gateway".to_owned(), &self.gateway)).filter(|(_, it)| !it.is_empty());
+        let auxiliary = self.auxiliary_addresses.iter().map(|(name, it)| (format!("auxiliary address {name}"), it));
+        for (what, address) in addresses.chain(auxiliary) {
+            match address.parse::<IpAddr>() {
+                Err(_) => errors.push(format!("invalid {what} {address}: invalid address")),
+                Ok(it) if it.is_ipv4() != net.addr().is_ipv4() => {
+                    errors.push(format!("invalid {what} {address}: parent subnet is an {} block", family(net)));
+                }
+                Ok(it) if !net.contains(&it) => {
+                    errors.push(format!("invalid {what} {address}: parent subnet {net} doesn't contain this address"));
+                }
+                Ok(_) => {}
+            }
+        }
+        errors
+    }
+}
+
+fn family(net: IpNet) -> &'static str {
+    if net.addr().is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// Makes a network of the swarm. `id` is the new network's.
+pub fn create_network(view: &View, request: &NetworkRequest, id: String) -> Changes {
+    if view.named(Kind::Network, &request.name).is_some() {
+        return Err(Denial::plain(409, format!("network with name {} already exists", request.name)));
+    }
+    request.check()?;
+    request.check_as_managers()?;
+    level::needs(view, Feature::Networks)?;
+    if request.ingress
+        && let Some(present) = view.ingress()
+    {
+        let text = format!("ingress network ({}) is already present", present.id);
+        return Err(Refusal::new(Code::AlreadyExists, text).into());
+    }
+    let spec = request.spec();
+    let driver = match request.driver.as_str() {
+        "" => OVERLAY,
+        other => other,
+    };
+    let mut record = NetworkRecord { id, name: spec.name.clone(), ..NetworkRecord::default() };
+    if driver == OVERLAY {
+        record.vni = vni(view, request)?;
+        let configs = addresses(view, request, &spec)?;
+        record.ipam_options = Some(IpamOptions {
+            driver: Driver { name: "default".into(), ..Driver::default() },
+            configs,
+            ..IpamOptions::default()
+        });
+        let auxiliary = request.ipam.iter().flat_map(|it| &it.config).flat_map(|it| it.auxiliary_addresses.clone());
+        record.auxiliary = auxiliary.collect();
+    }
+    record.driver_state = Some(driver_state(driver, &spec, record.vni));
+    record.spec = spec;
+    Ok(vec![record.into()])
+}
+
+fn vni(view: &View, request: &NetworkRequest) -> Result<u32, Denial> {
+    let Some(text) = request.options.get(VNI_OPTION) else { return Ok(free_vni(view)) };
+    let vni = text.trim().parse::<u32>().ok().filter(|it| (1..=VNI_MAX).contains(it));
+    let Some(vni) = vni else {
+        return Err(Denial::plain(400, format!("invalid vxlan id value {text:?} passed: expected 1 to {VNI_MAX}")));
+    };
+    match view.network_of_vni(vni).and_then(|id| view.networks.get(id)) {
+        Some(other) => {
+            let text = format!("VXLAN network identifier {vni} is in use by network {}", other.spec.name);
+            Err(Denial::plain(403, text))
+        }
+        None => Ok(vni),
+    }
+}
+
+fn addresses(view: &View, request: &NetworkRequest, spec: &NetworkSpec) -> Result<Vec<IpamConfig>, Denial> {
+    let asked = spec.ipam_options.as_ref().map_or(&[][..], |it| &it.configs);
+    let with_hosts = request.options.get(OVERLAP_OPTION).is_none_or(|it| it != "allow");
+    for net in asked.iter().filter_map(|it| it.subnet.parse::<IpNet>().ok()) {
+        if let Some(with) = allocate::overlap(view, net, with_hosts) {
+            let text = format!("Pool overlaps with other one on this address space: {net} is asked for, and {with}");
+            return Err(Denial::plain(403, text));
+        }
+    }
+    let mut asked = asked.to_vec();
+    let has_v6 = asked.iter().any(|it| it.subnet.parse::<IpNet>().is_ok_and(|it| it.addr().is_ipv6()));
+    if spec.ipv6_enabled && !has_v6 {
+        asked.push(IpamConfig { subnet: local_v6(view), ..IpamConfig::default() });
+    }
+    allocate::subnets(view, &asked, spec.ingress).ok_or_else(|| {
+        let text = "no subnet is left in the swarm's address pools (docker swarm init --default-addr-pool): remove networks that \
+                    nobody uses (docker network prune), or name a subnet (--subnet)";
+        Refusal::new(Code::FailedPrecondition, text).into()
+    })
+}
+
+/// A unique local /64 for a network, under a prefix that follows from the id of the swarm (RFC 4193).
+fn local_v6(view: &View) -> String {
+    let id = view.cluster.as_ref().map_or("", |it| &it.cluster.id);
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let (global, subnet) = (hash & 0xff_ffff_ffff, u64::from(free_vni(view)) & 0xffff);
+    let prefix = (0xfd_u128 << 120) | (u128::from(global) << 80) | (u128::from(subnet) << 64);
+    format!("{}/64", std::net::Ipv6Addr::from(prefix))
+}
+
+/// Takes a network away that nothing needs any more. While containers still end there, the record stays without its name.
+pub fn remove_network(view: &View, text: &str) -> Changes {
+    let record = lookup::network(view, text)?;
+    let id = &record.id;
+    let refused = |text: String| Err(Refusal::new(Code::FailedPrecondition, text).into());
+    if let Some(service) = view.services.values().find(|it| names(it, id)) {
+        return refused(format!("network {id} is in use by service {}", service.service.id));
+    }
+    if record.spec.ingress
+        && let Some(service) =
+            view.services.values().find(|it| it.service.endpoint.ports.iter().any(|it| it.is_ingress()))
+    {
+        return refused(format!(
+            "ingress network cannot be removed because service {} depends on it",
+            service.service.id
+        ));
+    }
+    if let Some(task) = networks::users(view, id).find(|it| it.task.desired_state <= TaskState::Running) {
+        return refused(format!("network {id} is in use by task {}", task.task.id));
+    }
+    Ok(vec![gone(view, record)])
+}
+
+/// Networks that nothing uses, with their names. The ingress network is never among them.
+pub fn prune_networks(view: &View, wanted: impl Fn(&NetworkRecord) -> bool) -> (Vec<Change>, Vec<String>) {
+    let unused = networks::visible(view).filter(|it| !it.spec.ingress && wanted(it) && !networks::is_used(view, it));
+    unused.map(|it| (gone(view, it), it.name.clone())).unzip()
+}
+
+fn gone(view: &View, record: &NetworkRecord) -> Change {
+    if networks::users(view, &record.id).next().is_none() {
+        return Change::Remove(Kind::Network, record.id.clone());
+    }
+    NetworkRecord { name: String::new(), ..record.clone() }.into()
+}
+
+/// Networks that were removed, and whose last containers have ended.
+pub fn settle_networks(view: &View) -> Vec<Change> {
+    let removing = view.networks.values().filter(|it| it.is_removing());
+    let ended = removing.filter(|it| networks::users(view, &it.id).next().is_none());
+    ended.map(|it| Change::Remove(Kind::Network, it.id.clone())).collect()
+}

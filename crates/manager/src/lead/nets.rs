@@ -1,0 +1,82 @@
+//! What the leader tells nodes of overlay networks.
+
+use std::collections::BTreeMap;
+
+use herder_model::swarm::{NetNews, NetUpdate, ToNode, View};
+
+use super::Lead;
+use super::tell::Session;
+
+/// Nodes that are told all of their networks in one step; the others wait for the next one.
+const WHOLE_MAX: usize = 256;
+
+impl Lead<'_> {
+    /// Tells each node what is new in its networks, and which changes all of them have carried out.
+    pub(super) fn tell_networks(&mut self, view: &View) {
+        let mut updates = self.nets.advance(view);
+        let sessions = &self.sessions;
+        for settled in self.nets.settle(|node| sessions.contains_key(node)) {
+            // A change of this moment says it as well.
+            updates.entry(settled.network_id.clone()).or_insert(settled);
+        }
+        if updates.is_empty() && self.net_nodes.is_empty() && !self.net_whole {
+            return;
+        }
+        self.net_whole = false;
+        let mut whole = 0;
+        let mut deaf = Vec::new();
+        for (node, session) in &mut self.sessions {
+            if session.nets.is_none() {
+                if whole == WHOLE_MAX || !session.is_welcome {
+                    self.net_whole = true;
+                    continue;
+                }
+                whole += 1;
+            } else if updates.is_empty() && !self.net_nodes.contains(node) {
+                continue;
+            }
+            self.net_nodes.remove(node);
+            let networks = self.nets.of_node(view, node);
+            let news = news(session, &updates, networks.iter().copied(), |id| self.nets.whole(id));
+            if let Some(news) = news
+                && !session.say.say(&ToNode::Networks(Box::new(news)))
+            {
+                deaf.push(node.clone());
+            }
+        }
+        for node in deaf {
+            tracing::warn!(node, "closing session: the node does not take messages");
+            self.close(&node);
+        }
+    }
+}
+
+/// What is new for a node that is to be told of these networks.
+fn news<'n>(
+    session: &mut Session,
+    updates: &BTreeMap<String, NetUpdate>,
+    networks: impl Iterator<Item = &'n str>,
+    whole: impl Fn(&str) -> Option<NetUpdate>,
+) -> Option<NetNews> {
+    let is_whole = session.nets.is_none();
+    let mut known = session.nets.take().unwrap_or_default();
+    let mut news = NetNews { whole: is_whole, ..NetNews::default() };
+    let mut told = BTreeMap::new();
+    for id in networks {
+        let update = match (known.remove(id), updates.get(id)) {
+            (Some(version), Some(update)) if update.applies_to == version => Some(update.clone()),
+            (Some(version), None) => {
+                told.insert(id.to_owned(), version);
+                None
+            }
+            _ => whole(id),
+        };
+        if let Some(update) = update {
+            told.insert(id.to_owned(), update.results_in);
+            news.updates.push(update);
+        }
+    }
+    news.gone = known.into_keys().collect();
+    session.nets = Some(told);
+    (is_whole || !news.updates.is_empty() || !news.gone.is_empty()).then_some(news)
+}

@@ -1,0 +1,227 @@
+//! Networks of the swarm: what a client declares, what managers decided about it, and the addresses that tasks have there.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Driver, Meta, Rest, is_default, keeps_rest};
+
+/// The first VXLAN network identifier that is given to a network (swarmkit `DefaultVNI` range).
+pub const FIRST_VNI: u32 = 4096;
+/// Name of the network that published ports travel through, unless it was made anew under another name.
+pub const INGRESS: &str = "ingress";
+/// The driver of networks that reach over hosts.
+pub const OVERLAY: &str = "overlay";
+/// The option under which an overlay network shows its VXLAN network identifier, and under which a client may choose it.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
+/// A network as it is declared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
+pub struct NetworkSpec {
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    pub labels: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub driver_configuration: Option<Driver>,
+    #[serde(rename = "IPv6Enabled", skip_serializing_if = "is_default")]
+    pub ipv6_enabled: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub internal: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub attachable: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ingress: bool,
+    #[serde(rename = "IPAMOptions", skip_serializing_if = "is_default")]
+    pub ipam_options: Option<IpamOptions>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub config_from: Option<ConfigFrom>,
+    /// `swarm`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scope: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// The config-only network of each engine that holds the settings of a node-local network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
+pub struct ConfigFrom {
+    pub network: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// How the addresses of a network are managed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
+pub struct IpamOptions {
+    pub driver: Driver,
+    #[serde(skip_serializing_if = "is_default")]
+    pub configs: Vec<IpamConfig>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// One subnet of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
+pub struct IpamConfig {
+    #[serde(skip_serializing_if = "is_default")]
+    pub subnet: String,
+    /// The part of the subnet that addresses are given from; empty: all of it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub range: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub gateway: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// A network as tasks show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SwarmNetwork {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    pub spec: NetworkSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub driver_state: Option<Driver>,
+    #[serde(rename = "IPAMOptions", skip_serializing_if = "is_default")]
+    pub ipam_options: Option<IpamOptions>,
+}
+
+/// A network, with what only managers need to know of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkRecord {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// The name, while the network can be found by it. Empty after its removal, while containers still end there: the name is
+    /// free then, and clients do not see the network.
+    pub name: String,
+    pub spec: NetworkSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub driver_state: Option<Driver>,
+    /// The subnets with their gateways, as they were decided.
+    #[serde(rename = "IPAMOptions", skip_serializing_if = "is_default")]
+    pub ipam_options: Option<IpamOptions>,
+    /// VXLAN network identifier; 0 for a network that is local to each node.
+    #[serde(skip_serializing_if = "is_default")]
+    pub vni: u32,
+    /// Addresses that are in use outside of the swarm, by name (`--aux-address`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub auxiliary: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+impl NetworkRecord {
+    /// Whether it was removed, and only its last containers are waited for.
+    pub fn is_removing(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// Whether the managers give out the addresses of this network. Node-local networks have none.
+    pub fn is_overlay(&self) -> bool {
+        self.vni != 0
+    }
+
+    pub fn subnets(&self) -> &[IpamConfig] {
+        self.ipam_options.as_ref().map_or(&[], |it| &it.configs)
+    }
+
+    /// An option of the driver.
+    pub fn option(&self, key: &str) -> Option<&str> {
+        let options = &self.spec.driver_configuration.as_ref()?.options;
+        options.get(key).map(String::as_str)
+    }
+
+    /// As tasks show it.
+    pub fn shown(&self) -> SwarmNetwork {
+        SwarmNetwork {
+            id: self.id.clone(),
+            meta: self.meta.clone(),
+            spec: self.spec.clone(),
+            driver_state: self.driver_state.clone(),
+            ipam_options: self.ipam_options.clone(),
+        }
+    }
+}
+
+/// The place of a task in one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, remote = "Self")]
+pub struct TaskNetwork {
+    /// Id of the network, or the name of one that every node has (`bridge`, `host`, `none`).
+    pub network_id: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub v4: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub v6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub aliases: Vec<String>,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// A plain container's wish to be on a network. It is the specification of a task of runtime `attachment`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, remote = "Self")]
+pub struct NetworkAttachmentSpec {
+    #[serde(rename = "ContainerID", skip_serializing_if = "is_default")]
+    pub container_id: String,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// What a node says of its place in the physical network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, remote = "Self")]
+pub struct Underlay {
+    /// The address that other nodes send encapsulated packets to; empty: the address of the node.
+    #[serde(skip_serializing_if = "is_default")]
+    pub data_path_addr: String,
+    /// MTU of the interface with that address, in bytes; 0: not known.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mtu: u32,
+    /// Subnets that the node has routes to, in CIDR notation, without those of herder's own networks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub routes: Vec<String>,
+    /// Subnets of the engine's own networks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub engine_subnets: Vec<String>,
+    /// What the kernel and the tools of the node can do.
+    #[serde(skip_serializing_if = "is_default")]
+    pub can: Capabilities,
+    #[serde(flatten, skip_deserializing)]
+    pub rest: Rest,
+}
+
+/// What a node needs to carry overlay networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    #[serde(skip_serializing_if = "is_default")]
+    pub vxlan: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub nft: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub br_netfilter: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ipv6: bool,
+}
+
+impl Capabilities {
+    /// Whether the node can carry overlay networks.
+    pub fn overlay(self) -> bool {
+        self.vxlan && self.nft && self.br_netfilter
+    }
+}
+
+keeps_rest!(NetworkSpec, ConfigFrom, IpamOptions, IpamConfig, TaskNetwork, NetworkAttachmentSpec, Underlay);
