@@ -9,6 +9,7 @@ mod run;
 mod sim;
 mod test;
 mod tidy;
+mod words;
 
 use std::process::Command;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::run;
+use crate::{run, words};
 
 /// Holds the table of crates, under [`HEADING`].
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
@@ -33,6 +33,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut violations = violations(&layers, uses);
     violations.extend(unlisted(&layers)?);
     violations.extend(encode::check()?);
+    violations.extend(words::violations()?);
     for (path, lines) in long_files()? {
         println!("note: {path} has {lines} lines; over {FILE_LINES_MAX} it may hide a noun");
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use herder_decide::swarm::container::NodeFacts;
+use herder_docker::EngineError;
 use herder_docker::Way;
 use herder_model::swarm::{Assignments, Clock, GenericResource, NodeDescription, Report, TaskRecord};
-use herder_pool::EngineError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};

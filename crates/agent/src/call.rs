@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-use herder_docker::{Body, EngineLink, LinkError, Way, empty, full};
-use herder_pool::EngineError;
+pub(crate) use herder_docker::path::encode_query as escaped;
+use herder_docker::{
+    Body, EngineError, EngineLink, LinkError, Way, empty, error_message, full, gather, spoken_version,
+};
 use http::{Method, Request, Response, header};
-use http_body_util::BodyExt as _;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -16,9 +16,6 @@ pub(crate) const CALL_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A list of 10,000 containers has some 20 MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-
-/// The newest version of the Docker API that herder speaks with engines.
-const API_VERSION_MAX: (u32, u32) = (1, 50);
 
 /// The engine beside this node.
 #[derive(Debug)]
@@ -53,7 +50,10 @@ impl Engine {
         match answer.status().as_u16() {
             status @ 400.. => Err(EngineError::Answer { status, message: format!("/_ping answers {status}") }),
             // Read to its end, or the connection could not be used again.
-            _ => timeout(limit, gather(answer.into_body())).await.map_err(|_| self.late(limit)).map(drop),
+            _ => timeout(limit, gather(answer.into_body(), ANSWER_BYTES_MAX))
+                .await
+                .map_err(|_| self.late(limit))
+                .map(drop),
         }
     }
 
@@ -77,10 +77,8 @@ impl Engine {
     pub(crate) async fn greet(&self) -> Result<(), EngineError> {
         self.version.write().clear();
         let answer = self.get("/version").json().await?;
-        let parts = answer["ApiVersion"].as_str().unwrap_or_default().split_once('.');
-        let version = parts.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-        let (major, minor) = version.unwrap_or(API_VERSION_MAX).min(API_VERSION_MAX);
-        *self.version.write() = format!("/v{major}.{minor}");
+        let spoken = spoken_version(answer["ApiVersion"].as_str().unwrap_or_default());
+        *self.version.write() = format!("/v{spoken}");
         Ok(())
     }
 
@@ -125,7 +123,7 @@ impl<'c> Call<'c> {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let bytes = timeout(self.limit, gather(response.into_body())).await;
+        let bytes = timeout(self.limit, gather(response.into_body(), ANSWER_BYTES_MAX)).await;
         let bytes = bytes.map_err(|_| engine.late(self.limit))?.unwrap_or_default();
         Err(EngineError::Answer { status, message: error_message(&bytes) })
     }
@@ -134,7 +132,8 @@ impl<'c> Call<'c> {
     pub(crate) async fn json(self) -> Result<Value, EngineError> {
         let (engine, path, limit) = (self.engine, self.path.clone(), self.limit);
         let response = self.open().await?;
-        let bytes = timeout(limit, gather(response.into_body())).await.map_err(|_| engine.late(limit))?;
+        let bytes =
+            timeout(limit, gather(response.into_body(), ANSWER_BYTES_MAX)).await.map_err(|_| engine.late(limit))?;
         let bytes = bytes.map_err(|reason| engine.unreadable(&path, reason))?;
         if bytes.is_empty() {
             return Ok(Value::Null);
@@ -148,35 +147,10 @@ impl<'c> Call<'c> {
     }
 }
 
-async fn gather(mut body: Body) -> Result<BytesMut, String> {
-    let mut gathered = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| error.to_string())?;
-        gathered.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-        if gathered.len() > ANSWER_BYTES_MAX {
-            return Err(format!("it is larger than {ANSWER_BYTES_MAX} bytes"));
-        }
-    }
-    Ok(gathered)
-}
-
-/// The `message` of Docker's error form, or the text itself.
-fn error_message(bytes: &[u8]) -> String {
-    let value: Option<Value> = serde_json::from_slice(bytes).ok();
-    let message = value.as_ref().and_then(|value| value["message"].as_str());
-    message.map_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned(), str::to_owned)
-}
-
 /// The engine said no. Else nothing is known: it did not answer, or not in a way that makes sense.
 pub(crate) fn refusal(error: &EngineError) -> Option<(u16, &str)> {
     match error {
         EngineError::Answer { status, message } => Some((*status, message)),
         EngineError::Link(_) | EngineError::Refused { .. } | EngineError::Unreadable { .. } => None,
     }
-}
-
-/// A text as a part of a path or of a query.
-pub(crate) fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

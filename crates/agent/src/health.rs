@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use herder_docker::EngineError;
 use herder_docker::LinkError;
-use herder_pool::EngineError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};

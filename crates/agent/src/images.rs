@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use herder_docker::Body;
-use herder_pool::{Decoder, EngineError};
+use herder_docker::{Decoder, EngineError};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::time::timeout;

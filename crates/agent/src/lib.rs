@@ -22,8 +22,8 @@ pub mod session;
 
 pub use agent::{Agent, Settings};
 pub use health::EngineHealth;
+pub use herder_docker::EngineError;
 pub use herder_docker::{Body, Way};
-pub use herder_pool::EngineError;
 pub use images::{Images, NoImages};
 pub use lease::{Uptime, Watchdog};
 pub use logs::{Logs, LogsError};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use herder_decide::swarm::container::{self, Create, NodeFacts, Overlay, Overlays, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
+use herder_docker::EngineError;
 use herder_model::swarm::{Assignments, Clock, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus};
-use herder_pool::EngineError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};

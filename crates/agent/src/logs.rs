@@ -2,8 +2,8 @@
 
 use herder_decide::swarm::step::Seen;
 use herder_docker::Body;
+use herder_docker::EngineError;
 use herder_model::swarm::TaskState;
-use herder_pool::EngineError;
 use tokio::sync::watch;
 
 use crate::agent::Agent;

@@ -1,5 +1,6 @@
 //! How long lists over many nodes take: 1,000 nodes with 30 containers each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
 #[expect(dead_code, reason = "goals of other benchmarks")]
 #[path = "../../../benches/src/report.rs"]

@@ -1,5 +1,6 @@
 //! How long the scheduler takes to choose among many nodes: 1,000, 10,000 and 100,000 of them with 5 containers each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
 #[expect(dead_code, reason = "goals of other benchmarks")]
 #[path = "../../../benches/src/report.rs"]

@@ -5,6 +5,7 @@
 //! the times of swarmkit (`3e72cb64`, Go 1.25.5) on an idle machine of two cores, on another day: a ratio tells the magnitude
 //! only. Where it would have run for hours, there is none. `--only TEXT` measures the figures with this text.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
 #[expect(dead_code, reason = "goals of other benchmarks")]
 #[path = "../../../benches/src/report.rs"]

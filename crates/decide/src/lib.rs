@@ -6,6 +6,7 @@
 pub mod actions;
 pub mod df;
 pub mod events;
+#[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod info;
 pub mod list;

@@ -1,4 +1,5 @@
 //! What a real swarm refused for the object itself is refused in the same words, and nothing that it took is refused.
+#![expect(clippy::disallowed_methods, reason = "recordings are files")]
 
 use std::fs;
 use std::path::Path;

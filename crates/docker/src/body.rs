@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
-use crate::{Body, BoxError};
+use crate::{Body, BoxError, LinkError};
 
 /// Why a body could not be read whole.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,17 @@ pub enum NotWhole {
     TooLarge(usize),
     #[error("it broke off: {0}")]
     Broken(BoxError),
+}
+
+impl NotWhole {
+    /// The same, as an error of the connection to the engine at `url`.
+    pub fn on(self, url: &str) -> LinkError {
+        let source = match self {
+            NotWhole::TooLarge(limit) => format!("the answer is larger than {limit} bytes").into(),
+            NotWhole::Broken(source) => source,
+        };
+        LinkError::Broken { url: url.to_owned(), source }
+    }
 }
 
 /// Reads a body whole, up to `limit` bytes.

@@ -5,9 +5,15 @@
 
 mod body;
 mod connect;
+mod decoder;
+mod error;
 mod link;
 pub mod path;
+mod version;
 
 pub use body::{NotWhole, error_message, gather};
 pub use connect::{Dial, Dialling, Duplex, Way};
+pub use decoder::Decoder;
+pub use error::EngineError;
 pub use link::{Body, BoxError, EngineLink, LinkError, empty, full};
+pub use version::{API_VERSION_MAX, spoken_version};

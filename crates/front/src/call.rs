@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use herder_pool::{Body, BoxError, full};
 
-use crate::budget::{Budget, Share};
 use crate::router::Holes;
 use crate::{ApiError, Principal, guard};
+use herder_http::budget::{Budget, Share};
 
 /// What a handler answers.
 pub type Reply = Response<Body>;

@@ -2,8 +2,6 @@
 //!
 //! Status, error and body are the engine's own. Back-pressure is that of the two connections: nothing is collected here.
 
-mod body;
-
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +13,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
 
-use crate::server::Counted;
-use crate::{ApiError, Call, Front, Reply, hijack, path};
+use crate::{ApiError, Call, Front, Reply, path};
+use herder_http::{Counted, body, hijack};
 
-pub(crate) use body::{after, hold_until};
+pub(crate) use herder_http::body::{after, hold_until};
 
 /// A node that became unhealthy may come back for this long before the streams from it are cut off. A loaded host misses
 /// some pings without anything being wrong with its streams.

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use herder_bus::bridge::Bridge;
 use herder_decide::schedule::Scheduler;
 use herder_decide::versions::Version;
+use herder_http::ListenerNames;
 use herder_place::Placer;
 use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
@@ -34,10 +35,6 @@ const API_VERSION_WITHOUT_ENGINES: &str = "1.41";
 /// Docker's own sentence for what needs swarm mode.
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
                         node to swarm and try again.";
-
-/// In the extensions of a request: the names in the certificate of the listener that it came by.
-#[derive(Clone, Debug)]
-pub(crate) struct DoorNames(pub(crate) Arc<[String]>);
 
 /// How the door was told to behave. Flags of `herder manage` set it.
 #[derive(Clone, Debug, Default)]
@@ -191,7 +188,7 @@ impl Front {
         }
         guard::one_host(request.version(), request.uri(), headers)?;
         if matches!(record.caller.peer, Peer::Tcp(_)) {
-            let names = request.extensions().get::<DoorNames>();
+            let names = request.extensions().get::<ListenerNames>();
             guard::own_name(headers, |name| self.is_own_name(name, names)).inspect_err(|_| record.denied = true)?;
         }
         // Actions and the event bus answer for themselves, each in its own form.
@@ -202,7 +199,7 @@ impl Front {
     }
 
     /// Whether `name` is a name of this node, of its certificate, of a node of the pool, or allowed besides.
-    fn is_own_name(&self, name: &str, certificate: Option<&DoorNames>) -> bool {
+    fn is_own_name(&self, name: &str, certificate: Option<&ListenerNames>) -> bool {
         let same = |it: &str| it.eq_ignore_ascii_case(name);
         let allowed = self.settings.allowed_hosts.iter().chain(certificate.iter().flat_map(|it| it.0.iter()));
         let machine = system::machine_name();

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use crate::{Front, FrontSettings, path, server};
+use crate::{Front, FrontSettings, path};
 
 /// A request that is not a stream is answered within this time, on however slow a machine.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ pub fn fuzz_connection(bytes: &[u8]) {
     }
     let said = runtime().block_on(async {
         let (client, ours) = tokio::io::duplex(64 << 10);
-        let served = tokio::spawn(server::one_connection(front(), ours));
+        let served = tokio::spawn(herder_http::one_connection(front(), ours));
         let (mut reader, mut writer) = tokio::io::split(client);
         let mut said = Vec::new();
         let talk = async {

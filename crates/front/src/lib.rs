@@ -5,7 +5,6 @@
 
 pub mod actions;
 pub mod audit;
-mod budget;
 mod build;
 mod bus;
 mod call;
@@ -16,14 +15,13 @@ mod exec;
 mod fanout;
 pub mod forward;
 mod front;
+#[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod guard;
-mod hijack;
 mod images;
 mod layers;
 mod networks;
 mod path;
-mod principal;
 pub mod replica;
 mod router;
 mod routes;
@@ -34,8 +32,8 @@ mod volumes;
 
 pub use call::{Call, Query, Reply};
 pub use front::{Front, FrontSettings};
+pub use herder_http::{Peer, Principal};
 pub use herder_place::Error as ApiError;
 pub use layers::{Authorise, Everybody};
 pub use path::encode_query;
-pub use principal::{Peer, Principal};
 pub use router::Action;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use bytes::{Bytes, BytesMut};
-use herder_docker::{Body, EngineLink, LinkError, Way, empty};
+use bytes::Bytes;
+use herder_docker::{Body, EngineLink, LinkError, Way, empty, gather};
 use herder_tls as tls;
 use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -110,19 +109,6 @@ impl Door {
         let bytes = whole.with_context(|| format!("the door at {host} does not finish its answer"))??;
         serde_json::from_slice(&bytes).with_context(|| format!("{host} is no door of herder"))
     }
-}
-
-/// Reads a body whole, up to `limit` bytes.
-async fn gather(mut body: Body, limit: usize) -> anyhow::Result<Bytes> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(anyhow::Error::from_boxed)?.into_data() else { continue };
-        if whole.len() + data.len() > limit {
-            bail!("it has more than {limit} bytes");
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
 }
 
 /// What to do about a refusal that has to do with TLS; the reasons are those of rustls and of the door.

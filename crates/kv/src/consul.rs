@@ -156,7 +156,7 @@ impl Consul {
             #[serde(rename = "ID")]
             id: String,
         }
-        // Neither the health of Consul's agent nor a pause between two holders: whoever renews is alive.
+        // Neither the health of Consul's agent nor a pause between two holders: a holder that renews is alive.
         let body = json!({
             "Name": format!("herder {key}"),
             "Behavior": "delete",

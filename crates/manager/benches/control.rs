@@ -4,6 +4,7 @@
 //! `cargo xtask bench control [-- --nodes 10000 --tasks 1000000]`; without sizes it takes seconds. Nodes run in this process,
 //! on the same cores: they keep only ids. The store is alone, so a write costs one flush of the disk and no network.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads its own memory")]
 
 #[expect(dead_code, reason = "goals of other benchmarks")]
 #[path = "../../../benches/src/report.rs"]

@@ -1,5 +1,6 @@
 //! Every object of swarm mode that a real Docker Engine was recorded to send, and every one that a client sent it, is read
 //! and written back the same.
+#![expect(clippy::disallowed_methods, reason = "recordings are files")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -23,7 +23,7 @@ use crate::error::gather_answer;
 use crate::peers::{self, Held, Outcome};
 use crate::reread::reread_volumes;
 use crate::turn::Turn;
-use crate::{Error as ApiError, Placer as Front, transfer};
+use crate::{Error, Placer, transfer};
 
 /// The answer to a create is an id and warnings, or an error.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -53,9 +53,9 @@ pub struct Order {
 }
 
 /// Reads a create body.
-pub fn order(front: &Front, name: Option<&str>, body: Value) -> Result<Order, ApiError> {
+pub fn order(placer: &Placer, name: Option<&str>, body: Value) -> Result<Order, Error> {
     let mut request = request::parse(name, body, &swarm_id()).map_err(refused)?;
-    let nodes = front.pool.nodes();
+    let nodes = placer.pool.nodes();
     find_dependencies(&nodes, &request)?;
     prefer_network(&nodes, &mut request);
     prefer::complete(&nodes, &mut request);
@@ -63,36 +63,36 @@ pub fn order(front: &Front, name: Option<&str>, body: Value) -> Result<Order, Ap
 }
 
 /// What the request parser refuses is the client's mistake (classic Swarm said 500).
-fn refused(error: request::RequestError) -> ApiError {
-    ApiError::bad_request(error.to_string())
+fn refused(error: request::RequestError) -> Error {
+    Error::bad_request(error.to_string())
 }
 
 /// A link to a container that does not exist, or its volumes, is the client's mistake; with 404 clients would pull the image.
-fn find_dependencies(nodes: &[Arc<Node>], request: &CreateRequest) -> Result<(), ApiError> {
+fn find_dependencies(nodes: &[Arc<Node>], request: &CreateRequest) -> Result<(), Error> {
     for (flag, target) in &request.dependencies {
         if let Err(error) = names::container(nodes, target) {
             let sentence = error.sentence(names::Kind::Container, target);
             let link = flag.starts_with("--link=");
             let sentence = if link { format!("could not get container for {target}: {sentence}") } else { sentence };
-            return Err(ApiError::bad_request(sentence));
+            return Err(Error::bad_request(sentence));
         }
     }
     Ok(())
 }
 
 /// Places and creates, on one node after the other while they refuse. When it returns, the container is in the picture.
-pub async fn place_and_create(front: Arc<Front>, order: Order) -> Result<Created, ApiError> {
-    place_and_create_in_turn(front, order, None).await
+pub async fn place_and_create(placer: Arc<Placer>, order: Order) -> Result<Created, Error> {
+    place_and_create_in_turn(placer, order, None).await
 }
 
 /// The same, where something else than the strategy says which of the nodes that can take it gets the container.
 pub async fn place_and_create_in_turn(
-    front: Arc<Front>,
+    placer: Arc<Placer>,
     mut order: Order,
     turn: Option<Arc<Turn>>,
-) -> Result<Created, ApiError> {
-    let held = hold_name(&front, &mut order).await?;
-    let created = place(&front, &order, turn.as_deref()).await;
+) -> Result<Created, Error> {
+    let held = hold_name(&placer, &mut order).await?;
+    let created = place(&placer, &order, turn.as_deref()).await;
     match (held, &created) {
         (Some(held), Ok(created)) => held.shown(&created.engine),
         (Some(held), Err(error)) if said(error).keeps_name() => held.in_doubt(),
@@ -102,20 +102,20 @@ pub async fn place_and_create_in_turn(
 }
 
 /// Claims the name, where other doors may want it, too. A name that was made up is made up until nobody else has it.
-async fn hold_name(front: &Front, order: &mut Order) -> Result<Option<Held>, ApiError> {
+async fn hold_name(placer: &Placer, order: &mut Order) -> Result<Option<Held>, Error> {
     if let Some(name) = &order.request.name {
-        front.look_again_at(name).await;
+        placer.look_again_at(name).await;
     }
-    if front.peers.get().is_none() {
+    if placer.peers.get().is_none() {
         return Ok(None);
     }
     let replaces = order.replaces.as_ref().map_or("", |(_, id)| id.as_str());
     if let Some(name) = &order.request.name {
-        return front.hold(name, replaces).await;
+        return placer.hold(name, replaces).await;
     }
     loop {
-        let name = name::free(&front.pool.nodes(), &mut rand::rng());
-        match front.hold(&name, replaces).await {
+        let name = name::free(&placer.pool.nodes(), &mut rand::rng());
+        match placer.hold(&name, replaces).await {
             Err(error) if error.status() == StatusCode::CONFLICT => {}
             held => {
                 order.request.container.name.clone_from(&name);
@@ -126,19 +126,19 @@ async fn hold_name(front: &Front, order: &mut Order) -> Result<Option<Held>, Api
     }
 }
 
-async fn place(front: &Arc<Front>, order: &Order, turn: Option<&Turn>) -> Result<Created, ApiError> {
+async fn place(placer: &Arc<Placer>, order: &Order, turn: Option<&Turn>) -> Result<Created, Error> {
     let without = order.replaces.iter().map(|(addr, _)| addr.clone()).collect();
-    let mut turns = Turns::new(without, front.settings.create_retry);
+    let mut turns = Turns::new(without, placer.settings.create_retry);
     loop {
-        let ticket = match choose(front, order, turns.tried(), turn) {
+        let ticket = match choose(placer, order, turns.tried(), turn) {
             Ok(ticket) => ticket,
             Err(error) => return Err(turns.nobody_left(error)),
         };
-        let Some(engine) = front.pool.engine(&ticket.addr) else {
+        let Some(engine) = placer.pool.engine(&ticket.addr) else {
             turns.skip(&ticket.addr);
             continue;
         };
-        match create_on(front, order, &ticket, engine).await {
+        match create_on(placer, order, &ticket, engine).await {
             Ok(created) => return Ok(created),
             Err(error) => {
                 tracing::info!(addr = ticket.addr, %error, "a node did not create a container");
@@ -149,16 +149,16 @@ async fn place(front: &Arc<Front>, order: &Order, turn: Option<&Turn>) -> Result
 }
 
 /// Chooses the best node that was not tried yet, and reserves the name and the resources there.
-fn choose(front: &Front, order: &Order, tried: &[String], turn: Option<&Turn>) -> Result<Ticket, ApiError> {
+fn choose(placer: &Placer, order: &Order, tried: &[String], turn: Option<&Turn>) -> Result<Ticket, Error> {
     let request = &order.request;
-    front.pool.place(|nodes| {
+    placer.pool.place(|nodes| {
         let mut container = request.container.clone();
         let replaced = order.replaces.as_ref().map(|(_, id)| id.as_str());
         match &request.name {
             Some(name) => placing::check_name(nodes, name, replaced)?,
             None => container.name = name::free(nodes, &mut rand::rng()),
         }
-        let scheduler = turn.and_then(Turn::scheduler).unwrap_or(&front.scheduler);
+        let scheduler = turn.and_then(Turn::scheduler).unwrap_or(&placer.scheduler);
         let mut rng = rand::rng();
         let node = match turn {
             None => placing::choose(scheduler, request, nodes, tried, &mut rng)?,
@@ -172,27 +172,27 @@ fn choose(front: &Front, order: &Order, tried: &[String], turn: Option<&Turn>) -
 }
 
 /// What a node said that did not create a container.
-pub fn said(error: &ApiError) -> Said {
+pub fn said(error: &Error) -> Said {
     match error {
-        ApiError::InDoubt(_) => Said::Nothing,
+        Error::InDoubt(_) => Said::Nothing,
         _ if is_refusal(error) => Said::No,
         _ => Said::Failed,
     }
 }
 
 /// An engine that was asked and did not answer may have done it.
-fn doubtful(error: ApiError) -> ApiError {
+fn doubtful(error: Error) -> Error {
     match error {
-        ApiError::Engine(EngineError::Link(LinkError::Timeout { .. } | LinkError::Broken { .. })) => error.in_doubt(),
+        Error::Engine(EngineError::Link(LinkError::Timeout { .. } | LinkError::Broken { .. })) => error.in_doubt(),
         _ => error,
     }
 }
 
 /// Whether another node might do what this one did not: it cannot be reached, or it says that it does not want to.
-fn is_refusal(error: &ApiError) -> bool {
+fn is_refusal(error: &Error) -> bool {
     match error {
-        ApiError::Engine(EngineError::Link(LinkError::Connect { .. } | LinkError::Tls { .. })) => true,
-        ApiError::Engine(EngineError::Answer { status, message }) => {
+        Error::Engine(EngineError::Link(LinkError::Connect { .. } | LinkError::Tls { .. })) => true,
+        Error::Engine(EngineError::Answer { status, message }) => {
             *status == StatusCode::SERVICE_UNAVAILABLE.as_u16() || message.contains("cannot be used on this platform")
         }
         _ => false,
@@ -201,17 +201,17 @@ fn is_refusal(error: &ApiError) -> bool {
 
 /// On this engine, or by the node beside it.
 pub async fn create_on(
-    front: &Arc<Front>,
+    placer: &Arc<Placer>,
     order: &Order,
     ticket: &Ticket,
     engine: Arc<Engine>,
-) -> Result<Created, ApiError> {
-    if let Some(peers) = front.peers_for(engine.addr()) {
+) -> Result<Created, Error> {
+    if let Some(peers) = placer.peers_for(engine.addr()) {
         let insists = ports_promised(&order.request, &engine.node());
         let answer = peers::create_at(peers, order, &ticket.container, engine.addr(), insists);
         let Outcome { status, body, picture, .. } = tokio::select! {
             answer = answer => answer?,
-            () = engine.until_lost() => return Err(ApiError::unhealthy(&engine.node().name).in_doubt()),
+            () = engine.until_lost() => return Err(Error::unhealthy(&engine.node().name).in_doubt()),
         };
         let created = created(&engine, status, HeaderMap::new(), body)?;
         // The node has read the container; a node of an older version does not say when.
@@ -221,9 +221,9 @@ pub async fn create_on(
         }
         return Ok(created);
     }
-    let created = match ask(front, order, ticket, &engine).await {
-        Err(error) if misses_image(&error) && transfer::bring(front, &order.request.image, &engine).await? => {
-            ask(front, order, ticket, &engine).await
+    let created = match ask(placer, order, ticket, &engine).await {
+        Err(error) if misses_image(&error) && transfer::bring(placer, &order.request.image, &engine).await? => {
+            ask(placer, order, ticket, &engine).await
         }
         other => other,
     }?;
@@ -239,13 +239,13 @@ async fn read_back(created: &Created) {
     reread_volumes(&created.engine, &created.id).await;
 }
 
-fn misses_image(error: &ApiError) -> bool {
-    matches!(error, ApiError::Engine(EngineError::Answer { status: 404, message })
+fn misses_image(error: &Error) -> bool {
+    matches!(error, Error::Engine(EngineError::Answer { status: 404, message })
         if message.to_ascii_lowercase().contains("no such image"))
 }
 
 /// Asks one engine to create the container.
-async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Created, ApiError> {
+async fn ask(placer: &Placer, order: &Order, ticket: &Ticket, engine: &Arc<Engine>) -> Result<Created, Error> {
     let node = engine.node();
     let name = ("name".to_owned(), ticket.container.name.clone());
     let query = std::iter::once(&name).chain(&order.query);
@@ -254,26 +254,26 @@ async fn ask(front: &Front, order: &Order, ticket: &Ticket, engine: &Arc<Engine>
     let version = versions::for_engine(order.version.as_deref(), &node.api_version);
     let mut body = request::for_engine(&order.request, node.ncpu);
     localise(&node, &mut body);
-    ground::prepare(front, engine, &mut body).await?;
+    ground::prepare(placer, engine, &mut body).await?;
     let request = Request::builder()
         .method(Method::POST)
         .uri(for_engine(Some(&version), "/containers/create", Some(&query.join("&"))))
         .header(header::CONTENT_TYPE, "application/json")
         .body(herder_pool::full(body.to_string()))
-        .map_err(|error| ApiError::bad_request(format!("the request cannot be passed on: {error}")))?;
+        .map_err(|error| Error::bad_request(format!("the request cannot be passed on: {error}")))?;
     let answer = async {
         let (parts, body) = engine.send(request).await?.into_parts();
-        Ok::<_, ApiError>((parts, gather_answer(body, ANSWER_BYTES_MAX).await?))
+        Ok::<_, Error>((parts, gather_answer(body, ANSWER_BYTES_MAX).await?))
     };
     let (parts, bytes) = tokio::select! {
         answer = answer => answer.map_err(doubtful)?,
-        () = engine.until_lost() => return Err(ApiError::unhealthy(&node.name).in_doubt()),
+        () = engine.until_lost() => return Err(Error::unhealthy(&node.name).in_doubt()),
     };
     created(engine, parts.status, parts.headers, bytes)
 }
 
 /// Reads the answer to a create.
-fn created(engine: &Arc<Engine>, status: StatusCode, headers: HeaderMap, answer: Bytes) -> Result<Created, ApiError> {
+fn created(engine: &Arc<Engine>, status: StatusCode, headers: HeaderMap, answer: Bytes) -> Result<Created, Error> {
     #[derive(Deserialize)]
     struct Answer {
         #[serde(rename = "Id", default)]
@@ -392,7 +392,7 @@ mod tests {
             "NetworkMode": "container:n1/db", "IpcMode": format!("container:{swarm_id}"), "PidMode": "container:0123456789ab",
             "VolumesFrom": ["n1/db:ro", "other"], "Links": ["n1/db:db", "db:db"],
         });
-        let endpoints = json!({"EndpointsConfig": {"front": {"Links": ["n1/db:x"]}}});
+        let endpoints = json!({"EndpointsConfig": {"placer": {"Links": ["n1/db:x"]}}});
         let mut body = json!({"HostConfig": host, "NetworkingConfig": endpoints});
         localise(&node("n1", &[]), &mut body);
         assert_eq!(
@@ -402,7 +402,7 @@ mod tests {
                 "VolumesFrom": ["db:ro", "other"], "Links": ["db:db", "db:db"],
             })
         );
-        assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {"front": {"Links": ["db:x"]}}}));
+        assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {"placer": {"Links": ["db:x"]}}}));
         let mut none = json!({"Image": "x"});
         localise(&node("n1", &[]), &mut none);
         assert_eq!(none, json!({"Image": "x", "HostConfig": null}));
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_network_draws_its_containers_to_the_nodes_that_have_it() {
         let nodes =
-            [node("n1", &["bridge", "front"]), node("n2", &["bridge", "front", "back"]), node("n3", &["bridge"])];
+            [node("n1", &["bridge", "placer"]), node("n2", &["bridge", "placer", "back"]), node("n3", &["bridge"])];
         let check = |mode: &str, constraint: &str, expected: &str| {
             let body = json!({ "Image": "x", "HostConfig": {"NetworkMode": mode}, "Env": [constraint] });
             let mut request = request::parse(None, body, "s").expect("a request");
@@ -420,7 +420,7 @@ mod tests {
             assert_eq!(texts.join(" "), expected, "{mode}");
         };
         check("back", "A=1", "node==~n2");
-        check("front", "A=1", "node==~/^(n1|n2)$/");
+        check("placer", "A=1", "node==~/^(n1|n2)$/");
         check("bridge", "A=1", "");
         check("missing", "A=1", "");
         check("back", "constraint:node==n1", "node==n1");
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn only_what_another_node_might_do_is_asked_of_another_node() {
-        let answer = |status, message: &str| ApiError::from(EngineError::Answer { status, message: message.into() });
+        let answer = |status, message: &str| Error::from(EngineError::Answer { status, message: message.into() });
         assert!(is_refusal(&answer(503, "port 80 is taken")));
         assert!(is_refusal(&answer(500, "image operating system \"windows\" cannot be used on this platform")));
         assert!(!is_refusal(&answer(409, "Conflict")));

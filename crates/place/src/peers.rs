@@ -24,10 +24,10 @@ use herder_docker::error_message;
 
 use crate::create::{self, Created, Order};
 use crate::reread::reread;
-use crate::{Error as ApiError, Placer as Front};
+use crate::{Error, Placer};
 
 /// Work of a peer under way.
-pub type Asked<'p, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'p>>;
+pub type Asked<'p, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'p>>;
 
 /// What the door needs of other nodes.
 pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
@@ -134,18 +134,18 @@ impl Drop for Held {
 
 /// Claims given by this node.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct ClaimLedger {
     began: Instant,
     claims: Mutex<Claims>,
 }
 
-impl Default for Keeper {
-    fn default() -> Keeper {
-        Keeper { began: Instant::now(), claims: Mutex::default() }
+impl Default for ClaimLedger {
+    fn default() -> ClaimLedger {
+        ClaimLedger { began: Instant::now(), claims: Mutex::default() }
     }
 }
 
-impl Front {
+impl Placer {
     /// Makes this door one of many. Only the first call counts.
     pub fn join_peers(&self, peers: Arc<dyn Peers>) {
         if self.peers.set(peers).is_err() {
@@ -178,18 +178,18 @@ impl Front {
     }
 
     /// Claims a name in the whole pool; nothing to hold without peers.
-    pub async fn hold(&self, name: &str, replaces: &str) -> Result<Option<Held>, ApiError> {
+    pub async fn hold(&self, name: &str, replaces: &str) -> Result<Option<Held>, Error> {
         let Some(peers) = self.peers.get() else { return Ok(None) };
         let claim = peers.claim(name, replaces).await?;
         Ok(Some(Held { peers: peers.clone(), claim: Some(claim) }))
     }
 
     /// Another door wants a name that this node looks after, and knows its claim by a number: why it does not get it.
-    pub fn give_claim(&self, name: &str, replaces: &str, number: u64) -> Result<(), ApiError> {
+    pub fn give_claim(&self, name: &str, replaces: &str, number: u64) -> Result<(), Error> {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
         placing::check_name(&self.pool.nodes(), name, replaces)?;
         let seen = |addr: &str| self.pool.engine(addr).map(|engine| engine.picture());
-        if !self.keeper.claims.lock().claim(name, number, self.keeper.began.elapsed(), seen) {
+        if !self.ledger.claims.lock().claim(name, number, self.ledger.began.elapsed(), seen) {
             return Err(Refusal::NameClaimed(name.to_owned()).into());
         }
         Ok(())
@@ -197,7 +197,7 @@ impl Front {
 
     /// What became of a claim that this node gave.
     pub fn end_claim(&self, claim: u64, settled: Settled) {
-        self.keeper.claims.lock().settle(claim, settled, self.keeper.began.elapsed());
+        self.ledger.claims.lock().settle(claim, settled, self.ledger.began.elapsed());
     }
 
     /// Another door wants a container on this node. Never fails: trouble is an outcome.
@@ -215,27 +215,27 @@ impl Front {
     }
 
     async fn try_admit(self: &Arc<Self>, wanted: Wanted) -> Result<Created, Outcome> {
-        let refused = |error: ApiError| outcome(&error, Said::No);
-        let failed = |error: ApiError| outcome(&error, Said::Failed);
+        let refused = |error: Error| outcome(&error, Said::No);
+        let failed = |error: Error| outcome(&error, Said::Failed);
         let Some(peers) = self.peers.get() else {
-            return Err(failed(ApiError::internal("this node has no peers")));
+            return Err(failed(Error::internal("this node has no peers")));
         };
         let parsed = request::parse(Some(&wanted.name), wanted.body, &wanted.swarm_id);
-        let mut request = parsed.map_err(|error| failed(ApiError::bad_request(error.to_string())))?;
+        let mut request = parsed.map_err(|error| failed(Error::bad_request(error.to_string())))?;
         prefer::complete(&self.pool.nodes(), &mut request);
         request.insists = wanted.insists;
         let ticket = self.pool.place(|nodes| {
             let here = nodes.iter().find(|node| node.addr == peers.here() && node.is_healthy());
-            let here = here.ok_or_else(|| ApiError::internal("the engine of this node is not healthy"))?;
+            let here = here.ok_or_else(|| Error::internal("the engine of this node is not healthy"))?;
             let replaced = Some(wanted.replaces.as_str()).filter(|id| !id.is_empty());
             placing::admits(here, &request, replaced, &mut rand::rng())?;
-            Ok::<_, ApiError>((here.addr.clone(), request.container.clone()))
+            Ok::<_, Error>((here.addr.clone(), request.container.clone()))
         });
         // A name that is taken here is taken everywhere.
-        let said = |error: &ApiError| if error.status() == StatusCode::CONFLICT { Said::Failed } else { Said::No };
+        let said = |error: &Error| if error.status() == StatusCode::CONFLICT { Said::Failed } else { Said::No };
         let ticket = ticket.map_err(|error| outcome(&error, said(&error)))?;
         let Some(engine) = self.pool.engine(&ticket.addr) else {
-            return Err(refused(ApiError::internal("the engine of this node has left")));
+            return Err(refused(Error::internal("the engine of this node has left")));
         };
         let query = herder_docker::path::query_pairs(&wanted.query);
         let version = Some(wanted.version).filter(|version| !version.is_empty());
@@ -250,17 +250,17 @@ const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 /// Tells of names that come to be on several nodes, once each, until `stop`. Nothing is removed: only a person knows which
 /// of the two is wanted.
-pub async fn report_duplicates(front: Arc<Front>, stop: CancellationToken) {
-    let mut changes = front.pool.changes();
+pub async fn report_duplicates(placer: Arc<Placer>, stop: CancellationToken) {
+    let mut changes = placer.pool.changes();
     let mut known = BTreeMap::new();
     loop {
         changes.borrow_and_update();
-        let nodes = front.pool.nodes();
+        let nodes = placer.pool.nodes();
         let found = names::duplicates(&nodes);
         for (name, on) in found.iter().filter(|(name, on)| known.get(*name) != Some(*on)) {
             tracing::warn!(name, ?on, "a container's name is on several nodes; rename or remove all but one");
             for node in nodes.iter().filter(|node| on.contains(&node.name)) {
-                front.pool.announce("duplicate_name", node, serde_json::json!({ "name": name }));
+                placer.pool.announce("duplicate_name", node, serde_json::json!({ "name": name }));
             }
         }
         known = found;
@@ -272,7 +272,7 @@ pub async fn report_duplicates(front: Arc<Front>, stop: CancellationToken) {
     }
 }
 
-fn outcome(error: &ApiError, said: Said) -> Outcome {
+fn outcome(error: &Error, said: Said) -> Outcome {
     let body = serde_json::json!({ "message": error.to_string() }).to_string();
     Outcome {
         status: error.status(),
@@ -290,7 +290,7 @@ pub async fn create_at(
     container: &Container,
     addr: &str,
     insists: bool,
-) -> Result<Outcome, ApiError> {
+) -> Result<Outcome, Error> {
     let encode = herder_docker::path::encode_query;
     let pairs: Vec<String> =
         order.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
@@ -303,14 +303,14 @@ pub async fn create_at(
         replaces: order.replaces.as_ref().map(|(_, id)| id.clone()).unwrap_or_default(),
         insists,
     };
-    let outcome = peers.create(addr, wanted).await.map_err(ApiError::in_doubt)?;
+    let outcome = peers.create(addr, wanted).await.map_err(Error::in_doubt)?;
     if outcome.refused {
         // As an engine that does not want to: the next one is asked.
         let message = error_message(&outcome.body);
         return Err(herder_pool::EngineError::Answer { status: 503, message }.into());
     }
     if outcome.in_doubt {
-        return Err(ApiError::new(outcome.status, error_message(&outcome.body)).in_doubt());
+        return Err(Error::new(outcome.status, error_message(&outcome.body)).in_doubt());
     }
     Ok(outcome)
 }

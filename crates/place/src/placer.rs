@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use herder_decide::schedule::Scheduler;
 use herder_pool::Pool;
 
-use crate::peers::{Keeper, Peers};
+use crate::peers::{ClaimLedger, Peers};
 use crate::transfer::Transfers;
 
 /// How to place.
@@ -24,13 +24,13 @@ pub struct Placer {
     pub(crate) transfers: Transfers,
     /// Only in a pool without masters.
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,
-    pub(crate) keeper: Keeper,
+    pub(crate) ledger: ClaimLedger,
 }
 
 impl Placer {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: Settings) -> Arc<Placer> {
-        let (transfers, peers, keeper) = Default::default();
-        Arc::new(Placer { pool, scheduler, settings, transfers, peers, keeper })
+        let (transfers, peers, ledger) = Default::default();
+        Arc::new(Placer { pool, scheduler, settings, transfers, peers, ledger })
     }
 
     /// The other nodes, in a pool without masters.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::create::{Created, Order, place_and_create};
-use crate::{Error as ApiError, Placer as Front, create};
+use crate::{Error, Placer, create};
 
 /// The first pause after a container that fits nowhere; doubles up to the next.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -35,12 +35,12 @@ const MOVES_MAX: usize = 8;
 const MOVE_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Watches over the nodes until `stop`.
-pub async fn run(front: Arc<Front>, stop: CancellationToken) {
-    let mut changes = front.pool.changes();
-    let mut keeper = Keeper::default();
+pub async fn run(placer: Arc<Placer>, stop: CancellationToken) {
+    let mut changes = placer.pool.changes();
+    let mut rescheduler = Rescheduler::default();
     loop {
         changes.mark_unchanged();
-        let work = keeper.look(&front);
+        let work = rescheduler.look(&placer);
         let Some(next) = stop.run_until_cancelled(work).await else { return };
         let wake = async {
             match next {
@@ -62,7 +62,7 @@ pub async fn run(front: Arc<Front>, stop: CancellationToken) {
 
 /// What has to be remembered between two looks.
 #[derive(Debug, Default)]
-struct Keeper {
+struct Rescheduler {
     /// The nodes of the last look: a node that left discovery is not in the picture any more.
     last: BTreeMap<String, Arc<Node>>,
     /// Nodes that left while they had containers to be moved.
@@ -71,14 +71,14 @@ struct Keeper {
     waiting: BTreeMap<String, (Instant, Duration)>,
 }
 
-impl Keeper {
+impl Rescheduler {
     /// Does what is to be done now; gives the time at which something is tried again.
-    async fn look(&mut self, front: &Arc<Front>) -> Option<Instant> {
-        let nodes = front.pool.nodes();
+    async fn look(&mut self, placer: &Arc<Placer>) -> Option<Instant> {
+        let nodes = placer.pool.nodes();
         self.note_departures(&nodes);
-        join_all(nodes.iter().filter_map(|node| tidy_up(front, node))).await;
+        join_all(nodes.iter().filter_map(|node| tidy_up(placer, node))).await;
         for (addr, id) in reschedule::superseded(&nodes) {
-            if let Some(engine) = front.pool.engine(&addr) {
+            if let Some(engine) = placer.pool.engine(&addr) {
                 tracing::info!(addr, id, "a container is there twice; the older goes");
                 engine.supersede_container(&id);
                 remove(&engine, &id).await;
@@ -91,7 +91,7 @@ impl Keeper {
         let now = Instant::now();
         let due: Vec<Move> = moves.into_iter().filter(|it| self.is_due(it, now)).take(MOVES_MAX).collect();
         let busy = due.len() == MOVES_MAX;
-        let results = join_all(due.iter().map(|it| carry_out(front, it))).await;
+        let results = join_all(due.iter().map(|it| carry_out(placer, it))).await;
         for (moved, result) in due.iter().zip(results) {
             self.note(moved, result);
         }
@@ -113,7 +113,7 @@ impl Keeper {
         self.waiting.get(&it.container.swarm_id).is_none_or(|(due, _)| *due <= now)
     }
 
-    fn note(&mut self, moved: &Move, result: Result<(), ApiError>) {
+    fn note(&mut self, moved: &Move, result: Result<(), Error>) {
         let swarm_id = &moved.container.swarm_id;
         let Err(error) = result else {
             self.waiting.remove(swarm_id);
@@ -129,8 +129,8 @@ impl Keeper {
 }
 
 /// Removes what was superseded while the node was away.
-fn tidy_up(front: &Front, node: &Node) -> Option<impl Future<Output = ()> + use<>> {
-    let engine = front.pool.engine(&node.addr).filter(|_| node.is_healthy())?;
+fn tidy_up(placer: &Placer, node: &Node) -> Option<impl Future<Output = ()> + use<>> {
+    let engine = placer.pool.engine(&node.addr).filter(|_| node.is_healthy())?;
     let superseded = engine.superseded();
     (!superseded.is_empty()).then_some(async move {
         for id in superseded {
@@ -150,16 +150,16 @@ async fn remove(engine: &Engine, id: &str) {
 }
 
 /// Makes the container elsewhere, joins its networks and starts it. On failure nothing is left behind.
-async fn carry_out(front: &Arc<Front>, moved: &Move) -> Result<(), ApiError> {
+async fn carry_out(placer: &Arc<Placer>, moved: &Move) -> Result<(), Error> {
     let old = &moved.container;
     let request = request::parse(Some(&old.name), moved.body.clone(), &old.swarm_id);
-    let request = request.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let request = request.map_err(|error| Error::bad_request(error.to_string()))?;
     let order =
         Order { request, version: None, query: Vec::new(), replaces: Some((moved.from.clone(), old.id.clone())) };
-    let late = || ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the container could not be made in time");
-    let created = timeout(MOVE_TIME_MAX, place_and_create(front.clone(), order)).await.map_err(|_| late())??;
-    let started = timeout(MOVE_TIME_MAX, complete(front, moved, &created)).await.unwrap_or_else(|_| Err(late()));
-    let returned = front.pool.engine(&moved.from).is_some_and(|engine| engine.node().is_healthy());
+    let late = || Error::new(StatusCode::GATEWAY_TIMEOUT, "the container could not be made in time");
+    let created = timeout(MOVE_TIME_MAX, place_and_create(placer.clone(), order)).await.map_err(|_| late())??;
+    let started = timeout(MOVE_TIME_MAX, complete(placer, moved, &created)).await.unwrap_or_else(|_| Err(late()));
+    let returned = placer.pool.engine(&moved.from).is_some_and(|engine| engine.node().is_healthy());
     if started.is_err() || returned {
         let path = format!("/containers/{}?force=1&v=1", created.id);
         if let Err(error) = created.engine.call(Method::DELETE, &path, None).await {
@@ -168,7 +168,7 @@ async fn carry_out(front: &Arc<Front>, moved: &Move) -> Result<(), ApiError> {
         created.engine.forget_container(&created.id);
         return started;
     }
-    if let Some(engine) = front.pool.engine(&moved.from) {
+    if let Some(engine) = placer.pool.engine(&moved.from) {
         engine.supersede_container(&old.id);
     }
     let to = created.engine.node().name.clone();
@@ -176,10 +176,10 @@ async fn carry_out(front: &Arc<Front>, moved: &Move) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn complete(front: &Front, moved: &Move, created: &Created) -> Result<(), ApiError> {
+async fn complete(placer: &Placer, moved: &Move, created: &Created) -> Result<(), Error> {
     let Created { engine, id, .. } = created;
     for (network, endpoint) in &moved.networks {
-        create::ground::network(front, engine, network).await?;
+        create::ground::network(placer, engine, network).await?;
         let body = json!({ "Container": id, "EndpointConfig": endpoint });
         engine.call(Method::POST, &format!("/networks/{}/connect", encode_query(network)), Some(&body)).await?;
     }

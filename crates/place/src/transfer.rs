@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::error::gather_answer;
-use crate::{Error as ApiError, Placer as Front};
+use crate::{Error, Placer};
 
 /// What an engine says after a load: some lines of progress.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -36,9 +36,9 @@ impl Transfers {
     }
 }
 
-impl Front {
+impl Placer {
     /// Brings `image` to the node at `addr` from any other one. False if none has it under that name.
-    pub async fn bring_image(&self, image: &str, addr: &str) -> Result<bool, ApiError> {
+    pub async fn bring_image(&self, image: &str, addr: &str) -> Result<bool, Error> {
         match self.pool.engine(addr) {
             Some(target) => bring(self, image, &target).await,
             None => Ok(false),
@@ -47,16 +47,16 @@ impl Front {
 }
 
 /// Brings `image` to `target` from any healthy node that has it. False if no other node has it under that name.
-pub async fn bring(front: &Front, image: &str, target: &Arc<Engine>) -> Result<bool, ApiError> {
-    let nodes = front.pool.nodes();
+pub async fn bring(placer: &Placer, image: &str, target: &Arc<Engine>) -> Result<bool, Error> {
+    let nodes = placer.pool.nodes();
     let owners = names::image(&nodes, image);
     let mut last = None;
     for (node, image_there) in owners {
-        let Some(source) = front.pool.engine(&node.addr).filter(|_| node.is_healthy() && node.addr != target.addr())
+        let Some(source) = placer.pool.engine(&node.addr).filter(|_| node.is_healthy() && node.addr != target.addr())
         else {
             continue;
         };
-        let turn = front.transfers.turn(&image_there.id, target.addr());
+        let turn = placer.transfers.turn(&image_there.id, target.addr());
         let _turn = turn.lock().await;
         if !names::image(&[target.node()], image).is_empty() {
             return Ok(true);
@@ -77,14 +77,14 @@ pub async fn bring(front: &Front, image: &str, target: &Arc<Engine>) -> Result<b
 }
 
 /// Streams `GET /images/{image}/get` of one engine into `POST /images/load` of another.
-pub async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>) -> Result<(), ApiError> {
+pub async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>) -> Result<(), Error> {
     let work = async {
         let archive = source.open(Method::GET, &for_engine(None, &format!("/images/{image}/get"), None), None).await?;
         let version = target.node().api_version.clone();
         let mut load = Request::new(archive.into_body());
         *load.method_mut() = Method::POST;
         let uri = for_engine(Some(&version), "/images/load?quiet=1", None);
-        *load.uri_mut() = uri.parse().map_err(|error| ApiError::internal(format!("cannot load an image: {error}")))?;
+        *load.uri_mut() = uri.parse().map_err(|error| Error::internal(format!("cannot load an image: {error}")))?;
         load.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
         let (parts, body) = target.send(load).await?.into_parts();
         let bytes = gather_answer(body, ANSWER_BYTES_MAX).await?;
@@ -98,8 +98,8 @@ pub async fn copy(image: &str, source: &Arc<Engine>, target: &Arc<Engine>) -> Re
     };
     tokio::select! {
         result = work => result,
-        () = source.until_lost() => Err(ApiError::unhealthy(&source.node().name)),
-        () = target.until_lost() => Err(ApiError::unhealthy(&target.node().name)),
+        () = source.until_lost() => Err(Error::unhealthy(&source.node().name)),
+        () = target.until_lost() => Err(Error::unhealthy(&target.node().name)),
     }
 }
 

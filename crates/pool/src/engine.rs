@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use herder_docker::{Body, EngineLink, LinkError, empty, full};
+use herder_docker::{Body, EngineError, EngineLink, LinkError, empty, error_message, full, gather};
 use herder_model::{Node, NodeState};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -28,25 +27,6 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A JSON answer of an engine may have this many bytes; 10,000 containers make about 20 MB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
-
-/// The newest version of the Docker API that herder speaks with engines.
-const API_VERSION_MAX: &str = "1.50";
-
-/// What can go wrong between herder and one engine.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The engine answered with an error; status and message are its own.
-    #[error("{message}")]
-    Answer { status: u16, message: String },
-    /// The engine answers, but cannot be a node as it is. The sentence is classic Swarm's where there is one.
-    #[error("{reason}")]
-    Refused { addr: String, reason: String },
-    /// The engine's answer is not what its API promises.
-    #[error("the engine at {addr} answered {path} with something unreadable: {reason}")]
-    Unreadable { addr: String, path: String, reason: String },
-}
 
 /// One engine of the pool.
 #[derive(Debug)]
@@ -251,17 +231,9 @@ impl Engine {
     }
 
     /// Reads a body whole, up to [`ANSWER_BYTES_MAX`].
-    async fn gather(&self, mut body: Body) -> Result<bytes::Bytes, EngineError> {
-        let broken = |source| LinkError::Broken { url: self.link.url(), source };
-        let mut gathered = bytes::BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(broken)?;
-            gathered.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            if gathered.len() > ANSWER_BYTES_MAX {
-                return Err(broken(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes").into()).into());
-            }
-        }
-        Ok(gathered.freeze())
+    async fn gather(&self, body: Body) -> Result<bytes::Bytes, EngineError> {
+        let gathered = gather(body, ANSWER_BYTES_MAX).await;
+        Ok(gathered.map_err(|error| error.on(&self.link.url()))?)
     }
 
     /// Sends a call of herder's own and gives the answer before its body is read. Unbounded in time.
@@ -370,17 +342,4 @@ impl Engine {
     pub(crate) fn next_read(&self) -> u64 {
         self.reads.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// The `message` of Docker's error form, or the text itself.
-fn error_message(bytes: &[u8]) -> String {
-    let value: Option<Value> = serde_json::from_slice(bytes).ok();
-    let message = value.as_ref().and_then(|value| value["message"].as_str());
-    message.map_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned(), str::to_owned)
-}
-
-/// The older of two API versions, such as `1.41` and `1.50`.
-pub(crate) fn older_version(engine: &str) -> String {
-    let parts = |version: &str| -> Vec<u32> { version.split('.').filter_map(|part| part.parse().ok()).collect() };
-    if engine.is_empty() || parts(engine) > parts(API_VERSION_MAX) { API_VERSION_MAX.into() } else { engine.into() }
 }

@@ -15,9 +15,8 @@ mod mirror;
 mod news;
 mod pool;
 
-pub use engine::{Description, Engine, EngineError};
-pub use events::Decoder;
-pub use herder_docker::{Body, BoxError, Dial, Dialling, LinkError, Way, empty, full};
+pub use engine::{Description, Engine};
+pub use herder_docker::{Body, BoxError, Dial, Dialling, EngineError, LinkError, Way, empty, full};
 pub use mirror::{Asking, Following, Part, Source};
 pub use news::News;
 pub use pool::{EVENT_QUEUE, Pool, Settings, Ticket};

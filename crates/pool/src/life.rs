@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::board::now_nano;
-use crate::engine::{Depth, Engine, EngineError, older_version};
-use crate::events::{Decoder, Doubt, attached, doubts};
+use herder_docker::{Decoder, EngineError, spoken_version};
+
+use crate::engine::{Depth, Engine};
+use crate::events::{Doubt, attached, doubts};
 use crate::{ingest, mirror};
 
 /// How long an engine may take to say who it is, and to open its event stream.
@@ -306,7 +308,7 @@ async fn hello(engine: &Engine) -> Result<(), EngineError> {
         node.os_type = facts.os_type;
         node.architecture = facts.architecture;
         node.server_version = facts.server_version;
-        node.api_version = older_version(&facts.api_version);
+        node.api_version = spoken_version(&facts.api_version);
     });
     Ok(())
 }

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::board::now_nano;
-use crate::engine::{Engine, EngineError};
-use crate::events::Decoder;
+use crate::engine::Engine;
 use crate::life::{self, End, Memory};
 use crate::news::{BEAT, News};
+use herder_docker::{Decoder, EngineError};
 
 /// How long a node may take to begin to tell.
 const BEGIN_TIME_MAX: Duration = Duration::from_secs(5);

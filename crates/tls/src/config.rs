@@ -54,7 +54,7 @@ pub fn client(files: Files<'_>) -> Result<ClientConfig, TlsError> {
     client_with(files.ca, Some((files.cert, files.key)))
 }
 
-/// TLS towards whoever may serve clients without a certificate, too. Without a CA, the other side is not verified.
+/// TLS for a client that may lack a certificate. Without a CA, the server is not verified.
 pub fn client_with(ca: Option<&Path>, pair: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();

@@ -13,7 +13,7 @@ use crate::call::{Engine, escaped};
 pub const LABEL_NETWORK: &str = "com.herder.network";
 
 /// Reads which overlay networks the engine has, by network id.
-pub(super) async fn list(engine: &Engine) -> Result<BTreeMap<String, EngineNetwork>, herder_pool::EngineError> {
+pub(super) async fn list(engine: &Engine) -> Result<BTreeMap<String, EngineNetwork>, herder_docker::EngineError> {
     let filters = json!({"label": [LABEL_NETWORK]}).to_string();
     let all = engine.get(format!("/networks?filters={}", escaped(&filters))).json().await?;
     let parse = |network: &Value| {
@@ -30,7 +30,7 @@ pub(super) async fn create(
     id: &str,
     state: &NetState,
     host: &Host,
-) -> Result<EngineNetwork, herder_pool::EngineError> {
+) -> Result<EngineNetwork, herder_docker::EngineError> {
     let short = id.get(..12).unwrap_or(id);
     let mut name = state.facts.name.clone();
     loop {
@@ -39,7 +39,7 @@ pub(super) async fn create(
             Ok(answer) => {
                 return Ok(EngineNetwork { id: answer["Id"].as_str().unwrap_or_default().to_owned(), name });
             }
-            Err(herder_pool::EngineError::Answer { status: 409, .. }) if name == state.facts.name => {
+            Err(herder_docker::EngineError::Answer { status: 409, .. }) if name == state.facts.name => {
                 name = format!("{name}.{short}");
             }
             Err(error) => return Err(error),
@@ -74,10 +74,10 @@ fn body(id: &str, name: &str, state: &NetState, host: &Host) -> Value {
 }
 
 /// Removes an engine network that no overlay network needs. False while containers are on it.
-pub(super) async fn remove(engine: &Engine, network: &EngineNetwork) -> Result<bool, herder_pool::EngineError> {
+pub(super) async fn remove(engine: &Engine, network: &EngineNetwork) -> Result<bool, herder_docker::EngineError> {
     match engine.delete(format!("/networks/{}", escaped(&network.id))).done().await {
-        Ok(()) | Err(herder_pool::EngineError::Answer { status: 404, .. }) => Ok(true),
-        Err(herder_pool::EngineError::Answer { status: 403 | 409, .. }) => Ok(false),
+        Ok(()) | Err(herder_docker::EngineError::Answer { status: 404, .. }) => Ok(true),
+        Err(herder_docker::EngineError::Answer { status: 403 | 409, .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

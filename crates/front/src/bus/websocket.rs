@@ -18,8 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::BusDoor;
-use crate::server::Counted;
 use crate::{ApiError, Call, Reply};
+use herder_http::Counted;
 
 /// A client that takes nothing for this long is given up.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);

@@ -5,21 +5,21 @@ use herder_pool::{Engine, EngineError};
 use http::Method;
 use serde_json::Value;
 
-use crate::{Error as ApiError, Placer as Front};
+use crate::{Error, Placer};
 
 /// Makes `body` fit for the engine and makes what it needs there. Two creates at once are one: who comes second finds it.
-pub async fn prepare(front: &Front, engine: &Engine, body: &mut Value) -> Result<(), ApiError> {
-    let ground = ground::prepare(&front.pool.nodes(), &engine.node(), body);
+pub async fn prepare(placer: &Placer, engine: &Engine, body: &mut Value) -> Result<(), Error> {
+    let ground = ground::prepare(&placer.pool.nodes(), &engine.node(), body);
     make(engine, ground).await
 }
 
 /// Makes the part of network `name` on the engine, if the network spans nodes and has none there.
-pub async fn network(front: &Front, engine: &Engine, name: &str) -> Result<(), ApiError> {
-    let missing = ground::network(&front.pool.nodes(), &engine.node(), name);
+pub async fn network(placer: &Placer, engine: &Engine, name: &str) -> Result<(), Error> {
+    let missing = ground::network(&placer.pool.nodes(), &engine.node(), name);
     make(engine, Ground { networks: missing.into_iter().collect(), volumes: Vec::new() }).await
 }
 
-async fn make(engine: &Engine, Ground { networks, volumes }: Ground) -> Result<(), ApiError> {
+async fn make(engine: &Engine, Ground { networks, volumes }: Ground) -> Result<(), Error> {
     let any = (!networks.is_empty(), !volumes.is_empty());
     for body in networks {
         tracing::info!(network = %body["Name"], node = engine.node().name, "a network is made on a node that lacks it");

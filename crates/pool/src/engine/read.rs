@@ -14,7 +14,10 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{Engine, EngineError};
+use herder_docker::EngineError;
+use herder_docker::path::encode_query;
+
+use super::Engine;
 use crate::{Part, ingest};
 
 /// Inspections of one engine at the same time. More make an engine hardly faster, and each needs a connection.
@@ -47,8 +50,7 @@ impl Engine {
         }
         let read = self.next_read();
         let _under_way = self.readings.begin(id, read);
-        let filters: String =
-            [r#"{"id":[""#, id, r#""]}"#].concat().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let filters = encode_query(&[r#"{"id":[""#, id, r#""]}"#].concat());
         let path = format!("/containers/json?all=1&filters={filters}");
         let (entries, inspect) = tokio::join!(self.read::<Vec<Box<RawValue>>>(&path), self.inspect(id));
         let Some(entry) = entries?.into_iter().next() else {

@@ -1,18 +1,14 @@
 //! Templates in a service: a subset of Go's text/template, with its texts. What a field is called and when a key that is
 //! missing is an error is swarm mode's (swarmkit `template/`).
 
-mod parse;
-mod run;
-
 use std::collections::BTreeMap;
 
+use herder_gotemplate::{Lookup, Value};
 use herder_model::swarm::{ContainerSpec, Mount, TaskRecord};
 use serde_json::Value as Json;
 
 use super::container::{NodeFacts, task_name};
 use crate::swarm::{Code, Refusal};
-use parse::Wrong;
-use run::{Failed, Lookup, Runner, Value};
 
 /// What one template may make; a config may have some less.
 const EXPANDED_BYTES_MAX: usize = 1 << 20;
@@ -76,18 +72,7 @@ impl Context {
         if !text.contains("{{") {
             return Ok(text.to_owned());
         }
-        let nodes = parse::parse(text, more).map_err(|Wrong { at, text: why }| {
-            let line = 1 + text[..at].matches('\n').count();
-            format!("template: expansion:{line}: {why}")
-        })?;
-        let mut out = String::new();
-        let runner = Runner { root: &self.root, lookup, bytes_max: EXPANDED_BYTES_MAX };
-        runner.run(&nodes, &mut out).map_err(|Failed { at, place, text: why }| {
-            let line = 1 + text[..at].matches('\n').count();
-            let column = at - text[..at].rfind('\n').map_or(0, |end| end + 1);
-            format!(r#"template: expansion:{line}:{column}: executing "expansion" at <{place}>: {why}"#)
-        })?;
-        Ok(out)
+        herder_gotemplate::expand(text, more, &self.root, lookup, EXPANDED_BYTES_MAX)
     }
 
     /// The container with its templates expanded.

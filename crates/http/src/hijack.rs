@@ -21,7 +21,7 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Joins two upgraded connections until both directions have ended, one breaks, or `lost` (the engine's node is gone).
 /// Bytes that came together with the head are not lost.
-pub(crate) async fn join(client: OnUpgrade, engine: OnUpgrade, lost: impl Future<Output = ()>) {
+pub async fn join(client: OnUpgrade, engine: OnUpgrade, lost: impl Future<Output = ()>) {
     let (client, engine) = match timeout(UPGRADE_WAIT_MAX, try_join(client, engine)).await {
         Ok(Ok(both)) => both,
         Ok(Err(error)) => return tracing::debug!(%error, "an upgrade failed"),

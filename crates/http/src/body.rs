@@ -4,25 +4,27 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use herder_pool::{Body, BoxError};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, StreamBody};
 
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+use crate::{Body, BoxError};
+
+/// Work that a body waits for.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// `body`, broken off when `lost` ends. A body of known length that is there already is left as it is.
-pub(crate) fn until(body: Body, lost: Work) -> Body {
+pub fn until(body: Body, lost: Work) -> Body {
     if body.is_end_stream() { body } else { Until { body, lost }.boxed_unsync() }
 }
 
 /// `body`, and `work` done before the client sees its end.
-pub(crate) fn after(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
+pub fn after(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
     After { body, work: Some(Box::pin(work)) }.boxed_unsync()
 }
 
 /// An answer of one small document, held back until it is whole and `work` is done: clients go on as soon as the document has
 /// come, and do not wait for the end of the body. The head of the answer is not held back.
-pub(crate) fn hold_until(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
+pub fn hold_until(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
     let whole = async move {
         let whole = body.collect().await;
         work.await;
@@ -85,10 +87,14 @@ impl http_body::Body for After {
 mod tests {
     use super::*;
 
+    fn full(text: &'static str) -> Body {
+        http_body_util::Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync()
+    }
+
     #[tokio::test]
     async fn work_is_done_before_the_end_is_seen() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let mut body = after(herder_pool::full("text"), async move { sender.send("done").expect("a listener") });
+        let mut body = after(full("text"), async move { sender.send("done").expect("a listener") });
         let first = body.frame().await.expect("a frame").expect("no error");
         assert_eq!(first.into_data().expect("data"), "text");
         assert!(receiver.try_recv().is_err(), "too early");
@@ -99,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn a_document_is_held_back_until_the_work_is_done() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let mut body = hold_until(herder_pool::full("{}"), async move { sender.send("done").expect("a listener") });
+        let mut body = hold_until(full("{}"), async move { sender.send("done").expect("a listener") });
         let first = body.frame().await.expect("a frame").expect("no error");
         assert_eq!(first.into_data().expect("data"), "{}");
         assert_eq!(receiver.try_recv(), Ok("done"));

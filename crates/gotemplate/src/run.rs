@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::parse::{Command, Node, Pipe, What, Word};
+use crate::parse::{Command, Node, Pipe, What, Word};
 
 /// What a template computes with.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub enum Value {
     Text(String),
     Number(i64),
     Bool(bool),
@@ -58,7 +58,7 @@ impl fmt::Display for Value {
 }
 
 /// Looks something up that is no field: function, argument → text or why not.
-pub(super) type Lookup<'l> = &'l dyn Fn(&str, &str) -> Result<String, String>;
+pub type Lookup<'l> = &'l dyn Fn(&str, &str) -> Result<String, String>;
 
 /// Why a template cannot be run, and where.
 #[derive(Debug)]

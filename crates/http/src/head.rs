@@ -11,11 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use herder_pool::{Body, BoxError};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{Body, BoxError};
 
 /// Counts requests twice, at their begin and their end: odd means that one is under way.
 #[derive(Clone, Debug, Default)]

@@ -12,30 +12,30 @@ const FREE_BYTES: usize = 16 << 10;
 const UNIT_BYTES: usize = 4 << 10;
 
 /// The share of a listener: sixteen bodies of the largest size, or thousands of common ones.
-pub(crate) const LISTENER_BYTES: usize = 128 << 20;
+pub const LISTENER_BYTES: usize = 128 << 20;
 
 /// The memory that the bodies of one listener's requests may take.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     free: Arc<Semaphore>,
     units: usize,
 }
 
 impl Budget {
-    pub(crate) fn new(bytes: usize) -> Budget {
+    pub fn new(bytes: usize) -> Budget {
         let units = bytes / UNIT_BYTES;
         Budget { free: Arc::new(Semaphore::new(units)), units }
     }
 
     /// The share of one body, of which nothing is taken yet.
-    pub(crate) fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         Share { budget: Some(self.clone()), permit: None, units: 0 }
     }
 }
 
 /// The part of a budget that one body takes. Given back when dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Share {
+pub struct Share {
     budget: Option<Budget>,
     permit: Option<OwnedSemaphorePermit>,
     units: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Share {
 impl Share {
     /// Takes what a body of `bytes` needs; waits while others have it. The caller bounds the wait. A body larger than the
     /// whole budget gets all of it.
-    pub(crate) async fn grow_to(&mut self, bytes: usize) {
+    pub async fn grow_to(&mut self, bytes: usize) {
         let Some(budget) = &self.budget else { return };
         let wanted = bytes.saturating_sub(FREE_BYTES).div_ceil(UNIT_BYTES).min(budget.units);
         let more = wanted.saturating_sub(self.units);
@@ -64,7 +64,7 @@ impl Share {
     }
 
     /// The bytes of the body; the share is given back with the last of them.
-    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
+    pub fn hold(self, bytes: Bytes) -> Bytes {
         if self.permit.is_none() { bytes } else { Bytes::from_owner(Held { bytes, _share: self }) }
     }
 }
