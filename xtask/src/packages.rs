@@ -14,7 +14,7 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
     ("/usr/sbin/dockerd", "docker.io", "real Docker Engines, and the docker client 20.10"),
     ("ip", "iproute2", "network namespaces"),
     ("iptables", "iptables", "what Docker Engines route with"),
-    ("nft", "nftables", "faults of the network"),
+    ("nft", "nftables", "overlay networks, and faults of the network"),
     ("busybox", "busybox-static", "the image of the lab"),
     ("curl", "curl", "a client of the API"),
     ("docker-compose", "docker-compose", "Compose 1.29"),

@@ -6,6 +6,7 @@
 
 mod client;
 mod feed;
+pub mod fuzz;
 mod packet;
 mod relay;
 mod server;
