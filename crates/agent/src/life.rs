@@ -292,6 +292,9 @@ impl Life {
             // What has ended needs no secrets, however long it is kept as history.
             self.node.files.remove(&self.id);
         }
+        if status.state >= TaskState::Complete && self.told.state < TaskState::Complete {
+            self.node.networks.endpoint_ended(&self.id);
+        }
         self.told = status.clone();
         self.node.board.tell(&self.id, status);
     }

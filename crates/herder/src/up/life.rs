@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use herder_agent::net::NetSettings;
 use herder_agent::{Agent, Uptime, Watchdog};
 use herder_bus::bridge::Rules;
 use herder_cli::UpSettings;
@@ -125,13 +126,20 @@ impl Life {
             watchdog: Some(Watchdog { program: "/proc/self/exe".into(), arguments: vec!["fence-watch".into()] }),
             clock: herder_model::swarm::Clock::system(),
         };
+        let networks = NetSettings {
+            dns_command: vec!["/proc/self/exe".into(), "net-dns".into()],
+            folder: settings.state.clone(),
+        };
+        let (engine, way) = (agent.engine.clone(), agent.way.clone());
+        let agent = Arc::new(Agent::start(agent, &stop));
+        agent.networks().start(&networks, &engine, way, &me, &stop);
         let host = Host::start(
             Surroundings {
                 state: settings.state.clone(),
                 link: link.clone(),
                 directory: directory.clone(),
                 views: gossip.view(),
-                agent: Arc::new(Agent::start(agent, &stop)),
+                agent,
                 front: Arc::downgrade(&front.placer),
                 another,
                 standing: plan.standing.clone(),
