@@ -6,6 +6,7 @@
 
 mod client;
 mod feed;
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod packet;
 mod relay;
