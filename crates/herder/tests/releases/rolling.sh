@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Five nodes (three managers) are upgraded from one release to another and back, one after the other, while services are created, scaled,
-# updated and removed. Usage, as root: rolling.sh OLD-BINARY NEW-BINARY. Ends with 0 if nothing was lost and all managers agree.
+# updated and removed. Usage, as root: [HOSTS=3] rolling.sh OLD-BINARY NEW-BINARY. Ends with 0 if nothing was lost and all managers agree.
 set -uo pipefail
-old=$(realpath "$1"); new=$(realpath "$2"); lab=releases; hosts=5
+old=$(realpath "$1"); new=$(realpath "$2"); lab=releases; hosts=${HOSTS:-5}
 run=/run/herder-lab/$lab; work=$(mktemp -d)
 say() { echo "$(date +%T) $*"; }
 in_host() { local host=$1; shift; "$old" lab exec --name $lab "h$host" "$@"; }
@@ -61,17 +61,24 @@ check() { # every acknowledged change is there at each manager, and what is decl
     done
     say "$1: ${#wanted[@]} services as declared; $(door 1 node ls --format '{{.Hostname}} {{.Status}} {{.ManagerStatus}}' | tr '\n' ',')"
 }
-same() { # what the managers answer
-    local what h sums
-    for what in services nodes secrets configs; do
-        sums=$(for h in 1 2 3; do
-            timeout 10 curl -s --unix-socket "$run/h$h/herder.sock" "http://x/v1.44/$what" | python3 -c '
+seen() { # HOST WHAT: what a manager answers, without what a manager adds of its own
+    timeout 10 curl -s --unix-socket "$run/h$1/herder.sock" "http://x/v1.44/$2" | python3 -c '
 import json, sys
 for it in sorted(json.load(sys.stdin), key=lambda it: it["ID"]):
-    it.pop("ManagerStatus", None); it.pop("UpdatedAt", None); it.get("Status", {}).pop("Addr", None) if isinstance(it.get("Status"), dict) else None
-    it.pop("FeatureLevel", None); print(json.dumps(it, sort_keys=True))' | sha256sum
-        done | sort -u | wc -l)
-        [ "$sums" = 1 ] || fail "$1: the managers differ in $what"
+    for own in "ManagerStatus", "FeatureLevel":
+        it.pop(own, None)
+    print(json.dumps(it, sort_keys=True))' >"$work/$2.$1"
+}
+same() { # all managers answer the same, once updates that are under way have ended
+    local what h try
+    for what in services nodes secrets configs; do
+        for try in $(seq 40); do
+            for h in 1 2 3; do seen $h $what; done
+            cmp -s "$work/$what.1" "$work/$what.2" && cmp -s "$work/$what.1" "$work/$what.3" && continue 2
+            sleep 0.5
+        done
+        fail "$1: the managers differ in $what"
+        for h in 2 3; do diff <(tr , '\n' <"$work/$what.1") <(tr , '\n' <"$work/$what.$h") | head -20; done
     done
 }
 
@@ -90,7 +97,7 @@ n=0
 for _ in $(seq 8); do load $((++n)); done
 check "before"
 for round in "upgrade $new" "downgrade $old"; do
-    for h in 4 5 3 2 1; do
+    for h in $(seq 4 $hosts) 3 2 1; do
         stop "$h"; load $((++n)); load $((++n))
         start "$h" "${round#* }" || fail "${round%% *}: h$h does not start"
         load $((++n)); load $((++n))
