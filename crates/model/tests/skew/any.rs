@@ -7,7 +7,8 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAcces
 use serde::forward_to_deserialize_any;
 
 /// Texts of all kinds: few, since unknown words are remembered for good.
-const TEXTS: [&str; 9] = ["10.0.0.1", "web", "", "a b", "node-1", "ünï\"x\\", "2020-01-02T03:04:05.6Z", "10.0.0.1:7946", "0"];
+const TEXTS: [&str; 9] =
+    ["10.0.0.1", "web", "", "a b", "node-1", "ünï\"x\\", "2020-01-02T03:04:05.6Z", "10.0.0.1:7946", "0"];
 /// Values inside of values end here.
 const DEPTH_MAX: usize = 12;
 

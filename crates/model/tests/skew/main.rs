@@ -85,8 +85,20 @@ fn name(message: &Value) -> Option<&str> {
 
 /// Messages of sessions that the release before knows.
 const KNOWN_MESSAGES: [&str; 14] = [
-    "hello", "reports", "describe", "alive", "ready", "whole", "leave", "welcome", "assignments", "changes", "heard", "elsewhere",
-    "dissolved", "refused",
+    "hello",
+    "reports",
+    "describe",
+    "alive",
+    "ready",
+    "whole",
+    "leave",
+    "welcome",
+    "assignments",
+    "changes",
+    "heard",
+    "elsewhere",
+    "dissolved",
+    "refused",
 ];
 
 /// What all objects have.
