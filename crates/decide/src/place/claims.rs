@@ -54,21 +54,31 @@ pub struct Claims {
 struct Claim {
     number: u64,
     end: Duration,
-    /// Address of the node and number of the picture that ends the claim.
-    shown: Option<(String, u64)>,
+    /// What ends the claim before, if the name is used.
+    shown: Option<Shown>,
+}
+
+/// The picture that answers for a used name.
+#[derive(Debug)]
+struct Shown {
+    /// Address of the node.
+    addr: String,
+    picture: u64,
+    /// When the claim ends if this node has no picture of that node: the node has left, or was lost sight of in a cut network.
+    without: Duration,
 }
 
 impl Claim {
     fn holds(&self, now: Duration, seen: &impl Fn(&str) -> Option<u64>) -> bool {
-        let shown = |(addr, picture): &(String, u64)| seen(addr).is_none_or(|seen| seen >= *picture);
-        self.end > now && !self.shown.as_ref().is_some_and(shown)
+        let holds = |shown: &Shown| seen(&shown.addr).map_or(shown.without > now, |seen| seen < shown.picture);
+        self.end > now && self.shown.as_ref().is_none_or(holds)
     }
 }
 
 impl Claims {
     /// Whether the name is now claimed under this number, which the door has made up: so it can ask again, and give back what
-    /// it never knew that it had. `seen` is the number of the newest picture that this node has of the node at an address; none
-    /// if that node is not in the pool.
+    /// it never knew that it had. `seen` is the number of the newest picture that this node has of the node at an address, if it
+    /// has one.
     pub fn claim(&mut self, name: &str, number: u64, now: Duration, seen: impl Fn(&str) -> Option<u64>) -> bool {
         if self.by_name.len() >= CLAIMS_MAX {
             self.by_name.retain(|_, claim| claim.holds(now, &seen));
@@ -90,7 +100,9 @@ impl Claims {
                 self.by_name.remove(&name);
                 return;
             }
-            Settled::Shown { addr, picture } => (now + CLAIM_TIME_MAX, Some((addr, picture))),
+            Settled::Shown { addr, picture } => {
+                (now + CLAIM_TIME_MAX, Some(Shown { addr, picture, without: now + DOUBT_TIME }))
+            }
             Settled::InDoubt => (now + DOUBT_TIME, None),
         };
         self.by_name.insert(name, Claim { number, end, shown });
@@ -147,7 +159,7 @@ mod tests {
     fn a_used_claim_ends_when_the_picture_shows_what_became_of_it() {
         check("0:1:+web/7 0:1:=7@3 0:2:+web/8 0:3:+web/9", "yes no yes");
         check("0:1:+web/7 0:1:=7@3 60:2:+web/8 60:4:+web/9", "yes no yes");
-        check("0:1:+web/7 0:1:=7@3 0:gone:+web/8", "yes yes");
+        check("0:1:+web/7 0:1:=7@3 9:gone:+web/8 10:gone:+web/8", "yes no yes");
     }
 
     #[test]

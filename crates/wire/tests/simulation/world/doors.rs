@@ -129,7 +129,9 @@ impl World {
         let taken = placing::check_name(std::slice::from_ref(&self.places[node].engine), &request.container.name, None);
         if taken.is_ok() {
             self.next += 1;
-            let container = Container { id: format!("{:064x}", self.next), ..request.container.clone() };
+            // Clients start what they create: so it has its ports.
+            let (id, state) = (format!("{:064x}", self.next), "running".to_owned());
+            let container = Container { id, state, ..request.container.clone() };
             self.note_name(node, &container.name, self.jobs[job].began);
             Arc::make_mut(&mut self.places[node].engine).put_container(Arc::new(container));
             self.changed(node);

@@ -78,10 +78,10 @@ impl World {
         placing::check_name(&self.picture(keeper), name, None)?;
         let now = self.pool.now - self.places[keeper].began;
         let place = &mut self.places[keeper];
-        let (own, versions) = (place.version, &place.versions);
+        let (own, versions, pictures) = (place.version, &place.versions, &place.pictures);
         let seen = |addr: &str| {
             let node = (0..versions.len()).find(|node| address(*node) == addr)?;
-            Some(if node == keeper { own } else { versions[node] })
+            if node == keeper { Some(own) } else { pictures[node].as_ref().map(|_| versions[node]) }
         };
         let given = place.claims.claim(name, number, now, seen);
         if given { Ok(()) } else { Err(Refusal::NameClaimed(name.to_owned())) }
