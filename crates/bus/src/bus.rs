@@ -169,7 +169,7 @@ impl Bus {
             }
         }
         if let Some((address, queues)) = here {
-            let delivered = self.deliver_all(&address, queues.iter(), headers, body);
+            let delivered = self.deliver_all(None, &address, queues.iter(), headers, body);
             published.receivers = delivered;
             published.dropped += queues.len() - delivered;
         }
@@ -300,6 +300,7 @@ impl Bus {
                 headers: headers.clone(),
                 body: body.clone(),
                 published: false,
+                from: (**asker != *self.node).then(|| asker.clone()),
                 reply,
                 weight,
             };
@@ -309,6 +310,7 @@ impl Bus {
 
     fn deliver_all<'q>(
         &self,
+        from: Option<&str>,
         address: &Arc<str>,
         queues: impl Iterator<Item = &'q Arc<Queue>>,
         headers: Headers,
@@ -316,11 +318,13 @@ impl Bus {
     ) -> usize {
         let weight = message::weight(&headers, &body);
         let (headers, body) = (Arc::new(headers), Arc::new(body));
+        let from = from.map(Arc::<str>::from);
         let message = || Message {
             address: address.clone(),
             headers: headers.clone(),
             body: body.clone(),
             published: true,
+            from: from.clone(),
             reply: None,
             weight,
         };
@@ -442,7 +446,7 @@ impl Bus {
         reply: Option<ReplyTo>,
     ) -> Message {
         let weight = message::weight(&headers, &body);
-        Message { address, headers: Arc::new(headers), body: Arc::new(body), published, reply, weight }
+        Message { address, headers: Arc::new(headers), body: Arc::new(body), published, from: None, reply, weight }
     }
 
     fn reply_to(&self, node: &Arc<str>, id: u64) -> ReplyTo {

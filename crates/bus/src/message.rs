@@ -60,6 +60,8 @@ pub struct Message {
     pub body: Arc<Value>,
     /// True if it went to all receivers, false if to this one only.
     pub published: bool,
+    /// Id of the node that it came from; `None` if it was sent on this one.
+    pub from: Option<Arc<str>>,
     pub(crate) reply: Option<ReplyTo>,
     /// Roughly the bytes it takes in memory, for the bound of its queue.
     pub(crate) weight: usize,

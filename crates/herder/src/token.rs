@@ -1,6 +1,6 @@
 //! `herder token`: what others need to join the pool of this host's node.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use herder_cli::Token;
 use herder_wire::identity::Identity;
 use http::Method;
@@ -13,6 +13,9 @@ pub(crate) fn print(asked: &Token) -> anyhow::Result<()> {
     let identity = Identity::load(&asked.state)?;
     let identity =
         identity.with_context(|| format!("no node has its state in {folder}; start one with `herder up`"))?;
+    if !identity.shared.has_join_code() {
+        bail!("this pool is a swarm: `docker swarm join-token worker` on a manager prints what lets a node in");
+    }
     show(asked, &identity.join_code()?.to_string());
     Ok(())
 }

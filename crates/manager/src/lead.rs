@@ -407,7 +407,7 @@ impl<'m> Lead<'m> {
                 match outcome {
                     Ok(()) => {
                         self.ready.remove(node);
-                        self.managers_changed(node, *is_manager, proposal);
+                        self.managers_changed(node, *is_manager, proposal, now);
                     }
                     Err(error) => tracing::warn!(node, error, "the managers cannot be changed; trying again"),
                 }

@@ -13,6 +13,7 @@ use herder_model::swarm::{
     Task, TaskRecord, TaskState, TaskStatus, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Store, Transport, TransportError};
+use herder_wire::Subject;
 use herder_wire::calls::Peer;
 use herder_wire::identity::{Identity, NODE_LIFETIME, new_id};
 use herder_wire::link::{Incoming, Link};
@@ -47,13 +48,13 @@ struct Door {
 
 #[async_trait]
 impl Managers for Door {
-    async fn raft(&self, from: &str, message: Bytes) -> Result<Bytes, Status> {
-        self.store.handle(from, message).await.map_err(|error| Status::unavailable(error.to_string()))
+    async fn raft(&self, from: &Subject, message: Bytes) -> Result<Bytes, Status> {
+        self.store.handle(&from.node, message).await.map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    async fn session(&self, from: &str, heard: Heard) -> Result<Said, Status> {
+    async fn session(&self, from: &Subject, heard: Heard) -> Result<Said, Status> {
         let whole = heard.take_while(|it| std::future::ready(it.is_ok())).filter_map(|it| std::future::ready(it.ok()));
-        Ok(self.manager.session(from, Box::pin(whole)))
+        Ok(self.manager.session(&from.node, Box::pin(whole)))
     }
 }
 
@@ -105,7 +106,7 @@ impl Swarm {
             Arc::new(Door { store: store.clone(), manager: Manager::start(store.clone(), settings, stop.clone()) });
         let link = Link::new(manager.clone(), folder.path().join("manager")).expect("a link");
         let accept = move |incoming: Incoming| {
-            tokio::spawn(serve(door.clone(), incoming.node, incoming.stream));
+            tokio::spawn(serve(door.clone(), incoming.subject, incoming.stream));
         };
         tokio::spawn(link.serve(listener, stop.clone(), accept));
         Swarm { store, manager, addr, worker, removed, folder, _stop: stop.drop_guard() }

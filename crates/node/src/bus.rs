@@ -49,14 +49,11 @@ impl PoolBus {
         Bridge::new(self.bus.clone(), rules, Limits::default())
     }
 
-    /// A peer has opened its link.
-    pub fn accept(&self, incoming: herder_wire::link::Incoming) {
-        let (bus, links) = (self.bus.clone(), self.links.clone());
-        tokio::spawn(async move {
-            if let Err(error) = links.carry(&bus, &incoming.node, incoming.stream).await {
-                tracing::debug!(peer = incoming.node, %error, "a link of the bus ended");
-            }
-        });
+    /// Serves the link that a peer has opened until it ends.
+    pub async fn carry(self: Arc<Self>, incoming: herder_wire::link::Incoming) {
+        if let Err(error) = self.links.carry(&self.bus, &incoming.node, incoming.stream).await {
+            tracing::debug!(peer = incoming.node, %error, "a link of the bus ended");
+        }
     }
 
     /// Keeps a link to every live peer, until `stop`. Of two nodes the one with the smaller id opens it.

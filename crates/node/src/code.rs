@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use herder_wire::gossip::{self, Gossip, GossipError, View};
-use herder_wire::link::Link;
+use herder_wire::gossip::{self, Gossip, GossipError, PoolKeys, View};
+use herder_wire::link::{Link, Roster};
 use herder_wire::rotation::{FACT_BYTES_MAX, Rotation};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::swarm;
@@ -24,6 +26,8 @@ pub struct Teller {
     /// The swarm that this node manages, if it does.
     swarm: watch::Receiver<Option<String>>,
     rotation: watch::Receiver<Rotation>,
+    /// What is known of the swarm, if there is one.
+    rosters: watch::Receiver<Option<Arc<Roster>>>,
     view: watch::Receiver<View>,
 }
 
@@ -34,8 +38,8 @@ impl Teller {
         facts: BTreeMap<String, String>,
         swarm: watch::Receiver<Option<String>>,
     ) -> Teller {
-        let (rotation, view) = (link.rotations(), gossip.view());
-        Teller { link, gossip, facts, swarm, rotation, view }
+        let (rotation, view, rosters) = (link.rotations(), gossip.view(), link.rosters());
+        Teller { link, gossip, facts, swarm, rotation, rosters, view }
     }
 
     /// Tells what is in force now. Fails if the facts are too long, also where the secret would only later not fit.
@@ -45,7 +49,8 @@ impl Teller {
         gossip::check_facts(&facts)?;
         facts.remove(FACT);
         let rotation = *self.rotation.borrow();
-        if !rotation.is_first() {
+        // A swarm is entered with its tokens, which only managers have.
+        if !rotation.is_first() && self.rosters.borrow().is_none() {
             facts.insert(FACT.to_owned(), rotation.fact());
         }
         if let Some(swarm) = &*self.swarm.borrow() {
@@ -67,6 +72,11 @@ impl Teller {
                         tracing::error!(%error, "cannot tell the other nodes the new join code");
                     }
                 }
+                Ok(()) = self.rosters.changed() => {
+                    if let Err(error) = self.tell().await {
+                        tracing::error!(%error, "cannot update the facts that this node tells of its join code");
+                    }
+                }
                 Ok(()) = self.swarm.changed() => {
                     if let Err(error) = self.tell().await {
                         tracing::error!(%error, "cannot tell the other nodes that this one is a manager");
@@ -78,6 +88,10 @@ impl Teller {
 
     fn learn(&mut self) {
         let view = self.view.borrow_and_update().clone();
+        // Any node could tell one.
+        if self.rosters.borrow().is_some() {
+            return;
+        }
         let told = view.values().filter_map(|seen| Rotation::of_fact(seen.facts.get(FACT)?));
         match told.max().map(|newest| self.link.adopt(newest)) {
             Some(Ok(true)) => {
@@ -85,6 +99,35 @@ impl Teller {
             }
             Some(Err(error)) => tracing::error!(%error, "the new join code is in force, but cannot be kept"),
             Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+/// For so long packets by the key before are opened after it was changed: by then all nodes have heard of the new one.
+const OLD_KEY_TIME: Duration = Duration::from_secs(60);
+
+/// Keeps the keys of gossip those of this node's identity, until `stop`.
+pub async fn keep_keys(link: Arc<Link>, gossip: Arc<Gossip>, stop: CancellationToken) {
+    let mut identities = link.identities();
+    let mut before = link.identity().shared.gossip_key;
+    let mut known = None;
+    loop {
+        let identity = identities.borrow_and_update().clone();
+        let (seals, next) = (identity.shared.gossip_key, identity.shared.gossip_next);
+        let was = (before != seals).then_some(before);
+        let keys = PoolKeys { seals, opens_also: was.into_iter().chain(next).collect() };
+        if known.as_ref() != Some(&keys) {
+            if known.is_some() {
+                tracing::info!(changing = next.is_some(), "gossip has another key");
+            }
+            gossip.set_keys(keys.clone()).await;
+            known = Some(keys);
+        }
+        let rest = if was.is_some() { OLD_KEY_TIME } else { Duration::MAX };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = identities.changed() => if changed.is_err() { return },
+            () = sleep(rest) => before = seals,
         }
     }
 }

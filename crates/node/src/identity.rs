@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use herder_pool::discovery::Discovery;
 use herder_wire::JoinCode;
 use herder_wire::identity::Identity;
+use herder_wire::link::{Joined, LinkError};
 use herder_wire::{link, multicast};
 use tokio::time::sleep;
 
@@ -37,7 +38,8 @@ pub async fn of(settings: &NodeSettings, store: Option<&Discovery>) -> anyhow::R
             identity.name.clone_from(name);
             identity.save(&settings.state)?;
         }
-        if identity.renew_at() <= SystemTime::now() {
+        // In a swarm managers are asked for another certificate, as soon as they are in reach.
+        if identity.shared.has_authority() && identity.renew_at() <= SystemTime::now() {
             identity = identity.renewed(SystemTime::now())?;
             identity.save(&settings.state)?;
         }
@@ -50,7 +52,13 @@ pub async fn of(settings: &NodeSettings, store: Option<&Discovery>) -> anyhow::R
         None => settings.join.clone(),
     };
     let identity = match (&code, found.is_empty()) {
-        (Some(code), false) => Identity::of(&name, join(&found, code, &name).await?, now)?,
+        (Some(code), false) => {
+            let Joined { identity, managers } = join(&found, code, &name).await?;
+            if !managers.is_empty() {
+                swarm::enter(&settings.state, code.to_string(), managers)?;
+            }
+            identity
+        }
         (None, true) => {
             tracing::info!("this is the first node of a new pool; `herder token` prints what others need to join");
             Identity::first(&name, now)?
@@ -81,24 +89,17 @@ async fn found(settings: &NodeSettings, store: Option<&Discovery>, code: &JoinCo
 }
 
 /// Asks one node after the other, again while none can be reached.
-async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Result<herder_wire::identity::Shared> {
-    let mut last = None;
-    for attempt in 0..JOIN_ATTEMPTS {
-        if attempt > 0 {
-            sleep(JOIN_REST).await;
-        }
-        for address in addresses {
-            match link::join(address, code, name).await {
-                Ok(shared) => return Ok(shared),
-                Err(error @ (link::LinkError::Connect { .. } | link::LinkError::Late { .. })) => {
-                    tracing::warn!(%error, "trying again");
-                    last = Some(error);
-                }
-                Err(error) => return Err(error.into()),
+async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Result<Joined> {
+    for attempt in 1.. {
+        match link::join(addresses, code, name, SystemTime::now()).await {
+            Err(error @ (LinkError::Connect { .. } | LinkError::Late { .. })) if attempt < JOIN_ATTEMPTS => {
+                tracing::warn!(%error, "trying again");
+                sleep(JOIN_REST).await;
             }
+            joined => return Ok(joined?),
         }
     }
-    Err(last.map_or_else(|| anyhow::anyhow!("there is nobody to join"), Into::into))
+    bail!("there is nobody to join")
 }
 
 /// Addresses to gossip with at first: those given, and whoever answers on the local network.

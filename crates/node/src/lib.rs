@@ -4,6 +4,7 @@
 
 pub mod bus;
 pub mod code;
+mod exports;
 pub mod identity;
 pub mod images;
 pub mod members;

@@ -13,10 +13,11 @@ use herder_place::peers::{Asked, Claim, Offers, Outcome, Peers, Templates, Wante
 use herder_place::{Error as ApiError, Placer};
 use herder_pool::Engine;
 use herder_wire::calls::{
-    Answers, Calls, ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Peer, Request,
-    RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template, TemplatesReply,
+    Answers, Calls, ClaimReply, ClaimRequest, Code, CreateReply, CreateRequest, FollowReply, FollowRequest, Peer,
+    Request, RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template, TemplatesReply,
     TemplatesRequest, Told, async_trait,
 };
+use herder_wire::link::Access;
 use http::StatusCode;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -174,6 +175,13 @@ impl Peers for PoolPeers {
                 insists: wanted.insists,
             };
             let reply = self.calls.create(&peer, request).await;
+            if let Err(denied) = &reply
+                && denied.code() == Code::PermissionDenied
+            {
+                let body = serde_json::json!({ "message": denied.message() }).to_string();
+                let status = StatusCode::FORBIDDEN;
+                return Ok(Outcome { status, body: body.into(), refused: true, in_doubt: false, picture: 0 });
+            }
             let CreateReply { status, body, refused, in_doubt, picture } = reply
                 .map_err(|error| ApiError::internal(format!("node {addr} cannot be asked: {}", error.message())))?;
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
@@ -216,6 +224,11 @@ impl Peers for PoolPeers {
     fn rotate_join_code(&self) -> Asked<'_, String> {
         let link = self.calls.link().clone();
         Box::pin(async move {
+            if link.roster().is_some() {
+                let text = "this pool is a swarm, which nodes enter with its tokens: `docker swarm join-token --rotate worker` and \
+                            `… manager` change them";
+                return Err(ApiError::conflict(text));
+            }
             // It is written to disk before it is in force.
             let rotated = tokio::task::spawn_blocking(move || link.rotate(SystemTime::now())).await;
             let failed = |error: &dyn std::fmt::Display| {
@@ -234,18 +247,38 @@ impl Peers for PoolPeers {
     }
 }
 
+/// Why a worker may not do this.
+pub fn denied(what: &str) -> String {
+    format!("workers of a swarm do not {what}: use the door of a manager, or of the node itself")
+}
+
 /// Answers others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Clerk {
     placer: Weak<Placer>,
     templates: Weak<dyn Templates>,
     /// Address of this node.
     here: String,
+    /// What the peer may do.
+    access: Access,
 }
 
 impl Clerk {
     pub fn new(placer: &Arc<Placer>, templates: Weak<dyn Templates>, here: &str) -> Clerk {
-        Clerk { placer: Arc::downgrade(placer), templates, here: here.to_owned() }
+        Clerk { placer: Arc::downgrade(placer), templates, here: here.to_owned(), access: Access::Full }
+    }
+
+    /// The same for a peer with this access.
+    pub fn with(&self, access: Access) -> Arc<Clerk> {
+        Arc::new(Clerk { access, ..self.clone() })
+    }
+
+    /// Refuses workers.
+    fn check(&self, what: &str) -> Result<(), Status> {
+        match self.access {
+            Access::Full => Ok(()),
+            Access::Worker => Err(Status::permission_denied(denied(what))),
+        }
     }
 
     fn placer(&self) -> Result<Arc<Placer>, Status> {
@@ -261,6 +294,7 @@ impl Clerk {
 #[async_trait]
 impl Answers for Clerk {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
+        self.check("make containers on other nodes")?;
         let wanted = request.into_inner();
         let body: Value = serde_json::from_slice(&wanted.body)
             .map_err(|error| Status::invalid_argument(format!("the body is no JSON: {error}")))?;
@@ -285,6 +319,7 @@ impl Answers for Clerk {
     }
 
     async fn templates(&self, request: Request<TemplatesRequest>) -> Result<Response<TemplatesReply>, Status> {
+        self.check("read templates of other nodes")?;
         let name = Some(request.into_inner().name).filter(|name| !name.is_empty());
         let templates = self.templates.upgrade();
         let templates = templates.ok_or_else(|| Status::unavailable("this node is shutting down"))?;

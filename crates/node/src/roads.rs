@@ -3,16 +3,18 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
+use futures_util::future::BoxFuture;
 use herder_docker::{Dialling, Duplex};
 use herder_place::Placer;
 use herder_place::peers::Templates;
 use herder_pool::Dial;
-use herder_wire::link::{Incoming, Link, Road};
+use herder_wire::link::{Access, Incoming, Link, Road};
 use herder_wire::{calls, swarm};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::bus::PoolBus;
+use crate::exports;
 use crate::members::Directory;
 use crate::peers::Clerk;
 use crate::swarm::Door;
@@ -48,7 +50,7 @@ impl Dial for NodeDialler {
     }
 }
 
-async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
+pub(crate) async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
     Ok(match engine.strip_prefix("unix://") {
         Some(path) => Box::new(UnixStream::connect(path).await?),
         None => Box::new(TcpStream::connect(engine.strip_prefix("tcp://").unwrap_or(engine)).await?),
@@ -84,14 +86,23 @@ impl herder_wire::link::Accept for Gate {
         if self.placer.strong_count() == 0 {
             return;
         }
-        match incoming.road {
-            Road::Engine => drop(tokio::spawn(to_engine(self.engine.clone(), incoming.stream))),
-            Road::Calls => drop(tokio::spawn(calls::serve(self.clerk.clone(), incoming.stream))),
-            Road::Bus => self.bus.accept(incoming),
-            Road::Swarm => drop(tokio::spawn(swarm::serve(self.door.clone(), incoming.node, incoming.stream))),
+        let (revoked, peer) = (incoming.revoked(), incoming.node.clone());
+        let (engine, access) = (self.engine.clone(), incoming.access);
+        let serving: BoxFuture<'static, ()> = match (incoming.road, access) {
+            (Road::Engine, Access::Full) => Box::pin(to_engine(engine, incoming.stream)),
+            (Road::Engine, Access::Worker) => Box::pin(exports::serve(engine, incoming.stream)),
+            (Road::Calls, _) => Box::pin(calls::serve(self.clerk.with(access), incoming.stream)),
+            (Road::Bus, _) => Box::pin(self.bus.clone().carry(incoming)),
+            (Road::Swarm, _) => Box::pin(swarm::serve(self.door.clone(), incoming.subject, incoming.stream)),
             // Answered by the link itself.
-            Road::Join => {}
-        }
+            (Road::Join | Road::Renew, _) => return,
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = serving => {}
+                () = revoked => tracing::info!(peer, "a connection is closed: its node was removed or demoted"),
+            }
+        });
     }
 }
 

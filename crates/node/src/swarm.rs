@@ -1,6 +1,7 @@
 //! This node's part in a swarm: a session with the leader for what it shall run; a store, if it is a manager.
 
 mod api;
+mod certifier;
 mod door;
 mod enter;
 mod host;
@@ -14,4 +15,4 @@ mod root;
 pub use api::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 pub use door::Door;
 pub use host::{FACT, Host, Standing, Surroundings};
-pub use kept::remotes;
+pub use kept::{enter, remotes};

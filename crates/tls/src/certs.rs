@@ -4,9 +4,14 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SerialNumber,
+    SubjectPublicKeyInfo,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use x509_parser::asn1_rs::Tag;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Certificates are valid a little before they are made: clocks of hosts differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
@@ -44,6 +49,55 @@ pub enum Usage {
     Client,
 }
 
+/// The subject of a node's certificate, in the form of swarm mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// CN.
+    pub common_name: String,
+    /// O: the id of the swarm.
+    pub organization: String,
+    /// OU: the role.
+    pub unit: String,
+}
+
+impl Subject {
+    fn name(&self) -> DistinguishedName {
+        let mut name = DistinguishedName::new();
+        let parts = [
+            (DnType::OrganizationName, &self.organization),
+            (DnType::OrganizationalUnitName, &self.unit),
+            (DnType::CommonName, &self.common_name),
+        ];
+        parts.into_iter().filter(|(_, text)| !text.is_empty()).for_each(|(kind, text)| name.push(kind, text));
+        name
+    }
+}
+
+/// A new key, and the request to certify it, both in PEM. Names in the request are a wish: the CA decides.
+pub fn request(subject: &Subject, names: &[String]) -> Result<Request, CertError> {
+    let failed = |source| CertError { name: subject.common_name.clone(), source };
+    let key = KeyPair::generate().map_err(failed)?;
+    let mut params = CertificateParams::new(names.to_vec()).map_err(failed)?;
+    params.distinguished_name = subject.name();
+    let request = params.serialize_request(&key).and_then(|it| it.pem()).map_err(failed)?;
+    Ok(Request { request, key: key.serialize_pem() })
+}
+
+/// A key whose certificate is asked for.
+#[derive(Clone)]
+pub struct Request {
+    /// PKCS #10, PEM.
+    pub request: String,
+    pub key: String,
+}
+
+impl std::fmt::Debug for Request {
+    /// The key stays out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
 /// A certificate authority that can sign.
 pub struct Authority {
     pub pair: Pair,
@@ -75,18 +129,20 @@ impl Authority {
         Ok(Authority { pair, issuer })
     }
 
-    /// The certificate of another CA of this name, signed by this one: who trusts this one trusts that one, too.
-    pub fn cross_sign(
-        &self,
-        name: &str,
-        other: &Authority,
-        now: SystemTime,
-        lifetime: Duration,
-    ) -> Result<String, CertError> {
-        let failed = |source| CertError { name: name.to_owned(), source };
-        let params = ca_params(name, now, lifetime).map_err(failed)?;
-        let cert = params.signed_by(other.issuer.key(), &self.issuer).map_err(failed)?;
-        Ok(cert.pem())
+    /// The certificate of another CA (PEM), signed by this one: who trusts this one trusts that one, too.
+    pub fn cross_sign(&self, other: &str, now: SystemTime, lifetime: Duration) -> Result<String, CertError> {
+        let failed = |source| CertError { name: "the other CA".to_owned(), source };
+        let invalid = || failed(rcgen::Error::CouldNotParseCertificate);
+        let der = CertificateDer::from_pem_slice(other.as_bytes()).map_err(|_| invalid())?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| invalid())?;
+        let mut params = ca_params("", now, lifetime).map_err(failed)?;
+        params.distinguished_name = name_of(&parsed).ok_or_else(invalid)?;
+        let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw).map_err(failed)?;
+        let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        // Certificates name their issuer byte by byte: one that is written otherwise leads nowhere.
+        let same = X509Certificate::from_der(cert.der())
+            .is_ok_and(|(_, it)| it.subject().as_raw() == parsed.subject().as_raw());
+        if same { Ok(cert.pem()) } else { Err(invalid()) }
     }
 
     /// A certificate for `names` (host names and addresses; none for clients), valid for `lifetime` from `now`.
@@ -111,6 +167,28 @@ impl Authority {
         let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
+
+    /// A certificate (PEM) for the key of this request, for both ends of connections. Of the request only the key counts.
+    pub fn certify(
+        &self,
+        request: &str,
+        subject: &Subject,
+        names: &[String],
+        serial: &[u8],
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<String, CertError> {
+        let failed = |source| CertError { name: subject.common_name.clone(), source };
+        let mut request = CertificateSigningRequestParams::from_pem(request).map_err(failed)?;
+        let mut params = params(&subject.common_name, names, now, lifetime).map_err(failed)?;
+        params.distinguished_name = subject.name();
+        params.serial_number = Some(SerialNumber::from_slice(serial));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        request.params = params;
+        Ok(request.signed_by(&self.issuer).map_err(failed)?.pem())
+    }
 }
 
 fn ca_params(name: &str, now: SystemTime, lifetime: Duration) -> Result<CertificateParams, rcgen::Error> {
@@ -133,6 +211,69 @@ fn params(
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + lifetime).into();
     Ok(params)
+}
+
+/// The subject of a certificate, as it is written there.
+fn name_of(cert: &X509Certificate<'_>) -> Option<DistinguishedName> {
+    let mut name = DistinguishedName::new();
+    for attribute in cert.subject().iter_attributes() {
+        let text = attribute.as_str().ok()?.to_owned();
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text),
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().ok()?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().ok()?),
+            _ => return None,
+        };
+        name.push(DnType::CustomDnType(attribute.attr_type().iter()?.collect()), value);
+    }
+    Some(name)
+}
+
+/// Why a certificate cannot be the root of a swarm.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    #[error("the CA certificate cannot be read: {0}")]
+    Form(String),
+    #[error("the desired CA certificate cannot contain multiple certificates")]
+    Several,
+    #[error("the certificate is not one of a CA")]
+    NoCa,
+    #[error("CA certificate expires too soon")]
+    TooSoon,
+    #[error("the CA key cannot be used: {0}; PKCS #8 is expected (`openssl pkcs8 -topk8 -nocrypt`)")]
+    Key(rcgen::Error),
+    #[error("the CA key is not that of the CA certificate")]
+    OtherKey,
+}
+
+/// A root must be valid for a year at least, as in swarm mode.
+const ROOT_LIFETIME_MIN: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Checks that a certificate (PEM) can be the root of a swarm, and that the key is its own.
+///
+/// # Errors
+///
+/// Returns why it cannot be.
+pub fn check_root(cert: &str, key: Option<&str>, now: SystemTime) -> Result<(), RootError> {
+    let form = |error: &dyn std::fmt::Display| RootError::Form(error.to_string());
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert.as_bytes()).collect();
+    let all = all.map_err(|error| form(&error))?;
+    let der = match &all[..] {
+        [der] => der,
+        [] => return Err(RootError::Form("there is none in it".to_owned())),
+        _ => return Err(RootError::Several),
+    };
+    let (_, parsed) = X509Certificate::from_der(der).map_err(|error| form(&error))?;
+    if !parsed.is_ca() {
+        return Err(RootError::NoCa);
+    }
+    let ends = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+    if SystemTime::UNIX_EPOCH + Duration::from_secs(ends) < now + ROOT_LIFETIME_MIN {
+        return Err(RootError::TooSoon);
+    }
+    let Some(key) = key else { return Ok(()) };
+    let key = KeyPair::from_pem(key).map_err(RootError::Key)?;
+    if key.subject_public_key_info() == parsed.public_key().raw { Ok(()) } else { Err(RootError::OtherKey) }
 }
 
 /// Whether a text can stand in a certificate as a name: an address or a host name.
@@ -214,6 +355,39 @@ mod tests {
                 ),
             }
         }
+    }
+
+    #[test]
+    fn a_root_of_ones_own_is_checked_before_it_is_used() {
+        let now = SystemTime::now();
+        let [ca, other] = ["one", "two"].map(|name| Authority::new(name, now, 2 * YEAR).unwrap().pair);
+        let short = Authority::new("short", now, YEAR / 2).unwrap().pair;
+        let leaf = Authority::from_pair(ca.clone()).unwrap().sign("leaf", &[], Usage::Client, now, 2 * YEAR).unwrap();
+        let check = |cert: &str, key: Option<&str>, expected: &str| {
+            let said = check_root(cert, key, now).map_or_else(|error| error.to_string(), |()| "fits".to_owned());
+            assert!(said.contains(expected), "{said}, not {expected}");
+        };
+        check(&ca.cert, Some(&ca.key), "fits");
+        check(&ca.cert, None, "fits");
+        check(&ca.cert, Some(&other.key), "is not that of the CA certificate");
+        check(&ca.cert, Some("no key"), "the CA key cannot be used");
+        check(&short.cert, Some(&short.key), "CA certificate expires too soon");
+        check(&leaf.cert, Some(&leaf.key), "not one of a CA");
+        check(&format!("{}{}", ca.cert, other.cert), None, "cannot contain multiple certificates");
+        check("nothing", None, "there is none in it");
+    }
+
+    #[test]
+    fn another_root_is_cross_signed_under_its_own_name() {
+        let now = SystemTime::now();
+        let [one, two] = ["one", "another name"].map(|name| Authority::new(name, now, YEAR).unwrap());
+        let cross = one.cross_sign(&two.pair.cert, now, YEAR).unwrap();
+        let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (cross, root) = (der(&cross), der(&two.pair.cert));
+        let [cross, root] = [&cross, &root].map(|it| X509Certificate::from_der(it).unwrap().1);
+        assert_eq!((cross.subject(), cross.public_key()), (root.subject(), root.public_key()));
+        assert_ne!(cross.issuer(), root.issuer());
+        assert!(one.cross_sign("nothing", now, YEAR).is_err());
     }
 
     #[test]

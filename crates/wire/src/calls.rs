@@ -10,7 +10,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
-use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::channels::Channels;
@@ -27,7 +26,7 @@ pub use proto::{
     ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Part, RereadReply, RereadRequest,
     SettleReply, SettleRequest, Template, TemplatesReply, TemplatesRequest,
 };
-pub use tonic::{Request, Response, Status, Streaming, async_trait};
+pub use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 /// What a node tells of its engine.
 pub type Told = Pin<Box<dyn Stream<Item = Result<FollowReply, Status>> + Send>>;

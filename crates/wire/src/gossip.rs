@@ -26,6 +26,7 @@ use self::core::{Core, Effects, Event};
 
 pub use self::core::{Health, Member, Seen, Settings, View};
 pub use facts::{FACTS_BYTES_MAX, check as check_facts};
+pub use seal::PoolKeys;
 
 /// Orders of the program that wait to be carried out; there are a handful in a node's life.
 const ORDERS_WAITING_MAX: usize = 64;
@@ -46,6 +47,7 @@ pub enum GossipError {
 enum Order {
     Facts(BTreeMap<String, String>),
     Seeds(Vec<SocketAddr>),
+    Keys(PoolKeys),
     Leave(oneshot::Sender<()>),
 }
 
@@ -101,6 +103,11 @@ impl Gossip {
         let _ = self.orders.send(Order::Seeds(seeds)).await;
     }
 
+    /// From now on packets are sealed and opened by these keys.
+    pub async fn set_keys(&self, keys: PoolKeys) {
+        let _ = self.orders.send(Order::Keys(keys)).await;
+    }
+
     /// Says goodbye: the others see this node as left, not as dead.
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
@@ -142,6 +149,10 @@ impl Loop {
                 order = orders.recv() => match order {
                     Some(Order::Facts(facts)) => self.core.set_facts(facts),
                     Some(Order::Seeds(seeds)) => self.core.add_seeds(seeds),
+                    Some(Order::Keys(keys)) => {
+                        self.core.set_keys(&keys);
+                        Effects::default()
+                    }
                     Some(Order::Leave(done)) => {
                         let goodbye = self.core.leave();
                         self.carry_out(goodbye).await;

@@ -1,8 +1,9 @@
 //! Who a node is: its key and certificate, and what every node of its pool shares.
 //!
-//! In a pool without masters every node is equal: each holds the CA's key, so that any of them can let a newcomer in and
-//! renew its own certificate. Who takes over one node therefore can add nodes; docs/adr/0006 weighs that.
+//! In a pool without managers every node is equal: each holds the CA's key, lets newcomers in and renews its own certificate.
+//! In a swarm only managers have that key, in their store; they certify the keys of all nodes (docs/adr/0015).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -11,15 +12,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use herder_tls::certs::{Authority, CertError, Pair, Usage};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::join_code::{self, JoinCode, Secret, fingerprint};
+use crate::join_code::{self, JoinCode, Secret, fingerprint, same_secret};
+use crate::lenient::Lenient;
 use crate::rotation::Rotation;
+use crate::subject::{self, Subject};
 
 const CA_NAME: &str = "herder pool";
 /// How long the CA is valid, as in swarm mode.
@@ -29,6 +35,8 @@ pub const NODE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Names of nodes in certificates are below this one, which no resolver knows.
 const DOMAIN: &str = "node.herder";
 const FILE: &str = "identity.json";
+/// In place of the secret of a join code where there is none.
+const NO_SECRET: Secret = [0; 16];
 /// The only TLS versions of the node link. Every release of herder speaks TLS 1.3.
 pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -43,16 +51,23 @@ pub enum IdentityError {
     Cert(#[from] CertError),
     #[error("the certificate of this node cannot be used: {0}")]
     Tls(String),
+    #[error("this node does not have the key of its root: managers certify the nodes of a swarm")]
+    NoAuthority,
 }
 
 /// What all nodes of a pool share. Whoever has it is of the pool.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Shared {
     pub(crate) ca_cert: String,
+    /// Empty on the nodes of a swarm.
+    #[serde(default)]
     ca_key: String,
     /// Seals gossip.
     pub gossip_key: [u8; 32],
-    /// The secret half of the join code.
+    /// The key that takes its place when the root has been changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip_next: Option<[u8; 32]>,
+    /// The secret half of the join code. Zeros on the nodes of a swarm, which tokens let in.
     pub(crate) secret: Secret,
     /// When the secret was made, see [`Rotation`]. Files and nodes of the first version do not have it.
     #[serde(default)]
@@ -60,6 +75,20 @@ pub struct Shared {
     /// The root before this one, while nodes may have a certificate of that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<Before>,
+    /// Ids of nodes that were removed from the swarm that this pool was. Their certificates may still be valid.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) removed: BTreeSet<String>,
+}
+
+/// The roots that nodes trust, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// The one that certificates come from.
+    pub root: String,
+    /// While the root is being changed: the one before, and the certificate of the new one that it signed.
+    pub before: Option<(String, String)>,
+    /// The key of gossip that comes with the next root.
+    pub gossip_next: Option<[u8; 32]>,
 }
 
 /// A root that another one takes the place of.
@@ -94,12 +123,48 @@ impl Shared {
         Ok(Authority::new(CA_NAME, now, CA_LIFETIME)?.pair)
     }
 
+    /// The root `next`, signed by the one before it: nodes that know only that one trust it.
+    pub fn cross_sign(before: Pair, next: &str, now: SystemTime) -> Result<String, CertError> {
+        Authority::from_pair(before)?.cross_sign(next, now, CA_LIFETIME)
+    }
+
     pub(crate) fn rotation(&self) -> Rotation {
         Rotation { made: self.secret_made, secret: self.secret }
     }
 
-    fn authority(&self) -> Result<Authority, CertError> {
-        Authority::from_pair(Pair { cert: self.ca_cert.clone(), key: self.ca_key.clone() })
+    /// Whether this node can sign certificates by itself.
+    pub fn has_authority(&self) -> bool {
+        !self.ca_key.is_empty()
+    }
+
+    /// The root with its key, where this node has it.
+    pub fn root(&self) -> Option<Pair> {
+        self.has_authority().then(|| Pair { cert: self.ca_cert.clone(), key: self.ca_key.clone() })
+    }
+
+    /// What a node of a swarm gets to know: nothing that could let another node in.
+    fn public(&self) -> Shared {
+        Shared { ca_key: String::new(), secret: NO_SECRET, secret_made: 0, ..self.clone() }
+    }
+
+    /// The same, where certificates come from the root `to`, which is not this one while the root is being changed.
+    pub fn public_for(&self, trust: Trust) -> Shared {
+        let Trust { root, before, gossip_next } = trust;
+        let before = before.map(|(ca_cert, cross)| Before { ca_cert, cross });
+        Shared { ca_cert: root, before, gossip_next, ..self.public() }
+    }
+
+    /// Whether there is a join code, and this is its secret.
+    pub(crate) fn lets_in(&self, secret: &Secret) -> bool {
+        self.has_join_code() && same_secret(&self.secret, secret)
+    }
+
+    pub fn has_join_code(&self) -> bool {
+        self.secret != NO_SECRET
+    }
+
+    fn authority(&self) -> Result<Authority, IdentityError> {
+        Ok(Authority::from_pair(self.root().ok_or(IdentityError::NoAuthority)?)?)
     }
 }
 
@@ -121,6 +186,17 @@ pub struct Identity {
 
 fn node_lifetime_s() -> u64 {
     NODE_LIFETIME.as_secs()
+}
+
+/// What a manager gives to a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Certified {
+    /// PEM.
+    pub(crate) cert: String,
+    pub(crate) shared: Shared,
+    /// How long certificates of this swarm are valid; 0: as before.
+    #[serde(default)]
+    pub(crate) lifetime_s: u64,
 }
 
 /// What a certificate says of its issuer, in DER, as swarm mode tells it.
@@ -164,7 +240,16 @@ impl Identity {
     pub fn first(name: &str, now: SystemTime) -> Result<Identity, IdentityError> {
         let ca = Shared::new_root(now)?;
         let (gossip_key, secret) = (rand::random(), rand::random());
-        let shared = Shared { ca_cert: ca.cert, ca_key: ca.key, gossip_key, secret, secret_made: 0, before: None };
+        let shared = Shared {
+            ca_cert: ca.cert,
+            ca_key: ca.key,
+            gossip_key,
+            gossip_next: None,
+            secret,
+            secret_made: 0,
+            before: None,
+            removed: BTreeSet::new(),
+        };
         Identity::of(name, shared, now)
     }
 
@@ -177,9 +262,63 @@ impl Identity {
 
     /// The same node with a new key and a new certificate.
     pub fn renewed(&self, now: SystemTime) -> Result<Identity, IdentityError> {
-        let names = [server_name(&self.id), DOMAIN.to_owned()];
-        let pair = self.shared.authority()?.sign(&self.name, &names, Usage::Endpoint, now, self.lifetime())?;
+        let pair =
+            self.shared.authority()?.sign(&self.name, &names(&self.id), Usage::Endpoint, now, self.lifetime())?;
         Ok(Identity { cert: pair.cert, key: pair.key, not_after: seconds(now + self.lifetime()), ..self.clone() })
+    }
+
+    /// A node that a manager has let into its swarm as `id`.
+    pub(crate) fn admitted(
+        id: String,
+        name: &str,
+        key: String,
+        certified: Certified,
+    ) -> Result<Identity, IdentityError> {
+        let (cert, name, lifetime_s) = (String::new(), name.to_owned(), node_lifetime_s());
+        let shared = certified.shared.clone();
+        Identity { id, name, cert, key: String::new(), not_after: 0, lifetime_s, shared }.certified(key, certified)
+    }
+
+    /// The same node with a certificate that a manager has given it for `key`. What a node of a swarm need not know is
+    /// forgotten.
+    pub(crate) fn certified(&self, key: String, certified: Certified) -> Result<Identity, IdentityError> {
+        let Certified { cert, shared, lifetime_s } = certified;
+        let not_after = subject::not_after(&der(&cert)?).ok_or_else(|| tls("it does not say when it ends"))?;
+        let lifetime_s = if lifetime_s == 0 { self.lifetime_s } else { lifetime_s };
+        let next = Identity { cert, key, not_after, lifetime_s, shared: shared.public(), ..self.clone() };
+        next.check()?;
+        Ok(next)
+    }
+
+    /// Refuses a certificate that other nodes would refuse.
+    fn check(&self) -> Result<(), IdentityError> {
+        let (roots, crypto) = (Arc::new(self.roots()?), Arc::new(provider::default_provider()));
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, crypto).build().map_err(tls)?;
+        let name = ServerName::try_from(server_name(&self.id)).map_err(tls)?;
+        let chain = self.chain()?;
+        let (cert, rest) = chain.split_first().ok_or_else(|| tls("there is none"))?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(self.not_after));
+        verifier.verify_server_cert(cert, rest, &name, &[], now).map_err(tls)?;
+        self.client(Vec::new()).map(drop)
+    }
+
+    /// The same node in a pool without managers, with what its nodes share.
+    pub(crate) fn of_pool(&self, shared: Shared, now: SystemTime) -> Result<Identity, IdentityError> {
+        Identity { shared, ..self.clone() }.renewed(now)
+    }
+
+    /// The same node, the first one of the pool of this root, whose swarm has ended. Its join code is a new one.
+    pub fn alone(&self, root: Pair, removed: BTreeSet<String>, now: SystemTime) -> Result<Identity, IdentityError> {
+        let rotation = self.shared.rotation().next(now);
+        let Pair { cert: ca_cert, key: ca_key } = root;
+        let shared = Shared { ca_cert, ca_key, before: None, removed, ..self.shared.clone() };
+        let shared = Shared { secret: rotation.secret, secret_made: rotation.made, ..shared };
+        self.of_pool(shared, now)
+    }
+
+    /// What the certificate says of this node.
+    pub fn subject(&self) -> Option<Subject> {
+        Subject::of(&der(&self.cert).ok()?)
     }
 
     /// The same node with a certificate that is valid for so long, as all after it.
@@ -191,7 +330,7 @@ impl Identity {
     /// this node.
     pub(crate) fn rerooted(&self, root: Pair, now: SystemTime) -> Result<Identity, IdentityError> {
         let next = Authority::from_pair(root)?;
-        let cross = self.shared.authority()?.cross_sign(CA_NAME, &next, now, CA_LIFETIME)?;
+        let cross = self.shared.authority()?.cross_sign(&next.pair.cert, now, CA_LIFETIME)?;
         let before = Some(Before { ca_cert: self.shared.ca_cert.clone(), cross });
         let Pair { cert: ca_cert, key: ca_key } = next.pair;
         Identity { shared: Shared { ca_cert, ca_key, before, ..self.shared.clone() }, ..self.clone() }.renewed(now)
@@ -199,7 +338,9 @@ impl Identity {
 
     /// The same node, which trusts no root but its own.
     pub(crate) fn settled(&self) -> Identity {
-        Identity { shared: Shared { before: None, ..self.shared.clone() }, ..self.clone() }
+        let gossip_key = self.shared.gossip_next.unwrap_or(self.shared.gossip_key);
+        let shared = Shared { before: None, gossip_key, gossip_next: None, ..self.shared.clone() };
+        Identity { shared, ..self.clone() }
     }
 
     /// Whether a root of before is trusted, too.
@@ -217,7 +358,7 @@ impl Identity {
         Issuer::of_root(&self.shared.ca_cert)
     }
 
-    pub(crate) fn lifetime(&self) -> Duration {
+    pub fn lifetime(&self) -> Duration {
         Duration::from_secs(self.lifetime_s)
     }
 
@@ -283,8 +424,23 @@ impl Identity {
     /// TLS for the node link's listener: a peer may come without certificate (to join), but not with a foreign one.
     pub(crate) fn server(&self, protocols: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, IdentityError> {
         let crypto = Arc::new(provider::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), crypto.clone());
-        let verifier = verifier.allow_unauthenticated().build().map_err(tls)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), crypto);
+        self.server_with(verifier.allow_unauthenticated().build().map_err(tls)?, protocols)
+    }
+
+    /// TLS for peers that come for a new certificate: theirs may have expired lately.
+    pub(crate) fn renewing_server(&self, protocols: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, IdentityError> {
+        let crypto = Arc::new(provider::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), crypto);
+        self.server_with(Arc::new(Lenient(verifier.build().map_err(tls)?)), protocols)
+    }
+
+    fn server_with(
+        &self,
+        verifier: Arc<dyn ClientCertVerifier>,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Arc<ServerConfig>, IdentityError> {
+        let crypto = Arc::new(provider::default_provider());
         let builder = ServerConfig::builder_with_provider(crypto).with_protocol_versions(VERSIONS).map_err(tls)?;
         // The CA's certificate goes along: newcomers know it by its fingerprint only.
         let mut chain = self.chain()?;
@@ -316,12 +472,20 @@ impl Identity {
 
     /// This node's certificate, and what leads from it to the root of before.
     fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        [&self.cert].into_iter().chain(self.shared.before.iter().map(|it| &it.cross)).map(|it| der(it)).collect()
+        let mut chain: Vec<_> =
+            CertificateDer::pem_slice_iter(self.cert.as_bytes()).collect::<Result<_, _>>().map_err(tls)?;
+        chain.extend(self.shared.before.iter().map(|it| der(&it.cross)).collect::<Result<Vec<_>, _>>()?);
+        Ok(chain)
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(tls)
     }
+}
+
+/// The names in the certificate of node `id`.
+pub(crate) fn names(id: &str) -> Vec<String> {
+    vec![server_name(id), DOMAIN.to_owned()]
 }
 
 /// The name by which the certificate of node `id` is checked.
@@ -344,7 +508,7 @@ fn tls(error: impl std::fmt::Display) -> IdentityError {
     IdentityError::Tls(error.to_string())
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn fingerprint(der: &[u8]) -> Fingerprint {
 }
 
 /// Compares two secrets in constant time.
-pub(crate) fn same_secret(one: &[u8], other: &[u8]) -> bool {
+pub fn same_secret(one: &[u8], other: &[u8]) -> bool {
     one.ct_eq(other).into()
 }
 

@@ -7,9 +7,12 @@ mod channels;
 pub mod gossip;
 pub mod identity;
 mod join_code;
+mod lenient;
 pub mod link;
 pub mod multicast;
 pub mod rotation;
+mod subject;
 pub mod swarm;
 
-pub use join_code::{JoinCode, JoinCodeError, Secret};
+pub use join_code::{JoinCode, JoinCodeError, Secret, same_secret};
+pub use subject::Subject;

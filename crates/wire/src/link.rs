@@ -3,6 +3,8 @@
 //! A protocol's version is part of its name. A node of the next version offers its own names first and these after them, so
 //! that the two still talk. ARCHITECTURE.md says what may differ between two versions; `skew.rs` proves it.
 
+mod access;
+mod certify;
 mod handshakes;
 mod join;
 mod root;
@@ -18,19 +20,23 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
+use rustls::server::Acceptor;
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream, client};
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::{Identity, IdentityError, node_of, server_name};
-use crate::join_code::Secret;
+use crate::channels::Peer;
+use crate::identity::{Identity, IdentityError, seconds, server_name};
 use crate::rotation::Rotation;
+use crate::subject::{self, Subject};
 
+pub use access::{Access, Denied, Roster};
+pub use certify::{Certifier, Wish};
 use handshakes::{Handshakes, LogLimit};
-pub use join::join;
+pub use join::{Joined, join};
 
 /// How long a connection may take to open, TLS included. A node in reach answers in milliseconds.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -55,10 +61,12 @@ pub enum Road {
     Swarm,
     /// A newcomer asks to be let in. The only one without a certificate.
     Join,
+    /// A node asks a manager for a new certificate. Its own one may have expired lately.
+    Renew,
 }
 
 impl Road {
-    const ALL: [Road; 5] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Join];
+    const ALL: [Road; 6] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Join, Road::Renew];
 
     fn protocol(self) -> &'static [u8] {
         match self {
@@ -67,6 +75,7 @@ impl Road {
             Road::Bus => b"herder-bus/1",
             Road::Swarm => b"herder-swarm/1",
             Road::Join => b"herder-join/1",
+            Road::Renew => b"herder-renew/1",
         }
     }
 
@@ -93,6 +102,10 @@ pub enum LinkError {
     Version { addr: String, protocol: String },
     #[error("{addr} does not let this node in: {reason}")]
     Refused { addr: String, reason: String },
+    #[error("node {addr} is not trusted: {denied}")]
+    Denied { addr: String, denied: Denied },
+    #[error("no node that could be asked is known")]
+    NoManager,
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
@@ -103,22 +116,47 @@ pub struct Incoming {
     pub road: Road,
     /// Id of the node, proved by its certificate.
     pub node: String,
+    /// What the certificate says.
+    pub subject: Subject,
+    pub access: Access,
     pub stream: TlsStream<TcpStream>,
+    rosters: watch::Receiver<Option<Arc<Roster>>>,
+}
+
+impl Incoming {
+    /// Completes when the peer may not do any more what it could when it came: it was removed or demoted.
+    pub fn revoked(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (mut rosters, subject) = (self.rosters.clone(), self.subject.clone());
+        let (road, access) = (self.road, self.access);
+        async move {
+            let less = |roster: &Option<Arc<Roster>>| {
+                let now = access::incoming(roster.as_deref(), &subject, road);
+                now != Ok(Access::Full) && now != Ok(access)
+            };
+            if rosters.wait_for(less).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Current {
     identity: Arc<Identity>,
     server: Arc<ServerConfig>,
+    /// For nodes that come for a new certificate.
+    renewing: Arc<ServerConfig>,
     /// In the order of [`Road::ALL`].
     clients: Vec<Arc<ClientConfig>>,
 }
 
 impl Current {
     fn new(identity: Identity) -> Result<Current, IdentityError> {
-        let server = identity.server(Road::ALL.into_iter().flat_map(Road::protocols).collect())?;
+        let usual = Road::ALL.into_iter().filter(|road| *road != Road::Renew);
+        let server = identity.server(usual.flat_map(Road::protocols).collect())?;
         let clients = Road::ALL.iter().map(|road| identity.client(road.protocols())).collect::<Result<_, _>>()?;
-        Ok(Current { identity: Arc::new(identity), server, clients })
+        let renewing = identity.renewing_server(Road::Renew.protocols())?;
+        Ok(Current { identity: Arc::new(identity), server, renewing, clients })
     }
 }
 
@@ -132,8 +170,10 @@ pub struct Link {
     changing: Mutex<()>,
     rotation: watch::Sender<Rotation>,
     identities: watch::Sender<Arc<Identity>>,
-    /// Secrets that let a newcomer in besides the pool's own: those of a swarm's tokens, on its managers.
-    also_in: Mutex<Vec<Secret>>,
+    /// On managers: what certifies nodes.
+    certifier: Mutex<Option<Arc<dyn Certifier>>>,
+    /// What is known of the swarm; nothing in a pool without managers.
+    rosters: watch::Sender<Option<Arc<Roster>>>,
     /// Connections of peers that know no protocol of this version.
     misfits: AtomicU64,
     limits: LogLimits,
@@ -159,7 +199,8 @@ impl Link {
             changing: Mutex::default(),
             rotation,
             identities,
-            also_in: Mutex::default(),
+            certifier: Mutex::default(),
+            rosters: watch::channel(None).0,
             misfits: AtomicU64::new(0),
             limits: LogLimits::default(),
         }))
@@ -174,9 +215,24 @@ impl Link {
         self.identities.subscribe()
     }
 
-    /// From now on, whoever comes with one of these secrets is let in, as with that of the pool's join code.
-    pub fn let_in_also(&self, secrets: Vec<Secret>) {
-        *self.also_in.lock() = secrets;
+    /// What this node knows of its swarm from now on. Connections of peers that may not do any more what they could end.
+    pub fn follow_roster(&self, roster: Option<Roster>) {
+        self.rosters.send_if_modified(|known| {
+            let changed = known.as_deref() != roster.as_ref();
+            if changed {
+                *known = roster.map(Arc::new);
+            }
+            changed
+        });
+    }
+
+    pub fn roster(&self) -> Option<Arc<Roster>> {
+        self.rosters.borrow().clone()
+    }
+
+    /// What is known of the swarm, whenever that changes.
+    pub fn rosters(&self) -> watch::Receiver<Option<Arc<Roster>>> {
+        self.rosters.subscribe()
     }
 
     /// Opens a connection to the node with this id at this address. Whoever else answers there is a stranger.
@@ -190,7 +246,12 @@ impl Link {
             shake(config, name, tcp, addr, road).await
         };
         let stream = timeout(CONNECT_TIME_MAX, opened).await.map_err(|_| LinkError::Late { addr: addr.to_owned() })?;
-        Ok(stream?.into())
+        let stream = stream?;
+        let subject = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(Subject::of);
+        let subject = subject.ok_or_else(|| stranger(io::ErrorKind::InvalidData.into()))?;
+        access::outgoing(self.roster().as_deref(), &subject, road)
+            .map_err(|denied| LinkError::Denied { addr: addr.to_owned(), denied })?;
+        Ok(stream.into())
     }
 
     /// Takes connections of peers until `stop`. Newcomers are answered here; everything else goes to `accept`.
@@ -241,7 +302,10 @@ impl Link {
     async fn open(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<Option<Incoming>> {
         tcp.set_nodelay(true)?;
         let current = self.current.load_full();
-        let accepted = TlsAcceptor::from(current.server.clone()).accept(tcp).await;
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+        let renews = begun.client_hello().alpn().is_some_and(|mut it| it.any(|it| it == Road::Renew.protocol()));
+        let config = if renews { &current.renewing } else { &current.server };
+        let accepted = begun.into_stream(config.clone()).await;
         let stream = accepted.map_err(|error| if tells_of_version(&error) { unknown() } else { error })?;
         let session = stream.get_ref().1;
         let protocol = session.alpn_protocol().ok_or_else(unknown)?;
@@ -250,10 +314,21 @@ impl Link {
             join::answer(self, stream, from).await?;
             return Ok(None);
         }
-        let node = session.peer_certificates().and_then(<[_]>::first).and_then(node_of);
-        let node =
-            node.ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "no certificate of this pool"))?;
-        Ok(Some(Incoming { road, node, stream: stream.into() }))
+        let denied = |text: String| io::Error::new(io::ErrorKind::PermissionDenied, text);
+        let cert = session.peer_certificates().and_then(<[_]>::first);
+        let subject = cert.and_then(Subject::of).ok_or_else(|| denied("no certificate of this pool".to_owned()))?;
+        if current.identity.shared.removed.contains(&subject.node) {
+            return Err(denied(Denied::Removed(subject.node).to_string()));
+        }
+        let rosters = self.rosters.subscribe();
+        let access = access::incoming(rosters.borrow().as_deref(), &subject, road);
+        let access = access.map_err(|error| denied(error.to_string()))?;
+        if road == Road::Renew {
+            let is_valid = cert.and_then(|it| subject::not_after(it)).is_some_and(|it| it > seconds(SystemTime::now()));
+            self.answer_renewal(stream, &subject, is_valid).await?;
+            return Ok(None);
+        }
+        Ok(Some(Incoming { road, node: subject.node.clone(), subject, access, stream: stream.into(), rosters }))
     }
 
     /// Tells of a peer that does not fit: it comes again and again until it is updated, and need not be told each time.
@@ -271,7 +346,7 @@ impl Link {
             identities.mark_unchanged();
             let left = self.identity().renew_at().duration_since(SystemTime::now()).unwrap_or_default();
             if left.is_zero() {
-                match self.renew(SystemTime::now()) {
+                match self.renew_anyhow().await {
                     Ok(()) => tracing::info!("the certificate of this node was renewed"),
                     Err(error) => tracing::error!(%error, "cannot renew the certificate of this node; trying again"),
                 }
@@ -284,6 +359,23 @@ impl Link {
                 // A certificate that was made meanwhile may end sooner.
                 _ = identities.changed() => {}
             }
+        }
+    }
+
+    /// By itself, where this node can; else from a manager.
+    async fn renew_anyhow(&self) -> Result<(), LinkError> {
+        let roster = self.roster();
+        if roster.is_none() && self.identity().shared.has_authority() {
+            return Ok(self.renew(SystemTime::now())?);
+        }
+        let managers = roster.map(|it| it.managers.clone()).unwrap_or_default();
+        let peers: Vec<Peer> = managers.into_iter().map(|it| Peer { id: it.id, addr: it.addr }).collect();
+        match self.obtain(&peers).await {
+            // Managers of a release before this one certify nobody; each node has the key then.
+            Err(LinkError::Version { .. } | LinkError::NoManager) if self.identity().shared.has_authority() => {
+                Ok(self.renew(SystemTime::now())?)
+            }
+            obtained => obtained,
         }
     }
 
@@ -358,3 +450,5 @@ async fn connect(addr: &str) -> Result<TcpStream, LinkError> {
 mod skew;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trust;

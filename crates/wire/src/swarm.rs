@@ -19,6 +19,7 @@ pub use tonic::{Status, async_trait};
 use crate::calls::answered;
 use crate::channels::{Channels, Peer};
 use crate::link::{Link, Road};
+use crate::subject::Subject;
 
 #[expect(unreachable_pub, clippy::allow_attributes, reason = "made by tonic")]
 mod proto {
@@ -46,13 +47,13 @@ pub type Said = mpsc::Receiver<Bytes>;
 #[async_trait]
 pub trait Managers: Send + Sync + 'static {
     /// A message of the store of the node `from`.
-    async fn raft(&self, from: &str, message: Bytes) -> Result<Bytes, Status>;
+    async fn raft(&self, from: &Subject, message: Bytes) -> Result<Bytes, Status>;
     /// The node `from` opens a session.
-    async fn session(&self, from: &str, heard: Heard) -> Result<Said, Status>;
+    async fn session(&self, from: &Subject, heard: Heard) -> Result<Said, Status>;
 }
 
 /// Serves the calls of the peer `from` until it closes the connection.
-pub async fn serve(managers: Arc<dyn Managers>, from: String, stream: TlsStream<TcpStream>) {
+pub async fn serve(managers: Arc<dyn Managers>, from: Subject, stream: TlsStream<TcpStream>) {
     let answers = SwarmServer::new(Answers { managers, from });
     let service = TowerToHyperService::new(answers.max_decoding_message_size(MESSAGE_BYTES_MAX));
     let mut connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -64,7 +65,7 @@ pub async fn serve(managers: Arc<dyn Managers>, from: String, stream: TlsStream<
 
 struct Answers {
     managers: Arc<dyn Managers>,
-    from: String,
+    from: Subject,
 }
 
 #[async_trait]
@@ -117,6 +118,11 @@ impl SwarmCalls {
         Ok(heard(answered(peer, "session", reply)?))
     }
 
+    /// Forgets all connections: those that are opened from now on show this node's new certificate. Sessions go on.
+    pub fn forget(&self) {
+        self.channels.keep(&[]);
+    }
+
     /// Forgets the connections to nodes that are not among these.
     pub fn keep(&self, peers: &[Peer]) {
         self.channels.keep(peers);
@@ -143,16 +149,16 @@ mod tests {
 
     #[async_trait]
     impl Managers for Echo {
-        async fn raft(&self, from: &str, message: Bytes) -> Result<Bytes, Status> {
-            Ok([from.as_bytes(), b":", &message].concat().into())
+        async fn raft(&self, from: &Subject, message: Bytes) -> Result<Bytes, Status> {
+            Ok([from.node.as_bytes(), b":", &message].concat().into())
         }
 
-        async fn session(&self, from: &str, mut heard: Heard) -> Result<Said, Status> {
+        async fn session(&self, from: &Subject, mut heard: Heard) -> Result<Said, Status> {
             let (say, said) = mpsc::channel(SESSION_WAITING_MAX);
-            let from = from.to_owned();
+            let from = from.clone();
             tokio::spawn(async move {
                 while let Some(Ok(message)) = heard.next().await {
-                    let _ = say.send([from.as_bytes(), b":", &message].concat().into()).await;
+                    let _ = say.send([from.node.as_bytes(), b":", &message].concat().into()).await;
                 }
             });
             Ok(said)
@@ -171,7 +177,7 @@ mod tests {
         let stop = CancellationToken::new();
         let _end = stop.clone().drop_guard();
         let accept = |incoming: Incoming| {
-            tokio::spawn(serve(Arc::new(Echo), incoming.node, incoming.stream));
+            tokio::spawn(serve(Arc::new(Echo), incoming.subject, incoming.stream));
         };
         tokio::spawn(there.serve(listener, stop, accept));
         let calls = SwarmCalls::new(Link::new(first, folder.path().join("a")).unwrap());

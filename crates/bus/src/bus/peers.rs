@@ -57,7 +57,7 @@ impl Bus {
                 let (headers, body) = post.open()?;
                 let here = self.table.lock().all_here(post.address);
                 if let Some((address, queues)) = here {
-                    self.deliver_all(&address, queues.iter(), headers, body);
+                    self.deliver_all(Some(from), &address, queues.iter(), headers, body);
                 }
             }
             Frame::Ask(post) => {
@@ -71,7 +71,8 @@ impl Bus {
             Frame::Reply { to, post } => {
                 let (headers, body) = post.open()?;
                 let reply = post.reply.map(|id| self.reply_to(&from.into(), id));
-                let message = self.message(self.answer_address.clone(), headers, body, false, reply);
+                let mut message = self.message(self.answer_address.clone(), headers, body, false, reply);
+                message.from = Some(from.into());
                 self.settle(from, to, Ok(message));
             }
             Frame::Failure { to, kind, code, message } => {
@@ -88,7 +89,9 @@ impl Bus {
         match (here, reply) {
             (Some((address, queue)), reply) => {
                 // The asker was told already, if there was no room.
-                let _ = self.offer(&queue, self.message(address, headers, body, false, reply));
+                let mut message = self.message(address, headers, body, false, reply);
+                message.from = Some(from.into());
+                let _ = self.offer(&queue, message);
             }
             // The receiver went away while the message was under way.
             (None, Some(reply)) => reply.fail(BusError::no_handlers(post.address)),

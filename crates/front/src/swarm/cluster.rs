@@ -56,7 +56,9 @@ pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Rep
         rotate_manager_token: body::flag(&call.query, "rotateManagerToken")?,
         rotate_unlock_key: body::flag(&call.query, "rotateManagerUnlockKey")?,
     };
-    let root = control::wants_root(&read(swarm).await?, &update.spec).then(|| swarm.new_root()).transpose()?;
+    let root = control::wants_root(&read(swarm).await?, &update.spec)
+        .then(|| swarm.new_root(&update.spec.ca_config))
+        .transpose()?;
     let fresh = Fresh { worker: new_id(), manager: new_id(), unlock_key: new_unlock_key(), root };
     change(swarm, false, |view| control::update_cluster(view, update.clone(), fresh.clone())).await?;
     Ok(call::no_content(StatusCode::OK))

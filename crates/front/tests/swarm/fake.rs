@@ -11,8 +11,9 @@ use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer, SwarmStatus};
 use herder_front::ApiError;
 use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{
-    Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, LEVEL, NodeRecord,
-    Platform, Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View, Written,
+    CaConfig, Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, LEVEL,
+    NodeRecord, Platform, Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View,
+    Written,
 };
 use herder_place::peers::Asked;
 use http::StatusCode;
@@ -269,7 +270,7 @@ impl Swarm for Node {
         })
     }
 
-    fn new_root(&self) -> Result<RootRotation, ApiError> {
+    fn new_root(&self, _: &CaConfig) -> Result<RootRotation, ApiError> {
         let tls_info = TlsInfo { cert_issuer_public_key: "another".into(), ..tls_info() };
         let token = |secret: &str| format!("SWMTKN-1-{}-{}", DIGEST.replace('6', "7"), secret.repeat(25));
         let join_tokens = JoinTokens { worker: token("v"), manager: token("n"), ..JoinTokens::default() };

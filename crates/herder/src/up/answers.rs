@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use herder_bus::{Bus, Headers, Inbox, Message};
 use herder_front::Front;
+use herder_wire::link::Link;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use herder_node::peers::denied;
 
 /// Actions from the bus that are carried out at the same time; more are refused.
 const ACTIONS_MAX: usize = 64;
@@ -15,8 +18,17 @@ const ACTIONS_MAX: usize = 64;
 /// Code of a refusal, as the bus gives it for a queue that is full.
 const BUSY: i32 = -2;
 
+/// Code of a refusal of what a worker of a swarm may not do.
+const DENIED: i32 = -4;
+
 /// Answers until `stop`. `here` is the address of this node.
-pub(super) async fn answer(front: Arc<Front>, bus: Arc<Bus>, cluster: String, here: String, stop: CancellationToken) {
+pub(super) async fn answer(
+    front: Arc<Front>,
+    (bus, link): (Arc<Bus>, Arc<Link>),
+    cluster: String,
+    here: String,
+    stop: CancellationToken,
+) {
     let mut inbox = bus.inbox();
     let mut changes = front.pool.changes();
     let mut registered = BTreeSet::new();
@@ -34,6 +46,12 @@ pub(super) async fn answer(front: Arc<Front>, bus: Arc<Bus>, cluster: String, he
             changed = changes.changed() => if changed.is_err() { return } else { continue },
             message = inbox.recv() => message,
         };
+        if let Some(peer) = &message.from
+            && link.roster().is_some_and(|it| it.managers.iter().all(|manager| manager.id != **peer))
+        {
+            message.fail(DENIED, &denied("carry out actions on other nodes"));
+            continue;
+        }
         let Ok(permit) = room.clone().try_acquire_owned() else {
             message.fail(BUSY, "this node has too many actions to carry out; try again");
             continue;

@@ -159,9 +159,16 @@ impl Life {
         let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
         teller.tell().await.context("--label")?;
         tokio::spawn(teller.keep(stop.clone()));
+        tokio::spawn(code::keep_keys(link.clone(), gossip.clone(), stop.clone()));
         info!(node = me, addr = here, "this node is up");
         let cluster = settings.cluster.clone();
-        tokio::spawn(answers::answer(front.clone(), bus.bus.clone(), cluster, here.clone(), stop.clone()));
+        tokio::spawn(answers::answer(
+            front.clone(),
+            (bus.bus.clone(), link.clone()),
+            cluster,
+            here.clone(),
+            stop.clone(),
+        ));
         tokio::spawn(bus.clone().keep_links(link, directory.clone(), gossip.view(), stop.clone()));
         tokio::spawn(bus.clone().tell_events(pool.clone(), directory.clone(), stop.clone()));
         tokio::spawn(bus.tell_membership(pool.clone(), directory.clone(), gossip.view(), stop.clone()));

@@ -1,7 +1,7 @@
 //! How nodes become managers, and stop to be some.
 
-use herder_decide::swarm::Proposal;
-use herder_model::swarm::{NodeRecord, Role, View};
+use herder_decide::swarm::{Proposal, members};
+use herder_model::swarm::{NodeRecord, Role, Time, View};
 use herder_store::StoreError;
 
 use super::Lead;
@@ -63,16 +63,22 @@ impl Lead<'_> {
         });
     }
 
-    pub(super) fn managers_changed(&mut self, id: &str, is_manager: bool, proposal: &mut Proposal) {
+    pub(super) fn managers_changed(&mut self, id: &str, is_manager: bool, proposal: &mut Proposal, now: Time) {
         // Who handed over the lead is still a manager, until the next leader takes it off.
         if !is_manager && id == self.settings.me.id {
             return;
         }
         let Some(known) = proposal.view().nodes.get(id) else { return };
         let mut record = NodeRecord::clone(known);
+        let was_manager = record.role == Role::Manager;
         record.role = if is_manager { Role::Manager } else { Role::Worker };
         if **known != record {
-            self.add(proposal, vec![record.into()]);
+            let mut changes = vec![record.into()];
+            if was_manager && !is_manager {
+                // Its certificate is valid for weeks, and counts no longer.
+                changes.extend(members::demoted(proposal.view(), id, now));
+            }
+            self.add(proposal, changes);
         }
         self.touched.entry(id.to_owned()).or_default();
     }

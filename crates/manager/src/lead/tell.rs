@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use herder_decide::swarm::members::Pace;
 use herder_decide::swarm::{Told, Touched};
-use herder_model::swarm::{Cluster, ManagerAddr, Role, ToNode, View, Welcome};
+use herder_model::swarm::{Cluster, ClusterRecord, ManagerAddr, NewRoot, Role, ToNode, View, Welcome};
 use tokio::time::Instant;
 
 use super::Lead;
@@ -109,7 +109,10 @@ impl Lead<'_> {
             managers: self.managers.get_or_insert_with(|| managers(view)).clone(),
             heartbeat_ms: millis(pace.heartbeat()),
             lease_ms: millis(pace.lease()),
-            new_root: view.cluster.as_ref().and_then(|it| it.root_rotation.as_ref()).map(|it| it.root.clone()),
+            new_root: view.cluster.as_ref().and_then(|it| new_root(it)),
+            certified: view.cluster.as_ref().is_some_and(|it| it.certifies()),
+            removed: view.cluster.as_ref().map(|it| it.removed.clone()).unwrap_or_default(),
+            demoted: view.cluster.as_ref().map(|it| it.demoted.clone()).unwrap_or_default(),
             trust_root: cluster.map(|it| it.tls_info.trust_root.clone()).unwrap_or_default(),
             cert_expiry_s: cluster.map(cert_expiry_s).unwrap_or_default(),
             snapshot_interval: cluster.map(|it| it.spec.raft.snapshot_interval).unwrap_or_default(),
@@ -117,6 +120,15 @@ impl Lead<'_> {
             level: view.level(),
         }
     }
+}
+
+/// The root that nodes are being brought to. Where managers certify the nodes, its key is theirs.
+fn new_root(record: &ClusterRecord) -> Option<NewRoot> {
+    let mut root = record.root_rotation.as_ref()?.root.clone();
+    if record.certifies() {
+        root.key.clear();
+    }
+    Some(root)
 }
 
 fn cert_expiry_s(cluster: &Cluster) -> u64 {

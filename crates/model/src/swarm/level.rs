@@ -17,6 +17,8 @@ pub enum Feature {
     Resources,
     /// Overlay networks, and what is on them.
     Networks,
+    /// Managers certify the nodes, and no other node has the key of the root.
+    Certificates,
 }
 
 impl Feature {
@@ -24,7 +26,7 @@ impl Feature {
     pub fn level(self) -> u32 {
         match self {
             Feature::Resources => 1,
-            Feature::Networks => 2,
+            Feature::Networks | Feature::Certificates => 2,
         }
     }
 
@@ -57,6 +59,7 @@ impl fmt::Display for Feature {
         f.write_str(match self {
             Feature::Resources => "stored resources",
             Feature::Networks => "overlay networks",
+            Feature::Certificates => "certificates by managers",
         })
     }
 }

@@ -35,6 +35,14 @@ pub struct ClusterRecord {
     /// tells no level. It only rises (`decide::swarm::level`).
     #[serde(skip_serializing_if = "is_default")]
     pub level: u32,
+    /// Key of the root in `cluster.tls_info` (PEM). Empty where nodes sign their certificates by themselves, as in earlier
+    /// releases, and where a CA elsewhere signs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ca_key: String,
+    /// Nodes that were managers, with when they ceased to be, in milliseconds since 1970. Certificates of managers that are
+    /// not newer do not count.
+    #[serde(skip_serializing_if = "is_default")]
+    pub demoted: BTreeMap<String, u64>,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }
@@ -43,6 +51,13 @@ impl fmt::Debug for ClusterRecord {
     /// Keys stay out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterRecord").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl ClusterRecord {
+    /// Whether managers certify the nodes. Else each node signs for itself, as in earlier releases.
+    pub fn certifies(&self) -> bool {
+        !self.ca_key.is_empty() || !self.cluster.spec.ca_config.external_cas.is_empty()
     }
 }
 

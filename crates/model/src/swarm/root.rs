@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JoinTokens, Rest, TlsInfo, keeps_rest};
+use super::{JoinTokens, Rest, TlsInfo, is_default, keeps_rest};
 
 /// A root with its key, in PEM. Every node has it: each signs for itself (docs/adr/0006).
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct RootRotation {
     pub tls_info: TlsInfo,
     /// In force from then on: the digest in them is that of the new root.
     pub join_tokens: JoinTokens,
+    /// The key of gossip from then on (base64 of 32 bytes); empty: it stays.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gossip_key: String,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

@@ -3,7 +3,7 @@
 //! Members and messages are only added. A message that the receiver does not know is passed over ([`decode`]) and does not end the
 //! session; one that it knows and cannot read ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -174,6 +174,15 @@ pub struct Welcome {
     /// PEM. While no other one is on its way, the only root to be trusted.
     #[serde(skip_serializing_if = "is_default")]
     pub trust_root: String,
+    /// Whether managers certify the nodes. Else each node signs for itself, as in earlier releases.
+    #[serde(skip_serializing_if = "is_default")]
+    pub certified: bool,
+    /// Ids of nodes that were removed: nothing is said to them, and nothing they say counts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub removed: BTreeSet<String>,
+    /// Nodes that were managers, as in [`super::ClusterRecord::demoted`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub demoted: BTreeMap<String, u64>,
     /// How long new certificates are valid, in seconds; 0: as they are.
     #[serde(skip_serializing_if = "is_default")]
     pub cert_expiry_s: u64,

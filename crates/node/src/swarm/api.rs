@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{ManagerSeen, SwarmStatus};
-use herder_model::swarm::{Change, Conflict, InitRequest, JoinRequest, RootRotation, View, Written};
+use herder_model::swarm::{CaConfig, Change, Conflict, InitRequest, JoinRequest, RootRotation, View, Written};
 use herder_place::Error as ApiError;
 use herder_place::peers::Asked;
 use tokio::sync::broadcast;
@@ -28,7 +28,7 @@ pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
     /// Leaves the swarm. Whether that is allowed was checked.
     fn leave(&self, force: bool) -> Asked<'_, ()>;
     /// Makes a root that all nodes could have their certificates from, with the tokens of then.
-    fn new_root(&self) -> Result<RootRotation, ApiError>;
+    fn new_root(&self, wanted: &CaConfig) -> Result<RootRotation, ApiError>;
     /// Opens a locked store. False: it is the wrong key.
     fn unlock(&self, key: String) -> Asked<'_, bool>;
     /// All that this manager knows, sealed with a key (`SWMKEY-1-…`).

@@ -7,13 +7,15 @@ use super::{Committed, LogPiece, LogsWanted, NotWritten, Restored, Swarm};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, SwarmStatus};
-use herder_model::swarm::{Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
+use herder_model::swarm::{CaConfig, Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
 use herder_place::Error as ApiError;
 use herder_place::peers::Asked;
 use herder_store::{Store, StoreError};
+use herder_wire::Subject;
 use herder_wire::swarm::{Heard, Managers, Said, Status};
 use tokio::sync::broadcast;
 
+use super::certifier::may_use_store;
 use super::host::{Host, now, refused};
 use super::{logs, root};
 
@@ -24,15 +26,19 @@ pub struct Door(pub Arc<Host>);
 /// Calls of other nodes.
 #[herder_wire::swarm::async_trait]
 impl Managers for Door {
-    async fn raft(&self, from: &str, message: Bytes) -> Result<Bytes, Status> {
+    async fn raft(&self, from: &Subject, message: Bytes) -> Result<Bytes, Status> {
         let store = self.0.store().ok_or_else(|| Status::unavailable("this node is no manager"))?;
-        store.handle(from, message).await.map_err(|error| Status::unavailable(error.to_string()))
+        if !may_use_store(store.view().cluster.as_deref(), self.0.link.roster().as_deref(), from) {
+            tracing::warn!(from = from.node, "a node that is no manager of this swarm is refused as one");
+            return Err(Status::permission_denied(format!("{} is no manager of this swarm", from.node)));
+        }
+        store.handle(&from.node, message).await.map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    async fn session(&self, from: &str, heard: Heard) -> Result<Said, Status> {
+    async fn session(&self, from: &Subject, heard: Heard) -> Result<Said, Status> {
         let managing = self.0.managing.borrow().clone();
         let managing = managing.ok_or_else(|| Status::unavailable("this node is no manager"))?;
-        Ok(managing.manager.session(from, Box::pin(whole(heard))))
+        Ok(managing.manager.session(&from.node, Box::pin(whole(heard))))
     }
 }
 
@@ -112,8 +118,8 @@ impl Swarm for Door {
         to_its_end(async move { host.exit().await })
     }
 
-    fn new_root(&self) -> Result<RootRotation, ApiError> {
-        root::make(&self.0.link.identity())
+    fn new_root(&self, wanted: &CaConfig) -> Result<RootRotation, ApiError> {
+        root::make(&self.0.link.identity(), wanted)
     }
 
     fn unlock(&self, key: String) -> Asked<'_, bool> {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use herder_model::swarm::{
-    Availability, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, LEVEL, ManagerAddr, NodeRecord,
-    NodeStatus, Role, SwarmNode, SwarmNodeState,
+    Availability, Change, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, LEVEL, ManagerAddr, NodeRecord,
+    NodeStatus, Role, SwarmNode, SwarmNodeState, Time,
 };
 use herder_place::Error as ApiError;
 use herder_store::{Key, StoreError};
+use herder_tls::certs::Pair;
 use herder_wire::JoinCode;
-use herder_wire::identity::{Identity, Shared, new_id};
-use herder_wire::link::{self, LinkError};
+use herder_wire::identity::{Identity, new_id};
+use herder_wire::link::{self, Joined, LinkError};
 use http::StatusCode;
 use tokio::time::timeout;
 
@@ -66,7 +67,14 @@ impl Host {
             (record.role, record.node.spec.role) = (Role::Worker, Role::Worker);
             record.into()
         });
-        store.commit(demoted.collect(), now()).await.map_err(refused)?;
+        let mut changes: Vec<Change> = demoted.collect();
+        if let Some(cluster) = &view.cluster {
+            let mut record = ClusterRecord::clone(cluster);
+            let managers = view.nodes.values().filter(|it| it.node.id != self.id && it.role == Role::Manager);
+            record.demoted.extend(managers.map(|it| (it.node.id.clone(), millis(now()))));
+            changes.push(record.into());
+        }
+        store.commit(changes, now()).await.map_err(refused)?;
         Ok(self.id.clone())
     }
 
@@ -120,7 +128,17 @@ impl Host {
         let unlock_key = if locked { Key::random().text() } else { String::new() };
         // As random as a key of a store, and in the same letters.
         let managers_key = Key::random().text();
-        Ok(ClusterRecord { cluster, unlock_key, managers_key, level: LEVEL, ..ClusterRecord::default() })
+        // From now on the managers have it, and no other node.
+        let ca_key = self.root_key()?;
+        Ok(ClusterRecord { cluster, unlock_key, managers_key, ca_key, level: LEVEL, ..ClusterRecord::default() })
+    }
+
+    /// Key of the root of this node's pool.
+    pub(super) fn root_key(&self) -> Result<String, ApiError> {
+        let root = self.link.identity().shared.root();
+        let missing =
+            "this node does not have the key of its pool's root: the swarm that it was in has just ended; try again";
+        root.map(|it| it.key).ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, missing))
     }
 
     pub(super) fn first_node(&self, request: &InitRequest) -> NodeRecord {
@@ -150,31 +168,17 @@ impl Host {
             return self.until_in(&self.id).await;
         }
         let name = self.link.identity().name.clone();
-        let shared = self.ask_to_be_let_in(&kept.managers, &code, &name).await?;
-        let identity =
-            Identity::of(&name, shared, SystemTime::now()).map_err(|error| ApiError::internal(error.to_string()))?;
+        let addresses: Vec<String> = kept.managers.iter().map(|it| it.addr.clone()).collect();
+        let joined = link::join(&addresses, &code, &name, SystemTime::now()).await;
+        let Joined { identity, managers } = joined.map_err(|error| not_let_in(error, &code))?;
+        let known = kept.managers.into_iter().filter(|it| managers.iter().all(|other| other.addr != it.addr));
+        kept.managers = managers.clone().into_iter().chain(known).collect();
         let id = identity.id.clone();
         identity.save(&self.state).map_err(|error| ApiError::internal(error.to_string()))?;
         kept.save(&self.state).map_err(|error| ApiError::internal(error.to_string()))?;
         // The next life of this node reads both.
         let _ = self.another.send(identity).await;
         self.until_in(&id).await
-    }
-
-    async fn ask_to_be_let_in(
-        &self,
-        managers: &[ManagerAddr],
-        code: &JoinCode,
-        name: &str,
-    ) -> Result<Shared, ApiError> {
-        let mut last = ApiError::bad_request("at least 1 RemoteAddr is required to join");
-        for manager in managers {
-            match link::join(&manager.addr, code, name).await {
-                Ok(shared) => return Ok(shared),
-                Err(error) => last = not_let_in(error, code),
-            }
-        }
-        Err(last)
     }
 
     /// Comes when the swarm has let the node with this id in, or refuses it.
@@ -215,7 +219,11 @@ impl Host {
         }
         self.leaving.send_replace(true);
         let _ = timeout(LEAVE_TIME_MAX, self.agent.leave()).await;
+        let cluster = manages.as_ref().and_then(|it| it.store.view().cluster);
         self.close_store().await;
+        if last && let Some(cluster) = &cluster {
+            self.take_root_back(cluster)?;
+        }
         self.keep(None);
         if last {
             *self.known.lock() = Known::default();
@@ -234,6 +242,18 @@ impl Host {
         Ok(())
     }
 
+    /// The pool stays when its swarm ends: this node has the key of the root again, and gives it to the others.
+    fn take_root_back(&self, cluster: &ClusterRecord) -> Result<(), ApiError> {
+        if cluster.ca_key.is_empty() {
+            return Ok(());
+        }
+        let root = match &cluster.root_rotation {
+            Some(rotation) => Pair { cert: rotation.root.cert.clone(), key: rotation.root.key.clone() },
+            None => Pair { cert: cluster.cluster.tls_info.trust_root.clone(), key: cluster.ca_key.clone() },
+        };
+        self.link.begin_pool(root, cluster.removed.clone()).map_err(|error| ApiError::internal(error.to_string()))
+    }
+
     pub(super) async fn open_locked(self: &Arc<Host>, key: &str) -> Result<bool, ApiError> {
         let key: Key = key.parse().map_err(|error: StoreError| ApiError::bad_request(error.to_string()))?;
         match self.open_store(Some(key)).await {
@@ -249,6 +269,11 @@ fn host_of(addr: &str) -> &str {
     let is_bare_v6 = addr.matches(':').count() > 1 && !addr.starts_with('[');
     let host = if is_bare_v6 { addr } else { addr.rsplit_once(':').map_or(addr, |(host, _)| host) };
     host.trim_matches(['[', ']'])
+}
+
+/// Milliseconds since 1970.
+pub(super) fn millis(time: Time) -> u64 {
+    u64::try_from(time.since(Time::default()).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn availability(text: &str) -> Availability {

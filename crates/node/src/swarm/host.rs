@@ -157,8 +157,10 @@ impl Host {
         tokio::spawn(stop.clone().run_until_cancelled_owned(follower));
         let describer = host.clone().describe();
         tokio::spawn(stop.clone().run_until_cancelled_owned(describer));
-        let root = root::keep(host.link.clone(), host.root.subscribe());
+        host.link.follow_roster(host.kept.borrow().as_ref().map(Kept::roster));
+        let root = root::keep(Arc::downgrade(&host), host.root.subscribe());
         tokio::spawn(stop.clone().run_until_cancelled_owned(root));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(root::keep_pool(Arc::downgrade(&host))));
         let mender = host.clone().mend();
         tokio::spawn(stop.clone().run_until_cancelled_owned(mender));
         let worker = host.clone().work();
@@ -200,7 +202,7 @@ impl Host {
     pub async fn close_store(&self) {
         let _opening = self.opening.lock().await;
         self.ready.send_replace(false);
-        self.link.let_in_also(Vec::new());
+        self.link.certify_with(None);
         if let Some(managing) = self.managing.send_replace(None) {
             managing.end().await;
         }
@@ -222,6 +224,10 @@ impl Host {
         let manages = kept.as_ref().filter(|it| it.manages && !it.cluster.is_empty());
         self.facts.send_replace(manages.map(|it| it.cluster.clone()));
         self.kept.send_if_modified(|known| std::mem::replace(known, kept.clone()) != kept);
+        // A manager sees in its store who is who.
+        if self.managing.borrow().is_none() || kept.is_none() {
+            self.link.follow_roster(kept.as_ref().map(Kept::roster));
+        }
     }
 
     /// Who lives; and whether a swarm begins around this node.
@@ -392,6 +398,7 @@ impl Host {
             // What a later release has in mind: the node stays what it is.
             Role::Other(_) => {}
             Role::Manager => {
+                self.until_certified(&welcome).await;
                 self.become_manager().await;
                 self.begin_empty().await;
                 let Some(store) = self.store() else { return };
@@ -467,13 +474,16 @@ impl Listener for Ear {
                 cluster: welcome.cluster.clone(),
                 token: String::new(),
                 managers: welcome.managers.clone(),
+                removed: welcome.removed.clone(),
+                demoted: welcome.demoted.clone(),
                 snapshot_interval: welcome.snapshot_interval,
                 keep_entries: welcome.keep_entries,
                 ..kept
             };
             self.0.keep(Some(kept));
         }
-        self.0.root.send_replace(Wanted::of(&welcome));
+        let wanted = Wanted::of(&welcome);
+        self.0.root.send_if_modified(|known| std::mem::replace(known, wanted.clone()) != wanted);
         tokio::spawn(self.0.clone().become_as_welcomed(welcome));
         self.0.known.lock().error.clear();
     }

@@ -1,5 +1,6 @@
 //! What a node knows of its swarm while nobody can be asked: one small file beside its identity.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use herder_model::swarm::{Availability, ManagerAddr};
 use herder_store::Settings;
+use herder_wire::link::Roster;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "swarm.json";
@@ -25,6 +27,11 @@ pub(super) struct Kept {
     pub(super) availability: Availability,
     /// Managers that were known last. The first ones are where this node came from.
     pub(super) managers: Vec<ManagerAddr>,
+    /// Ids of nodes that were removed, and nodes that were managers with when they ceased to be (milliseconds since 1970).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) removed: BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) demoted: BTreeMap<String, u64>,
     /// Whether this node is a manager, and has a store.
     pub(super) manages: bool,
     /// How that is opened, as the swarm says; 0: as without a word.
@@ -47,6 +54,21 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Kept {
+    /// Of a node that a manager has let in.
+    pub(super) fn joined(token: String, availability: Availability, managers: Vec<ManagerAddr>) -> Kept {
+        Kept { token, availability, managers, ..Kept::default() }
+    }
+
+    /// Who is who in the swarm, as this node was told.
+    pub(super) fn roster(&self) -> Roster {
+        Roster {
+            cluster: self.cluster.clone(),
+            managers: self.managers.clone(),
+            removed: self.removed.clone(),
+            demoted: self.demoted.clone(),
+        }
+    }
+
     /// How the store of this manager is opened.
     pub(super) fn open_with(&self, settings: &mut Settings) {
         for (number, told) in
@@ -103,6 +125,11 @@ pub(super) fn set_aside(folder: &Path) -> io::Result<PathBuf> {
     }
     fs::rename(store_folder(folder), &place)?;
     Ok(place)
+}
+
+/// Notes that this node was let into a swarm, so that it opens a session with its managers.
+pub fn enter(folder: &Path, token: String, managers: Vec<ManagerAddr>) -> io::Result<()> {
+    Kept::joined(token, Availability::default(), managers).save(folder)
 }
 
 /// Addresses of nodes that this one met in its swarm.

@@ -10,14 +10,15 @@ use futures_util::future::BoxFuture;
 use herder_agent::session::{Heard, Lines};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
-use herder_model::swarm::{Clock, ClusterRecord, LEVEL, ManagerAddr, Written};
+use herder_model::swarm::{Clock, ClusterRecord, Feature, LEVEL, ManagerAddr, Object, Written};
 use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
-use herder_wire::JoinCode;
 use herder_wire::calls::Peer;
-use herder_wire::link::Link;
+use herder_wire::link::{Certifier, Link};
 use herder_wire::swarm::SwarmCalls;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::certifier::{StoreCertifier, roster};
 
 /// How old what is known of the managers may be.
 const LOOK: Duration = Duration::from_millis(300);
@@ -114,17 +115,27 @@ async fn look(store: Arc<Store>, told: watch::Sender<Vec<ManagerSeen>>) {
 /// Keeps the node to what is declared about managers: whom they let in, and the key of their stores.
 async fn follow(store: Arc<Store>, link: Arc<Link>, written: broadcast::Sender<Arc<[Written]>>) {
     let (_, mut watch) = store.watch();
-    let mut known = None;
+    let (mut known, mut members_changed) = (None, true);
     loop {
         let cluster = store.view().cluster;
         if cluster != known {
             if let Some(cluster) = &cluster {
-                link.let_in_also(secrets(cluster));
+                let certifier =
+                    cluster.certifies().then(|| Arc::new(StoreCertifier(store.clone())) as Arc<dyn Certifier>);
+                link.certify_with(certifier);
                 keep_key(&store, known.as_deref(), cluster).await;
             }
             known = cluster;
         }
+        hand_over_root(&store, &link).await;
+        if members_changed {
+            // Until the store knows of a swarm, the node knows what the leader told it.
+            if let Some(roster) = roster(&store.view()) {
+                link.follow_roster(Some(roster));
+            }
+        }
         let seen = watch.next().await;
+        members_changed = seen.resync || seen.written.iter().any(is_about_members);
         if !seen.written.is_empty() {
             // Nobody listens: then nobody is told.
             let _ = written.send(seen.written);
@@ -132,9 +143,31 @@ async fn follow(store: Arc<Store>, link: Arc<Link>, written: broadcast::Sender<A
     }
 }
 
-fn secrets(cluster: &ClusterRecord) -> Vec<herder_wire::Secret> {
-    let tokens = cluster.cluster.join_tokens.iter().flat_map(|it| [&it.worker, &it.manager]);
-    tokens.filter_map(|it| it.parse::<JoinCode>().ok()).map(|code| *code.secret()).collect()
+/// In a swarm of an earlier release every node has the key of the root. As soon as all managers know better, the leader writes it
+/// where only managers read it, and nodes then forget it.
+async fn hand_over_root(store: &Store, link: &Link) {
+    let view = store.view();
+    let (Some(record), Some(root)) = (&view.cluster, link.identity().shared.root()) else { return };
+    let is_settled = record.certifies() || record.root_rotation.is_some();
+    let is_ours = root.cert == record.cluster.tls_info.trust_root;
+    if is_settled || !is_ours || view.level() < Feature::Certificates.level() || !store.leadership().borrow().me {
+        return;
+    }
+    let record = ClusterRecord { ca_key: root.key, ..ClusterRecord::clone(record) };
+    match store.commit(vec![record.into()], Clock::system().now()).await {
+        Ok(_) => tracing::info!("the managers have the key of the root; other nodes forget it"),
+        // Somebody else has changed the record meanwhile: it comes again with that.
+        Err(error) => tracing::debug!(%error, "the key of the root was not written yet"),
+    }
+}
+
+/// Whether a write may have changed who is who in the swarm.
+fn is_about_members(written: &Written) -> bool {
+    let roles = |object: &Option<Object>| match object {
+        Some(Object::Node(it)) => Some((it.node.id.clone(), it.role, it.addr.clone())),
+        Some(_) | None => None,
+    };
+    matches!(written.after, Some(Object::Cluster(_))) || roles(&written.before) != roles(&written.after)
 }
 
 /// The key of this manager's store is that of the swarm.

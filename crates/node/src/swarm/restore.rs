@@ -14,6 +14,7 @@ use herder_wire::JoinCode;
 use http::StatusCode;
 use tokio::time::timeout;
 
+use super::enter::millis;
 use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused};
 use super::kept::{Kept, store_folder};
 use super::root::tls_info;
@@ -42,6 +43,11 @@ impl Host {
         let cluster = backup.view().cluster.as_ref().map(|it| it.cluster.id.clone());
         let cluster = cluster.ok_or_else(|| ApiError::bad_request("this backup has no swarm in it"))?;
         self.may_be_replaced(force)?;
+        if backup.view().cluster.as_ref().is_none_or(|it| self.key_of_root(it).is_none()) {
+            let text = "this node has the certificate of another swarm, and not the key of its root: `docker swarm leave --force`, \
+                        then restore";
+            return Err(ApiError::new(StatusCode::CONFLICT, text));
+        }
         self.leave_other(&cluster).await;
         let (store, aside) = (store_folder(&self.state), store_folder(&self.state).with_extension(ASIDE));
         if let Err(error) = remove(&aside).and_then(|()| rename(&store, &aside)) {
@@ -129,6 +135,16 @@ impl Host {
         Ok(Restored { cluster, node: self.id.clone(), others, same_pool })
     }
 
+    /// Key of the root that this node trusts: its own, or that in the backup.
+    fn key_of_root(&self, record: &ClusterRecord) -> Option<String> {
+        let identity = self.link.identity();
+        let root = identity.trust_root();
+        let own = identity.shared.root().filter(|it| it.cert == root).map(|it| it.key);
+        let kept = || (record.cluster.tls_info.trust_root == root).then(|| record.ca_key.clone());
+        let next = || record.root_rotation.as_ref().filter(|it| it.root.cert == root).map(|it| it.root.key.clone());
+        own.or_else(kept).or_else(next).filter(|it| !it.is_empty())
+    }
+
     /// What changes in a restored swarm: this node is its only manager, and its tokens are for this node's pool.
     fn refit(&self, view: &View, code: &JoinCode) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -161,6 +177,10 @@ impl Host {
                     }
                 }
             }
+            let others = view.nodes.values().filter(|it| it.node.id != self.id && it.role == Role::Manager);
+            record.demoted.extend(others.map(|it| (it.node.id.clone(), millis(now()))));
+            record.demoted.remove(&self.id);
+            record.ca_key = self.key_of_root(cluster).unwrap_or_default();
             changes.push(record.into());
         }
         changes

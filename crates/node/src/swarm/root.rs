@@ -1,24 +1,34 @@
-//! This node's certificate as its swarm wants it: from which root, and how long it is valid.
+//! This node's certificate as its swarm wants it: from which root, for which role, and how long it is valid.
 
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use herder_model::swarm::{JoinTokens, NewRoot, RootRotation, TlsInfo, Welcome};
+use herder_model::swarm::{CaConfig, JoinTokens, NewRoot, Role, RootRotation, TlsInfo, Welcome};
 use herder_place::Error as ApiError;
-use herder_tls::certs::Pair;
+use herder_tls::certs::{Pair, check_root};
+use herder_wire::calls::Peer;
 use herder_wire::identity::{Identity, IdentityError, Issuer, Shared};
-use herder_wire::link::Link;
+use herder_wire::link::{Link, LinkError};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-/// After a change that could not be made; most likely the disk is full.
+use super::host::Host;
+
+/// After a change that could not be made: no manager is in reach, or the disk is full.
 const REST: Duration = Duration::from_secs(5);
+/// The same while a node waits for its certificate as a manager.
+const PROMOTION_REST: Duration = Duration::from_millis(300);
 
 /// What the leader wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// Id of the swarm; empty before its leader has said anything.
+    cluster: String,
+    role: Role,
+    /// Whether managers certify nodes.
+    certified: bool,
     new_root: Option<NewRoot>,
     trust_root: String,
     /// Nothing: as it is.
@@ -28,13 +38,45 @@ pub(super) struct Wanted {
 impl Wanted {
     pub(super) fn of(welcome: &Welcome) -> Wanted {
         Wanted {
+            cluster: welcome.cluster.clone(),
+            role: welcome.role,
+            certified: welcome.certified,
             new_root: welcome.new_root.clone(),
             trust_root: welcome.trust_root.clone(),
             lifetime: (welcome.cert_expiry_s > 0).then(|| Duration::from_secs(welcome.cert_expiry_s)),
         }
     }
 
-    fn apply(&self, link: &Link) -> Result<(), IdentityError> {
+    /// Why this node needs another certificate, if it does.
+    fn lacks(&self, identity: &Identity) -> Option<&'static str> {
+        let subject = identity.subject();
+        let is = |check: &dyn Fn(&herder_wire::Subject) -> bool| subject.as_ref().is_some_and(check);
+        let root = self.new_root.as_ref().map_or(&self.trust_root, |it| &it.cert);
+        match () {
+            () if !is(&|it| it.cluster == self.cluster && it.role == Some(self.role)) => Some("role"),
+            () if identity.shared.has_authority() || identity.shared.has_join_code() => Some("keys of the pool"),
+            () if identity.shared.ca_certificate() != root => Some("root"),
+            () if self.lifetime.is_some_and(|it| it != identity.lifetime()) => Some("lifetime"),
+            () => None,
+        }
+    }
+
+    async fn apply(&self, link: &Link, managers: &[Peer]) -> Result<(), LinkError> {
+        if !self.certified {
+            return Ok(self.apply_alone(link)?);
+        }
+        if let Some(what) = self.lacks(&link.identity()) {
+            link.obtain(managers).await?;
+            tracing::info!(what, role = ?self.role, "this node has a new certificate");
+        }
+        if self.new_root.is_none() && link.trust_only(&self.trust_root)? {
+            tracing::info!("the previous root is no longer trusted");
+        }
+        Ok(())
+    }
+
+    /// Where every node has the key of the root, as in earlier releases.
+    fn apply_alone(&self, link: &Link) -> Result<(), IdentityError> {
         let now = SystemTime::now();
         // First, so that a certificate of a new root is not made twice.
         if let Some(lifetime) = self.lifetime
@@ -47,23 +89,86 @@ impl Wanted {
                 tracing::info!("the certificate of this node comes from the new root");
             }
         } else if link.trust_only(&self.trust_root)? {
-            tracing::info!("the root of before is not trusted any more");
+            tracing::info!("the previous root is no longer trusted");
         }
         Ok(())
     }
 }
 
 /// Does what is wanted, whenever that changes.
-pub(super) async fn keep(link: Arc<Link>, mut wanted: watch::Receiver<Wanted>) {
+pub(super) async fn keep(host: Weak<Host>, mut wanted: watch::Receiver<Wanted>) {
     loop {
         let now = wanted.borrow_and_update().clone();
-        if let Err(error) = now.apply(&link) {
-            tracing::error!(%error, "the certificate of this node cannot be changed as the swarm wants it; trying again");
-            sleep(REST).await;
-            continue;
+        let Some(it) = host.upgrade() else { return };
+        let done = it.apply(&now).await;
+        drop(it);
+        match done {
+            Ok(()) => {
+                if wanted.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot get the certificate that the swarm wants this node to have; trying again");
+                // It may want another one by then.
+                if let Ok(Err(_)) = timeout(REST, wanted.changed()).await {
+                    return;
+                }
+            }
         }
-        if wanted.changed().await.is_err() {
+    }
+}
+
+/// A node that was in a swarm which has ended asks the nodes of its pool for what all of them share then.
+pub(super) async fn keep_pool(host: Weak<Host>) {
+    loop {
+        let Some(it) = host.upgrade() else { return };
+        let alone = it.kept.borrow().is_none() && !it.link.identity().shared.has_authority();
+        if alone && let Err(error) = it.link.obtain(&it.directory.others()).await {
+            tracing::debug!(%error, "no node of the pool gives this one the key of the root yet");
+        }
+        drop(it);
+        sleep(REST).await;
+    }
+}
+
+impl Host {
+    async fn apply(&self, wanted: &Wanted) -> Result<(), LinkError> {
+        if wanted.cluster.is_empty() {
+            return Ok(());
+        }
+        let before = self.link.identity().subject();
+        let done = wanted.apply(&self.link, &self.manager_peers()).await;
+        if before != self.link.identity().subject() {
+            // What is said from now on is said with the new certificate.
+            self.calls.forget();
+        }
+        done
+    }
+
+    pub(super) fn manager_peers(&self) -> Vec<Peer> {
+        let managers = self.kept.borrow().as_ref().map(|it| it.managers.clone()).unwrap_or_default();
+        managers.into_iter().filter(|it| !it.id.is_empty()).map(|it| Peer { id: it.id, addr: it.addr }).collect()
+    }
+
+    /// Completes when this node has its certificate as a manager: others listen to no manager without one.
+    pub(super) async fn until_certified(&self, welcome: &Welcome) {
+        if !welcome.certified {
             return;
+        }
+        let mut identities = self.link.identities();
+        loop {
+            let subject = identities.borrow_and_update().subject();
+            if subject.is_some_and(|it| it.role == Some(Role::Manager) && it.cluster == welcome.cluster) {
+                return;
+            }
+            if let Ok(Err(_)) = timeout(PROMOTION_REST, identities.changed()).await {
+                return;
+            }
+            // The leader may have changed its mind.
+            if self.root.borrow().role != Role::Manager {
+                return;
+            }
         }
     }
 }
@@ -84,16 +189,25 @@ fn of_issuer(trust_root: &str, issuer: Option<Issuer>) -> TlsInfo {
     }
 }
 
-/// Another root for the swarm of this node, and what goes with it.
-pub(super) fn make(identity: &Identity) -> Result<RootRotation, ApiError> {
+/// Another root for the swarm of this node, and what goes with it: the wanted one, else a new one.
+pub(super) fn make(identity: &Identity, wanted: &CaConfig) -> Result<RootRotation, ApiError> {
+    let (cert, key) = (wanted.signing_ca_cert.trim(), wanted.signing_ca_key.trim());
+    if !cert.is_empty() {
+        check_root(cert, Some(key).filter(|it| !it.is_empty()), SystemTime::now())
+            .map_err(|error| ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {error}")))?;
+    }
     let made = || -> Result<RootRotation, IdentityError> {
-        let root = Shared::new_root(SystemTime::now())?;
+        let root = match cert {
+            "" => Shared::new_root(SystemTime::now())?,
+            cert => Pair { cert: format!("{cert}\n"), key: key.to_owned() },
+        };
         let code = identity.join_code_of(&root.cert)?;
         let token = || code.with_secret(rand::random()).to_string();
         let join_tokens = JoinTokens { worker: token(), manager: token(), ..JoinTokens::default() };
         let tls_info = of_issuer(&root.cert, Some(Issuer::of_root(&root.cert)?));
         let root = NewRoot { cert: root.cert, key: root.key, ..NewRoot::default() };
-        Ok(RootRotation { root, tls_info, join_tokens, ..RootRotation::default() })
+        let gossip_key = STANDARD.encode(rand::random::<[u8; 32]>());
+        Ok(RootRotation { root, tls_info, join_tokens, gossip_key, ..RootRotation::default() })
     };
     made().map_err(|error| ApiError::internal(format!("rpc error: code = Internal desc = {error}")))
 }

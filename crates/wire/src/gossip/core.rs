@@ -15,7 +15,7 @@ use self::compare::Range;
 use self::living::{Change, Living};
 use self::suspects::Suspects;
 use super::facts::{Table, Told, Version};
-use super::seal::{OVERHEAD_BYTES, Sealer};
+use super::seal::{OVERHEAD_BYTES, PoolKeys, Sealer};
 
 mod compare;
 mod living;
@@ -324,6 +324,11 @@ impl<R: Rng> Core<R> {
             missed: 0,
             suspects: Suspects::default(),
         }
+    }
+
+    /// From now on packets are sealed and opened by these keys.
+    pub fn set_keys(&mut self, keys: &PoolKeys) {
+        self.sealer.set_keys(keys);
     }
 
     /// The first thing to do.

@@ -39,9 +39,30 @@ pub enum Dropped {
     Replay,
 }
 
+/// The keys of a pool: the one that seals, and others that packets may be sealed by while it is being changed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PoolKeys {
+    pub seals: [u8; 32],
+    pub opens_also: Vec<[u8; 32]>,
+}
+
+impl PoolKeys {
+    fn all(&self) -> impl Iterator<Item = &[u8; 32]> {
+        std::iter::once(&self.seals).chain(&self.opens_also)
+    }
+}
+
+impl fmt::Debug for PoolKeys {
+    /// Keys stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolKeys").field("opens_also", &self.opens_also.len()).finish_non_exhaustive()
+    }
+}
+
 /// Seals and opens packets.
 pub struct Sealer {
-    pool: hmac::Key,
+    /// Keys by which packets are opened; this node's are sealed by the first.
+    pool: Vec<hmac::Key>,
     session: Session,
     key: LessSafeKey,
     sent: u64,
@@ -68,7 +89,21 @@ impl Sealer {
     pub fn new(pool: &[u8; 32], session: [u8; 16]) -> Sealer {
         let pool = hmac::Key::new(hmac::HMAC_SHA256, pool);
         let key = derive(&pool, &session);
-        Sealer { pool, session, key, sent: 0, known: IndexMap::new(), order: VecDeque::new() }
+        Sealer { pool: vec![pool], session, key, sent: 0, known: IndexMap::new(), order: VecDeque::new() }
+    }
+
+    /// From now on packets are sealed by the first of these keys and opened by any of them. What was learnt of sessions is
+    /// forgotten: those of keys that are not among them end.
+    pub fn set_keys(&mut self, keys: &PoolKeys) {
+        self.pool = keys.all().map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)).collect();
+        let Some(first) = self.pool.first() else { return };
+        // Peers know the session by the key that it had; with another one it is another session, of which no packet was sent.
+        let next = hmac::sign(first, &[&self.session[..], &self.sent.to_be_bytes()].concat());
+        self.session.copy_from_slice(&next.as_ref()[..SESSION_BYTES]);
+        self.key = derive(first, &self.session);
+        self.sent = 0;
+        self.known.clear();
+        self.order.clear();
     }
 
     pub fn seal(&mut self, plain: &[u8]) -> Bytes {
@@ -97,16 +132,19 @@ impl Sealer {
         if count == 0 {
             return Err(Dropped::Form);
         }
-        let mut plain = body.to_vec();
         let aad = Aad::from(head);
         // A session is remembered only after a packet of it was right: strangers fill nothing.
         let Some(known) = self.known.get_mut(&session) else {
-            let key = derive(&self.pool, &session);
-            let length = key.open_in_place(nonce(count), aad, &mut plain).map_err(|_| Dropped::Seal)?.len();
-            plain.truncate(length);
-            self.remember(session, Known { key, highest: count, seen: 1 });
-            return Ok(plain);
+            for key in self.pool.iter().map(|it| derive(it, &session)) {
+                let mut plain = body.to_vec();
+                let Ok(length) = key.open_in_place(nonce(count), aad, &mut plain).map(|it| it.len()) else { continue };
+                plain.truncate(length);
+                self.remember(session, Known { key, highest: count, seen: 1 });
+                return Ok(plain);
+            }
+            return Err(Dropped::Seal);
         };
+        let mut plain = body.to_vec();
         if known.has(count) {
             return Err(Dropped::Replay);
         }
@@ -188,6 +226,31 @@ mod tests {
         assert_eq!(b.open(&packet), Ok(b"hello".to_vec()));
         let mut stranger = Sealer::new(&[9; 32], [4; 16]);
         assert_eq!(b.open(&stranger.seal(b"hello")), Err(Dropped::Seal));
+    }
+
+    #[test]
+    fn a_key_is_changed_while_packets_flow_and_the_old_one_ends() {
+        let (mut a, mut b) = pair();
+        let (old, new) = ([1; 32], [2; 32]);
+        let keys = |seals, opens_also: &[[u8; 32]]| PoolKeys { seals, opens_also: opens_also.to_vec() };
+        let mut left_behind = Sealer::new(&old, [9; 16]);
+        assert!(b.open(&a.seal(b"before")).is_ok());
+        for sealer in [&mut a, &mut b] {
+            sealer.set_keys(&keys(old, &[new]));
+        }
+        assert!(b.open(&a.seal(b"both know both")).is_ok());
+        a.set_keys(&keys(new, &[old]));
+        assert!(b.open(&a.seal(b"new")).is_ok() && a.open(&b.seal(b"old")).is_ok());
+        assert_eq!(left_behind.open(&a.seal(b"new")), Err(Dropped::Seal));
+        let late = left_behind.seal(b"old");
+        assert!(a.open(&late).is_ok());
+        for sealer in [&mut a, &mut b] {
+            sealer.set_keys(&keys(new, &[]));
+        }
+        assert!(b.open(&a.seal(b"done")).is_ok() && a.open(&b.seal(b"done")).is_ok());
+        for packet in [late, left_behind.seal(b"again")] {
+            assert_eq!(a.open(&packet), Err(Dropped::Seal));
+        }
     }
 
     #[test]

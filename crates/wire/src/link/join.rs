@@ -1,9 +1,15 @@
-//! How a newcomer is let in: it knows the pool by the CA's fingerprint, the pool knows it by the secret of the join code.
+//! How a newcomer is let in: it knows the pool by the CA's fingerprint, the pool knows it by the secret of a join code or token.
+//!
+//! A pool without managers gives a newcomer what all its nodes share. In a swarm a manager certifies the newcomer's key, and gives
+//! it nothing that could let another node in.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use herder_model::swarm::ManagerAddr;
+use herder_tls::certs::Request;
 use herder_tls::{Judge, judged_by};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -11,38 +17,93 @@ use rustls::crypto::ring as provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::certify::{heard, new_request, say, talk};
 use super::{CONNECT_TIME_MAX, Link, LinkError, Road, connect, shake};
-use crate::identity::{Shared, VERSIONS};
-use crate::join_code::{JoinCode, Secret, fingerprint, same_secret};
+use crate::identity::{Certified, Identity, Shared, VERSIONS, new_id};
+use crate::join_code::{JoinCode, Secret, fingerprint};
 
-/// Question and answer are some kilobytes.
-const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+/// Why a release before this one gets no answer from a manager.
+const TOO_OLD: &str = "the managers of this swarm certify its nodes; update herder on the node that shall join";
 
 #[derive(Serialize, Deserialize)]
 struct Question {
     secret: Secret,
     name: String,
+    /// PKCS #10, PEM. Releases before this one do not have it.
+    #[serde(default)]
+    request: String,
 }
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
+    /// Into a pool without managers.
     Welcome(Box<Shared>),
     Refused(String),
+    /// Into a swarm.
+    Admitted(Box<Admission>),
+    /// Managers let nodes in, and these are some.
+    Elsewhere(Vec<ManagerAddr>),
 }
 
-/// Asks the node at `addr` to be let into the pool of `code`.
-pub async fn join(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkError> {
-    timeout(CONNECT_TIME_MAX * 2, ask(addr, code, name)).await.map_err(|_| LinkError::Late { addr: addr.to_owned() })?
+#[derive(Serialize, Deserialize)]
+struct Admission {
+    /// Of the newcomer, from now on.
+    id: String,
+    certified: Certified,
+    managers: Vec<ManagerAddr>,
 }
 
-async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkError> {
+/// A node that was let in.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    pub identity: Identity,
+    /// The managers of the swarm; none in a pool without managers.
+    pub managers: Vec<ManagerAddr>,
+}
+
+/// Asks these nodes, one after the other, to be let into the pool of `code`, and the managers that they name. Ends with the
+/// first answer that is a yes or a no.
+pub async fn join(addresses: &[String], code: &JoinCode, name: &str, now: SystemTime) -> Result<Joined, LinkError> {
+    let mut last = LinkError::NoManager;
+    let mut waiting: Vec<String> = addresses.iter().rev().cloned().collect();
+    let mut asked = Vec::new();
+    while let Some(addr) = waiting.pop() {
+        if asked.contains(&addr) {
+            continue;
+        }
+        asked.push(addr.clone());
+        let Request { request, key } = new_request(name)?;
+        let question = Question { secret: *code.secret(), name: name.to_owned(), request };
+        let answer = match timeout(CONNECT_TIME_MAX * 2, ask(&addr, code, &question)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(LinkError::Late { addr: addr.clone() }),
+        };
+        match answer {
+            Ok(Answer::Welcome(shared)) => {
+                return Ok(Joined { identity: Identity::of(name, *shared, now)?, managers: Vec::new() });
+            }
+            Ok(Answer::Admitted(admission)) => {
+                let Admission { id, certified, managers } = *admission;
+                return Ok(Joined { identity: Identity::admitted(id, name, key, certified)?, managers });
+            }
+            Ok(Answer::Elsewhere(managers)) => waiting.extend(managers.into_iter().map(|it| it.addr)),
+            Ok(Answer::Refused(reason)) => return Err(LinkError::Refused { addr, reason }),
+            Err(error @ (LinkError::Connect { .. } | LinkError::Late { .. })) => {
+                tracing::debug!(%error, "asking the next node");
+                last = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+async fn ask(addr: &str, code: &JoinCode, question: &Question) -> Result<Answer, LinkError> {
     let stranger = |source| LinkError::Stranger { addr: addr.to_owned(), source };
-    let broken = |source| LinkError::Connect { addr: addr.to_owned(), source };
     let verifier = judged_by(ByFingerprint(code.clone()));
     let crypto = Arc::new(provider::default_provider());
     let builder = ClientConfig::builder_with_provider(crypto).with_protocol_versions(VERSIONS);
@@ -52,41 +113,30 @@ async fn ask(addr: &str, code: &JoinCode, name: &str) -> Result<Shared, LinkErro
     config.alpn_protocols = Road::Join.protocols();
     let name_there = ServerName::try_from("node.herder").map_err(|error| stranger(io::Error::other(error)))?;
     let tcp = connect(addr).await?;
-    let mut stream = shake(Arc::new(config), name_there, tcp, addr, Road::Join).await?;
-    let question = Question { secret: code.secret, name: name.to_owned() };
-    let question = serde_json::to_vec(&question).map_err(|error| broken(error.into()))?;
-    stream.write_all(&question).await.map_err(broken)?;
-    stream.shutdown().await.map_err(broken)?;
-    let mut text = Vec::new();
-    stream.take(MESSAGE_BYTES_MAX).read_to_end(&mut text).await.map_err(broken)?;
-    let refused = |reason: String| LinkError::Refused { addr: addr.to_owned(), reason };
-    match serde_json::from_slice(&text) {
-        Ok(Answer::Welcome(shared)) => Ok(*shared),
-        Ok(Answer::Refused(reason)) => Err(refused(reason)),
-        Err(error) => Err(refused(format!("its answer makes no sense: {error}"))),
-    }
+    let stream = shake(Arc::new(config), name_there, tcp, addr, Road::Join).await?;
+    talk(stream, question).await.map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => {
+            LinkError::Refused { addr: addr.to_owned(), reason: format!("its answer makes no sense: {source}") }
+        }
+        _ => LinkError::Connect { addr: addr.to_owned(), source },
+    })
 }
 
 /// Answers a newcomer.
 pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: SocketAddr) -> io::Result<()> {
-    let mut text = Vec::new();
-    (&mut stream).take(MESSAGE_BYTES_MAX).read_to_end(&mut text).await?;
-    // As it is now: a newcomer that came with the old code before a change must not outwait it.
-    let shared = &link.identity().shared;
-    let is_right = |secret: &Secret| {
-        let also_in = link.also_in.lock();
-        also_in.iter().chain([&shared.secret]).any(|right| same_secret(secret, right))
-    };
-    let answer = match serde_json::from_slice::<Question>(&text) {
-        Ok(question) if is_right(&question.secret) => {
-            tracing::info!(%from, name = question.name, "a node joins");
-            Answer::Welcome(Box::new(shared.clone()))
-        }
+    let answer = match heard::<Question>(&mut stream).await {
         Ok(question) => {
-            if let Some(silent) = link.limits.newcomers.due() {
-                tracing::warn!(%from, name = question.name, silent, "a node with a wrong join code is refused");
+            let answer = decide(link, &question).await;
+            match &answer {
+                Answer::Welcome(_) | Answer::Admitted(_) => tracing::info!(%from, name = question.name, "a node joins"),
+                Answer::Elsewhere(_) => {}
+                Answer::Refused(reason) => {
+                    if let Some(silent) = link.limits.newcomers.due() {
+                        tracing::warn!(%from, name = question.name, reason, silent, "a node that asks to join is refused");
+                    }
+                }
             }
-            Answer::Refused("the join code is not that of this pool (any more); `herder token` prints it".into())
+            answer
         }
         Err(error) => {
             if let Some(silent) = link.limits.newcomers.due() {
@@ -95,8 +145,38 @@ pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: 
             Answer::Refused(format!("the question makes no sense: {error}"))
         }
     };
-    stream.write_all(&serde_json::to_vec(&answer)?).await?;
-    stream.shutdown().await
+    say(&mut stream, &answer).await
+}
+
+async fn decide(link: &Link, question: &Question) -> Answer {
+    if let Some(certifier) = link.certifier() {
+        let Some(role) = certifier.admits(&question.secret) else {
+            return Answer::Refused(
+                "the token is none of this swarm's (any more); `docker swarm join-token` prints it".into(),
+            );
+        };
+        if question.request.is_empty() {
+            return Answer::Refused(TOO_OLD.into());
+        }
+        let id = new_id();
+        return match link.certified_as(&*certifier, &id, role, question.request.clone()).await {
+            Ok(certified) => Answer::Admitted(Box::new(Admission { id, certified, managers: certifier.managers() })),
+            Err(reason) => Answer::Refused(format!("the node cannot be certified: {reason}")),
+        };
+    }
+    if let Some(roster) = link.roster() {
+        return match question.request.is_empty() {
+            true => Answer::Refused(TOO_OLD.into()),
+            false => Answer::Elsewhere(roster.managers.clone()),
+        };
+    }
+    // As it is now: a newcomer that came with the old code before a change must not outwait it.
+    let shared = &link.identity().shared;
+    match shared.lets_in(&question.secret) {
+        true if shared.has_authority() => Answer::Welcome(Box::new(shared.clone())),
+        true => Answer::Refused("this node does not have the key of the root yet; try again".into()),
+        false => Answer::Refused("the join code is not that of this pool (any more); `herder token` prints it".into()),
+    }
 }
 
 /// Trusts exactly the CA with the fingerprint of the join code.

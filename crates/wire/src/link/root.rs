@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use herder_tls::certs::Pair;
 
-use super::{Current, Link};
-use crate::identity::{Identity, IdentityError};
+use super::Link;
+use crate::identity::IdentityError;
 
 impl Link {
     /// From now on this node's certificate comes from this root. True if it came from another one before. If that cannot be
@@ -32,32 +32,19 @@ impl Link {
             false => is.living(lifetime, now).map(Some),
         })
     }
-
-    fn change(
-        &self,
-        next: impl FnOnce(&Identity) -> Result<Option<Identity>, IdentityError>,
-    ) -> Result<bool, IdentityError> {
-        let _changing = self.changing.lock();
-        let Some(next) = next(&self.identity())? else { return Ok(false) };
-        let current = Current::new(next.clone())?;
-        next.save(&self.folder)?;
-        self.put_in_force(current);
-        Ok(true)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::identity::Shared;
-    use crate::link::join;
-    use crate::link::tests::{Host, first, greet, host};
+    use crate::identity::{Identity, Shared};
+    use crate::link::tests::{Host, first, greet, host, join};
 
     use super::*;
 
     async fn pair() -> (Host, Host) {
         let one = host(first("one")).await;
         let shared = join(&one.addr, &one.code, "two").await.unwrap();
-        let two = host(Identity::of("two", shared, SystemTime::now()).unwrap()).await;
+        let two = host(shared).await;
         (one, two)
     }
 
@@ -107,7 +94,7 @@ mod tests {
         assert!(new != one.code && new == two.link.identity().join_code_of(&root.cert).unwrap());
         for code in [&one.code, &new] {
             let shared = join(&one.addr, code, "three").await.unwrap();
-            let three = host(Identity::of("three", shared, SystemTime::now()).unwrap()).await;
+            let three = host(shared).await;
             both_talk(&three, &two).await;
         }
         one.link.trust_only(&root.cert).unwrap();

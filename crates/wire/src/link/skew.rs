@@ -3,7 +3,9 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
-use super::tests::{first, greet, host};
+use tokio_rustls::TlsAcceptor;
+
+use super::tests::{first, greet, host, join};
 use super::*;
 
 /// The roads that peers open; joining has its own test.
@@ -99,7 +101,7 @@ async fn a_newcomer_of_this_version_joins_at_a_node_of_the_next() {
     });
     let shared = join(&addr, &code, "new").await.unwrap();
     served.await.unwrap().unwrap();
-    assert_eq!(shared.gossip_key, old.shared.gossip_key);
+    assert_eq!(shared.shared.gossip_key, old.shared.gossip_key);
 }
 
 #[tokio::test]

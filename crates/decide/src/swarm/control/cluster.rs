@@ -139,10 +139,11 @@ fn complete(mut spec: ClusterSpec) -> ClusterSpec {
     spec
 }
 
-const EXTERNAL: &str = "external CAs are not supported: every node signs its own certificates with the root that the nodes share; \
-                        leave --external-ca out";
-const OWN_ROOT: &str = "a root of one's own is not supported: `docker swarm ca --rotate` without --ca-cert and --ca-key makes a \
-                        new one on every node";
+const NO_EXTERNAL: &str =
+    "there must be at least one valid, reachable external CA corresponding to the desired CA certificate";
+const NOT_CERTIFIED: &str = "the managers of this swarm do not certify its nodes yet: update herder on all managers";
+const EXTERNAL: &str = "external CAs are not supported: managers certify nodes with the key of the root in their store; leave \
+                        --external-ca out";
 const ROTATING: &str = "the root is being changed already: wait until all nodes have the new one, or remove those that do not \
                         come back (`docker node rm`)";
 
@@ -167,15 +168,21 @@ fn check(spec: &ClusterSpec) -> Result<(), Denial> {
     if ca.external_cas.iter().any(|it| it != &ExternalCa::default()) {
         return Err(Refusal::new(Code::Unimplemented, EXTERNAL).into());
     }
-    if !ca.signing_ca_cert.is_empty() {
-        return Err(Refusal::new(Code::Unimplemented, OWN_ROOT).into());
+    if !ca.signing_ca_cert.is_empty() && ca.signing_ca_key.is_empty() {
+        return refused(NO_EXTERNAL);
     }
     Ok(())
 }
 
 /// Whether these settings ask for another root than the one that is there, as `docker swarm ca --rotate` does.
 pub fn wants_root(view: &View, spec: &ClusterSpec) -> bool {
-    view.cluster.as_ref().is_some_and(|it| it.cluster.spec.ca_config.force_rotate != spec.ca_config.force_rotate)
+    let Some(record) = &view.cluster else { return false };
+    let desired = spec.ca_config.signing_ca_cert.trim();
+    let is_there = desired == record.cluster.tls_info.trust_root.trim();
+    match desired.is_empty() {
+        true => record.cluster.spec.ca_config.force_rotate != spec.ca_config.force_rotate,
+        false => !is_there,
+    }
 }
 
 /// What is written when all nodes have their certificates from the new root. A node that is down is waited for: without a new
@@ -194,6 +201,9 @@ pub fn settle_root(view: &View) -> Option<Change> {
     let mut record = ClusterRecord::clone(record);
     let rotation = record.root_rotation.take()?;
     record.cluster.root_rotation_in_progress = false;
+    if record.certifies() {
+        record.ca_key = rotation.root.key;
+    }
     record.cluster.tls_info = rotation.tls_info;
     record.cluster.join_tokens = Some(rotation.join_tokens);
     Some(record.into())
@@ -205,10 +215,17 @@ pub fn update_cluster(view: &View, update: ClusterUpdate, fresh: Fresh) -> Resul
         return Err(Refusal::new(Code::NotFound, "cluster not found").into());
     };
     let mut record = ClusterRecord::clone(record);
-    let spec = complete(update.spec);
+    let mut spec = complete(update.spec);
     check(&spec)?;
     check_version(Kind::Cluster, &record.cluster.id, update.version, record.cluster.meta.version.index)?;
-    if wants_root(view, &spec) {
+    let wants_root = wants_root(view, &spec);
+    if !spec.ca_config.signing_ca_cert.is_empty() && !record.certifies() {
+        return Err(Refusal::new(Code::FailedPrecondition, NOT_CERTIFIED).into());
+    }
+    // As in swarm mode, they are asked for once, and shown to nobody.
+    spec.ca_config.signing_ca_cert.clear();
+    spec.ca_config.signing_ca_key.clear();
+    if wants_root {
         if record.root_rotation.is_some() {
             return Err(Refusal::new(Code::FailedPrecondition, ROTATING).into());
         }

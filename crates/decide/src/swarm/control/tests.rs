@@ -469,16 +469,18 @@ fn settings_that_cannot_be_are_refused() {
     check(
         json!({"CAConfig": {"ExternalCAs": [{"Protocol": "cfssl", "URL": "https://ca"}]}}),
         &not_here(
-            "external CAs are not supported: every node signs its own certificates with the root that the nodes share; leave \
-             --external-ca out",
+            "external CAs are not supported: managers certify nodes with the key of the root in their store; leave --external-ca \
+             out",
         ),
     );
     check(
         json!({"CAConfig": {"SigningCACert": "-----BEGIN CERTIFICATE-----", "SigningCAKey": "k", "ForceRotate": 1}}),
-        &not_here(
-            "a root of one's own is not supported: `docker swarm ca --rotate` without --ca-cert and --ca-key makes a new one on \
-             every node",
-        ),
+        "400 rpc error: code = FailedPrecondition desc = the managers of this swarm do not certify its nodes yet: update herder on \
+         all managers",
+    );
+    check(
+        json!({"CAConfig": {"SigningCACert": "-----BEGIN CERTIFICATE-----"}}),
+        &refused("there must be at least one valid, reachable external CA corresponding to the desired CA certificate"),
     );
     check(
         json!({"CAConfig": {"SigningCACert": "-----BEGIN CERTIFICATE-----".repeat(2)}}),

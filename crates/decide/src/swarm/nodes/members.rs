@@ -67,6 +67,14 @@ pub fn goes(view: &View, id: &str, message: &str, fenced_off: bool, now: Time) -
     (**known != record).then(|| record.into())
 }
 
+/// Records that certificates of a manager that this node has got so far do not count any more.
+pub fn demoted(view: &View, id: &str, now: Time) -> Option<Change> {
+    let mut cluster = ClusterRecord::clone(view.cluster.as_ref()?);
+    let millis = now.since(Time::default()).as_millis();
+    cluster.demoted.insert(id.to_owned(), u64::try_from(millis).unwrap_or(u64::MAX));
+    Some(cluster.into())
+}
+
 /// A node that went down longer ago than that has been given up for longer than anything here waits.
 const LATELY: Duration = Duration::from_secs(60);
 
