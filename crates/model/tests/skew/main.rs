@@ -229,6 +229,18 @@ fn with_novelties(value: &mut Value, source: &mut Source<'_>) {
     }
 }
 
+/// The release before refused specifications with these members, and never wrote one.
+fn without_refused(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|name, _| !["NetworkAttachmentSpec", "PluginSpec"].contains(&name.as_str()));
+            members.values_mut().for_each(without_refused);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_refused),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// Reads a message as a release.
 type Read = fn(&Value) -> Result<Value, TestCaseError>;
 
@@ -266,7 +278,8 @@ proptest! {
 
     #[test]
     fn this_release_reads_and_writes_what_the_one_before_wrote_as_it_was(bytes in bytes()) {
-        let written = through::<level0::Command>(&command::<Before>(&mut Source::new(&bytes)))?;
+        let mut written = through::<level0::Command>(&command::<Before>(&mut Source::new(&bytes)))?;
+        without_refused(&mut written);
         prop_assert_eq!(through::<now::Command>(&written)?, written);
     }
 
