@@ -113,7 +113,7 @@ def check_images():
         api.commit(it, "committed", str(number))
         expect(f"committed:{number}" in tags(), "commit")
         api.remove_container(it)
-        list(api.build(fileobj=io.BytesIO(f"FROM busybox\nLABEL n={number}\n".encode()), tag=f"built:{number}", decode=True))
+        list(api.build(fileobj=io.BytesIO(f"FROM busybox\nLABEL n={number}\n".encode()), tag=f"built:{number}", decode=True, rm=True))
         expect(f"built:{number}" in tags(), "build")
         # The answer without progress begins when the image is there.
         api.remove_image("busybox", force=True)
