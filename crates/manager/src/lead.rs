@@ -519,7 +519,11 @@ impl<'m> Lead<'m> {
                 {
                     continue;
                 }
-                tracing::warn!(node = id, hostname = record.node.description.hostname, ?signs, "a node is down");
+                let hostname = &record.node.description.hostname;
+                match was_down {
+                    true => tracing::debug!(node = id, hostname, "a node that is down has ended what is fenced"),
+                    false => tracing::warn!(node = id, hostname, ?signs, "a node is down"),
+                }
                 let message = if was_down { &*record.node.status.message } else { SILENT };
                 self.heard_at.insert(id.clone(), (heard_at, pace));
                 self.add(proposal, members::goes(proposal.view(), id, message, fenced_off, now).into_iter().collect());

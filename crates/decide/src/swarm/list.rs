@@ -8,7 +8,7 @@ use herder_model::swarm::{
 };
 
 use super::local::ManagerSeen;
-use super::{Denial, lookup, networks};
+use super::{Denial, lookup, networks, spec};
 use crate::list::Filters;
 
 type Labels = BTreeMap<String, String>;
@@ -79,7 +79,7 @@ pub fn services(view: &View, filters: &Filters, with_status: bool) -> Result<Vec
     };
     let found = view.services.values().map(AsRef::as_ref).filter(wanted);
     let shown = found.map(|record| {
-        let mut service = record.service.clone();
+        let mut service = spec::shown(record.service.clone());
         if with_status {
             service.service_status = Some(super::service_status(view, &record.service.id));
         }

@@ -22,7 +22,7 @@ pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> R
     let defaults = body::flag(&call.query, "insertDefaults")?;
     let view = read(swarm).await?;
     let service = lookup::service(&view, &id)?.service.clone();
-    Ok(call::json(StatusCode::OK, &if defaults { spec::with_defaults(service) } else { service }))
+    Ok(call::json(StatusCode::OK, &if defaults { spec::with_defaults(service) } else { spec::shown(service) }))
 }
 
 /// What the client declares.

@@ -160,8 +160,21 @@ fn endpoint(spec: &mut EndpointSpec) -> Result<(), Denial> {
     Ok(())
 }
 
+/// A service as clients are shown it: with the numbers that a release before this one did not write down.
+pub fn shown(mut service: Service) -> Service {
+    for spec in std::iter::once(&mut service.spec).chain(&mut service.previous_spec) {
+        with_numbers(spec);
+    }
+    let mode = &service.spec.mode;
+    if mode.replicated_job.is_some() || mode.global_job.is_some() {
+        service.job_status.get_or_insert_default();
+    }
+    service
+}
+
 /// A service with what goes without saying (`insertDefaults`).
-pub fn with_defaults(mut service: Service) -> Service {
+pub fn with_defaults(service: Service) -> Service {
+    let mut service = shown(service);
     let spec = &mut service.spec;
     let task = &mut spec.task_template;
     if let Some(container) = &mut task.container_spec {
@@ -175,9 +188,6 @@ pub fn with_defaults(mut service: Service) -> Service {
     }
     policy.delay.get_or_insert(RESTART_DELAY);
     policy.max_attempts.get_or_insert(0);
-    if let Some(replicated) = &mut spec.mode.replicated {
-        replicated.replicas.get_or_insert(1);
-    }
     let first = || UpdateConfig { parallelism: 1, ..UpdateConfig::default() };
     for config in [&mut spec.update_config, &mut spec.rollback_config] {
         let config = config.get_or_insert_with(first);
@@ -290,6 +300,17 @@ mod tests {
             complete(&mut spec).expect("fine");
             assert_eq!(json!(spec.mode), expected);
         }
+    }
+
+    #[test]
+    fn what_an_earlier_release_wrote_is_shown_with_its_numbers() {
+        let job = spec(json!({"Mode": {"ReplicatedJob": {}}}));
+        let service = Service { spec: job.clone(), previous_spec: Some(job), ..Service::default() };
+        let shown = shown(service);
+        let expected = json!({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 1}});
+        assert_eq!(json!(shown.spec.mode), expected);
+        assert_eq!(json!(shown.previous_spec.map(|it| it.mode)), expected);
+        assert!(shown.job_status.is_some(), "clients read its iteration");
     }
 
     #[test]
