@@ -1,5 +1,6 @@
 //! `GET /events`: the events of all nodes as one stream, with what has been since a time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,9 +43,9 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
     };
     let (mut out, body) = Channel::<Bytes, BoxError>::new(EVENTS_WAITING_MAX);
     tokio::spawn(async move {
-        let mut last = since.unwrap_or(0);
-        for (time, event) in past {
-            last = last.max(time);
+        // By what they are, not by when they were: the clocks of hosts differ.
+        let told: HashSet<Identity> = past.iter().map(|(time, event)| identity(*time, event)).collect();
+        for (_, event) in past {
             if matches(&filters, &event) && send(&mut out, &event).await.is_err() {
                 return;
             }
@@ -65,7 +66,7 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
             };
             match event {
                 // Told already as the past.
-                Ok((time, _)) if since.is_some() && time <= last => {}
+                Ok((time, event)) if !told.is_empty() && told.contains(&identity(time, &event)) => {}
                 Ok((time, _)) if until.is_some_and(|until| time > until) => return,
                 Ok((_, event)) if matches(&filters, &event) => {
                     if send(&mut out, &event).await.is_err() {
@@ -84,6 +85,14 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
     let mut reply = Response::new(body.boxed_unsync());
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     Ok(reply)
+}
+
+/// What tells one event from all others: its time on its host, its kind, what happened, and to what.
+type Identity = (i64, String, String, String);
+
+fn identity(time: i64, event: &Value) -> Identity {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (time, text(&event["Type"]), text(&event["Action"]), text(&event["Actor"]["ID"]))
 }
 
 async fn send(out: &mut Sender<Bytes, BoxError>, event: &Value) -> Result<(), http_body_util::channel::SendError> {
@@ -116,4 +125,23 @@ async fn history_of(engine: &Engine, since: i64, until: i64) -> Result<Vec<(i64,
 
 fn now_nano() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_of_hosts_whose_clocks_differ_are_told_apart() {
+        let event = |action: &str, id: &str| json!({"Type": "container", "Action": action, "Actor": {"ID": id}});
+        let told: HashSet<Identity> =
+            [(900, event("start", "a"))].iter().map(|(time, it)| identity(*time, it)).collect();
+        assert!(told.contains(&identity(900, &event("start", "a"))));
+        // Of a host whose clock is behind that of the last one that was told.
+        for (time, event) in [(100, event("start", "b")), (900, event("die", "a")), (901, event("start", "a"))] {
+            assert!(!told.contains(&identity(time, &event)), "{event}");
+        }
+    }
 }
