@@ -202,10 +202,11 @@ impl Host {
     pub async fn close_store(&self) {
         let _opening = self.opening.lock().await;
         self.ready.send_replace(false);
-        self.link.certify_with(None);
         if let Some(managing) = self.managing.send_replace(None) {
             managing.end().await;
         }
+        // After whatever follows the store has ended, which would make this node a certifier again.
+        self.link.certify_with(None);
     }
 
     pub(super) fn store(&self) -> Option<Arc<Store>> {

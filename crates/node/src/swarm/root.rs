@@ -68,6 +68,11 @@ impl Wanted {
         if let Some(what) = self.lacks(&link.identity()) {
             link.obtain(managers).await?;
             tracing::info!(what, role = ?self.role, "this node has a new certificate");
+            // The manager that was asked may be behind what the leader wants.
+            if let Some(what) = self.lacks(&link.identity()) {
+                let reason = format!("its certificate is not yet as the leader wants it: {what}");
+                return Err(LinkError::Refused { addr: "a manager".to_owned(), reason });
+            }
         }
         if self.new_root.is_none() && link.trust_only(&self.trust_root)? {
             tracing::info!("the previous root is no longer trusted");
