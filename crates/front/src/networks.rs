@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use herder_decide::list::Filters;
 use herder_decide::{list, merge, names, prune};
-use herder_model::{LABEL_NETWORK_ID, Network, Node};
+use herder_model::{LABEL_NETWORK_ID, LABEL_OVERLAY, Network, Node};
 use herder_pool::{Engine, EngineError};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -166,10 +166,14 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
 }
 
 pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
-    let path = for_engine(None, "/networks/prune", call.parts.uri.query());
+    let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
+    // Bridges of overlay networks stay as long as the networks.
+    let mut here = filters.clone();
+    here.add("label!", LABEL_OVERLAY);
+    let query = format!("filters={}", herder_docker::path::encode_query(&here.to_json()));
+    let path = for_engine(None, "/networks/prune", Some(&query));
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
     let mut merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
-    let filters = Filters::parse(call.query.get("filters").unwrap_or("")).map_err(ApiError::bad_request)?;
     let pruned = swarm::networks::prune(front, &filters).await?;
     if !pruned.is_empty() {
         let mut names = merged["NetworksDeleted"].as_array().cloned().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use herder_model::{Container, Node};
+use herder_model::{LABEL_OVERLAY, Container, Node};
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -124,7 +124,9 @@ impl Engine {
         }
         let read = self.next_read();
         let entries: Vec<Value> = self.read("/networks").await?;
-        let mut networks: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::network(entry))).collect();
+        // Bridges of overlay networks are the swarm's: clients see the networks, not what carries them.
+        let entries = entries.into_iter().filter(|entry| entry["Labels"][LABEL_OVERLAY].is_null());
+        let mut networks: Vec<_> = entries.map(|entry| Arc::new(ingest::network(entry))).collect();
         // Engines list networks and volumes in no order; ours has one, so that equal lists are equal.
         networks.sort_by(|a, b| a.id.cmp(&b.id));
         let same = |node: &Node| same_list(&node.networks, &networks, |network| &network.summary);
