@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::swarm::allocate::{self, Addresses};
+use herder_decide::swarm::allocate::Addresses;
 use herder_decide::swarm::control::{settle_networks, settle_root};
 use herder_decide::swarm::members::{self, Pace, Signs};
 use herder_decide::swarm::nets::Nets;
@@ -18,7 +18,7 @@ use herder_decide::swarm::{
     Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, nodes::level, on_task_report, reconcile,
 };
 use herder_model::swarm::{
-    Change, Feature, ManagerAddr, NodeDescription, NodeRecord, Role, SwarmNodeState, Time, ToLeader, ToNode, View,
+    Change, ManagerAddr, NodeDescription, NodeRecord, Role, SwarmNodeState, Time, ToLeader, ToNode, View,
 };
 use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
@@ -569,29 +569,6 @@ impl<'m> Lead<'m> {
             }
         }
         self.place_tasks(proposal, now);
-    }
-
-    /// Gives a service the virtual IPs and ports that it has not yet.
-    fn complete(&mut self, proposal: &mut Proposal, service: &str) {
-        let record = proposal.view().services.get(service).cloned();
-        let completed = record.and_then(|it| self.addresses.complete(proposal.view(), &it));
-        self.add(proposal, completed.map(Change::from).into_iter().collect());
-    }
-
-    /// The swarm's own network, and the addresses of nodes there.
-    fn keep_networks(&mut self, proposal: &mut Proposal) {
-        if !std::mem::take(&mut self.networks) {
-            return;
-        }
-        if proposal.view().level() < Feature::Networks.level() {
-            return;
-        }
-        if let Some(cluster) = proposal.view().cluster.clone() {
-            let first = allocate::first_ingress(proposal.view(), &cluster, (self.settings.new_id)());
-            self.add(proposal, first);
-        }
-        let changes = allocate::node_addresses(proposal.view(), &mut self.addresses);
-        self.networks = !self.add(proposal, changes);
     }
 
     /// Gives nodes to tasks that wait for them; to those that are made in this step, too, if they are few. What is placed now counts

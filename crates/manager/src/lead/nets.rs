@@ -1,8 +1,9 @@
-//! What the leader tells nodes of overlay networks.
+//! What the leader decides about overlay networks, and what it tells nodes of them.
 
 use std::collections::BTreeMap;
 
-use herder_model::swarm::{NetNews, NetUpdate, ToNode, View};
+use herder_decide::swarm::{Proposal, allocate};
+use herder_model::swarm::{Change, Feature, NetNews, NetUpdate, ToNode, View};
 
 use super::Lead;
 use super::tell::Session;
@@ -11,6 +12,29 @@ use super::tell::Session;
 const WHOLE_MAX: usize = 256;
 
 impl Lead<'_> {
+    /// Gives a service the virtual IPs and ports that it has not yet.
+    pub(super) fn complete(&mut self, proposal: &mut Proposal, service: &str) {
+        let record = proposal.view().services.get(service).cloned();
+        let completed = record.and_then(|it| self.addresses.complete(proposal.view(), &it));
+        self.add(proposal, completed.map(Change::from).into_iter().collect());
+    }
+
+    /// The swarm's own network, and the addresses of nodes there.
+    pub(super) fn keep_networks(&mut self, proposal: &mut Proposal) {
+        if !std::mem::take(&mut self.networks) {
+            return;
+        }
+        if proposal.view().level() < Feature::Networks.level() {
+            return;
+        }
+        if let Some(cluster) = proposal.view().cluster.clone() {
+            let first = allocate::first_ingress(proposal.view(), &cluster, (self.settings.new_id)());
+            self.add(proposal, first);
+        }
+        let changes = allocate::node_addresses(proposal.view(), &mut self.addresses);
+        self.networks = !self.add(proposal, changes);
+    }
+
     /// Tells each node what is new in its networks, and which changes all of them have carried out.
     pub(super) fn tell_networks(&mut self, view: &View) {
         let mut updates = self.nets.advance(view);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use herder_model::{LABEL_OVERLAY, Container, Node};
+use herder_model::{Container, LABEL_OVERLAY, Node};
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
