@@ -86,7 +86,8 @@ fn values(was: &Value, is: &Value, path: &str, exact: bool, known: &mut Known, f
                     None => found.push(format!("{path}: {} is missing", short(value))),
                 }
             }
-            let more = is.iter().filter(|(key, _)| !was.contains_key(*key));
+            // Herder's own: which releases a swarm has.
+            let more = is.iter().filter(|(key, _)| !was.contains_key(*key) && *key != "FeatureLevel");
             found.extend(more.map(|(key, value)| format!("{path}.{key}: {} is too much", short(value))));
         }
         (Value::Array(was), Value::Array(is)) => items(was, is, path, exact, known, found),
