@@ -73,7 +73,7 @@ mod tests {
         let label = r#"{"label!":["com.docker.swarm.task.id"]}"#;
         assert_eq!(sparing_tasks(""), label);
         assert_eq!(sparing_tasks("{}"), label);
-        assert_eq!(sparing_tasks(r#"{"until":["1h"]}"#), r#"{"label!":["com.docker.swarm.task.id"],"until":["1h"]}"#);
+        assert_eq!(sparing_tasks(r#"{"until":["1h"]}"#), r#"{"until":["1h"],"label!":["com.docker.swarm.task.id"]}"#);
         assert_eq!(sparing_tasks(r#"{"label!":["a"]}"#), r#"{"label!":["a"]}"#);
         assert_eq!(sparing_tasks("nonsense"), "nonsense");
     }
