@@ -158,7 +158,7 @@ impl Churn {
         let found = found.as_array().and_then(|all| all.iter().find(|it| it["Spec"]["Name"] == name.as_str()).cloned());
         match found {
             None => drop(ask(door, "POST", "/services/create", Some(&spec)).await?),
-            Some(it) if number % 7 == 0 => {
+            Some(it) if number.is_multiple_of(7) => {
                 ask(door, "DELETE", &format!("/services/{}", it["ID"].as_str().unwrap_or_default()), None).await?;
             }
             Some(it) => {

@@ -114,7 +114,7 @@ impl Pending {
                 let node = request.asked.clone();
                 let first = answers.try_send((node.clone(), Told::Answer(outcome)));
                 let done = expected.is_some_and(|expected| *got >= expected);
-                let second = done.then(|| answers.try_send((node, Told::Done)));
+                let second = if done { Some(answers.try_send((node, Told::Done))) } else { None };
                 let ended = if done { requests.remove(&id) } else { None };
                 drop(requests);
                 drop((first, second, ended));

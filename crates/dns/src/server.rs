@@ -138,11 +138,11 @@ impl Server {
                 Err(source) => error = Err(format!("{address} port {DNS_PORT}: {source}")),
             }
         }
-        let kept = serde_json::to_vec(&state.knowledge.as_feed()).unwrap_or_default();
         let part = self.kept.with_extension("part");
         let written = async {
-            tokio::fs::write(&part, kept).await?;
-            tokio::fs::rename(&part, &self.kept).await
+            tokio::fs::write(&part, serde_json::to_vec(&state.knowledge.as_feed())?).await?;
+            tokio::fs::rename(&part, &self.kept).await?;
+            Ok::<(), io::Error>(())
         };
         if let Err(error) = written.await {
             warn!(%error, path = %self.kept.display(), "cannot keep what names there are");

@@ -99,7 +99,9 @@ impl Audit for AuditFile {
     }
 
     fn write_now(&self, entry: Entry) {
-        if let Some(Err(error)) = self.entries.as_ref().map(|entries| entries.try_send(entry)) {
+        if let Some(entries) = &self.entries
+            && let Err(error) = entries.try_send(entry)
+        {
             tracing::error!(%error, "an entry of the audit log is lost");
         }
     }

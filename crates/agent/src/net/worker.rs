@@ -168,10 +168,10 @@ impl Worker {
         self.host.taken = self.holders.hold(&ports.cloned().unwrap_or_default());
         let wanted = table(&usable, &self.host);
         self.kernel(wanted, &mut troubles).await;
-        if !usable.is_empty() || self.names.is_running() {
-            if let Err(error) = self.names.feed(&usable, &self.host).await {
-                troubles.push(error.to_string());
-            }
+        if (!usable.is_empty() || self.names.is_running())
+            && let Err(error) = self.names.feed(&usable, &self.host).await
+        {
+            troubles.push(error.to_string());
         }
         let is_done = troubles.is_empty();
         self.tell(troubles);

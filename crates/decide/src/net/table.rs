@@ -67,9 +67,7 @@ pub fn table(states: &States, host: &Host) -> Table {
             ingress = Some(net);
         }
     }
-    for path in ["net/ipv4/ip_forward"] {
-        table.items.insert(Item::Sysctl(path.into()), Value::Text("1".into()));
-    }
+    table.items.insert(Item::Sysctl("net/ipv4/ip_forward".into()), Value::Text("1".into()));
     let is_v6 = states.values().any(|state| state.facts.ipv6);
     let families = [Family::Ip, Family::Ip6].into_iter().filter(|family| *family == Family::Ip || is_v6);
     for family in families {

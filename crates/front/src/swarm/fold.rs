@@ -51,7 +51,7 @@ impl<'de> Deserializer<'de> for Folded {
         match self.0 {
             Value::Object(map) => {
                 let mut map = fold(map, fields);
-                if BYTES.iter().any(|known| *known == name)
+                if BYTES.contains(&name)
                     && let Some(data) = map.get_mut(DATA)
                     && let Some(bytes) = bytes(data)
                 {

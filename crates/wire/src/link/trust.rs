@@ -144,8 +144,9 @@ fn subject(host: &Host) -> (String, Option<Role>, String) {
 async fn a_node_that_joins_a_swarm_gets_a_certificate_and_nothing_that_lets_others_in() {
     let (manager, managers) = swarm().await;
     for (secret, role) in [(WORKER, Role::Worker), (MANAGER, Role::Manager)] {
-        let joined =
-            super::join(&[manager.addr.clone()], &token(&manager, secret), "n", SystemTime::now()).await.unwrap();
+        let joined = super::join(std::slice::from_ref(&manager.addr), &token(&manager, secret), "n", SystemTime::now())
+            .await
+            .unwrap();
         assert_eq!(joined.managers, managers.roster().managers);
         let identity = joined.identity;
         let subject = identity.subject().unwrap();
