@@ -291,8 +291,10 @@ impl Lab {
         let Some(program) = &self.herder else { return Ok(()) };
         let others: Vec<String> =
             self.all_hosts().filter(|it| it.number != host.number).map(|it| self.plan.address(it.number)).collect();
+        // A host that is in the pool already comes back by its own certificate; a swarm has no join code of the pool.
         let token = match host.number {
             1 => None,
+            _ if host.herder_state_exists() => None,
             _ => Some(Host { plan: &self.plan, number: 1 }.herder_token(program)?),
         };
         let knows = host.number > 1 || host.herder_state_exists();

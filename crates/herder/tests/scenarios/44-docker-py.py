@@ -49,8 +49,11 @@ node = client.nodes.list(filters={"name": "h2"})[0]
 node.update({**node.attrs["Spec"], "Labels": {"disk": "ssd"}})
 node.reload()
 print(node.attrs["Spec"]["Labels"], client.swarm.attrs["Spec"]["Name"])
+own = client.networks.create("own", driver="overlay")
+print(own.name, own.attrs["Driver"], own.attrs["Scope"])
+own.remove()
 for what in (lambda: client.services.create("busybox", name="py"), lambda: client.services.create("busybox", name="x/y"),
-             lambda: client.networks.create("own", driver="overlay"), client.swarm.init, secret.remove):
+             client.swarm.init, secret.remove):
     try:
         what()
         print("not refused")

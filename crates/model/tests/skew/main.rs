@@ -254,7 +254,9 @@ fn with_known_words(value: &mut Value) {
                     "availability" | "Availability" => *value = "pause".into(),
                     "state" | "State" => *value = "running".into(),
                     "removed" => {
-                        value.as_array_mut().into_iter().flatten().for_each(|removed| removed[0] = "secret".into());
+                        // Pairs of kind and id; what is removed from a network is an id alone.
+                        let removed = value.as_array_mut().into_iter().flatten();
+                        removed.filter_map(|removed| removed.get_mut(0)).for_each(|kind| *kind = "secret".into());
                     }
                     _ => with_known_words(value),
                 }
