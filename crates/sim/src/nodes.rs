@@ -32,8 +32,6 @@ const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Gossip believes that somebody is dead after so long without a sign, and looks so often.
 const GOSSIP_PATIENCE: Duration = Duration::from_millis(900);
 const GOSSIP_LOOK: Duration = Duration::from_millis(100);
-/// How often the watchdog looks whether the lease is over; the real one sleeps until then.
-const WATCHDOG_LOOK: Duration = Duration::from_millis(100);
 /// When the stories begin, in seconds since 1970.
 const EPOCH: u64 = 1_800_000_000;
 
@@ -79,9 +77,6 @@ impl Nodes {
         let (net, began) = (managers.net.clone(), Instant::now());
         let nodes = Arc::new(Nodes { managers, runs, net, folder, trace, began, hosts: Mutex::new(hosts) });
         tokio::spawn(nodes.clone().gossip());
-        for node in nodes.names() {
-            tokio::spawn(nodes.clone().hold_lease(node));
-        }
         nodes
     }
 
@@ -150,6 +145,7 @@ impl Nodes {
             host.engine.clone()
         };
         engine.turn_on_if_off();
+        self.runs.program(node, true);
         let port = if self.manages(node) {
             if self.managers.store(node).is_none() {
                 self.managers.reopen(node).await;
@@ -189,6 +185,7 @@ impl Nodes {
         self.trace.tell(format_args!("{node} goes, {how:?}"));
         self.net.unplug(node);
         stop.cancel();
+        self.runs.program(node, false);
         if how != End::Killed
             && let Some(engine) = self.engine(node)
         {
@@ -207,6 +204,7 @@ impl Nodes {
         self.managers.stop(node).await;
         self.net.unplug(node);
         stop.cancel();
+        self.runs.program(node, false);
         self.trace.tell(format_args!("{node} has stopped"));
     }
 
@@ -226,24 +224,8 @@ impl Nodes {
             self.managers.pace(&node, crate::disk::QUICK);
             if let Some(engine) = self.engine(&node) {
                 engine.pace(crate::engine::QUICK);
-                engine.turn_on_if_off();
             }
             self.start(&node).await;
-        }
-    }
-
-    /// The watchdog of a node: ends what is fenced when the lease has run out, whatever became of the program and the engine.
-    async fn hold_lease(self: Arc<Nodes>, node: String) {
-        let lease = self.folder.join(format!("agent-{node}")).join("lease");
-        loop {
-            sleep(WATCHDOG_LOOK).await;
-            let text = std::fs::read_to_string(&lease).unwrap_or_default();
-            let until = text.split(' ').next().and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
-            if let Some(engine) =
-                self.engine(&node).filter(|_| until.is_some_and(|until| until <= self.began.elapsed()))
-            {
-                engine.end_fenced();
-            }
         }
     }
 

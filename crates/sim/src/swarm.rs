@@ -147,7 +147,7 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
     let names = nodes.names();
     let any = names.choose(rng).cloned().unwrap_or_default();
     let down: Vec<String> = names.iter().filter(|it| !nodes.is_up(it)).cloned().collect();
-    match rng.random_range(0..22) {
+    match rng.random_range(0..20) {
         0 | 1 => nodes.end(&any, End::Killed).await,
         2 => nodes.end(&any, End::Dark).await,
         3 => nodes.end(&any, End::Torn).await,
@@ -182,25 +182,7 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
                 engine.break_one(rng.random());
             }
         }
-        17 if clocks => {
-            // Slightly wrong, set right, or a step of hours: a resumed machine, a clock that was never set.
-            let step = match rng.random_range(0..4) {
-                0 => 0,
-                1 => rng.random_range(-7_200_000..7_200_000),
-                _ => rng.random_range(-20_000..20_000),
-            };
-            nodes.skew(&any, step);
-        }
-        20 => {
-            if let Some(engine) = nodes.engine(&any) {
-                engine.die();
-            }
-        }
-        21 => {
-            if let Some(engine) = nodes.engine(&any).filter(|_| nodes.is_up(&any)) {
-                engine.turn_on_if_off();
-            }
-        }
+        17 if clocks => nodes.skew(&any, rng.random_range(-20_000..20_000)),
         18 => {
             // The program is started again, as with an update of it.
             let how = *[None, Some(End::Killed)].choose(rng).unwrap_or(&None);
