@@ -295,9 +295,10 @@ impl Lab {
         let token = match host.number {
             1 => None,
             _ if host.herder_state_exists() => None,
-            _ => Some(Host { plan: &self.plan, number: 1 }.herder_token(program)?),
+            // Nor does a swarm let in a host that lost its state: it begins a pool of its own.
+            _ => Host { plan: &self.plan, number: 1 }.herder_token(program).ok(),
         };
-        let knows = host.number > 1 || host.herder_state_exists();
+        let knows = token.is_some() || host.herder_state_exists();
         let join = if knows { others } else { Vec::new() };
         host.herder_start(program, &join, token.as_deref(), &self.herder_args)
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use herder_model::swarm::{
-    Change, ConfigFrom, Driver, Feature, IpamConfig, IpamOptions, Kind, NetworkRecord, NetworkSpec, OVERLAY, TaskState,
-    VNI_OPTION, View,
+    Change, ConfigFrom, Driver, Feature, IpamConfig, IpamOptions, Kind, NetworkRecord, NetworkSpec, OVERLAY,
+    TaskRecord, TaskState, VNI_OPTION, View,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -344,7 +344,12 @@ pub fn remove_network(view: &View, text: &str) -> Changes {
             service.service.id
         ));
     }
-    if let Some(task) = networks::users(view, id).find(|it| it.task.desired_state <= TaskState::Running) {
+    // A task whose service is gone ends soon; clients remove the networks of a stack right after its services.
+    let stays = |it: &&TaskRecord| {
+        let service = &it.task.service_id;
+        it.task.desired_state <= TaskState::Running && (service.is_empty() || view.services.contains_key(service))
+    };
+    if let Some(task) = networks::users(view, id).find(stays) {
         return refused(format!("network {id} is in use by task {}", task.task.id));
     }
     Ok(vec![gone(view, record)])
