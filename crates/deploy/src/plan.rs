@@ -65,7 +65,7 @@ pub struct Step {
     pub id: String,
     /// The fields that change, for people.
     pub fields: Vec<Field>,
-    /// The body of the request; null for a removal. References to files are by name; see [`Plan::references`].
+    /// The body of the request; null for a removal. It refers to secrets and configs by name; ids are filled in when it is sent.
     pub body: Value,
 }
 
