@@ -20,7 +20,7 @@ pub(crate) fn run(seed: Option<u64>, seeds: &str, story: Option<&str>) -> anyhow
     run::cargo(&line)
 }
 
-/// What tests read.
+/// Variables that tests read.
 pub(crate) fn environment() -> [(&'static str, String); 2] {
     [("HERDER_SIM_SEEDS", SEEDS.to_string()), ("HERDER_SIM_SECONDS", SECONDS.to_string())]
 }

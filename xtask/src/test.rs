@@ -9,6 +9,9 @@ use crate::{packages, run, sim, tidy};
 
 /// How the names of labs that tests make begin. What an aborted run left is removed before and after.
 const LABS: &[&str] = &["scenarios", "agent-tests"];
+/// The seed of the cases that property tests make up. Two runs of one commit try the same cases, so that a run tells of the
+/// commit; `PROPTEST_CASES=5000 cargo test` looks for new ones, and those that it finds become tests.
+const CASES_SEED: &str = "PROPTEST_RNG_SEED";
 /// Where labs keep their disks.
 const DISKS: &str = "/var/lib/herder-lab";
 
@@ -58,6 +61,9 @@ fn both(arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
 fn tests(what: &[&str], arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
     let mut command = Command::new(run::cargo_path());
     command.arg("test").args(what).args(arguments).envs(sim::environment());
+    if std::env::var_os(CASES_SEED).is_none() {
+        command.env(CASES_SEED, "1");
+    }
     command.stdout(Stdio::piped()).stdin(Stdio::null());
     let mut child = command.spawn().context("cannot start cargo")?;
     let (mut sums, mut why, mut explains) = (Sums::default(), Vec::new(), false);

@@ -72,7 +72,13 @@ impl Nets {
             for object in [&written.before, &written.after].into_iter().flatten() {
                 match object {
                     Object::Task(_) => {}
-                    Object::Network(network) => self.touch(&network.id).facts = true,
+                    Object::Network(network) => {
+                        // A network that came or went begins anew: while it was away, nothing of it was followed.
+                        if written.before.is_none() || written.after.is_none() {
+                            self.logs.remove(&network.id);
+                        }
+                        self.touch(&network.id).facts = true;
+                    }
                     Object::Service(service) => self.see_service(view, service),
                     Object::Node(node) => self.see_node(view, node),
                     Object::Cluster(_) => {

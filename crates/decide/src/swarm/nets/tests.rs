@@ -183,3 +183,18 @@ fn what_left_has_settled_when_all_live_nodes_have_applied_it() {
     assert_eq!(nets.settle(|node| node == "n0").len(), 1);
     assert!(nets.settle(|_| true).is_empty());
 }
+
+#[test]
+fn a_network_that_went_and_came_between_two_updates_begins_anew() {
+    let mut view = View::default();
+    write(&mut view, network("ov", 2, false).into());
+    let mut nets = Nets::of(&view);
+    for change in
+        [Change::Remove(Kind::Network, "ov".into()), service_record(0, 80, 0).into(), network("ov", 2, false).into()]
+    {
+        let written = write(&mut view, change);
+        nets.see(&view, &written);
+    }
+    assert_eq!(nets.advance(&view)["ov"].applies_to, 0);
+    assert_eq!(nets.logs["ov"].state, Nets::of(&view).logs["ov"].state);
+}
