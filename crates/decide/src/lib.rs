@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod df;
+pub mod endpoints;
 pub mod events;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;

@@ -17,7 +17,7 @@ mod refusal;
 pub mod schedule;
 pub mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use control::{config, node, secret, service};
 pub use counts::service_status;

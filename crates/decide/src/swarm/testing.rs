@@ -15,11 +15,11 @@ use herder_model::swarm::{
 /// - `service web …` and `task web.1 …` with the words of [`spec`]; a task further has a state (`pending` if none is named),
 ///   `on=NODE`, `want=STATE`, `v=VERSION`, `at=SECONDS`, `holds=GPU=x`, `ports=80,53/udp`, `err=TEXT_WITH_UNDERSCORES`.
 ///   `.1` is a task without a service.
-pub(super) fn view(text: &str) -> View {
+pub(crate) fn view(text: &str) -> View {
     View::of(1, text.lines().map(object))
 }
 
-pub(super) fn object(line: &str) -> Object {
+pub(crate) fn object(line: &str) -> Object {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [kind, id, words @ ..] = &*words else { panic!("{line:?} is no object") };
     match *kind {
@@ -140,7 +140,7 @@ fn port(text: &str) -> PortConfig {
 }
 
 /// `GPU=x` is a thing with a name, `SSD:4` so many; with commas between.
-pub(super) fn generic(text: &str) -> Vec<GenericResource> {
+pub(crate) fn generic(text: &str) -> Vec<GenericResource> {
     let named = |kind: &str, value: &str| GenericResource {
         named_resource_spec: Some(NamedResource {
             kind: kind.to_owned(),
@@ -168,7 +168,7 @@ pub(super) fn generic(text: &str) -> Vec<GenericResource> {
 }
 
 /// Tasks that were written: `web.1→a`, or `web.1 pending: why`.
-pub(super) fn changes(changes: &[Change]) -> String {
+pub(crate) fn changes(changes: &[Change]) -> String {
     let one = |change: &Change| {
         let Change::Put(Object::Task(record)) = change else { panic!("{change:?} is no task") };
         let (task, status) = (&record.task, &record.task.status);

@@ -1,0 +1,321 @@
+//! The table of endpoints: which tasks stand behind each service, where they are reached, and whether they serve.
+//!
+//! Registration, rendered configuration and ingress only carry this table outwards. It changes in the same write that starts or
+//! stops a task, so nothing polls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use herder_model::swarm::{ServiceRecord, SwarmNodeState, TaskRecord, TaskState, View};
+use herder_model::{Container, Health as ContainerHealth, Node};
+
+use crate::swarm::task::container::{is_checked, task_name};
+
+/// Labels that begin so make a plain container a part of the table.
+const ROUTING_LABELS: [&str; 4] = ["traefik.", "herder.http.", "herder.tcp.", "herder.udp."];
+const CADDY_LABEL: &str = "caddy";
+
+/// All services with what stands behind them, in the order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The write that the table is of; a later table has a greater one.
+    pub version: u64,
+    pub services: Vec<ServiceEndpoints>,
+}
+
+/// One service or plain container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEndpoints {
+    pub id: String,
+    pub name: String,
+    /// It is a plain container and no service of the swarm.
+    pub is_container: bool,
+    /// Of the service, not of its containers. Empty for a service that is removed and whose tasks have not ended yet.
+    pub labels: BTreeMap<String, String>,
+    /// Overlay networks with the service's virtual IP there, by network id.
+    pub networks: BTreeMap<String, NetworkPlace>,
+    pub ports: Vec<Port>,
+    pub tasks: Vec<TaskEndpoint>,
+}
+
+/// A service's place on an overlay network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkPlace {
+    pub name: String,
+    /// None in the mode `dnsrr`.
+    pub virtual_ip: Option<Ipv4Addr>,
+}
+
+/// A port of a service or of one task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    pub name: String,
+    /// `tcp`, `udp`, `sctp`.
+    pub protocol: String,
+    /// In the container.
+    pub target: u16,
+    /// On nodes; 0: none.
+    pub published: u16,
+    pub mode: PortMode,
+}
+
+/// Where a port is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortMode {
+    /// On every node, by the routing mesh: it leads to any task.
+    Ingress,
+    /// On the node of each task: it leads to that task.
+    Host,
+    /// Nowhere.
+    Exposed,
+}
+
+/// One task or plain container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskEndpoint {
+    pub id: String,
+    /// `web.1.<task id>`, or the container's name.
+    pub name: String,
+    /// Id of its node.
+    pub node: String,
+    pub hostname: String,
+    /// None, if the node has told none yet.
+    pub node_address: Option<IpAddr>,
+    /// Empty until it is created.
+    pub container: String,
+    /// Network id → its address there. Only overlay networks: addresses on a node's own networks are known to that node alone.
+    pub addresses: BTreeMap<String, Ipv4Addr>,
+    /// Ports of its node that lead to it alone.
+    pub ports: Vec<Port>,
+    pub health: Health,
+    /// Its share of the requests; tasks share by ratio.
+    pub weight: u32,
+    pub state: State,
+}
+
+/// What health checks say of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// It has no health check.
+    Unchecked,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// Whether an endpoint takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Serving,
+    /// Takes no new requests, and ends those it has: it is about to be stopped.
+    Draining,
+    /// Not started yet, or its node is down.
+    Down,
+}
+
+impl State {
+    /// The word in tables and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Serving => "serving",
+            State::Draining => "draining",
+            State::Down => "down",
+        }
+    }
+}
+
+/// One row of the table: a port of a service, and one task behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'t> {
+    pub service: &'t ServiceEndpoints,
+    pub port: &'t Port,
+    pub task: &'t TaskEndpoint,
+}
+
+impl Endpoints {
+    /// Every service, port and task, one row for each.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.services.iter().flat_map(|service| {
+            let ports = service.ports.iter();
+            ports.flat_map(move |port| service.tasks.iter().map(move |task| Row { service, port, task }))
+        })
+    }
+}
+
+impl TaskEndpoint {
+    /// The port of its node that leads to this task's port, if there is one.
+    pub fn published(&self, protocol: &str, target: u16) -> Option<u16> {
+        let leads = |it: &&Port| it.protocol == protocol && it.target == target && it.published != 0;
+        self.ports.iter().find(leads).map(|it| it.published)
+    }
+}
+
+/// Builds the table of everything that the store declares and of the plain containers with routing labels.
+pub fn endpoints<'n>(view: &View, pool: impl IntoIterator<Item = &'n Node>) -> Endpoints {
+    let declared = view.services.keys().map(ToString::to_string);
+    let running = view.services_of_tasks().filter(|it| !it.is_empty()).map(ToOwned::to_owned);
+    let ids: BTreeSet<String> = declared.chain(running).collect();
+    let mut services: Vec<ServiceEndpoints> = ids.iter().filter_map(|id| service(view, id)).collect();
+    for node in pool {
+        let plain = node.containers.values().filter(|it| it.is_running() && is_routed(it));
+        services.extend(plain.map(|it| container(node, it)));
+    }
+    services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    Endpoints { version: view.index, services }
+}
+
+/// Builds the rows of one service. None, if neither it nor a task of it is there.
+pub fn service(view: &View, id: &str) -> Option<ServiceEndpoints> {
+    let record = view.services.get(id);
+    let tasks: Vec<&TaskRecord> = view.tasks_of_service(id).map(AsRef::as_ref).filter(|it| is_there(it)).collect();
+    let name = match (record, tasks.first()) {
+        (Some(record), _) => record.service.spec.name.clone(),
+        (None, Some(task)) => task.service_name.clone(),
+        (None, None) => return None,
+    };
+    let labels = record.and_then(|it| it.service.spec.labels.clone()).unwrap_or_default();
+    Some(ServiceEndpoints {
+        id: id.to_owned(),
+        name,
+        is_container: false,
+        networks: record.map(|it| networks(view, it)).unwrap_or_default(),
+        ports: record.map(|it| ports(it)).unwrap_or_default(),
+        tasks: tasks.into_iter().map(|it| task(view, it)).collect(),
+        labels,
+    })
+}
+
+/// Its node has it, and it has not ended.
+fn is_there(task: &TaskRecord) -> bool {
+    !task.task.node_id.is_empty() && (TaskState::Assigned..=TaskState::Running).contains(&task.task.status.state)
+}
+
+fn networks(view: &View, record: &ServiceRecord) -> BTreeMap<String, NetworkPlace> {
+    let name = |id: &str| view.networks.get(id).map(|it| it.spec.name.clone());
+    let mut places = BTreeMap::new();
+    for network in &record.service.spec.task_template.networks {
+        if let Some(name) = name(&network.target) {
+            places.insert(network.target.clone(), NetworkPlace { name, virtual_ip: None });
+        }
+    }
+    for place in &record.service.endpoint.virtual_ips {
+        if let Some(name) = name(&place.network_id) {
+            places.insert(place.network_id.clone(), NetworkPlace { name, virtual_ip: place.address() });
+        }
+    }
+    places
+}
+
+fn ports(record: &ServiceRecord) -> Vec<Port> {
+    let declared = record.service.spec.endpoint_spec.as_ref().map(|it| it.ports.as_slice()).unwrap_or_default();
+    let given = &record.service.endpoint.ports;
+    // Ports that the swarm chose itself are only in the endpoint.
+    let ports = if given.is_empty() { declared } else { given };
+    ports.iter().map(port).collect()
+}
+
+fn port(config: &herder_model::swarm::PortConfig) -> Port {
+    Port {
+        name: config.name.clone(),
+        protocol: config.protocol_name().to_owned(),
+        target: config.target_port,
+        published: config.published_port,
+        mode: if config.is_ingress() { PortMode::Ingress } else { PortMode::Host },
+    }
+}
+
+fn task(view: &View, record: &TaskRecord) -> TaskEndpoint {
+    let task = &record.task;
+    let node = view.nodes.get(&*task.node_id);
+    let node_is_down = node.is_none_or(|it| it.node.status.state == SwarmNodeState::Down);
+    let runs = task.status.state == TaskState::Running && !node_is_down;
+    let state = match runs {
+        true if task.desired_state <= TaskState::Complete => State::Serving,
+        true => State::Draining,
+        false => State::Down,
+    };
+    let health = match (is_checked(record), task.status.state == TaskState::Running) {
+        (false, true) => Health::Unchecked,
+        (true, true) => Health::Healthy,
+        (_, false) => Health::Starting,
+    };
+    let mut published: Vec<Port> = task.status.port_status.ports.iter().map(port).collect();
+    published.sort();
+    // One for each family of addresses.
+    published.dedup();
+    let container = task.status.container_status.as_ref().map(|it| it.container_id.clone());
+    TaskEndpoint {
+        id: task.id.clone(),
+        name: task_name(record),
+        node: task.node_id.clone(),
+        hostname: node.map(|it| it.node.description.hostname.clone()).unwrap_or_default(),
+        node_address: node.and_then(|it| it.node.status.addr.parse().ok()),
+        container: container.unwrap_or_default(),
+        addresses: record.networks.iter().filter_map(|it| Some((it.network_id.clone(), it.v4?))).collect(),
+        ports: published,
+        health,
+        weight: 1,
+        state,
+    }
+}
+
+/// Whether a plain container asks to be routed to, and is no task of a swarm.
+fn is_routed(container: &Container) -> bool {
+    let mut labels = container.labels.iter().map(|(key, _)| key);
+    let is_task = container.labels.iter().any(|(key, _)| key.starts_with("com.docker.swarm.task"));
+    let routes = |key: &str| {
+        let key = key.to_ascii_lowercase();
+        ROUTING_LABELS.iter().any(|it| key.starts_with(it)) || key == CADDY_LABEL || key.starts_with("caddy.")
+    };
+    !is_task && labels.any(routes)
+}
+
+fn container(node: &Node, container: &Container) -> ServiceEndpoints {
+    let published = container.published.iter().filter(|it| it.public != 0).map(|it| Port {
+        name: String::new(),
+        protocol: it.protocol.clone(),
+        target: it.private,
+        published: it.public,
+        mode: PortMode::Host,
+    });
+    let published: BTreeSet<Port> = published.collect();
+    let exposed = container.exposed_ports.iter().filter_map(|it| {
+        let (target, protocol) = it.split_once('/').unwrap_or((it, "tcp"));
+        let port = (target.parse().ok()?, protocol.to_owned());
+        let is_published = published.iter().any(|it| (it.target, &it.protocol) == (port.0, &port.1));
+        let (target, protocol) = port;
+        (!is_published).then(|| Port { name: String::new(), protocol, target, published: 0, mode: PortMode::Exposed })
+    });
+    let health = match container.health {
+        None => Health::Unchecked,
+        Some(ContainerHealth::Starting) => Health::Starting,
+        Some(ContainerHealth::Healthy) => Health::Healthy,
+        Some(ContainerHealth::Unhealthy) => Health::Unhealthy,
+    };
+    let serves = node.is_healthy() && matches!(health, Health::Unchecked | Health::Healthy);
+    let task = TaskEndpoint {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        node: node.id.clone(),
+        hostname: node.name.clone(),
+        node_address: node.ip.parse().ok(),
+        container: container.id.clone(),
+        addresses: BTreeMap::new(),
+        ports: published.iter().cloned().collect(),
+        health,
+        weight: 1,
+        state: if serves { State::Serving } else { State::Down },
+    };
+    ServiceEndpoints {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        is_container: true,
+        labels: container.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        networks: BTreeMap::new(),
+        ports: published.iter().cloned().chain(exposed).collect(),
+        tasks: vec![task],
+    }
+}
+
+#[cfg(test)]
+mod tests;
