@@ -1,371 +1,516 @@
-//! Template text → tree. The words, their order and the refusals are those of Go's text/template.
+//! Tokens → trees. The order of looking and the refusals are those of Go's text/template.
 
-/// A part of a template.
+use std::collections::BTreeMap;
+
+use crate::lex::{Kind, Token, lex};
+use crate::literal;
+use crate::node::{Call, Command, Node, Pipe, What, Word};
+
+/// Groups and blocks that are nested deeper make no sense; and each level takes room on the stack.
+const DEPTH_MAX: usize = 100;
+
+/// Refuses a text: which byte of it, and why.
 #[derive(Debug)]
-pub(super) enum Node {
-    Text(String),
-    Action(Pipe),
-    If { test: Pipe, then: Vec<Node>, other: Vec<Node> },
+pub(crate) struct Wrong {
+    pub(crate) at: usize,
+    pub(crate) text: String,
 }
 
-/// Commands of which each gets what the one before it gave, as its last argument.
-#[derive(Debug)]
-pub(super) struct Pipe {
-    pub(super) commands: Vec<Command>,
-}
+type Parsed<T> = Result<T, Wrong>;
 
-/// A value, or a function with its arguments. Never empty.
-#[derive(Debug)]
-pub(super) struct Command {
-    pub(super) first: Word,
-    pub(super) rest: Vec<Word>,
-}
+/// All templates of one text by name; the text itself has the empty name.
+pub(crate) type Trees = BTreeMap<String, Vec<Node>>;
 
-impl Command {
-    /// As it is written in errors.
-    pub(super) fn text(&self) -> String {
-        let words = std::iter::once(&self.first).chain(&self.rest);
-        words.map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+/// Parses a text. `known` says which functions there are.
+pub(crate) fn parse(text: &str, left: &str, right: &str, known: &dyn Fn(&str) -> bool) -> Parsed<Trees> {
+    let tokens = lex(text, left, right);
+    let mut parser = Parser {
+        tokens,
+        next: 0,
+        seen: 0,
+        known,
+        variables: vec!["$".into()],
+        ranges: 0,
+        depth: 0,
+        trees: Trees::new(),
+    };
+    let mut root = Vec::new();
+    loop {
+        let kind = parser.peek().kind;
+        match kind {
+            Kind::End => break,
+            Kind::Left if parser.second_word() == Some("define") => parser.define()?,
+            _ => match parser.part()? {
+                Part::Node(node) => root.extend(node),
+                ended => return Err(parser.wrong(format!("unexpected {}", ended.told()))),
+            },
+        }
     }
-}
-
-#[derive(Debug)]
-pub(super) struct Word {
-    /// Bytes from the start of the template.
-    pub(super) at: usize,
-    pub(super) text: String,
-    pub(super) what: What,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Dot,
-    Field(Vec<String>),
-    Text(String),
-    Number(i64),
-    Bool(bool),
-    Function(String),
-    Group(Pipe),
-}
-
-/// Functions that every template knows.
-const FUNCTIONS: &[&str] = &["and", "eq", "index", "join", "len", "ne", "not", "or", "print", "printf"];
-
-/// Words of text/template that are not understood here.
-const UNKNOWN_WORDS: &[&str] = &["block", "break", "continue", "define", "range", "template", "with"];
-
-/// A template whose groups and conditions are nested deeper makes no sense; and each level takes room on the stack.
-const DEPTH_MAX: usize = 32;
-
-/// Why a text is no template, and where.
-#[derive(Debug)]
-pub(super) struct Wrong {
-    pub(super) at: usize,
-    pub(super) text: String,
-}
-
-/// `more`: functions besides those that every template knows.
-pub(super) fn parse(text: &str, more: &[&str]) -> Result<Vec<Node>, Wrong> {
-    let mut parser = Parser { text, at: 0, more, depth: 0, trim: false };
-    let (nodes, end) = parser.list()?;
-    match end {
-        Until::Text => Ok(nodes),
-        Until::Else => Err(parser.wrong("unexpected {{else}}")),
-        Until::End => Err(parser.wrong("unexpected {{end}}")),
+    parser.trees.insert(String::new(), root);
+    for call in &parser.calls_of_all() {
+        if !parser.trees.contains_key(&call.1) {
+            return Err(Wrong { at: call.0, text: format!("template {} not defined", crate::print::quote(&call.1)) });
+        }
     }
+    Ok(parser.trees)
 }
 
-struct Parser<'t> {
-    text: &'t str,
-    at: usize,
-    more: &'t [&'t str],
+struct Parser<'k> {
+    tokens: Vec<Token>,
+    next: usize,
+    /// The last token that was looked at; errors are told at its line.
+    seen: usize,
+    known: &'k dyn Fn(&str) -> bool,
+    variables: Vec<String>,
+    ranges: usize,
     depth: usize,
-    /// The action before ended with a dash: white space after it does not count.
-    trim: bool,
+    trees: Trees,
 }
 
-/// What ended a list of nodes.
-enum Until {
-    Text,
-    Else,
+/// A part of a list of nodes, or what ends it.
+enum Part {
+    /// None for a `{{define}}`, which leaves nothing.
+    Node(Option<Node>),
     End,
+    Else,
 }
 
-impl<'t> Parser<'t> {
+impl Part {
+    fn told(&self) -> &'static str {
+        match self {
+            Part::Else => "{{else}}",
+            _ => "{{end}}",
+        }
+    }
+}
+
+impl Parser<'_> {
     fn wrong(&self, text: impl Into<String>) -> Wrong {
-        Wrong { at: self.at, text: text.into() }
+        Wrong { at: self.tokens[self.seen].at, text: text.into() }
     }
 
-    fn rest(&self) -> &'t str {
-        &self.text[self.at..]
+    fn unexpected(&self, token: &Token, place: &str) -> Wrong {
+        if token.kind == Kind::Error {
+            return Wrong { at: token.at, text: token.text.clone() };
+        }
+        self.wrong(format!("unexpected {} in {place}", token.told()))
     }
 
-    fn deeper(&mut self) -> Result<(), Wrong> {
+    fn peek(&mut self) -> &Token {
+        self.seen = self.next;
+        &self.tokens[self.next]
+    }
+
+    fn take(&mut self) -> Token {
+        self.seen = self.next;
+        let token = self.tokens[self.next].clone();
+        // The last token stays: there is nothing behind the end.
+        self.next = (self.next + 1).min(self.tokens.len() - 1);
+        token
+    }
+
+    fn back(&mut self, to: usize) {
+        self.next = to;
+    }
+
+    fn skip_space(&mut self) {
+        while self.peek().kind == Kind::Space {
+            self.take();
+        }
+    }
+
+    fn peek_word(&mut self) -> &Token {
+        self.skip_space();
+        self.peek()
+    }
+
+    fn take_word(&mut self) -> Token {
+        self.skip_space();
+        self.take()
+    }
+
+    /// The word behind a left delimiter that is next.
+    fn second_word(&self) -> Option<&str> {
+        let mut behind = self.tokens[self.next + 1..].iter();
+        let token = behind.find(|token| token.kind != Kind::Space)?;
+        (token.kind == Kind::Word).then_some(token.text.as_str())
+    }
+
+    fn right(&mut self, place: &str) -> Parsed<()> {
+        let token = self.take_word();
+        if token.kind == Kind::Right { Ok(()) } else { Err(self.unexpected(&token, place)) }
+    }
+
+    fn deeper(&mut self) -> Parsed<()> {
         self.depth += 1;
         if self.depth > DEPTH_MAX { Err(self.wrong(format!("nested more than {DEPTH_MAX} deep"))) } else { Ok(()) }
     }
 
-    fn list(&mut self) -> Result<(Vec<Node>, Until), Wrong> {
+    /// Nodes up to `{{end}}` or `{{else}}`.
+    fn list(&mut self) -> Parsed<(Vec<Node>, Part)> {
         let mut nodes = Vec::new();
         loop {
-            let rest = self.rest();
-            let (mut plain, opens) = rest.split_once("{{").map_or((rest, false), |(plain, _)| (plain, true));
-            self.at += plain.len() + if opens { 2 } else { 0 };
-            if std::mem::take(&mut self.trim) {
-                plain = plain.trim_start();
+            if self.peek_word().kind == Kind::End {
+                return Err(self.wrong("unexpected EOF"));
             }
-            let mut after = self.rest().chars();
-            if opens && after.next() == Some('-') && after.next().is_some_and(char::is_whitespace) {
-                self.at += 1;
-                plain = plain.trim_end();
-            }
-            if !plain.is_empty() {
-                nodes.push(Node::Text(plain.to_owned()));
-            }
-            if !opens {
-                return Ok((nodes, Until::Text));
-            }
-            match self.action()? {
-                Action::Comment => {}
-                Action::Node(node) => nodes.push(node),
-                Action::End(end) => return Ok((nodes, end)),
+            match self.part()? {
+                Part::Node(node) => nodes.extend(node),
+                ended => return Ok((nodes, ended)),
             }
         }
     }
 
-    /// From behind `{{` to behind `}}`, or to behind the `{{end}}` that belongs to it.
-    fn action(&mut self) -> Result<Action, Wrong> {
-        self.space();
-        if self.rest().starts_with("/*") {
-            let end = self.rest().find("*/").ok_or_else(|| self.wrong("unclosed comment"))?;
-            self.at += end + 2;
-            self.space();
-            return if self.closes() {
-                Ok(Action::Comment)
-            } else {
-                Err(self.wrong("comment ends before closing delimiter"))
-            };
+    fn part(&mut self) -> Parsed<Part> {
+        let token = self.take_word();
+        match token.kind {
+            Kind::Text => Ok(Part::Node(Some(Node::Text(token.text)))),
+            Kind::Left => self.action(),
+            _ => Err(self.unexpected(&token, "input")),
         }
-        let word: &str = self.peek_name();
-        match word {
-            "if" => {
-                self.at += word.len();
-                Ok(Action::Node(self.condition()?))
-            }
-            "else" | "end" => {
-                self.at += word.len();
-                self.space();
-                if word == "else" && self.peek_name() == "if" {
-                    return Ok(Action::End(Until::Else));
+    }
+
+    fn action(&mut self) -> Parsed<Part> {
+        self.skip_space();
+        let start = self.next;
+        let token = self.take();
+        if token.kind != Kind::Word {
+            self.back(start);
+            return Ok(Part::Node(Some(Node::Action(self.pipe("command", Kind::Right)?))));
+        }
+        let node = match token.text.as_str() {
+            "if" => self.condition("if")?,
+            "with" => self.condition("with")?,
+            "range" => self.range()?,
+            "template" => self.template()?,
+            "block" => self.block()?,
+            "break" | "continue" => {
+                self.right(&format!("{{{{{}}}}}", token.text))?;
+                if self.ranges == 0 {
+                    return Err(self.wrong(format!("{{{{{}}}}} outside {{{{range}}}}", token.text)));
                 }
-                if !self.closes() {
-                    return Err(self.wrong(format!("unexpected text in {word}")));
-                }
-                Ok(Action::End(if word == "else" { Until::Else } else { Until::End }))
+                if token.text == "break" { Node::Break } else { Node::Continue }
             }
-            word if UNKNOWN_WORDS.contains(&word) => {
-                Err(self.wrong(format!("{word:?} is not supported; conditions, fields and functions are")))
+            "end" => {
+                self.right("end")?;
+                return Ok(Part::End);
+            }
+            "else" => {
+                let next = self.peek_word();
+                if !(next.kind == Kind::Word && matches!(next.text.as_str(), "if" | "with")) {
+                    self.right("else")?;
+                }
+                return Ok(Part::Else);
+            }
+            _ => return Err(self.unexpected(&token, "command")),
+        };
+        Ok(Part::Node(Some(node)))
+    }
+
+    /// From behind `if` or `with`.
+    fn condition(&mut self, word: &str) -> Parsed<Node> {
+        self.deeper()?;
+        let mark = self.variables.len();
+        let pipe = self.pipe(word, Kind::Right)?;
+        let (then, ended) = self.list()?;
+        let mut other = Vec::new();
+        if let Part::Else = ended {
+            // `{{else if …}}` has one `{{end}}` with the condition before it; so has `{{else with …}}` after `with`.
+            if self.peek_word().kind == Kind::Word {
+                let next = self.take();
+                if next.text != word {
+                    return Err(self.unexpected(&next, "else"));
+                }
+                other.push(self.condition(word)?);
+            } else {
+                other = self.rest_of_else()?;
+            }
+        }
+        self.variables.truncate(mark);
+        self.depth -= 1;
+        Ok(Node::Condition { with: word == "with", pipe, then, other })
+    }
+
+    fn rest_of_else(&mut self) -> Parsed<Vec<Node>> {
+        match self.list()? {
+            (nodes, Part::End) => Ok(nodes),
+            (_, ended) => Err(self.wrong(format!("expected end; found {}", ended.told()))),
+        }
+    }
+
+    fn range(&mut self) -> Parsed<Node> {
+        self.deeper()?;
+        let mark = self.variables.len();
+        let pipe = self.pipe("range", Kind::Right)?;
+        self.ranges += 1;
+        let (each, ended) = self.list()?;
+        self.ranges -= 1;
+        let mut none = Vec::new();
+        if let Part::Else = ended {
+            if self.peek_word().kind == Kind::Word {
+                let next = self.take();
+                return Err(self.unexpected(&next, "else"));
+            }
+            none = self.rest_of_else()?;
+        }
+        self.variables.truncate(mark);
+        self.depth -= 1;
+        Ok(Node::Range { pipe, each, none })
+    }
+
+    fn name(&mut self, place: &str) -> Parsed<(usize, String)> {
+        let token = self.take_word();
+        match token.kind {
+            Kind::String | Kind::Raw => Ok((token.at, self.text(&token)?)),
+            _ => Err(self.unexpected(&token, place)),
+        }
+    }
+
+    fn text(&self, token: &Token) -> Parsed<String> {
+        literal::text(&token.text).ok_or_else(|| self.wrong("invalid syntax"))
+    }
+
+    fn template(&mut self) -> Parsed<Node> {
+        const PLACE: &str = "template clause";
+        let (at, name) = self.name(PLACE)?;
+        self.skip_space();
+        let start = self.next;
+        let pipe = match self.take().kind {
+            Kind::Right => None,
+            _ => {
+                self.back(start);
+                Some(self.pipe(PLACE, Kind::Right)?)
+            }
+        };
+        Ok(Node::Call(Call { at, name, pipe }))
+    }
+
+    fn block(&mut self) -> Parsed<Node> {
+        const PLACE: &str = "block clause";
+        let (at, name) = self.name(PLACE)?;
+        let pipe = self.pipe(PLACE, Kind::Right)?;
+        self.definition(&name, PLACE)?;
+        Ok(Node::Call(Call { at, name, pipe: Some(pipe) }))
+    }
+
+    fn define(&mut self) -> Parsed<()> {
+        const PLACE: &str = "define clause";
+        self.take();
+        self.take_word();
+        let (_, name) = self.name(PLACE)?;
+        self.right(PLACE)?;
+        self.definition(&name, PLACE)
+    }
+
+    /// The body of a template of its own, up to its end.
+    fn definition(&mut self, name: &str, place: &str) -> Parsed<()> {
+        self.deeper()?;
+        let variables = std::mem::replace(&mut self.variables, vec!["$".into()]);
+        let ranges = std::mem::take(&mut self.ranges);
+        let (nodes, ended) = self.list()?;
+        if !matches!(ended, Part::End) {
+            return Err(self.wrong(format!("unexpected {} in {place}", ended.told())));
+        }
+        (self.variables, self.ranges) = (variables, ranges);
+        self.depth -= 1;
+        // An empty one is no second definition; and something takes its place.
+        let empty =
+            |nodes: &[Node]| nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()));
+        match self.trees.get(name) {
+            Some(there) if !empty(there) => {
+                if empty(&nodes) {
+                    return Ok(());
+                }
+                let name = crate::print::quote(name);
+                Err(self.wrong(format!("template: multiple definition of template {name}")))
             }
             _ => {
-                let pipe = self.pipe()?;
-                if self.closes() { Ok(Action::Node(Node::Action(pipe))) } else { Err(self.unexpected("command")) }
+                self.trees.insert(name.to_owned(), nodes);
+                Ok(())
             }
         }
     }
 
-    /// From behind `if`.
-    fn condition(&mut self) -> Result<Node, Wrong> {
-        self.deeper()?;
-        let test = self.pipe()?;
-        if !self.closes() {
-            return Err(self.unexpected("if"));
-        }
-        let (then, end) = self.list()?;
-        let other = match end {
-            Until::End => Vec::new(),
-            // `{{else if …}}` has one `{{end}}` with the condition before it.
-            Until::Else if self.peek_name() == "if" => {
-                self.at += "if".len();
-                vec![self.condition()?]
-            }
-            Until::Else => match self.list()? {
-                (nodes, Until::End) => nodes,
-                (_, Until::Else) => return Err(self.wrong("expected end; found {{else}}")),
-                (_, Until::Text) => return Err(self.wrong("unexpected EOF")),
-            },
-            Until::Text => return Err(self.wrong("unexpected EOF")),
-        };
-        self.depth -= 1;
-        Ok(Node::If { test, then, other })
-    }
-
-    fn pipe(&mut self) -> Result<Pipe, Wrong> {
-        let mut commands = Vec::new();
+    fn pipe(&mut self, place: &str, end: Kind) -> Parsed<Pipe> {
+        let mut pipe = Pipe { at: self.peek_word().at, declared: Vec::new(), assigns: false, commands: Vec::new() };
+        self.declarations(&mut pipe, place)?;
         loop {
-            let mut words = Vec::new();
-            loop {
-                self.space();
-                let rest = self.rest();
-                if rest.is_empty() {
-                    return Err(self.wrong("unclosed action"));
+            self.skip_space();
+            let start = self.next;
+            let token = self.take();
+            match token.kind {
+                kind if kind == end => break,
+                Kind::Bool
+                | Kind::CharConstant
+                | Kind::Dot
+                | Kind::Field
+                | Kind::Identifier
+                | Kind::Number
+                | Kind::Nil
+                | Kind::Raw
+                | Kind::String
+                | Kind::Variable
+                | Kind::Open => {
+                    self.back(start);
+                    pipe.commands.push(self.command()?);
                 }
-                if rest.starts_with(['|', ')']) || self.at_close().is_some() {
-                    break;
-                }
-                words.push(self.word()?);
+                _ => return Err(self.unexpected(&token, place)),
             }
-            let mut words = words.into_iter();
-            let first = words.next().ok_or_else(|| self.wrong("missing value for command"))?;
-            if !commands.is_empty() && !matches!(first.what, What::Function(_) | What::Field(_) | What::Group(_)) {
-                let text = format!("non executable command in pipeline stage {}", commands.len() + 1);
-                return Err(self.wrong(text));
-            }
-            commands.push(Command { first, rest: words.collect() });
-            if !self.rest().starts_with('|') {
-                return Ok(Pipe { commands });
-            }
-            self.at += 1;
         }
+        if pipe.commands.is_empty() {
+            return Err(self.wrong(format!("missing value for {place}")));
+        }
+        for (at, command) in pipe.commands.iter().enumerate().skip(1) {
+            if let What::Bool(_) | What::Dot | What::Nil | What::Number(_) | What::Text { .. } = command.words[0].what {
+                return Err(self.wrong(format!("non executable command in pipeline stage {}", at + 1)));
+            }
+        }
+        Ok(pipe)
     }
 
-    fn word(&mut self) -> Result<Word, Wrong> {
-        let start = self.at;
-        let rest = self.rest();
-        let (at, what) = match rest.chars().next().unwrap_or_default() {
-            '.' => self.field(),
-            '"' => (start, What::Text(self.quoted()?)),
-            '`' => {
-                let end = rest[1..].find('`').ok_or_else(|| self.wrong("unterminated raw quoted string"))?;
-                self.at += end + 2;
-                (start, What::Text(rest[1..=end].to_owned()))
-            }
-            '(' => {
-                self.at += 1;
-                self.deeper()?;
-                let pipe = self.pipe()?;
-                if !self.rest().starts_with(')') {
-                    return Err(self.wrong("unclosed left paren"));
+    /// `$a :=`, `$a =`, `$a, $b :=`.
+    fn declarations(&mut self, pipe: &mut Pipe, place: &str) -> Parsed<()> {
+        while self.peek_word().kind == Kind::Variable {
+            let start = self.next;
+            let variable = self.take();
+            let next = self.peek_word().clone();
+            match next.kind {
+                Kind::Assign | Kind::Declare => {
+                    pipe.assigns = next.kind == Kind::Assign;
+                    self.take();
+                    self.declare(pipe, variable.text);
+                    return Ok(());
                 }
-                self.at += 1;
-                self.depth -= 1;
-                (start, What::Group(pipe))
+                Kind::Char if next.text == "," => {
+                    self.take();
+                    self.declare(pipe, variable.text);
+                    if place != "range" || pipe.declared.len() > 1 {
+                        return Err(self.wrong(format!("too many declarations in {place}")));
+                    }
+                    if !matches!(self.peek_word().kind, Kind::Variable | Kind::Right | Kind::Close) {
+                        return Err(self.wrong("range can only initialize variables"));
+                    }
+                }
+                _ => {
+                    self.back(start);
+                    return Ok(());
+                }
             }
-            c if c.is_ascii_digit() || c == '-' || c == '+' => {
-                let end = rest[1..].find(|c: char| !c.is_alphanumeric()).map_or(rest.len(), |end| end + 1);
-                let number =
-                    rest[..end].parse().map_err(|_| self.wrong(format!("bad number syntax: {:?}", &rest[..end])))?;
-                self.at += end;
-                (start, What::Number(number))
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, pipe: &mut Pipe, name: String) {
+        pipe.declared.push(name.clone());
+        self.variables.push(name);
+    }
+
+    fn command(&mut self) -> Parsed<Command> {
+        let mut command = Command { at: self.peek_word().at, words: Vec::new() };
+        loop {
+            self.skip_space();
+            command.words.extend(self.operand()?);
+            let start = self.next;
+            let token = self.take();
+            match token.kind {
+                Kind::Space => continue,
+                Kind::Right | Kind::Close => self.back(start),
+                Kind::Pipe => {}
+                _ => return Err(self.unexpected(&token, "operand")),
             }
-            c if c.is_alphabetic() || c == '_' => {
-                let name = self.peek_name();
-                self.at += name.len();
-                let what = match name {
-                    "true" | "false" => What::Bool(name == "true"),
-                    _ if FUNCTIONS.contains(&name) || self.more.contains(&name) => What::Function(name.to_owned()),
-                    _ => return Err(self.wrong(format!("function {name:?} not defined"))),
-                };
-                (start, what)
+            break;
+        }
+        if command.words.is_empty() { Err(self.wrong("empty command")) } else { Ok(command) }
+    }
+
+    fn operand(&mut self) -> Parsed<Option<Word>> {
+        let Some(word) = self.term()? else { return Ok(None) };
+        if self.peek().kind != Kind::Field {
+            return Ok(Some(word));
+        }
+        let at = self.peek().at;
+        let mut more = Vec::new();
+        while self.peek().kind == Kind::Field {
+            more.push(self.take().text[1..].to_owned());
+        }
+        // Go counts the place of a longer field from its second dot on.
+        let what = match word.what {
+            What::Field(mut fields) => {
+                fields.extend(more);
+                What::Field(fields)
             }
-            _ => return Err(self.unexpected("operand")),
+            What::Variable { name, mut fields } => {
+                fields.extend(more);
+                What::Variable { name, fields }
+            }
+            What::Bool(_) | What::Text { .. } | What::Number(_) | What::Nil | What::Dot => {
+                let term = crate::print::quote(&word.to_string());
+                return Err(self.wrong(format!("unexpected . after term {term}")));
+            }
+            what => What::Chain { of: Box::new(Word { at: word.at, what }), fields: more },
         };
-        // Words stand apart.
-        let parted = self.rest().is_empty()
-            || self.rest().starts_with(['|', ')', ' ', '\t', '\r', '\n'])
-            || self.at_close().is_some();
-        if !parted {
-            return Err(self.unexpected("operand"));
-        }
-        Ok(Word { at, text: self.text[start..self.at].to_owned(), what })
+        Ok(Some(Word { at, what }))
     }
 
-    /// `.`, `.a`, `.a.b`. Go counts the place of the latter from its second dot on.
-    fn field(&mut self) -> (usize, What) {
-        let (start, mut second, mut names) = (self.at, None, Vec::new());
-        while let Some(rest) = self.rest().strip_prefix('.') {
-            let name = name_of(rest);
-            if name.is_empty() {
-                break;
-            }
-            if names.len() == 1 {
-                second = Some(self.at);
-            }
-            names.push(name.to_owned());
-            self.at += 1 + name.len();
-        }
-        if names.is_empty() {
-            self.at += 1;
-            return (start, What::Dot);
-        }
-        (second.unwrap_or(start), What::Field(names))
-    }
-
-    fn quoted(&mut self) -> Result<String, Wrong> {
-        let mut text = String::new();
-        let mut chars = self.rest().char_indices().skip(1);
-        while let Some((offset, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.at += offset + 1;
-                    return Ok(text);
+    fn term(&mut self) -> Parsed<Option<Word>> {
+        self.skip_space();
+        let start = self.next;
+        let token = self.take();
+        let at = token.at;
+        let what = match token.kind {
+            Kind::Identifier => {
+                if !(self.known)(&token.text) {
+                    return Err(self.wrong(format!("function {} not defined", crate::print::quote(&token.text))));
                 }
-                '\n' => break,
-                '\\' => text.push(match chars.next() {
-                    Some((_, 'n')) => '\n',
-                    Some((_, 't')) => '\t',
-                    Some((_, 'r')) => '\r',
-                    Some((_, c @ ('"' | '\\'))) => c,
-                    _ => return Err(self.wrong("invalid syntax")),
-                }),
-                c => text.push(c),
+                What::Function(token.text)
+            }
+            Kind::Dot => What::Dot,
+            Kind::Nil => What::Nil,
+            Kind::Variable => {
+                if !self.variables.contains(&token.text) {
+                    return Err(self.wrong(format!("undefined variable {}", crate::print::quote(&token.text))));
+                }
+                What::Variable { name: token.text, fields: Vec::new() }
+            }
+            Kind::Field => What::Field(vec![token.text[1..].to_owned()]),
+            Kind::Bool => What::Bool(token.text == "true"),
+            Kind::CharConstant | Kind::Number => {
+                What::Number(literal::number(&token.text).map_err(|why| self.wrong(why))?)
+            }
+            Kind::Open => {
+                self.deeper()?;
+                let pipe = self.pipe("parenthesized pipeline", Kind::Close)?;
+                self.depth -= 1;
+                What::Group(pipe)
+            }
+            Kind::String | Kind::Raw => What::Text { text: self.text(&token)?, quoted: token.text },
+            _ => {
+                self.back(start);
+                return Ok(None);
+            }
+        };
+        Ok(Some(Word { at, what }))
+    }
+
+    /// Every `{{template}}`: place and name.
+    fn calls_of_all(&self) -> Vec<(usize, String)> {
+        fn of(nodes: &[Node], calls: &mut Vec<(usize, String)>) {
+            for node in nodes {
+                match node {
+                    Node::Call(call) => calls.push((call.at, call.name.clone())),
+                    Node::Condition { then, other, .. } => {
+                        of(then, calls);
+                        of(other, calls);
+                    }
+                    Node::Range { each, none, .. } => {
+                        of(each, calls);
+                        of(none, calls);
+                    }
+                    Node::Text(_) | Node::Action(_) | Node::Break | Node::Continue => {}
+                }
             }
         }
-        Err(self.wrong("unterminated quoted string"))
+        let mut calls = Vec::new();
+        self.trees.values().for_each(|nodes| of(nodes, &mut calls));
+        calls
     }
-
-    fn unexpected(&self, place: &str) -> Wrong {
-        match self.rest().chars().next() {
-            Some(c) => self.wrong(format!("unexpected {:?} in {place}", c.to_string())),
-            None => self.wrong("unclosed action"),
-        }
-    }
-
-    fn space(&mut self) {
-        let rest = self.rest();
-        // The dash of ` -}}` needs the space before it; it is looked for where the action ends.
-        self.at += rest.len() - rest.trim_start().len();
-    }
-
-    /// The length of the end of an action here, and whether it trims.
-    fn at_close(&self) -> Option<(usize, bool)> {
-        let rest = self.rest();
-        if rest.starts_with("}}") {
-            return Some((2, false));
-        }
-        let spaced = self.text[..self.at].ends_with(char::is_whitespace);
-        (spaced && rest.starts_with("-}}")).then_some((3, true))
-    }
-
-    /// Steps over the end of an action, if it is here.
-    fn closes(&mut self) -> bool {
-        self.space();
-        let Some((length, trim)) = self.at_close() else { return false };
-        self.at += length;
-        self.trim = trim;
-        true
-    }
-
-    fn peek_name(&self) -> &'t str {
-        name_of(self.rest())
-    }
-}
-
-enum Action {
-    Comment,
-    Node(Node),
-    End(Until),
-}
-
-fn name_of(text: &str) -> &str {
-    &text[..text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())]
 }

@@ -1,4 +1,4 @@
-//! Templates in a service: a subset of Go's text/template, with its texts. What a field is called and when a key that is
+//! Templates in a service: Go's text/template, with its texts. What a field is called and when a key that is
 //! missing is an error is swarm mode's (swarmkit `template/`).
 
 use std::collections::BTreeMap;
@@ -37,24 +37,24 @@ impl Context {
     fn new(service: [&str; 2], labels: &BTreeMap<String, String>, node: &NodeFacts, task: [&str; 3]) -> Context {
         let text = |text: &str| Value::Text(text.to_owned());
         let platform = vec![("Architecture", text(&node.architecture)), ("OS", text(&node.os))];
-        let service = Value::Struct(
+        let service = Value::structure(
             "struct { ID string; Name string; Labels map[string]string }",
-            vec![("ID", text(service[0])), ("Name", text(service[1])), ("Labels", Value::Map(labels.clone()))],
+            vec![("ID", text(service[0])), ("Name", text(service[1])), ("Labels", Value::text_map(labels.clone()))],
         );
-        let node = Value::Struct(
+        let node = Value::structure(
             "struct { ID string; Hostname string; Platform template.Platform }",
             vec![
                 ("ID", text(&node.id)),
                 ("Hostname", text(&node.hostname)),
-                ("Platform", Value::Struct("template.Platform", platform)),
+                ("Platform", Value::structure("template.Platform", platform)),
             ],
         );
-        let task = Value::Struct(
+        let task = Value::structure(
             "struct { ID string; Name string; Slot string }",
             vec![("ID", text(task[0])), ("Name", text(task[1])), ("Slot", text(task[2]))],
         );
         let root = vec![("Service", service), ("Node", node), ("Task", task)];
-        Context { root: Value::Struct("*template.Context", root) }
+        Context { root: Value::structure("*template.Context", root) }
     }
 
     /// Expands a text of a service: a host name, a value of a variable, a place of a mount.

@@ -34,6 +34,19 @@ fn fields_and_functions() {
 }
 
 #[test]
+fn the_whole_language_is_there() {
+    check(r#"{{printf "%05d|%-4s|%5.1f" 42 "a" 3.14159}}"#, "00042|a   |  3.1");
+    check("{{range $key, $value := .Service.Labels}}{{$key}}={{$value}}{{end}}", "tier=x");
+    check("{{with .Node.Platform}}{{.OS}}{{end}}", "linux");
+    check(r#"{{define "pair"}}{{.}}!{{end}}{{template "pair" .Task.Slot}}"#, "2!");
+    check(r#"{{$slot := .Task.Slot}}{{if and (eq $slot "2") .Service.Name}}{{$slot}}{{end}}"#, "2");
+    check(
+        r#"{{printf "%d" .Task.Slot}}"#,
+        r#"template: expansion:1:2: executing "expansion" at <printf "%d" .Task.Slot>: error calling printf: %d does not fit 2 of type string"#,
+    );
+}
+
+#[test]
 fn refusals_are_those_of_go() {
     let place = |column: usize, place: &str, why: &str| {
         format!(r#"template: expansion:1:{column}: executing "expansion" at <{place}>: {why}"#)
@@ -81,7 +94,7 @@ fn refusals_are_those_of_go() {
         ("{{\"a}}", "unterminated quoted string"),
         ("{{end}}", "unexpected {{end}}"),
         ("{{if .Service}}", "unexpected EOF"),
-        ("{{range .Service}}", "\"range\" is not supported; conditions, fields and functions are"),
+        ("{{range .Service.Labels}}", "unexpected EOF"),
     ] {
         check(text, &format!("template: expansion:1: {why}"));
     }
@@ -131,7 +144,7 @@ fn a_service_is_refused_for_its_templates_in_the_words_of_swarm_mode() {
 
 proptest::proptest! {
     #[test]
-    fn no_text_makes_trouble(text in r#"(\{\{|\}\}|[ -."|()a-z{}0-9]|if|else|end|\.Service|printf|index|\PC){0,30}"#) {
+    fn no_text_makes_trouble(text in r#"(\{\{|\}\}|[ -."|()a-z{}0-9]|\{\{(if|range|with|define|template) |else|\{\{end\}\}|\.Service|printf|index|\$x :?= |\PC){0,30}"#) {
         let _ = context().expand(&text);
     }
 }
