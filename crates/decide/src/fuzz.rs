@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use herder_model::swarm::IngressSettings;
 use herder_model::{Container, Image, Network, Node, NodeState, Resources, Volume};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
+use crate::endpoints::{Endpoints, ServiceEndpoints};
+use crate::ingress::{Rule, Scope, table_of};
 use crate::list::{self, ContainerQuery, Filters};
 use crate::place::expr::Expression;
 use crate::place::request::{self, CreateRequest};
@@ -23,6 +26,22 @@ pub fn fuzz_expression(bytes: &[u8]) {
     let holds = |expression: &Expression| expression.matcher().holds(candidates.into_iter());
     let turned = Expression { equals: !expression.equals, ..expression.clone() };
     assert_ne!(holds(&expression), holds(&turned), "either it holds or its opposite: {text}");
+}
+
+/// Reads the bytes as a rule of an ingress route, and as the labels of a service.
+pub fn fuzz_rule(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for (scope, old) in [(Scope::Http, false), (Scope::Http, true), (Scope::Tcp, false)] {
+        match Rule::parse(&text, scope, old) {
+            Ok(rule) => assert!(rule.hosts().iter().all(|it| it.is_ascii() && !it.is_empty()), "{text}"),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    let labels = text.lines().filter_map(|it| it.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let service = ServiceEndpoints { name: "web".to_owned(), labels, ..ServiceEndpoints::default() };
+    let endpoints = Endpoints { version: 1, services: vec![service] };
+    let (state, _) = table_of(&IngressSettings::default(), &endpoints, &|_| None, &|_| String::new());
+    assert!(state.routes.values().all(|it| state.services.contains_key(&it.service)), "{text}");
 }
 
 /// Reads the bytes as the body of a create (and as arguments of a build), and places it.

@@ -10,6 +10,7 @@ pub mod events;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod info;
+pub mod ingress;
 pub mod list;
 pub mod merge;
 pub mod names;

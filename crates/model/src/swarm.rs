@@ -9,6 +9,7 @@ mod claims;
 mod cluster;
 mod container;
 mod id;
+mod ingress;
 mod level;
 mod meta;
 mod netstate;
@@ -38,6 +39,11 @@ pub use container::{
     SeLinuxContext, Seccomp, SecretRef, Ulimit,
 };
 pub use id::Id;
+pub use ingress::{
+    Backend, BackendState, CERTIFICATE_KIND, Carried, Entrypoint, HealthCheck, INGRESS_ID, INGRESS_KIND,
+    IngressApplied, IngressChanges, IngressNews, IngressSettings, IngressState, Resolver, Route, RouteTls,
+    ServedCertificate, Sticky, Upstream, certificate_kind, ingress_kind,
+};
 pub use level::{Feature, LEVEL};
 pub use meta::{Driver, Meta, TlsInfo, Version};
 pub use netstate::{

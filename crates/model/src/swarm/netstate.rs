@@ -294,7 +294,7 @@ impl<T> Default for Patch<T> {
 }
 
 impl<T: Clone + PartialEq> Patch<T> {
-    fn between(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Patch<T> {
+    pub(super) fn between(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Patch<T> {
         let put = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
         let removed = before.keys().filter(|key| !after.contains_key(*key));
         Patch {
@@ -303,7 +303,7 @@ impl<T: Clone + PartialEq> Patch<T> {
         }
     }
 
-    fn apply(&self, to: &mut BTreeMap<String, T>) {
+    pub(super) fn apply(&self, to: &mut BTreeMap<String, T>) {
         to.retain(|key, _| !self.removed.contains(key));
         to.extend(self.put.iter().map(|(key, value)| (key.clone(), value.clone())));
     }

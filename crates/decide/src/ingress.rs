@@ -1,0 +1,18 @@
+//! Ingress: which requests go to which service, as labels declare it.
+//!
+//! [`table`] computes all routes from the store's view, with every problem by name; [`Rule`] is held against requests. Traefik's
+//! labels are read as its documentation describes them, herder's own short ones beside them. See docs/ingress.md.
+
+mod labels;
+mod middleware;
+mod native;
+mod options;
+mod rule;
+mod syntax;
+mod table;
+
+pub use middleware::{ClientAddress, Cors, Criterion, Headers, Middleware};
+pub use native::DEFAULT_RESOLVER;
+pub use rule::{Rule, RuleError, Scope, Subject, host_fits};
+pub use syntax::SyntaxError;
+pub use table::{DRAIN_MS, Problem, settings, table, table_of};

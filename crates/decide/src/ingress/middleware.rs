@@ -1,0 +1,459 @@
+//! Middlewares: what is done to requests before and after a service.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::options::Options;
+
+/// What may be done to a request. Sent to ingress nodes as JSON with the member `kind`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Middleware {
+    RedirectScheme {
+        scheme: String,
+        #[serde(default)]
+        port: String,
+        #[serde(default)]
+        permanent: bool,
+    },
+    RedirectRegex {
+        regex: String,
+        /// In the form of crate `regex`: `${1}`.
+        replacement: String,
+        #[serde(default)]
+        permanent: bool,
+    },
+    StripPrefix {
+        prefixes: Vec<String>,
+    },
+    StripPrefixRegex {
+        regexes: Vec<String>,
+    },
+    AddPrefix {
+        prefix: String,
+    },
+    ReplacePath {
+        path: String,
+    },
+    ReplacePathRegex {
+        regex: String,
+        replacement: String,
+    },
+    BasicAuth {
+        /// `name:hash`, as htpasswd writes them.
+        users: Vec<String>,
+        #[serde(default)]
+        realm: String,
+        /// The header in which the service gets the user's name.
+        #[serde(default)]
+        header: String,
+        /// The service does not get `Authorization`.
+        #[serde(default)]
+        remove: bool,
+    },
+    Headers(Box<Headers>),
+    IpAllowList {
+        ranges: Vec<IpNet>,
+        #[serde(default)]
+        from: ClientAddress,
+        /// 0: 403.
+        #[serde(default)]
+        status: u16,
+    },
+    RateLimit {
+        /// Requests in a period; 0: no limit.
+        average: u64,
+        period_ms: u64,
+        burst: u64,
+        #[serde(default)]
+        by: Criterion,
+    },
+    InFlightReq {
+        amount: u64,
+        #[serde(default)]
+        by: Criterion,
+    },
+    Compress {
+        #[serde(default)]
+        excluded: Vec<String>,
+        #[serde(default)]
+        included: Vec<String>,
+        min_bytes: u64,
+    },
+    Retry {
+        attempts: u32,
+        #[serde(default)]
+        interval_ms: u64,
+    },
+}
+
+/// Headers that are set, and what browsers are told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Headers {
+    /// An empty value removes the header.
+    pub request: BTreeMap<String, String>,
+    pub response: BTreeMap<String, String>,
+    /// Sent over TLS only, unless `force_sts`.
+    pub sts: String,
+    pub force_sts: bool,
+    pub cors: Option<Cors>,
+}
+
+/// Answers to cross-origin requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cors {
+    pub origins: Vec<String>,
+    pub origin_regexes: Vec<String>,
+    pub methods: Vec<String>,
+    pub headers: Vec<String>,
+    pub expose: Vec<String>,
+    pub credentials: bool,
+    pub max_age: i64,
+    pub vary: bool,
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Criterion {
+    /// Those of one client address.
+    #[default]
+    Client,
+    /// Those of an address that a proxy before tells.
+    Forwarded(ClientAddress),
+    Header(String),
+    Host,
+}
+
+/// Which address is the client's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientAddress {
+    /// The so-manieth of `X-Forwarded-For` from the right; 0: the peer's.
+    pub depth: usize,
+    /// The first of `X-Forwarded-For` from the right that is none of these.
+    pub excluded: Vec<IpNet>,
+}
+
+/// Kinds that are understood and not carried out yet. A route that names one is not used: leaving it out could open what it guards.
+const NOT_YET: [&str; 9] = [
+    "buffering",
+    "circuitbreaker",
+    "contenttype",
+    "encodedcharacters",
+    "errors",
+    "forwardauth",
+    "grpcweb",
+    "passtlsclientcert",
+    "retryafter",
+];
+/// Without a size in the label, as Traefik.
+const COMPRESS_BYTES_MIN: u64 = 1024;
+const SECOND_MS: u64 = 1000;
+
+/// What the labels of one middleware say.
+pub(super) enum Read {
+    Middleware(Value),
+    /// Names of others, in order.
+    Chain(Vec<String>),
+    /// None that can be used; the reason is among the faults.
+    Nothing,
+}
+
+/// Reads the options of the middleware `name`. `secret` gives the lines of a secret of the swarm.
+pub(super) fn read(
+    label: &str,
+    mut options: Options,
+    secret: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Vec<(String, String)>,
+) -> Read {
+    let kinds = kinds(&options);
+    let [kind] = &kinds[..] else {
+        let text = match kinds.len() {
+            0 => "says no kind of middleware".to_owned(),
+            _ => format!("has several kinds ({}): a middleware has one; give each its own name", kinds.join(", ")),
+        };
+        faults.push((label.to_owned(), text));
+        return Read::Nothing;
+    };
+    let mut of_kind = Options::default();
+    for (name, value) in options.named(kind) {
+        of_kind.put(name.trim_start_matches('.'), &format!("{label}.{kind}{name}"), &value);
+    }
+    options.end(faults);
+    let before = faults.len();
+    let read = one(label, kind, of_kind, secret, faults);
+    match read {
+        // One that is half understood must not let through what the other half would refuse.
+        Ok(Some(_)) if faults.len() > before => Read::Nothing,
+        Ok(Some(read)) => read,
+        Ok(None) => Read::Nothing,
+        Err(text) => {
+            faults.push((label.to_owned(), text));
+            Read::Nothing
+        }
+    }
+}
+
+fn kinds(options: &Options) -> Vec<String> {
+    let mut kinds: Vec<String> =
+        options.names().map(|it| it.split(['.', '[']).next().unwrap_or(it).to_owned()).collect();
+    kinds.dedup();
+    kinds
+}
+
+fn one(
+    label: &str,
+    kind: &str,
+    mut options: Options,
+    secret: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Vec<(String, String)>,
+) -> Result<Option<Read>, String> {
+    let need = |it: Option<String>, option: &str| {
+        it.filter(|it| !it.is_empty()).ok_or_else(|| format!("{kind} needs {option}"))
+    };
+    let middleware = match kind {
+        "chain" => {
+            let names = options.list("middlewares").unwrap_or_default();
+            options.end(faults);
+            return if names.is_empty() {
+                Err("chain needs middlewares".to_owned())
+            } else {
+                Ok(Some(Read::Chain(names)))
+            };
+        }
+        "redirectscheme" => Middleware::RedirectScheme {
+            scheme: need(options.text("scheme"), "scheme")?,
+            port: options.text("port").unwrap_or_default(),
+            permanent: options.flag("permanent").unwrap_or_default(),
+        },
+        "redirectregex" => Middleware::RedirectRegex {
+            regex: regex(&need(options.text("regex"), "regex")?)?,
+            replacement: replacement(&need(options.text("replacement"), "replacement")?),
+            permanent: options.flag("permanent").unwrap_or_default(),
+        },
+        "stripprefix" => {
+            options.flag("forceslash");
+            Middleware::StripPrefix { prefixes: some(options.list("prefixes"), "stripprefix needs prefixes")? }
+        }
+        "stripprefixregex" => {
+            let regexes = some(options.list("regex"), "stripprefixregex needs regex")?;
+            Middleware::StripPrefixRegex { regexes: regexes.iter().map(|it| regex(it)).collect::<Result<_, _>>()? }
+        }
+        "addprefix" => {
+            let prefix = need(options.text("prefix"), "prefix")?;
+            let prefix = if prefix.starts_with('/') { prefix } else { format!("/{prefix}") };
+            Middleware::AddPrefix { prefix }
+        }
+        "replacepath" => Middleware::ReplacePath { path: need(options.text("path"), "path")? },
+        "replacepathregex" => Middleware::ReplacePathRegex {
+            regex: regex(&need(options.text("regex"), "regex")?)?,
+            replacement: replacement(&options.text("replacement").unwrap_or_default()),
+        },
+        "basicauth" => basic_auth(&mut options, secret)?,
+        "headers" => Middleware::Headers(Box::new(headers(&mut options, faults)?)),
+        "ipallowlist" | "ipwhitelist" => {
+            let ranges = some(options.list("sourcerange"), &format!("{kind} needs sourcerange"))?;
+            Middleware::IpAllowList {
+                ranges: ranges.iter().map(|it| net(it)).collect::<Result<_, _>>()?,
+                from: client_address(&mut options, "ipstrategy")?,
+                status: options.number("rejectstatuscode").unwrap_or_default(),
+            }
+        }
+        "ratelimit" => {
+            let average = options.number("average").unwrap_or_default();
+            let period_ms = options.milliseconds("period").unwrap_or(SECOND_MS);
+            if period_ms == 0 {
+                return Err("ratelimit: a period cannot be 0".to_owned());
+            }
+            let burst = options.number::<u64>("burst").unwrap_or(1).max(1);
+            Middleware::RateLimit { average, period_ms, burst, by: criterion(&mut options)? }
+        }
+        "inflightreq" => {
+            let amount =
+                options.number::<u64>("amount").filter(|it| *it > 0).ok_or("inflightreq needs amount, at least 1")?;
+            Middleware::InFlightReq { amount, by: criterion(&mut options)? }
+        }
+        "compress" => {
+            if options.flag("") == Some(false) {
+                return Err("compress=false: remove the middleware instead".to_owned());
+            }
+            options.not_yet("encodings");
+            options.not_yet("defaultencoding");
+            Middleware::Compress {
+                excluded: options.list("excludedcontenttypes").unwrap_or_default(),
+                included: options.list("includedcontenttypes").unwrap_or_default(),
+                min_bytes: options.number("minresponsebodybytes").unwrap_or(COMPRESS_BYTES_MIN),
+            }
+        }
+        "retry" => Middleware::Retry {
+            attempts: options
+                .number::<u32>("attempts")
+                .filter(|it| *it > 0)
+                .ok_or("retry needs attempts, at least 1")?,
+            interval_ms: options.milliseconds("initialinterval").unwrap_or_default(),
+        },
+        "digestauth" => {
+            return Err("digestauth is refused: it needs passwords that are as good as plain; use basicauth".to_owned());
+        }
+        "plugin" => {
+            return Err(
+                "plugin is refused: the ingress runs no code of others; put a service in front instead".to_owned()
+            );
+        }
+        _ if NOT_YET.contains(&kind) => {
+            return Err(format!("{kind} is not supported yet: routes that name this middleware are not used"));
+        }
+        _ => return Err(format!("{kind} is no kind of middleware; check its spelling")),
+    };
+    options.end(faults);
+    match serde_json::to_value(&middleware) {
+        Ok(value) => Ok(Some(Read::Middleware(value))),
+        Err(error) => Err(format!("{label}: {error}")),
+    }
+}
+
+fn some(list: Option<Vec<String>>, or: &str) -> Result<Vec<String>, String> {
+    list.filter(|it| !it.is_empty()).ok_or_else(|| or.to_owned())
+}
+
+fn regex(text: &str) -> Result<String, String> {
+    // Compose files write `$$` for `$`; an engine's labels have one of them.
+    match Regex::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("{text:?} is no regular expression")),
+    }
+}
+
+/// Go's `$1x` is the group `1x`, as in the crate; only the braces of both are the same.
+fn replacement(text: &str) -> String {
+    text.to_owned()
+}
+
+fn net(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+    net.ok_or_else(|| format!("{text:?} is no address and no CIDR"))
+}
+
+fn basic_auth(options: &mut Options, secret: &dyn Fn(&str) -> Option<String>) -> Result<Middleware, String> {
+    let mut users = options.list("users").unwrap_or_default();
+    if let Some(file) = options.text("usersfile") {
+        let name = file.rsplit('/').next().unwrap_or(&file);
+        let text = secret(name).ok_or_else(|| {
+            format!(
+                "basicauth: usersfile {file} is no secret of the swarm; `docker secret create {name} FILE` makes one"
+            )
+        })?;
+        users
+            .extend(text.lines().map(str::trim).filter(|it| !it.is_empty() && !it.starts_with('#')).map(str::to_owned));
+    }
+    // A label that was written for Compose and did not go through it.
+    let users: Vec<String> = users.iter().map(|it| it.replace("$$", "$")).collect();
+    if users.is_empty() {
+        return Err("basicauth needs users or usersfile".to_owned());
+    }
+    if let Some(user) = users.iter().find(|it| !is_known_hash(it)) {
+        let name = user.split(':').next().unwrap_or_default();
+        return Err(format!("basicauth: the password of {name:?} is no hash of htpasswd (bcrypt, apr1 MD5 or SHA-1)"));
+    }
+    Ok(Middleware::BasicAuth {
+        users,
+        realm: options.text("realm").unwrap_or_else(|| "traefik".to_owned()),
+        header: options.text("headerfield").unwrap_or_default(),
+        remove: options.flag("removeheader").unwrap_or_default(),
+    })
+}
+
+fn is_known_hash(user: &str) -> bool {
+    let Some((name, hash)) = user.split_once(':') else { return false };
+    let known = ["$2y$", "$2a$", "$2b$", "$apr1$", "{SHA}"];
+    !name.is_empty() && known.iter().any(|it| hash.starts_with(it))
+}
+
+fn criterion(options: &mut Options) -> Result<Criterion, String> {
+    if options.flag("sourcecriterion.requesthost") == Some(true) {
+        return Ok(Criterion::Host);
+    }
+    if let Some(header) = options.text("sourcecriterion.requestheadername").filter(|it| !it.is_empty()) {
+        return Ok(Criterion::Header(header.to_ascii_lowercase()));
+    }
+    let address = client_address(options, "sourcecriterion.ipstrategy")?;
+    Ok(if address == ClientAddress::default() { Criterion::Client } else { Criterion::Forwarded(address) })
+}
+
+fn client_address(options: &mut Options, prefix: &str) -> Result<ClientAddress, String> {
+    let depth = options.number(&format!("{prefix}.depth")).unwrap_or_default();
+    let excluded = options.list(&format!("{prefix}.excludedips")).unwrap_or_default();
+    // Clients of IPv6 are counted by /64 in any case.
+    options.text(&format!("{prefix}.ipv6subnet"));
+    Ok(ClientAddress { depth, excluded: excluded.iter().map(|it| net(it)).collect::<Result<_, _>>()? })
+}
+
+fn headers(options: &mut Options, faults: &mut Vec<(String, String)>) -> Result<Headers, String> {
+    let mut headers = Headers {
+        request: options.named("customrequestheaders."),
+        response: options.named("customresponseheaders."),
+        force_sts: options.flag("forcestsheader").unwrap_or_default(),
+        ..Headers::default()
+    };
+    for (name, value) in headers.request.iter().chain(&headers.response) {
+        let is_name =
+            !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&it));
+        if !is_name || value.bytes().any(|it| it < b' ' && it != b'\t' || it == 0x7f) {
+            return Err(format!("headers: {name}: {value} is no header"));
+        }
+    }
+    if let Some(seconds) = options.number::<u64>("stsseconds").filter(|it| *it > 0) {
+        headers.sts = format!("max-age={seconds}");
+    }
+    let subdomains = options.flag("stsincludesubdomains") == Some(true);
+    let preload = options.flag("stspreload") == Some(true);
+    if !headers.sts.is_empty() {
+        headers.sts += if subdomains { "; includeSubDomains" } else { "" };
+        headers.sts += if preload { "; preload" } else { "" };
+    }
+    let mut says = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|it| !it.is_empty()) {
+            headers.response.insert(name.to_owned(), value);
+        }
+    };
+    let deny = options.flag("framedeny").filter(|it| *it).map(|_| "DENY".to_owned());
+    says("X-Frame-Options", options.text("customframeoptionsvalue").or(deny));
+    says("X-Content-Type-Options", options.flag("contenttypenosniff").filter(|it| *it).map(|_| "nosniff".to_owned()));
+    let xss = options.flag("browserxssfilter").filter(|it| *it).map(|_| "1; mode=block".to_owned());
+    says("X-XSS-Protection", options.text("custombrowserxssvalue").or(xss));
+    says("Content-Security-Policy", options.text("contentsecuritypolicy"));
+    says("Content-Security-Policy-Report-Only", options.text("contentsecuritypolicyreportonly"));
+    says("Referrer-Policy", options.text("referrerpolicy"));
+    says("Permissions-Policy", options.text("permissionspolicy"));
+    if options.has_under("accesscontrol") || options.has("addvaryheader") {
+        let mut list = |option: &str| options.list(option).unwrap_or_default();
+        let mut cors = Cors {
+            origins: list("accesscontrolalloworiginlist"),
+            origin_regexes: list("accesscontrolalloworiginlistregex"),
+            methods: list("accesscontrolallowmethods"),
+            headers: list("accesscontrolallowheaders"),
+            expose: list("accesscontrolexposeheaders"),
+            ..Cors::default()
+        };
+        cors.origin_regexes = cors.origin_regexes.iter().map(|it| regex(it)).collect::<Result<_, _>>()?;
+        cors.credentials = options.flag("accesscontrolallowcredentials").unwrap_or_default();
+        cors.max_age = options.number("accesscontrolmaxage").unwrap_or_default();
+        cors.vary = options.flag("addvaryheader").unwrap_or_default();
+        headers.cors = Some(cors);
+    }
+    // Redirects are a middleware of their own.
+    for gone in ["sslredirect", "ssltemporaryredirect", "sslhost", "sslforcehost", "featurepolicy"] {
+        if options.text(gone).is_some() {
+            faults.push((format!("headers.{gone}"), "is of Traefik v2: use the middleware redirectscheme".to_owned()));
+        }
+    }
+    options.flag("isdevelopment");
+    Ok(headers)
+}

@@ -1,0 +1,148 @@
+//! Label sets as texts, in `labels.txt`: what is declared, and after `--` the routes and problems that it means.
+
+use std::fmt::Write as _;
+
+use herder_model::swarm::{Entrypoint, Resolver};
+
+use super::*;
+use crate::endpoints::{NetworkPlace, Port, PortMode};
+
+fn settings() -> IngressSettings {
+    let entrypoint = |(name, address): (&str, &str)| {
+        (name.to_owned(), Entrypoint { address: address.to_owned(), ..Entrypoint::default() })
+    };
+    let entrypoints = [("web", ":80"), ("websecure", ":443"), ("sql", ":5432"), ("dns", ":53/udp")];
+    IngressSettings {
+        entrypoints: entrypoints.map(entrypoint).into(),
+        resolvers: [("le".to_owned(), Resolver::default()), ("default".to_owned(), Resolver::default())].into(),
+        ..IngressSettings::default()
+    }
+}
+
+/// `service web port=80,53/udp network=shop_front vip`
+fn service(line: &str) -> ServiceEndpoints {
+    let mut words = line.split_whitespace();
+    let name = words.next().expect("a name");
+    let mut service =
+        ServiceEndpoints { id: format!("id-{name}"), name: name.to_owned(), ..ServiceEndpoints::default() };
+    for word in words {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("port", ports) => service.ports.extend(ports.split(',').map(|it| {
+                let (target, protocol) = it.split_once('/').unwrap_or((it, "tcp"));
+                let target = target.parse().expect("a port");
+                let protocol = protocol.to_owned();
+                Port { name: String::new(), protocol, target, published: 0, mode: PortMode::Ingress }
+            })),
+            ("network", name) => {
+                let virtual_ip = line.contains(" vip").then_some([10, 0, 1, 2].into());
+                service.networks.insert(format!("n-{name}"), NetworkPlace { name: name.to_owned(), virtual_ip });
+            }
+            ("stack", name) => drop(service.labels.insert("com.docker.stack.namespace".to_owned(), name.to_owned())),
+            _ => {}
+        }
+    }
+    service
+}
+
+fn secret(name: &str) -> Option<String> {
+    (name == "users").then(|| "# people\nalice:$apr1$x$y\n\nbob:{SHA}z\n".to_owned())
+}
+
+/// What the labels mean, a line for each thing.
+fn meaning(services: Vec<ServiceEndpoints>) -> String {
+    let (state, problems) = table_of(&settings(), &Endpoints { version: 1, services }, &secret, &|_| String::new());
+    let mut text = String::new();
+    for (name, it) in &state.routes {
+        let _ = write!(text, "route {name}: {}", it.rule);
+        let _ = write!(text, " → {}", it.service);
+        let list = |it: &mut dyn Iterator<Item = &String>| it.cloned().collect::<Vec<_>>().join(",");
+        let on = list(&mut it.entrypoints.iter());
+        let _ = write!(text, " on={}", if on.is_empty() { "all" } else { &on });
+        if it.priority != i64::try_from(it.rule.len()).unwrap() {
+            let _ = write!(text, " priority={}", it.priority);
+        }
+        if it.old_syntax {
+            text += " v2";
+        }
+        if !it.middlewares.is_empty() {
+            let _ = write!(text, " by={}", it.middlewares.join(","));
+        }
+        if let Some(tls) = &it.tls {
+            let _ = write!(text, " tls={}", if tls.passthrough { "passthrough" } else { &tls.resolver });
+            if !tls.domains.is_empty() {
+                let _ = write!(text, " for={}", tls.domains.join(","));
+            }
+        }
+        text.push('\n');
+    }
+    for (name, it) in &state.middlewares {
+        let _ = writeln!(text, "middleware {name}: {it}");
+    }
+    for (name, it) in &state.services {
+        let of: Vec<&str> = it.of.iter().map(|it| it.trim_start_matches("id-")).collect();
+        let _ = write!(text, "service {name}: {} of {}", it.port, of.join("+"));
+        let words = [("scheme", &it.scheme), ("strategy", &it.strategy)];
+        for (key, value) in words.iter().filter(|(_, value)| !value.is_empty() && *value != "http") {
+            let _ = write!(text, " {key}={value}");
+        }
+        if !it.pass_host {
+            text += " own-host";
+        }
+        if it.drain_ms != DRAIN_MS {
+            let _ = write!(text, " drain={}ms", it.drain_ms);
+        }
+        if it.proxy_protocol != 0 {
+            let _ = write!(text, " proxy={}", it.proxy_protocol);
+        }
+        let json = |it: serde_json::Result<String>| it.expect("JSON");
+        if let Some(it) = &it.sticky {
+            let _ = write!(text, " sticky={}", json(serde_json::to_string(it)));
+        }
+        if let Some(it) = &it.health {
+            let _ = write!(text, " health={}", json(serde_json::to_string(it)));
+        }
+        for backend in it.backends.values() {
+            let _ =
+                write!(text, " {}", backend.addresses.values().map(ToString::to_string).collect::<Vec<_>>().join(","));
+            if backend.weight != 1 {
+                let _ = write!(text, "×{}", backend.weight);
+            }
+        }
+        text.push('\n');
+    }
+    for problem in &problems {
+        let _ = writeln!(text, "problem {problem}");
+    }
+    text
+}
+
+#[test]
+fn labels_mean_routes_or_named_problems() {
+    let cases = include_str!("labels.txt");
+    let mut now = String::new();
+    let mut count = 0;
+    for case in cases.split("== ").skip(1) {
+        count += 1;
+        let (title, rest) = case.split_once('\n').expect("a title");
+        let declared = rest.split("--\n").next().unwrap_or_default().trim_end();
+        let mut services = Vec::new();
+        for line in declared.lines() {
+            if let Some(line) = line.strip_prefix("service ") {
+                services.push(service(line));
+                continue;
+            }
+            if services.is_empty() {
+                services.push(service("web"));
+            }
+            let (key, value) = line.split_once('=').expect("a label");
+            let last: &mut ServiceEndpoints = services.last_mut().expect("a service");
+            last.labels.insert(key.to_owned(), value.to_owned());
+        }
+        let _ = write!(now, "== {title}\n{declared}\n--\n{}\n", meaning(services));
+    }
+    let head = cases.split("== ").next().unwrap_or_default();
+    let now = format!("{head}{}\n", now.trim_end());
+    let differs = cases.lines().zip(now.lines()).find(|(a, b)| a != b);
+    assert!(now == cases, "first difference: {differs:?}\n<<<<\n{now}>>>>");
+    assert!(count >= 150, "{count} cases");
+}
