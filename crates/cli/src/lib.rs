@@ -19,7 +19,10 @@ pub use args::{
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
-pub use stack::{StackArgs, StackConfig, StackDeploy, StackFiles, StackImages, StackLs, StackPlan, StackRm, StackVerb};
+pub use stack::{
+    StackArgs, StackConfig, StackDeploy, StackDiff, StackExport, StackFiles, StackImages, StackLogs, StackLs, StackOne,
+    StackPlan, StackRm, StackRollback, StackVerb, StackWatch,
+};
 pub use swarm::{
     Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, Top, Watch,
 };

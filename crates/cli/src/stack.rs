@@ -27,6 +27,119 @@ pub enum StackVerb {
     Ls(StackLs),
     /// Remove a stack; its volumes stay
     Rm(StackRm),
+    /// List the tasks of a stack
+    Ps(StackOne),
+    /// List the services of a stack
+    Services(StackOne),
+    /// Print what the tasks of a stack say
+    Logs(StackLogs),
+    /// Deploy an earlier revision again
+    Rollback(StackRollback),
+    /// List the revisions of a stack
+    History(StackOne),
+    /// Show what differs: the cluster from the file, or two revisions
+    Diff(StackDiff),
+    /// Follow the operation on a stack until its end
+    Watch(StackWatch),
+    /// Print the Compose file of a revision
+    Export(StackExport),
+}
+
+/// One stack, and how it is printed.
+#[derive(Clone, Debug, Args)]
+pub struct StackOne {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    #[command(flatten)]
+    pub door: Door,
+    /// How to print it
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    pub format: String,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder stack logs shop                      all services
+  herder stack logs shop web --tail 20 -f     one, and what comes")]
+pub struct StackLogs {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    /// Services of the stack, by their names in the file; all if there are none
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// Go on with what is said from now on
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Lines of each task, from the end, or all
+    #[arg(long, default_value = "all", value_name = "LINES")]
+    pub tail: String,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder stack rollback shop        the revision before the present one
+  herder stack rollback shop 3      revision 3; `herder stack history shop` lists them
+
+The rollback is a new revision with the source of the earlier one.")]
+pub struct StackRollback {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    /// The revision [default: the one before the present]
+    #[arg(value_name = "REVISION")]
+    pub revision: Option<u64>,
+    /// Do not wait until all runs
+    #[arg(long, short)]
+    pub detach: bool,
+    /// The time for all of it
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = positive)]
+    pub timeout: Duration,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder stack diff shop          what was changed by hand since the deployment
+  herder stack diff shop 3        revision 3 and the present one
+  herder stack diff shop 3 4")]
+pub struct StackDiff {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    /// An earlier revision, and a later one
+    #[arg(value_name = "REVISION", num_args = 0..=2)]
+    pub revisions: Vec<u64>,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StackWatch {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StackExport {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    /// The revision [default: the present one]
+    #[arg(value_name = "REVISION")]
+    pub revision: Option<u64>,
+    #[command(flatten)]
+    pub door: Door,
+    /// How to print it
+    #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
+    pub format: String,
 }
 
 /// The Compose files of a stack, and their variables.
@@ -88,6 +201,9 @@ pub struct StackDeploy {
     /// Leave everything as it is if the deployment fails
     #[arg(long)]
     pub keep: bool,
+    /// End the operation that works on the stack, where there is one; without this, the deployment is refused then
+    #[arg(long)]
+    pub supersede: bool,
     #[command(flatten)]
     pub door: Door,
     /// How to print the result

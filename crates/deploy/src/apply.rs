@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::api::{Api, Fault, ask, filters, list};
+use crate::journal::{Entry, Journal};
 use crate::observe::{Observed, observe};
 use crate::plan::{Action, FILES, Kind, Plan, Step};
 use crate::status::{State, Status, status};
@@ -50,35 +51,40 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 const ATTEMPTS_MAX: u32 = 5;
 
 /// Carries `plan` out. On failure, what it created is removed and what it changed gets its former spec back.
+///
+/// `journal` is that of the deployment's first plan. Where an earlier attempt was cut short, `plan` holds what is left of it.
 pub async fn apply(
     api: &impl Api,
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
+    journal: &Journal,
     settings: &Settings,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<Applied, Fault> {
     if !plan.refused.is_empty() {
         return Err(Fault::Missing(plan.refused.clone()));
     }
+    let kept = plan.steps.iter().filter(|step| step.action == Action::Keep && step.kind == Kind::Service);
+    let changed_before = kept.map(|step| step.name.as_str()).filter(|name| journal.has_service(name));
     let mut run = Run {
         api,
         desired,
-        observed,
         plan,
+        journal,
         ids: ids(observed),
-        done: Vec::new(),
-        changed: BTreeSet::new(),
+        changes: 0,
+        changed: changed_before.collect(),
         deadline: Instant::now() + settings.timeout,
         settings,
         progress,
     };
     match run.all().await {
-        Ok(()) => Ok(Applied { changes: run.done.len() }),
+        Ok(()) => Ok(Applied { changes: run.changes }),
         Err(fault) => {
             // A deployment that is late goes on by itself.
             if !settings.keep && !matches!(fault, Fault::Late { .. }) {
-                run.undo().await;
+                undo(api, journal, progress).await;
             }
             Err(fault)
         }
@@ -99,11 +105,11 @@ fn ids(observed: &Observed) -> BTreeMap<(Kind, String), String> {
 struct Run<'a, A: Api> {
     api: &'a A,
     desired: &'a Desired,
-    observed: &'a Observed,
     plan: &'a Plan,
+    journal: &'a Journal,
     ids: BTreeMap<(Kind, String), String>,
-    /// Steps that were carried out, with the id of the object.
-    done: Vec<(&'a Step, String)>,
+    /// Steps that were carried out.
+    changes: usize,
     /// Services that this deployment created or changed.
     changed: BTreeSet<&'a str>,
     deadline: Instant,
@@ -152,10 +158,17 @@ impl<'a, A: Api> Run<'a, A> {
             kind => format!("/{}/create", kind.path()),
         };
         let what = format!("{} {}", step.kind.word(), step.name);
-        let answer = ask(self.api, Method::POST, &path, Some(&body), &what).await?;
+        let answer = match ask(self.api, Method::POST, &path, Some(&body), &what).await {
+            // Another executor of the same deployment was faster.
+            Err(Fault::Refused { status: 409, message, .. }) => {
+                let there = own_object(self.api, step.kind, &step.name, &self.desired.stack).await?;
+                there.ok_or(Fault::Refused { what, status: 409, message })?
+            }
+            answer => answer?,
+        };
         let id = answer["ID"].as_str().or(answer["Id"].as_str()).unwrap_or_default().to_owned();
-        self.ids.insert((step.kind, step.name.clone()), id.clone());
-        self.done.push((step, id));
+        self.ids.insert((step.kind, step.name.clone()), id);
+        self.changes += 1;
         (self.progress)(Progress::Step(step));
         Ok(())
     }
@@ -163,14 +176,14 @@ impl<'a, A: Api> Run<'a, A> {
     async fn update(&mut self, step: &'a Step) -> Result<(), Fault> {
         let body = self.with_ids(step);
         send_spec(self.api, &step.id, &step.name, &body).await?;
-        self.done.push((step, step.id.clone()));
+        self.changes += 1;
         (self.progress)(Progress::Step(step));
         Ok(())
     }
 
     async fn remove(&mut self, step: &'a Step) -> Result<(), Fault> {
         remove_object(self.api, step.kind, &step.id, &step.name, self.deadline).await?;
-        self.done.push((step, step.id.clone()));
+        self.changes += 1;
         (self.progress)(Progress::Step(step));
         Ok(())
     }
@@ -194,7 +207,7 @@ impl<'a, A: Api> Run<'a, A> {
 
     /// Waits for the dependencies of a service that this deployment changed, or whose service is new.
     async fn wait_for_dependencies(&mut self, service: &DesiredService) -> Result<(), Fault> {
-        let is_new = self.plan.step(Kind::Service, &service.name).is_some_and(|step| step.action == Action::Create);
+        let is_new = self.journal.creates(Kind::Service, &service.name);
         for dependency in &service.depends_on {
             let has_changed = self.changed.contains(dependency.service.as_str());
             let is_declared = self.desired.services.iter().any(|it| it.name == dependency.service);
@@ -215,7 +228,7 @@ impl<'a, A: Api> Run<'a, A> {
     async fn wait_for(&mut self, name: &str, before: Option<&str>) -> Result<(), Fault> {
         let mut shown: Option<Status> = None;
         loop {
-            let (service, tasks, nodes) = self.look(name).await?;
+            let (service, tasks, nodes) = look(self.api, name).await?;
             let status = status(&service, &tasks, nodes);
             match status.state {
                 State::Converged => {
@@ -241,44 +254,64 @@ impl<'a, A: Api> Run<'a, A> {
             sleep(LOOK_PERIOD).await;
         }
     }
+}
 
-    /// A service, its tasks, and the number of nodes that may have tasks.
-    async fn look(&self, name: &str) -> Result<(Value, Vec<Value>, u64), Fault> {
-        let service = ask(self.api, Method::GET, &format!("/services/{name}"), None, name).await?;
-        let of_service = filters(&json!({"service": [service["ID"]]}));
-        let tasks = list(self.api, &format!("/tasks?filters={of_service}"), name).await?;
-        let mode = &service["Spec"]["Mode"];
-        let mut nodes = 0;
-        if mode.get("Global").is_some() || mode.get("GlobalJob").is_some() {
-            // The orchestrator makes a task for each node that fits, so its own tasks say how many do.
-            let wanted =
-                tasks.iter().filter(|task| matches!(task["DesiredState"].as_str(), Some("running" | "complete")));
-            let ids: BTreeSet<&str> = wanted.filter_map(|task| task["NodeID"].as_str()).collect();
-            nodes = ids.len() as u64;
-        }
-        Ok((service, tasks, nodes))
+/// A service, its tasks, and the number of nodes that may have tasks.
+async fn look(api: &impl Api, name: &str) -> Result<(Value, Vec<Value>, u64), Fault> {
+    let service = ask(api, Method::GET, &format!("/services/{name}"), None, name).await?;
+    let of_service = filters(&json!({"service": [service["ID"]]}));
+    let tasks = list(api, &format!("/tasks?filters={of_service}"), name).await?;
+    let mode = &service["Spec"]["Mode"];
+    let mut nodes = 0;
+    if mode.get("Global").is_some() || mode.get("GlobalJob").is_some() {
+        // The orchestrator makes a task for each node that fits, so its own tasks say how many do.
+        let wanted = tasks.iter().filter(|task| matches!(task["DesiredState"].as_str(), Some("running" | "complete")));
+        let ids: BTreeSet<&str> = wanted.filter_map(|task| task["NodeID"].as_str()).collect();
+        nodes = ids.len() as u64;
     }
+    Ok((service, tasks, nodes))
+}
 
-    /// Undoes what was done, the last first. A step that cannot be undone is told, and the others go on.
-    async fn undo(&mut self) {
-        for (step, id) in std::mem::take(&mut self.done).into_iter().rev() {
-            let (kind, name) = (step.kind, step.name.as_str());
-            let deadline = Instant::now() + UNDO_TIME_MAX;
-            let outcome = match step.action {
-                Action::Create => remove_object(self.api, kind, &id, name, deadline).await,
-                Action::Update => {
-                    let old = self.observed.services.iter().find(|it| it["ID"] == step.id.as_str());
-                    match old {
-                        Some(old) => send_spec(self.api, &id, name, &old["Spec"]).await,
-                        None => Ok(()),
-                    }
-                }
-                Action::Remove | Action::Keep => Ok(()),
-            };
-            let failure = outcome.err().map(|fault| fault.to_string());
-            (self.progress)(Progress::Undo { kind, name, failure: failure.as_deref() });
-        }
+/// Undoes what a journal names, the last first. What cannot be undone is told, and the others go on.
+pub async fn undo(api: &impl Api, journal: &Journal, progress: &mut (dyn FnMut(Progress<'_>) + Send)) {
+    for entry in journal.entries.iter().rev() {
+        let outcome = undo_one(api, &journal.stack, entry).await;
+        let failure = match outcome {
+            Ok(false) => continue,
+            Ok(true) => None,
+            Err(fault) => Some(fault.to_string()),
+        };
+        progress(Progress::Undo { kind: entry.kind, name: &entry.name, failure: failure.as_deref() });
     }
+}
+
+/// Undoes one entry; false if there was nothing to undo.
+async fn undo_one(api: &impl Api, stack: &str, entry: &Entry) -> Result<bool, Fault> {
+    let (kind, name) = (entry.kind, entry.name.as_str());
+    let Some(there) = own_object(api, kind, name, stack).await? else { return Ok(false) };
+    let Some(former) = &entry.former else {
+        let id = there["ID"].as_str().or(there["Id"].as_str()).unwrap_or_default();
+        remove_object(api, kind, id, name, Instant::now() + UNDO_TIME_MAX).await?;
+        return Ok(true);
+    };
+    if there["Spec"] == *former {
+        return Ok(false);
+    }
+    send_spec(api, there["ID"].as_str().unwrap_or_default(), name, former).await?;
+    Ok(true)
+}
+
+/// The object of a name, if the stack has one.
+async fn own_object(api: &impl Api, kind: Kind, name: &str, stack: &str) -> Result<Option<Value>, Fault> {
+    let object = match ask(api, Method::GET, &format!("/{}/{name}", kind.path()), None, name).await {
+        Err(Fault::Refused { status: 404, .. }) => return Ok(None),
+        object => object?,
+    };
+    let labels = if kind == Kind::Network { &object["Labels"] } else { &object["Spec"]["Labels"] };
+    let there = if kind == Kind::Network { &object["Name"] } else { &object["Spec"]["Name"] };
+    // A name that is part of an id finds another object.
+    let is_it = there == name && labels[STACK_LABEL] == stack;
+    Ok(is_it.then_some(object))
 }
 
 /// The time for undoing one step: tasks need a moment to leave a network.

@@ -6,13 +6,18 @@
 mod api;
 mod apply;
 pub mod fields;
+pub mod images;
+mod journal;
+mod news;
 mod observe;
 mod plan;
 mod seal;
 mod status;
 
 pub use api::{Answer, Api, Fault};
-pub use apply::{Applied, Progress, Settings, apply, remove};
+pub use apply::{Applied, Progress, Settings, apply, remove, undo};
+pub use journal::{Entry, Journal};
+pub use news::{News, sign};
 pub use observe::{Observed, observe};
 pub use plan::{Action, Kind, Plan, Step};
 pub use status::{State, Status, TaskFailure, status};

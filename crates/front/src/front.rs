@@ -13,6 +13,7 @@ use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, header};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::actions::Actions;
 use crate::audit::Audit;
@@ -72,6 +73,8 @@ pub struct Front {
     pub(crate) bus: OnceLock<BusDoor>,
     /// Only where there can be a swarm.
     pub(crate) swarm: SwarmDoor,
+    /// Told when an operation on a stack was written through this door.
+    pub(crate) operations_begun: Notify,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
@@ -80,8 +83,20 @@ impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
         let placing = herder_place::Settings { create_retry: settings.create_retry };
         let placer = Placer::new(pool.clone(), scheduler, placing);
-        let (lists, execs, replica, actions, bus, swarm, api_version) = Default::default();
-        Arc::new(Front { pool, placer, settings, lists, execs, replica, actions, bus, swarm, api_version })
+        let (lists, execs, replica, actions, bus, swarm, operations_begun, api_version) = Default::default();
+        Arc::new(Front {
+            pool,
+            placer,
+            settings,
+            lists,
+            execs,
+            replica,
+            actions,
+            bus,
+            swarm,
+            operations_begun,
+            api_version,
+        })
     }
 
     /// Makes this manager one of several: while it does not lead, calls go on to the one that does. Only the first
@@ -155,6 +170,11 @@ impl Front {
         is_allowed?;
         let Target { version, path } =
             path::split(parts.uri.path()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        // The stack API is also below `/herder`, for doors behind a proxy that has a `/v2` of its own.
+        let path = match path.strip_prefix("/herder/v2/") {
+            Some(rest) => format!("/v2/{rest}"),
+            None => path,
+        };
         record.path.clone_from(&path);
         let (route, holes) = match TABLE.find(&parts.method, &path, version.as_deref()) {
             Ok(found) => found,

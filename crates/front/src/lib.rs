@@ -26,6 +26,7 @@ pub mod replica;
 mod router;
 mod routes;
 pub mod server;
+pub mod stacks;
 pub mod swarm;
 mod system;
 mod volumes;

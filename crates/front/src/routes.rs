@@ -2,6 +2,7 @@
 
 mod docker;
 mod own;
+mod stacks;
 mod swarm;
 
 use std::pin::Pin;
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Handler {
 pub(crate) type Route = router::Route<Handler>;
 
 /// Docker's own paths come last: they have the widest patterns.
-pub(crate) static TABLE: Table<Handler> = Table::new(&[own::ROUTES, swarm::ROUTES, docker::ROUTES]);
+pub(crate) static TABLE: Table<Handler> = Table::new(&[own::ROUTES, stacks::ROUTES, swarm::ROUTES, docker::ROUTES]);
 
 const fn route(
     method: &'static str,

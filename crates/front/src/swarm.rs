@@ -81,7 +81,7 @@ pub(crate) async fn why(front: &Arc<Front>, subject: String) -> Result<Reply, Ap
 }
 
 /// What is declared now.
-async fn read(swarm: &Arc<dyn Swarm>) -> Result<View, ApiError> {
+pub(crate) async fn read(swarm: &Arc<dyn Swarm>) -> Result<View, ApiError> {
     local::needs_manager(&swarm.status())?;
     timeout(MANAGERS_TIME_MAX, swarm.read()).await.unwrap_or_else(|_| Err(too_slow()))
 }
@@ -128,8 +128,12 @@ const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 const ID_DIGITS: usize = 25;
 
 /// 25 digits of base 36, as swarm mode's ids and secrets are.
-fn new_id() -> String {
-    let mut rest: u128 = rand::random();
+pub(crate) fn new_id() -> String {
+    id_of(rand::random())
+}
+
+/// A number as an id.
+pub(crate) fn id_of(mut rest: u128) -> String {
     let mut digits = [b'0'; ID_DIGITS];
     for digit in digits.iter_mut().rev() {
         *digit = DIGITS[usize::try_from(rest % 36).unwrap_or_default()];

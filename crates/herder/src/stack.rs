@@ -1,15 +1,19 @@
 //! `herder stack`: Compose files on a cluster, through any endpoint that speaks the Docker API of a swarm.
 
+mod diff;
 mod files;
-mod images;
+mod look;
+mod server;
 mod show;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use herder_cli::{StackArgs, StackConfig, StackDeploy, StackLs, StackPlan, StackRm, StackVerb};
+use herder_cli::{
+    StackArgs, StackConfig, StackDeploy, StackLs, StackPlan, StackRm, StackRollback, StackVerb, StackWatch,
+};
 use herder_compose::Desired;
-use herder_deploy::{Answer, Api, Fault, Observed, Plan, Settings, apply, observe, remove};
+use herder_deploy::{Answer, Api, Fault, Journal, Observed, Plan, Settings, apply, images, observe, remove};
 use herder_docker::{empty, full};
 use http::{Method, Request, header};
 use rand::Rng as _;
@@ -34,11 +38,32 @@ pub(crate) async fn run(asked: StackArgs) -> anyhow::Result<ExitCode> {
         StackVerb::Config(asked) => config(&asked),
         StackVerb::Ls(asked) => ls(asked).await,
         StackVerb::Rm(asked) => rm(asked).await,
+        StackVerb::Ps(asked) => look::ps(asked).await,
+        StackVerb::Services(asked) => look::services(asked).await,
+        StackVerb::Logs(asked) => look::logs(asked).await,
+        StackVerb::Rollback(asked) => rollback(asked).await,
+        StackVerb::History(asked) => look::history(asked).await,
+        StackVerb::Diff(asked) => look::diff(asked).await,
+        StackVerb::Watch(asked) => watch(asked).await,
+        StackVerb::Export(asked) => look::export(asked).await,
     };
     match outcome {
         Err(error) if error.is::<Refused>() => {
             eprint!("{error}");
             Ok(ExitCode::from(WRONG_FILES))
+        }
+        Err(error) if error.is::<server::Problem>() => {
+            let code = match error.downcast_ref::<server::Problem>().map(|it| it.status) {
+                Some(422) => WRONG_FILES,
+                _ => REFUSED,
+            };
+            eprintln!("herder: {error:#}");
+            Ok(ExitCode::from(code))
+        }
+        Err(error) if error.is::<server::Ended>() => {
+            let late = error.downcast_ref::<server::Ended>().is_some_and(|it| it.late);
+            eprintln!("herder: {error:#}");
+            Ok(if late { ExitCode::from(LATE) } else { ExitCode::FAILURE })
         }
         Err(error) => match error.downcast_ref::<Fault>() {
             Some(fault) => {
@@ -100,7 +125,9 @@ async fn compare(
     // An endpoint without a swarm says so in its own words.
     door.ask(Method::GET, "/swarm").await?;
     let observed = observe(door, &desired.stack).await?;
-    images::resolve(door, &mut desired, &observed, resolve).await;
+    let images = images::look_up(door, &desired, &observed, resolve).await;
+    images::unknown(&images).for_each(|warning| eprintln!("warning: {warning}"));
+    images::set_digests(&mut desired, &images);
     let mut salt = || {
         let mut salt = [0; 16];
         rand::rng().fill_bytes(&mut salt);
@@ -112,14 +139,18 @@ async fn compare(
 
 async fn deploy(asked: StackDeploy) -> anyhow::Result<ExitCode> {
     let door = Door::of(&asked.door)?;
+    if server::is_herder(&door).await {
+        return deploy_at_herder(&door, asked).await;
+    }
     let name = asked.name.as_deref();
     let prune = !asked.no_prune;
     let Compared { desired, observed, plan } =
         compare(&door, &asked.files, name, &asked.images.resolve_image, prune).await?;
     plan.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let settings = Settings { wait: !asked.detach, timeout: asked.timeout, keep: asked.keep };
-    let mut told = show::Told::new();
-    let applied = apply(&door, &desired, &observed, &plan, &settings, &mut |news| told.tell(&news)).await?;
+    let mut told = show::Told::default();
+    let journal = Journal::of(&plan, &observed);
+    let applied = apply(&door, &desired, &observed, &plan, &journal, &settings, &mut |news| told.tell(&news)).await?;
     if asked.format == "json" {
         anstream::println!("{}", json!({"Stack": desired.stack, "Changes": applied.changes}));
     } else if applied.changes == 0 {
@@ -129,6 +160,79 @@ async fn deploy(asked: StackDeploy) -> anyhow::Result<ExitCode> {
         anstream::println!("stack {}: {word}, {} changes", desired.stack, applied.changes);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Deploys through the stack API: the leader carries it out.
+async fn deploy_at_herder(door: &Door, asked: StackDeploy) -> anyhow::Result<ExitCode> {
+    let mut files = Files::load(&asked.files)?;
+    let (desired, notes) = files.objects(asked.name.as_deref())?;
+    notes.iter().for_each(|note| eprint!("{}", files.render(note)));
+    files.read_contents(&desired)?;
+    let stack = desired.stack;
+    let mut body = server::bundle(&files);
+    body["options"] = json!({
+        "prune": !asked.no_prune, "timeout": asked.timeout.as_secs().max(1), "keep": asked.keep,
+        "resolve": asked.images.resolve_image, "supersede": asked.supersede,
+    });
+    let answer = server::ask(door, Method::PUT, &server::path(&stack, ""), Some(&body)).await?;
+    server::tell_notes(&answer);
+    let Some(id) = answer["id"].as_str() else {
+        return said(&asked.format, &stack, 0, &format!("nothing to do ({} services)", answer["services"]));
+    };
+    if asked.detach {
+        return said(&asked.format, &stack, 0, &format!("sent; `herder stack watch {stack}` follows operation {id}"));
+    }
+    let operation = server::follow(door, id).await?;
+    let text = match server::changes(&operation) {
+        0 => format!("nothing to do ({} services)", desired.services.len()),
+        changes => format!("deployed, {changes} changes"),
+    };
+    said(&asked.format, &stack, server::changes(&operation), &text)
+}
+
+/// Prints the outcome of an operation.
+fn said(format: &str, stack: &str, changes: usize, text: &str) -> anyhow::Result<ExitCode> {
+    if format == "json" {
+        anstream::println!("{}", json!({"Stack": stack, "Changes": changes}));
+    } else {
+        anstream::println!("stack {stack}: {text}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rollback(asked: StackRollback) -> anyhow::Result<ExitCode> {
+    let door = Door::of(&asked.door)?;
+    let body = json!({
+        "revision": asked.revision.unwrap_or(0),
+        "options": {"timeout": asked.timeout.as_secs().max(1)},
+    });
+    let answer = server::ask(&door, Method::POST, &server::path(&asked.name, "/rollback"), Some(&body)).await?;
+    let id = answer["id"].as_str().unwrap_or_default();
+    if asked.detach {
+        return said(
+            "text",
+            &asked.name,
+            0,
+            &format!("sent; `herder stack watch {}` follows operation {id}", asked.name),
+        );
+    }
+    let operation = server::follow(&door, id).await?;
+    let (changes, revision) = (server::changes(&operation), &operation["revision"]);
+    said("text", &asked.name, changes, &format!("rolled back as revision {revision}, {changes} changes"))
+}
+
+async fn watch(asked: StackWatch) -> anyhow::Result<ExitCode> {
+    let door = Door::of(&asked.door)?;
+    let stack = server::ask(&door, Method::GET, &server::path(&asked.name, ""), None).await?;
+    let Some(id) = stack["operation"].as_str() else {
+        let (state, revision) = (stack["state"].as_str().unwrap_or_default(), &stack["revision"]);
+        let error = stack["error"].as_str().map(|it| format!(": {it}")).unwrap_or_default();
+        anstream::println!("stack {}: {state}, revision {revision}{error}", asked.name);
+        return Ok(if state == "active" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    };
+    let operation = server::follow(&door, id).await?;
+    let changes = server::changes(&operation);
+    said("text", &asked.name, changes, &format!("done, {changes} changes"))
 }
 
 async fn plan(asked: StackPlan) -> anyhow::Result<ExitCode> {
@@ -192,6 +296,10 @@ fn config(asked: &StackConfig) -> anyhow::Result<ExitCode> {
 
 async fn ls(asked: StackLs) -> anyhow::Result<ExitCode> {
     let door = Door::of(&asked.door)?;
+    if let Ok(stacks) = server::ask(&door, Method::GET, "/v2/targets/own/stacks", None).await {
+        anstream::print!("{}", show::kept_stacks(&stacks["items"], asked.format == "json"));
+        return Ok(ExitCode::SUCCESS);
+    }
     let services = door.ask(Method::GET, "/services").await?;
     anstream::print!("{}", show::stacks(services.as_array().map_or(&[], Vec::as_slice), asked.format == "json"));
     Ok(ExitCode::SUCCESS)
@@ -200,8 +308,23 @@ async fn ls(asked: StackLs) -> anyhow::Result<ExitCode> {
 async fn rm(asked: StackRm) -> anyhow::Result<ExitCode> {
     let door = Door::of(&asked.door)?;
     let mut code = ExitCode::SUCCESS;
+    let is_herder = server::is_herder(&door).await;
     for name in &asked.names {
-        let mut told = show::Told::new();
+        if is_herder {
+            let path = server::path(name, &format!("?timeout={}", asked.timeout.as_secs().max(1)));
+            match server::ask(&door, Method::DELETE, &path, None).await {
+                Ok(operation) => drop(server::follow(&door, operation["id"].as_str().unwrap_or_default()).await?),
+                Err(error)
+                    if error.downcast_ref::<server::Problem>().is_some_and(|it| it.code == "stack_not_found") =>
+                {
+                    eprintln!("herder: there is no stack {name}");
+                    code = ExitCode::FAILURE;
+                }
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        let mut told = show::Told::default();
         let count = remove(&door, name, asked.timeout, &mut |news| told.tell(&news)).await?;
         if count == 0 {
             eprintln!("herder: there is no stack {name}");

@@ -33,14 +33,35 @@ impl std::error::Error for Refused {}
 pub(super) struct Files {
     pub(super) project: Box<Project>,
     pub(super) sources: Sources,
-    environment: BTreeMap<String, String>,
+    options: Options,
 }
 
 impl Files {
+    /// The Compose files, in the order in which they are merged.
+    pub(super) fn main(&self) -> &[String] {
+        &self.options.files
+    }
+
+    pub(super) fn directory(&self) -> &str {
+        &self.options.directory
+    }
+
+    pub(super) fn env_files(&self) -> Option<&[String]> {
+        self.options.env_files.as_deref()
+    }
+
+    pub(super) fn profiles(&self) -> &[String] {
+        &self.options.profiles
+    }
+
+    pub(super) fn environment(&self) -> &BTreeMap<String, String> {
+        &self.options.environment
+    }
+
     /// Finds, reads and loads the files that the command line names.
     pub(super) fn load(asked: &StackFiles) -> anyhow::Result<Files> {
         let environment: BTreeMap<String, String> = std::env::vars().collect();
-        let options = options(asked, environment.clone())?;
+        let options = options(asked, environment)?;
         let mut sources = Sources::new();
         loop {
             match load(&sources, &options) {
@@ -50,7 +71,7 @@ impl Files {
                         sources.insert(path, content);
                     }
                 }
-                Step::Done(project) => return Ok(Files { project, sources, environment }),
+                Step::Done(project) => return Ok(Files { project, sources, options }),
                 Step::Refused(diagnostics) => {
                     return Err(Refused(diagnostics.iter().map(|it| render(it, &sources)).collect()).into());
                 }
@@ -66,7 +87,7 @@ impl Files {
         if !fits {
             bail!("`{name}` cannot be the name of a stack: use letters, digits, - and _");
         }
-        let (desired, mut notes) = objects(&self.project, name, &self.environment)
+        let (desired, mut notes) = objects(&self.project, name, self.environment())
             .map_err(|diagnostics| Refused(diagnostics.iter().map(|it| self.render(it)).collect()))?;
         let mut all = self.project.diagnostics.clone();
         all.append(&mut notes);

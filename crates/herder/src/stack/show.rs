@@ -5,20 +5,11 @@ use std::fmt::Write as _;
 
 use comfy_table::{Table, presets};
 use herder_compose::{STACK_LABEL, Variable};
-use herder_deploy::{Action, Plan, Progress};
+use herder_deploy::{Action, News, Plan, Progress, sign};
 use serde_json::{Value, json};
 
 /// Characters of a value that a line shows at most.
 const VALUE_CHARS_MAX: usize = 60;
-
-fn sign(action: Action) -> char {
-    match action {
-        Action::Create => '+',
-        Action::Update => '~',
-        Action::Remove => '-',
-        Action::Keep => '=',
-    }
-}
 
 /// A plan as text: a line for each change, with the fields that change below it.
 pub(super) fn text(plan: &Plan) -> String {
@@ -67,41 +58,13 @@ fn short(text: &str) -> String {
 }
 
 /// Prints the news of a deployment on stderr, one line each.
-pub(super) struct Told {
-    /// The last line of each service, so that nothing is printed twice.
-    last: BTreeMap<String, String>,
-}
+#[derive(Default)]
+pub(super) struct Told(News);
 
 impl Told {
-    pub(super) fn new() -> Told {
-        Told { last: BTreeMap::new() }
-    }
-
     pub(super) fn tell(&mut self, news: &Progress<'_>) {
-        match news {
-            Progress::Step(step) => eprintln!("{} {:<7} {}", sign(step.action), step.kind.word(), step.name),
-            Progress::Waiting { service, status, before } => {
-                let failure = status.failure.as_ref().map(|it| format!(": {}", it.message)).unwrap_or_default();
-                let before = before.map(|before| format!(" ({before} waits for it)")).unwrap_or_default();
-                self.line(
-                    service,
-                    format!("  {service}: {} of {} tasks run{failure}{before}", status.done, status.wanted),
-                );
-            }
-            Progress::Converged { service, status } => {
-                self.line(service, format!("  {service}: {} of {} tasks run", status.done, status.wanted));
-            }
-            Progress::Undo { kind, name, failure } => match failure {
-                None => eprintln!("undone: {} {name}", kind.word()),
-                Some(failure) => eprintln!("cannot undo {} {name}: {failure}", kind.word()),
-            },
-        }
-    }
-
-    fn line(&mut self, service: &str, line: String) {
-        if self.last.get(service) != Some(&line) {
+        if let Some(line) = self.0.line(news) {
             eprintln!("{line}");
-            self.last.insert(service.to_owned(), line);
         }
     }
 }
@@ -140,6 +103,39 @@ pub(super) fn stacks(services: &[Value], as_json: bool) -> String {
     table.load_style(presets::NOTHING).set_header(["NAME", "SERVICES"]);
     for (name, count) in stacks {
         table.add_row([name.to_owned(), count.to_string()]);
+    }
+    trimmed(&table)
+}
+
+/// The stacks that a door of herder keeps.
+pub(super) fn kept_stacks(stacks: &Value, as_json: bool) -> String {
+    let stacks = stacks.as_array().map_or(&[][..], Vec::as_slice);
+    if as_json {
+        let list = stacks.iter().map(|it| {
+            json!({"Name": it["name"], "Services": it["services"], "State": it["state"], "Revision": it["revision"],
+                "By": it["by"], "Error": it["error"]})
+        });
+        return format!("{}\n", json!(list.collect::<Vec<_>>()));
+    }
+    let rows = stacks.iter().map(|it| [&it["name"], &it["services"], &it["state"], &it["revision"]].map(word));
+    table(["NAME", "SERVICES", "STATE", "REVISION"], rows)
+}
+
+/// A value as one word of a table.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.replace('\n', " "),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// A table with these heads.
+pub(super) fn table<const N: usize>(heads: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heads);
+    for row in rows {
+        table.add_row(row);
     }
     trimmed(&table)
 }

@@ -151,6 +151,7 @@ impl Life {
         let door = Arc::new(Door(host.clone()));
         front.set_swarm(door.clone());
         tokio::spawn(herder_front::swarm::follow(front.clone(), stop.clone()));
+        tokio::spawn(herder_front::stacks::follow(front.clone(), stop.clone()));
         let templates: Weak<dyn Templates> = Arc::downgrade(&(front.clone() as Arc<dyn Templates>));
         let gate = Gate::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door);
         let serving = tokio::spawn(link.clone().serve(listener, stop.clone(), gate));

@@ -1,0 +1,92 @@
+//! Stacks at the door: the stack API, and the loop of the leader that carries operations out.
+//!
+//! A request becomes an operation in the swarm's state; the leader carries it out through the Docker API of the target, for
+//! its own swarm through its own door. See `herder_stacks`.
+
+pub(crate) mod asked;
+mod inside;
+pub(crate) mod operations;
+pub(crate) mod problem;
+pub(crate) mod shown;
+pub(crate) mod v2;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_model::swarm::View;
+use herder_stacks::{NotWritten, Records};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use inside::Inside;
+
+use crate::Front;
+use crate::swarm::{self, Swarm};
+
+/// So often a manager looks whether it leads, and whether an operation waits: at once after one was written through this door.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Operations that a leader carries out at the same time; the others wait.
+const RUNNING_MAX: usize = 16;
+
+/// The swarm's state as `herder_stacks` needs it.
+pub(crate) struct Kept(pub(crate) Arc<dyn Swarm>);
+
+impl Records for Kept {
+    async fn read(&self) -> Result<View, String> {
+        swarm::read(&self.0).await.map_err(|error| error.to_string())
+    }
+
+    async fn write(&self, changes: Vec<herder_model::swarm::Change>) -> Result<View, NotWritten> {
+        self.0.commit(changes).await.map_err(|error| match error {
+            swarm::NotWritten::Conflict(conflict) => NotWritten::Conflict(conflict),
+            swarm::NotWritten::Failed(error) => NotWritten::Failed(error.to_string()),
+        })
+    }
+
+    fn now(&self) -> String {
+        jiff::Timestamp::now().to_string()
+    }
+}
+
+/// Carries operations on stacks out while this node leads the swarm, until `stop`.
+pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
+    let Some(swarm) = front.swarm().cloned() else { return };
+    let mut ticks = interval(LOOK_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut running: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let next = async {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = front.operations_begun.notified() => {}
+            }
+        };
+        if stop.run_until_cancelled(next).await.is_none() {
+            break;
+        }
+        running.retain(|_, it| !it.is_finished());
+        let me = swarm.status().node_id;
+        if !swarm.managers().iter().any(|it| it.leader && it.node_id == me) {
+            // The next leader goes on.
+            std::mem::take(&mut running).into_values().for_each(|it| it.abort());
+            continue;
+        }
+        let Ok(view) = swarm::read(&swarm).await else { continue };
+        let mut waiting = herder_stacks::operations(&view);
+        waiting.retain(|it| !it.record.state.is_over() && !running.contains_key(&it.id));
+        // The oldest first.
+        for operation in waiting.into_iter().rev().take(RUNNING_MAX.saturating_sub(running.len())) {
+            let (front, swarm, me, id) = (front.clone(), swarm.clone(), me.clone(), operation.id.clone());
+            let work = tokio::spawn(async move {
+                let target = operation.record.target;
+                let Ok(api) = v2::api_of(&front, &target, &format!("stack-operation-{id}")).await else { return };
+                herder_stacks::run(&Kept(swarm), &api, &id, &me).await;
+            });
+            running.insert(operation.id, work);
+        }
+    }
+    running.into_values().for_each(|it| it.abort());
+}

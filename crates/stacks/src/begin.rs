@@ -1,0 +1,304 @@
+//! Whether an operation on a stack may begin, and what is written when it does. Pure.
+
+use herder_deploy::images::Images;
+use herder_model::swarm::{Change, Kind, Resource, ResourceError, View, Word};
+
+use crate::bundle::{Bundle, check_name};
+use crate::record::{
+    DeployOptions, Found, Kinds, Operation, Revision, Stack, StackState, Verb, find, kinds, operations, record_name,
+    revisions, stacks,
+};
+
+/// Revisions of a stack that are kept.
+const REVISIONS_MAX: usize = 10;
+/// Operations that are kept when they are over. Each is some kilobytes; clients look at recent ones.
+const OVER_MAX: usize = 200;
+/// Operations under way at the same time, those that wait for their turn included.
+const UNDER_WAY_MAX: usize = 64;
+
+/// What somebody wants of a stack.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// Deploy a source.
+    Deploy {
+        bundle: Bundle,
+        images: Images,
+        options: DeployOptions,
+    },
+    /// Deploy the source of an earlier revision; 0 is the one before the present.
+    Rollback {
+        revision: u64,
+        options: DeployOptions,
+    },
+    Remove {
+        timeout_seconds: u64,
+    },
+}
+
+/// Ids of new objects.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    pub stack: String,
+    pub revision: String,
+    pub operation: String,
+}
+
+/// An operation that begins once the changes are written.
+#[derive(Debug)]
+pub struct Begun {
+    pub changes: Vec<Change>,
+    pub operation: String,
+    pub revision: u64,
+}
+
+/// The reason for which no operation begins.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Wrong(String),
+    #[error("operation {operation} works on stack {stack}; wait for its end, or cancel it")]
+    Busy { stack: String, operation: String },
+    #[error("{UNDER_WAY_MAX} operations are under way; try again later")]
+    TooMany,
+    #[error("there is no stack {0}")]
+    NoStack(String),
+    #[error("stack {stack} has no revision {wanted}; it has {known}")]
+    NoRevision { stack: String, wanted: String, known: String },
+    #[error("there is no operation {0}")]
+    NoOperation(String),
+    #[error("operation {0} is over")]
+    Over(String),
+    #[error(transparent)]
+    Record(#[from] ResourceError),
+}
+
+/// Begins an operation on `stack` at `target`. `now` is RFC 3339; `by` is the author.
+pub fn begin(
+    view: &View,
+    target: &str,
+    stack: &str,
+    wish: Wish,
+    by: &str,
+    now: &str,
+    ids: Ids,
+) -> Result<Begun, Refused> {
+    check_name(stack).map_err(|error| Refused::Wrong(error.to_string()))?;
+    let kinds = kinds().ok_or_else(|| Refused::Wrong("this node knows too many kinds of objects".into()))?;
+    let known = stacks(view, target).into_iter().find(|it| it.record.stack.eq_ignore_ascii_case(stack));
+    if let Some(other) = known.as_ref().filter(|it| it.record.stack != stack) {
+        return Err(Refused::Wrong(format!(
+            "there is a stack {} already; its name differs in case only",
+            other.record.stack
+        )));
+    }
+    let mut all = operations(view);
+    let is_under_way = |id: &str| all.iter().any(|it| it.id == id && !it.record.state.is_over());
+    if let Some(busy) = known.as_ref().filter(|it| is_under_way(&it.record.operation)) {
+        return Err(Refused::Busy { stack: stack.to_owned(), operation: busy.record.operation.clone() });
+    }
+    if all.iter().filter(|it| !it.record.state.is_over()).count() >= UNDER_WAY_MAX {
+        return Err(Refused::TooMany);
+    }
+    let mut changes = Vec::new();
+    let (id, version, mut record) = match known {
+        Some(it) => (it.id, it.version, it.record),
+        None => (ids.stack, 0, Stack { target: target.to_owned(), stack: stack.to_owned(), ..Stack::default() }),
+    };
+    let mut operation = Operation {
+        target: target.to_owned(),
+        stack: stack.to_owned(),
+        by: by.to_owned(),
+        started: now.to_owned(),
+        ..Operation::default()
+    };
+    let mut kept = revisions(view, target, stack);
+    let revision = |bundle, images, options, repeats| Revision {
+        target: target.to_owned(),
+        stack: stack.to_owned(),
+        by: by.to_owned(),
+        bundle,
+        images,
+        options,
+        repeats,
+        ..Revision::default()
+    };
+    let new = match wish {
+        Wish::Remove { timeout_seconds } => {
+            operation.verb = Verb::Remove;
+            operation.timeout_seconds = timeout_seconds;
+            record.state = StackState::Removing;
+            None
+        }
+        Wish::Deploy { bundle, images, options } => Some(revision(bundle, images, options, 0)),
+        Wish::Rollback { revision: wanted, options } => {
+            operation.verb = Verb::Rollback;
+            if version == 0 {
+                return Err(Refused::NoStack(stack.to_owned()));
+            }
+            let before = |it: &&Found<Revision>| it.record.number < record.revision && it.record.outcome == "deployed";
+            let former = match wanted {
+                0 => kept.iter().find(before),
+                _ => kept.iter().find(|it| it.record.number == wanted),
+            };
+            let former = former.ok_or_else(|| {
+                let known: Vec<String> = kept.iter().map(|it| it.record.number.to_string()).collect();
+                let wanted = if wanted == 0 { "before the present one".into() } else { wanted.to_string() };
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                Refused::NoRevision { stack: stack.to_owned(), wanted, known }
+            })?;
+            let Revision { bundle, images, number, .. } = former.record.clone();
+            Some(revision(bundle, images, options, number))
+        }
+    };
+    if let Some(mut new) = new {
+        record.last += 1;
+        new.number = record.last;
+        operation.revision = new.number;
+        operation.timeout_seconds = new.options.timeout_seconds;
+        record.state = StackState::Deploying;
+        let name = format!("{}/{}", record_name(target, stack), new.number);
+        changes.push(Resource::new(kinds.revision, &ids.revision, &name, &new)?.into());
+        // The revision in place stays, however old it is.
+        kept.retain(|it| it.record.number != record.revision);
+        for old in kept.iter().skip(REVISIONS_MAX - 2) {
+            changes.push(Change::Remove(Kind::Resource(kinds.revision), old.id.clone()));
+        }
+    }
+    record.operation.clone_from(&ids.operation);
+    record.by = by.to_owned();
+    all.retain(|it| it.record.state.is_over());
+    for old in all.iter().skip(OVER_MAX) {
+        changes.push(Change::Remove(Kind::Resource(kinds.operation), old.id.clone()));
+    }
+    let revision = operation.revision;
+    changes.push(put(view, kinds.stack, &id, &record_name(target, stack), version, &record)?);
+    changes.push(Resource::new(kinds.operation, &ids.operation, "", &operation)?.into());
+    Ok(Begun { changes, operation: ids.operation, revision })
+}
+
+/// Asks for the end of an operation: what it did is undone.
+pub fn cancel(view: &View, id: &str) -> Result<Vec<Change>, Refused> {
+    let no_operation = || Refused::NoOperation(id.to_owned());
+    let Kinds { operation: kind, .. } = kinds().ok_or_else(no_operation)?;
+    let found = find::<Operation>(view, kind, id).ok_or_else(no_operation)?;
+    if found.record.state.is_over() {
+        return Err(Refused::Over(id.to_owned()));
+    }
+    let changed = Operation { cancel: true, ..found.record };
+    Ok(vec![put(view, kind, id, "", found.version, &changed)?])
+}
+
+/// Writes a record; members of the stored one that this release does not know stay.
+pub(crate) fn put<T: serde::Serialize>(
+    view: &View,
+    kind: Word,
+    id: &str,
+    name: &str,
+    version: u64,
+    record: &T,
+) -> Result<Change, ResourceError> {
+    let stored = view.resources.get(&kind).and_then(|table| table.get(id)).filter(|_| version != 0);
+    let mut resource = match stored {
+        Some(stored) => Resource::clone(stored),
+        None => Resource::new(kind, id, name, record)?,
+    };
+    resource.set(record)?;
+    resource.meta.version.index = version;
+    Ok(resource.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::{Command, Time, View};
+
+    use super::*;
+    use crate::record::OperationState;
+
+    /// Plays one line after the other: `deploy`, `rollback N`, `remove`, `end STATE OUTCOME`. Then the stack and its revisions.
+    fn play(lines: &[&str]) -> String {
+        let mut view = View::default();
+        let mut index = 0;
+        let mut said = String::new();
+        for line in lines {
+            let mut words = line.split_whitespace();
+            let verb = words.next().expect("a verb");
+            index += 1;
+            let ids = Ids { stack: "s".into(), revision: format!("r{index}"), operation: format!("o{index}") };
+            let now = format!("2026-11-30T00:00:{index:02}Z");
+            let options = DeployOptions::default();
+            let changes = match verb {
+                "end" => {
+                    let kinds = kinds().expect("kinds");
+                    let stack = stacks(&view, "own").remove(0);
+                    let operation = find::<Operation>(&view, kinds.operation, &stack.record.operation).expect("one");
+                    let over = Operation { state: OperationState::Succeeded, ..operation.record };
+                    let mut revision = revisions(&view, "own", "shop").remove(0);
+                    revision.record.outcome = "deployed".into();
+                    let ended = Stack { revision: over.revision, state: StackState::Active, ..stack.record };
+                    Ok(vec![
+                        put(&view, kinds.operation, &operation.id, "", operation.version, &over).expect("a record"),
+                        put(&view, kinds.stack, &stack.id, "", stack.version, &ended).expect("a record"),
+                        put(&view, kinds.revision, &revision.id, "", revision.version, &revision.record).expect("one"),
+                    ])
+                }
+                verb => {
+                    let wish = match verb {
+                        "deploy" => Wish::Deploy { bundle: Bundle::default(), images: Images::new(), options },
+                        "rollback" => {
+                            let revision = words.next().expect("a number").parse().expect("a number");
+                            Wish::Rollback { revision, options }
+                        }
+                        _ => Wish::Remove { timeout_seconds: 1 },
+                    };
+                    begin(&view, "own", "shop", wish, "me", &now, ids).map(|it| it.changes)
+                }
+            };
+            match changes {
+                Ok(changes) => {
+                    view.apply(index, &Command { at: Time(index), changes }).expect("it fits");
+                }
+                Err(refused) => said = format!("{said}{refused}; "),
+            }
+        }
+        let stack = stacks(&view, "own").remove(0).record;
+        let numbers = revisions(&view, "own", "shop");
+        let numbers: Vec<String> = numbers
+            .iter()
+            .map(|it| match it.record.repeats {
+                0 => it.record.number.to_string(),
+                repeats => format!("{}={repeats}", it.record.number),
+            })
+            .collect();
+        format!("{said}{:?} {} of {}", stack.state, stack.revision, numbers.join(" "))
+    }
+
+    #[test]
+    fn operations_begin_one_after_the_other() {
+        assert_eq!(play(&["deploy"]), "Deploying 0 of 1");
+        assert_eq!(
+            play(&["deploy", "deploy"]),
+            "operation o1 works on stack shop; wait for its end, or cancel it; Deploying 0 of 1"
+        );
+        assert_eq!(play(&["deploy", "end", "deploy", "end"]), "Active 2 of 2 1");
+        assert_eq!(play(&["deploy", "end", "remove"]), "Removing 1 of 1");
+    }
+
+    #[test]
+    fn a_rollback_repeats_an_earlier_revision() {
+        let start = ["deploy", "end", "deploy", "end"];
+        let then = |line: &'static str| play(&[&start[..], &[line]].concat());
+        assert_eq!(then("rollback 0"), "Deploying 2 of 3=1 2 1");
+        assert_eq!(then("rollback 1"), "Deploying 2 of 3=1 2 1");
+        assert_eq!(then("rollback 7"), "stack shop has no revision 7; it has 2, 1; Active 2 of 2 1");
+        assert_eq!(
+            play(&["deploy", "end", "rollback 0"]),
+            "stack shop has no revision before the present one; it has 1; Active 1 of 1"
+        );
+    }
+
+    #[test]
+    fn ten_revisions_are_kept() {
+        let lines: Vec<&str> = ["deploy", "end"].into_iter().cycle().take(30).collect();
+        assert_eq!(play(&lines), "Active 15 of 15 14 13 12 11 10 9 8 7 6");
+    }
+}

@@ -1,0 +1,18 @@
+//! Stacks as stored objects of a swarm: what is kept of each, and how an operation on one is carried out.
+//!
+//! A deployment, rollback or removal is an operation. [`begin`] decides whether it may start and what is written then
+//! (pure); the leader carries it out with [`run`] and writes how far it is, so another leader goes on. Nothing here speaks
+//! HTTP: the target is an [`herder_deploy::Api`], the swarm's state a [`Records`].
+
+mod begin;
+mod bundle;
+mod record;
+mod run;
+
+pub use begin::{Begun, Ids, Refused, Wish, begin, cancel};
+pub use bundle::{Bundle, BundleError, File, Loaded};
+pub use record::{
+    DeployOptions, Found, Operation, OperationState, Revision, Stack, StackState, StepRecord, StepState, Verb, find,
+    kinds, operations, record_name, revisions, stacks,
+};
+pub use run::{NotWritten, Records, run};
