@@ -70,8 +70,14 @@ impl Consul {
             let wrong = |reason| KvError::Host { store: Store::Consul, host: host.clone(), reason };
             reqwest::Url::parse(base).map_err(|error| wrong(error.to_string()))?;
         }
+        let mut headers = reqwest::header::HeaderMap::new();
+        let token = std::env::var("CONSUL_HTTP_TOKEN").ok().filter(|token| !token.is_empty());
+        if let Some(token) = token.and_then(|token| reqwest::header::HeaderValue::from_str(&token).ok()) {
+            headers.insert("x-consul-token", token);
+        }
         let client = Client::builder()
             .tls_backend_preconfigured(config)
+            .default_headers(headers)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIME_MAX)
@@ -100,6 +106,11 @@ impl Consul {
             return Ok(());
         }
         Err(Trouble::Refused("another session holds it".to_owned()))
+    }
+
+    pub(super) async fn put_lasting(&self, key: &str, value: &str) -> Result<(), Trouble> {
+        let put = |client: &Client, base: &str| client.put(format!("{base}/kv/{key}")).body(value.to_owned());
+        self.ask(OPERATION_TIME_MAX, put).await.map(drop)
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<(), Trouble> {
@@ -253,7 +264,7 @@ impl Source {
         let limit = if index == 0 { OPERATION_TIME_MAX } else { NEWS_TIME_MAX };
         let query = |client: &Client, base: &str| {
             let mut request = client.get(format!("{base}/kv/{path}"));
-            if matches!(self.target, Target::Dir(_)) {
+            if !matches!(self.target, Target::Key(_)) {
                 request = request.query(&[("recurse", "true")]);
             }
             if index > 0 {

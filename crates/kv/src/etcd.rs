@@ -76,6 +76,14 @@ impl Etcd {
             return Ok(());
         }
         let (lease, _) = self.grant(ttl).await?;
+        self.put_with(key, value, lease).await
+    }
+
+    pub(super) async fn put_lasting(&self, key: &str, value: &str) -> Result<(), Trouble> {
+        self.put_with(key, value, 0).await
+    }
+
+    async fn put_with(&self, key: &str, value: &str, lease: i64) -> Result<(), Trouble> {
         let request = api::PutRequest { key: key.into(), value: value.into(), lease };
         self.ask(|channel| {
             let request = request.clone();
@@ -223,7 +231,7 @@ fn range_end(target: &Target) -> Vec<u8> {
     match target {
         Target::Key(_) => Vec::new(),
         // The slash at the end becomes the byte after it.
-        Target::Dir(dir) => [dir.as_bytes(), b"0"].concat(),
+        Target::Dir(dir) | Target::Tree(dir) => [dir.as_bytes(), b"0"].concat(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod consul;
 mod etcd;
+mod http;
 mod lock;
 mod tls;
 mod zookeeper;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+pub use http::{HttpAnswer, HttpApi};
 pub use lock::Lock;
 pub use tls::TlsFiles;
 
@@ -135,6 +137,16 @@ impl Kv {
         self.bounded(key, each!(&self.back_end, one => Box::pin(one.put(key, value, ttl)) as Work<'_, _>)).await
     }
 
+    /// Writes a key that stays until somebody removes it.
+    pub async fn put_lasting(&self, key: &str, value: &str) -> Result<(), KvError> {
+        self.bounded(key, each!(&self.back_end, one => Box::pin(one.put_lasting(key, value)) as Work<'_, _>)).await
+    }
+
+    /// All keys below `dir` now, at any depth.
+    pub async fn list_tree(&self, dir: &str) -> Result<Entries, KvError> {
+        self.watch_tree(dir).next().await
+    }
+
     /// Removes a key. One that is not there is fine.
     pub async fn delete(&self, key: &str) -> Result<(), KvError> {
         self.bounded(key, each!(&self.back_end, one => Box::pin(one.delete(key)) as Work<'_, _>)).await
@@ -148,6 +160,11 @@ impl Kv {
     /// Follows all keys below `dir`.
     pub fn watch_dir(&self, dir: &str) -> Watch {
         self.watch(Target::Dir(dir.trim_end_matches('/').to_owned()))
+    }
+
+    /// Follows all keys below `dir`, at any depth. In ZooKeeper, nodes without a value are folders.
+    pub fn watch_tree(&self, dir: &str) -> Watch {
+        self.watch(Target::Tree(dir.trim_end_matches('/').to_owned()))
     }
 
     /// Follows one key.
@@ -205,8 +222,10 @@ type Work<'w, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Trouble>> + S
 /// What a watch looks at.
 #[derive(Clone, Debug)]
 enum Target {
-    /// Everything below, without the slash at the end.
+    /// Everything below, without the slash at the end. In ZooKeeper, one level of it.
     Dir(String),
+    /// Everything below at any depth, without the slash at the end.
+    Tree(String),
     Key(String),
 }
 
@@ -214,7 +233,7 @@ impl Target {
     /// The prefix of all keys, or the key.
     fn start(&self) -> String {
         match self {
-            Target::Dir(dir) => format!("{dir}/"),
+            Target::Dir(dir) | Target::Tree(dir) => format!("{dir}/"),
             Target::Key(key) => key.clone(),
         }
     }
@@ -222,7 +241,7 @@ impl Target {
     /// The name under which a key is in [`Entries`]; none for the directory's own key.
     fn name<'k>(&self, key: &'k str) -> Option<&'k str> {
         match self {
-            Target::Dir(_) => key.strip_prefix(&self.start()).filter(|name| !name.is_empty()),
+            Target::Dir(_) | Target::Tree(_) => key.strip_prefix(&self.start()).filter(|name| !name.is_empty()),
             Target::Key(own) => (key == own).then_some(""),
         }
     }

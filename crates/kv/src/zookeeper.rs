@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use zookeeper_client::{
-    Acls, Client, CreateMode, CreateOptions, Error, EventType, OneshotWatcher, SessionState, Stat, StateWatcher,
-    WatchedEvent,
+    Acls, AddWatchMode, Client, CreateMode, CreateOptions, Error, EventType, OneshotWatcher, PersistentWatcher,
+    SessionState, Stat, StateWatcher, WatchedEvent,
 };
 
 use super::{Entries, OPERATION_TIME_MAX, Target, Trouble, in_time};
@@ -59,6 +59,18 @@ impl Zookeeper {
         }
         make_parents(&client, &path).await?;
         client.create(&path, value.as_bytes(), &EPHEMERAL).await.map(drop).map_err(trouble)
+    }
+
+    pub(super) async fn put_lasting(&self, key: &str, value: &str) -> Result<(), Trouble> {
+        let client = self.session(READER_SESSION).await?;
+        let path = path(key);
+        match client.set_data(&path, value.as_bytes(), None).await {
+            Ok(_) => return Ok(()),
+            Err(Error::NoNode) => {}
+            Err(error) => return Err(trouble(error)),
+        }
+        make_parents(&client, &path).await?;
+        client.create(&path, value.as_bytes(), &PERSISTENT).await.map(drop).map_err(trouble)
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<(), Trouble> {
@@ -141,7 +153,12 @@ pub(super) struct Source {
     /// What is there, so that only new nodes are read.
     entries: Entries,
     news: Option<(StateWatcher, BoxFuture<'static, WatchedEvent>)>,
+    /// Of a whole tree, whose watch stays.
+    tree: Option<(StateWatcher, PersistentWatcher)>,
 }
+
+/// A tree with more nodes than this is none of services or settings.
+const TREE_NODES_MAX: usize = 100_000;
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -151,10 +168,14 @@ impl std::fmt::Debug for Source {
 
 impl Source {
     pub(super) fn new(zookeeper: Arc<Zookeeper>, target: Target) -> Source {
-        Source { zookeeper, target, entries: Entries::new(), news: None }
+        Source { zookeeper, target, entries: Entries::new(), news: None, tree: None }
     }
 
     pub(super) async fn next(&mut self) -> Result<Entries, Trouble> {
+        if let Target::Tree(dir) = &self.target {
+            let dir = path(dir);
+            return self.next_of_tree(&dir).await;
+        }
         if let Some((state, changed)) = &mut self.news {
             let over = tokio::select! {
                 event = changed => event.event_type == EventType::Session,
@@ -173,6 +194,60 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The whole tree again after each change in it.
+    async fn next_of_tree(&mut self, dir: &str) -> Result<Entries, Trouble> {
+        let lost = || Trouble::Away("the connection is lost".to_owned());
+        if let Some((state, watcher)) = &mut self.tree {
+            let over = tokio::select! {
+                event = watcher.changed() => event.event_type == EventType::Session,
+                () = disconnected(state) => true,
+            };
+            if over {
+                self.tree = None;
+                return Err(lost());
+            }
+        } else {
+            let client = in_time(self.zookeeper.session(READER_SESSION)).await?;
+            let watch = client.watch(dir, AddWatchMode::PersistentRecursive);
+            let watcher = in_time(watch.map(|result| result.map_err(trouble))).await?;
+            self.tree = Some((client.state_watcher(), watcher));
+        }
+        let client = in_time(self.zookeeper.session(READER_SESSION)).await?;
+        in_time(read_tree(&client, dir)).await
+    }
+}
+
+/// All nodes below `dir` that have a value.
+async fn read_tree(client: &Client, dir: &str) -> Result<Entries, Trouble> {
+    let mut entries = Entries::new();
+    let mut open = vec![dir.trim_end_matches('/').to_owned()];
+    let mut nodes = 0;
+    while let Some(at) = open.pop() {
+        let names = match client.list_children(if at.is_empty() { "/" } else { &at }).await {
+            Ok(names) => names,
+            // Gone since it was listed, or never there.
+            Err(Error::NoNode) => continue,
+            Err(error) => return Err(trouble(error)),
+        };
+        for name in names {
+            nodes += 1;
+            if nodes > TREE_NODES_MAX {
+                return Err(Trouble::Refused(format!("there are more than {TREE_NODES_MAX} nodes below {dir}")));
+            }
+            let child = format!("{at}/{name}");
+            let Some((value, stat)) = read(client, &child).await? else { continue };
+            if stat.num_children > 0 {
+                open.push(child.clone());
+            }
+            if !value.is_empty() {
+                entries.insert(child[dir.trim_end_matches('/').len() + 1..].to_owned(), value);
+            }
+        }
+    }
+    Ok(entries)
+}
+
 /// What is there now, and a watch for the next change. Values in `known` are not read again.
 async fn look(
     zookeeper: &Zookeeper,
@@ -187,7 +262,7 @@ async fn look(
             let value = read(&client, &path).await?.map(|(value, _)| (String::new(), value));
             Ok((value.into_iter().collect(), client, watcher))
         }
-        Target::Dir(dir) => {
+        Target::Dir(dir) | Target::Tree(dir) => {
             let dir = path(dir);
             client.mkdir(&dir, &PERSISTENT).await.map_err(trouble)?;
             let (names, watcher) = client.list_and_watch_children(&dir).await.map_err(trouble)?;
