@@ -25,6 +25,8 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
 pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("etcd", "etcd-server", "a discovery store"),
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
+    ("/usr/sbin/haproxy", "haproxy", "a proxy whose file is rendered"),
+    ("/usr/sbin/nginx", "nginx-light", "a proxy whose file is rendered"),
     ("node", "nodejs", "clients of the event bus"),
     ("npm", "npm", "clients of the event bus"),
     ("docker-registry", "docker-registry", "a registry to push to"),

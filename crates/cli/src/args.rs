@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
 use crate::manage::{Join, Manage};
+use crate::registrator::Registrator;
+use crate::render::Render;
 use crate::stack::StackArgs;
 use crate::swarm::{Backup, Plan, Restore, ServiceArgs, Top};
 use crate::up::{NodeArgs, Token, Up, Why};
@@ -86,6 +88,10 @@ pub enum Verb {
     /// Gone: tokens of hosted discovery
     #[command(visible_alias = "c", hide = true)]
     Create(Create),
+    /// Register the services of one engine's containers in Consul, etcd or ZooKeeper
+    Registrator(Box<Registrator>),
+    /// Render configuration files from a store or the cluster, and reload what reads them
+    Render(Box<Render>),
     /// Make a CA and certificates for engines, endpoint and clients
     Certs(Certs),
     /// Hold the lease of fenced containers while `herder up` does not; started by it

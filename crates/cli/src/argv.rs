@@ -42,6 +42,27 @@ const SHORT_WITH_VALUE: &[&str] = &["-l", "-f", "-H", "-c"];
 /// Verbs of classic Swarm. All other verbs are herder's own, and their options have two dashes.
 const VERBS: &[&str] = &["create", "c", "join", "j", "list", "l", "manage", "m"];
 
+/// Verbs that take the place of Go programs, whose options of any length have one dash.
+const ONE_DASH: &[&str] = &["registrator", "render"];
+
+/// Gives options with one dash a second one, and takes `=true` from switches. Values that begin with a dash stay: they are numbers.
+fn two_dashes(word: String) -> Option<String> {
+    let is_option = |rest: &str| rest.len() > 1 && rest.starts_with(|c: char| c.is_ascii_alphabetic());
+    let word = match word.strip_prefix('-') {
+        Some(rest) if is_option(rest) && !is_short(rest) => format!("-{word}"),
+        _ => word,
+    };
+    let (Some(name), true) = (word.strip_suffix("=true"), word.starts_with("--")) else {
+        return Some(word).filter(|word| !(word.starts_with("--") && word.ends_with("=false")));
+    };
+    Some(name.to_owned())
+}
+
+/// `-Hunix:///…`: a short option with its value.
+fn is_short(rest: &str) -> bool {
+    rest.starts_with('H')
+}
+
 /// Rewrites the options of classic Swarm as clap reads them: a second dash in front of long options, and `--tls=true` as
 /// `--tls`, `--tls=false` as nothing. Values of options, words after `--` and the words of herder's own verbs stay as they are.
 pub fn normalize(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -51,6 +72,11 @@ pub fn normalize(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut before_verb = true;
     while let Some(word) = words.next() {
         if !word.starts_with('-') || word == "-" {
+            if before_verb && ONE_DASH.contains(&word.as_str()) {
+                out.push(word);
+                out.extend(words.by_ref().filter_map(two_dashes));
+                break;
+            }
             let classic = !before_verb || VERBS.contains(&word.as_str());
             before_verb = false;
             out.push(word);
@@ -116,6 +142,15 @@ mod tests {
             ("herder manage -engine-refresh-max-interval=5s x", "herder manage --engine-refresh-max-interval=5s x"),
             ("herder manage --strategy spread x", "herder manage --strategy spread x"),
             ("herder -v", "herder --version"),
+            (
+                "herder registrator -ip 1.2.3.4 -retry-attempts -1 -internal=true consul://c",
+                "herder registrator --ip 1.2.3.4 --retry-attempts -1 --internal consul://c",
+            ),
+            (
+                "herder registrator -useIpFromLabel=a --cleanup=false -H tcp://e:1 x",
+                "herder registrator --useIpFromLabel=a -H tcp://e:1 x",
+            ),
+            ("herder render -template a:b -once", "herder render --template a:b --once"),
             ("herder -l debug manage -replication", "herder -l debug manage --replication"),
             ("herder -l debug -experimental manage -tls x", "herder -l debug --experimental manage --tls x"),
             ("herder -log-level DEBUG -experimental m x", "herder --log-level DEBUG --experimental m x"),

@@ -22,6 +22,10 @@ pub enum UsageError {
     Ttl,
     #[error("--delay should not be a negative number")]
     Delay,
+    #[error("-ttl and -ttl-refresh must be specified together or not at all")]
+    TtlPair,
+    #[error("-ttl must be greater than -ttl-refresh")]
+    TtlRefresh,
     #[error("missing mandatory --advertise flag")]
     AdvertiseMissing,
     #[error("--advertise should be of the form ip:port or hostname:port")]
@@ -78,6 +82,8 @@ impl UsageError {
             | UsageError::IntervalOrder
             | UsageError::Heartbeat
             | UsageError::Ttl
+            | UsageError::TtlPair
+            | UsageError::TtlRefresh
             | UsageError::Delay => "HD0002",
             UsageError::FailureRetry | UsageError::RefreshRetry => "HD0003",
             UsageError::AdvertiseMissing | UsageError::Advertise | UsageError::AdvertiseForElection => "HD0004",

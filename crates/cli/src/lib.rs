@@ -8,6 +8,8 @@ mod bus;
 mod duration;
 mod error;
 mod manage;
+mod registrator;
+mod render;
 mod stack;
 mod swarm;
 mod tls;
@@ -19,6 +21,8 @@ pub use args::{
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
+pub use registrator::Registrator;
+pub use render::Render;
 pub use stack::{
     StackArgs, StackConfig, StackDeploy, StackDiff, StackExport, StackFiles, StackImages, StackLogs, StackLs, StackOne,
     StackPlan, StackRm, StackRollback, StackVerb, StackWatch,

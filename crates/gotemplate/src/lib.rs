@@ -21,7 +21,7 @@ use run::Runner;
 
 pub use functions::{Functions, Param, Signature};
 pub use run::MissingKey;
-pub use value::{List, Map, Struct, Value};
+pub use value::{List, Map, Numbers, Struct, Value};
 
 /// A value as `{{.}}` prints it.
 pub fn text_of(value: &Value) -> String {

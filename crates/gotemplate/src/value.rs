@@ -179,3 +179,55 @@ impl From<usize> for Value {
         Value::Number(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
+
+/// How numbers of JSON are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// As Go's JSON decoder gives them where nothing else is declared.
+    Floats,
+    /// Whole ones as whole ones, as in a Go struct.
+    Whole,
+}
+
+impl Value {
+    /// The value that a JSON text means.
+    pub fn from_json(json: &serde_json::Value, numbers: Numbers) -> Value {
+        match json {
+            serde_json::Value::Null => Value::None,
+            serde_json::Value::Bool(bool) => Value::Bool(*bool),
+            serde_json::Value::Number(number) => match number.as_i64() {
+                Some(whole) if numbers == Numbers::Whole => Value::Number(whole),
+                _ => Value::Float(number.as_f64().unwrap_or_default()),
+            },
+            serde_json::Value::String(text) => Value::Text(text.clone()),
+            serde_json::Value::Array(items) => {
+                Value::list(items.iter().map(|item| Value::from_json(item, numbers)).collect())
+            }
+            serde_json::Value::Object(entries) => {
+                Value::map(entries.iter().map(|(key, item)| (key.clone(), Value::from_json(item, numbers))).collect())
+            }
+        }
+    }
+
+    /// The value as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::None | Value::Object(..) => serde_json::Value::Null,
+            Value::Bool(bool) => (*bool).into(),
+            Value::Number(number) => (*number).into(),
+            #[expect(clippy::cast_possible_truncation, reason = "checked by going back")]
+            Value::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
+            Value::Float(number) => (*number).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(list) => list.items.iter().map(Value::to_json).collect(),
+            Value::Map(map) => {
+                let entries = map.entries.iter().map(|(key, value)| (key.clone(), value.to_json()));
+                serde_json::Value::Object(entries.collect())
+            }
+            Value::Struct(fields) => {
+                let entries = fields.fields.iter().map(|(name, value)| ((*name).to_owned(), value.to_json()));
+                serde_json::Value::Object(entries.collect())
+            }
+        }
+    }
+}

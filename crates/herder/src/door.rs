@@ -58,6 +58,11 @@ impl Door {
         Ok(Door { link: EngineLink::new(addr, way), host })
     }
 
+    /// The engine, or what speaks as one, at this address.
+    pub(crate) fn link(&self) -> &EngineLink {
+        &self.link
+    }
+
     /// Sends a request and gives the answer as soon as its head is there, whatever its status is.
     pub(crate) async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
         self.send_within(request, DOOR_WAIT_MAX).await

@@ -11,6 +11,8 @@ mod manage;
 mod members;
 mod node;
 mod plan;
+mod registrator;
+mod render;
 mod service;
 mod stack;
 mod token;
@@ -29,7 +31,12 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     end_quietly_when_nobody_reads();
-    let cli = Cli::parse_from(argv::normalize(std::env::args()));
+    let mut cli = Cli::parse_from(argv::normalize(std::env::args()));
+    if let Verb::Render(asked) = &cli.verb
+        && let Some(level) = &asked.log_level
+    {
+        cli.global.log_level.clone_from(level);
+    }
     start_log(&cli.global);
     match carry_out(cli) {
         Ok(code) => code,
@@ -71,6 +78,8 @@ fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
         // Its code says whether all is well.
         Verb::Doctor(asked) => runtime()?.block_on(doctor::run(asked)),
         Verb::Stack(asked) => runtime()?.block_on(stack::run(*asked)),
+        // Its codes are those of consul-template.
+        Verb::Render(asked) => runtime()?.block_on(render::run(*asked)),
         verb => carry_out_verb(verb, &cli.global).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -119,6 +128,8 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Create(_) => Err(UsageError::Create.into()),
+        Verb::Render(asked) => runtime()?.block_on(render::run(*asked)).map(drop),
+        Verb::Registrator(asked) => runtime()?.block_on(registrator::run(*asked)),
         Verb::Certs(certs) => certs::make(&certs),
         Verb::Doctor(asked) => runtime()?.block_on(doctor::run(asked)).map(drop),
         Verb::NetDns(asked) => {
