@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use zookeeper_client::{
     Acls, AddWatchMode, Client, CreateMode, CreateOptions, Error, EventType, OneshotWatcher, PersistentWatcher,
@@ -93,15 +93,22 @@ impl Zookeeper {
         }
     }
 
-    /// The session with this time, or a new one if it has ended.
+    /// The session with this time, or a new one if it has ended. Of several that are opened at once, the first one is kept.
     async fn session(&self, time: Duration) -> Result<Client, Trouble> {
-        let mut sessions = self.sessions.lock().await;
-        if let Some(client) = sessions.get(&time).filter(|client| !client.state().is_terminated()) {
-            return Ok(client.clone());
+        if let Some(client) = self.open_session(time) {
+            return Ok(client);
         }
+        // Not under the lock: a server that is away would make each caller wait for all those before it.
         let client = self.connect(time).await?;
+        let mut sessions = self.sessions.lock();
+        let open = sessions.get(&time).filter(|client| !client.state().is_terminated());
+        let client = open.cloned().unwrap_or(client);
         sessions.insert(time, client.clone());
         Ok(client)
+    }
+
+    fn open_session(&self, time: Duration) -> Option<Client> {
+        self.sessions.lock().get(&time).filter(|client| !client.state().is_terminated()).cloned()
     }
 
     async fn connect(&self, time: Duration) -> Result<Client, Trouble> {
