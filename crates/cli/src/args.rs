@@ -47,6 +47,13 @@ pub struct Global {
     /// How to write the log
     #[arg(long, default_value = "text", env = "HERDER_LOG_FORMAT", value_parser = ["text", "json"])]
     pub log_format: String,
+    /// Configuration file of `up` and `manage`: the same names as flags, which win over it [default:
+    /// /etc/herder/herder.toml, if it is there]
+    #[arg(long, env = "HERDER_CONFIG", value_name = "FILE")]
+    pub config: Option<std::path::PathBuf>,
+    /// Print the settings in force, as a configuration file with where each comes from, and end
+    #[arg(long)]
+    pub print_config: bool,
     /// Show as experimental in `docker info` and `docker version`
     #[arg(long)]
     pub experimental: bool,
@@ -104,6 +111,8 @@ pub enum Verb {
     Doctor(Doctor),
     /// Several Docker hosts on this machine, to try herder on
     Lab(Box<herder_lab::LabArgs>),
+    /// Look at configuration files
+    Config(ConfigArgs),
     /// Print a completion script for a shell
     Completion(Completion),
     /// Tell more about an error code
@@ -240,6 +249,27 @@ pub struct Certs {
     /// How to print what was made
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
+}
+
+/// Look at configuration files.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  herder config check                     the file that `up` and `manage` read
+  herder config check herder.toml
+  herder --print-config up --listen tcp://0.0.0.0:2375 > herder.toml")]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub verb: ConfigVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Check a configuration file as a whole, and change nothing
+    Check {
+        /// The file [default: that of --config, or /etc/herder/herder.toml]
+        #[arg(value_name = "FILE")]
+        file: Option<std::path::PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 mod args;
 pub mod argv;
 mod bus;
+pub mod config;
 mod duration;
 mod error;
 mod manage;
@@ -16,7 +17,8 @@ mod tls;
 mod up;
 
 pub use args::{
-    ActionArgs, Certs, Cli, Completion, Create, Discovered, Doctor, EndpointArgs, Explain, Global, List, Verb,
+    ActionArgs, Certs, Cli, Completion, ConfigArgs, ConfigVerb, Create, Discovered, Doctor, EndpointArgs, Explain,
+    Global, List, Verb,
 };
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};

@@ -24,14 +24,26 @@ use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, Parser as _};
-use herder_cli::{Cli, Global, PAGES, UsageError, Verb, argv};
+use herder_cli::config::{self, Config};
+use herder_cli::{Cli, ConfigVerb, Global, PAGES, UsageError, Verb, argv};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     end_quietly_when_nobody_reads();
-    let mut cli = Cli::parse_from(argv::normalize(std::env::args()));
+    let words: Vec<String> = argv::normalize(std::env::args());
+    let (mut cli, effective) = match configured(&words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            eprintln!("herder: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(effective) = effective {
+        anstream::print!("{effective}");
+        return ExitCode::SUCCESS;
+    }
     if let Verb::Render(asked) = &cli.verb
         && let Some(level) = &asked.log_level
     {
@@ -48,6 +60,39 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line, for `up` and `manage` with what the configuration file says besides; and the settings in force, if they are to
+/// be printed.
+fn configured(words: &[String]) -> Result<(Cli, Option<String>), config::ConfigError> {
+    let cli = Cli::parse_from(words);
+    if !matches!(cli.verb, Verb::Up(_) | Verb::Manage(_)) {
+        return Ok((cli, None));
+    }
+    let file = Config::load(cli.global.config.as_deref())?;
+    let applied = file.apply(words).unwrap_or_else(|error| {
+        if !file.path().as_os_str().is_empty() {
+            eprintln!("herder: with the configuration file {}:", file.path().display());
+        }
+        error.exit()
+    });
+    let effective = cli.global.print_config.then(|| file.effective(&applied));
+    Ok((applied.cli, effective))
+}
+
+/// `config check`: form, names and meaning of a whole file.
+fn check_config(global: &Global, verb: ConfigVerb) -> anyhow::Result<()> {
+    let ConfigVerb::Check { file } = verb;
+    let named = file.as_deref().or(global.config.as_deref());
+    let config = Config::load(named)?;
+    if config.path().as_os_str().is_empty() {
+        bail!("there is no {}; name another file", config::DEFAULT_FILE);
+    }
+    for verb in config.verbs() {
+        config.check(verb).with_context(|| format!("{}, [{verb}]", config.path().display()))?;
+    }
+    anstream::println!("{}: ok", config.path().display());
+    Ok(())
 }
 
 /// What a shell says of a program that SIGPIPE ended.
@@ -130,6 +175,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Create(_) => Err(UsageError::Create.into()),
         Verb::Render(asked) => runtime()?.block_on(render::run(*asked)).map(drop),
         Verb::Registrator(asked) => runtime()?.block_on(registrator::run(*asked)),
+        Verb::Config(asked) => check_config(global, asked.verb),
         Verb::Certs(certs) => certs::make(&certs),
         Verb::Doctor(asked) => runtime()?.block_on(doctor::run(asked)).map(drop),
         Verb::NetDns(asked) => {
