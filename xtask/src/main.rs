@@ -59,7 +59,7 @@ enum Verb {
         #[arg(long, value_name = "FROM..TO", default_value = "0..100", conflicts_with = "seed")]
         seeds: String,
         /// Which stories: those of stores alone, or of whole swarms
-        #[arg(long, value_parser = ["stores", "swarm"])]
+        #[arg(long, value_parser = ["stores", "swarm", "releases", "parts"])]
         story: Option<String>,
     },
     /// Measure, side by side with what it replaces

@@ -63,7 +63,7 @@ async fn agent(engine: &str, count: usize, round: usize) -> (Duration, Duration)
         watchdog: None,
         clock: herder_model::swarm::Clock::system(),
     };
-    let agent = Agent::start(settings, &CancellationToken::new());
+    let agent = Agent::start(settings, CancellationToken::new());
     let mut reports = agent.reports();
     agent.describe().await.expect("an engine");
     let mut told = Assignments::default();

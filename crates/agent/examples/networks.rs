@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use herder_agent::net::{NetSettings, Networks};
 use herder_model::swarm::{NetBody, NetState, NetUpdate};
+use herder_parts::Parts;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -27,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         folder: PathBuf::from(folder),
     };
     let networks = Networks::default();
-    networks.start(&settings, engine, herder_agent::Way::Plain, node, &CancellationToken::new());
+    networks.start(settings, engine, herder_agent::Way::Plain, node, &Parts::default());
     let mut before: BTreeMap<String, Arc<NetState>> = BTreeMap::new();
     let mut version = 0;
     loop {

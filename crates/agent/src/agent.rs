@@ -8,10 +8,11 @@ use herder_decide::swarm::container::NodeFacts;
 use herder_docker::EngineError;
 use herder_docker::Way;
 use herder_model::swarm::{Assignments, Clock, GenericResource, NodeDescription, Report, TaskRecord};
+use herder_parts::Parts;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 use tracing::warn;
 
 use crate::board::Board;
@@ -24,6 +25,9 @@ use crate::lease::{Lease, Uptime, Watchdog};
 use crate::life::{Life, Node, Order, STOPS_MAX};
 use crate::net::Networks;
 use crate::observe::Observer;
+
+/// The name of the loop over all tasks, among the parts of a node.
+pub const AGENT: &str = "agent";
 
 /// Containers that are made, started and removed at the same time. With more an engine gets slower, not faster.
 const WORK_MAX: usize = 8;
@@ -52,13 +56,14 @@ pub struct Settings {
 /// Does on one engine what managers assign to its node. Dropped, it leaves all containers as they are.
 #[derive(Debug)]
 pub struct Agent {
+    /// First, so that its parts see that they shall end before they miss what is dropped next.
+    _end: DropGuard,
     node: Arc<Node>,
     node_id: String,
     generic_resources: Vec<GenericResource>,
     assigned: watch::Sender<Assigned>,
     known: watch::Sender<Known>,
     health: watch::Receiver<EngineHealth>,
-    _end: DropGuard,
 }
 
 /// What managers said last, and how often they did.
@@ -79,7 +84,8 @@ impl Known {
 
 impl Agent {
     /// Begins to follow the engine. Nothing is done to any container before the first [`Agent::assign`].
-    pub fn start(settings: Settings, stop: &CancellationToken) -> Agent {
+    pub fn start(settings: Settings, parts: impl Into<Parts>) -> Agent {
+        let parts = parts.into();
         let engine = Arc::new(Engine::new(&settings.engine, settings.way));
         let observer = Observer::new(engine.clone(), &settings.node_id);
         let node = Arc::new(Node {
@@ -97,7 +103,8 @@ impl Agent {
             networks: Networks::default(),
             facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
         });
-        let stop = stop.child_token();
+        let stop = parts.stop().child_token();
+        let parts = parts.until(stop.clone());
         let (health, known_health) = watch::channel(EngineHealth::default());
         let agent = Agent {
             node: node.clone(),
@@ -106,20 +113,20 @@ impl Agent {
             assigned: watch::Sender::default(),
             known: watch::Sender::default(),
             health: known_health,
-            _end: stop.clone().drop_guard(),
+            _end: stop.drop_guard(),
         };
-        let following = stop.clone();
-        tokio::spawn(async move { following.run_until_cancelled(observer.run()).await });
-        let (asking, engine) = (stop.clone(), node.engine.clone());
-        tokio::spawn(async move { asking.run_until_cancelled(health::keep(&engine, &health)).await });
-        let herd = Herd {
-            node,
-            assigned: agent.assigned.subscribe(),
-            known: agent.known.clone(),
-            lives: HashMap::new(),
-            running: JoinSet::new(),
-        };
-        tokio::spawn(async move { stop.run_until_cancelled(herd.run()).await });
+        parts.looping("engine observer", move || observer.clone().run());
+        let engine = node.engine.clone();
+        parts.looping("engine health", move || {
+            let (engine, health) = (engine.clone(), health.clone());
+            async move { health::keep(&engine, &health).await }
+        });
+        // A watch, so that the agent's end, not the loop's, is what ends it.
+        let (assigned, known) = (agent.assigned.subscribe(), agent.known.clone());
+        parts.looping(AGENT, move || {
+            let (node, assigned, known) = (node.clone(), assigned.clone(), known.clone());
+            Herd { node, assigned, known, lives: HashMap::new(), running: JoinSet::new() }.run()
+        });
         agent
     }
 
@@ -219,7 +226,9 @@ impl Herd {
                 // The senders live as long as the node.
                 _ = strays.changed() => {}
                 _ = lease.changed() => {}
-                Some(_) = self.running.join_next() => {}
+                Some(ended) = self.running.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "the work on a task has ended; it is started again");
+                },
                 () = sleep_until(until), if unheard && until > Instant::now() => {}
             }
         }

@@ -20,7 +20,7 @@ pub mod net;
 mod observe;
 pub mod session;
 
-pub use agent::{Agent, Settings};
+pub use agent::{AGENT, Agent, Settings};
 pub use health::EngineHealth;
 pub use herder_docker::EngineError;
 pub use herder_docker::{Body, Way};

@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use herder_docker::Way;
 use herder_model::swarm::{NetBody, NetNews, NetState, NetUpdate};
+use herder_parts::Parts;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 pub use doctor::{Check, check};
 pub use engine_network::LABEL_NETWORK;
@@ -101,13 +101,14 @@ struct Shared {
 }
 
 impl Networks {
-    /// Begins to set up networks on the engine beside this node, until `stop`. Networks stay as they are then: containers go on.
-    pub fn start(&self, settings: &NetSettings, engine: &str, way: Way, node_id: &str, stop: &CancellationToken) {
-        let engine = Arc::new(Engine::new(engine, way));
-        let names = NameServer::new(settings.dns_command.clone(), &settings.folder);
-        let worker = Worker::new(self.clone(), engine, node_id, &settings.folder, names);
-        let stop = stop.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(worker.run()).await });
+    /// Begins to set up networks on the engine beside this node, until the parts shall end. Networks stay as they are then:
+    /// containers go on.
+    pub fn start(&self, settings: NetSettings, engine: &str, way: Way, node_id: &str, parts: &Parts) {
+        let (networks, engine, node_id) = (self.clone(), Arc::new(Engine::new(engine, way)), node_id.to_owned());
+        parts.looping("overlay networks", move || {
+            let names = NameServer::new(settings.dns_command.clone(), &settings.folder);
+            Worker::new(networks.clone(), engine.clone(), &node_id, &settings.folder, names).run()
+        });
     }
 
     /// The container of an endpoint of this node has ended: its names and its place behind virtual IPs and ports go at once, before

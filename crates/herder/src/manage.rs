@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures_util::FutureExt as _;
 use herder_cli::ManageSettings;
 use herder_decide::actions::conf::Conf;
 use herder_decide::actions::members::Changes;
@@ -12,6 +13,7 @@ use herder_decide::naming::Naming;
 use herder_decide::schedule::{Filter, Scheduler};
 use herder_front::replica::Replica;
 use herder_front::{Front, FrontSettings, server};
+use herder_parts::Parts;
 use herder_place::{Placer, reschedule};
 use herder_pool::discovery::{Discovery, Election, Options, Role};
 use herder_pool::{Pool, Settings, Way};
@@ -67,16 +69,25 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
     );
     front.set_actions(actions);
     let members = discovery.watch(settings.heartbeat, stop.clone());
-    let follower = tokio::spawn(follow_members(pool, members, front.member_changes()));
+    let parts = Parts::new(stop.clone());
+    let changes = front.member_changes();
+    let until = stop.clone();
+    parts.until_done("pool members", move || {
+        let work = follow_members(pool.clone(), members.clone(), changes.clone());
+        until.clone().run_until_cancelled_owned(work).map(|_| ())
+    });
     let election = match &settings.replication {
         None => None,
         Some((advertise, ttl)) => Some((advertise, Election::start(&discovery, advertise, *ttl, &stop)?)),
     };
-    let rescheduler = match &election {
-        None => tokio::spawn(reschedule::run(front.placer.clone(), stop.clone())),
+    let (placer, until) = (front.placer.clone(), stop.clone());
+    match &election {
+        None => parts.restarted("rescheduling", move || reschedule::run(placer.clone(), until.clone())),
         Some((advertise, election)) => {
-            front.replicate(Replica::new(election.role(), advertise, way));
-            tokio::spawn(reschedule_while_primary(front.placer.clone(), election.role(), stop.clone()))
+            let role = election.role();
+            front.replicate(Replica::new(role.clone(), advertise, way));
+            let work = move || reschedule_while_primary(placer.clone(), role.clone(), until.clone());
+            parts.until_done("rescheduling", work)
         }
     };
     let mut door = tokio::spawn(server::serve(front, listeners, stop.clone()));
@@ -89,11 +100,9 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
         election.resign().await;
     }
     stop.cancel();
-    follower.abort();
     if !door.is_finished() && timeout(SHUTDOWN_GRACE, door).await.is_err() {
         warn!(grace = ?SHUTDOWN_GRACE, "some requests did not finish in time");
     }
-    rescheduler.abort();
     outcome
 }
 

@@ -1,11 +1,13 @@
 //! `herder up`: a node of a pool without masters, until somebody says stop.
 
 mod answers;
+mod faults;
 mod life;
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use herder_cli::UpSettings;
 use herder_decide::actions::conf::Conf;
 use herder_front::{FrontSettings, server};
@@ -18,10 +20,20 @@ use tracing::{info, warn};
 
 use crate::listen::{self, ServerTls};
 use crate::manage::asked_to_stop;
-use life::{Life, Plan};
+use faults::Faults;
+use life::{Changed, Life, Plan, Why};
 
 /// How long requests may take to finish after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a life may take to end: another manager leads, the others know, discovery is told.
+const LIFE_END_MAX: Duration = Duration::from_secs(20);
+
+/// So often a node begins anew because of a failed part …
+const FAILURES_MAX: usize = 5;
+
+/// … in this time.
+const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow::Result<()> {
@@ -51,14 +63,33 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     notify_ready();
     let mut door = tokio::spawn(server::serve_newest(fronts, doors, stop.clone()));
     let mut signal = std::pin::pin!(asked_to_stop());
+    let mut faults = Faults::new(&plan.settings.state)?;
+    let mut failures = Failures::default();
     let outcome = loop {
-        let identity = tokio::select! {
+        let (identity, why) = tokio::select! {
             signal = &mut signal => break signal,
-            ended = &mut door => break ended.map_err(Into::into),
-            identity = life.another() => identity,
+            ended = &mut door => break ended.map_err(Into::into).and_then(|()| bail!("the endpoint closed by itself")),
+            change = life.change() => match change {
+                Changed::Identity(identity) => {
+                    info!(node = identity.id, "this node goes on as one of another pool");
+                    (*identity, Why::Leaves)
+                }
+                Changed::Failed(ended) if failures.are_too_many(Instant::now()) => {
+                    break Err(anyhow!("the part `{}` of this node ends again and again: {}", ended.part, ended.end));
+                }
+                Changed::Failed(ended) => {
+                    warn!(part = ended.part, "this node begins anew");
+                    (life.identity(), Why::Failed)
+                }
+            },
+            (part, fault) = faults.next() => {
+                warn!(part, ?fault, done = life.fault(&part, fault), "a test makes a part fail");
+                continue;
+            }
         };
-        info!(node = identity.id, "this node goes on as one of another pool");
-        life.end().await;
+        if timeout(LIFE_END_MAX, life.end(why)).await.is_err() {
+            bail!("the node did not end within {} s, and cannot begin anew", LIFE_END_MAX.as_secs());
+        }
         life = Life::begin(&plan, identity, true).await?;
         newest.send_replace(life.front.clone());
     };
@@ -69,7 +100,12 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
             warn!(grace = ?SHUTDOWN_GRACE, "some requests did not finish in time");
         }
     };
-    tokio::join!(requests, life.end());
+    let farewell = async {
+        if timeout(LIFE_END_MAX, life.end(Why::Leaves)).await.is_err() {
+            warn!(limit = ?LIFE_END_MAX, "the node did not end in time");
+        }
+    };
+    tokio::join!(requests, farewell);
     outcome
 }
 
@@ -86,6 +122,21 @@ fn node_settings(settings: &UpSettings) -> NodeSettings {
         multicast: settings.multicast,
         cluster: settings.cluster.clone(),
         bus_rules: settings.bus_rules.clone(),
+    }
+}
+
+/// When parts failed that the node had to begin anew for.
+#[derive(Debug, Default)]
+struct Failures(VecDeque<Instant>);
+
+impl Failures {
+    /// Notes one. Too many in a short time: then the program ends, and what started it starts it again with all that it has.
+    fn are_too_many(&mut self, now: Instant) -> bool {
+        self.0.push_back(now);
+        while self.0.front().is_some_and(|first| now.duration_since(*first) > FAILURES_WITHIN) {
+            self.0.pop_front();
+        }
+        self.0.len() > FAILURES_MAX
     }
 }
 
@@ -118,5 +169,19 @@ fn notify_ready() {
     };
     if let Err(error) = told() {
         warn!(%error, "cannot tell systemd that the node is up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_begins_anew_five_times_a_minute() {
+        let begin = Instant::now();
+        let mut failures = Failures::default();
+        let mut at = |seconds| failures.are_too_many(begin + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 2, 3, 4, 5].map(&mut at), [false, false, false, false, false, true]);
+        assert!(!at(70), "the first ones are long ago");
     }
 }

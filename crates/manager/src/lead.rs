@@ -56,8 +56,8 @@ const REST: Duration = Duration::from_millis(100);
 /// Leads whenever the store does, until `stop`.
 pub(crate) async fn run(
     store: Arc<Store>,
-    settings: Settings,
-    mut events: mpsc::Receiver<Event>,
+    settings: &Settings,
+    events: &mut mpsc::Receiver<Event>,
     stop: CancellationToken,
 ) {
     let mut leadership = store.leadership();
@@ -72,8 +72,8 @@ pub(crate) async fn run(
                 return true;
             }
             tracing::info!("this node leads the managers");
-            let mut lead = Lead::new(&store, &settings, own_events.clone(), term);
-            lead.until_lost(&mut leadership, &mut events, &mut own).await;
+            let mut lead = Lead::new(&store, settings, own_events.clone(), term);
+            lead.until_lost(&mut leadership, events, &mut own).await;
             tracing::info!("this node does not lead the managers any more");
             true
         };

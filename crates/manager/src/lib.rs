@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use herder_decide::swarm::members::Gossip;
 use herder_model::swarm::{Clock, ManagerAddr};
+use herder_parts::Parts;
 use herder_store::Store;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 pub use sessions::{Heard, Said};
+
+/// The name of the loop that leads, among the parts of a node.
+pub const LEADER: &str = "leader";
 
 /// Telling takes a step of the loop.
 const DISSOLVE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -50,10 +53,24 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Leads whenever this manager's store does, until `stop`.
-    pub fn start(store: Arc<Store>, settings: Settings, stop: CancellationToken) -> Arc<Manager> {
+    /// Leads whenever this manager's store does, until the parts shall end.
+    pub fn start(store: Arc<Store>, settings: Settings, parts: impl Into<Parts>) -> Arc<Manager> {
         let (events, heard) = mpsc::channel(sessions::EVENTS_WAITING_MAX);
-        tokio::spawn(lead::run(store.clone(), settings, heard, stop));
+        let (settings, heard) = (Arc::new(settings), Arc::new(tokio::sync::Mutex::new(heard)));
+        let (parts, of) = (parts.into(), store.clone());
+        let mut has_failed = false;
+        let stop = parts.stop().clone();
+        parts.restarted(LEADER, move || {
+            let (store, settings, heard, stop) = (of.clone(), settings.clone(), heard.clone(), stop.clone());
+            let has_failed = std::mem::replace(&mut has_failed, true);
+            async move {
+                if has_failed {
+                    // Raft alone would keep the lead, and nobody would do what a leader does.
+                    store.give_up_lead().await;
+                }
+                lead::run(store, &settings, &mut *heard.lock().await, stop).await;
+            }
+        });
         Arc::new(Manager { store, events })
     }
 

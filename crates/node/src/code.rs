@@ -18,7 +18,7 @@ const FACT: &str = "join";
 
 /// Tells this node's facts, the join code's secret among them once it was changed. Every node tells it, so that it is known
 /// after the one that made it is gone, and to those that come back.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Teller {
     link: Arc<Link>,
     gossip: Arc<Gossip>,

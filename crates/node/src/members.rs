@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::NodeSettings;
 use herder_decide::claims;
 use herder_decide::placing::{Claiming, Step};
+use herder_parts::Parts;
 use herder_pool::discovery::Role;
 use herder_pool::{Description, Pool};
 use herder_wire::calls::Peer;
@@ -198,25 +199,26 @@ pub async fn follow(
 
 /// Whether this node is the one that moves containers of lost nodes: one node does, and only where most of the nodes are, so
 /// that the smaller side of a cut network makes no doubles.
-pub fn rescheduler(mut views: watch::Receiver<View>, me: &str, stop: CancellationToken) -> watch::Receiver<Role> {
+pub fn rescheduler(views: watch::Receiver<View>, me: &str, parts: &Parts) -> watch::Receiver<Role> {
     let (told, role) = watch::channel(Role::Replica { primary: None });
     let me = me.to_owned();
-    tokio::spawn(async move {
-        loop {
-            let view = views.borrow_and_update().clone();
-            let known = view.values().filter(|seen| seen.health != Health::Left).count().max(1);
-            let alive: Vec<&str> =
-                view.iter().filter(|(_, seen)| seen.health == Health::Alive).map(|(id, _)| id.as_str()).collect();
-            let leads = alive.len() * 2 > known && claims::keeper("reschedule", alive) == Some(&me);
-            let now = if leads { Role::Primary } else { Role::Replica { primary: None } };
-            told.send_if_modified(|role| std::mem::replace(role, now.clone()) != now);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = views.changed() => if changed.is_err() { return },
-            }
-        }
-    });
+    parts.looping("rescheduler's election", move || elect_rescheduler(views.clone(), me.clone(), told.clone()));
     role
+}
+
+async fn elect_rescheduler(mut views: watch::Receiver<View>, me: String, told: watch::Sender<Role>) {
+    loop {
+        let view = views.borrow_and_update().clone();
+        let known = view.values().filter(|seen| seen.health != Health::Left).count().max(1);
+        let alive: Vec<&str> =
+            view.iter().filter(|(_, seen)| seen.health == Health::Alive).map(|(id, _)| id.as_str()).collect();
+        let leads = alive.len() * 2 > known && claims::keeper("reschedule", alive) == Some(&me);
+        let now = if leads { Role::Primary } else { Role::Replica { primary: None } };
+        told.send_if_modified(|role| std::mem::replace(role, now.clone()) != now);
+        if views.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use herder_wire::link::{Access, Incoming, Link, Road};
 use herder_wire::{calls, swarm};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::bus::PoolBus;
 use crate::exports;
@@ -65,9 +66,11 @@ pub struct Gate {
     clerk: Arc<Clerk>,
     bus: Arc<PoolBus>,
     door: Arc<Door>,
+    stop: CancellationToken,
 }
 
 impl Gate {
+    /// Calls that peers made of this life of the node end with `stop`: its next life answers those after it.
     pub fn new(
         engine: &str,
         here: &str,
@@ -75,9 +78,10 @@ impl Gate {
         templates: Weak<dyn Templates>,
         bus: Arc<PoolBus>,
         door: Arc<Door>,
+        stop: CancellationToken,
     ) -> Gate {
         let clerk = Arc::new(Clerk::new(placer, templates, here));
-        Gate { engine: engine.to_owned(), placer: Arc::downgrade(placer), clerk, bus, door }
+        Gate { engine: engine.to_owned(), placer: Arc::downgrade(placer), clerk, bus, door, stop }
     }
 }
 
@@ -86,9 +90,10 @@ impl herder_wire::link::Accept for Gate {
         if self.placer.strong_count() == 0 {
             return;
         }
+        let road = incoming.road;
         let (revoked, peer) = (incoming.revoked(), incoming.node.clone());
         let (engine, access) = (self.engine.clone(), incoming.access);
-        let serving: BoxFuture<'static, ()> = match (incoming.road, access) {
+        let serving: BoxFuture<'static, ()> = match (road, access) {
             (Road::Engine, Access::Full) => Box::pin(to_engine(engine, incoming.stream)),
             (Road::Engine, Access::Worker) => Box::pin(exports::serve(engine, incoming.stream)),
             (Road::Calls, _) => Box::pin(calls::serve(self.clerk.with(access), incoming.stream)),
@@ -97,9 +102,12 @@ impl herder_wire::link::Accept for Gate {
             // Answered by the link itself.
             (Road::Join | Road::Renew, _) => return,
         };
+        // What passes through to the engine has nothing of this life.
+        let stop = if road == Road::Engine { CancellationToken::new() } else { self.stop.clone() };
         tokio::spawn(async move {
             tokio::select! {
                 () = serving => {}
+                () = stop.cancelled() => {}
                 () = revoked => tracing::info!(peer, "a connection is closed: its node was removed or demoted"),
             }
         });

@@ -8,6 +8,7 @@ use herder_decide::naming::Naming;
 use herder_decide::placing::Tickets;
 use herder_docker::Way;
 use herder_model::{ClusterEvent, Container, Node};
+use herder_parts::Parts;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -108,7 +109,9 @@ impl Pool {
             members.entry(addr.clone()).or_insert_with(|| {
                 let engine = Arc::new(Engine::new(addr, self.settings.clone(), self.board.clone()));
                 let stop = CancellationToken::new();
-                tokio::spawn(life::run(engine.clone(), stop.clone()));
+                let (of, until) = (engine.clone(), stop.clone());
+                let parts = Parts::new(stop.clone());
+                parts.restarted("engine", move || life::run(of.clone(), until.clone()));
                 Member { engine, stop }
             });
         }

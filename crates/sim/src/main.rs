@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use play::Story;
 
-const USAGE: &str = "usage: herder-sim [stores|swarm|releases] SEED, and everything is told
-       herder-sim [stores|swarm|releases] FROM..TO [SECONDS AT THE MOST, FOR EACH STORY]";
+const USAGE: &str = "usage: herder-sim [stores|swarm|releases|parts] SEED, and everything is told
+       herder-sim [stores|swarm|releases|parts] FROM..TO [SECONDS AT THE MOST, FOR EACH STORY]";
 
 /// After a seed: only its outcome is told.
 const QUIETLY: &str = "quietly";
@@ -40,6 +40,7 @@ fn parse(arguments: &[&str]) -> Option<Asked> {
         (&"stores", rest) => (Some(Story::Stores), rest),
         (&"swarm", rest) => (Some(Story::Swarm), rest),
         (&"releases", rest) => (Some(Story::Releases), rest),
+        (&"parts", rest) => (Some(Story::Parts), rest),
         _ => (None, arguments),
     };
     let (seeds, rest) = rest.split_first()?;
@@ -50,7 +51,7 @@ fn parse(arguments: &[&str]) -> Option<Asked> {
         [] => None,
         [seconds, ..] => Some(Duration::from_secs(seconds.parse().ok()?)),
     };
-    let stories = story.map_or_else(|| vec![Story::Stores, Story::Swarm, Story::Releases], |story| vec![story]);
+    let stories = story.map_or_else(|| Story::ALL.to_vec(), |story| vec![story]);
     Some(Asked::Many(stories, from.parse().ok()?..to.parse().ok()?, seconds))
 }
 

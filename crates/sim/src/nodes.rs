@@ -11,6 +11,7 @@ use herder_agent::{Agent, NoImages, Settings as AgentSettings, Uptime, Way};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::{Manager, Settings as ManagerSettings};
 use herder_model::swarm::{Assignments, Clock, Hello, LEVEL, ManagerAddr, NetNews, NodeDescription, Time, Welcome};
+use herder_parts::{Fault, Parts};
 use herder_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -41,6 +42,8 @@ struct Host {
     skew: Arc<AtomicI64>,
     starts: u64,
     up: Option<CancellationToken>,
+    /// Of the program that is up.
+    parts: Parts,
     gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
     /// Stopped in good order.
     left: bool,
@@ -69,6 +72,7 @@ impl Nodes {
             skew: Arc::default(),
             starts: 0,
             up: None,
+            parts: Parts::default(),
             gossip: watch::Sender::default(),
             left: false,
             release: LEVEL,
@@ -126,21 +130,22 @@ impl Nodes {
     }
 
     /// Opens what belongs to the node that has a store already.
-    pub(crate) fn begin_manager(&self, node: &str, store: Arc<Store>, stop: &CancellationToken) {
+    pub(crate) fn begin_manager(&self, node: &str, store: Arc<Store>, parts: &Parts) {
         let Some(gossip) = self.hosts.lock().get(node).map(|it| it.gossip.subscribe()) else { return };
         let me = ManagerAddr { id: node.to_owned(), addr: addr(node) };
         let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id, level: self.release(node) };
-        let manager = Manager::start(store, settings, stop.clone());
+        let manager = Manager::start(store, settings, parts);
         self.net.plug_manager(node, self.managers.start_of(node), manager);
     }
 
     /// Starts all of a node; its store, too, if it manages and has none that is open.
     pub(crate) async fn start(&self, node: &str) {
         let stop = CancellationToken::new();
+        let parts = Parts::new(stop.clone());
         let engine = {
             let mut hosts = self.hosts.lock();
             let Some(host) = hosts.get_mut(node).filter(|it| it.up.is_none()) else { return };
-            (host.up, host.left) = (Some(stop.clone()), false);
+            (host.up, host.left, host.parts) = (Some(stop.clone()), false, parts.clone());
             host.starts += 1;
             host.engine.clone()
         };
@@ -151,7 +156,7 @@ impl Nodes {
                 self.managers.reopen(node).await;
             }
             let Some(store) = self.managers.store(node) else { return };
-            self.begin_manager(node, store, &stop);
+            self.begin_manager(node, store, &parts);
             Port::of(&self.net, node, self.managers.start_of(node))
         } else {
             let start = self.hosts.lock().get(node).map_or(0, |it| it.starts);
@@ -169,13 +174,21 @@ impl Nodes {
             watchdog: None,
             clock: self.clock(node),
         };
-        let agent = Arc::new(Agent::start(settings, &stop));
+        let agent = Arc::new(Agent::start(settings, &parts));
         let description = watch::Sender::default();
         let describing = describe(agent.clone(), description.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(describing));
         let (node, level, managers) = (node.to_owned(), self.release(node), self.managers.names());
         self.net.set_release(&node, level);
         tokio::spawn(stop.run_until_cancelled_owned(work(node, level, managers, agent, port, description)));
+    }
+
+    /// A part of the node's program panics, if the program runs and has that part.
+    pub(crate) fn panic(&self, node: &str, part: &str) {
+        let parts = self.hosts.lock().get(node).filter(|it| it.up.is_some()).map(|it| it.parts.clone());
+        if parts.is_some_and(|parts| parts.fault(part, Fault::Panic)) {
+            self.trace.tell(format_args!("{node}: its {part} panics"));
+        }
     }
 
     /// The node's program ends, or with `Dark` and `Torn` its host.

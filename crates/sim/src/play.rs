@@ -21,6 +21,12 @@ pub(crate) enum Story {
     Swarm,
     /// The same with nodes of two releases, which are upgraded and go back.
     Releases,
+    /// As `Swarm`, and loops of leaders and agents panic.
+    Parts,
+}
+
+impl Story {
+    pub(crate) const ALL: [Story; 4] = [Story::Stores, Story::Swarm, Story::Releases, Story::Parts];
 }
 
 /// What came of a seed.
@@ -47,6 +53,7 @@ impl fmt::Display for Story {
             Story::Stores => "stores",
             Story::Swarm => "swarm",
             Story::Releases => "releases",
+            Story::Parts => "parts",
         })
     }
 }
@@ -70,6 +77,8 @@ fn note_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| match thread::current().name() {
+            // The story wanted it.
+            Some(_) if info.payload_as_str() == Some(herder_parts::PANIC) => {}
             Some(name) if name.starts_with("seed ") => PANICS.lock().push((name.to_owned(), info.to_string())),
             _ => before(info),
         }));
@@ -129,7 +138,8 @@ fn played(story: Story, seed: u64, folder: PathBuf, told: bool) -> Outcome {
         let told = async {
             match story {
                 Story::Stores => stores::story(seed, folder, trace.clone()).await,
-                Story::Swarm => swarm::story(seed, folder, trace.clone()).await,
+                Story::Swarm => swarm::story(seed, folder, trace.clone(), false).await,
+                Story::Parts => swarm::story(seed, folder, trace.clone(), true).await,
                 Story::Releases => releases::story(seed, folder, trace.clone()).await,
             }
         };

@@ -204,6 +204,15 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
     }
 }
 
+/// A loop panics: mostly the one of a manager, which leads or waits to lead.
+fn panic_somewhere(nodes: &Nodes, rng: &mut StdRng) {
+    let part = if rng.random_range(0..3) == 0 { herder_agent::AGENT } else { herder_manager::LEADER };
+    let some = if part == herder_manager::LEADER { nodes.managers.up() } else { nodes.names() };
+    if let Some(node) = some.choose(rng) {
+        nodes.panic(node, part);
+    }
+}
+
 /// Writes down when tasks of lost nodes are replaced.
 async fn follow(nodes: Arc<Nodes>, replaced: Shared<Replaced>, trace: Option<Trace>) {
     let mut follows: BTreeMap<(String, u64), tokio::task::JoinHandle<()>> = BTreeMap::new();
@@ -317,7 +326,8 @@ pub(crate) async fn converge(nodes: &Nodes, trace: &Trace) -> Option<Duration> {
     None
 }
 
-pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
+/// `parts`: whether loops panic, too.
+pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace, parts: bool) -> String {
     let mut faults = rng(seed, 0);
     // Where clocks are wrong, nobody can say from outside how long a leader waits.
     let clocks: bool = faults.random();
@@ -348,7 +358,11 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
     let until = Instant::now() + TROUBLE;
     while Instant::now() < until && !trace.failed() {
         sleep(Duration::from_millis(faults.random_range(100..2500))).await;
-        fault(&nodes, &mut faults, clocks).await;
+        if parts && faults.random_range(0..3) == 0 {
+            panic_somewhere(&nodes, &mut faults);
+        } else {
+            fault(&nodes, &mut faults, clocks).await;
+        }
     }
     // A panic is told elsewhere.
     let _ = people.await;

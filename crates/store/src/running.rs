@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use herder_parts::Parts;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
 use parking_lot::Mutex;
@@ -57,11 +58,16 @@ impl Running {
         let raft = Raft::new(me.clone(), config, links.clone(), log.clone(), machine)
             .await
             .map_err(|error| StoreError::Stopped { why: error.to_string() })?;
-        let shortens = tokio::spawn(shorten(raft.clone(), log));
+        // Both are aborted by `stop`.
+        let parts = Parts::default();
+        let raft_to_shorten = raft.clone();
+        let shortens = parts.until_done("raft log", move || shorten(raft_to_shorten.clone(), log.clone()));
         let (patience, wait) = (settings.patience, settings.wait);
         let heard = Arc::new(Heard::new(patience));
-        let follows =
-            tokio::spawn(leading::follow(raft.metrics(), settings.clone(), Arc::clone(&heard), leads.clone()));
+        let (metrics, of, listening, led) = (raft.metrics(), settings.clone(), Arc::clone(&heard), leads.clone());
+        let follows = parts.until_done("raft leadership", move || {
+            leading::follow(metrics.clone(), of.clone(), Arc::clone(&listening), led.clone())
+        });
         Ok(Running {
             me,
             raft,

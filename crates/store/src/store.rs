@@ -281,6 +281,16 @@ impl Store {
         self.vault.lock(key.as_ref())
     }
 
+    /// Lets another manager lead, if this one does and another one can: for a leader whose own work has failed.
+    pub async fn give_up_lead(&self) {
+        if let Ok(running) = self.running()
+            && running.metrics().current_leader.as_ref() == Some(&running.me)
+            && let Err(error) = running.step_down().await
+        {
+            tracing::warn!(?error, "no other manager can lead; this one goes on");
+        }
+    }
+
     /// Ends this manager's part in good order: if it leads, another one does before. The folder may be opened again then.
     pub async fn shutdown(&self) {
         let _one = self.lifecycle.lock().await;

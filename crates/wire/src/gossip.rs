@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use herder_parts::Parts;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::net::UdpSocket;
@@ -67,7 +68,7 @@ impl Gossip {
         bind: SocketAddr,
         seeds: Vec<SocketAddr>,
         settings: Settings,
-        stop: CancellationToken,
+        parts: impl Into<Parts>,
     ) -> Result<Gossip, GossipError> {
         let failed = |source| GossipError::Bind { addr: bind, source };
         let socket = UdpSocket::bind(bind).await.map_err(failed)?;
@@ -76,7 +77,9 @@ impl Gossip {
         let (told, view) = watch::channel(core.view());
         let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
         let work = Loop { core, socket, told, began: Instant::now(), timers: DelayQueue::new() };
-        tokio::spawn(work.run(seeds, waiting, stop));
+        let parts = parts.into();
+        // It cannot be started again by itself: its socket and all that it knows are gone with it.
+        parts.vital("gossip", work.run(seeds, waiting, parts.stop().clone()));
         Ok(Gossip { view, orders, local })
     }
 
@@ -157,9 +160,11 @@ impl Loop {
                         let goodbye = self.core.leave();
                         self.carry_out(goodbye).await;
                         self.linger().await;
-                        // Whoever waits may bind the address again at once.
-                        drop(self);
+                        // The address is free from here on. Followers of the view see its end only with that of the node.
+                        let Loop { told, .. } = self;
                         let _ = done.send(());
+                        stop.cancelled().await;
+                        drop(told);
                         return;
                     }
                     None => return,

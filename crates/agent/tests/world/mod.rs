@@ -72,7 +72,7 @@ impl World {
             watchdog: None,
             clock: herder_model::swarm::Clock::system(),
         };
-        let agent = Agent::start(settings, &CancellationToken::new());
+        let agent = Agent::start(settings, CancellationToken::new());
         self.reports = Some(agent.reports());
         self.agent = Some(agent);
     }

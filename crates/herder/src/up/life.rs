@@ -21,6 +21,7 @@ use herder_node::roads::{Gate, NodeDialler};
 use herder_node::source::NodeSource;
 use herder_node::swarm::{Door, Host, Standing, Surroundings};
 use herder_node::{NodeSettings, code, identity, images, store};
+use herder_parts::{Ended, Fault, Parts};
 use herder_place::peers::Templates;
 use herder_pool::discovery::Discovery;
 use herder_pool::{Pool, Settings, Source, Way};
@@ -43,6 +44,9 @@ use crate::manage::reschedule_while_primary;
 /// How long a node that goes may take to be taken off its store.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long parts may take to see that they shall end.
+const PARTS_END_MAX: Duration = Duration::from_secs(1);
+
 /// What all lives of a node have in common: what it was told when it was started.
 pub(super) struct Plan {
     pub(super) settings: UpSettings,
@@ -64,9 +68,29 @@ pub(super) struct Life {
     host: Arc<Host>,
     /// Other identities that this node shall have from now on.
     others: mpsc::Receiver<Identity>,
+    parts: Parts,
     stop: CancellationToken,
-    link: JoinHandle<()>,
+    link: Arc<Link>,
+    serving: JoinHandle<()>,
     in_store: Option<JoinHandle<()>>,
+}
+
+/// Why another life is to begin.
+#[derive(Debug)]
+pub(super) enum Changed {
+    /// This node is to be another one from now on.
+    Identity(Box<Identity>),
+    /// A part has ended that cannot be started again by itself.
+    Failed(Ended),
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The node stops, or becomes another one: the others hear that it leaves.
+    Leaves,
+    /// A part has failed: the same node is back in a moment, and nobody need hear of it.
+    Failed,
 }
 
 impl Life {
@@ -84,6 +108,7 @@ impl Life {
         let listener = listener.with_context(|| format!("cannot listen for other nodes on {bind}"))?;
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
+        let parts = Parts::new(stop.clone());
         let link = Link::new(identity, settings.state.clone())?;
         let directory = Arc::new(Directory::new(&me, &here, others));
         let dialler = NodeDialler::new(&settings.engine, link.clone(), directory.clone());
@@ -101,15 +126,17 @@ impl Life {
         front.open_bus(bridge.clone());
         if let Some(addr) = &settings.bus_listen {
             let listener = plan.tls.bind(addr).await.context("--bus-listen")?;
-            tokio::spawn(server::serve_bus(bridge, listener, stop.clone()));
+            parts.vital("bus endpoint", server::serve_bus(bridge, listener, stop.clone()));
         }
-        tokio::spawn(link.clone().keep_renewed(stop.clone()));
+        let with = (link.clone(), stop.clone());
+        parts.restarted("certificate renewal", move || with.0.clone().keep_renewed(with.1.clone()));
         let member = Member { id: me.clone(), addr: advertise, generation: generation() };
         let seeds = identity::seeds(&plan.node, &code).await;
         if settings.multicast {
-            tokio::spawn(answer_questions(link.clone(), advertise, stop.clone()));
+            let with = (link.clone(), stop.clone());
+            parts.until_done("multicast", move || answer_questions(with.0.clone(), advertise, with.1.clone()));
         }
-        let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), stop.clone()).await?;
+        let gossip = Gossip::start(member, key, bind, seeds, gossip::Settings::default(), &parts).await?;
         let gossip = Arc::new(gossip);
         let (another, others) = mpsc::channel(1);
         let (facts, swarm_fact) = watch::channel(None);
@@ -131,8 +158,8 @@ impl Life {
             folder: settings.state.clone(),
         };
         let (engine, way) = (agent.engine.clone(), agent.way.clone());
-        let agent = Arc::new(Agent::start(agent, &stop));
-        agent.networks().start(&networks, &engine, way, &me, &stop);
+        let agent = Arc::new(Agent::start(agent, &parts));
+        agent.networks().start(networks, &engine, way, &me, &parts);
         let host = Host::start(
             Surroundings {
                 state: settings.state.clone(),
@@ -145,63 +172,114 @@ impl Life {
                 standing: plan.standing.clone(),
                 facts,
             },
-            stop.clone(),
+            parts.clone(),
         )
         .await?;
         let door = Arc::new(Door(host.clone()));
         front.set_swarm(door.clone());
-        tokio::spawn(herder_front::swarm::follow(front.clone(), stop.clone()));
-        tokio::spawn(herder_front::stacks::follow(front.clone(), stop.clone()));
+        let with = (front.clone(), stop.clone());
+        parts.restarted("swarm events", move || herder_front::swarm::follow(with.0.clone(), with.1.clone()));
+        let with = (front.clone(), stop.clone());
+        parts.restarted("stacks", move || herder_front::stacks::follow(with.0.clone(), with.1.clone()));
         let templates: Weak<dyn Templates> = Arc::downgrade(&(front.clone() as Arc<dyn Templates>));
-        let gate = Gate::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door);
-        let serving = tokio::spawn(link.clone().serve(listener, stop.clone(), gate));
-        let in_store = plan.store.clone();
-        let in_store = in_store.map(|store| tokio::spawn(store::keep(store, advertise, gossip.clone(), stop.clone())));
+        let gate = Gate::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door, stop.clone());
+        let serving = parts.vital("node link", link.clone().serve(listener, stop.clone(), gate));
+        let in_store = plan.store.clone().map(|store| {
+            let with = (store, gossip.clone(), stop.clone());
+            parts.restarted("discovery", move || store::keep(with.0.clone(), advertise, with.1.clone(), with.2.clone()))
+        });
         let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
         teller.tell().await.context("--label")?;
-        tokio::spawn(teller.keep(stop.clone()));
-        tokio::spawn(code::keep_keys(link.clone(), gossip.clone(), stop.clone()));
+        let with = stop.clone();
+        parts.restarted("join code", move || teller.clone().keep(with.clone()));
+        let with = (link.clone(), gossip.clone(), stop.clone());
+        parts.restarted("gossip keys", move || code::keep_keys(with.0.clone(), with.1.clone(), with.2.clone()));
+        let role = members::rescheduler(gossip.view(), &me, &parts);
+        let with = (front.placer.clone(), stop.clone());
+        parts
+            .until_done("rescheduling", move || reschedule_while_primary(with.0.clone(), role.clone(), with.1.clone()));
+        let with = (front.placer.clone(), stop.clone());
+        parts.restarted("duplicate names", move || {
+            herder_place::peers::report_duplicates(with.0.clone(), with.1.clone())
+        });
+        let follows = Follows { link: link.clone(), pool, directory, views: gossip.view(), bus, stop: stop.clone() };
+        follows.start(&parts, (front.clone(), settings.cluster.clone(), here.clone()));
         info!(node = me, addr = here, "this node is up");
-        let cluster = settings.cluster.clone();
-        tokio::spawn(answers::answer(
-            front.clone(),
-            (bus.bus.clone(), link.clone()),
-            cluster,
-            here.clone(),
-            stop.clone(),
-        ));
-        tokio::spawn(bus.clone().keep_links(link, directory.clone(), gossip.view(), stop.clone()));
-        tokio::spawn(bus.clone().tell_events(pool.clone(), directory.clone(), stop.clone()));
-        tokio::spawn(bus.tell_membership(pool.clone(), directory.clone(), gossip.view(), stop.clone()));
-        tokio::spawn(members::follow(pool, directory.clone(), gossip.view(), stop.clone()));
-        let role = members::rescheduler(gossip.view(), &me, stop.clone());
-        tokio::spawn(reschedule_while_primary(front.placer.clone(), role, stop.clone()));
-        tokio::spawn(herder_place::peers::report_duplicates(front.placer.clone(), stop.clone()));
         guard.disarm();
-        Ok(Life { front, gossip, host, others, stop, link: serving, in_store })
+        Ok(Life { front, gossip, host, others, parts, stop, link, serving, in_store })
     }
 
-    /// Comes when this node is to be another one from now on.
-    pub(super) async fn another(&mut self) -> Identity {
-        match self.others.recv().await {
-            Some(identity) => identity,
-            None => std::future::pending().await,
+    /// Comes when this life is to end.
+    pub(super) async fn change(&mut self) -> Changed {
+        tokio::select! {
+            Some(identity) = self.others.recv() => Changed::Identity(Box::new(identity)),
+            ended = self.parts.ended() => Changed::Failed(ended),
         }
     }
 
-    /// Says goodbye. When this returns, nothing listens for other nodes any more.
-    pub(super) async fn end(self) {
+    /// Makes a part fail, for tests. False if there is none of this name.
+    pub(super) fn fault(&self, part: &str, fault: Fault) -> bool {
+        self.parts.fault(part, fault)
+    }
+
+    /// What the node is now.
+    pub(super) fn identity(&self) -> Identity {
+        Identity::clone(&self.link.identity())
+    }
+
+    /// Ends everything. When this returns, nothing listens for other nodes any more.
+    pub(super) async fn end(self, why: Why) {
         self.host.close_store().await;
-        self.gossip.leave().await;
+        if why == Why::Leaves {
+            self.gossip.leave().await;
+        }
         self.stop.cancel();
         self.front.pool.set_members(&BTreeSet::new());
-        let _ = self.link.await;
+        let _ = self.serving.await;
         // Whom a store still names is asked in vain by those who come.
         if let Some(in_store) = self.in_store
             && timeout(FAREWELL_TIME_MAX, in_store).await.is_err()
         {
             warn!(limit = ?FAREWELL_TIME_MAX, "the store does not answer; it names this node until its entry ends");
         }
+        if !self.parts.all_ended(PARTS_END_MAX).await {
+            warn!(limit = ?PARTS_END_MAX, "some parts of the node do not end");
+        }
+    }
+}
+
+/// What follows the members of the pool.
+struct Follows {
+    link: Arc<Link>,
+    pool: Arc<Pool>,
+    directory: Arc<Directory>,
+    views: watch::Receiver<gossip::View>,
+    bus: Arc<PoolBus>,
+    stop: CancellationToken,
+}
+
+impl Follows {
+    fn start(self, parts: &Parts, (front, cluster, here): (Arc<Front>, String, String)) {
+        let Follows { link, pool, directory, views, bus, stop } = self;
+        let with = ((bus.bus.clone(), link.clone()), stop.clone());
+        parts.restarted("bus requests", move || {
+            answers::answer(front.clone(), with.0.clone(), cluster.clone(), here.clone(), with.1.clone())
+        });
+        let with = (bus.clone(), directory.clone(), views.clone(), stop.clone());
+        parts.restarted("bus links", move || {
+            with.0.clone().keep_links(link.clone(), with.1.clone(), with.2.clone(), with.3.clone())
+        });
+        let with = (bus.clone(), pool.clone(), directory.clone(), stop.clone());
+        parts.restarted("bus events", move || {
+            with.0.clone().tell_events(with.1.clone(), with.2.clone(), with.3.clone())
+        });
+        let with = (bus, pool.clone(), directory.clone(), views.clone(), stop.clone());
+        parts.restarted("bus membership", move || {
+            with.0.clone().tell_membership(with.1.clone(), with.2.clone(), with.3.clone(), with.4.clone())
+        });
+        parts.restarted("pool members", move || {
+            members::follow(pool.clone(), directory.clone(), views.clone(), stop.clone())
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use herder_decide::swarm::members::Gossip;
 use herder_model::swarm::{
     Assignments, Clock, Hello, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time, Welcome, Written,
 };
+use herder_parts::Parts;
 use herder_place::Error as ApiError;
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
 use herder_wire::gossip::{self, Health};
@@ -21,7 +22,6 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::kept::{Kept, store_folder};
 use super::managing::{Managing, NodeLines, NodeTransport};
@@ -112,6 +112,8 @@ pub struct Host {
     pub(super) exiting: tokio::sync::Mutex<()>,
     /// Held while a backup takes the place of what is here.
     pub(super) restoring: tokio::sync::Mutex<()>,
+    /// Where its loops are started.
+    pub(super) parts: Parts,
 }
 
 impl std::fmt::Debug for Host {
@@ -121,8 +123,8 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Goes on as what the node was when it stopped, until `stop`.
-    pub async fn start(around: Surroundings, stop: CancellationToken) -> anyhow::Result<Arc<Host>> {
+    /// Goes on as what the node was when it stopped, until the parts shall end.
+    pub async fn start(around: Surroundings, parts: Parts) -> anyhow::Result<Arc<Host>> {
         let kept = Kept::load(&around.state)?;
         let host = Arc::new(Host {
             id: around.directory.id.clone(),
@@ -150,21 +152,24 @@ impl Host {
             opening: tokio::sync::Mutex::default(),
             exiting: tokio::sync::Mutex::default(),
             restoring: tokio::sync::Mutex::default(),
+            parts,
         });
         host.standing.send_replace(Standing { node: host.id.clone(), ..Standing::default() });
         host.open_kept_store().await;
-        let follower = host.clone().follow_gossip();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(follower));
-        let describer = host.clone().describe();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(describer));
         host.link.follow_roster(host.kept.borrow().as_ref().map(Kept::roster));
-        let root = root::keep(Arc::downgrade(&host), host.root.subscribe());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(root));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(root::keep_pool(Arc::downgrade(&host))));
-        let mender = host.clone().mend();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(mender));
-        let worker = host.clone().work();
-        tokio::spawn(stop.run_until_cancelled_owned(worker));
+        let parts = &host.parts;
+        let me = host.clone();
+        parts.looping("swarm gossip", move || me.clone().follow_gossip());
+        let me = host.clone();
+        parts.looping("node description", move || me.clone().describe());
+        let (me, root) = (Arc::downgrade(&host), host.root.clone());
+        parts.looping("certificate", move || root::keep(me.clone(), root.subscribe()));
+        let me = Arc::downgrade(&host);
+        parts.looping("keys of the pool", move || root::keep_pool(me.clone()));
+        let me = host.clone();
+        parts.looping("store recovery", move || me.clone().mend());
+        let me = host.clone();
+        parts.looping("swarm session", move || me.clone().work());
         Ok(host)
     }
 
@@ -190,7 +195,7 @@ impl Host {
         let store = Store::open(settings, Arc::new(NodeTransport(self.calls.clone()))).await?;
         let me = ManagerAddr { id: self.id.clone(), addr: self.here.clone() };
         let (link, written) = (self.link.clone(), self.written.clone());
-        let managing = Managing::begin(store, me, self.gossip.subscribe(), link, written);
+        let managing = Managing::begin(store, me, self.gossip.subscribe(), link, written, &self.parts);
         self.managing.send_replace(Some(managing.clone()));
         self.ready.send_replace(true);
         let mut known = self.known.lock();

@@ -11,6 +11,7 @@ use herder_agent::session::{Heard, Lines};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
 use herder_model::swarm::{Clock, ClusterRecord, Feature, LEVEL, ManagerAddr, Object, Written};
+use herder_parts::Parts;
 use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
 use herder_wire::calls::Peer;
 use herder_wire::link::{Certifier, Link};
@@ -76,8 +77,10 @@ impl Managing {
         gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
         link: Arc<Link>,
         written: broadcast::Sender<Arc<[Written]>>,
+        parts: &Parts,
     ) -> Managing {
-        let stop = CancellationToken::new();
+        let stop = parts.stop().child_token();
+        let parts = parts.until(stop.clone());
         let settings = herder_manager::Settings {
             me,
             gossip,
@@ -85,10 +88,12 @@ impl Managing {
             new_id: herder_wire::identity::new_id,
             level: LEVEL,
         };
-        let manager = Manager::start(store.clone(), settings, stop.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(follow(store.clone(), link, written)));
+        let manager = Manager::start(store.clone(), settings, &parts);
+        let of = store.clone();
+        parts.looping("managers' keys", move || follow(of.clone(), link.clone(), written.clone()));
         let (told, managers) = watch::channel(Vec::new());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(look(store.clone(), told)));
+        let of = store.clone();
+        parts.looping("managers' board", move || look(of.clone(), told.clone()));
         Managing { store, manager, managers, stop }
     }
 
