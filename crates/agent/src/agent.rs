@@ -76,12 +76,6 @@ pub(crate) struct Known {
     ids: BTreeSet<String>,
 }
 
-impl Known {
-    pub(crate) fn contains(&self, task: &str) -> bool {
-        self.ids.contains(task)
-    }
-}
-
 impl Agent {
     /// Begins to follow the engine. Nothing is done to any container before the first [`Agent::assign`].
     pub fn start(settings: Settings, parts: impl Into<Parts>) -> Agent {
@@ -174,7 +168,7 @@ impl Agent {
         self.assign(Assignments::default());
         let number = self.assigned.borrow().0;
         // Ends early only when the agent ends.
-        let _ = self.tasks().wait_for(|known| known.number >= number && known.ids.is_empty()).await;
+        let _ = self.known.subscribe().wait_for(|known| known.number >= number && known.ids.is_empty()).await;
         self.node.leaving.send_replace(false);
         self.node.files.clear().await;
     }
@@ -182,18 +176,6 @@ impl Agent {
     /// The overlay networks of this node.
     pub fn networks(&self) -> &Networks {
         &self.node.networks
-    }
-
-    pub(crate) fn node(&self) -> &Node {
-        &self.node
-    }
-
-    pub(crate) fn has(&self, task: &str) -> bool {
-        self.known.borrow().contains(task)
-    }
-
-    pub(crate) fn tasks(&self) -> watch::Receiver<Known> {
-        self.known.subscribe()
     }
 }
 

@@ -60,14 +60,6 @@ impl Board {
         self.told.lock().last.remove(task);
     }
 
-    /// Returns when this is told of the task.
-    pub(crate) async fn until(&self, task: &str, is_so: impl Fn(&TaskStatus) -> bool) {
-        let mut changes = self.changes.subscribe();
-        let is_told = |_: &u64| self.told.lock().last.get(task).is_some_and(|(_, status)| is_so(status));
-        // The sender is ours.
-        let _ = changes.wait_for(is_told).await;
-    }
-
     /// Everything that is told, then whatever changes; until the receiver is dropped or the board is gone.
     pub(crate) fn follow(self: &Arc<Self>) -> mpsc::Receiver<Report> {
         let (sender, receiver) = mpsc::channel(REPORTS_UNDER_WAY_MAX);

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use herder_decide::swarm::container::File;
+use herder_parts::blocking;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::sync::Mutex;
 
@@ -46,11 +47,15 @@ impl Files {
         {
             let mut made = self.made.lock().await;
             if !*made {
-                self.make()
+                blocking(|| self.make())
                     .map_err(|source| FilesError::Mount { folder: self.folder.display().to_string(), source })?;
                 *made = true;
             }
         }
+        blocking(|| self.write_all(task, files))
+    }
+
+    fn write_all(&self, task: &str, files: &[File]) -> Result<Vec<(String, String)>, FilesError> {
         let folder = self.folder.join(task);
         let wrong = |target: &str, source| FilesError::Write { target: target.to_owned(), source };
         DirBuilder::new().mode(0o700).recursive(true).create(&folder).map_err(|error| wrong("the task", error))?;
@@ -65,7 +70,7 @@ impl Files {
     /// Takes the files of a task away, if it has some.
     pub(crate) fn remove(&self, task: &str) {
         // Nothing is there for most tasks.
-        let _ = fs::remove_dir_all(self.folder.join(task));
+        let _ = blocking(|| fs::remove_dir_all(self.folder.join(task)));
     }
 
     /// Takes everything away.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use herder_parts::blocking;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -153,7 +154,7 @@ impl Lease {
     }
 
     fn write_fenced(&self, fenced: &[Fenced]) {
-        if let Err(error) = fence::write_fenced(&self.folder, fenced) {
+        if let Err(error) = blocking(|| fence::write_fenced(&self.folder, fenced)) {
             warn!(folder = %self.folder.display(), %error, "fenced containers are not held while herder does not run");
         }
     }
@@ -164,8 +165,8 @@ impl Lease {
         let kept = Kept { until: (self.uptime.now)() + left, boot: self.uptime.boot.clone(), watcher };
         // Over what was there, all at once: a restart of the host makes it worthless anyway.
         let path = self.folder.join(LEASE_FILE);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let written: io::Result<()> = file.and_then(|file| {
+        let written: io::Result<()> = blocking(|| {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
             let text = kept.text();
             let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
             // Of a release before this one.

@@ -15,7 +15,6 @@ use futures_util::future::BoxFuture;
 use herder_agent::Images;
 use herder_lab::{Lab, LabSpec};
 use herder_model::swarm::{PortConfig, ServiceFacts, TaskState};
-use http_body_util::BodyExt as _;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
@@ -72,7 +71,6 @@ fn trials() -> Vec<Trial> {
         trial("a_missing_image_is_brought_from_another_node_once", images_are_brought),
         trial("a_missing_image_is_pulled_and_a_newer_one_where_there_are_credentials", images_are_pulled),
         trial("without_a_lease_a_fenced_task_is_stopped", fences),
-        trial("what_a_task_printed_can_be_read", logs),
         trial("a_node_that_leaves_has_nothing_left", leaving),
         trial("a_node_describes_itself", description),
     ]
@@ -534,39 +532,6 @@ async fn fences() {
     world.assign();
     let status = world.until_state("t2", TaskState::Complete).await;
     assert_eq!(status.state, TaskState::Failed);
-}
-
-async fn logs() {
-    let mut world = World::new("logs");
-    let print = |terminal: bool| json!({"Args": ["sh", "-c", "echo one; echo two"], "TTY": terminal});
-    world.want("t1", TaskState::Ready, print(false));
-    world.want("tty", TaskState::Running, print(true));
-    world.want("never", TaskState::Running, json!({"Image": "127.0.0.1:1/nosuchimage:1"}));
-    world.start();
-    world.assign();
-    world.until_state("t1", TaskState::Ready).await;
-    let read = |id: &'static str, query: &'static str| {
-        let logs = world.agent().logs(id, query);
-        async move {
-            let logs = logs.await.expect("logs");
-            let bytes = logs.body.collect().await.expect("all of it").to_bytes();
-            (bytes, logs.has_terminal)
-        }
-    };
-    world.agent().logs("other", "stdout=1").await.expect_err("not here");
-    // Followed before it has begun.
-    let mut started = world.told.clone();
-    Arc::make_mut(&mut started.tasks[0]).task.desired_state = TaskState::Running;
-    let start = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.agent().assign(started);
-    };
-    let ((bytes, has_terminal), ()) = tokio::join!(read("t1", "stdout=1&follow=1"), start);
-    assert_eq!((&bytes[..], has_terminal), (&b"\x01\0\0\0\0\0\0\x04one\n\x01\0\0\0\0\0\0\x04two\n"[..], false));
-    let (bytes, has_terminal) = read("tty", "stdout=1&follow=1&tail=1").await;
-    assert_eq!((&bytes[..], has_terminal), (&b"two\r\n"[..], true));
-    let error = world.agent().logs("never", "stdout=1&follow=1").await.expect_err("nothing");
-    assert_eq!(error.to_string(), "task never has no container");
 }
 
 async fn leaving() {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::NodeSettings;
 use anyhow::{Context as _, bail};
+use herder_parts::blocking;
 use herder_pool::discovery::Discovery;
 use herder_wire::JoinCode;
 use herder_wire::identity::Identity;
@@ -134,10 +135,10 @@ pub fn advertise(settings: &NodeSettings) -> anyhow::Result<SocketAddr> {
     let (host, port) = &settings.advertise;
     if let Some(host) = host {
         let host = host.trim_matches(['[', ']']);
-        let mut found = (host, *port).to_socket_addrs().with_context(|| format!("--advertise {host}"))?;
+        let mut found = blocking(|| (host, *port).to_socket_addrs()).with_context(|| format!("--advertise {host}"))?;
         return found.next().with_context(|| format!("--advertise {host} has no address"));
     }
-    let towards = settings.join.iter().find_map(|address| address.to_socket_addrs().ok()?.next());
+    let towards = settings.join.iter().find_map(|address| blocking(|| address.to_socket_addrs()).ok()?.next());
     // Nothing is sent to this documentation address (RFC 5737); it only asks for the route.
     let towards = towards.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)));
     Ok(SocketAddr::new(source(towards).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), *port))

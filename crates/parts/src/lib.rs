@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -244,6 +245,16 @@ impl Parts {
     }
 }
 
+/// Does work that blocks, such as writing a file, while other threads take over the tasks of this one.
+///
+/// A runtime of one thread, as tests have it, has no other: there the work is just done.
+pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|it| it.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// Does the work until it ends in whatever way, or a test ends it.
 async fn caught(work: impl Future<Output = ()>, mut fault: watch::Receiver<Order>) -> End {
     let with_fault = async {
@@ -276,6 +287,26 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_that_blocks_holds_up_no_other_task() {
+        let (come, gone) = std::sync::mpsc::channel();
+        let other = async move {
+            tokio::task::yield_now().await;
+            come.send("here").expect("somebody waits")
+        };
+        let blocked = tokio::spawn(async move {
+            tokio::spawn(other);
+            blocking(|| gone.recv_timeout(Duration::from_secs(30)))
+        });
+        assert_eq!(blocked.await.expect("no panic"), Ok("here"));
+        assert_eq!(std::thread::spawn(|| blocking(|| 7)).join().expect("no panic"), 7, "without a runtime");
+    }
+
+    #[tokio::test]
+    async fn work_that_blocks_is_done_on_one_thread_too() {
+        assert_eq!(blocking(|| 7), 7);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_vital_part_that_ends_is_told_with_its_name() {

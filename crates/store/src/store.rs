@@ -278,7 +278,7 @@ impl Store {
     /// From now on the folder opens with this key only; without one, it opens without.
     pub async fn rotate_key(&self, key: Option<Key>) -> Result<(), StoreError> {
         let _one = self.lifecycle.lock().await;
-        self.vault.lock(key.as_ref())
+        herder_parts::blocking(|| self.vault.lock(key.as_ref()))
     }
 
     /// Lets another manager lead, if this one does and another one can: for a leader whose own work has failed.

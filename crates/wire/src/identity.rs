@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use herder_parts::blocking;
 use herder_tls::certs::{Authority, CertError, Pair, Usage};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -402,23 +403,25 @@ impl Identity {
 
     /// Keeps the identity in this folder, readable for root only: whole or not at all.
     pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
-        let failed = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| IdentityError::File { what, path, source }
-        };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
-        // It may have been made by hand, for everybody to read.
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed("protect", folder))?;
-        let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
-        let write = || -> io::Result<()> {
-            let text = serde_json::to_vec_pretty(self)?;
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::File::open(folder)?.sync_all()
-        };
-        write().map_err(failed("write", &path))
+        blocking(|| {
+            let failed = |what, path: &Path| {
+                let path = path.to_owned();
+                move |source| IdentityError::File { what, path, source }
+            };
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
+            // It may have been made by hand, for everybody to read.
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed("protect", folder))?;
+            let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
+            let write = || -> io::Result<()> {
+                let text = serde_json::to_vec_pretty(self)?;
+                let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+                file.write_all(&text)?;
+                file.sync_all()?;
+                fs::rename(&new, &path)?;
+                fs::File::open(folder)?.sync_all()
+            };
+            write().map_err(failed("write", &path))
+        })
     }
 
     /// TLS for the node link's listener: a peer may come without certificate (to join), but not with a foreign one.

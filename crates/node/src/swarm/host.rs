@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::kept::{Kept, store_folder};
+use super::kept::{Kept, remove_folder, store_folder};
 use super::managing::{Managing, NodeLines, NodeTransport};
 use super::root::{self, Wanted};
 use crate::members::Directory;
@@ -422,10 +422,8 @@ impl Host {
         let Some(mut kept) = kept.filter(|it| !it.manages) else { return };
         tracing::info!("this node is made a manager");
         self.close_store().await;
-        if let Err(error) = std::fs::remove_dir_all(store_folder(&self.state))
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::error!(%error, "the store of the time before cannot be removed");
+        if let Err(error) = remove_folder(&store_folder(&self.state)) {
+            tracing::error!(%error, "cannot remove the previous store of this manager");
             return;
         }
         kept.manages = true;
@@ -441,8 +439,8 @@ impl Host {
         tracing::info!("this node is no manager any more");
         self.close_store().await;
         kept.manages = false;
-        if let Err(error) = std::fs::remove_dir_all(store_folder(&self.state)) {
-            tracing::warn!(%error, "the store of the time before cannot be removed");
+        if let Err(error) = remove_folder(&store_folder(&self.state)) {
+            tracing::warn!(%error, "cannot remove the previous store of this manager");
         }
         self.keep(Some(kept));
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use herder_model::swarm::{Availability, ManagerAddr};
+use herder_parts::blocking;
 use herder_store::Settings;
 use herder_wire::link::Roster;
 use serde::{Deserialize, Serialize};
@@ -98,32 +99,44 @@ impl Kept {
     /// Whole or not at all.
     pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
         let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
+        let text = serde_json::to_vec_pretty(self)?;
+        blocking(|| {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        })
     }
 
     /// The node is in no swarm any more; its store goes, too.
     pub(super) fn remove(folder: &Path) -> io::Result<()> {
-        for gone in [fs::remove_file(folder.join(FILE)), fs::remove_dir_all(store_folder(folder))] {
-            match gone {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        unless_missing(blocking(|| fs::remove_file(folder.join(FILE))))?;
+        remove_folder(&store_folder(folder))
+    }
+}
+
+/// Removes a folder and what is in it, if it is there.
+pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
+    unless_missing(blocking(|| fs::remove_dir_all(folder)))
+}
+
+/// Gives a folder another name, if it is there.
+pub(super) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
+    unless_missing(blocking(|| fs::rename(from, to)))
+}
+
+fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
 /// Puts a store where nobody opens it, in the place of one that was put there before. Where it is then.
 pub(super) fn set_aside(folder: &Path) -> io::Result<PathBuf> {
     let place = folder.join(format!("{STORE}.damaged"));
-    match fs::remove_dir_all(&place) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::rename(store_folder(folder), &place)?;
+    remove_folder(&place)?;
+    blocking(|| fs::rename(store_folder(folder), &place))?;
     Ok(place)
 }
 

@@ -1,8 +1,5 @@
 //! All that a swarm's managers know, out of one and into another: `herder backup` and `herder restore`.
 
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Restored;
@@ -16,7 +13,7 @@ use tokio::time::timeout;
 
 use super::enter::millis;
 use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused};
-use super::kept::{Kept, store_folder};
+use super::kept::{Kept, remove_folder, rename_folder, store_folder};
 use super::root::tls_info;
 
 /// So often the first change is decided anew when the leader's loop, which runs already, wrote the same object meanwhile.
@@ -50,20 +47,20 @@ impl Host {
         }
         self.leave_other(&cluster).await;
         let (store, aside) = (store_folder(&self.state), store_folder(&self.state).with_extension(ASIDE));
-        if let Err(error) = remove(&aside).and_then(|()| rename(&store, &aside)) {
+        if let Err(error) = remove_folder(&aside).and_then(|()| rename_folder(&store, &aside)) {
             self.open_kept_store().await;
             return Err(ApiError::internal(format!("{} cannot be put aside: {error}", store.display())));
         }
         match self.begin_with(backup).await {
             Ok(restored) => {
-                if let Err(error) = remove(&aside) {
+                if let Err(error) = remove_folder(&aside) {
                     tracing::warn!(%error, folder = %aside.display(), "what was before the restore cannot be removed");
                 }
                 Ok(restored)
             }
             Err(error) => {
                 self.close_store().await;
-                if let Err(error) = remove(&store).and_then(|()| rename(&aside, &store)) {
+                if let Err(error) = remove_folder(&store).and_then(|()| rename_folder(&aside, &store)) {
                     tracing::error!(%error, folder = %aside.display(), "what was before the restore is left there");
                 }
                 self.open_kept_store().await;
@@ -190,20 +187,4 @@ impl Host {
 fn tokens(view: &View) -> impl Iterator<Item = JoinCode> {
     let tokens = view.cluster.iter().filter_map(|it| it.cluster.join_tokens.clone());
     tokens.flat_map(|it| [it.worker, it.manager]).filter_map(|it| it.parse().ok())
-}
-
-/// What is not there need not be removed or renamed.
-fn remove(folder: &Path) -> io::Result<()> {
-    unless_missing(fs::remove_dir_all(folder))
-}
-
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    unless_missing(fs::rename(from, to))
-}
-
-fn unless_missing(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::DiscoveryError;
 use super::address::{self, ADDRESSES_MAX, AddressError};
+use herder_parts::blocking;
 
 /// A list of [`ADDRESSES_MAX`] addresses with comments fits many times.
 const FILE_BYTES_MAX: u64 = 8 << 20;
@@ -20,7 +21,7 @@ pub(super) struct Stamp {
 
 /// Nothing if there is no such file, or it cannot be looked at.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
+    let metadata = blocking(|| std::fs::metadata(path)).ok()?;
     let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
     Some(Stamp { modified: metadata.modified().ok(), len: metadata.len(), inode })
 }
@@ -32,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeSet<String>, DiscoveryError> {
     if len > FILE_BYTES_MAX {
         return Err(failed(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let text = blocking(|| std::fs::read_to_string(path)).map_err(|error| failed(error.to_string()))?;
     parse(&text).map_err(|(line, source)| DiscoveryError::Line { path: path.to_owned(), line, source })
 }
 
