@@ -1,13 +1,19 @@
 //! Calls about the cluster as a whole.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use herder_decide::df;
 use herder_decide::info::{self, Manager, Role};
 use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{ApiError, Call, Front, Reply, call, fanout, forward, swarm};
+
+/// How long a list of nodes waits for the leader of the swarm. Without one it shows no levels.
+const LEVELS_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What this machine says about itself; read once.
 static MACHINE: LazyLock<[String; 4]> = LazyLock::new(|| {
@@ -78,6 +84,7 @@ pub(crate) async fn info(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError>
 /// `GET /herder/nodes`: every node with what placing goes by, and why it is not healthy.
 pub(crate) async fn nodes(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let cpus = |nano: i64| nano as f64 / 1e9;
+    let levels = feature_levels(front).await;
     let entry = |node: &Arc<herder_model::Node>| {
         json!({
             "id": node.id, "name": node.name, "address": node.addr, "state": node.state.as_str(),
@@ -85,10 +92,20 @@ pub(crate) async fn nodes(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError
             "cpus": cpus(node.total.nano_cpus), "cpus_reserved": cpus(node.used.nano_cpus),
             "memory": node.total.memory_bytes, "memory_reserved": node.used.memory_bytes,
             "engine": node.server_version, "api_version": node.api_version, "updated_at": node.updated_at,
+            "feature_level": levels.get(&node.addr),
         })
     };
     let nodes: Vec<Value> = front.pool.nodes().iter().map(entry).collect();
     Ok(call::json(StatusCode::OK, &nodes))
+}
+
+/// The feature level of each node of the swarm, by its address; of none where this node is no manager, or has no leader now.
+async fn feature_levels(front: &Arc<Front>) -> BTreeMap<String, u32> {
+    let Some(swarm) = front.swarm() else { return BTreeMap::new() };
+    match timeout(LEVELS_TIME_MAX, swarm.read()).await {
+        Ok(Ok(view)) => view.nodes.values().map(|it| (it.addr.clone(), it.level)).collect(),
+        Ok(Err(_)) | Err(_) => BTreeMap::new(),
+    }
 }
 
 /// `POST /herder/token/rotate`: a new join code for the pool; the old one lets nobody in any more.

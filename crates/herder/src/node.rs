@@ -24,7 +24,7 @@ const OF_EVERY_ENGINE: [&str; 4] = ["kernelversion", "operatingsystem", "ostype"
 fn table(nodes: &Value) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["NAME", "STATE", "ADDRESS", "CONTAINERS", "CPUS", "MEMORY", "ENGINE", "LABELS"]);
+    table.set_header(["NAME", "STATE", "ADDRESS", "CONTAINERS", "CPUS", "MEMORY", "ENGINE", "LEVEL", "LABELS"]);
     for node in nodes.as_array().into_iter().flatten() {
         let text = |field: &str| node[field].as_str().unwrap_or_default().to_owned();
         let state = match text("error") {
@@ -46,6 +46,7 @@ fn table(nodes: &Value) -> Table {
             cpus,
             memory,
             text("engine"),
+            node["feature_level"].as_u64().map_or_else(|| "-".to_owned(), |level| level.to_string()),
             labels.join(","),
         ]);
     }
@@ -66,12 +67,13 @@ mod tests {
     fn a_node_that_is_not_well_says_why() {
         let nodes = json!([
             {"name": "h1", "state": "Healthy", "address": "10.0.0.1:7946", "labels": {"zone": "a"}, "containers": 2,
-             "cpus": 2, "cpus_reserved": 0.5, "memory": 1 << 30, "memory_reserved": 1 << 20, "engine": "20.10"},
+             "cpus": 2, "cpus_reserved": 0.5, "memory": 1 << 30, "memory_reserved": 1 << 20, "engine": "20.10",
+             "feature_level": 2},
             {"name": "h2", "state": "Unhealthy", "error": "gone", "address": "10.0.0.2:7946", "labels": {}},
         ]);
         let text = table(&nodes).to_string();
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(words[1].join(" "), "h1 Healthy 10.0.0.1:7946 2 0.5 of 2 1 MiB of 1024 MiB 20.10 zone=a");
+        assert_eq!(words[1].join(" "), "h1 Healthy 10.0.0.1:7946 2 0.5 of 2 1 MiB of 1024 MiB 20.10 2 zone=a");
         assert!(words[2].join(" ").starts_with("h2 Unhealthy: gone 10.0.0.2:7946"), "{text}");
     }
 }
