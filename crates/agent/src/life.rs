@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use herder_decide::swarm::container::{self, Create, NodeFacts, Overlay, Overlays, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
-use herder_docker::EngineError;
+use herder_docker::{EngineError, classify};
 use herder_model::swarm::{Assignments, Clock, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -338,7 +338,7 @@ impl Life {
         let path = format!("/containers/create?name={}", escaped(&create.name));
         let made = node.engine.post(&path).body(&create.body).done().await;
         let made = match &made {
-            Err(error) if refusal(error).is_some_and(|(status, text)| status == 404 && is_about_image(text)) => {
+            Err(error) if refusal(error).is_some_and(|(status, text)| classify::misses_image(status, text)) => {
                 self.turn = None;
                 node.arrivals.bring(&node, &create.image, auth).await;
                 self.take_turn().await;
@@ -395,8 +395,7 @@ impl Life {
             match connected {
                 // It is connected already.
                 Err(error)
-                    if refusal(&error)
-                        .is_some_and(|(status, text)| status == 403 && text.contains("already exists in network")) => {}
+                    if refusal(&error).is_some_and(|(status, text)| classify::is_connected_already(status, text)) => {}
                 connected => connected?,
             }
         }
@@ -539,9 +538,4 @@ async fn lease_over(mut lease: watch::Receiver<Instant>, is_fenced: bool) {
             _ = lease.changed() => {}
         }
     }
-}
-
-/// Engines say 404 of missing networks and volumes, too.
-fn is_about_image(text: &str) -> bool {
-    text.starts_with("No such image") || text.contains("not found: manifest") || text.starts_with("no such image")
 }

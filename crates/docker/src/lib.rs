@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md.
 
 mod body;
+pub mod classify;
 mod connect;
 mod decoder;
 mod error;

@@ -8,7 +8,7 @@ pub(crate) use watch::Events;
 
 use anyhow::{Context as _, bail};
 use herder_cli::{ServiceArgs, ServiceUpdate, ServiceVerb};
-use herder_docker::full;
+use herder_docker::{classify, full};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
@@ -93,7 +93,7 @@ async fn change(door: &Door, id: &str, edit: &Edit) -> anyhow::Result<()> {
             return Ok(());
         }
         let refusal = door.refusal(response).await;
-        if !refusal.to_string().contains("update out of sequence") || attempts == ATTEMPTS_MAX {
+        if !classify::is_out_of_date(&refusal.to_string()) || attempts == ATTEMPTS_MAX {
             return Err(refusal);
         }
         attempts += 1;

@@ -16,8 +16,8 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use herder_docker::error_message;
 use herder_docker::path::{encode_query, for_engine};
+use herder_docker::{classify, error_message};
 
 use crate::error::gather_answer;
 use crate::peers::{self, Held, Outcome};
@@ -193,7 +193,7 @@ fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Engine(EngineError::Link(LinkError::Connect { .. } | LinkError::Tls { .. })) => true,
         Error::Engine(EngineError::Answer { status, message }) => {
-            *status == StatusCode::SERVICE_UNAVAILABLE.as_u16() || message.contains("cannot be used on this platform")
+            *status == StatusCode::SERVICE_UNAVAILABLE.as_u16() || classify::is_for_another_platform(message)
         }
         _ => false,
     }
@@ -240,8 +240,7 @@ async fn read_back(created: &Created) {
 }
 
 fn misses_image(error: &Error) -> bool {
-    matches!(error, Error::Engine(EngineError::Answer { status: 404, message })
-        if message.to_ascii_lowercase().contains("no such image"))
+    matches!(error, Error::Engine(EngineError::Answer { status, message }) if classify::misses_image(*status, message))
 }
 
 /// Asks one engine to create the container.

@@ -18,6 +18,7 @@ use super::dirty::is_dirty;
 use super::draft::{Draft, ended_by_itself, is_dead, is_running, is_wanted};
 use super::reconcile::{Key, Mode, ServiceChange};
 use super::restart::{is_fenced, nanos};
+use crate::swarm::schedule::demand::PORT_TAKEN;
 
 const UPDATING: &str = "updating";
 const PAUSED: &str = "paused";
@@ -31,9 +32,6 @@ const MONITOR: Duration = Duration::from_secs(5);
 
 /// What is added to a delay that is longer than the monitoring, before the last slot counts as done. Swarm mode's number.
 const AFTER_DELAY: Duration = Duration::from_secs(1);
-
-/// Why the scheduler finds no node for a task whose ports are taken. In its words.
-const PORT_TAKEN: &str = "host-mode port already in use";
 
 /// The state of a service's update; empty if it has none.
 pub(super) fn state(service: &ServiceRecord) -> &str {

@@ -45,6 +45,9 @@ impl Filter {
     }
 }
 
+/// The scheduler's words for a task whose host ports are taken everywhere. An update reads them in the task's status.
+pub(in crate::swarm) const PORT_TAKEN: &str = "host-mode port already in use";
+
 /// See [`Filter::sentence`].
 #[derive(Clone, Copy, Debug)]
 pub struct Sentence {
@@ -61,7 +64,7 @@ impl fmt::Display for Sentence {
             Filter::Plugins => "missing plugin",
             Filter::Constraints => "scheduling constraints not satisfied",
             Filter::Platforms => "unsupported platform",
-            Filter::HostPorts => "host-mode port already in use",
+            Filter::HostPorts => PORT_TAKEN,
         };
         write!(f, "{on} on {}", Nodes(self.nodes))
     }
