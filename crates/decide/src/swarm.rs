@@ -22,7 +22,7 @@ pub(crate) mod testing;
 pub use control::{config, node, secret, service};
 pub use counts::service_status;
 pub use ids::Ids;
-pub use orchestrate::{Plan, Proposal, enforce, enforce_node, frees, is_dirty, matters, reconcile};
+pub use orchestrate::{Plan, Proposal, enforce, enforce_node, frees, give_up, is_dirty, matters, reconcile};
 pub use refusal::{Code, Denial, Refusal};
 pub use schedule::{Constraint, Filter, Fleet, NodeWhy, Placed, Refused, Why, eligible, schedule, why};
 pub use task::{Told, Touched, TouchedNodes, on_task_report, touch, touch_service};

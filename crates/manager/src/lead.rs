@@ -15,7 +15,7 @@ use herder_decide::swarm::control::{settle_networks, settle_root};
 use herder_decide::swarm::members::{self, Pace, Signs};
 use herder_decide::swarm::nets::Nets;
 use herder_decide::swarm::{
-    Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, nodes::level, on_task_report, reconcile,
+    Fleet, Proposal, Touched, TouchedNodes, enforce_node, give_up, matters, nodes::level, on_task_report, reconcile,
 };
 use herder_model::swarm::{
     Change, ManagerAddr, NodeDescription, NodeRecord, Role, SwarmNodeState, Time, ToLeader, ToNode, View,
@@ -530,6 +530,12 @@ impl<'m> Lead<'m> {
                 self.sessions.remove(id);
                 self.learn_lost(proposal.view(), id);
             }
+        }
+        // Before their tasks are looked at: what is counted is when their turn came, not when it should have.
+        for record in give_up(proposal.view(), now) {
+            let id = record.node.id.clone();
+            self.add(proposal, vec![record.into()]);
+            self.learn_lost(proposal.view(), &id);
         }
     }
 

@@ -17,6 +17,7 @@ mod update;
 
 pub use dirty::is_dirty;
 pub use enforce::{enforce, enforce_node};
+pub use lost::give_up;
 pub use matters::{frees, matters};
 pub use proposal::Proposal;
 pub use reconcile::{Plan, reconcile};

@@ -86,8 +86,12 @@ pub fn renewed(view: &View, now: Time) -> Vec<Change> {
         let waits = || view.tasks_of_node(&it.node.id).any(|task| is_wanted(task) && !is_dead(task));
         is_down && (now.since(it.state_since) < LATELY || waits())
     };
-    let nodes = view.nodes.values().filter(counts);
-    nodes.map(|it| NodeRecord { state_since: now, ..NodeRecord::clone(it) }.into()).collect()
+    let renewed = |it: &Arc<NodeRecord>| {
+        // Those whose turn has come already keep it, by this leader's clock.
+        let given_up_at = if it.given_up_at == Time::default() { it.given_up_at } else { now };
+        NodeRecord { state_since: now, given_up_at, ..NodeRecord::clone(it) }
+    };
+    view.nodes.values().filter(counts).map(|it| renewed(it).into()).collect()
 }
 
 fn role_of(cluster: &ClusterRecord, token: &str) -> Result<Role, String> {
@@ -107,7 +111,7 @@ fn same(one: &str, other: &str) -> bool {
 
 fn set_status(record: &mut NodeRecord, status: NodeStatus, now: Time) {
     if record.node.status.state != status.state || record.state_since == Time::default() {
-        record.state_since = now;
+        (record.state_since, record.given_up_at) = (now, Time::default());
     }
     record.node.status = status;
 }
