@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use herder_decide::swarm::members::FENCE;
 use herder_docker::{Dial, Dialling, Duplex};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -90,6 +91,25 @@ impl Engine {
             state.containers.values().filter(|it| it.status == "running").map(|it| it.id.clone()).collect();
         for id in running {
             state.end(&id, 137, false);
+        }
+    }
+
+    /// The engine ends, its containers go on. It is turned on as after a loss of power.
+    pub(crate) fn die(&self) {
+        let mut state = self.0.lock();
+        if let Some(power) = state.power.take() {
+            power.cancel();
+        }
+        state.events = broadcast::channel(EVENTS_BEHIND_MAX).0;
+    }
+
+    /// Ends what may not run without a lease. The engine is not asked.
+    pub(crate) fn end_fenced(&self) {
+        let mut state = self.0.lock();
+        let is_fenced = |it: &&Container| it.status == "running" && it.labels.get(FENCE).is_some_and(|it| it == "true");
+        let fenced: Vec<String> = state.containers.values().filter(is_fenced).map(|it| it.id.clone()).collect();
+        for id in fenced {
+            state.end(&id, 137, true);
         }
     }
 

@@ -33,6 +33,8 @@ const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Gossip believes that somebody is dead after so long without a sign, and looks so often.
 const GOSSIP_PATIENCE: Duration = Duration::from_millis(900);
 const GOSSIP_LOOK: Duration = Duration::from_millis(100);
+/// How often the watchdog looks whether the lease is over; the real one sleeps until then.
+const WATCHDOG_LOOK: Duration = Duration::from_millis(100);
 /// When the stories begin, in seconds since 1970.
 const EPOCH: u64 = 1_800_000_000;
 
@@ -81,6 +83,9 @@ impl Nodes {
         let (net, began) = (managers.net.clone(), Instant::now());
         let nodes = Arc::new(Nodes { managers, runs, net, folder, trace, began, hosts: Mutex::new(hosts) });
         tokio::spawn(nodes.clone().gossip());
+        for node in nodes.names() {
+            tokio::spawn(nodes.clone().hold_lease(node));
+        }
         nodes
     }
 
@@ -123,9 +128,11 @@ impl Nodes {
         let skew = self.hosts.lock().get(node).map(|it| it.skew.clone()).unwrap_or_default();
         let began = self.began;
         Clock::new(move || {
-            let since = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
-            let millis = u64::try_from(since + skew.load(Ordering::Relaxed)).unwrap_or_default();
-            Time(EPOCH * 1_000_000_000 + millis * 1_000_000)
+            let right = Duration::from_secs(EPOCH) + began.elapsed();
+            let wrong = skew.load(Ordering::Relaxed);
+            let by = Duration::from_millis(wrong.unsigned_abs());
+            let shown = if wrong < 0 { right.saturating_sub(by) } else { right + by };
+            Time(u64::try_from(shown.as_nanos()).unwrap_or(u64::MAX))
         })
     }
 
@@ -150,7 +157,6 @@ impl Nodes {
             host.engine.clone()
         };
         engine.turn_on_if_off();
-        self.runs.program(node, true);
         let port = if self.manages(node) {
             if self.managers.store(node).is_none() {
                 self.managers.reopen(node).await;
@@ -162,12 +168,15 @@ impl Nodes {
             let start = self.hosts.lock().get(node).map_or(0, |it| it.starts);
             self.net.port(node, start)
         };
-        let began = self.began;
+        let (began, folder) = (self.began, self.folder.join(format!("agent-{node}")));
+        if let Err(error) = std::fs::create_dir_all(&folder) {
+            self.trace.fail(format_args!("{node} has no folder: {error}"));
+        }
         let settings = AgentSettings {
             engine: node.to_owned(),
             way: Way::Through(Arc::new(engine)),
             node_id: node.to_owned(),
-            folder: self.folder.join(format!("agent-{node}")),
+            folder,
             generic_resources: Vec::new(),
             images: Arc::new(NoImages),
             uptime: Uptime::new("once", move || began.elapsed()),
@@ -198,7 +207,6 @@ impl Nodes {
         self.trace.tell(format_args!("{node} goes, {how:?}"));
         self.net.unplug(node);
         stop.cancel();
-        self.runs.program(node, false);
         if how != End::Killed
             && let Some(engine) = self.engine(node)
         {
@@ -217,7 +225,6 @@ impl Nodes {
         self.managers.stop(node).await;
         self.net.unplug(node);
         stop.cancel();
-        self.runs.program(node, false);
         self.trace.tell(format_args!("{node} has stopped"));
     }
 
@@ -237,8 +244,24 @@ impl Nodes {
             self.managers.pace(&node, crate::disk::QUICK);
             if let Some(engine) = self.engine(&node) {
                 engine.pace(crate::engine::QUICK);
+                engine.turn_on_if_off();
             }
             self.start(&node).await;
+        }
+    }
+
+    /// The watchdog of a node: ends what is fenced when the lease has run out, whatever became of the program and the engine.
+    async fn hold_lease(self: Arc<Nodes>, node: String) {
+        let lease = self.folder.join(format!("agent-{node}")).join("lease");
+        loop {
+            sleep(WATCHDOG_LOOK).await;
+            let text = std::fs::read_to_string(&lease).unwrap_or_default();
+            let until = text.split(' ').next().and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
+            if let Some(engine) =
+                self.engine(&node).filter(|_| until.is_some_and(|until| until <= self.began.elapsed()))
+            {
+                engine.end_fenced();
+            }
         }
     }
 

@@ -2,18 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::trace::Trace;
 
 const LABEL_SERVICE: &str = "com.docker.swarm.service.id";
 const LABEL_TASK: &str = "com.docker.swarm.task.id";
 const LABEL_FENCE: &str = "herder.fence";
-/// A program that was started again needs some time to end fenced tasks without a lease.
-const BACK: Duration = Duration::from_secs(1);
 
 /// Copies are the same list.
 #[derive(Clone, Debug)]
@@ -24,13 +20,11 @@ struct Running {
     trace: Trace,
     /// Service → (host, task).
     services: BTreeMap<String, Vec<(String, String)>>,
-    /// Hosts whose program is not there, or is there again since. Nobody ends what has lost its lease there.
-    headless: BTreeMap<String, Option<Instant>>,
 }
 
 impl Runs {
     pub(crate) fn new(trace: Trace) -> Runs {
-        Runs(Arc::new(Mutex::new(Running { trace, services: BTreeMap::new(), headless: BTreeMap::new() })))
+        Runs(Arc::new(Mutex::new(Running { trace, services: BTreeMap::new() })))
     }
 
     pub(crate) fn begins(&self, host: &str, labels: &BTreeMap<String, String>) {
@@ -40,7 +34,7 @@ impl Runs {
         running.trace.tell(format_args!("{host} begins {task} of {service}"));
         let others = running.services.get(&service).cloned().unwrap_or_default();
         // Fenced services have one task in these stories.
-        if is_fenced && others.iter().any(|(other, _)| !running.is_headless(other)) {
+        if is_fenced && !others.is_empty() {
             running.trace.fail(format_args!("a fenced service runs twice: on {host} and {others:?}"));
         }
         running.services.entry(service).or_default().push((host.to_owned(), task));
@@ -56,22 +50,11 @@ impl Runs {
         }
     }
 
-    /// The program of a host goes or comes.
-    pub(crate) fn program(&self, host: &str, is_there: bool) {
-        self.0.lock().headless.insert(host.to_owned(), is_there.then(Instant::now));
-    }
-
     /// Tasks that run, of all services.
     pub(crate) fn tasks(&self) -> Vec<String> {
         let running = self.0.lock();
         let mut tasks: Vec<String> = running.services.values().flatten().map(|(_, task)| task.clone()).collect();
         tasks.sort();
         tasks
-    }
-}
-
-impl Running {
-    fn is_headless(&self, host: &str) -> bool {
-        self.headless.get(host).is_some_and(|back| back.is_none_or(|back| back.elapsed() < BACK))
     }
 }

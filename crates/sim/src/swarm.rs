@@ -34,12 +34,12 @@ const TROUBLE: Duration = Duration::from_secs(25);
 const PEACE: Duration = Duration::from_secs(90);
 /// A service that nobody touches: it shows how fast tasks of lost nodes are replaced.
 pub(crate) const STEADY: &str = "steady";
-/// From `decide::swarm::lost`: two nodes, or a third of all, every 5 s. What is seen later than written is not more.
+/// From `decide::swarm::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
 const AT_ONCE_MIN: usize = 2;
-const PAUSE: Duration = Duration::from_millis(4900);
+const PAUSE: Duration = Duration::from_millis(4800);
 
-/// When tasks of lost nodes were given up: node and since when it is down → when.
-type Replaced = BTreeMap<(String, Time), Instant>;
+/// When the leader decided to give up tasks of lost nodes: node and since when it is down → when.
+type Replaced = BTreeMap<(String, Time), Time>;
 
 fn spec(name: &str, mode: Value, fenced: bool, image: u32) -> Option<ServiceSpec> {
     let labels = if fenced { json!({"herder.fence": "true"}) } else { json!({}) };
@@ -147,7 +147,7 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
     let names = nodes.names();
     let any = names.choose(rng).cloned().unwrap_or_default();
     let down: Vec<String> = names.iter().filter(|it| !nodes.is_up(it)).cloned().collect();
-    match rng.random_range(0..20) {
+    match rng.random_range(0..22) {
         0 | 1 => nodes.end(&any, End::Killed).await,
         2 => nodes.end(&any, End::Dark).await,
         3 => nodes.end(&any, End::Torn).await,
@@ -182,7 +182,25 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
                 engine.break_one(rng.random());
             }
         }
-        17 if clocks => nodes.skew(&any, rng.random_range(-20_000..20_000)),
+        17 if clocks => {
+            // Slightly wrong, set right, or a step of hours: a resumed machine, a clock that was never set.
+            let step = match rng.random_range(0..4) {
+                0 => 0,
+                1 => rng.random_range(-7_200_000..7_200_000),
+                _ => rng.random_range(-20_000..20_000),
+            };
+            nodes.skew(&any, step);
+        }
+        20 => {
+            if let Some(engine) = nodes.engine(&any) {
+                engine.die();
+            }
+        }
+        21 => {
+            if let Some(engine) = nodes.engine(&any).filter(|_| nodes.is_up(&any)) {
+                engine.turn_on_if_off();
+            }
+        }
         18 => {
             // The program is started again, as with an update of it.
             let how = *[None, Some(End::Killed)].choose(rng).unwrap_or(&None);
@@ -214,59 +232,75 @@ fn panic_somewhere(nodes: &Nodes, rng: &mut StdRng) {
 }
 
 /// Writes down when tasks of lost nodes are replaced.
-async fn follow(nodes: Arc<Nodes>, replaced: Shared<Replaced>, trace: Option<Trace>) {
+async fn follow(nodes: Arc<Nodes>, replaced: Shared<Replaced>, trace: Trace, rates: bool) {
     let mut follows: BTreeMap<(String, u64), tokio::task::JoinHandle<()>> = BTreeMap::new();
     loop {
         for node in nodes.managers.up() {
             let start = nodes.managers.start_of(&node);
             let Some(store) = nodes.managers.store(&node) else { continue };
             let (replaced, trace) = (replaced.clone(), trace.clone());
-            follows.entry((node, start)).or_insert_with(|| tokio::spawn(follow_one(store, replaced, trace)));
+            let follow = || tokio::spawn(follow_one(store, replaced, trace, rates));
+            follows.entry((node, start)).or_insert_with(follow);
         }
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// `trace`: of a story in which clocks are right.
-async fn follow_one(store: Arc<Store>, replaced: Shared<Replaced>, trace: Option<Trace>) {
+/// `rates`: it is a story in which clocks are right.
+async fn follow_one(store: Arc<Store>, replaced: Shared<Replaced>, trace: Trace, rates: bool) {
     let (_, mut watch) = store.watch();
     loop {
         let seen = watch.next().await;
         for written in seen.written.iter() {
-            let (Some(Object::Task(before)), Some(Object::Task(after))) = (&written.before, &written.after) else {
-                continue;
-            };
-            let is_given_up =
-                before.task.desired_state <= TaskState::Running && after.task.desired_state > TaskState::Running;
-            if !is_given_up || after.service_name != STEADY {
-                continue;
-            }
-            let node = seen.view.nodes.get(&after.task.node_id);
-            let Some(node) = node.filter(|it| {
-                it.node.status.state == SwarmNodeState::Down && it.node.spec.availability == Availability::Active
-            }) else {
-                continue;
-            };
-            let mut replaced = replaced.lock();
-            let episode = (after.task.node_id.clone(), node.state_since);
-            if let Entry::Vacant(entry) = replaced.entry(episode) {
-                entry.insert(Instant::now());
-                if let Some(trace) = &trace {
-                    check_rate(&seen.view, &replaced, trace);
-                }
+            if let (Some(Object::Node(before)), Some(Object::Node(after))) = (&written.before, &written.after) {
+                tell_node(&trace, before, after);
+                note_given_up(&seen.view, before, after, &replaced, rates.then_some(&trace));
             }
         }
     }
 }
 
+/// Notes a node whose tasks are given up from now on. The time is that of the decision: the disk may be slow.
+fn note_given_up(
+    view: &View,
+    before: &NodeRecord,
+    after: &NodeRecord,
+    replaced: &Shared<Replaced>,
+    trace: Option<&Trace>,
+) {
+    let is_given_up = before.given_up_at == Time::default() && after.given_up_at != Time::default();
+    if !is_given_up || after.node.spec.availability != Availability::Active {
+        return;
+    }
+    let mut replaced = replaced.lock();
+    if let Entry::Vacant(entry) = replaced.entry((after.node.id.clone(), after.state_since)) {
+        entry.insert(after.given_up_at);
+        if let Some(trace) = trace {
+            check_rate(view, &replaced, after.given_up_at, trace);
+        }
+    }
+}
+
+fn tell_node(trace: &Trace, before: &NodeRecord, after: &NodeRecord) {
+    let what = |it: &NodeRecord| (it.node.status.state, it.node.spec.availability, it.given_up_at, it.fenced_off);
+    if what(before) != what(after) {
+        let (state, availability, given_up_at, fenced_off) = what(after);
+        let id = &after.node.id;
+        trace.tell(format_args!(
+            "{id} is {state:?}, {availability:?}, given up {given_up_at:?}, fenced off {fenced_off}"
+        ));
+    }
+}
+
 /// Of the nodes that are down, never are the tasks of more given up at once than the documented share.
-fn check_rate(view: &View, replaced: &Replaced, trace: &Trace) {
+fn check_rate(view: &View, replaced: &Replaced, now: Time, trace: &Trace) {
     let at_once = view.nodes.len().div_ceil(3).max(AT_ONCE_MIN);
     let is_down = |(node, since): &(String, Time)| {
         let node = view.nodes.get(node);
         node.is_some_and(|it| it.node.status.state == SwarmNodeState::Down && it.state_since == *since)
     };
-    let lately = replaced.iter().filter(|(episode, at)| is_down(episode) && at.elapsed() < PAUSE);
+    let lately =
+        replaced.iter().filter(|(episode, at)| is_down(episode) && now.since(**at) < PAUSE && at.since(now) < PAUSE);
     let lately: Vec<&str> = lately.map(|((node, _), _)| node.as_str()).collect();
     if lately.len() > at_once {
         trace.fail(format_args!("tasks of {lately:?} were given up within {PAUSE:?}, of {} nodes", view.nodes.len()));
@@ -338,8 +372,8 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace, parts: bool)
     }
     let replaced = Shared::<Replaced>::default();
     let following = CancellationToken::new();
-    let rates = (!clocks).then(|| trace.clone());
-    tokio::spawn(following.clone().run_until_cancelled_owned(follow(nodes.clone(), replaced.clone(), rates)));
+    let followed = follow(nodes.clone(), replaced.clone(), trace.clone(), !clocks);
+    tokio::spawn(following.clone().run_until_cancelled_owned(followed));
     let people = {
         let (nodes, trace, mut rng) = (nodes.clone(), trace.clone(), rng(seed, 2));
         tokio::spawn(async move {

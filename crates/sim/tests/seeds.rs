@@ -39,6 +39,11 @@ fn swarms_come_through_loops_that_panic() {
 }
 
 #[test]
+fn nothing_that_the_next_release_wrote_is_lost_while_nodes_are_upgraded_and_go_back() {
+    check("releases", 6);
+}
+
+#[test]
 fn a_seed_is_played_again_step_by_step() {
     for story in ["stores", "swarm"] {
         let (one, again, other) = (play(&[story, "7"]).1, play(&[story, "7"]).1, play(&[story, "8"]).1);
