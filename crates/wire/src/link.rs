@@ -341,10 +341,15 @@ impl Link {
 
     /// Renews the certificate before its end, again and again. Connections that are open stay open.
     pub async fn keep_renewed(self: Arc<Self>, stop: CancellationToken) {
+        self.keep_renewed_by(SystemTime::now, RENEWAL_LOOK, stop).await;
+    }
+
+    /// The same by this clock, which is looked at once in `look`.
+    async fn keep_renewed_by(&self, clock: impl Fn() -> SystemTime, look: Duration, stop: CancellationToken) {
         let mut identities = self.identities();
         loop {
             identities.mark_unchanged();
-            let left = self.identity().renew_at().duration_since(SystemTime::now()).unwrap_or_default();
+            let left = self.identity().renew_at().duration_since(clock()).unwrap_or_default();
             if left.is_zero() {
                 match self.renew_anyhow().await {
                     Ok(()) => tracing::info!("the certificate of this node was renewed"),
@@ -352,7 +357,7 @@ impl Link {
                 }
             }
             // At once after a renewal that failed would be in a loop without rest.
-            let rest = left.clamp(RENEWAL_REST, RENEWAL_LOOK);
+            let rest = left.max(RENEWAL_REST).min(look);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(rest) => {}

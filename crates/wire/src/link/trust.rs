@@ -292,6 +292,54 @@ async fn a_manager_that_is_demoted_is_a_worker_with_its_old_certificate_and_a_ma
     assert_eq!(third.access.lock().last(), Some(&Access::Full));
 }
 
+/// The same worker with a certificate that is valid for a day.
+fn of_day(worker: &Identity, root: Pair, issued: SystemTime) -> Identity {
+    let request = certify::new_request(&worker.id).unwrap();
+    let subject = crate::subject::certified(&worker.id, CLUSTER, Role::Worker);
+    let (names, lifetime) = (crate::identity::names(&worker.id), Duration::from_secs(24 * 3600));
+    let wish = Wish { request: request.request, subject, names, lifetime };
+    let cert = wish.sign(root, 1, issued).unwrap();
+    let certified = crate::identity::Certified { cert, shared: worker.shared.clone(), lifetime_s: 0 };
+    worker.certified(request.key, certified).unwrap()
+}
+
+#[tokio::test]
+async fn a_node_that_was_suspended_for_longer_than_its_certificate_lives_renews_it_by_itself() {
+    let (manager, managers) = swarm().await;
+    let worker = worker(&manager, &managers, "worker").await;
+    let root = managers.0.lock().root.clone().unwrap();
+    let now = SystemTime::now();
+    let began = now - Duration::from_secs(3 * 24 * 3600);
+    let folder = tempfile::tempdir().unwrap();
+    let suspended = of_day(&worker.link.identity(), root, began);
+    assert!(suspended.ends_at() < now);
+    let link = Link::new(suspended, folder.path().to_owned()).unwrap();
+    link.follow_roster(Some(managers.roster()));
+    let mut identities = link.identities();
+    // The clock stands still while the host is asleep, and then says what time it is; sleep of tasks tells nothing of that.
+    let (resumed, looks) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let clock = {
+        let (resumed, looks) = (resumed.clone(), looks.clone());
+        move || {
+            looks.fetch_add(1, Ordering::Relaxed);
+            if resumed.load(Ordering::Relaxed) == 0 { began } else { now }
+        }
+    };
+    let stop = CancellationToken::new();
+    let _end = stop.clone().drop_guard();
+    let keeping = link.clone();
+    tokio::spawn(async move { keeping.keep_renewed_by(clock, Duration::from_millis(5), stop).await });
+    while looks.load(Ordering::Relaxed) < 5 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!identities.has_changed().unwrap(), "it is renewed long before its time");
+    greet(&link, &manager, &manager.id).await.unwrap_err();
+    resumed.store(1, Ordering::Relaxed);
+    timeout(Duration::from_secs(60), identities.changed()).await.expect("renewed in time").unwrap();
+    assert!(link.identity().ends_at() > SystemTime::now());
+    assert_eq!(greet(&link, &manager, &manager.id).await, Ok(worker.id.clone()));
+}
+
 #[tokio::test]
 async fn an_expired_certificate_is_exchanged_for_a_new_one_and_good_for_nothing_else() {
     let (manager, managers) = swarm().await;
@@ -300,14 +348,8 @@ async fn an_expired_certificate_is_exchanged_for_a_new_one_and_good_for_nothing_
     let day = Duration::from_secs(24 * 3600);
     let root = managers.0.lock().root.clone().unwrap();
     for (ended, expected) in [(day, true), (NODE_LIFETIME - day, true), (NODE_LIFETIME + day, false)] {
-        let issued = SystemTime::now() - ended - day;
-        let request = certify::new_request(&valid.id).unwrap();
-        let subject = crate::subject::certified(&valid.id, CLUSTER, Role::Worker);
-        let wish = Wish { request: request.request, subject, names: crate::identity::names(&valid.id), lifetime: day };
-        let cert = wish.sign(root.clone(), 1, issued).unwrap();
-        let certified = crate::identity::Certified { cert, shared: valid.shared.clone(), lifetime_s: 0 };
         let folder = tempfile::tempdir().unwrap();
-        let expired = valid.certified(request.key, certified).unwrap();
+        let expired = of_day(&valid, root.clone(), SystemTime::now() - ended - day);
         assert!(expired.ends_at() < SystemTime::now());
         let link = Link::new(expired, folder.path().to_owned()).unwrap();
         greet(&link, &manager, &manager.id).await.unwrap_err();
@@ -360,7 +402,8 @@ async fn when_a_swarm_has_ended_the_nodes_of_its_pool_are_equal_again() {
     one.link.obtain(&[peer(&manager)]).await.unwrap();
     let root = managers.0.lock().root.clone().unwrap();
     manager.link.certify_with(None);
-    manager.link.begin_pool(root.clone(), [gone.id.clone()].into()).unwrap();
+    let removed = [gone.id.clone()].into();
+    manager.link.begin_pool(OwnPool { root: root.clone(), gossip_key: None, removed }).unwrap();
     manager.link.follow_roster(None);
     one.link.follow_roster(None);
     one.link.obtain(&[peer(&manager)]).await.unwrap();
