@@ -47,7 +47,11 @@ impl Store {
     /// All that this manager knows, as bytes to keep elsewhere. It needs no majority. With a key they are sealed; without one
     /// they hold secrets as they are.
     pub async fn backup(&self, key: Option<Key>) -> Result<Vec<u8>, StoreError> {
-        let view = self.view();
+        self.backup_of(self.view(), key).await
+    }
+
+    /// The same of a state that is told.
+    pub async fn backup_of(&self, view: View, key: Option<Key>) -> Result<Vec<u8>, StoreError> {
         on_thread(&self.hands(), move || {
             let doing = || StoreError::io("write the backup");
             let plain = snapshot::encode(&State::of(view, Vec::new())).map_err(|error| doing()(error.into()))?;

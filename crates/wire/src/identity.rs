@@ -92,6 +92,23 @@ pub struct Trust {
     pub gossip_next: Option<[u8; 32]>,
 }
 
+/// A pool that a node begins with the root of a swarm.
+#[derive(Clone)]
+pub struct OwnPool {
+    pub root: Pair,
+    /// Nothing: that of the pool that the node is in.
+    pub gossip_key: Option<[u8; 32]>,
+    /// Ids of nodes that were removed from the swarm: they stay outside.
+    pub removed: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for OwnPool {
+    /// Keys stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnPool").field("removed", &self.removed).finish_non_exhaustive()
+    }
+}
+
 /// A root that another one takes the place of.
 #[derive(Clone, Serialize, Deserialize)]
 struct Before {
@@ -308,11 +325,12 @@ impl Identity {
         Identity { shared, ..self.clone() }.renewed(now)
     }
 
-    /// The same node, the first one of the pool of this root, whose swarm has ended. Its join code is a new one.
-    pub fn alone(&self, root: Pair, removed: BTreeSet<String>, now: SystemTime) -> Result<Identity, IdentityError> {
+    /// The same node, the first one of the pool of this root. Its join code is a new one.
+    pub fn alone(&self, pool: OwnPool, now: SystemTime) -> Result<Identity, IdentityError> {
         let rotation = self.shared.rotation().next(now);
-        let Pair { cert: ca_cert, key: ca_key } = root;
-        let shared = Shared { ca_cert, ca_key, before: None, removed, ..self.shared.clone() };
+        let OwnPool { root: Pair { cert: ca_cert, key: ca_key }, gossip_key, removed } = pool;
+        let gossip_key = gossip_key.unwrap_or(self.shared.gossip_key);
+        let shared = Shared { ca_cert, ca_key, gossip_key, before: None, removed, ..self.shared.clone() };
         let shared = Shared { secret: rotation.secret, secret_made: rotation.made, ..shared };
         self.of_pool(shared, now)
     }

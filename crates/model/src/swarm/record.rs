@@ -43,6 +43,9 @@ pub struct ClusterRecord {
     /// not newer do not count.
     #[serde(skip_serializing_if = "is_default")]
     pub demoted: BTreeMap<String, u64>,
+    /// Seals gossip, in base64. Only in backups: with it, hosts that are left find the one that restores the swarm.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gossip_key: String,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

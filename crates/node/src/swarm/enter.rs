@@ -12,7 +12,7 @@ use herder_place::Error as ApiError;
 use herder_store::{Key, StoreError};
 use herder_tls::certs::Pair;
 use herder_wire::JoinCode;
-use herder_wire::identity::{Identity, new_id};
+use herder_wire::identity::{Identity, OwnPool, new_id};
 use herder_wire::link::{self, Joined, LinkError};
 use http::StatusCode;
 use tokio::time::timeout;
@@ -251,7 +251,8 @@ impl Host {
             Some(rotation) => Pair { cert: rotation.root.cert.clone(), key: rotation.root.key.clone() },
             None => Pair { cert: cluster.cluster.tls_info.trust_root.clone(), key: cluster.ca_key.clone() },
         };
-        self.link.begin_pool(root, cluster.removed.clone()).map_err(|error| ApiError::internal(error.to_string()))
+        let pool = OwnPool { root, gossip_key: None, removed: cluster.removed.clone() };
+        self.link.begin_pool(pool).map_err(|error| ApiError::internal(error.to_string()))
     }
 
     pub(super) async fn open_locked(self: &Arc<Host>, key: &str) -> Result<bool, ApiError> {

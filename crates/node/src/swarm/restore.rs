@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use super::Restored;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use herder_model::swarm::{Change, ClusterRecord, InitRequest, ManagerAddr, NodeRecord, Role, SwarmNodeState, View};
 use herder_place::Error as ApiError;
 use herder_store::{Backup, Key, StoreError};
+use herder_tls::certs::Pair;
 use herder_wire::JoinCode;
+use herder_wire::gossip::Health;
+use herder_wire::identity::{IdentityError, OwnPool};
 use http::StatusCode;
 use tokio::time::timeout;
 
@@ -25,7 +30,13 @@ const ASIDE: &str = "old";
 impl Host {
     pub(super) async fn backup(&self, key: &str) -> Result<Bytes, ApiError> {
         let key: Key = key.parse().map_err(|error: StoreError| ApiError::bad_request(error.to_string()))?;
-        Ok(self.needed_store()?.backup(Some(key)).await.map_err(refused)?.into())
+        let store = self.needed_store()?;
+        let mut view = store.view();
+        if let Some(cluster) = &mut view.cluster {
+            let shared = &self.link.identity().shared;
+            Arc::make_mut(cluster).gossip_key = STANDARD.encode(shared.gossip_next.unwrap_or(shared.gossip_key));
+        }
+        Ok(store.backup_of(view, Some(key)).await.map_err(refused)?.into())
     }
 
     /// Begins the swarm in a backup anew, with this node as its only manager.
@@ -37,21 +48,29 @@ impl Host {
         let read = tokio::task::spawn_blocking(move || Backup::open(&bytes, Some(&key))).await;
         let read = read.map_err(|error| ApiError::internal(error.to_string()))?;
         let backup = read.map_err(|error| ApiError::bad_request(error.to_string()))?;
-        let cluster = backup.view().cluster.as_ref().map(|it| it.cluster.id.clone());
-        let cluster = cluster.ok_or_else(|| ApiError::bad_request("this backup has no swarm in it"))?;
+        let record = backup.view().cluster.as_ref();
+        let record = record.ok_or_else(|| ApiError::bad_request("this backup has no swarm in it"))?;
+        let cluster = record.cluster.id.clone();
         self.may_be_replaced(force)?;
-        if backup.view().cluster.as_ref().is_none_or(|it| self.key_of_root(it).is_none()) {
-            let text = "this node has the certificate of another swarm, and not the key of its root: `docker swarm leave --force`, \
-                        then restore";
-            return Err(ApiError::new(StatusCode::CONFLICT, text));
-        }
+        let before = self.link.identity();
+        let own = self.own_root();
+        let is_alone = self.views.borrow().iter().all(|(id, seen)| *id == self.id || !lives(seen.health));
+        let root = Root::of(record, before.trust_root(), own, is_alone).ok_or_else(|| {
+            let text = "this node is in a pool with other nodes, has no key of its root, and the backup has none either: `docker swarm \
+                        leave --force`, then restore";
+            ApiError::new(StatusCode::CONFLICT, text)
+        })?;
         self.leave_other(&cluster).await;
         let (store, aside) = (store_folder(&self.state), store_folder(&self.state).with_extension(ASIDE));
         if let Err(error) = remove_folder(&aside).and_then(|()| rename_folder(&store, &aside)) {
             self.open_kept_store().await;
             return Err(ApiError::internal(format!("{} cannot be put aside: {error}", store.display())));
         }
-        match self.begin_with(backup).await {
+        let restored = match self.take(&root) {
+            Ok(()) => self.begin_with(backup, &root).await,
+            Err(error) => Err(ApiError::internal(format!("the root of the backup cannot be taken over: {error}"))),
+        };
+        match restored {
             Ok(restored) => {
                 if let Err(error) = remove_folder(&aside) {
                     tracing::warn!(%error, folder = %aside.display(), "what was before the restore cannot be removed");
@@ -60,6 +79,9 @@ impl Host {
             }
             Err(error) => {
                 self.close_store().await;
+                if let Err(error) = self.link.put_back(before) {
+                    tracing::error!(%error, "the certificate of before the restore is not in use again");
+                }
                 if let Err(error) = remove_folder(&store).and_then(|()| rename_folder(&aside, &store)) {
                     tracing::error!(%error, folder = %aside.display(), "what was before the restore is left there");
                 }
@@ -103,7 +125,7 @@ impl Host {
         self.close_store().await;
     }
 
-    async fn begin_with(self: &Arc<Host>, backup: Backup) -> Result<Restored, ApiError> {
+    async fn begin_with(self: &Arc<Host>, backup: Backup, root: &Root) -> Result<Restored, ApiError> {
         let managing = self.open_store(None).await.map_err(refused)?;
         managing.store.restore(backup, &self.here).await.map_err(refused)?;
         let code = self.link.identity().join_code().map_err(|error| ApiError::internal(error.to_string()))?;
@@ -111,7 +133,7 @@ impl Host {
         let same_pool = loop {
             let view = managing.store.view();
             let same_pool = tokens(&view).all(|it| code.of_same_pool(&it));
-            match managing.store.commit(self.refit(&view, &code), now()).await {
+            match managing.store.commit(self.refit(&view, &code, root.key()), now()).await {
                 Ok(_) => break same_pool,
                 Err(StoreError::Conflict(_)) if attempts < ATTEMPTS_MAX => attempts += 1,
                 Err(error) => return Err(refused(error)),
@@ -132,18 +154,25 @@ impl Host {
         Ok(Restored { cluster, node: self.id.clone(), others, same_pool })
     }
 
-    /// Key of the root that this node trusts: its own, or that in the backup.
-    fn key_of_root(&self, record: &ClusterRecord) -> Option<String> {
+    /// The key of the root that this node trusts, where it has it: by itself, or in the store that it manages now.
+    fn own_root(&self) -> Option<String> {
         let identity = self.link.identity();
         let root = identity.trust_root();
         let own = identity.shared.root().filter(|it| it.cert == root).map(|it| it.key);
-        let kept = || (record.cluster.tls_info.trust_root == root).then(|| record.ca_key.clone());
-        let next = || record.root_rotation.as_ref().filter(|it| it.root.cert == root).map(|it| it.root.key.clone());
-        own.or_else(kept).or_else(next).filter(|it| !it.is_empty())
+        let view = self.store().map(|it| it.view());
+        own.or_else(|| view.and_then(|it| key_of(it.cluster.as_ref()?, root)))
+    }
+
+    /// This node trusts the root from now on, and can certify with it.
+    fn take(&self, root: &Root) -> Result<(), IdentityError> {
+        match root {
+            Root::Own { .. } => Ok(()),
+            Root::OfBackup(pool) => self.link.begin_pool(pool.clone()),
+        }
     }
 
     /// What changes in a restored swarm: this node is its only manager, and its tokens are for this node's pool.
-    fn refit(&self, view: &View, code: &JoinCode) -> Vec<Change> {
+    fn refit(&self, view: &View, code: &JoinCode, ca_key: &str) -> Vec<Change> {
         let mut changes = Vec::new();
         for other in view.nodes.values().filter(|it| it.node.id != self.id) {
             let mut record = NodeRecord::clone(other);
@@ -177,14 +206,101 @@ impl Host {
             let others = view.nodes.values().filter(|it| it.node.id != self.id && it.role == Role::Manager);
             record.demoted.extend(others.map(|it| (it.node.id.clone(), millis(now()))));
             record.demoted.remove(&self.id);
-            record.ca_key = self.key_of_root(cluster).unwrap_or_default();
+            ca_key.clone_into(&mut record.ca_key);
             changes.push(record.into());
         }
         changes
     }
 }
 
+/// The root of a restored swarm.
+#[derive(Debug)]
+enum Root {
+    /// The one that this node trusts already.
+    Own { key: String },
+    /// The one that the swarm had. Hosts that are left trust this node then.
+    OfBackup(OwnPool),
+}
+
+impl Root {
+    /// Decides by the backup, the root that this node trusts, the key of that if it is known, and whether other nodes of its pool live: those
+    /// would be left behind with another root. Nothing, if no key is known of the root that it would have to be.
+    fn of(record: &ClusterRecord, trusted: &str, own: Option<String>, is_alone: bool) -> Option<Root> {
+        let root = &record.cluster.tls_info.trust_root;
+        let kept = key_of(record, root);
+        match (own.or_else(|| key_of(record, trusted)), kept) {
+            (Some(key), Some(_)) if trusted == root => Some(Root::Own { key }),
+            (_, Some(key)) if is_alone => {
+                let gossip_key = STANDARD.decode(&record.gossip_key).ok().and_then(|it| it.try_into().ok());
+                let root = Pair { cert: root.clone(), key };
+                Some(Root::OfBackup(OwnPool { root, gossip_key, removed: record.removed.clone() }))
+            }
+            (Some(key), _) => Some(Root::Own { key }),
+            (None, _) => None,
+        }
+    }
+
+    fn key(&self) -> &str {
+        match self {
+            Root::Own { key } => key,
+            Root::OfBackup(pool) => &pool.root.key,
+        }
+    }
+}
+
+/// The key of this root (PEM), if it is a root of this swarm.
+fn key_of(record: &ClusterRecord, root: &str) -> Option<String> {
+    let kept = (record.cluster.tls_info.trust_root == root).then(|| record.ca_key.clone());
+    let next = || record.root_rotation.as_ref().filter(|it| it.root.cert == root).map(|it| it.root.key.clone());
+    kept.or_else(next).filter(|it| !it.is_empty())
+}
+
+fn lives(health: Health) -> bool {
+    matches!(health, Health::Alive | Health::Suspect)
+}
+
 fn tokens(view: &View) -> impl Iterator<Item = JoinCode> {
     let tokens = view.cluster.iter().filter_map(|it| it.cluster.join_tokens.clone());
     tokens.flat_map(|it| [it.worker, it.manager]).filter_map(|it| it.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use herder_model::swarm::{NewRoot, RootRotation};
+
+    use super::*;
+
+    #[test]
+    fn a_restored_swarm_keeps_its_root_unless_others_would_be_left_behind() {
+        let mut record = ClusterRecord { ca_key: "key of a".into(), ..ClusterRecord::default() };
+        record.cluster.tls_info.trust_root = "a".into();
+        let mut changing = record.clone();
+        let next = NewRoot { cert: "b".into(), key: "key of b".into(), ..NewRoot::default() };
+        changing.root_rotation = Some(RootRotation { root: next, ..RootRotation::default() });
+        let of_before = ClusterRecord { ca_key: String::new(), ..record.clone() };
+        let check = |record: &ClusterRecord, trusted: &str, own: Option<&str>, is_alone: bool, expected: &str| {
+            let root = Root::of(record, trusted, own.map(str::to_owned), is_alone);
+            let text = match &root {
+                None => "none".to_owned(),
+                Some(Root::Own { key }) => format!("own {key}"),
+                Some(Root::OfBackup(pool)) => format!("{} {}", pool.root.cert, pool.root.key),
+            };
+            assert_eq!(text, expected, "{trusted} {own:?} {is_alone}");
+        };
+        // A host set up anew, once and again; the others of its pool would not trust it any more.
+        check(&record, "z", Some("key of z"), true, "a key of a");
+        check(&record, "a", Some("key of a"), true, "own key of a");
+        check(&record, "z", Some("key of z"), false, "own key of z");
+        // A worker of the swarm, and one of another swarm.
+        check(&record, "a", None, false, "own key of a");
+        check(&record, "z", None, true, "a key of a");
+        check(&record, "z", None, false, "none");
+        // The root was being changed when the backup was made.
+        check(&changing, "b", None, false, "own key of b");
+        check(&changing, "b", None, true, "a key of a");
+        // Of a release in which each node had the key.
+        check(&of_before, "a", Some("key of a"), true, "own key of a");
+        check(&of_before, "z", Some("key of z"), true, "own key of z");
+        check(&of_before, "z", None, true, "none");
+    }
 }

@@ -1,6 +1,5 @@
 //! How nodes of a swarm get their certificates: a node makes a key and asks a manager to certify it.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 use super::{CONNECT_TIME_MAX, Current, Link, LinkError, Road, connect, shake};
 use crate::Secret;
 use crate::channels::Peer;
-use crate::identity::{Certified, IdentityError, Shared, Trust, server_name};
+use crate::identity::{Certified, Identity, IdentityError, OwnPool, Shared, Trust, server_name};
 use crate::subject::{self, Subject};
 
 /// Question and answer are some kilobytes.
@@ -124,10 +123,14 @@ impl Link {
         Err(last)
     }
 
-    /// From now on this node is the first one of a pool without managers, which has this root. Nodes that were `removed` from
-    /// its swarm stay outside.
-    pub fn begin_pool(&self, root: Pair, removed: BTreeSet<String>) -> Result<(), IdentityError> {
-        self.change(|is| is.alone(root, removed, SystemTime::now()).map(Some)).map(drop)
+    /// From now on this node is the first one of a pool without managers.
+    pub fn begin_pool(&self, pool: OwnPool) -> Result<(), IdentityError> {
+        self.change(|is| is.alone(pool, SystemTime::now()).map(Some)).map(drop)
+    }
+
+    /// From now on this node is again what it was.
+    pub fn put_back(&self, identity: Arc<Identity>) -> Result<(), IdentityError> {
+        self.change(|_| Ok(Some(Identity::clone(&identity)))).map(drop)
     }
 
     fn take_up(&self, key: String, certified: Certified) -> Result<(), LinkError> {
@@ -214,7 +217,7 @@ impl Link {
 
     pub(super) fn change(
         &self,
-        next: impl FnOnce(&crate::identity::Identity) -> Result<Option<crate::identity::Identity>, IdentityError>,
+        next: impl FnOnce(&Identity) -> Result<Option<Identity>, IdentityError>,
     ) -> Result<bool, IdentityError> {
         let _changing = self.changing.lock();
         let Some(next) = next(&self.identity())? else { return Ok(false) };

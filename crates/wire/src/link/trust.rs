@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::tests::{Host, first, greet, host, join};
 use super::*;
 use crate::Secret;
-use crate::identity::{NODE_LIFETIME, Shared, Trust};
+use crate::identity::{NODE_LIFETIME, OwnPool, Shared, Trust};
 use crate::join_code::JoinCode;
 
 const CLUSTER: &str = "the-swarm";
