@@ -125,7 +125,11 @@ impl Agent {
     }
 
     /// The whole of what this node shall know, from now on. What it has and is not told of is stopped and removed.
-    pub fn assign(&self, assignments: Assignments) {
+    pub fn assign(&self, mut assignments: Assignments) {
+        // What stands for plain containers is not run.
+        let attached = assignments.tasks.extract_if(.., |it| it.attached.is_some());
+        let attached = attached.map(|it| (it.task.id.clone(), it)).collect();
+        self.node.networks.attachments().take(attached);
         let assignments = Arc::new(assignments);
         self.assigned.send_modify(|(number, last)| {
             *number += 1;

@@ -3,6 +3,7 @@
 //! The session hands over what the leader says of each network ([`Networks::update`]); a worker brings engine, kernel and DNS
 //! server to it and publishes the versions it has reached ([`Networks::applied`]).
 
+mod attach;
 mod doctor;
 mod engine_network;
 mod kept;
@@ -22,6 +23,7 @@ use herder_parts::Parts;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use attach::{Attachments, NotAnswered, Records, Wishes, wanted_of};
 pub use doctor::{Check, check};
 pub use engine_network::LABEL_NETWORK;
 
@@ -98,6 +100,7 @@ struct Shared {
     ended: watch::Sender<BTreeSet<String>>,
     applied: watch::Sender<Versions>,
     ready: watch::Sender<BTreeMap<String, Outcome>>,
+    attachments: Attachments,
 }
 
 impl Networks {
@@ -138,6 +141,11 @@ impl Networks {
         });
         drop(states);
         outcome
+    }
+
+    /// Plain containers of this node on networks of the swarm.
+    pub fn attachments(&self) -> &Attachments {
+        &self.shared.attachments
     }
 
     /// Forgets a network that this node does not subscribe to any more: its traces on engine and kernel are removed once no

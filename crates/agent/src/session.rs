@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::health::EngineHealth;
+use crate::net::Wishes;
 
 /// A leader that says nothing for so many times as long as it wants to hear of the node is none any more: of what the node says it
 /// has answered nothing twice. Another one must be found before the lease is over (five times as long), else tasks that must never
@@ -81,6 +82,8 @@ pub struct Mind {
     pub leaving: watch::Receiver<bool>,
     /// The version of each network that kernel and DNS server have reached.
     pub applied: watch::Receiver<BTreeMap<String, u64>>,
+    /// Plain containers that the managers have not answered for.
+    pub wishes: watch::Receiver<Wishes>,
 }
 
 /// Holds a session with one manager until it ends.
@@ -128,6 +131,7 @@ pub async fn hold(
                                 speaker.say(&ToLeader::Alive);
                                 let applied = mind.applied.borrow_and_update().clone();
                                 speaker.say(&ToLeader::NetApplied(applied));
+                                speaker.want(&mut mind.wishes);
                             }
                             session = welcome.clone();
                             listener.welcome(welcome);
@@ -188,6 +192,7 @@ pub async fn hold(
                 let applied = mind.applied.borrow_and_update().clone();
                 speaker.say(&ToLeader::NetApplied(applied));
             }
+            Ok(()) = mind.wishes.changed(), if !session.cluster.is_empty() => speaker.want(&mut mind.wishes),
             () = left(&mut mind.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.
@@ -241,6 +246,14 @@ impl Speaker {
         // A leader that takes nothing is silent soon.
         if self.say.try_send(text.into()).is_ok() && !matches!(message, ToLeader::Hello(_)) {
             self.unheard.push(self.last);
+        }
+    }
+
+    /// Says what is wanted for plain containers, if anything is.
+    fn want(&mut self, wishes: &mut watch::Receiver<Wishes>) {
+        let wishes = wishes.borrow_and_update().clone();
+        if !wishes.is_empty() {
+            self.say(&ToLeader::Attach(wishes));
         }
     }
 

@@ -24,4 +24,4 @@ pub mod versions;
 pub mod words;
 
 // Old paths, until all callers name the new ones.
-pub use place::{claims, expr, ground, placing, prefer, request, reschedule, schedule};
+pub use place::{claims, expr, ground, overlays, placing, prefer, request, reschedule, schedule};

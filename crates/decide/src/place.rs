@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod expr;
 pub mod ground;
+pub mod overlays;
 pub mod placing;
 pub mod prefer;
 pub mod request;

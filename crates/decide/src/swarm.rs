@@ -4,6 +4,7 @@
 //! `schedule`, `task`, `nodes`.
 
 pub mod allocate;
+pub mod attachments;
 pub mod control;
 mod counts;
 pub mod events;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use herder_decide::list::Filters;
 use herder_decide::{list, merge, names, prune};
 use herder_model::{LABEL_NETWORK_ID, LABEL_OVERLAY, Network, Node};
+use herder_place::overlays::Joining;
 use herder_pool::{Engine, EngineError};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -149,6 +150,10 @@ pub(crate) async fn attach(front: &Arc<Front>, mut call: Call, name: &str, actio
     let mut body = call.json().await?;
     let container = body["Container"].as_str().unwrap_or_default().to_owned();
     let found = containers::find(front, &container, &format!("No such container: {container}"))?;
+    let joining = if action == "connect" { Joining::Connect } else { Joining::Disconnect };
+    if front.placer.join(&found.engine, joining, &found.container.id, name, body.clone()).await? {
+        return Ok(call::json(StatusCode::OK, &json!({})));
+    }
     if action == "connect" {
         herder_place::create::ground::network(&front.placer, &found.engine, name).await?;
     }

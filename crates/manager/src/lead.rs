@@ -288,6 +288,7 @@ impl<'m> Lead<'m> {
         self.catch_up();
         let view = self.view.clone();
         let mut proposal = Proposal::new(&view, now);
+        self.addresses.begin_step();
         self.answers.clear();
         if self.is_new {
             self.add(&mut proposal, members::renewed(&view, now));
@@ -429,6 +430,7 @@ impl<'m> Lead<'m> {
                     self.net_whole = true;
                 }
             }
+            ToLeader::Attach(wanted) => self.attach(node, wanted, proposal, now),
             ToLeader::Whole => self.touched.entry(node.to_owned()).or_default().whole = true,
             ToLeader::Reports(reports) => {
                 for report in reports {
@@ -547,7 +549,6 @@ impl<'m> Lead<'m> {
     /// Everything that is to be done now, as far as it fits into one step.
     fn decide(&mut self, proposal: &mut Proposal, now: Time) {
         self.agenda.wake(Instant::now());
-        self.addresses.begin_step();
         self.keep_networks(proposal);
         let mut ids = self.settings.new_id;
         for node in std::mem::take(&mut self.changed) {

@@ -111,6 +111,9 @@ pub struct Node {
     pub images: Vec<Arc<Image>>,
     #[serde(skip)]
     pub networks: Vec<Arc<Network>>,
+    /// By id of the engine's bridge network: the overlay network that it carries.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub overlays: BTreeMap<String, String>,
     #[serde(skip)]
     pub volumes: Vec<Arc<Volume>>,
 }

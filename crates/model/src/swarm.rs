@@ -4,6 +4,7 @@
 //! client sent comes back to it unchanged. Durations are nanoseconds, times are RFC 3339 texts.
 
 mod assignments;
+mod attachment;
 mod change;
 mod claims;
 mod cluster;
@@ -28,6 +29,7 @@ mod view;
 pub(crate) mod word;
 
 pub use assignments::{AssignmentChanges, Assignments, Report, ServiceFacts, is_told, needs};
+pub use attachment::{AttachRefusal, Attached, AttachedNetwork, Attachment, RUNTIME_ATTACHMENT};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
 pub use claims::Held;
 pub use cluster::{

@@ -9,13 +9,14 @@ use futures_util::future::join_all;
 use herder_decide::actions::shared::Offered;
 use herder_decide::claims::Settled;
 use herder_decide::placing::Claiming;
+use herder_place::overlays::Joining;
 use herder_place::peers::{Asked, Claim, Offers, Outcome, Peers, Templates, Wanted};
 use herder_place::{Error as ApiError, Placer};
 use herder_pool::Engine;
 use herder_wire::calls::{
-    Answers, Calls, ClaimReply, ClaimRequest, Code, CreateReply, CreateRequest, FollowReply, FollowRequest, Peer,
-    Request, RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template, TemplatesReply,
-    TemplatesRequest, Told, async_trait,
+    Answers, Calls, ClaimReply, ClaimRequest, Code, CreateReply, CreateRequest, FollowReply, FollowRequest, JoinReply,
+    JoinRequest, Peer, Request, RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template,
+    TemplatesReply, TemplatesRequest, Told, async_trait,
 };
 use herder_wire::link::Access;
 use http::StatusCode;
@@ -195,6 +196,37 @@ impl Peers for PoolPeers {
         })
     }
 
+    fn join<'p>(
+        &'p self,
+        addr: &'p str,
+        joining: Joining,
+        container_id: &'p str,
+        network: &'p str,
+        body: Value,
+    ) -> Asked<'p, bool> {
+        Box::pin(async move {
+            let gone = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the node at {addr} has just left"));
+            let peer = self.directory.at(addr).ok_or_else(gone)?;
+            let request = JoinRequest {
+                container: container_id.to_owned(),
+                network: network.to_owned(),
+                disconnects: joining == Joining::Disconnect,
+                body: body.to_string().into_bytes(),
+            };
+            let JoinReply { status, reason } = self
+                .calls
+                .join(&peer, request)
+                .await
+                .map_err(|error| ApiError::internal(format!("node {addr} cannot be asked: {}", error.message())))?;
+            let status = u16::try_from(status).unwrap_or_default();
+            match StatusCode::from_u16(status) {
+                Ok(StatusCode::OK) => Ok(true),
+                Ok(status) => Err(ApiError::new(status, reason)),
+                Err(_) => Ok(false),
+            }
+        })
+    }
+
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim> {
         Box::pin(async move {
             let mut claim = Claim { keepers: BTreeMap::new() };
@@ -306,6 +338,23 @@ impl Answers for Clerk {
         let Outcome { status, body, refused, in_doubt, picture } =
             outcome.map_err(|error| Status::internal(format!("the create was broken off: {error}")))?;
         Ok(Response::new(CreateReply { status: status.as_u16().into(), body: body.into(), refused, in_doubt, picture }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        self.check("connect containers of other nodes to networks")?;
+        let JoinRequest { container, network, disconnects, body } = request.into_inner();
+        let body: Value = serde_json::from_slice(&body)
+            .map_err(|error| Status::invalid_argument(format!("the body is no JSON: {error}")))?;
+        let joining = if disconnects { Joining::Disconnect } else { Joining::Connect };
+        let placer = self.placer()?;
+        // In a task of its own: what a door that goes away has begun is finished.
+        let joined = tokio::spawn(async move { placer.join_here(joining, &container, &network, body).await }).await;
+        let reply = match joined.map_err(|error| Status::internal(format!("the call was broken off: {error}")))? {
+            Ok(true) => JoinReply { status: StatusCode::OK.as_u16().into(), ..JoinReply::default() },
+            Ok(false) => JoinReply::default(),
+            Err(error) => JoinReply { status: error.status().as_u16().into(), reason: error.to_string() },
+        };
+        Ok(Response::new(reply))
     }
 
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {

@@ -1,6 +1,7 @@
 //! This node's part in a swarm: a session with the leader for what it shall run; a store, if it is a manager.
 
 mod api;
+mod attachments;
 mod certifier;
 mod door;
 mod enter;

@@ -23,7 +23,7 @@ use crate::error::gather_answer;
 use crate::peers::{self, Held, Outcome};
 use crate::reread::reread_volumes;
 use crate::turn::Turn;
-use crate::{Error, Placer, transfer};
+use crate::{Error, Placer, overlays, transfer};
 
 /// The answer to a create is an id and warnings, or an error.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -253,6 +253,7 @@ async fn ask(placer: &Placer, order: &Order, ticket: &Ticket, engine: &Arc<Engin
     let version = versions::for_engine(order.version.as_deref(), &node.api_version);
     let mut body = request::for_engine(&order.request, node.ncpu);
     localise(&node, &mut body);
+    let attaching = overlays::prepare(placer, order, &ticket.container.name, &mut body).await?;
     ground::prepare(placer, engine, &mut body).await?;
     let request = Request::builder()
         .method(Method::POST)
@@ -264,11 +265,17 @@ async fn ask(placer: &Placer, order: &Order, ticket: &Ticket, engine: &Arc<Engin
         let (parts, body) = engine.send(request).await?.into_parts();
         Ok::<_, Error>((parts, gather_answer(body, ANSWER_BYTES_MAX).await?))
     };
-    let (parts, bytes) = tokio::select! {
-        answer = answer => answer.map_err(doubtful)?,
-        () = engine.until_lost() => return Err(Error::unhealthy(&node.name).in_doubt()),
+    let answered = tokio::select! {
+        answer = answer => answer.map_err(doubtful),
+        () = engine.until_lost() => Err(Error::unhealthy(&node.name).in_doubt()),
     };
-    created(engine, parts.status, parts.headers, bytes)
+    let made = answered.and_then(|(parts, bytes)| created(engine, parts.status, parts.headers, bytes));
+    match (attaching, &made) {
+        (Some(attaching), Ok(made)) => attaching.made(&made.id),
+        (Some(attaching), Err(Error::InDoubt(_))) => attaching.in_doubt(),
+        _ => {}
+    }
+    made
 }
 
 /// Reads the answer to a create.

@@ -4,6 +4,7 @@
 
 pub mod create;
 mod error;
+pub mod overlays;
 pub mod peers;
 mod placer;
 pub mod reread;

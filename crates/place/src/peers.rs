@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use herder_docker::error_message;
 
 use crate::create::{self, Created, Order};
+use crate::overlays::Joining;
 use crate::reread::reread;
 use crate::{Error, Placer};
 
@@ -35,6 +36,16 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn here(&self) -> &str;
     /// Asks the node at `addr` to create a container. An error means that nobody knows whether it did.
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
+    /// Asks the node at `addr` to connect one of its containers to a network of the swarm, or to disconnect it. False, if the swarm has no
+    /// such network, or the container is not on it.
+    fn join<'p>(
+        &'p self,
+        addr: &'p str,
+        joining: Joining,
+        container_id: &'p str,
+        network: &'p str,
+        body: Value,
+    ) -> Asked<'p, bool>;
     /// Asks the nodes that look after the name for it. A refusal is a conflict.
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim>;
     /// The templates of every other node: those of this name, or all. Who does not answer has none to give.
@@ -239,7 +250,8 @@ impl Placer {
         };
         let query = herder_docker::path::query_pairs(&wanted.query);
         let version = Some(wanted.version).filter(|version| !version.is_empty());
-        let order = Order { request, version, query, replaces: None };
+        let replaces = Some((String::new(), wanted.replaces)).filter(|(_, id)| !id.is_empty());
+        let order = Order { request, version, query, replaces };
         let created = create::create_on(self, &order, &ticket, engine).await;
         created.map_err(|error| outcome(&error, create::said(&error)))
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use herder_decide::schedule::Scheduler;
 use herder_pool::Pool;
 
+use crate::overlays::Overlays;
 use crate::peers::{ClaimLedger, Peers};
 use crate::transfer::Transfers;
 
@@ -25,12 +26,14 @@ pub struct Placer {
     /// Only in a pool without masters.
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,
     pub(crate) ledger: ClaimLedger,
+    /// Only where the node may be in a swarm.
+    pub(crate) overlays: OnceLock<Arc<dyn Overlays>>,
 }
 
 impl Placer {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: Settings) -> Arc<Placer> {
-        let (transfers, peers, ledger) = Default::default();
-        Arc::new(Placer { pool, scheduler, settings, transfers, peers, ledger })
+        let (transfers, peers, ledger, overlays) = Default::default();
+        Arc::new(Placer { pool, scheduler, settings, transfers, peers, ledger, overlays })
     }
 
     /// The other nodes, in a pool without masters.

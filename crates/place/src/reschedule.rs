@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::create::{Created, Order, place_and_create};
+use crate::overlays::Joining;
 use crate::{Error, Placer, create};
 
 /// The first pause after a container that fits nowhere; doubles up to the next.
@@ -176,9 +177,12 @@ async fn carry_out(placer: &Arc<Placer>, moved: &Move) -> Result<(), Error> {
     Ok(())
 }
 
-async fn complete(placer: &Placer, moved: &Move, created: &Created) -> Result<(), Error> {
+async fn complete(placer: &Arc<Placer>, moved: &Move, created: &Created) -> Result<(), Error> {
     let Created { engine, id, .. } = created;
     for (network, endpoint) in &moved.networks {
+        if placer.join(engine, Joining::Connect, id, network, json!({ "EndpointConfig": endpoint })).await? {
+            continue;
+        }
         create::ground::network(placer, engine, network).await?;
         let body = json!({ "Container": id, "EndpointConfig": endpoint });
         engine.call(Method::POST, &format!("/networks/{}/connect", encode_query(network)), Some(&body)).await?;

@@ -361,6 +361,7 @@ async fn work(
             ready: ready.subscribe(),
             leaving: leaving.subscribe(),
             applied: agent.networks().applied(),
+            wishes: agent.networks().attachments().wishes(),
         };
         let hello = Hello { addr: addr(&node), level, ..Hello::default() };
         attempt += 1;

@@ -23,8 +23,8 @@ mod proto {
 
 pub use proto::node_server::Node as Answers;
 pub use proto::{
-    ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, Part, RereadReply, RereadRequest,
-    SettleReply, SettleRequest, Template, TemplatesReply, TemplatesRequest,
+    ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, JoinReply, JoinRequest, Part,
+    RereadReply, RereadRequest, SettleReply, SettleRequest, Template, TemplatesReply, TemplatesRequest,
 };
 pub use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
@@ -36,6 +36,8 @@ use proto::node_server::NodeServer;
 
 /// A create may bring an image over first.
 const CREATE_TIME_MAX: Duration = Duration::from_secs(600);
+/// Managers give a place within 20 s, or none.
+const JOIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// A claim is a look into memory.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(3);
 /// An engine lists 10,000 containers in about 2 s.
@@ -70,6 +72,10 @@ impl Calls {
 
     pub async fn create(&self, peer: &Peer, request: CreateRequest) -> Result<CreateReply, Status> {
         answered(peer, "create", self.client(peer).create(timed(request, CREATE_TIME_MAX)).await)
+    }
+
+    pub async fn join(&self, peer: &Peer, request: JoinRequest) -> Result<JoinReply, Status> {
+        answered(peer, "join", self.client(peer).join(timed(request, JOIN_TIME_MAX)).await)
     }
 
     pub async fn claim(&self, peer: &Peer, request: ClaimRequest) -> Result<ClaimReply, Status> {
@@ -148,6 +154,9 @@ mod tests {
     impl Answers for Clerk {
         async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
             Ok(Response::new(CreateReply { status: 201, body: request.into_inner().body, ..Default::default() }))
+        }
+        async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+            Ok(Response::new(JoinReply { status: 200, reason: request.into_inner().network }))
         }
         async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
             let taken = request.into_inner().name == "taken";

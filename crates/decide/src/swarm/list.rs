@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{
-    Cluster, ClusterRecord, Config, NodeRecord, Rest, Role, Secret, Service, ServiceRecord, SwarmNode, Task,
-    TaskRecord, TaskState, Underlay, View,
+    Cluster, ClusterRecord, Config, NodeRecord, RUNTIME_ATTACHMENT, Rest, Role, Secret, Service, ServiceRecord,
+    SwarmNode, Task, TaskRecord, TaskState, Underlay, View,
 };
 
+use super::attachments::is_attachment;
 use super::local::ManagerSeen;
 use super::{Denial, lookup, networks, spec};
 use crate::list::Filters;
@@ -142,7 +143,7 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
             && (services.is_empty() || services.contains(&task.service_id))
             && (nodes.is_empty() || nodes.contains(&task.node_id))
             && filters.any("desired-state", |it| it.eq_ignore_ascii_case(task.desired_state.as_str()))
-            && filters.is("runtime", "container")
+            && is_of_runtime(filters, record)
             && (!current_only || is_up_to_date(view, record))
     };
     // Most clients ask for the tasks of one service.
@@ -151,6 +152,14 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
         _ => Box::new(view.tasks.values().map(AsRef::as_ref)),
     };
     Ok(all.filter(wanted).map(|it| task(view, it)).collect())
+}
+
+/// Tasks of plain containers on networks are told only where they are asked for, as in swarm mode.
+fn is_of_runtime(filters: &Filters, record: &TaskRecord) -> bool {
+    match (filters.has("runtime"), is_attachment(record)) {
+        (true, is_attachment) => filters.is("runtime", if is_attachment { RUNTIME_ATTACHMENT } else { "container" }),
+        (false, is_attachment) => !is_attachment,
+    }
 }
 
 /// Tasks have the labels of their service; when that is gone, those of their container are near enough.

@@ -380,7 +380,9 @@ fn node(record: &NodeRecord, network: &NetworkRecord) -> Option<NetNode> {
 fn endpoint(task: &TaskRecord, network: &NetworkRecord) -> Option<NetEndpoint> {
     let place = task.networks.iter().find(|it| it.network_id == network.id)?;
     let spec = task.task.spec.container_spec.as_ref();
+    let attached = task.attached.as_ref().map(|it| &it.wanted);
     let mut names = vec![task_name(task)];
+    names.extend(attached.map(|it| it.hostname.clone()).filter(|it| !it.is_empty()));
     // A template is filled in on the node.
     names.extend(spec.map(|it| it.hostname.clone()).filter(|it| !it.is_empty() && !it.contains("{{")));
     let container = task.task.status.container_status.as_ref().map(|it| it.container_id.as_str()).unwrap_or_default();
@@ -388,15 +390,18 @@ fn endpoint(task: &TaskRecord, network: &NetworkRecord) -> Option<NetEndpoint> {
     if task.task.service_id.is_empty() {
         names.extend(place.aliases.iter().cloned());
     }
-    let dns = spec.and_then(|it| it.dns_config.as_ref()).map(|it| &it.nameservers);
+    let servers = spec.and_then(|it| it.dns_config.as_ref()).map(|it| &it.nameservers);
+    let mut dns: Vec<IpAddr> = servers.into_iter().flatten().filter_map(|it| it.parse().ok()).collect();
+    dns.extend(attached.iter().flat_map(|it| &it.dns));
+    let runs = task.task.status.state == TaskState::Running && task.task.desired_state <= TaskState::Complete;
     Some(NetEndpoint {
         node: task.task.node_id.clone(),
         v4: place.v4?,
         v6: place.v6,
         names,
         service: Some(task.task.service_id.clone()).filter(|it| !it.is_empty()),
-        serving: task.task.status.state == TaskState::Running && task.task.desired_state <= TaskState::Complete,
-        dns: dns.into_iter().flatten().filter_map(|it| it.parse().ok()).collect(),
+        serving: runs && attached.is_none_or(|it| it.running),
+        dns,
         rest: serde_json::Map::new(),
     })
 }

@@ -124,7 +124,8 @@ struct Endpoint<'v> {
 fn endpoints<'v>(view: &'v View, network: &'v NetworkRecord) -> impl Iterator<Item = Endpoint<'v>> {
     let runs =
         |it: &&std::sync::Arc<TaskRecord>| (TaskState::Starting..=TaskState::Running).contains(&it.task.status.state);
-    view.tasks.values().filter(runs).filter_map(|record| {
+    let is_shown = |it: &&std::sync::Arc<TaskRecord>| it.attached.as_ref().is_none_or(|it| it.wanted.running);
+    view.tasks.values().filter(runs).filter(is_shown).filter_map(|record| {
         let place = record.networks.iter().find(|it| it.network_id == network.id)?;
         Some(Endpoint { record, place })
     })

@@ -46,8 +46,14 @@ fn rewrite(text: &str, node: &Node) -> String {
     let ports = published(rest).unwrap_or(0..0);
     out.push_str(&rest[..ports.start]);
     out.push_str(&with_ip(&rest[ports.clone()], &node.ip));
-    out.push_str(&rest[ports.end..]);
+    out.push_str(&with_overlays(&rest[ports.end..], node));
     out
+}
+
+/// Clients know the swarm's networks, not the bridges that carry them. Networks come after the ports.
+fn with_overlays(text: &str, node: &Node) -> String {
+    let id = |id: &String| format!("\"NetworkID\":{}", json!(id));
+    node.overlays.iter().fold(text.to_owned(), |text, (bridge, overlay)| text.replace(&id(bridge), &id(overlay)))
 }
 
 /// Where `NetworkSettings.Ports` is in the text. A quote inside a JSON string is escaped, so the keys are found only as
@@ -104,6 +110,15 @@ mod tests {
         let expected = format!("{{\"Node\":{},{}", node_json(&node()), text(expected));
         assert_eq!(got, expected);
         serde_json::from_str::<serde_json::Value>(&got).expect("still JSON");
+    }
+
+    #[test]
+    fn an_overlay_network_is_shown_by_the_id_that_the_swarm_knows() {
+        let overlays = [("b1".to_owned(), "ov1".to_owned())].into();
+        let node = Node { overlays, ..node() };
+        let text = r#"{"NetworkSettings":{"Ports":{},"Networks":{"ov":{"NetworkID":"b1"},"my":{"NetworkID":"b2"}}}}"#;
+        let got = rewrite(text, &node);
+        assert!(got.ends_with(r#""Networks":{"ov":{"NetworkID":"ov1"},"my":{"NetworkID":"b2"}}}}"#), "{got}");
     }
 
     #[test]

@@ -19,14 +19,15 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
+    /// What has no service (a plain container on a network) is no service's concern.
     pub(super) fn add(&mut self, service: &str) {
-        if !self.waiting.contains(service) {
+        if !service.is_empty() && !self.waiting.contains(service) {
             self.waiting.insert(service.to_owned());
         }
     }
 
     pub(super) fn add_all(&mut self, services: impl IntoIterator<Item = String>) {
-        self.waiting.extend(services);
+        self.waiting.extend(services.into_iter().filter(|it| !it.is_empty()));
     }
 
     /// Those that wait for a time may have another one now.

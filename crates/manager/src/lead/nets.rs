@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use herder_decide::swarm::{Proposal, allocate};
-use herder_model::swarm::{Change, Feature, NetNews, NetUpdate, ToNode, View};
+use herder_decide::swarm::{Proposal, allocate, attachments};
+use herder_model::swarm::{Attachment, Change, Feature, NetNews, NetUpdate, Time, ToNode, View};
 
 use super::Lead;
 use super::tell::Session;
@@ -33,6 +33,26 @@ impl Lead<'_> {
         }
         let changes = allocate::node_addresses(proposal.view(), &mut self.addresses);
         self.networks = !self.add(proposal, changes);
+    }
+
+    /// Writes down which plain containers of a node are to be on networks.
+    pub(super) fn attach(
+        &mut self,
+        node: &str,
+        wanted: &BTreeMap<String, Option<Attachment>>,
+        proposal: &mut Proposal,
+        now: Time,
+    ) {
+        if proposal.view().level() < Feature::Networks.level() {
+            return;
+        }
+        for (id, wanted) in wanted {
+            let change = match wanted {
+                Some(wanted) => attachments::attach(proposal.view(), &mut self.addresses, node, id, wanted, now),
+                None => attachments::release(proposal.view(), node, id),
+            };
+            self.add(proposal, change.into_iter().collect());
+        }
     }
 
     /// Tells each node what is new in its networks, and which changes all of them have carried out.

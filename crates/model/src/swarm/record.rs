@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Driver, NodeDescription, PortConfig, Rest, Role, RootRotation, Service, SwarmNode, Task, TaskNetwork,
-    Time, Version, is_default, keeps_rest,
+    Attached, Cluster, Driver, NodeDescription, PortConfig, Rest, Role, RootRotation, Service, SwarmNode, Task,
+    TaskNetwork, Time, Version, is_default, keeps_rest,
 };
 
 /// The swarm. There is one in a store, with [`Cluster::id`].
@@ -176,6 +177,9 @@ pub struct TaskRecord {
     /// `vip` or `dnsrr`, as the service had it when the task was made; empty is `vip`.
     #[serde(skip_serializing_if = "is_default")]
     pub endpoint_mode: String,
+    /// Only of plain containers on networks of the swarm.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attached: Option<Arc<Attached>>,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

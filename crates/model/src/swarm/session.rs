@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AssignmentChanges, Assignments, Availability, NetUpdate, NewRoot, NodeDescription, Report, Role, is_default,
+    AssignmentChanges, Assignments, Attachment, Availability, NetUpdate, NewRoot, NodeDescription, Report, Role,
+    is_default,
 };
 
 /// A manager, and where it is reached.
@@ -40,6 +41,8 @@ pub enum ToLeader {
     NetApplied(BTreeMap<String, u64>),
     /// What it was told last of networks does not follow what it was told before: it wants all of them whole.
     NetWhole,
+    /// Plain containers that are to be on networks of the swarm, by id of the attachment. Nothing: the container is gone.
+    Attach(BTreeMap<String, Option<Attachment>>),
     /// The node goes away for good.
     Leave,
 }
@@ -52,7 +55,7 @@ pub trait Message: Serialize + DeserializeOwned {
 
 impl Message for ToLeader {
     const NAMES: &[&str] =
-        &["hello", "reports", "describe", "alive", "ready", "whole", "netapplied", "netwhole", "leave"];
+        &["hello", "reports", "describe", "alive", "ready", "whole", "netapplied", "netwhole", "attach", "leave"];
 }
 
 impl Message for ToNode {
@@ -233,6 +236,7 @@ mod tests {
             ToLeader::Alive,
             ToLeader::Ready,
             ToLeader::Whole,
+            ToLeader::Attach(BTreeMap::new()),
             ToLeader::Leave,
         ] {
             let text = encode(&message).expect("JSON");

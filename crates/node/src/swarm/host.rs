@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::attachments::PlainContainers;
 use super::kept::{Kept, remove_folder, store_folder};
 use super::managing::{Managing, NodeLines, NodeTransport};
 use super::root::{self, Wanted};
@@ -160,6 +161,11 @@ impl Host {
         let parts = &host.parts;
         let me = host.clone();
         parts.looping("swarm gossip", move || me.clone().follow_gossip());
+        if let Some(placer) = host.front.upgrade() {
+            let containers = Arc::new(PlainContainers::new(&host));
+            placer.join_overlays(containers.clone());
+            parts.looping("plain containers on overlay networks", move || containers.clone().follow());
+        }
         let me = host.clone();
         parts.looping("node description", move || me.clone().describe());
         let (me, root) = (Arc::downgrade(&host), host.root.clone());
@@ -295,6 +301,7 @@ impl Host {
                 ready: self.ready.subscribe(),
                 leaving: self.leaving.subscribe(),
                 applied: self.agent.networks().applied(),
+                wishes: self.agent.networks().attachments().wishes(),
             };
             let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
             tracing::debug!(?manager, ?ended, "a session ended");

@@ -1,6 +1,6 @@
 //! Reading an engine: everything, or what an event named.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -125,14 +125,19 @@ impl Engine {
         let read = self.next_read();
         let entries: Vec<Value> = self.read("/networks").await?;
         // Bridges of overlay networks are the swarm's: clients see the networks, not what carries them.
-        let entries = entries.into_iter().filter(|entry| entry["Labels"][LABEL_OVERLAY].is_null());
-        let mut networks: Vec<_> = entries.map(|entry| Arc::new(ingest::network(entry))).collect();
+        let (bridges, entries): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| !entry["Labels"][LABEL_OVERLAY].is_null());
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let bridges = bridges.iter().filter_map(|it| Some((text(&it["Id"])?, text(&it["Labels"][LABEL_OVERLAY])?)));
+        let overlays: BTreeMap<String, String> = bridges.collect();
+        let mut networks: Vec<_> = entries.into_iter().map(|entry| Arc::new(ingest::network(entry))).collect();
         // Engines list networks and volumes in no order; ours has one, so that equal lists are equal.
         networks.sort_by(|a, b| a.id.cmp(&b.id));
-        let same = |node: &Node| same_list(&node.networks, &networks, |network| &network.summary);
+        let same =
+            |node: &Node| node.overlays == overlays && same_list(&node.networks, &networks, |network| &network.summary);
         let mut told = self.lists_told.networks.lock();
         if is_news(&mut told, read) && !same(&self.node()) {
-            self.update(|node| node.networks = networks);
+            self.update(|node| (node.networks, node.overlays) = (networks, overlays));
         }
         Ok(())
     }

@@ -193,6 +193,11 @@ impl Addresses {
         self.next(view, network, &subnet_of(network)?, None)
     }
 
+    /// An address for a plain container: the wanted one, if it is free, else the next one.
+    pub fn one(&mut self, view: &View, network: &NetworkRecord, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        self.next(view, network, &subnet_of(network)?, wanted)
+    }
+
     /// The next address of the network that nobody has. The wanted one, if it is free.
     fn next(
         &mut self,
@@ -220,7 +225,8 @@ impl Addresses {
         Some(found.into())
     }
 
-    fn exhausted(&self, view: &View, network: &NetworkRecord, subnet: &Subnet) -> String {
+    /// Why there is no address left, and what helps.
+    pub(in crate::swarm) fn exhausted(&self, view: &View, network: &NetworkRecord, subnet: &Subnet) -> String {
         let given = self.networks.get(&network.id).map_or(0, |it| it.given.len());
         // The gateway has one.
         let (used, all) = (view.held(&network.id).len() + given + 1, subnet.size());

@@ -8,6 +8,7 @@ use herder_model::swarm::{
 };
 
 use super::{Changes, check_version};
+use crate::swarm::attachments::is_attachment;
 use crate::swarm::local::ManagerSeen;
 use crate::swarm::{self, Code, Denial, Refusal, lookup, nodes::level};
 
@@ -68,7 +69,11 @@ pub fn remove_node(view: &View, text: &str, force: bool, managers: &[ManagerSeen
         changes.push(cluster.into());
     }
     let unfinished = view.tasks_of_node(id).filter(|it| it.task.status.state <= TaskState::Running);
-    changes.extend(unfinished.map(|it| orphan(it, now).into()));
+    // Nothing else takes away what stands for a plain container.
+    changes.extend(unfinished.map(|it| match is_attachment(it) {
+        true => Change::Remove(Kind::Task, it.task.id.clone()),
+        false => orphan(it, now).into(),
+    }));
     Ok(changes)
 }
 

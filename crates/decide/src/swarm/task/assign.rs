@@ -38,7 +38,10 @@ pub fn touch(nodes: &mut TouchedNodes, before: Option<&TaskRecord>, after: Optio
         && before.task.node_id == after.task.node_id
     {
         let runs = |it: &TaskRecord| needs(&it.task).next().is_some();
-        if before.task.desired_state != after.task.desired_state || !runs(before) && runs(after) {
+        if before.task.desired_state != after.task.desired_state
+            || before.attached != after.attached
+            || !runs(before) && runs(after)
+        {
             nodes.entry(after.task.node_id.clone()).or_default().tasks.insert(after.task.id.clone());
         } else if runs(before) && !runs(after) {
             nodes.entry(after.task.node_id.clone()).or_default().ended = true;
