@@ -8,7 +8,7 @@ use herder_docker::path::encode_query;
 use herder_model::swarm::{AttachRefusal, Attachment};
 use herder_pool::{Engine, EngineError};
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::create::Order;
 use crate::peers::Asked;
@@ -230,12 +230,5 @@ fn is_disconnected(error: &EngineError) -> bool {
 /// A container that was on no network of the swarm until now.
 async fn described(engine: &Engine, container_id: &str) -> Result<Attachment, Error> {
     let shown = engine.call(Method::GET, &format!("/containers/{container_id}/json"), None).await?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().trim_start_matches('/').to_owned();
-    Ok(Attachment {
-        container_id: container_id.to_owned(),
-        container_name: text(&shown["Name"]),
-        hostname: text(&shown["Config"]["Hostname"]),
-        running: shown["State"]["Running"] == json!(true),
-        ..Attachment::default()
-    })
+    Ok(overlays::late(container_id, &shown))
 }

@@ -58,6 +58,8 @@ pub enum Set {
     NodesMac,
     /// Addresses of all nodes.
     Nodes,
+    /// Address of a container that was made with other name servers → gateway address whose DNS server it asks.
+    Late,
     /// Addresses of all nodes on ingress.
     Entries,
     /// UDP ports whose tasks see the client's address.
@@ -97,8 +99,9 @@ pub enum Part {
 
 impl Set {
     /// Sets of the tables `ip` and `ip6`.
-    pub const INET: [Set; 15] = [
+    pub const INET: [Set; 16] = [
         Set::Dns,
+        Set::Late,
         Set::Gateways,
         Set::Hairpin,
         Set::Entry,
@@ -125,6 +128,7 @@ impl Set {
     pub fn name(self) -> &'static str {
         match self {
             Set::Dns => "dns",
+            Set::Late => "late",
             Set::Gateways => "gateways",
             Set::Hairpin => "hairpin",
             Set::Entry => "entry",
@@ -149,7 +153,7 @@ impl Set {
             Set::Gateways => &[Part::Ifname],
             Set::Hairpin => &[Part::Ifname, Part::Addr, Part::Addr],
             Set::Entry | Set::NodesMac => &[Part::Mac],
-            Set::Nodes | Set::Entries | Set::VipAddrs => &[Part::Addr],
+            Set::Late | Set::Nodes | Set::Entries | Set::VipAddrs => &[Part::Addr],
             Set::KeepUdp => &[Part::Port],
             Set::Targets => &[Part::Addr, Part::Proto, Part::Port],
             Set::NoPorts | Set::Ports => &[Part::Proto, Part::Port],
@@ -162,7 +166,7 @@ impl Set {
     /// Empty for sets that are no maps.
     pub fn data(self) -> &'static [Part] {
         match self {
-            Set::Gateways | Set::VipSlots => &[Part::Addr],
+            Set::Late | Set::Gateways | Set::VipSlots => &[Part::Addr],
             Set::Entry => &[Part::Mark],
             Set::PortSlots => &[Part::Addr, Part::Port],
             Set::Vips | Set::Ports => &[Part::Verdict],

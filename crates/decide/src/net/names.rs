@@ -66,7 +66,8 @@ impl Names {
                     networks: networks.into_iter().map(|(_, id)| id.to_owned()).collect(),
                     dns: endpoint.dns.clone(),
                 };
-                for address in [Some(endpoint.v4.into()), endpoint.v6.map(IpAddr::V6)].into_iter().flatten() {
+                let own = [Some(endpoint.v4.into()), endpoint.v6.map(IpAddr::V6)].into_iter().flatten();
+                for address in own.chain(endpoint.others.iter().map(|it| IpAddr::V4(*it))) {
                     askers.insert((id.clone(), address), asker.clone());
                 }
             }

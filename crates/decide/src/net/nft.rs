@@ -160,7 +160,8 @@ pub(super) fn inet(family: Family, ingress: Option<&Ingress>, dns_port: u16) -> 
     let ports = format!("{local} meta l4proto . th dport vmap @ports");
     let dns = |protocol: &str| format!("iifname . {ip} daddr @dns {protocol} dport 53 redirect to :{dns_port}");
     let vips = format!("meta l4proto {{ tcp, udp, sctp }} iifname . {ip} daddr vmap @vips");
-    let pre = [dns("udp"), dns("tcp"), vips, ports.clone()];
+    let late = |protocol: &str| format!("{protocol} dport 53 dnat {ip} to {ip} saddr map @late : {dns_port}");
+    let pre = [dns("udp"), dns("tcp"), late("udp"), late("tcp"), vips, ports.clone()];
     base.chain("pre", "type nat hook prerouting priority -111; policy accept;", &pre);
     base.chain("out", "type nat hook output priority -111; policy accept;", &[ports]);
     base.chain("post", "type nat hook postrouting priority 89; policy accept;", &post);

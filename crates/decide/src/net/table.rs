@@ -211,6 +211,7 @@ impl Net<'_> {
         if self.state.facts.ingress {
             return;
         }
+        self.late(table);
         let services = self.state.services.iter().filter(|(_, service)| service.mode == BalanceMode::Vip);
         for (id, service) in services {
             let vips = [service.vip4.map(IpAddr::V4), service.vip6.map(IpAddr::V6)];
@@ -228,6 +229,15 @@ impl Net<'_> {
                     table.element(family, Set::Vips, vec![self.ifname(), vip.into()], vec![chain]);
                 }
             }
+        }
+    }
+
+    /// Containers that joined the network after they were made ask name servers of their own: they are sent to the network's.
+    fn late(&self, table: &mut Table) {
+        let Some((_, IpAddr::V4(gateway))) = self.subnet(Family::Ip) else { return };
+        let own = self.state.endpoints.values().filter(|it| it.node == self.host.node && !it.others.is_empty());
+        for address in own.flat_map(|it| it.others.iter().chain([&it.v4])) {
+            table.element(Family::Ip, Set::Late, vec![Field::V4(*address)], vec![Field::V4(gateway)]);
         }
     }
 

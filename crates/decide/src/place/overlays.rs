@@ -60,6 +60,28 @@ pub fn asked(target: &str, endpoint: &Value, any: bool) -> AttachedNetwork {
     }
 }
 
+/// What to say of a container that is made, and was on no network of the swarm; from its inspect.
+pub fn late(container_id: &str, shown: &Value) -> Attachment {
+    let text = |value: &Value| value.as_str().unwrap_or_default().trim_start_matches('/').to_owned();
+    Attachment {
+        container_id: container_id.to_owned(),
+        container_name: text(&shown["Name"]),
+        hostname: text(&shown["Config"]["Hostname"]),
+        running: shown["State"]["Running"] == json!(true),
+        dns: servers(shown).collect(),
+        others: other_addresses(shown, &[]),
+        late: true,
+        ..Attachment::default()
+    }
+}
+
+/// The addresses of a container on networks that are not among these, from its inspect.
+pub fn other_addresses(shown: &Value, overlays: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    let networks = shown["NetworkSettings"]["Networks"].as_object().into_iter().flatten();
+    let addresses = networks.filter_map(|(_, it)| it["IPAddress"].as_str()?.parse::<Ipv4Addr>().ok());
+    addresses.filter(|it| !overlays.contains(it)).collect()
+}
+
 fn servers(body: &Value) -> impl Iterator<Item = IpAddr> {
     let servers = body["HostConfig"]["Dns"].as_array().into_iter().flatten();
     servers.filter_map(|it| it.as_str()?.parse().ok())

@@ -402,6 +402,7 @@ fn endpoint(task: &TaskRecord, network: &NetworkRecord) -> Option<NetEndpoint> {
         service: Some(task.task.service_id.clone()).filter(|it| !it.is_empty()),
         serving: runs && attached.is_none_or(|it| it.running),
         dns,
+        others: attached.map(|it| it.others.clone()).unwrap_or_default(),
         rest: serde_json::Map::new(),
     })
 }

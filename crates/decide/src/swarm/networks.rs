@@ -283,6 +283,11 @@ pub(super) fn users<'v>(view: &'v View, network: &str) -> impl Iterator<Item = &
     all.filter(move |it: &&TaskRecord| it.networks.iter().any(|it| it.network_id == network))
 }
 
+/// Ids of plain containers that have a place in the network.
+pub fn plain_containers<'v>(view: &'v View, network: &str) -> impl Iterator<Item = &'v str> + use<'v> {
+    users(view, network).filter_map(|it| Some(it.attached.as_ref()?.wanted.container_id.as_str()))
+}
+
 /// The networks that a client may see, in the order of their ids.
 pub fn visible(view: &View) -> impl Iterator<Item = &std::sync::Arc<NetworkRecord>> {
     view.networks.values().filter(|it| !it.is_removing())

@@ -1,6 +1,7 @@
 //! Networks of the swarm at the door: beside those of engines, in the same lists and under the same paths.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use herder_decide::list::{Filters, is_predefined};
 use herder_decide::swarm::control::{self, NetworkRequest};
@@ -10,12 +11,17 @@ use herder_decide::swarm::{Denial, lookup, networks};
 use herder_model::swarm::{Change, Kind, NetworkRecord, View};
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{Swarm, body, change, new_id, read};
 use crate::{ApiError, Front, Query};
 
 const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
                           to swarm and try again.";
+
+/// A node hears at once that a container is gone, and tells it in one message.
+const LET_GO_TIME_MAX: Duration = Duration::from_secs(3);
+const LET_GO_PAUSE: Duration = Duration::from_millis(25);
 
 /// The swarm that this node is in, if it is in one.
 fn swarm_of(front: &Front) -> Option<&Arc<dyn Swarm>> {
@@ -143,8 +149,27 @@ pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> 
     if exact(&view, name).is_none() && (is_engines(front, name) || lookup::network(&view, name).is_err()) {
         return Ok(false);
     }
-    change(swarm, true, |view| control::remove_network(view, name)).await?;
+    let id = lookup::network(&view, name)?.id.clone();
+    until_let_go(front, swarm, view, &id).await?;
+    change(swarm, true, |view| control::remove_network(view, &id)).await?;
     Ok(true)
+}
+
+/// Waits until nodes have told the managers of containers on the network that are gone: clients remove networks right after containers.
+async fn until_let_go(front: &Front, swarm: &Arc<dyn Swarm>, view: View, network: &str) -> Result<(), ApiError> {
+    let until = Instant::now() + LET_GO_TIME_MAX;
+    let mut view = view;
+    loop {
+        let nodes = front.pool.nodes();
+        let is_there = |id: &str| nodes.iter().any(|node| node.containers.contains_key(id));
+        let mut containers = networks::plain_containers(&view, network).peekable();
+        if containers.peek().is_none() || containers.any(is_there) || Instant::now() >= until {
+            return Ok(());
+        }
+        drop(containers);
+        sleep(LET_GO_PAUSE).await;
+        view = read(swarm).await?;
+    }
 }
 
 /// Removes the swarm's networks that nothing uses; their names.

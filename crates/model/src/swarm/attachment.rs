@@ -29,6 +29,12 @@ pub struct Attachment {
     /// Name servers that the container was made with.
     #[serde(skip_serializing_if = "is_default")]
     pub dns: Vec<IpAddr>,
+    /// Its addresses on networks of the engine alone, if it was made without a network of the swarm.
+    #[serde(skip_serializing_if = "is_default")]
+    pub others: Vec<Ipv4Addr>,
+    /// It was made without a network of the swarm.
+    #[serde(skip_serializing_if = "is_default")]
+    pub late: bool,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

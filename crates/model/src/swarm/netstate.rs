@@ -150,6 +150,9 @@ pub struct NetEndpoint {
     /// Name servers for other names; none: those of its host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dns: Vec<IpAddr>,
+    /// Its addresses on networks of the engine alone, if it was made without a place in this network: it may ask name servers from there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub others: Vec<Ipv4Addr>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -354,6 +357,7 @@ mod tests {
             service: Some("web".into()),
             serving,
             dns: Vec::new(),
+            others: Vec::new(),
             rest: Map::new(),
         }
     }

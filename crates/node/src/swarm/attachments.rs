@@ -1,6 +1,7 @@
 //! Plain containers of this node on networks of the swarm.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -120,7 +121,13 @@ impl PlainContainers {
             }
             match node.containers.get(&wanted.container_id) {
                 Some(container) => {
+                    let has_changed = container.is_running() != wanted.running;
+                    let others = match wanted.late && has_changed && container.is_running() {
+                        true => others(&engine, record).await.unwrap_or_else(|| wanted.others.clone()),
+                        false => wanted.others.clone(),
+                    };
                     let now = Attachment {
+                        others,
                         running: container.is_running(),
                         container_name: container.name.trim_start_matches('/').to_owned(),
                         ..wanted.clone()
@@ -134,6 +141,14 @@ impl PlainContainers {
             }
         }
     }
+}
+
+/// The addresses that a container has on networks of the engine alone.
+async fn others(engine: &Engine, record: &TaskRecord) -> Option<Vec<Ipv4Addr>> {
+    let id = wanted_of(record).container_id;
+    let shown = engine.call(Method::GET, &format!("/containers/{id}/json"), None).await.ok()?;
+    let overlays: Vec<Ipv4Addr> = record.networks.iter().filter_map(|it| it.v4).collect();
+    Some(herder_decide::overlays::other_addresses(&shown, &overlays))
 }
 
 /// The engine itself is asked: the picture of it may be older than the container.
