@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_docker::Way;
-use herder_model::swarm::{NetBody, NetNews, NetState, NetUpdate};
+use herder_model::swarm::{NetBody, NetNews, NetState, NetUpdate, NetworkRecord};
 use herder_parts::Parts;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -101,6 +101,8 @@ struct Shared {
     applied: watch::Sender<Versions>,
     ready: watch::Sender<BTreeMap<String, Outcome>>,
     attachments: Attachments,
+    /// Nothing until a leader has told all of them.
+    records: watch::Sender<Option<BTreeMap<String, Arc<NetworkRecord>>>>,
 }
 
 impl Networks {
@@ -168,7 +170,21 @@ impl Networks {
         let told: BTreeSet<&String> = news.updates.iter().map(|it| &it.network_id).collect();
         let untold: Vec<String> = self.versions().into_keys().filter(|id| news.whole && !told.contains(id)).collect();
         untold.iter().chain(&news.gone).for_each(|id| self.remove(id));
+        self.shared.records.send_modify(|records| {
+            if news.whole {
+                *records = Some(BTreeMap::new());
+            }
+            if let Some(records) = records {
+                records.retain(|id, _| !news.removed.contains(id));
+                records.extend(news.known.iter().map(|it| (it.id.clone(), it.clone())));
+            }
+        });
         news.updates.iter().try_for_each(|it| self.update(it))
+    }
+
+    /// All networks of the swarm, as the leader told of them last. Nothing, if no leader was heard.
+    pub fn records(&self) -> Option<Vec<Arc<NetworkRecord>>> {
+        self.shared.records.borrow().as_ref().map(|it| it.values().cloned().collect())
     }
 
     /// The last state of a network, if the node knows it.

@@ -37,7 +37,11 @@ fn owners(front: &Front, name: &str) -> Result<Vec<Arc<Engine>>, ApiError> {
 
 /// `/images/{name}/{action}` on one node that has it. Unknown actions pass, too.
 pub(crate) async fn act(front: &Arc<Front>, call: Call, name: &str, action: &str) -> Result<Reply, ApiError> {
-    let engine = owners(front, name)?.swap_remove(0);
+    let mut owners = owners(front, name)?;
+    // A worker reaches no other engine than its own.
+    let here = front.placer.peers().map(|it| it.here());
+    let own = owners.iter().position(|it| Some(it.addr()) == here).unwrap_or_default();
+    let engine = owners.swap_remove(own);
     forward::to_engine(front, call, &engine, format!("/images/{name}/{action}")).await
 }
 

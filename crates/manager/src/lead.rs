@@ -119,6 +119,8 @@ struct Lead<'m> {
     nets: Nets,
     /// Nodes that have come to a network, or left one.
     net_nodes: BTreeSet<String>,
+    /// Networks that nodes are to be told of, whoever is on them.
+    net_records: BTreeSet<String>,
     /// Whether nodes are to be told their networks whole.
     net_whole: bool,
     /// Whether nodes may need addresses, or the swarm its first network.
@@ -156,6 +158,7 @@ impl<'m> Lead<'m> {
             addresses: Addresses::default(),
             nets: Nets::of(&view),
             net_nodes: BTreeSet::new(),
+            net_records: BTreeSet::new(),
             net_whole: true,
             networks: true,
             enforced: Vec::new(),

@@ -8,7 +8,8 @@ use herder_decide::swarm::control::{self, NetworkRequest};
 use herder_decide::swarm::local::LocalState;
 use herder_decide::swarm::spec::without_nulls;
 use herder_decide::swarm::{Denial, lookup, networks};
-use herder_model::swarm::{Change, Kind, NetworkRecord, View};
+use herder_model::swarm::{Change, Kind, NetworkRecord, Object, View};
+use herder_place::reread::reread;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -40,6 +41,15 @@ pub(crate) async fn view(front: &Front) -> Option<View> {
     }
 }
 
+/// The networks of the swarm: with all that is declared, or, on a worker, as it was told of them.
+async fn told(front: &Front) -> Option<View> {
+    if let Some(view) = view(front).await {
+        return Some(view);
+    }
+    let records = swarm_of(front)?.networks()?;
+    Some(View::of(1, records.into_iter().map(Object::Network)))
+}
+
 /// The network of the swarm that `text` names by its whole id or name.
 pub(crate) fn exact<'v>(view: &'v View, text: &str) -> Option<&'v Arc<NetworkRecord>> {
     lookup::network(view, text).ok().filter(|it| it.id == text || it.name == text)
@@ -52,7 +62,7 @@ pub(crate) async fn add_to(
     filters: &Filters,
     shown: &mut Value,
 ) -> Result<(), ApiError> {
-    let Some(view) = view(front).await else { return Ok(()) };
+    let Some(view) = told(front).await else { return Ok(()) };
     let dangling = filters.flag("dangling").map_err(|error| ApiError::bad_request(error.to_string()))?;
     let wanted = networks::visible(&view).filter(|it| networks::is_wanted(&view, it, filters, dangling));
     if let Some(list) = shown.as_array_mut() {
@@ -74,7 +84,7 @@ pub(crate) async fn inspect(
     if scope == "swarm" && is_predefined(name) {
         return Some(Ok(predefined(name)));
     }
-    let Some(view) = view(front).await else {
+    let Some(view) = told(front).await else {
         return (scope == "swarm").then(|| Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)));
     };
     let verbose = match body::flag(query, "verbose") {
@@ -145,7 +155,7 @@ pub(crate) async fn create(front: &Front, request: &Value) -> Result<Option<Stri
 
 /// Removes a network of the swarm. False, if `name` means none.
 pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> {
-    let (Some(swarm), Some(view)) = (swarm_of(front), view(front).await) else { return Ok(false) };
+    let (Some(swarm), Some(view)) = (swarm_of(front), told(front).await) else { return Ok(false) };
     if exact(&view, name).is_none() && (is_engines(front, name) || lookup::network(&view, name).is_err()) {
         return Ok(false);
     }
@@ -155,18 +165,30 @@ pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> 
     Ok(true)
 }
 
+/// Whether an engine has one of the containers. Pictures may be older than the end of a container.
+async fn is_any_there(front: &Front, containers: &[&str]) -> bool {
+    let shown = |id: &str| front.pool.nodes().iter().find(|it| it.containers.contains_key(id)).cloned();
+    for id in containers {
+        let Some(node) = shown(id) else { continue };
+        if let Some(engine) = front.pool.engine(&node.addr) {
+            reread(&engine, id).await;
+        }
+        if shown(id).is_some() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Waits until nodes have told the managers of containers on the network that are gone: clients remove networks right after containers.
 async fn until_let_go(front: &Front, swarm: &Arc<dyn Swarm>, view: View, network: &str) -> Result<(), ApiError> {
     let until = Instant::now() + LET_GO_TIME_MAX;
     let mut view = view;
     loop {
-        let nodes = front.pool.nodes();
-        let is_there = |id: &str| nodes.iter().any(|node| node.containers.contains_key(id));
-        let mut containers = networks::plain_containers(&view, network).peekable();
-        if containers.peek().is_none() || containers.any(is_there) || Instant::now() >= until {
+        let containers: Vec<&str> = networks::plain_containers(&view, network).collect();
+        if containers.is_empty() || Instant::now() >= until || is_any_there(front, &containers).await {
             return Ok(());
         }
-        drop(containers);
         sleep(LET_GO_PAUSE).await;
         view = read(swarm).await?;
     }

@@ -12,8 +12,8 @@ use herder_front::ApiError;
 use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 use herder_model::swarm::{
     CaConfig, Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, LEVEL,
-    NodeRecord, Platform, Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time, TlsInfo, View,
-    Written,
+    NetworkRecord, NodeRecord, Platform, Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time,
+    TlsInfo, View, Written,
 };
 use herder_place::peers::Asked;
 use http::StatusCode;
@@ -211,6 +211,10 @@ impl Swarm for Node {
             reachability: Reachability::Reachable,
         });
         seen.collect()
+    }
+
+    fn networks(&self) -> Option<Vec<Arc<NetworkRecord>>> {
+        None
     }
 
     fn read(&self) -> Asked<'_, View> {

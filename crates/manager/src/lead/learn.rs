@@ -84,6 +84,7 @@ impl Lead<'_> {
                 self.tell_everything(view);
             }
             Object::Network(network) => {
+                self.net_records.insert(network.id.clone());
                 self.networks = true;
                 // All nodes are on the ingress network.
                 if network.spec.ingress {

@@ -1,9 +1,10 @@
 //! What the leader decides about overlay networks, and what it tells nodes of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use herder_decide::swarm::{Proposal, allocate, attachments};
-use herder_model::swarm::{Attachment, Change, Feature, NetNews, NetUpdate, Time, ToNode, View};
+use herder_decide::swarm::{Proposal, allocate, attachments, networks};
+use herder_model::swarm::{Attachment, Change, Feature, NetNews, NetUpdate, NetworkRecord, Time, ToNode, View};
 
 use super::Lead;
 use super::tell::Session;
@@ -63,9 +64,13 @@ impl Lead<'_> {
             // A change of this moment says it as well.
             updates.entry(settled.network_id.clone()).or_insert(settled);
         }
-        if updates.is_empty() && self.net_nodes.is_empty() && !self.net_whole {
+        let records = std::mem::take(&mut self.net_records);
+        if updates.is_empty() && self.net_nodes.is_empty() && !self.net_whole && records.is_empty() {
             return;
         }
+        let visible = |id: &String| view.networks.get(&**id).filter(|it| !it.is_removing()).cloned();
+        let changed: Vec<Arc<NetworkRecord>> = records.iter().filter_map(visible).collect();
+        let removed: Vec<String> = records.into_iter().filter(|id| visible(id).is_none()).collect();
         self.net_whole = false;
         let mut whole = 0;
         let mut deaf = Vec::new();
@@ -76,15 +81,18 @@ impl Lead<'_> {
                     continue;
                 }
                 whole += 1;
-            } else if updates.is_empty() && !self.net_nodes.contains(node) {
+            } else if updates.is_empty() && changed.is_empty() && removed.is_empty() && !self.net_nodes.contains(node) {
                 continue;
             }
             self.net_nodes.remove(node);
             let networks = self.nets.of_node(view, node);
-            let news = news(session, &updates, networks.iter().copied(), |id| self.nets.whole(id));
-            if let Some(news) = news
-                && !session.say.say(&ToNode::Networks(Box::new(news)))
-            {
+            let mut news = news(session, &updates, networks.iter().copied(), |id| self.nets.whole(id));
+            if news.whole {
+                news.known = networks::visible(view).cloned().collect();
+            } else {
+                (news.known, news.removed) = (changed.clone(), removed.clone());
+            }
+            if news != NetNews::default() && !session.say.say(&ToNode::Networks(Box::new(news))) {
                 deaf.push(node.clone());
             }
         }
@@ -101,7 +109,7 @@ fn news<'n>(
     updates: &BTreeMap<String, NetUpdate>,
     networks: impl Iterator<Item = &'n str>,
     whole: impl Fn(&str) -> Option<NetUpdate>,
-) -> Option<NetNews> {
+) -> NetNews {
     let is_whole = session.nets.is_none();
     let mut known = session.nets.take().unwrap_or_default();
     let mut news = NetNews { whole: is_whole, ..NetNews::default() };
@@ -122,5 +130,5 @@ fn news<'n>(
     }
     news.gone = known.into_keys().collect();
     session.nets = Some(told);
-    (is_whole || !news.updates.is_empty() || !news.gone.is_empty()).then_some(news)
+    news
 }

@@ -4,13 +4,14 @@
 //! session; one that it knows and cannot read ends it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AssignmentChanges, Assignments, Attachment, Availability, NetUpdate, NewRoot, NodeDescription, Report, Role,
-    is_default,
+    AssignmentChanges, Assignments, Attachment, Availability, NetUpdate, NetworkRecord, NewRoot, NodeDescription,
+    Report, Role, is_default,
 };
 
 /// A manager, and where it is reached.
@@ -156,6 +157,12 @@ pub struct NetNews {
     /// Ids of networks that the node has no tasks in any more.
     #[serde(skip_serializing_if = "is_default")]
     pub gone: Vec<String>,
+    /// Networks of the swarm that are new or have changed, whoever is on them. With `whole`, all of them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub known: Vec<Arc<NetworkRecord>>,
+    /// Ids of networks that were removed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub removed: Vec<String>,
 }
 
 /// What a node is.

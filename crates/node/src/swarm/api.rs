@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{ManagerSeen, SwarmStatus};
-use herder_model::swarm::{CaConfig, Change, Conflict, InitRequest, JoinRequest, RootRotation, View, Written};
+use herder_model::swarm::{
+    CaConfig, Change, Conflict, InitRequest, JoinRequest, NetworkRecord, RootRotation, View, Written,
+};
 use herder_place::Error as ApiError;
 use herder_place::peers::Asked;
 use tokio::sync::broadcast;
@@ -17,6 +19,8 @@ pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
     fn status(&self) -> SwarmStatus;
     /// The managers as raft sees them; empty where that is not known. Does not wait.
     fn managers(&self) -> Vec<ManagerSeen>;
+    /// The swarm's networks as this node was told of them. Nothing where it was not. Does not wait.
+    fn networks(&self) -> Option<Vec<Arc<NetworkRecord>>>;
     /// What is declared, not older than this call.
     fn read(&self) -> Asked<'_, View>;
     /// Writes all changes or none; what is declared then.

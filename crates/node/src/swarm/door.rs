@@ -7,7 +7,9 @@ use super::{Committed, LogPiece, LogsWanted, NotWritten, Restored, Swarm};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, SwarmStatus};
-use herder_model::swarm::{CaConfig, Change, InitRequest, JoinRequest, ManagerAddr, Role, RootRotation, View, Written};
+use herder_model::swarm::{
+    CaConfig, Change, InitRequest, JoinRequest, ManagerAddr, NetworkRecord, Role, RootRotation, View, Written,
+};
 use herder_place::Error as ApiError;
 use herder_place::peers::Asked;
 use herder_store::{Store, StoreError};
@@ -87,6 +89,10 @@ impl Swarm for Door {
             reachability: it.reachability,
         });
         seen.collect()
+    }
+
+    fn networks(&self) -> Option<Vec<Arc<NetworkRecord>>> {
+        self.0.agent.networks().records()
     }
 
     fn read(&self) -> Asked<'_, View> {
