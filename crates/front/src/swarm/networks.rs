@@ -98,9 +98,25 @@ pub(crate) async fn inspect(
         _ => return None,
     };
     match found {
-        Ok(record) => Some(Ok(networks::inspect(&view, record, verbose, client))),
+        Ok(record) => {
+            let mut shown = networks::inspect(&view, record, verbose, client);
+            without_ended(front, &view, record, &mut shown);
+            Some(Ok(shown))
+        }
         Err(denial) if scope == "swarm" => Some(Err(denial.into())),
         Err(_) => None,
+    }
+}
+
+/// Takes out plain containers that the pictures of nodes do not show as running: Compose removes a network only if none is shown, and
+/// pictures are newer than what the managers have heard.
+fn without_ended(front: &Front, view: &View, network: &NetworkRecord, shown: &mut Value) {
+    let nodes = front.pool.nodes();
+    let runs = |id: &str| nodes.iter().any(|it| it.containers.get(id).is_some_and(|it| it.is_running()));
+    if let Some(containers) = shown["Containers"].as_object_mut() {
+        for id in networks::plain_containers(view, &network.id).filter(|id| !runs(id)) {
+            containers.shift_remove(id);
+        }
     }
 }
 

@@ -24,6 +24,9 @@ use super::host::Host;
 /// Changes of containers come in bursts: one look is enough for those within this time.
 const BURST: Duration = Duration::from_millis(50);
 
+/// Pause before a container is looked for again that is being removed, or was just made.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Asks the managers for places, and tells them what became of the containers.
 #[derive(Debug)]
 pub(super) struct PlainContainers {
@@ -84,10 +87,9 @@ impl PlainContainers {
         loop {
             changes.borrow_and_update();
             let known = records.borrow_and_update().clone().unwrap_or_default();
-            if !known.is_empty() {
-                self.compare(&known).await;
-            }
+            let is_clear = known.is_empty() || self.compare(&known).await;
             tokio::select! {
+                () = sleep(AGAIN), if !is_clear => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = records.changed() => if changed.is_err() { return },
             }
@@ -95,12 +97,14 @@ impl PlainContainers {
         }
     }
 
-    async fn compare(&self, known: &BTreeMap<String, Arc<TaskRecord>>) {
-        let Some(engine) = self.placer.upgrade().and_then(|it| it.pool.engine(&self.here)) else { return };
+    /// False, if the engine has a container that the picture of it does not show.
+    async fn compare(&self, known: &BTreeMap<String, Arc<TaskRecord>>) -> bool {
+        let Some(engine) = self.placer.upgrade().and_then(|it| it.pool.engine(&self.here)) else { return true };
         let node = engine.node();
         if !node.is_healthy() {
-            return;
+            return true;
         }
+        let mut is_clear = true;
         let attachments = self.agent.networks().attachments();
         for (id, record) in known {
             let is_asked = attachments.wishes().borrow().contains_key(id);
@@ -137,9 +141,10 @@ impl PlainContainers {
                     }
                 }
                 None if is_gone(&engine, &wanted.container_id).await => attachments.release(id),
-                None => {}
+                None => is_clear = false,
             }
         }
+        is_clear
     }
 }
 
