@@ -7,7 +7,7 @@ use anyhow::bail;
 use crate::run;
 
 const TARGETS: &[&str] =
-    &["expressions", "requests", "connections", "actions", "gossip", "bus", "dns", "templates", "ingress"];
+    &["expressions", "requests", "connections", "actions", "gossip", "bus", "dns", "templates", "ingress", "compose"];
 
 /// What cargo-fuzz gives the compiler, but for sanitizers, which only nightly has.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -65,6 +65,16 @@ impl<H> Route<H> {
         self
     }
 
+    /// Whether this is the row of a method and a pattern.
+    pub(crate) fn is(&self, method: &str, pattern: &str) -> bool {
+        self.method == method && self.pattern == pattern
+    }
+
+    #[cfg(test)]
+    pub(crate) fn named(&self) -> (&'static str, &'static str) {
+        (self.method, self.pattern)
+    }
+
     fn takes(&self, method: &Method) -> bool {
         self.method == "*"
             || self.method == method.as_str()

@@ -32,6 +32,8 @@ impl std::fmt::Debug for Handler {
     }
 }
 
+pub(crate) use stacks::ROUTES as STACKS;
+
 pub(crate) type Route = router::Route<Handler>;
 
 /// Docker's own paths come last: they have the widest patterns.

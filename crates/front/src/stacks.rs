@@ -4,10 +4,14 @@
 //! its own swarm through its own door. See `herder_stacks`.
 
 pub(crate) mod asked;
+pub(crate) mod document;
 mod inside;
 pub(crate) mod operations;
 pub(crate) mod problem;
+pub(crate) mod python;
+pub(crate) mod remote;
 pub(crate) mod shown;
+pub(crate) mod v1;
 pub(crate) mod v2;
 
 use std::collections::BTreeMap;

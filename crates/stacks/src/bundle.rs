@@ -81,6 +81,8 @@ pub struct Loaded {
     /// The canonical file.
     pub canonical: serde_json::Value,
     pub canonical_yaml: String,
+    /// The services as they are named in the files, in the order of the files.
+    pub services: Vec<String>,
     pub variables: Vec<Variable>,
     /// Warnings and notes.
     pub notes: Vec<Diagnostic>,
@@ -167,6 +169,7 @@ impl Bundle {
             name: project.name.clone(),
             canonical,
             canonical_yaml: project.export_yaml(),
+            services: project.services().map(|(name, _)| name.to_owned()).collect(),
             variables: project.variables.clone(),
             notes: all.into_iter().map(|it| shown(it, directory)).collect(),
             desired,

@@ -21,6 +21,9 @@ pub enum TlsError {
     Ca { path: PathBuf, reason: String },
     #[error("TLS cannot be set up: {0}")]
     Versions(rustls::Error),
+    /// The PEM text of a request, not of a file.
+    #[error("the {what} cannot be used: {reason}")]
+    Pem { what: &'static str, reason: String },
 }
 
 /// A certificate with its key, and the CA if the other side is to be verified.
@@ -66,6 +69,28 @@ pub fn client_with(ca: Option<&Path>, pair: Option<(&Path, &Path)>) -> Result<Cl
     let Some((cert_file, key_file)) = pair else { return Ok(builder.with_no_client_auth()) };
     let wrong = |source| TlsError::Pair { cert: cert_file.into(), key: key_file.into(), source };
     builder.with_client_auth_cert(certificates(cert_file)?, key(key_file)?).map_err(wrong)
+}
+
+/// TLS for a client from PEM texts. The server's certificate must be of the CA.
+pub fn client_of_pem(ca: &str, cert: &str, key: &str) -> Result<ClientConfig, TlsError> {
+    let wrong = |what: &'static str, reason: String| TlsError::Pem { what, reason };
+    let certificates = |what: &'static str, text: &str| -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let all = all.map_err(|error| wrong(what, error.to_string()))?;
+        if all.is_empty() { Err(wrong(what, "there is no certificate in it".into())) } else { Ok(all) }
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("CA", ca)? {
+        roots.add(certificate).map_err(|error| wrong("CA", error.to_string()))?;
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong("private key", error.to_string()))?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+    let builder = builder.map_err(TlsError::Versions)?.with_root_certificates(roots);
+    let chain = certificates("client certificate", cert)?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| wrong("client certificate with its private key", error.to_string()))
 }
 
 /// The host names and addresses in the first certificate of a file.

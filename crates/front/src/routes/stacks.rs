@@ -1,12 +1,55 @@
 //! The stack API.
 
 use super::{Route, route};
+use crate::stacks::v1::{self, Simple};
 use crate::stacks::v2::{self, answered};
-use crate::stacks::{asked, operations};
+use crate::stacks::{asked, document, operations};
 
 const ONE: &str = "/v2/targets/{target}/stacks/{stack}";
 
-pub(super) static ROUTES: &[Route] = &[
+pub(crate) static ROUTES: &[Route] = &[
+    route("GET", "/v1/swagger.json", "document.swagger", |_, call| Box::pin(answered(document::swagger(call)))),
+    route("GET", "/v2/openapi.json", "document.openapi", |_, call| Box::pin(answered(document::openapi(call)))),
+    route("GET", "/v1/ui", "document.page", |_, call| Box::pin(answered(document::ui(call)))),
+    route("GET", "/v1/ui/{file}", "document.file", |_, call| Box::pin(answered(document::ui(call)))),
+    route("GET", "/v2/ui", "document.page", |_, call| Box::pin(answered(document::ui(call)))),
+    route("GET", "/v2/ui/{file}", "document.file", |_, call| Box::pin(answered(document::ui(call)))),
+    route("POST", "/v1/stack", "stack.deploy-at", |front, call| Box::pin(answered(v1::deploy(front, call)))),
+    route("POST", "/v1/stack/{name}", "stack.inspect-at", |front, call| Box::pin(answered(v1::inspect(front, call)))),
+    route("POST", "/v1/stack/delete/{name}", "stack.remove-at", |front, call| {
+        Box::pin(answered(v1::delete(front, call)))
+    }),
+    route("POST", "/v1/swarm", "target.nodes-at", |front, call| Box::pin(answered(v1::swarm(front, call)))),
+    route("GET", "/v1/network", "network.list-at", |front, call| {
+        Box::pin(answered(v1::list(front, call, Simple::Network)))
+    }),
+    route("POST", "/v1/get_networks", "network.list-at", |front, call| {
+        Box::pin(answered(v1::list(front, call, Simple::Network)))
+    }),
+    route("POST", "/v1/network", "network.create-at", |front, call| {
+        Box::pin(answered(v1::create(front, call, Simple::Network)))
+    }),
+    route("POST", "/v1/create_network", "network.create-at", |front, call| {
+        Box::pin(answered(v1::create(front, call, Simple::Network)))
+    }),
+    route("DELETE", "/v1/network/delete", "network.remove-at", |front, call| {
+        Box::pin(answered(v1::delete_one(front, call, Simple::Network)))
+    }),
+    route("GET", "/v1/volume", "volume.list-at", |front, call| {
+        Box::pin(answered(v1::list(front, call, Simple::Volume)))
+    }),
+    route("POST", "/v1/get_volumes", "volume.list-at", |front, call| {
+        Box::pin(answered(v1::list(front, call, Simple::Volume)))
+    }),
+    route("POST", "/v1/volume", "volume.create-at", |front, call| {
+        Box::pin(answered(v1::create(front, call, Simple::Volume)))
+    }),
+    route("POST", "/v1/create_volume", "volume.create-at", |front, call| {
+        Box::pin(answered(v1::create(front, call, Simple::Volume)))
+    }),
+    route("DELETE", "/v1/volume/delete", "volume.remove-at", |front, call| {
+        Box::pin(answered(v1::delete_one(front, call, Simple::Volume)))
+    }),
     route("GET", "/v2/targets", "target.list", |front, _| Box::pin(answered(v2::targets(front)))),
     route("GET", "/v2/targets/{target}", "target.inspect", |front, call| Box::pin(answered(v2::target(front, call)))),
     route("GET", "/v2/targets/{target}/stacks", "stack.list", |front, call| Box::pin(answered(v2::list(front, call)))),

@@ -60,13 +60,15 @@ pub(crate) fn ok(value: &Value) -> Answered {
 }
 
 /// A source beside what the target has.
-struct Compared {
-    plan: Plan,
+pub(crate) struct Compared {
+    pub(crate) plan: Plan,
+    pub(crate) desired: herder_compose::Desired,
+    pub(crate) observed: herder_deploy::Observed,
     images: Images,
     notes: Vec<Value>,
 }
 
-async fn compare(api: &impl Api, loaded: Loaded, options: &DeployOptions) -> Result<Compared, Problem> {
+pub(crate) async fn compare(api: &impl Api, loaded: Loaded, options: &DeployOptions) -> Result<Compared, Problem> {
     let Loaded { mut desired, sources, notes, .. } = loaded;
     let observed = observe(api, &desired.stack).await?;
     let images = images::look_up(api, &desired, &observed, &options.resolve).await;
@@ -83,14 +85,15 @@ async fn compare(api: &impl Api, loaded: Loaded, options: &DeployOptions) -> Res
             rand::rng().fill_bytes(&mut salt);
             salt
         };
-        Plan::of(&desired, &observed, &sources, prune, &mut salt)
+        let plan = Plan::of(&desired, &observed, &sources, prune, &mut salt);
+        (plan, desired, observed)
     });
     let broken = |error: tokio::task::JoinError| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", format!("the plan could not be made: {error}"))
     };
-    let plan = plan.await.map_err(broken)?;
+    let (plan, desired, observed) = plan.await.map_err(broken)?;
     all.extend(plan.notes.iter().map(|text| json!({"severity": "note", "code": "left", "message": text})));
-    Ok(Compared { plan, images, notes: all })
+    Ok(Compared { plan, desired, observed, images, notes: all })
 }
 
 /// `GET /v2/targets`.
@@ -170,7 +173,7 @@ pub(crate) async fn deploy(front: &Arc<Front>, mut call: Call) -> Answered {
         end_present(swarm, &target, &stack).await?;
     }
     let count = loaded.desired.services.len();
-    let Compared { plan, images, notes } = compare(&api, loaded, &options).await?;
+    let Compared { plan, images, notes, .. } = compare(&api, loaded, &options).await?;
     if !plan.refused.is_empty() {
         return Err(herder_deploy::Fault::Missing(plan.refused).into());
     }
@@ -318,7 +321,7 @@ pub(crate) async fn docker(api: &impl Api, method: Method, path: &str, body: Opt
     Err(herder_deploy::Fault::Refused { what: path.to_owned(), status: answer.status, message }.into())
 }
 
-fn of_stack(stack: &str) -> String {
+pub(crate) fn of_stack(stack: &str) -> String {
     let filters = json!({"label": [format!("{}={stack}", herder_compose::STACK_LABEL)]});
     format!("filters={}", crate::encode_query(&filters.to_string()))
 }
