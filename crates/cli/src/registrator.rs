@@ -15,6 +15,7 @@ use crate::up::Door;
   herder registrator --ip 10.0.0.5 consulkv://consul/services     as keys services/NAME/HOST:CONTAINER:PORT = IP:PORT
   herder registrator --ttl 30 --ttl-refresh 10 etcd://etcd:2379/services
   herder registrator --naming legacy-2015 consul://consul/services
+  herder registrator -H unix:///run/herder.sock --pool consulkv://consul/services       for a whole pool
 
 Options may be written with one dash, as in Registrator: -ip, -ttl-refresh, -useIpFromLabel.")]
 pub struct Registrator {
@@ -62,6 +63,10 @@ pub struct Registrator {
     /// Rules of names: v7 (Registrator 7) or legacy-2015
     #[arg(long, default_value = "v7", value_parser = ["v7", "legacy-2015"], value_name = "ERA")]
     pub naming: String,
+    /// The endpoint is one over many engines: register the containers of all nodes, each with its node's name and address; entries of a
+    /// node that is down go
+    #[arg(long)]
+    pub pool: bool,
     /// With consul://, register in the catalogue under a node of this host's name, for one Consul of many hosts
     #[arg(long)]
     pub consul_catalog: bool,

@@ -59,8 +59,10 @@ pub(crate) async fn run(mut asked: herder_cli::Registrator) -> anyhow::Result<()
         tags: ForcedTags::parse(&asked.tags).map_err(anyhow::Error::msg).context("--tags")?,
         ttl_refresh: herder_cli::Registrator::seconds(asked.ttl_refresh),
         resync: herder_cli::Registrator::seconds(asked.resync),
-        cleanup: asked.cleanup,
+        // Entries of other hosts are not told from those of hosts that are gone for good.
+        cleanup: asked.cleanup && !asked.pool,
         deregister: if asked.deregister == "always" { Deregister::Always } else { Deregister::OnSuccess },
+        many_hosts: asked.pool,
         retry_attempts: u64::try_from(asked.retry_attempts).ok(),
         retry_interval: Duration::from_millis(asked.retry_interval),
     };

@@ -211,6 +211,7 @@ fn source(asked: &Render, plan: &Plan) -> anyhow::Result<(Source, Option<Cluster
         resync: None,
         cleanup: false,
         deregister: Deregister::Always,
+        many_hosts: true,
         retry_attempts: None,
         retry_interval: std::time::Duration::from_secs(1),
     };

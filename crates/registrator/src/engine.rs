@@ -23,8 +23,12 @@ const REST_MAX: Duration = Duration::from_secs(10);
 /// Containers that are read at the same time.
 const READS_MAX: usize = 8;
 
-/// Only what matters: starts, ends, names and health of containers.
-const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22start%22%2C%22die%22%2C%22rename%22%2C%22health_status%22%5D%7D";
+/// Only what matters: starts, ends, names and health of containers; and, from an endpoint over many engines, engines that come and go.
+const EVENTS: &str = "/events?filters=%7B%22event%22%3A%5B%22start%22%2C%22die%22%2C%22rename%22%2C%22health_status%22%2C\
+                      %22engine_connect%22%2C%22engine_reconnect%22%2C%22engine_disconnect%22%5D%7D";
+
+/// The state of containers on a host that does not answer, as an endpoint over many engines lists them.
+const HOST_DOWN: &str = "Host Down";
 
 /// Something happened at the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(crate) enum Happened {
     Died(String),
     Renamed(String),
     Health(String, String),
+    /// An engine behind the endpoint came or went.
+    Engines,
 }
 
 /// Says why the engine did not answer as it should.
@@ -75,7 +81,9 @@ pub(crate) async fn inspect(link: &EngineLink, id: &str) -> Result<Option<Value>
 /// All running containers.
 pub(crate) async fn running(link: &EngineLink) -> Result<Vec<Value>, EngineFailed> {
     let list = read(link, "/containers/json").await?.unwrap_or_default();
-    let ids: Vec<&str> = list.as_array().into_iter().flatten().filter_map(|it| it["Id"].as_str()).collect();
+    let there = list.as_array().into_iter().flatten();
+    let up = there.filter(|it| !it["Status"].as_str().is_some_and(|status| status.starts_with(HOST_DOWN)));
+    let ids: Vec<&str> = up.filter_map(|it| it["Id"].as_str()).collect();
     let reads = stream::iter(ids).map(|id| inspect(link, id)).buffer_unordered(READS_MAX);
     let found: Vec<Result<Option<Value>, EngineFailed>> = reads.collect().await;
     found.into_iter().filter_map(Result::transpose).collect()
@@ -130,6 +138,12 @@ async fn hear(link: &EngineLink, happened: &mpsc::Sender<Happened>, rest: &mut D
 fn event_of(event: &Value) -> Option<Happened> {
     let id = event.pointer("/Actor/ID").or_else(|| event.get("id"))?.as_str()?.to_owned();
     let action = event.get("Action").or_else(|| event.get("status"))?.as_str()?;
+    if event["Type"] == "swarm" {
+        return Some(Happened::Engines);
+    }
+    if event.get("Type").is_some_and(|kind| kind != "container") {
+        return None;
+    }
     match action {
         "start" => Some(Happened::Started(id)),
         "die" => Some(Happened::Died(id)),

@@ -47,6 +47,8 @@ pub struct Settings {
     pub resync: Option<Duration>,
     pub cleanup: bool,
     pub deregister: Deregister,
+    /// The endpoint is one over many engines: each container is registered with the name and the address of its node.
+    pub many_hosts: bool,
     /// Attempts at the store besides the first one; none is for ever.
     pub retry_attempts: Option<u64>,
     pub retry_interval: Duration,
@@ -173,7 +175,7 @@ impl Keeper<'_> {
     async fn hear(&mut self, event: Happened) {
         debug!(?event, "the engine tells");
         let result = match event {
-            Happened::Attached => {
+            Happened::Attached | Happened::Engines => {
                 self.look_at_all().await;
                 Ok(())
             }
@@ -218,7 +220,7 @@ impl Keeper<'_> {
             );
             String::new()
         });
-        let rules = match node_of(container).filter(|_| self.sink.is_of_many_hosts()) {
+        let rules = match node_of(container).filter(|_| self.settings.many_hosts) {
             Some((hostname, host_ip)) => Rules { hostname, host_ip, ..self.settings.rules.clone() },
             None => self.settings.rules.clone(),
         };

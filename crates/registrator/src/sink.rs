@@ -151,11 +151,6 @@ impl Sink {
         }
     }
 
-    /// Whether services of several hosts come together here.
-    pub(crate) fn is_of_many_hosts(&self) -> bool {
-        matches!(self.kind, Kind::Memory(_))
-    }
-
     /// How often what is written must be written again, besides what `-ttl-refresh` says.
     pub fn refresh(&self) -> Option<Duration> {
         // A session that was lost took its nodes with it.
