@@ -140,6 +140,9 @@ impl Life {
         let gossip = Arc::new(gossip);
         let (another, others) = mpsc::channel(1);
         let (facts, swarm_fact) = watch::channel(None);
+        let (seeds, more_seeds) = watch::channel(Vec::new());
+        let with = (gossip.clone(), more_seeds);
+        parts.until_done("seeds of gossip", move || meet(with.0.clone(), with.1.clone()));
         let images = Arc::new(images::FromOthers::new(&front.placer, &here));
         let agent = herder_agent::Settings {
             engine: settings.engine.trim_start_matches("tcp://").to_owned(),
@@ -171,6 +174,7 @@ impl Life {
                 another,
                 standing: plan.standing.clone(),
                 facts,
+                seeds,
             },
             parts.clone(),
         )
@@ -280,6 +284,14 @@ impl Follows {
         parts.restarted("pool members", move || {
             members::follow(pool.clone(), directory.clone(), views.clone(), stop.clone())
         });
+    }
+}
+
+/// Has gossip ask at these addresses, whenever there are some, until nobody tells any more.
+async fn meet(gossip: Arc<Gossip>, mut seeds: watch::Receiver<Vec<SocketAddr>>) {
+    while seeds.changed().await.is_ok() {
+        let more = seeds.borrow_and_update().clone();
+        gossip.add_seeds(more).await;
     }
 }
 

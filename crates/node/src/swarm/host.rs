@@ -1,6 +1,7 @@
 //! The node in its swarm: entering, leaving, being a worker, being a manager.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Surroundings {
     pub standing: watch::Sender<Standing>,
     /// Facts that this node tells besides its own.
     pub facts: watch::Sender<Option<String>>,
+    /// Addresses of nodes that gossip shall find.
+    pub seeds: watch::Sender<Vec<SocketAddr>>,
 }
 
 /// What became of entering or leaving a swarm.
@@ -107,6 +110,7 @@ pub struct Host {
     pub(super) another: mpsc::Sender<Identity>,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) facts: watch::Sender<Option<String>>,
+    pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
     /// Held while the store is opened or closed.
     pub(super) opening: tokio::sync::Mutex<()>,
     /// Held while the node leaves: a client that hung up may ask again.
@@ -150,6 +154,7 @@ impl Host {
             another: around.another,
             standing: around.standing,
             facts: around.facts,
+            seeds: around.seeds,
             opening: tokio::sync::Mutex::default(),
             exiting: tokio::sync::Mutex::default(),
             restoring: tokio::sync::Mutex::default(),

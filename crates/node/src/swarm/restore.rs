@@ -1,5 +1,6 @@
 //! All that a swarm's managers know, out of one and into another: `herder backup` and `herder restore`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Restored;
@@ -150,6 +151,9 @@ impl Host {
         };
         let others = others.map(name).collect();
         self.until_in(&self.id).await?;
+        // Hosts that are left do not know this node yet.
+        let addrs = view.nodes.values().filter(|it| it.addr != self.here).filter_map(|it| it.addr.parse().ok());
+        self.seeds.send_replace(addrs.collect::<Vec<SocketAddr>>());
         tracing::warn!(cluster, "the swarm goes on from a backup, with this node as its only manager");
         Ok(Restored { cluster, node: self.id.clone(), others, same_pool })
     }
