@@ -21,7 +21,7 @@ RESTARTED = [
     "agent", "engine observer", "engine health", "swarm session", "swarm gossip", "node description", "certificate",
     "keys of the pool", "gossip keys", "store recovery", "managers' keys", "managers' board", "certificate renewal",
     "swarm events", "stacks", "join code", "duplicate names", "rescheduling", "rescheduler's election", "bus requests", "bus links",
-    "bus events", "bus membership", "pool members", "overlay networks",
+    "bus events", "bus membership", "pool members", "overlay networks", "plain containers on overlay networks",
 ]
 FAULTS = [
     ("panic", ["leader"]),
