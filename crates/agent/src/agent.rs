@@ -1,13 +1,14 @@
 //! All tasks of this node.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use herder_decide::swarm::container::NodeFacts;
 use herder_docker::EngineError;
 use herder_docker::Way;
-use herder_model::swarm::{Assignments, Clock, GenericResource, NodeDescription, Report, TaskRecord};
+use herder_model::swarm::{Assignments, Clock, GenericResource, IngressServed, NodeDescription, Report, TaskRecord};
 use herder_parts::Parts;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -95,6 +96,7 @@ impl Agent {
             leaving: watch::Sender::new(false),
             lease: Lease::of(&settings.folder, settings.uptime, settings.watchdog),
             networks: Networks::default(),
+            served: watch::Sender::default(),
             facts: watch::Sender::new(NodeFacts { id: settings.node_id.clone(), ..NodeFacts::default() }),
         });
         let stop = parts.stop().child_token();
@@ -180,6 +182,22 @@ impl Agent {
     /// The overlay networks of this node.
     pub fn networks(&self) -> &Networks {
         &self.node.networks
+    }
+
+    /// The tasks of this node that get requests from ingress nodes, as the leader says.
+    pub fn served(&self, served: IngressServed) {
+        self.node.served.send_if_modified(|known| std::mem::replace(known, served.clone()) != served);
+    }
+
+    /// The address of a task's container on a network of this host, if it runs here.
+    pub async fn address(&self, container: &str) -> Option<IpAddr> {
+        let path = format!("/containers/{}/json", crate::call::escaped(container));
+        let inspection = self.node.engine.get(path).json().await.ok()?;
+        let networks = inspection["NetworkSettings"]["Networks"].as_object()?;
+        if networks.contains_key("host") {
+            return Some(IpAddr::from([127, 0, 0, 1]));
+        }
+        networks.values().find_map(|it| it["IPAddress"].as_str()?.parse().ok())
     }
 }
 

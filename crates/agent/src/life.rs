@@ -6,7 +6,9 @@ use std::time::Duration;
 use herder_decide::swarm::container::{self, Create, NodeFacts, Overlay, Overlays, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
 use herder_docker::{EngineError, classify};
-use herder_model::swarm::{Assignments, Clock, ContainerStatus, PortStatus, TaskRecord, TaskState, TaskStatus};
+use herder_model::swarm::{
+    Assignments, Clock, ContainerStatus, IngressServed, PortStatus, TaskRecord, TaskState, TaskStatus,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
@@ -58,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) lease: Lease,
     /// Overlay networks.
     pub(crate) networks: Networks,
+    /// The tasks that get requests from ingress nodes.
+    pub(crate) served: watch::Sender<IngressServed>,
     pub(crate) facts: watch::Sender<NodeFacts>,
 }
 
@@ -450,8 +454,21 @@ impl Life {
         self.until_changed(shown).await
     }
 
+    /// Waits until ingress nodes have no requests to the task any more, for as long as its service allows.
+    async fn until_served(&self) {
+        let mut served = self.node.served.subscribe();
+        let Some(limit) = served.borrow().tasks.get(&self.id).map(|it| Duration::from_millis(it.drain_ms)) else {
+            return;
+        };
+        let has_left = served.wait_for(|it| !it.tasks.contains_key(&self.id));
+        let _ = timeout(limit, has_left).await;
+    }
+
     /// Waits until no node sends the task new connections.
     async fn drain(&self, order: &Order) {
+        if matches!(order, Order::Have(..)) {
+            self.until_served().await;
+        }
         if let Order::Have(record, told) = order
             && record.networks.iter().any(|it| it.v4.is_some())
         {

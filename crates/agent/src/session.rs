@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use herder_model::swarm::{
-    Assignments, Hello, ManagerAddr, NetNews, NodeDescription, Report, ToLeader, ToNode, Welcome, decode, encode,
+    Assignments, Hello, IngressApplied, IngressNews, IngressServed, ManagerAddr, NetNews, NodeDescription, Report,
+    ToLeader, ToNode, Welcome, decode, encode,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -66,6 +67,15 @@ pub trait Listener: Send + Sync {
     fn assign(&self, assignments: Assignments);
     /// What is new in the networks of this node. False, if it does not follow what was said before.
     fn networks(&self, news: NetNews) -> bool;
+    /// What is new in the ingress. False, if it does not follow what was said before.
+    fn ingress(&self, news: IngressNews) -> bool {
+        let _ = news;
+        true
+    }
+    /// The tasks of this node that get requests from ingress nodes.
+    fn served(&self, served: IngressServed) {
+        let _ = served;
+    }
     /// The leader was heard: it got what was said at that moment.
     fn heard(&self, said_at: Instant, lease: Duration);
 }
@@ -84,6 +94,8 @@ pub struct Mind {
     pub applied: watch::Receiver<BTreeMap<String, u64>>,
     /// Plain containers that the managers have not answered for.
     pub wishes: watch::Receiver<Wishes>,
+    /// How far the ingress of this node is.
+    pub ingress: watch::Receiver<IngressApplied>,
 }
 
 /// Holds a session with one manager until it ends.
@@ -154,6 +166,13 @@ pub async fn hold(
                                 speaker.say(&ToLeader::NetWhole);
                             }
                         }
+                        Ok(Some(ToNode::Ingress(news))) => {
+                            if !listener.ingress(*news) {
+                                tracing::warn!("ingress version gap; requesting full resync");
+                                speaker.say(&ToLeader::IngressWhole);
+                            }
+                        }
+                        Ok(Some(ToNode::Served(served))) => listener.served(*served),
                         Ok(Some(ToNode::Heard)) => {
                             if let Some(said_at) = speaker.was_heard() {
                                 listener.heard(said_at, Duration::from_millis(session.lease_ms));
@@ -193,6 +212,10 @@ pub async fn hold(
                 speaker.say(&ToLeader::NetApplied(applied));
             }
             Ok(()) = mind.wishes.changed(), if !session.cluster.is_empty() => speaker.want(&mut mind.wishes),
+            Ok(()) = mind.ingress.changed(), if !session.cluster.is_empty() => {
+                let applied = mind.ingress.borrow_and_update().clone();
+                speaker.say(&ToLeader::IngressApplied(Box::new(applied)));
+            }
             () = left(&mut mind.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
+use crate::ingress::{CertArgs, IngressArgs};
 use crate::manage::{Join, Manage};
 use crate::registrator::Registrator;
 use crate::render::Render;
@@ -75,6 +76,10 @@ pub enum Verb {
     Service(ServiceArgs),
     /// Deploy Compose files as stacks
     Stack(Box<StackArgs>),
+    /// Route requests from outside to services, by their labels
+    Ingress(IngressArgs),
+    /// Look after the certificates of the ingress
+    Cert(CertArgs),
     /// Show nodes, services, tasks and events of a swarm as they are now
     Top(Top),
     /// Write all that a swarm's managers know into one sealed file

@@ -8,6 +8,7 @@ mod bus;
 pub mod config;
 mod duration;
 mod error;
+mod ingress;
 mod manage;
 mod registrator;
 mod render;
@@ -22,6 +23,9 @@ pub use args::{
 };
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
+pub use ingress::{
+    CertArgs, CertImport, CertRm, CertVerb, IngressArgs, IngressDoor, IngressEnable, IngressLs, IngressVerb,
+};
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
 pub use registrator::Registrator;
 pub use render::Render;

@@ -1,6 +1,6 @@
 //! Ingress: which requests go to which service, as labels declare it.
 //!
-//! [`table`] computes all routes from the store's view, with every problem by name; [`Rule`] is held against requests. Traefik's
+//! [`table()`] computes all routes from the store's view, with every problem by name; [`Rule`] is held against requests. Traefik's
 //! labels are read as its documentation describes them, herder's own short ones beside them. See docs/ingress.md.
 
 mod labels;
@@ -8,11 +8,13 @@ mod middleware;
 mod native;
 mod options;
 mod rule;
+mod serving;
 mod syntax;
 mod table;
 
 pub use middleware::{ClientAddress, Cors, Criterion, Headers, Middleware};
 pub use native::DEFAULT_RESOLVER;
 pub use rule::{Rule, RuleError, Scope, Subject, host_fits};
+pub use serving::Serving;
 pub use syntax::SyntaxError;
-pub use table::{DRAIN_MS, Problem, settings, table, table_of};
+pub use table::{DRAIN_MS, Problem, fault, listens, settings, table, table_of};

@@ -10,6 +10,7 @@ mod events;
 pub(crate) mod files;
 mod fold;
 pub(crate) mod info;
+pub(crate) mod ingress;
 pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod nodes;

@@ -6,6 +6,7 @@ mod bus;
 mod certs;
 mod doctor;
 mod door;
+mod ingress;
 mod listen;
 mod manage;
 mod members;
@@ -149,6 +150,8 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
+        Verb::Ingress(asked) => runtime()?.block_on(ingress::run(asked.verb)),
+        Verb::Cert(asked) => runtime()?.block_on(ingress::certificates(asked.verb)),
         Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)).map(drop),
         Verb::Stack(asked) => runtime()?.block_on(stack::run(*asked)).map(drop),
         Verb::Service(asked) => runtime()?.block_on(service::run(asked)),

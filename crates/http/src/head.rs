@@ -20,10 +20,10 @@ use crate::{Body, BoxError};
 
 /// Counts requests twice, at their begin and their end: odd means that one is under way.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Busy(Arc<AtomicU64>);
+pub struct Busy(Arc<AtomicU64>);
 
 impl Busy {
-    pub(crate) fn begin(&self) -> UnderWay {
+    pub fn begin(&self) -> UnderWay {
         let count = self.0.load(Ordering::Relaxed);
         let started = count + 1 + count % 2;
         self.0.store(started, Ordering::Relaxed);
@@ -33,19 +33,19 @@ impl Busy {
 
 /// Ends the request when dropped.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
+pub struct UnderWay {
     busy: Option<Busy>,
     started: u64,
 }
 
 impl UnderWay {
     /// The connection is hijacked: no head will ever follow.
-    pub(crate) fn for_ever(mut self) {
+    pub fn for_ever(mut self) {
         self.busy = None;
     }
 
     /// The request lasts until its answer was written.
-    pub(crate) fn until_the_end_of(self, body: Body) -> Body {
+    pub fn until_the_end_of(self, body: Body) -> Body {
         Held { body, _under_way: self }.boxed_unsync()
     }
 }
@@ -81,7 +81,7 @@ impl http_body::Body for Held {
 
 /// A stream on which reading fails when a head does not end in time.
 #[derive(Debug)]
-pub(crate) struct HeadLimit<S> {
+pub struct HeadLimit<S> {
     stream: S,
     busy: Busy,
     limit: Duration,
@@ -99,7 +99,7 @@ struct Head {
 }
 
 impl<S> HeadLimit<S> {
-    pub(crate) fn new(stream: S, busy: Busy, limit: Duration) -> HeadLimit<S> {
+    pub fn new(stream: S, busy: Busy, limit: Duration) -> HeadLimit<S> {
         HeadLimit { stream, busy, limit, head: None }
     }
 }

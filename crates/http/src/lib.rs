@@ -9,6 +9,7 @@ pub mod hijack;
 mod principal;
 mod server;
 
+pub use head::{Busy, HeadLimit, UnderWay};
 pub use principal::{Peer, Principal};
 pub use server::{
     Answer, BindError, Counted, Handler, Listener, ListenerNames, RawHandler, Stream, bind, one_connection,

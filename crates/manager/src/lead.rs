@@ -1,6 +1,7 @@
 //! The leader's loop.
 
 mod agenda;
+mod ingress;
 mod learn;
 mod managers;
 mod nets;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Settings;
 use crate::sessions::Event;
 use agenda::Agenda;
+use ingress::IngressLead;
 use tell::Session;
 
 /// How often the leader looks who is silent. Nodes that are lost are known to be within twice of it after the signs are there.
@@ -117,6 +119,8 @@ struct Lead<'m> {
     addresses: Addresses,
     /// What nodes are told of networks.
     nets: Nets,
+    /// What ingress nodes are told, and the nodes of tasks that get requests from them.
+    ingress: IngressLead,
     /// Nodes that have come to a network, or left one.
     net_nodes: BTreeSet<String>,
     /// Networks that nodes are to be told of, whoever is on them.
@@ -157,6 +161,7 @@ impl<'m> Lead<'m> {
             changed: BTreeSet::new(),
             addresses: Addresses::default(),
             nets: Nets::of(&view),
+            ingress: IngressLead::default(),
             net_nodes: BTreeSet::new(),
             net_records: BTreeSet::new(),
             net_whole: true,
@@ -322,6 +327,7 @@ impl<'m> Lead<'m> {
         let view = self.view.clone();
         self.tell(&view);
         self.tell_networks(&view);
+        self.tell_ingress(&view);
         Ok(())
     }
 
@@ -375,7 +381,7 @@ impl<'m> Lead<'m> {
                         }
                         let opened = Session::new(*session, say.clone(), pulse.clone(), has_engine);
                         self.sessions.insert(node.clone(), opened);
-                        self.nets.forget(node);
+                        self.forget_networks(node);
                         self.net_whole = true;
                         if hello.ready {
                             self.ready.insert(node.clone());
@@ -427,6 +433,8 @@ impl<'m> Lead<'m> {
                     self.nets.applied(node, network, *version);
                 }
             }
+            ToLeader::IngressApplied(applied) => self.hear_ingress(node, Some(applied)),
+            ToLeader::IngressWhole => self.hear_ingress(node, None),
             ToLeader::NetWhole => {
                 if let Some(session) = self.sessions.get_mut(node) {
                     session.nets = None;
@@ -474,7 +482,7 @@ impl<'m> Lead<'m> {
     /// The session of a node is over; since when it is silent is kept.
     fn close(&mut self, node: &str) {
         let Some(session) = self.sessions.remove(node) else { return };
-        self.nets.forget(node);
+        self.forget_networks(node);
         let at = session.pulse.heard().map_or(self.began, |(at, _)| at);
         let known = self.heard_at.entry(node.to_owned()).or_insert((at, session.pace));
         *known = (known.0.max(at), known.1.max(session.pace));

@@ -43,8 +43,8 @@ pub use container::{
 pub use id::Id;
 pub use ingress::{
     Backend, BackendState, CERTIFICATE_KIND, Carried, Entrypoint, HealthCheck, INGRESS_ID, INGRESS_KIND,
-    IngressApplied, IngressChanges, IngressNews, IngressSettings, IngressState, Resolver, Route, RouteTls,
-    ServedCertificate, Sticky, Upstream, certificate_kind, ingress_kind,
+    IngressApplied, IngressChanges, IngressNews, IngressServed, IngressSettings, IngressState, Resolver, Route,
+    RouteTls, ServedCertificate, ServedTask, Sticky, Upstream, certificate_kind, ingress_kind,
 };
 pub use level::{Feature, LEVEL};
 pub use meta::{Driver, Meta, TlsInfo, Version};

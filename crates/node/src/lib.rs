@@ -3,10 +3,12 @@
 //! See ARCHITECTURE.md.
 
 pub mod bus;
+pub mod certificate;
 pub mod code;
 mod exports;
 pub mod identity;
 pub mod images;
+mod ingress;
 pub mod members;
 pub mod peers;
 pub mod roads;

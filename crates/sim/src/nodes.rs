@@ -350,6 +350,8 @@ async fn work(
     let mut attempt = 0;
     let mut leader: Option<ManagerAddr> = None;
     let mut sent_on = false;
+    // Simulated nodes do not listen.
+    let ingress = watch::Sender::default();
     let (ready, leaving) = (watch::Sender::new(managers.contains(&node)), watch::Sender::new(false));
     loop {
         let any = &managers[attempt % managers.len()];
@@ -362,6 +364,7 @@ async fn work(
             leaving: leaving.subscribe(),
             applied: agent.networks().applied(),
             wishes: agent.networks().attachments().wishes(),
+            ingress: ingress.subscribe(),
         };
         let hello = Hello { addr: addr(&node), level, ..Hello::default() };
         attempt += 1;

@@ -260,8 +260,12 @@ fn service(
         }
         Carried::Udp => {}
     }
+    let is_https = service.scheme == "https";
+    if is_https {
+        faults.push((prefix.to_owned(), "has the scheme https, which is not supported yet: it is not used".to_owned()));
+    }
     options.end(faults);
-    Some(service)
+    (!is_https).then_some(service)
 }
 
 fn http_service(options: &mut Options, service: &mut Service) {

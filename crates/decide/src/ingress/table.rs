@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use herder_model::swarm::{
-    Backend, BackendState, Carried, INGRESS_ID, IngressSettings, IngressState, Route, ServedCertificate, Upstream,
-    View, ingress_kind,
+    Backend, BackendState, Carried, INGRESS_ID, IngressSettings, IngressState, NodeRecord, Route, ServedCertificate,
+    Upstream, View, ingress_kind,
 };
 
 use super::labels::{self, Declared, Middleware, Router, Service};
 use super::rule::{Rule, Scope};
 use crate::endpoints::{self, Endpoints, ServiceEndpoints, State};
+use crate::swarm::Constraint;
 
 /// For how long requests to a draining task may go on, unless the service says otherwise.
 pub const DRAIN_MS: u64 = 10_000;
@@ -38,6 +39,33 @@ impl std::fmt::Display for Problem {
 pub fn settings(view: &View) -> Option<IngressSettings> {
     let resource = view.resources.get(&ingress_kind()?)?.get(INGRESS_ID)?;
     resource.read().ok()
+}
+
+/// What is wrong with settings. None, if they can be used.
+pub fn fault(settings: &IngressSettings) -> Option<String> {
+    if settings.entrypoints.is_empty() {
+        return Some("the ingress needs an entrypoint, such as web=:80".to_owned());
+    }
+    for (name, entrypoint) in &settings.entrypoints {
+        let address = entrypoint.address.strip_suffix("/udp").unwrap_or(&entrypoint.address);
+        let port = address.strip_prefix(':').map(|it| it.parse::<u16>().is_ok());
+        if !port.unwrap_or_else(|| address.parse::<SocketAddr>().is_ok()) {
+            return Some(format!(
+                "entrypoint {name}: {} is no address: write :80, 10.0.0.1:80 or :53/udp",
+                entrypoint.address
+            ));
+        }
+    }
+    if !["", "off", "common", "combined", "json"].contains(&settings.access_log.as_str()) {
+        return Some(format!("access log {:?}: write off, common, combined or json", settings.access_log));
+    }
+    let constraint = settings.on.iter().find_map(|it| Constraint::parse(it).err().map(|error| (it, error)));
+    constraint.map(|(it, error)| format!("constraint {it}: {error}"))
+}
+
+/// Whether a node listens. Constraints that cannot be read are met by no node.
+pub fn listens(settings: &IngressSettings, node: &NodeRecord) -> bool {
+    settings.on.iter().all(|it| Constraint::parse(it).is_ok_and(|it| it.accepts(node)))
 }
 
 /// Computes the routes of everything that is declared. None, while the ingress is not enabled.

@@ -12,6 +12,19 @@ pub(super) static ROUTES: &[Route] = &[
         let subject = call.hole("subject");
         Box::pin(swarm::why(front, subject))
     }),
+    route("GET", "/herder/ingress", "ingress.inspect", |front, call| Box::pin(swarm::ingress::show(front, call))),
+    route("PUT", "/herder/ingress", "ingress.enable", |front, call| Box::pin(swarm::ingress::enable(front, call))),
+    route("DELETE", "/herder/ingress", "ingress.disable", |front, call| Box::pin(swarm::ingress::disable(front, call))),
+    route("GET", "/herder/certificates", "certificate.list", |front, call| {
+        Box::pin(swarm::ingress::certificates(front, call))
+    }),
+    route("PUT", "/herder/certificates/{name}", "certificate.import", |front, call| {
+        Box::pin(swarm::ingress::import(front, call))
+    })
+    .only_for_known(),
+    route("DELETE", "/herder/certificates/{name}", "certificate.remove", |front, call| {
+        Box::pin(swarm::ingress::remove(front, call))
+    }),
     route("POST", "/herder/backup", "swarm.backup", |front, call| Box::pin(swarm::backup::backup(front, call)))
         .only_for_known(),
     route("POST", "/herder/restore", "swarm.restore", |front, call| Box::pin(swarm::backup::restore(front, call))),

@@ -16,6 +16,7 @@ impl Lead<'_> {
         if resync {
             self.fleet = Fleet::of(view);
             self.nets = Nets::of(view);
+            self.ingress.changed();
             self.sessions.values_mut().for_each(|it| it.nets = None);
             self.net_whole = true;
             self.everything();
@@ -24,6 +25,7 @@ impl Lead<'_> {
         if !resync {
             self.nets.see(view, written);
         }
+        self.ingress.see(view, written);
         let waiting = self.addresses.see(written, self.settings.clock.now());
         self.agenda.add_all(waiting);
         for written in written {

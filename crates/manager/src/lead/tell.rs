@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use herder_decide::swarm::members::Pace;
 use herder_decide::swarm::{Told, Touched};
-use herder_model::swarm::{Cluster, ClusterRecord, ManagerAddr, NewRoot, Role, ToNode, View, Welcome};
+use herder_model::swarm::{
+    Cluster, ClusterRecord, IngressApplied, IngressServed, ManagerAddr, NewRoot, Role, ToNode, View, Welcome,
+};
 use tokio::time::Instant;
 
 use super::Lead;
@@ -26,6 +28,11 @@ pub(super) struct Session {
     welcomed: Welcome,
     /// Networks that it was told of, and the version of each. Nothing: it is to be told all of them whole.
     pub(super) nets: Option<BTreeMap<String, u64>>,
+    /// The version of the ingress that it was told. Nothing: it is to be told all of it, if it listens.
+    pub(super) ingress: Option<u64>,
+    pub(super) ingress_applied: IngressApplied,
+    /// The tasks of it that get requests from ingress nodes, as it was told.
+    pub(super) served: IngressServed,
     /// What it was told of how often it is to be heard: its lease depends on that.
     pub(super) pace: Pace,
     /// Since when the node has told that its engine does not answer: then it counts as down, though it is heard.
@@ -36,7 +43,20 @@ impl Session {
     pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>, has_engine: bool) -> Session {
         let engine_lost = (!has_engine).then(Instant::now);
         let (welcomed, pace) = (Welcome::default(), Pace::default());
-        Session { number, say, pulse, told: None, is_welcome: false, welcomed, nets: None, pace, engine_lost }
+        Session {
+            number,
+            say,
+            pulse,
+            told: None,
+            is_welcome: false,
+            welcomed,
+            nets: None,
+            ingress: None,
+            ingress_applied: IngressApplied::default(),
+            served: IngressServed::default(),
+            pace,
+            engine_lost,
+        }
     }
 
     fn welcome(&mut self, welcome: Welcome, pace: Pace) -> bool {

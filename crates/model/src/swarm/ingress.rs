@@ -296,6 +296,28 @@ pub struct IngressNews {
     pub changes: IngressChanges,
 }
 
+/// The tasks of a node that ingress nodes send requests to, all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IngressServed {
+    /// By id. A task that is to end waits until it is not here any more.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tasks: BTreeMap<String, ServedTask>,
+    /// Ids of the ingress nodes: they may open connections to these tasks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub from: BTreeSet<String>,
+}
+
+/// A task that ingress nodes send requests to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServedTask {
+    /// For how long its requests may go on when it is to end, in milliseconds.
+    pub drain_ms: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ports: BTreeSet<u16>,
+}
+
 /// How far an ingress node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

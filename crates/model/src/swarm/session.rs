@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AssignmentChanges, Assignments, Attachment, Availability, NetUpdate, NetworkRecord, NewRoot, NodeDescription,
-    Report, Role, is_default,
+    AssignmentChanges, Assignments, Attachment, Availability, IngressApplied, IngressNews, IngressServed, NetUpdate,
+    NetworkRecord, NewRoot, NodeDescription, Report, Role, is_default,
 };
 
 /// A manager, and where it is reached.
@@ -44,6 +44,10 @@ pub enum ToLeader {
     NetWhole,
     /// Plain containers that are to be on networks of the swarm, by id of the attachment. Nothing: the container is gone.
     Attach(BTreeMap<String, Option<Attachment>>),
+    /// How far it is as an ingress node.
+    IngressApplied(Box<IngressApplied>),
+    /// What it was told last of the ingress does not follow what it was told before: it wants all of it.
+    IngressWhole,
     /// The node goes away for good.
     Leave,
 }
@@ -55,13 +59,35 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for ToLeader {
-    const NAMES: &[&str] =
-        &["hello", "reports", "describe", "alive", "ready", "whole", "netapplied", "netwhole", "attach", "leave"];
+    const NAMES: &[&str] = &[
+        "hello",
+        "reports",
+        "describe",
+        "alive",
+        "ready",
+        "whole",
+        "netapplied",
+        "netwhole",
+        "attach",
+        "ingressapplied",
+        "ingresswhole",
+        "leave",
+    ];
 }
 
 impl Message for ToNode {
-    const NAMES: &[&str] =
-        &["welcome", "assignments", "changes", "networks", "heard", "elsewhere", "dissolved", "refused"];
+    const NAMES: &[&str] = &[
+        "welcome",
+        "assignments",
+        "changes",
+        "networks",
+        "ingress",
+        "served",
+        "heard",
+        "elsewhere",
+        "dissolved",
+        "refused",
+    ];
 }
 
 /// Reads a message.
@@ -135,6 +161,10 @@ pub enum ToNode {
     Changes(Box<AssignmentChanges>),
     /// What is new in the networks of the node.
     Networks(Box<NetNews>),
+    /// What is new in the ingress, for nodes that listen.
+    Ingress(Box<IngressNews>),
+    /// The tasks of the node that get requests from ingress nodes.
+    Served(Box<IngressServed>),
     /// The answer to whatever was said: the node was heard.
     Heard,
     /// The node that was asked does not lead.
@@ -244,6 +274,8 @@ mod tests {
             ToLeader::Ready,
             ToLeader::Whole,
             ToLeader::Attach(BTreeMap::new()),
+            ToLeader::IngressApplied(Box::default()),
+            ToLeader::IngressWhole,
             ToLeader::Leave,
         ] {
             let text = encode(&message).expect("JSON");
@@ -254,6 +286,8 @@ mod tests {
             ToNode::Assignments(Box::default()),
             ToNode::Changes(Box::default()),
             ToNode::Networks(Box::default()),
+            ToNode::Ingress(Box::default()),
+            ToNode::Served(Box::default()),
             ToNode::Heard,
             ToNode::Elsewhere(None),
             ToNode::Dissolved,

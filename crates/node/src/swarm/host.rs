@@ -9,8 +9,10 @@ use std::time::Duration;
 use herder_agent::Agent;
 use herder_agent::session::{self, Ended, Listener, Mind};
 use herder_decide::swarm::members::Gossip;
+use herder_ingress::Ingress;
 use herder_model::swarm::{
-    Assignments, Clock, Hello, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time, Welcome, Written,
+    Assignments, Clock, Hello, IngressNews, IngressServed, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time,
+    Welcome, Written,
 };
 use herder_parts::Parts;
 use herder_place::Error as ApiError;
@@ -28,6 +30,7 @@ use super::attachments::PlainContainers;
 use super::kept::{Kept, remove_folder, store_folder};
 use super::managing::{Managing, NodeLines, NodeTransport};
 use super::root::{self, Wanted};
+use crate::ingress::TaskReach;
 use crate::members::Directory;
 
 /// The fact by which managers tell the swarm's id to the nodes of their pool.
@@ -94,6 +97,7 @@ pub struct Host {
     pub(super) directory: Arc<Directory>,
     pub(super) views: watch::Receiver<gossip::View>,
     pub(super) agent: Arc<Agent>,
+    pub(super) ingress: Ingress,
     pub(super) front: std::sync::Weak<herder_place::Placer>,
     pub(super) kept: watch::Sender<Option<Kept>>,
     pub(super) known: Mutex<Known>,
@@ -131,6 +135,8 @@ impl Host {
     /// Goes on as what the node was when it stopped, until the parts shall end.
     pub async fn start(around: Surroundings, parts: Parts) -> anyhow::Result<Arc<Host>> {
         let kept = Kept::load(&around.state)?;
+        let reach = TaskReach::new(&around.directory.id, around.agent.clone());
+        let ingress = Ingress::new(Arc::new(reach), parts.stop());
         let host = Arc::new(Host {
             id: around.directory.id.clone(),
             here: around.directory.here.clone(),
@@ -139,6 +145,7 @@ impl Host {
             link: around.link,
             directory: around.directory,
             views: around.views,
+            ingress,
             agent: around.agent,
             front: around.front,
             kept: watch::channel(kept).0,
@@ -307,6 +314,7 @@ impl Host {
                 leaving: self.leaving.subscribe(),
                 applied: self.agent.networks().applied(),
                 wishes: self.agent.networks().attachments().wishes(),
+                ingress: self.ingress.applied(),
             };
             let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
             tracing::debug!(?manager, ?ended, "a session ended");
@@ -510,6 +518,14 @@ impl Listener for Ear {
 
     fn networks(&self, news: NetNews) -> bool {
         self.0.agent.networks().take(&news).is_ok()
+    }
+
+    fn ingress(&self, news: IngressNews) -> bool {
+        self.0.ingress.take(&news).is_ok()
+    }
+
+    fn served(&self, served: IngressServed) {
+        self.0.agent.served(served);
     }
 
     fn heard(&self, said_at: Instant, lease: Duration) {

@@ -1,0 +1,347 @@
+//! Services as this node sees them: which task gets the next request, which has failed lately, which still has requests.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use herder_model::swarm::{Backend, BackendState, IngressApplied, IngressState, Upstream};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::Tasks;
+
+/// A task that cannot be reached gets no requests for so long, doubled with each failure up to the most.
+const EJECTED_MIN: Duration = Duration::from_secs(1);
+const EJECTED_MAX: Duration = Duration::from_secs(30);
+/// One retry for so many requests, and some to begin with.
+const REQUESTS_PER_RETRY: u64 = 5;
+const RETRIES_FREE: u64 = 10;
+/// How much a new answer counts in the average time of a task.
+const TIME_SHARE: u64 = 8;
+
+/// All services, over all versions of the table.
+#[derive(Debug)]
+pub(crate) struct Services {
+    services: RwLock<HashMap<String, Arc<Service>>>,
+    applied: watch::Sender<IngressApplied>,
+}
+
+/// One service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) is: RwLock<Arc<Upstream>>,
+    tasks: RwLock<Arc<Vec<Arc<Task>>>>,
+    turn: AtomicUsize,
+    requests: AtomicU64,
+    retries: AtomicU64,
+}
+
+/// One task.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) id: String,
+    pub(crate) backend: RwLock<Backend>,
+    draining: AtomicBool,
+    serving: AtomicBool,
+    /// The checks of this node say that it answers. True without checks.
+    pub(crate) healthy: AtomicBool,
+    pub(crate) in_flight: AtomicUsize,
+    failures: AtomicU32,
+    ejected_until: Mutex<Option<Instant>>,
+    /// Average microseconds until a head came.
+    micros: AtomicU64,
+}
+
+/// A request or connection that a task has. Dropped, it has ended.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) task: Arc<Task>,
+    applied: watch::Sender<IngressApplied>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.task.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.task.draining.load(Ordering::SeqCst) {
+            self.applied.send_if_modified(|applied| applied.busy.remove(&self.task.id));
+        }
+    }
+}
+
+impl Services {
+    pub(crate) fn new(applied: watch::Sender<IngressApplied>) -> Services {
+        Services { services: RwLock::default(), applied }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Service>> {
+        self.services.read().get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Service>> {
+        self.services.read().values().cloned().collect()
+    }
+
+    /// Takes over the services of a state. A task that two services share is one task.
+    pub(crate) fn update(&self, state: &IngressState) {
+        let mut services = self.services.write();
+        let mut known: HashMap<String, Arc<Task>> = HashMap::new();
+        for service in services.values() {
+            known.extend(service.tasks.read().iter().map(|it| (it.id.clone(), it.clone())));
+        }
+        services.retain(|name, service| {
+            // What is not in the table any more takes no requests either.
+            let stays = state.services.contains_key(name);
+            let busy = service.tasks.read().iter().any(|it| it.in_flight.load(Ordering::SeqCst) > 0);
+            if !stays {
+                service.tasks.read().iter().for_each(|it| it.set(BackendState::Draining));
+            }
+            stays || busy
+        });
+        for (name, upstream) in &state.services {
+            let tasks = upstream.backends.iter().map(|(id, backend)| {
+                let task = known.entry(id.clone()).or_insert_with(|| Arc::new(Task::new(id)));
+                *task.backend.write() = backend.clone();
+                task.set(backend.state);
+                if upstream.health.is_none() {
+                    task.healthy.store(true, Ordering::Relaxed);
+                }
+                task.clone()
+            });
+            let tasks: Vec<Arc<Task>> = tasks.collect();
+            let service = services.entry(name.clone()).or_insert_with(|| Arc::new(Service::new(name)));
+            *service.is.write() = Arc::new(upstream.clone());
+            *service.tasks.write() = Arc::new(tasks);
+        }
+    }
+
+    /// Tasks that drain, and still have requests.
+    pub(crate) fn busy(&self) -> Tasks {
+        let services = self.services.read();
+        let tasks = services.values().flat_map(|it| it.tasks.read().iter().cloned().collect::<Vec<_>>());
+        let busy = tasks.filter(|it| it.draining.load(Ordering::SeqCst) && it.in_flight.load(Ordering::SeqCst) > 0);
+        busy.map(|it| it.id.clone()).collect()
+    }
+
+    /// Gives a request to a task. None, if no task takes one.
+    pub(crate) fn hold(&self, task: &Arc<Task>) -> Option<Held> {
+        task.in_flight.fetch_add(1, Ordering::SeqCst);
+        let held = Held { task: task.clone(), applied: self.applied.clone() };
+        // Looked at after it is counted: whoever marks the task as draining afterwards sees this request.
+        (!task.draining.load(Ordering::SeqCst)).then_some(held)
+    }
+}
+
+impl Task {
+    fn new(id: &str) -> Task {
+        Task {
+            id: id.to_owned(),
+            backend: RwLock::default(),
+            draining: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
+            healthy: AtomicBool::new(true),
+            in_flight: AtomicUsize::new(0),
+            failures: AtomicU32::new(0),
+            ejected_until: Mutex::new(None),
+            micros: AtomicU64::new(0),
+        }
+    }
+
+    fn set(&self, state: BackendState) {
+        self.serving.store(state == BackendState::Serving, Ordering::SeqCst);
+        self.draining.store(state != BackendState::Serving, Ordering::SeqCst);
+    }
+
+    fn serves(&self) -> bool {
+        self.serving.load(Ordering::SeqCst) && self.healthy.load(Ordering::Relaxed)
+    }
+
+    fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.lock().is_some_and(|it| it > now)
+    }
+
+    /// It could not be reached.
+    pub(crate) fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
+        let time = EJECTED_MIN.saturating_mul(1 << failures).min(EJECTED_MAX);
+        *self.ejected_until.lock() = Some(Instant::now() + time);
+    }
+
+    /// It answered after so long.
+    pub(crate) fn answered(&self, time: Duration) {
+        if self.failures.swap(0, Ordering::Relaxed) > 0 {
+            *self.ejected_until.lock() = None;
+        }
+        let now = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let before = self.micros.load(Ordering::Relaxed);
+        let average = if before == 0 { now } else { before - before / TIME_SHARE + now / TIME_SHARE };
+        self.micros.store(average, Ordering::Relaxed);
+    }
+
+    fn weight(&self) -> usize {
+        usize::try_from(self.backend.read().weight).unwrap_or(1)
+    }
+}
+
+impl Service {
+    fn new(name: &str) -> Service {
+        Service {
+            name: name.to_owned(),
+            is: RwLock::default(),
+            tasks: RwLock::default(),
+            turn: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn tasks(&self) -> Arc<Vec<Arc<Task>>> {
+        self.tasks.read().clone()
+    }
+
+    pub(crate) fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether one more retry is within the budget: a service that fails as a whole gets no storm of retries.
+    pub(crate) fn may_retry(&self) -> bool {
+        let most = self.requests.load(Ordering::Relaxed) / REQUESTS_PER_RETRY + RETRIES_FREE;
+        self.retries.fetch_add(1, Ordering::Relaxed) < most
+    }
+
+    /// Chooses a task. Those in `tried` only if there is no other one.
+    pub(crate) fn choose(&self, client: IpAddr, wanted: Option<&str>, tried: &[String]) -> Option<Arc<Task>> {
+        let tasks = self.tasks();
+        let serving: Vec<&Arc<Task>> = tasks.iter().filter(|it| it.serves()).collect();
+        if let Some(wanted) = wanted
+            && let Some(task) = serving.iter().find(|it| it.id == wanted && !tried.contains(&it.id))
+        {
+            return Some((*task).clone());
+        }
+        let now = Instant::now();
+        let untried: Vec<&Arc<Task>> = serving.iter().copied().filter(|it| !tried.contains(&it.id)).collect();
+        let well: Vec<&Arc<Task>> = untried.iter().copied().filter(|it| !it.is_ejected(now)).collect();
+        // The last task is never ejected.
+        let all = [well, untried, serving].into_iter().find(|it| !it.is_empty())?;
+        let strategy = self.is.read().strategy.clone();
+        let chosen = match strategy.as_str() {
+            "p2c" => {
+                let (a, b) = (rand::random_range(0..all.len()), rand::random_range(0..all.len()));
+                let load = |at: usize| all[at].in_flight.load(Ordering::Relaxed);
+                if load(a) <= load(b) { a } else { b }
+            }
+            "hrw" => {
+                let score = |task: &Task| {
+                    let mut hasher = DefaultHasher::new();
+                    (client, &task.id).hash(&mut hasher);
+                    hasher.finish()
+                };
+                (0..all.len()).max_by_key(|at| score(all[*at]))?
+            }
+            "leasttime" => {
+                let cost = |task: &Task| {
+                    let load = task.in_flight.load(Ordering::Relaxed) as u64 + 1;
+                    task.micros.load(Ordering::Relaxed).saturating_mul(load)
+                };
+                (0..all.len()).min_by_key(|at| cost(all[*at]))?
+            }
+            _ => self.in_turn(&all),
+        };
+        all.get(chosen).map(|it| (*it).clone())
+    }
+
+    fn in_turn(&self, all: &[&Arc<Task>]) -> usize {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let weights: Vec<usize> = all.iter().map(|it| it.weight()).collect();
+        let total: usize = weights.iter().sum();
+        if total == 0 || weights.iter().all(|it| *it == weights[0]) {
+            return turn % all.len();
+        }
+        let mut place = turn % total;
+        for (at, weight) in weights.iter().enumerate() {
+            if place < *weight {
+                return at;
+            }
+            place -= weight;
+        }
+        0
+    }
+}
+
+/// Tasks by the value of a sticky cookie.
+pub(crate) fn sticky_value(service: &str, task: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{service}\0{task}").as_bytes());
+    digest.as_ref().iter().take(8).map(|it| format!("{it:02x}")).collect()
+}
+
+/// Name of a service's cookie, unless its labels give one.
+pub(crate) fn cookie_name(service: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, service.as_bytes());
+    let hash: String = digest.as_ref().iter().take(4).map(|it| format!("{it:02x}")).collect();
+    format!("herder_{hash}")
+}
+
+/// Which backends there are, for tests.
+#[cfg(test)]
+pub(crate) type Backends = std::collections::BTreeMap<String, Backend>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(states: &[(&str, BackendState, u32)]) -> IngressState {
+        let backends: Backends = states
+            .iter()
+            .map(|(id, state, weight)| {
+                ((*id).to_owned(), Backend { state: *state, weight: *weight, ..Backend::default() })
+            })
+            .collect();
+        let upstream = Upstream { backends, ..Upstream::default() };
+        IngressState { services: [("s".to_owned(), upstream)].into(), ..IngressState::default() }
+    }
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_take_turns_by_weight_and_failed_ones_rest() {
+        use BackendState::{Draining, Serving};
+        let services = Services::new(watch::Sender::default());
+        services.update(&state(&[("a", Serving, 1), ("b", Serving, 2), ("c", Draining, 1)]));
+        let service = services.get("s").expect("a service");
+        let chosen = |count: usize| {
+            (0..count).filter_map(|_| service.choose(CLIENT, None, &[])).map(|it| it.id.clone()).collect::<String>()
+        };
+        assert_eq!(chosen(6), "abbabb");
+        assert_eq!(service.choose(CLIENT, Some("b"), &[]).map(|it| it.id.clone()).as_deref(), Some("b"));
+        assert_eq!(service.choose(CLIENT, Some("c"), &["b".into()]).map(|it| it.id.clone()).as_deref(), Some("a"));
+        let b = service.choose(CLIENT, Some("b"), &[]).expect("b");
+        b.failed();
+        assert_eq!(chosen(3), "aaa");
+        tokio::time::advance(EJECTED_MIN).await;
+        assert!(chosen(6).contains('b'));
+        // The last one is taken all the same.
+        b.failed();
+        services.update(&state(&[("a", Draining, 1), ("b", Serving, 2)]));
+        assert_eq!(chosen(2), "bb");
+    }
+
+    #[tokio::test]
+    async fn a_draining_task_is_busy_until_its_last_request_ends() {
+        use BackendState::{Draining, Serving};
+        let applied = watch::Sender::<IngressApplied>::default();
+        let services = Services::new(applied.clone());
+        services.update(&state(&[("a", Serving, 1)]));
+        let task = services.get("s").expect("a service").choose(CLIENT, None, &[]).expect("a");
+        let held = services.hold(&task).expect("it serves");
+        services.update(&state(&[("a", Draining, 1)]));
+        assert!(services.hold(&task).is_none(), "no new request");
+        assert_eq!(services.busy(), Tasks::from(["a".to_owned()]));
+        applied.send_modify(|it| it.busy = services.busy());
+        drop(held);
+        assert_eq!(applied.borrow().busy, Tasks::new());
+        assert_eq!(services.busy(), Tasks::new());
+    }
+}

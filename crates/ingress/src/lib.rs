@@ -1,0 +1,146 @@
+//! The ingress of one node: listens on entrypoints, and brings requests and connections to tasks.
+//!
+//! [`Ingress::take`] takes what the leader says; connections that exist go on. What is routed where is decided in
+//! `decide::ingress`; how a task is reached is the caller's ([`Reach`]).
+
+mod balance;
+mod connect;
+mod guard;
+mod health;
+mod listen;
+mod log;
+mod middleware;
+mod page;
+mod password;
+mod proxy;
+mod request;
+mod table;
+mod tcp;
+mod tls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use herder_model::swarm::{IngressApplied, IngressNews, IngressState};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use connect::{Conn, Reach, Stream};
+
+use crate::balance::Services;
+use crate::connect::Clients;
+use crate::listen::Listeners;
+use crate::table::Table;
+
+/// The ingress of this node. Dropped, it listens no more, and connections that exist end.
+#[derive(Debug)]
+pub struct Ingress {
+    shared: Arc<Shared>,
+    known: Mutex<Known>,
+    listeners: Mutex<Listeners>,
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Known {
+    version: u64,
+    state: IngressState,
+}
+
+/// What requests need.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) clients: Clients,
+    pub(crate) reach: Arc<dyn Reach>,
+    pub(crate) applied: watch::Sender<IngressApplied>,
+    pub(crate) services: Services,
+    pub(crate) log: log::AccessLog,
+    pub(crate) metrics: log::Metrics,
+    pub(crate) stop: CancellationToken,
+}
+
+/// An update does not continue the state that this node has; the whole state is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap;
+
+impl Ingress {
+    /// An ingress that listens on nothing yet. `reach` opens connections to tasks.
+    pub fn new(reach: Arc<dyn Reach>, stop: &CancellationToken) -> Ingress {
+        let applied = watch::Sender::new(IngressApplied::default());
+        let stop = stop.child_token();
+        let shared = Arc::new(Shared {
+            table: ArcSwap::from_pointee(Table::default()),
+            clients: Clients::new(),
+            reach,
+            applied: applied.clone(),
+            services: Services::new(applied),
+            log: log::AccessLog::start(&stop),
+            metrics: log::Metrics::default(),
+            stop,
+        });
+        tokio::spawn(shared.stop.clone().run_until_cancelled_owned(health::check(Arc::downgrade(&shared))));
+        Ingress { shared, known: Mutex::default(), listeners: Mutex::default() }
+    }
+
+    /// Takes over what the leader says.
+    ///
+    /// # Errors
+    ///
+    /// [`Gap`] if the changes do not follow the version that this node has. The session then asks for the whole state.
+    pub fn take(&self, news: &IngressNews) -> Result<(), Gap> {
+        let mut known = self.known.lock();
+        if news.whole {
+            known.state = IngressState::default();
+        } else if known.version != news.applies_to {
+            return Err(Gap);
+        }
+        known.version = news.results_in;
+        known.state.apply(&news.changes);
+        let state = if news.listens { known.state.clone() } else { IngressState::default() };
+        self.apply(known.version, &state, news.whole);
+        Ok(())
+    }
+
+    /// Routes by this state from now on.
+    fn apply(&self, version: u64, state: &IngressState, whole: bool) {
+        // Tasks that drain take no new requests before the version is reported.
+        self.shared.services.update(state);
+        let table = Table::of(state, &self.shared.services, &self.shared.table.load());
+        self.shared.table.store(Arc::new(table));
+        self.shared.clients.tidy();
+        let failed = self.listeners.lock().listen(&self.shared, &state.settings.entrypoints);
+        let busy = self.shared.services.busy();
+        self.shared.applied.send_if_modified(|applied| {
+            let now = IngressApplied { version, busy, failed };
+            // Whoever tells all of it has not heard how far this node was before.
+            std::mem::replace(applied, now.clone()) != now || whole
+        });
+    }
+
+    /// How far this node is.
+    pub fn applied(&self) -> watch::Receiver<IngressApplied> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Addresses that are listened on, by entrypoint.
+    pub fn addresses(&self) -> BTreeMap<String, std::net::SocketAddr> {
+        self.listeners.lock().addresses()
+    }
+
+    /// Figures in the text form of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.shared.metrics.text()
+    }
+}
+
+impl Drop for Ingress {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+/// Names of tasks.
+pub(crate) type Tasks = BTreeSet<String>;

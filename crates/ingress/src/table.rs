@@ -1,0 +1,167 @@
+//! The routes of one version, ready to be held against requests.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use herder_decide::ingress::{Middleware, Rule, Scope, Subject};
+use herder_model::swarm::{Carried, IngressSettings, IngressState, RouteTls};
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::balance::{Service, Services};
+use crate::middleware::Compiled;
+use crate::tls::Certificates;
+
+/// All routes of one version.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) settings: IngressSettings,
+    http: Routes,
+    pub(crate) tcp: Vec<Arc<Route>>,
+    pub(crate) udp: Vec<Arc<Route>>,
+    middlewares: BTreeMap<String, (Value, Arc<Compiled>)>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) challenges: BTreeMap<String, String>,
+}
+
+/// Routes of HTTP: those that need a host by that host, the others beside them. The earlier one is tried first.
+#[derive(Debug, Default)]
+struct Routes {
+    all: Vec<Arc<Route>>,
+    by_host: HashMap<String, Vec<usize>>,
+    others: Vec<usize>,
+}
+
+/// One route.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) name: String,
+    pub(crate) rule: Option<Rule>,
+    pub(crate) entrypoints: BTreeSet<String>,
+    pub(crate) tls: Option<RouteTls>,
+    pub(crate) middlewares: Vec<Arc<Compiled>>,
+    pub(crate) service: Arc<Service>,
+    /// Why it answers nothing but 503: something of it is of a later release.
+    pub(crate) broken: Option<String>,
+}
+
+impl Route {
+    fn is_of(&self, entrypoint: &str) -> bool {
+        self.entrypoints.is_empty() || self.entrypoints.contains(entrypoint)
+    }
+}
+
+impl Table {
+    /// Compiles a state. What a middleware counts goes on where it is the same as before.
+    pub(crate) fn of(state: &IngressState, services: &Services, before: &Table) -> Table {
+        let middlewares = state.middlewares.iter().filter_map(|(name, value)| {
+            let known = before.middlewares.get(name).filter(|(it, _)| it == value).map(|(_, it)| it.clone());
+            let compiled = known.or_else(|| {
+                let middleware: Middleware = serde_json::from_value(value.clone()).ok()?;
+                Compiled::of(middleware).map(Arc::new)
+            });
+            Some((name.clone(), (value.clone(), compiled?)))
+        });
+        let middlewares: BTreeMap<String, (Value, Arc<Compiled>)> = middlewares.collect();
+        let mut routes: Vec<(i64, Carried, Arc<Route>)> = Vec::new();
+        for (name, route) in &state.routes {
+            let Some(service) = services.get(&route.service) else { continue };
+            let scope = match route.carries {
+                Carried::Http => Some(Scope::Http),
+                Carried::Tcp => Some(Scope::Tcp),
+                Carried::Udp => None,
+            };
+            // A rule of a later release matches nothing: it cannot be known what it is for.
+            let Ok(rule) = scope.map(|it| Rule::parse(&route.rule, it, route.old_syntax)).transpose() else {
+                tracing::warn!(
+                    route = name,
+                    rule = route.rule,
+                    "a rule cannot be read by this release; it is not used"
+                );
+                continue;
+            };
+            let missing = route.middlewares.iter().find(|it| !middlewares.contains_key(*it));
+            let broken = missing.map(|it| format!("the middleware {it} is not known to this release"));
+            let of_route = route.middlewares.iter().filter_map(|it| middlewares.get(it));
+            let compiled = Route {
+                name: name.clone(),
+                rule,
+                entrypoints: route.entrypoints.clone(),
+                tls: route.tls.clone(),
+                middlewares: of_route.map(|(_, it)| it.clone()).collect(),
+                service,
+                broken,
+            };
+            routes.push((route.priority, route.carries, Arc::new(compiled)));
+        }
+        routes.sort_by(|(a, _, one), (b, _, other)| b.cmp(a).then_with(|| one.name.cmp(&other.name)));
+        let of = |carries: Carried| {
+            let routes = routes.iter().filter(move |(_, it, _)| *it == carries);
+            routes.map(|(.., it)| it.clone()).collect::<Vec<_>>()
+        };
+        let same = before.certificates.is_of(&state.certificates);
+        Table {
+            settings: state.settings.clone(),
+            http: Routes::of(of(Carried::Http)),
+            tcp: of(Carried::Tcp),
+            udp: of(Carried::Udp),
+            middlewares,
+            certificates: match same {
+                true => before.certificates.clone(),
+                false => Arc::new(Certificates::of(&state.certificates)),
+            },
+            challenges: state.challenges.clone(),
+        }
+    }
+
+    /// Finds the route of a request.
+    pub(crate) fn find(&self, entrypoint: &str, tls: bool, subject: &dyn Subject) -> Option<&Arc<Route>> {
+        let fits = |at: &usize| {
+            let route = self.http.all.get(*at)?;
+            let holds = route.tls.is_some() == tls
+                && route.is_of(entrypoint)
+                && route.rule.as_ref().is_some_and(|it| it.holds(subject));
+            holds.then_some(*at)
+        };
+        let of_host = self.http.by_host.get(subject.host()).into_iter().flatten().find_map(&fits);
+        let other = self.http.others.iter().take_while(|at| of_host.is_none_or(|it| **at < it)).find_map(fits);
+        self.http.all.get(other.or(of_host)?)
+    }
+
+    /// Finds the TCP route of a connection.
+    pub(crate) fn find_tcp(&self, entrypoint: &str, tls: bool, subject: &dyn Subject) -> Option<&Arc<Route>> {
+        self.tcp.iter().find(|route| {
+            route.tls.is_some() == tls
+                && route.is_of(entrypoint)
+                && route.rule.as_ref().is_some_and(|it| it.holds(subject))
+        })
+    }
+
+    pub(crate) fn find_udp(&self, entrypoint: &str) -> Option<&Arc<Route>> {
+        self.udp.iter().find(|route| route.is_of(entrypoint))
+    }
+
+    /// Whether a connection may be given away before it has said anything: nothing else can take it.
+    pub(crate) fn is_plain_tcp(&self, entrypoint: &str) -> bool {
+        let tcp = |tls: bool| self.tcp.iter().any(|it| it.is_of(entrypoint) && it.tls.is_some() == tls);
+        tcp(false) && !tcp(true) && !self.http.all.iter().any(|it| it.is_of(entrypoint))
+    }
+
+    /// Whether a peer's forwarding headers are believed.
+    pub(crate) fn trusts(&self, peer: std::net::IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|it: &IpNet| it.contains(&peer))
+    }
+}
+
+impl Routes {
+    fn of(all: Vec<Arc<Route>>) -> Routes {
+        let mut routes = Routes::default();
+        for (at, route) in all.iter().enumerate() {
+            match route.rule.as_ref().and_then(Rule::needed_hosts) {
+                Some(hosts) => hosts.into_iter().for_each(|it| routes.by_host.entry(it).or_default().push(at)),
+                None => routes.others.push(at),
+            }
+        }
+        Routes { all, ..routes }
+    }
+}

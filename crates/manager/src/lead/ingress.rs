@@ -1,0 +1,159 @@
+//! What the leader tells of the ingress: routes to the nodes that listen, and to others which of their tasks get requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use herder_decide::ingress::{self, Serving};
+use herder_model::swarm::{
+    CERTIFICATE_KIND, INGRESS_KIND, IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object,
+    TaskState, ToNode, View, Written,
+};
+
+use super::Lead;
+
+/// States of the table that are kept to tell the changes since. A node that is further behind is told all of it.
+const KEPT_MAX: usize = 8;
+
+/// The ingress as the leader knows it.
+#[derive(Debug, Default)]
+pub(super) struct IngressLead {
+    /// Something was written that may change the table.
+    is_changed: bool,
+    /// Nodes are to be told something, or may have been heard of.
+    is_heard: bool,
+    version: u64,
+    state: Arc<IngressState>,
+    kept: BTreeMap<u64, Arc<IngressState>>,
+    serving: Serving,
+    enabled: bool,
+}
+
+impl IngressLead {
+    pub(super) fn changed(&mut self) {
+        self.is_changed = true;
+    }
+
+    pub(super) fn heard(&mut self) {
+        self.is_heard = true;
+    }
+
+    /// Notes what was written. Without the ingress nothing of it counts.
+    pub(super) fn see(&mut self, view: &View, written: &[Written]) {
+        let is_of_ingress = |object: &Object| match object {
+            Object::Resource(it) => [INGRESS_KIND, CERTIFICATE_KIND].contains(&it.kind.as_str()),
+            Object::Service(_) | Object::Task(_) | Object::Node(_) | Object::Secret(_) | Object::Network(_) => {
+                self.enabled
+            }
+            Object::Cluster(_) | Object::Config(_) => false,
+        };
+        let mut objects = written.iter().flat_map(|it| it.before.iter().chain(&it.after));
+        self.is_changed |= objects.any(is_of_ingress) || self.enabled && view.index == 0;
+    }
+
+    /// Computes the table anew, if something was written that it depends on.
+    fn update(&mut self, view: &View) {
+        // A leader that is new has no version that nodes know.
+        let is_first = self.version == 0;
+        if !std::mem::take(&mut self.is_changed) && !is_first {
+            return;
+        }
+        let table = ingress::table(view);
+        self.enabled = table.is_some();
+        let state = table.map(|(state, _)| state).unwrap_or_default();
+        if state == *self.state && !is_first {
+            return;
+        }
+        self.is_heard = true;
+        self.version = (self.version + 1).max(view.index);
+        let runs = |id: &str| {
+            let task = view.tasks.get(id);
+            task.is_some_and(|it| it.task.status.state <= TaskState::Running)
+        };
+        self.serving.update(self.version, &state, runs);
+        self.state = Arc::new(state);
+        self.kept.insert(self.version, self.state.clone());
+        while self.kept.len() > KEPT_MAX {
+            self.kept.pop_first();
+        }
+    }
+
+    /// What a node is told that knows this version.
+    fn news(&self, known: Option<u64>) -> IngressNews {
+        let before = known.and_then(|it| self.kept.get(&it));
+        let changes = IngressChanges::between(before.map_or(&IngressState::default(), |it| it), &self.state);
+        IngressNews {
+            whole: before.is_none(),
+            applies_to: known.filter(|_| before.is_some()).unwrap_or_default(),
+            results_in: self.version,
+            listens: true,
+            changes,
+        }
+    }
+}
+
+impl Lead<'_> {
+    /// What a node applied before its session does not count any more.
+    pub(super) fn forget_networks(&mut self, node: &str) {
+        self.nets.forget(node);
+        self.ingress.heard();
+    }
+
+    /// A node tells how far its ingress is, or (none) that it wants to be told all of it.
+    pub(super) fn hear_ingress(&mut self, node: &str, applied: Option<&IngressApplied>) {
+        let Some(session) = self.sessions.get_mut(node) else { return };
+        match applied {
+            Some(applied) => session.ingress_applied = applied.clone(),
+            None => session.ingress = None,
+        }
+        self.ingress.heard();
+    }
+
+    /// Tells ingress nodes what is new, and the nodes of tasks which of them get requests.
+    pub(super) fn tell_ingress(&mut self, view: &View) {
+        self.ingress.update(view);
+        if !std::mem::take(&mut self.ingress.is_heard) {
+            return;
+        }
+        let settings = ingress::settings(view);
+        let listens = |node: &str| {
+            let record = view.nodes.get(node);
+            settings.as_ref().zip(record).is_some_and(|(settings, node)| ingress::listens(settings, node))
+        };
+        let listening: BTreeSet<String> = self.sessions.keys().filter(|it| listens(it)).cloned().collect();
+        let applied =
+            self.sessions.iter().filter(|(node, _)| listening.contains(*node)).map(|(_, it)| &it.ingress_applied);
+        self.ingress.serving.settle(applied);
+        let mut served = self.ingress.serving.by_node(&listening);
+        let mut deaf = Vec::new();
+        for (node, session) in &mut self.sessions {
+            if !session.is_welcome {
+                // It is told when it is known to be one of the swarm.
+                self.ingress.is_heard = true;
+                continue;
+            }
+            let mut hears = true;
+            let served: IngressServed = served.remove(node).unwrap_or_default();
+            if session.served != served {
+                session.served = served.clone();
+                hears &= session.say.say(&ToNode::Served(Box::new(served)));
+            }
+            let news = match (listening.contains(node), session.ingress) {
+                (true, Some(known)) if known == self.ingress.version => None,
+                (true, known) => Some(self.ingress.news(known)),
+                (false, Some(_)) => Some(IngressNews { whole: true, listens: false, ..IngressNews::default() }),
+                (false, None) => None,
+            };
+            if let Some(news) = news {
+                session.ingress = news.listens.then_some(news.results_in);
+                hears &= session.say.say(&ToNode::Ingress(Box::new(news)));
+            }
+            if !hears {
+                deaf.push(node.clone());
+            }
+        }
+        for node in deaf {
+            tracing::warn!(node, "closing session: the node does not take messages");
+            self.close(&node);
+        }
+    }
+}
