@@ -19,7 +19,7 @@ use crate::up::Door;
 
 Options may be written with one dash, as in Registrator: -ip, -ttl-refresh, -useIpFromLabel.")]
 pub struct Registrator {
-    /// consul:// consul-tls:// consul-unix:// consulkv:// consulkv-unix:// etcd:// etcd2:// skydns2:// zookeeper://, then HOST[:PORT][/PATH]
+    /// consul:// consul-tls:// consul-unix:// consulkv:// consulkv-unix:// etcd:// etcd2:// skydns2:// zookeeper://, then HOST, then :PORT and /PATH if there are any
     pub uri: String,
     /// Address of this host in all services [default: that of the binding, or what the host's name resolves to]
     #[arg(long)]

@@ -16,7 +16,7 @@ use crate::up::Door;
 
 Templates are those of consul-template, or of confd with --confdir. Options may be written with one dash.")]
 pub struct Render {
-    /// SOURCE:DESTINATION[:COMMAND]; may be repeated; SOURCE may be builtin/haproxy or builtin/nginx
+    /// SOURCE:DESTINATION or SOURCE:DESTINATION:COMMAND; may be repeated; SOURCE may be builtin/haproxy or builtin/nginx
     #[arg(long, value_name = "TEMPLATE")]
     pub template: Vec<String>,
     /// Configuration file of consul-template (.toml, .json, .hcl), or a folder of such; may be repeated

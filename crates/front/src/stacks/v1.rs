@@ -126,18 +126,18 @@ struct Refusal {
     status: u16,
     message: String,
     detail: String,
-    errors: Value,
+    errors: Option<Box<Value>>,
 }
 
 impl Refusal {
     fn new(status: u16, message: &str, detail: impl Into<String>) -> Refusal {
-        Refusal { status, message: message.to_owned(), detail: detail.into(), errors: Value::Null }
+        Refusal { status, message: message.to_owned(), detail: detail.into(), errors: None }
     }
 
     fn reply(self) -> Reply {
         let mut answer = json!({"status": self.status, "message": self.message, "detail": self.detail});
-        if !self.errors.is_null() {
-            answer["errors"] = self.errors;
+        if let Some(errors) = self.errors {
+            answer["errors"] = *errors;
         }
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         call::json(status, &answer)
@@ -148,7 +148,7 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Refusal {
         let detail = problem.detail;
         // A problem document of its own has no message of the original.
-        Refusal { status: problem.status.as_u16(), message: String::new(), detail, errors: Value::Null }
+        Refusal { status: problem.status.as_u16(), message: String::new(), detail, errors: None }
     }
 }
 
@@ -192,7 +192,7 @@ async fn deploy_stack(front: &Arc<Front>, asked: &Asked) -> Outcome {
     asked.required("engine-url")?;
     let (bundle, notes) = bundle(asked)?;
     let loaded = load(&bundle, Some(&stack)).await.map_err(|problem| Refusal {
-        errors: problem.more.get("errors").cloned().unwrap_or_default(),
+        errors: problem.more.get("errors").cloned().map(Box::new),
         ..Refusal::new(400, "Invalid yaml file.", problem.detail)
     })?;
     let api = asked.target(front, (400, NO_CONNECTION)).await?;
