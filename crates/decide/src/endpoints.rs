@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use herder_model::swarm::{ServiceRecord, SwarmNodeState, TaskRecord, TaskState, View};
+use herder_model::swarm::{NetworkRecord, ServiceRecord, SwarmNodeState, TaskRecord, TaskState, View};
 use herder_model::{Container, Health as ContainerHealth, Node};
 
+use crate::swarm::allocate::attached;
 use crate::swarm::task::container::{is_checked, task_name};
 
 /// Labels that begin so make a plain container a part of the table.
@@ -42,6 +43,8 @@ pub struct ServiceEndpoints {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkPlace {
     pub name: String,
+    /// It is the network of the routing mesh: every node has an address there.
+    pub is_ingress: bool,
     /// None in the mode `dnsrr`.
     pub virtual_ip: Option<Ipv4Addr>,
 }
@@ -191,16 +194,18 @@ fn is_there(task: &TaskRecord) -> bool {
 }
 
 fn networks(view: &View, record: &ServiceRecord) -> BTreeMap<String, NetworkPlace> {
-    let name = |id: &str| view.networks.get(id).map(|it| it.spec.name.clone());
+    let place = |network: &NetworkRecord, virtual_ip| NetworkPlace {
+        name: network.spec.name.clone(),
+        is_ingress: network.spec.ingress,
+        virtual_ip,
+    };
     let mut places = BTreeMap::new();
-    for network in &record.service.spec.task_template.networks {
-        if let Some(name) = name(&network.target) {
-            places.insert(network.target.clone(), NetworkPlace { name, virtual_ip: None });
-        }
+    for network in attached(view, record).into_iter().filter_map(|it| it.network) {
+        places.insert(network.id.clone(), place(network, None));
     }
-    for place in &record.service.endpoint.virtual_ips {
-        if let Some(name) = name(&place.network_id) {
-            places.insert(place.network_id.clone(), NetworkPlace { name, virtual_ip: place.address() });
+    for vip in &record.service.endpoint.virtual_ips {
+        if let Some(network) = view.networks.get(&*vip.network_id) {
+            places.insert(network.id.clone(), place(network, vip.address()));
         }
     }
     places
@@ -263,11 +268,13 @@ fn task(view: &View, record: &TaskRecord) -> TaskEndpoint {
 fn is_routed(container: &Container) -> bool {
     let mut labels = container.labels.iter().map(|(key, _)| key);
     let is_task = container.labels.iter().any(|(key, _)| key.starts_with("com.docker.swarm.task"));
-    let routes = |key: &str| {
-        let key = key.to_ascii_lowercase();
-        ROUTING_LABELS.iter().any(|it| key.starts_with(it)) || key == CADDY_LABEL || key.starts_with("caddy.")
-    };
-    !is_task && labels.any(routes)
+    !is_task && labels.any(is_routing)
+}
+
+/// Whether a label asks for routes, or says something about them.
+pub(crate) fn is_routing(label: &str) -> bool {
+    let label = label.to_ascii_lowercase();
+    ROUTING_LABELS.iter().any(|it| label.starts_with(it)) || label == CADDY_LABEL || label.starts_with("caddy.")
 }
 
 fn container(node: &Node, container: &Container) -> ServiceEndpoints {

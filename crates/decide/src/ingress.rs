@@ -17,4 +17,4 @@ pub use native::DEFAULT_RESOLVER;
 pub use rule::{Rule, RuleError, Scope, Subject, host_fits};
 pub use serving::Serving;
 pub use syntax::SyntaxError;
-pub use table::{DRAIN_MS, Problem, fault, listens, settings, table, table_of};
+pub use table::{DRAIN_MS, Problem, fault, is_routed, listens, routed_ports, settings, table, table_of};

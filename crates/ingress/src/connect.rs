@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
@@ -16,6 +15,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tower_service::Service;
 
@@ -42,9 +42,8 @@ pub trait Reach: Send + Sync + std::fmt::Debug {
     /// Opens a connection to a port of a task.
     fn connect<'r>(&'r self, task: &'r str, backend: &'r Backend, port: u16) -> BoxFuture<'r, io::Result<Conn>>;
 
-    /// Finds the address that takes packets for a UDP port of a task.
-    fn datagrams<'r>(&'r self, task: &'r str, backend: &'r Backend, port: u16)
-    -> BoxFuture<'r, io::Result<SocketAddr>>;
+    /// Opens a socket for packets to and from a UDP port of a task.
+    fn datagrams<'r>(&'r self, task: &'r str, backend: &'r Backend, port: u16) -> BoxFuture<'r, io::Result<UdpSocket>>;
 }
 
 /// Clients of tasks. Connections are kept by task.

@@ -244,9 +244,7 @@ async fn flow(
     let task = route.service.choose(client.ip().to_canonical(), None, &[]).ok_or_else(none)?;
     let _held = shared.services.hold(&task).ok_or_else(none)?;
     let backend = task.backend.read().clone();
-    let to = shared.reach.datagrams(&task.id, &backend, port).await?;
-    let own = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).await?;
-    own.connect(to).await?;
+    let own = shared.reach.datagrams(&task.id, &backend, port).await?;
     let mut answer = vec![0; UDP_BYTES_MAX];
     let step = async |from_client: &mut tokio::sync::mpsc::Receiver<Vec<u8>>, answer: &mut Vec<u8>| {
         tokio::select! {

@@ -12,7 +12,7 @@ use herder_model::swarm::{Backend, IngressChanges, IngressNews, IngressState};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -32,9 +32,13 @@ impl Reach for Tasks {
         })
     }
 
-    fn datagrams<'r>(&'r self, task: &'r str, _: &'r Backend, _: u16) -> BoxFuture<'r, io::Result<SocketAddr>> {
+    fn datagrams<'r>(&'r self, task: &'r str, _: &'r Backend, _: u16) -> BoxFuture<'r, io::Result<UdpSocket>> {
         let address = self.0.lock().get(task).copied();
-        Box::pin(async move { address.ok_or(io::ErrorKind::ConnectionRefused.into()) })
+        Box::pin(async move {
+            let socket = UdpSocket::bind("127.0.0.1:0").await?;
+            socket.connect(address.ok_or(io::ErrorKind::ConnectionRefused)?).await?;
+            Ok(socket)
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use herder_model::swarm::{
-    Backend, BackendState, Carried, INGRESS_ID, IngressSettings, IngressState, NodeRecord, Route, ServedCertificate,
-    Upstream, View, ingress_kind,
+    Backend, BackendState, Carried, INGRESS_ID, IngressSettings, IngressState, NodeRecord, Protocol, Route,
+    ServedCertificate, ServiceRecord, ServiceSpec, Upstream, View, ingress_kind,
 };
 
 use super::labels::{self, Declared, Middleware, Router, Service};
@@ -16,6 +16,8 @@ use crate::swarm::Constraint;
 
 /// For how long requests to a draining task may go on, unless the service says otherwise.
 pub const DRAIN_MS: u64 = 10_000;
+/// Stands for the users in a secret where only ports are asked for.
+const ANY_USERS: &str = "any:{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
 /// Middlewares of a route, chains resolved. More are a circle.
 const MIDDLEWARES_MAX: usize = 64;
 
@@ -39,6 +41,32 @@ impl std::fmt::Display for Problem {
 pub fn settings(view: &View) -> Option<IngressSettings> {
     let resource = view.resources.get(&ingress_kind()?)?.get(INGRESS_ID)?;
     resource.read().ok()
+}
+
+/// Whether a service has routing labels while the ingress is enabled. Its tasks then have addresses on the ingress network, by
+/// which every node reaches them.
+pub fn is_routed(view: &View, spec: &ServiceSpec) -> bool {
+    spec.labels.iter().flat_map(|it| it.keys()).any(|it| endpoints::is_routing(it))
+        && ingress_kind().and_then(|kind| view.resources.get(&kind)?.get(INGRESS_ID)).is_some()
+}
+
+/// The ports of a service's tasks that nodes which listen connect to: those that its routes lead to, and those of checks.
+pub fn routed_ports(view: &View, record: &ServiceRecord) -> BTreeSet<(Protocol, u16)> {
+    let routed = Some(record).filter(|it| is_routed(view, &it.service.spec));
+    let service = routed.and_then(|it| endpoints::service(view, &it.service.id));
+    let (Some(settings), Some(service)) = (settings(view), service) else { return BTreeSet::new() };
+    let mut maker =
+        Maker { settings: &settings, link: &|_| String::new(), problems: BTreeSet::new(), declared: Vec::new() };
+    // Secrets say who may come in, and nothing about ports.
+    maker.declare(&service, &|_| Some(ANY_USERS.to_owned()));
+    let declared = std::mem::take(&mut maker.declared);
+    let upstreams = maker.services(&declared);
+    let ports = upstreams.into_iter().flat_map(|((carries, _), it)| {
+        let protocol = if carries == Carried::Udp { Protocol::Udp } else { Protocol::Tcp };
+        let checked = it.health.as_ref().map_or(0, |it| it.port);
+        [it.port, checked].map(|port| (protocol, port))
+    });
+    ports.filter(|(_, port)| *port != 0).collect()
 }
 
 /// What is wrong with settings. None, if they can be used.
@@ -264,7 +292,9 @@ impl<'e> Maker<'e> {
         }
         let protocol = if carries == Carried::Udp { "udp" } else { "tcp" };
         for task in &endpoints.tasks {
-            let addresses = task.addresses.iter().filter(|(id, _)| on(id));
+            // By its address on the ingress network every node reaches a task, whichever of its own networks is chosen.
+            let is_ingress = |id: &String| endpoints.networks.get(id).is_some_and(|it| it.is_ingress);
+            let addresses = task.addresses.iter().filter(|(id, _)| on(id) || is_ingress(id));
             let published = task.published(protocol, upstream.port);
             let backend = Backend {
                 node: task.node.clone(),

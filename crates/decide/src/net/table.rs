@@ -293,7 +293,22 @@ impl Net<'_> {
         }
     }
 
+    /// Lets nodes connect to a port of the tasks that this node has of a service.
+    fn reached(&self, table: &mut Table, family: Family, service: &str, protocol: &Field, port: &Field) {
+        let own = self.state.endpoints.values().filter(|it| it.node == self.host.node);
+        for endpoint in own.filter(|it| it.service.as_deref() == Some(service)) {
+            for (_, address) in addresses(endpoint).filter(|(it, _)| *it == family) {
+                table.element(family, Set::Targets, vec![address, protocol.clone(), port.clone()], Vec::new());
+            }
+        }
+    }
+
     fn ports(&self, table: &mut Table, family: Family) {
+        for (id, service) in &self.state.services {
+            for (protocol, port) in &service.reached {
+                self.reached(table, family, id, &Field::Proto(protocol.number()), &Field::Port(*port));
+            }
+        }
         for (_, port) in self.state.ports.iter().filter(|(key, _)| !self.host.taken.contains(*key)) {
             let protocol = Field::Proto(port.protocol.number());
             let service = self.state.services.get(&port.service);
@@ -301,12 +316,7 @@ impl Net<'_> {
                 table.element(family, Set::KeepUdp, vec![Field::Port(port.published)], Vec::new());
             }
             let target = Field::Port(port.target);
-            let own = self.state.endpoints.values().filter(|it| it.node == self.host.node);
-            for endpoint in own.filter(|it| it.service.as_ref() == Some(&port.service)) {
-                for (_, address) in addresses(endpoint).filter(|(it, _)| *it == family) {
-                    table.element(family, Set::Targets, vec![address, protocol.clone(), target.clone()], Vec::new());
-                }
-            }
+            self.reached(table, family, &port.service, &protocol, &target);
             let key = vec![protocol.clone(), Field::Port(port.published)];
             let targets = self.targets(&port.service, family);
             for (n, address) in (0..).zip(&targets) {

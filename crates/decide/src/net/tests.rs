@@ -36,7 +36,7 @@ pub(super) fn states() -> States {
             "t1": {"node": "n1", "v4": "10.255.0.5", "service": "web", "serving": true},
             "t2": {"node": "n2", "v4": "10.255.0.6", "service": "web", "serving": true}
         },
-        "services": {"web": {"name": "web", "mode": "vip", "vip4": "10.255.0.4"}},
+        "services": {"web": {"name": "web", "mode": "vip", "vip4": "10.255.0.4", "reached": [["tcp", 81]]}},
         "ports": {
             "8080/tcp": {"protocol": "tcp", "published": 8080, "target": 80, "service": "web"},
             "9000/udp": {"protocol": "udp", "published": 9000, "target": 9000, "service": "idle"}

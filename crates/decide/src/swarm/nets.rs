@@ -9,12 +9,13 @@ use std::net::IpAddr;
 use herder_model::swarm::{
     Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService,
     NetState, NetSubnet, NetUpdate, NetworkRecord, NodeRecord, Object, Protocol, ServiceRecord, SwarmNodeState,
-    TaskRecord, TaskState, View, Written,
+    TaskRecord, TaskState, View, Written, ingress_kind,
 };
 
 use super::allocate::{self, attached};
 use super::networks::data_path;
 use super::task::container::task_name;
+use crate::ingress;
 
 /// The option with the MTU of the underlay, as swarm mode has it.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
@@ -84,6 +85,12 @@ impl Nets {
                     Object::Cluster(_) => {
                         for id in view.networks.keys() {
                             self.touch(id).facts = true;
+                        }
+                    }
+                    // Which services have routes depends on the ingress.
+                    Object::Resource(it) if ingress_kind().is_some_and(|kind| kind == it.kind) => {
+                        for service in view.services.values() {
+                            self.see_service(view, service);
                         }
                     }
                     Object::Secret(_) | Object::Config(_) | Object::Resource(_) => {}
@@ -426,6 +433,7 @@ fn service(view: &View, record: &ServiceRecord, network: &NetworkRecord) -> Opti
         vip6: vip.zip(subnet).and_then(|(vip, subnet)| allocate::v6_of(network, &subnet, vip)),
         affinity: if label(AFFINITY_LABEL) == Some("source") { Affinity::Source } else { Affinity::None },
         keep: if label(KEEP_LABEL) == Some("udp") { KeepAddress::Udp } else { KeepAddress::Tcp },
+        reached: if network.spec.ingress { ingress::routed_ports(view, record) } else { BTreeSet::new() },
         ..NetService::default()
     })
 }

@@ -175,6 +175,9 @@ pub struct NetService {
     pub affinity: Affinity,
     #[serde(skip_serializing_if = "is_default")]
     pub keep: KeepAddress,
+    /// Ports of its tasks that nodes connect to themselves, beside those that are published. Only set on ingress.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reached: BTreeSet<(Protocol, u16)>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }

@@ -35,7 +35,9 @@ fn service(line: &str) -> ServiceEndpoints {
             })),
             ("network", name) => {
                 let virtual_ip = line.contains(" vip").then_some([10, 0, 1, 2].into());
-                service.networks.insert(format!("n-{name}"), NetworkPlace { name: name.to_owned(), virtual_ip });
+                service
+                    .networks
+                    .insert(format!("n-{name}"), NetworkPlace { name: name.to_owned(), is_ingress: false, virtual_ip });
             }
             ("stack", name) => drop(service.labels.insert("com.docker.stack.namespace".to_owned(), name.to_owned())),
             _ => {}

@@ -63,6 +63,7 @@ element ip nodes 192.168.0.2
 element ip entries 10.255.0.2
 element ip entries 10.255.0.3
 element ip targets 10.255.0.5 . tcp . 80
+element ip targets 10.255.0.5 . tcp . 81
 element ip noports udp . 9000
 element ip vipaddrs 10.0.1.2
 element ip vipaddrs 10.0.1.9

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use herder_model::swarm::{NetworkAttachmentConfig, NetworkRecord, ServiceRecord, View};
 
+use crate::ingress;
+
 /// A network of a service's tasks.
 #[derive(Clone, Copy, Debug)]
 pub struct Attached<'a> {
@@ -41,13 +43,13 @@ pub fn is_everywhere(target: &str) -> bool {
     matches!(target, "bridge" | "host" | "none")
 }
 
-/// The networks of a service's tasks, in the order of their interfaces: ingress first if it publishes ports there, then as the
-/// specification names them.
+/// The networks of a service's tasks, in the order of their interfaces: ingress first if it publishes ports there or has routes,
+/// then as the specification names them.
 pub fn attached<'a>(view: &'a View, service: &'a ServiceRecord) -> Vec<Attached<'a>> {
     let spec = &service.service.spec;
     let mut attached = Vec::new();
     let ports = spec.endpoint_spec.iter().flat_map(|it| &it.ports);
-    if ports.into_iter().any(|it| it.is_ingress())
+    if (ports.into_iter().any(|it| it.is_ingress()) || ingress::is_routed(view, spec))
         && let Some(network) = view.ingress()
     {
         attached.push(Attached { id: &network.id, network: Some(network), aliases: &[], config: None });
