@@ -223,7 +223,8 @@ impl<'m> Lead<'m> {
                 event = events.recv() => happened.extend(event),
                 event = own.recv() => happened.extend(event),
                 _ = look.tick() => looks = true,
-                changed = gossip.changed() => looks = changed.is_ok(),
+                // Gossip that has ended tells nothing more.
+                Ok(()) = gossip.changed() => looks = true,
                 () = sleep_until(next_time) => {}
                 () = std::future::ready(()), if is_busy => {}
             }

@@ -61,7 +61,8 @@ async fn a_leader_whose_loop_ended_leads_again_within_five_seconds() {
     let stop = CancellationToken::new();
     let parts = Parts::new(stop.clone());
     let me = ManagerAddr { id: "m".into(), addr: "m:1".into() };
-    let gossip = watch::channel(Arc::default()).1;
+    // Its sender lives as long as the manager, as that of a node does.
+    let (_gossip, gossip) = watch::channel(Arc::default());
     let settings = Settings { me, gossip, clock: Clock::system(), new_id: || "id".to_owned(), level: LEVEL };
     let manager = Manager::start(store.clone(), settings, &parts);
     let mut session = timeout(Duration::from_secs(5), welcomed(&manager)).await.expect("it leads");

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use herder_model::swarm::{
     Availability, Change, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, LEVEL, ManagerAddr, NodeRecord,
@@ -24,6 +24,9 @@ use super::root::tls_info;
 /// Swarm mode's port for traffic between containers of several hosts.
 const DATA_PATH_PORT: u32 = 4789;
 
+/// For so long a client waits until a node is in its swarm, as with Docker's engine.
+const ENTER_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// What Docker's engine says of a manager that waits for its key.
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to \
                       unlock it.";
@@ -44,7 +47,10 @@ impl Host {
         managing.store.commit(vec![cluster.into(), node.into()], now()).await.map_err(refused)?;
         let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
         self.keep(Some(Kept { cluster: id, managers, manages: true, ..Kept::default() }));
-        self.until_in(&self.id.clone()).await?;
+        // The swarm is there by now. A node that is slow to come into its own swarm does so by itself.
+        if timeout(ENTER_TIME_MAX, self.until_in(&self.id)).await.is_err() {
+            tracing::warn!("the swarm has begun, and this node is not in session with its own manager yet");
+        }
         Ok(self.id.clone())
     }
 
@@ -165,7 +171,7 @@ impl Host {
         if mine.of_same_pool(&code) {
             kept.managers.extend(managers_told(&self.views.borrow()).into_iter().map(|(manager, _)| manager));
             self.keep(Some(kept));
-            return self.until_in(&self.id).await;
+            return self.until_joined(&self.id).await;
         }
         let name = self.link.identity().name.clone();
         let addresses: Vec<String> = kept.managers.iter().map(|it| it.addr.clone()).collect();
@@ -178,7 +184,16 @@ impl Host {
         kept.save(&self.state).map_err(|error| ApiError::internal(error.to_string()))?;
         // The next life of this node reads both.
         let _ = self.another.send(identity).await;
-        self.until_in(&id).await
+        self.until_joined(&id).await
+    }
+
+    /// As [`Host::until_in`], for so long as Docker's engine waits, and with its words afterwards.
+    async fn until_joined(&self, id: &str) -> Result<(), ApiError> {
+        timeout(ENTER_TIME_MAX, self.until_in(id)).await.unwrap_or_else(|_| {
+            let text = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use \
+                        the \"docker info\" command to see the current swarm status of your node.";
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text))
+        })
     }
 
     /// Comes when the swarm has let the node with this id in, or refuses it.

@@ -299,7 +299,7 @@ fn of_day(worker: &Identity, root: Pair, issued: SystemTime) -> Identity {
     let (names, lifetime) = (crate::identity::names(&worker.id), Duration::from_secs(24 * 3600));
     let wish = Wish { request: request.request, subject, names, lifetime };
     let cert = wish.sign(root, 1, issued).unwrap();
-    let certified = crate::identity::Certified { cert, shared: worker.shared.clone(), lifetime_s: 0 };
+    let certified = crate::identity::Certified { cert, shared: worker.shared.clone(), lifetime_s: 24 * 3600 };
     worker.certified(request.key, certified).unwrap()
 }
 
