@@ -274,7 +274,8 @@ impl Host {
 
     /// The pool's managers make it a swarm: its nodes are the swarm's workers, without being asked.
     fn enrol(&self, view: &gossip::View) {
-        if self.kept.borrow().is_some() || *self.leaving.borrow() {
+        // With its store open, it is the one that begins the swarm: taken for a worker now, it would give that store up.
+        if self.kept.borrow().is_some() || *self.leaving.borrow() || self.managing.borrow().is_some() {
             return;
         }
         let managers = managers_told(view);
