@@ -101,7 +101,7 @@ struct Shared {
     applied: watch::Sender<Versions>,
     ready: watch::Sender<BTreeMap<String, Outcome>>,
     attachments: Attachments,
-    /// Nothing until a leader has told all of them.
+    /// None until a leader has told all of them.
     records: watch::Sender<Option<BTreeMap<String, Arc<NetworkRecord>>>>,
 }
 

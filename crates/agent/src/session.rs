@@ -67,7 +67,7 @@ pub trait Listener: Send + Sync {
     fn assign(&self, assignments: Assignments);
     /// What is new in the networks of this node. False, if it does not follow what was said before.
     fn networks(&self, news: NetNews) -> bool;
-    /// What is new in the ingress. False, if it does not follow what was said before.
+    /// Takes changes of the ingress. False, if they do not follow the version that is known.
     fn ingress(&self, news: IngressNews) -> bool {
         let _ = news;
         true
@@ -94,7 +94,7 @@ pub struct Mind {
     pub applied: watch::Receiver<BTreeMap<String, u64>>,
     /// Plain containers that the managers have not answered for.
     pub wishes: watch::Receiver<Wishes>,
-    /// How far the ingress of this node is.
+    /// The version that the ingress of this node has applied.
     pub ingress: watch::Receiver<IngressApplied>,
 }
 

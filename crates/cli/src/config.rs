@@ -113,7 +113,7 @@ impl Config {
         Ok(Config { path: path.to_owned(), keys })
     }
 
-    /// Whether there is something in it for this verb.
+    /// Returns whether the file has settings for this verb.
     pub fn has(&self, verb: &str) -> bool {
         self.keys.iter().any(|key| key.verb == verb)
     }
@@ -202,7 +202,7 @@ impl Config {
         VERBS.into_iter().filter(|verb| self.has(verb))
     }
 
-    /// Where it was read from; empty if it was not.
+    /// Returns the path of the file; empty if none was read.
     pub fn path(&self) -> &Path {
         &self.path
     }

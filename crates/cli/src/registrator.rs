@@ -75,7 +75,7 @@ pub struct Registrator {
 }
 
 impl Registrator {
-    /// What the flags forbid together.
+    /// Refuses flags that exclude each other.
     ///
     /// # Errors
     /// The sentence of Registrator.

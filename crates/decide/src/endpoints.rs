@@ -62,7 +62,7 @@ pub struct Port {
     pub mode: PortMode,
 }
 
-/// Where a port is published.
+/// The place where a port is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortMode {
     /// On every node, by the routing mesh: it leads to any task.
@@ -96,7 +96,7 @@ pub struct TaskEndpoint {
     pub state: State,
 }
 
-/// What health checks say of a container.
+/// The health of a container by its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
     /// It has no health check.
@@ -106,7 +106,7 @@ pub enum Health {
     Unhealthy,
 }
 
-/// Whether an endpoint takes requests.
+/// The state of an endpoint: it takes requests, ends, or is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Serving,
@@ -264,14 +264,14 @@ fn task(view: &View, record: &TaskRecord) -> TaskEndpoint {
     }
 }
 
-/// Whether a plain container asks to be routed to, and is no task of a swarm.
+/// Returns whether a plain container has routing labels and is no task of a swarm.
 fn is_routed(container: &Container) -> bool {
     let mut labels = container.labels.iter().map(|(key, _)| key);
     let is_task = container.labels.iter().any(|(key, _)| key.starts_with("com.docker.swarm.task"));
     !is_task && labels.any(is_routing)
 }
 
-/// Whether a label asks for routes, or says something about them.
+/// Returns whether a label declares routes or their options.
 pub(crate) fn is_routing(label: &str) -> bool {
     let label = label.to_ascii_lowercase();
     ROUTING_LABELS.iter().any(|it| label.starts_with(it)) || label == CADDY_LABEL || label.starts_with("caddy.")

@@ -65,7 +65,7 @@ impl<H> Route<H> {
         self
     }
 
-    /// Whether this is the row of a method and a pattern.
+    /// Returns whether this is the row of a method and a pattern.
     pub(crate) fn is(&self, method: &str, pattern: &str) -> bool {
         self.method == method && self.pattern == pattern
     }

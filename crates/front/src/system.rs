@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{ApiError, Call, Front, Reply, call, fanout, forward, swarm};
 
-/// How long a list of nodes waits for the leader of the swarm. Without one it shows no levels.
+/// Time limit of a list of nodes for the answer of the leader. Without one it shows no levels.
 const LEVELS_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What this machine says about itself; read once.

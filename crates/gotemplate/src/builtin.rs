@@ -6,7 +6,7 @@ use crate::value::Value;
 
 const ANY: &[Param] = &[Param::Any];
 
-/// What a function of the language takes. `and` and `or` look at their arguments one by one and are not called.
+/// The parameters of a built-in function. `and` and `or` evaluate their arguments one by one and are not called.
 pub(crate) fn signature(name: &str) -> Option<Signature> {
     let rest = |fixed| Some(Signature { fixed, rest: Some(Param::Any) });
     match name {
@@ -63,7 +63,7 @@ fn less_or_equal(arguments: &[Value]) -> Result<bool, String> {
 const DIFFERENT: &str = "incompatible types for comparison";
 const NO_ORDER: &str = "invalid type for comparison";
 
-/// Whether the first is one of the others.
+/// Returns whether the first is equal to one of the others.
 fn equal(first: &Value, others: &[Value]) -> Result<bool, String> {
     if others.is_empty() {
         return Err("missing argument for comparison".to_owned());

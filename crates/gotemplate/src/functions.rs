@@ -1,4 +1,4 @@
-//! What callers of templates add: functions and methods with typed parameters.
+//! Functions and methods with typed parameters that callers of templates add.
 
 use crate::value::Value;
 

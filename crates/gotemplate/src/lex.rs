@@ -85,7 +85,7 @@ fn is_word(c: char) -> bool {
     c == '_' || c.is_alphanumeric()
 }
 
-/// Whether the text behind a left delimiter asks for the space before it to go.
+/// Returns whether a left delimiter has a trim marker.
 fn trims_left(text: &str) -> bool {
     text.strip_prefix('-').is_some_and(|rest| rest.starts_with(is_space))
 }

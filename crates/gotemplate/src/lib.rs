@@ -36,7 +36,7 @@ pub type Lookup<'l> = &'l dyn Fn(&str, &str) -> Result<String, String>;
 #[error("{0}")]
 pub struct TemplateError(pub String);
 
-/// How a template is read and run.
+/// Options for reading and running a template.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'o> {
     /// The name that errors tell.

@@ -1,4 +1,4 @@
-//! How Go prints numbers.
+//! Numbers printed as Go prints them.
 
 use crate::print::{Spec, quote_char};
 

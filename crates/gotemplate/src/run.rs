@@ -18,7 +18,7 @@ const STEPS_MAX: u64 = 2_000_000;
 /// Functions may make so many times the bytes that may come out.
 const MADE_SHARE: usize = 16;
 
-/// What a key that is not in a map means.
+/// The meaning of a key that is not in a map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissingKey {
     /// No value; printed as `<no value>`.
@@ -40,7 +40,7 @@ pub(crate) struct Failed {
 
 type Ran<T> = Result<T, Box<Failed>>;
 
-/// What a node leads to next.
+/// The control flow after a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
     On,

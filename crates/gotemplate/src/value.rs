@@ -101,7 +101,7 @@ impl Value {
         }
     }
 
-    /// Whether a condition takes it for true: what is not empty.
+    /// Returns whether the value is true in a condition: it is not empty.
     pub fn is_true(&self) -> bool {
         match self {
             Value::None => false,
@@ -131,7 +131,7 @@ impl Value {
         }
     }
 
-    /// How many bytes of text it is worth at least, for limits.
+    /// Returns the least number of bytes that the value prints, for limits.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Value::Text(text) => text.len(),
@@ -180,7 +180,7 @@ impl From<usize> for Value {
     }
 }
 
-/// How numbers of JSON are taken.
+/// The type that numbers of JSON get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// As Go's JSON decoder gives them where nothing else is declared.

@@ -22,7 +22,7 @@ const INTERRUPTED: u8 = 12;
 const FLAGS: u8 = 13;
 const CONFIG: u8 = 15;
 
-/// What flags and files say together.
+/// The settings of flags and files together.
 struct Plan {
     settings: Settings,
     source: Option<String>,
@@ -76,7 +76,7 @@ pub(crate) async fn run(asked: Render) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What is wrong before anything runs.
+/// A fault of the settings, found before anything runs, with the exit code.
 struct Wrong {
     code: u8,
     error: anyhow::Error,

@@ -26,7 +26,7 @@ use life::{Changed, Life, Plan, Why};
 /// How long requests may take to finish after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a life may take to end: another manager leads, the others know, discovery is told.
+/// Time limit for the end of a life: another manager leads, the others know, discovery is told.
 const LIFE_END_MAX: Duration = Duration::from_secs(20);
 
 /// So often a node begins anew because of a failed part …
@@ -125,7 +125,7 @@ fn node_settings(settings: &UpSettings) -> NodeSettings {
     }
 }
 
-/// When parts failed that the node had to begin anew for.
+/// The times at which parts failed so that the node had to begin anew.
 #[derive(Debug, Default)]
 struct Failures(VecDeque<Instant>);
 

@@ -20,18 +20,18 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-/// Whatever is waited for is there long before, also on a busy machine.
+/// Time limit for every wait; generous, for busy machines.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The port of the node link.
 const PORT: u16 = 7946;
-/// How long strangers shake hands without end.
+/// Time in which strangers open handshakes that do not end.
 const FLOOD: Duration = Duration::from_secs(6);
-/// What such a flood may add to a log. It wrote 2.8 to 13.5 MB in 30 s before lines were limited.
+/// Bytes that such a flood may add to a log. It wrote 2.8 to 13.5 MB in 30 s before lines were limited.
 const LOG_BYTES_MAX: u64 = 64 << 10;
 /// Bodies that stall, each of the largest size.
 const BODIES: usize = 200;
 const BODY_BYTES: usize = 8 << 20;
-/// What they may add to the memory of herder: a share of 128 MiB for bodies, and room for buffers: 280 MB were measured. It was 1.85 GB.
+/// Memory that they may add: a share of 128 MiB for bodies, and room for buffers: 280 MB were measured. It was 1.85 GB.
 const MEMORY_KB_MAX: u64 = 512 << 10;
 
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -82,7 +82,7 @@ impl Lab {
         Peer { id: self.identity(["h1", "h2"][host]).id, addr: format!("{ip}:{PORT}") }
     }
 
-    /// What herder on h1 has of this, in kB.
+    /// Reads a value of the status of herder on h1, in kB.
     fn memory_kb(&self, what: &str) -> u64 {
         let told = format!(
             "sed -n 's/^{what}:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$(cat /run/herder-lab/{}/h1/herder.pid)/status",

@@ -20,7 +20,7 @@ const EJECTED_MAX: Duration = Duration::from_secs(30);
 /// One retry for so many requests, and some to begin with.
 const REQUESTS_PER_RETRY: u64 = 5;
 const RETRIES_FREE: u64 = 10;
-/// How much a new answer counts in the average time of a task.
+/// Weight of a new answer in the average response time of a task.
 const TIME_SHARE: u64 = 8;
 
 /// All services, over all versions of the table.
@@ -206,7 +206,7 @@ impl Service {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether one more retry is within the budget: a service that fails as a whole gets no storm of retries.
+    /// Returns whether one more retry is within the budget: a service that fails as a whole gets no storm of retries.
     pub(crate) fn may_retry(&self) -> bool {
         let most = self.requests.load(Ordering::Relaxed) / REQUESTS_PER_RETRY + RETRIES_FREE;
         self.retries.fetch_add(1, Ordering::Relaxed) < most

@@ -23,7 +23,7 @@ use crate::Shared;
 use crate::balance::Task;
 use crate::proxy::{H2c, Lent};
 
-/// How long a connection to a task may take to open.
+/// Time limit for opening a connection to a task.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Connections without a request are kept for so long, and so many of them for each task.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);

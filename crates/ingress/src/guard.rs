@@ -1,4 +1,4 @@
-//! What limits requests: so many in a time, so many at once.
+//! Limits of requests: rate limits, and requests in flight.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::Shared;
 use crate::balance::Task;
 use crate::connect::open;
 
-/// How often it is looked which checks are due.
+/// Interval at which due checks are started.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Checks tasks for ever. A task that fails a check takes no requests from this node until it passes one.

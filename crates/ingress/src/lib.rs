@@ -42,14 +42,14 @@ pub struct Ingress {
     listeners: Mutex<Listeners>,
 }
 
-/// What was told last.
+/// The last state that was told, with its version.
 #[derive(Debug, Default)]
 struct Known {
     version: u64,
     state: IngressState,
 }
 
-/// What requests need.
+/// The state that requests share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
@@ -120,7 +120,7 @@ impl Ingress {
         });
     }
 
-    /// How far this node is.
+    /// Watches the version that this node has applied.
     pub fn applied(&self) -> watch::Receiver<IngressApplied> {
         self.shared.applied.subscribe()
     }

@@ -238,7 +238,7 @@ impl AsyncWrite for Prefixed {
     }
 }
 
-/// What a connection says first.
+/// The first bytes of a connection, parsed.
 enum Greeting {
     Tls { sni: String, alpn: Vec<Vec<u8>> },
     H2,

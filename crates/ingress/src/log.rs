@@ -67,7 +67,7 @@ impl Default for Line {
     }
 }
 
-/// Where lines are written. Clones share one queue.
+/// The access log. Clones share one queue.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessLog {
     lines: mpsc::Sender<String>,

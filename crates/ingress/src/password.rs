@@ -4,7 +4,7 @@ use base64::Engine as _;
 use md5::{Digest as _, Md5};
 use ring::digest;
 
-/// Whether a password is the one of this hash.
+/// Returns whether a password matches a hash.
 pub(crate) fn fits(password: &str, hash: &str) -> bool {
     if let Some(sha) = hash.strip_prefix("{SHA}") {
         let is = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());

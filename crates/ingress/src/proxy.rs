@@ -248,7 +248,7 @@ fn decoded(path: &str) -> Option<String> {
     (!bad && text.starts_with('/')).then(|| text.into_owned())
 }
 
-/// What a client wants to speak instead of HTTP, with the connection once it does.
+/// An upgrade to another protocol, with the client's connection once it is made.
 struct Upgrade {
     protocol: HeaderValue,
     on: hyper::upgrade::OnUpgrade,

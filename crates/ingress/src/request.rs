@@ -6,7 +6,7 @@ use herder_decide::ingress::Subject;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 
-/// Where a request came in.
+/// The entrypoint and connection of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) entrypoint: String,

@@ -141,13 +141,13 @@ impl Table {
         self.udp.iter().find(|route| route.is_of(entrypoint))
     }
 
-    /// Whether a connection may be given away before it has said anything: nothing else can take it.
+    /// Returns whether a connection may be passed on before its first byte: no other route can take it.
     pub(crate) fn is_plain_tcp(&self, entrypoint: &str) -> bool {
         let tcp = |tls: bool| self.tcp.iter().any(|it| it.is_of(entrypoint) && it.tls.is_some() == tls);
         tcp(false) && !tcp(true) && !self.http.all.iter().any(|it| it.is_of(entrypoint))
     }
 
-    /// Whether a peer's forwarding headers are believed.
+    /// Returns whether a peer's forwarding headers are trusted.
     pub(crate) fn trusts(&self, peer: std::net::IpAddr) -> bool {
         self.settings.trusted_proxies.iter().any(|it: &IpNet| it.contains(&peer))
     }

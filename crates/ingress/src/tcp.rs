@@ -106,7 +106,7 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_1_BYTES_MAX: usize = 107;
 const VERSION_2_BYTES_MAX: usize = 16 + 2048;
 
-/// What a PROXY header says: client and destination, and how many bytes it has.
+/// A PROXY header: client and destination, and its length in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyHeader {
     /// More bytes are needed.

@@ -25,7 +25,7 @@ pub struct HttpApi {
     turn: Arc<AtomicUsize>,
 }
 
-/// What a store answered; 404 is an answer, too.
+/// The answer of a store; 404 is an answer, too.
 #[derive(Clone, Debug)]
 pub struct HttpAnswer {
     pub status: u16,

@@ -119,7 +119,7 @@ struct Lead<'m> {
     addresses: Addresses,
     /// What nodes are told of networks.
     nets: Nets,
-    /// What ingress nodes are told, and the nodes of tasks that get requests from them.
+    /// The news of ingress nodes, and of the nodes of tasks that get requests from them.
     ingress: IngressLead,
     /// Nodes that have come to a network, or left one.
     net_nodes: BTreeSet<String>,

@@ -1,4 +1,4 @@
-//! What certificates of the ingress say.
+//! Names and dates of certificates of the ingress.
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -29,7 +29,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(4);
 /// A part that lived for this long is taken for healthy: its next end is the first one.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// How a part ended, where it should have gone on.
+/// The unexpected end of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Its work returned.
@@ -57,7 +57,7 @@ pub struct Ended {
 /// The message of a panic that a test ordered.
 pub const PANIC: &str = "a test made this part panic";
 
-/// What tests do to a part.
+/// A fault that a test injects into a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Panic,

@@ -14,9 +14,9 @@ use crate::create::Order;
 use crate::peers::Asked;
 use crate::{Error, Placer};
 
-/// What places are asked of: the part of this node in its swarm.
+/// The source of places on overlay networks: this node's part in its swarm.
 pub trait Overlays: Send + Sync + std::fmt::Debug + 'static {
-    /// Whether this node is in a swarm. Does not wait.
+    /// Returns whether this node is in a swarm. Does not wait.
     fn is_active(&self) -> bool;
     /// Asks for places, under a new id or that of an attachment that is there, and waits until they can be used.
     fn attach(&self, id: Option<String>, wanted: Attachment) -> Asked<'_, Given>;
@@ -28,7 +28,7 @@ pub trait Overlays: Send + Sync + std::fmt::Debug + 'static {
     fn of(&self, container_id: &str) -> Option<(String, Attachment)>;
 }
 
-/// What the managers gave for a container.
+/// The places that the managers gave a container.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     pub id: String,
@@ -51,7 +51,7 @@ impl Attaching {
         self.overlays.made(&self.id, container_id);
     }
 
-    /// Nobody knows whether the container was made: what is on the engine tells later.
+    /// Notes that the creation of the container is in doubt; the engine's list decides later.
     pub(crate) fn in_doubt(mut self) {
         self.is_made = true;
         self.overlays.made(&self.id, "");
@@ -66,7 +66,7 @@ impl Drop for Attaching {
     }
 }
 
-/// What a client wants of a container and a network.
+/// The change that a client wants: to connect a container to a network, or to disconnect it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joining {
     Connect,

@@ -1,4 +1,4 @@
-//! What is asked of the engine: its events, its containers.
+//! Calls to the engine: its events, its containers.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn failed(link: &EngineLink, reason: impl ToString) -> EngineFailed {
     EngineFailed { url: link.url(), reason: reason.to_string() }
 }
 
-/// What the engine answers to a path; none if it does not know the object.
+/// Returns the engine's answer to a path; none if it does not know the object.
 pub(crate) async fn read(link: &EngineLink, path: &str) -> Result<Option<Value>, EngineFailed> {
     let request = Request::builder().method(Method::GET).uri(path).body(empty());
     let request = request.map_err(|error| failed(link, error))?;

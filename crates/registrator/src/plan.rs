@@ -12,7 +12,7 @@ pub const SERVICES_MAX: usize = 10_000;
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
 
-/// What is to be done at the store.
+/// A write to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     Register(Service),
@@ -121,17 +121,17 @@ impl Books {
     }
 }
 
-/// Where a service stands in any of the stores.
+/// Returns the key of a service in any of the stores.
 fn place(service: &Service) -> (&str, &str, u16) {
     (&service.name, &service.ip, service.port)
 }
 
-/// How long to rest after so many failures in a row.
+/// Returns the backoff after a number of failures in a row.
 pub fn rest(failures: u32) -> Duration {
     REST_MIN.saturating_mul(1 << failures.saturating_sub(1).min(5)).min(REST_MAX)
 }
 
-/// Whether a container that ended in this way ended well: with 0, or killed by a signal.
+/// Returns whether an exit code counts as a success: 0, or killed by a signal.
 pub fn ended_well(exit_code: i64) -> bool {
     exit_code == 0 || exit_code & 128 == 128
 }

@@ -40,7 +40,7 @@ pub fn zookeeper_value(service: &Service) -> String {
     .to_string()
 }
 
-/// What Consul's agent registers.
+/// Returns the registration of a service at Consul's agent.
 pub fn consul(service: &Service) -> Value {
     let mut record = json!({
         "ID": service.id,
@@ -56,7 +56,7 @@ pub fn consul(service: &Service) -> Value {
     record
 }
 
-/// What Consul's catalogue registers, for one Consul of many hosts.
+/// Returns the registration of a service in Consul's catalogue, for one Consul of many hosts.
 pub fn consul_catalogue(service: &Service, node: &str, node_address: &str) -> Value {
     json!({
         "Node": node,
@@ -74,7 +74,7 @@ pub fn consul_catalogue(service: &Service, node: &str, node_address: &str) -> Va
     })
 }
 
-/// Whether Consul hears of the service's health from herder.
+/// Returns whether herder reports the service's health to Consul.
 pub fn is_fed_by_health(service: &Service) -> bool {
     service.health && !service.attrs.keys().any(|key| is_check(key))
 }

@@ -27,7 +27,7 @@ const FEED_PERIOD: Duration = Duration::from_secs(15);
 /// After a failed look at the engine, the next one.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// When entries of ended containers go.
+/// The rule by which entries of ended containers go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deregister {
     #[default]
@@ -36,14 +36,14 @@ pub enum Deregister {
     OnSuccess,
 }
 
-/// How services are registered.
+/// Options of a registrator.
 #[derive(Debug)]
 pub struct Settings {
     pub rules: Rules,
     pub tags: ForcedTags,
-    /// How often entries with a TTL are renewed.
+    /// Interval at which entries with a TTL are renewed.
     pub ttl_refresh: Option<Duration>,
-    /// How often everything is looked at and written again.
+    /// Interval at which all services are registered again.
     pub resync: Option<Duration>,
     pub cleanup: bool,
     pub deregister: Deregister,

@@ -15,7 +15,7 @@ pub enum Naming {
     Legacy2015,
 }
 
-/// What the rules need to know besides the container.
+/// The options of the rules, besides the container.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// The name of this host, the first part of each id.
@@ -274,7 +274,7 @@ pub fn tags(text: &str) -> Vec<String> {
     parts
 }
 
-/// Whether an id has the form of this host's: `<hostname>:<name>:<port>`, or that with `:udp`.
+/// Returns whether an id has the form of this host's: `<hostname>:<name>:<port>`, or that with `:udp`.
 pub fn is_of_host(id: &str, hostname: &str) -> bool {
     let Some(rest) = id.strip_prefix(hostname).and_then(|rest| rest.strip_prefix(':')) else { return false };
     let rest = rest.strip_suffix(":udp").unwrap_or(rest);

@@ -17,7 +17,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// A node of ZooKeeper goes when nothing was heard of its session for so long.
 const ZOOKEEPER_SESSION: Duration = Duration::from_secs(10);
 
-/// Where services go, and in which form.
+/// The store that services go to, and their form there.
 #[derive(Debug)]
 pub struct Sink {
     pub(crate) kind: Kind,
@@ -63,7 +63,7 @@ pub enum SinkError {
     Kv(#[from] KvError),
 }
 
-/// What a URI leaves open.
+/// Settings of a store that its URI does not give.
 #[derive(Clone, Debug, Default)]
 pub struct SinkOptions {
     pub ttl: u64,
@@ -151,13 +151,13 @@ impl Sink {
         }
     }
 
-    /// How often what is written must be written again, besides what `-ttl-refresh` says.
+    /// Interval at which entries must be written again, besides `-ttl-refresh`.
     pub fn refresh(&self) -> Option<Duration> {
         // A session that was lost took its nodes with it.
         matches!(self.kind, Kind::Zookeeper(_)).then_some(ZOOKEEPER_SESSION / 2)
     }
 
-    /// Whether the store answers.
+    /// Checks that the store answers.
     ///
     /// # Errors
     /// Says why it does not.

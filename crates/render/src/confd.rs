@@ -15,11 +15,11 @@ pub struct Confd<'r> {
     /// Prefix taken off.
     pub keys: &'r BTreeMap<String, String>,
     pub surroundings: &'r Surroundings,
-    /// Whether a file is there.
+    /// Returns whether a file exists.
     pub is_file: fn(&str) -> bool,
 }
 
-/// Whether a path fits a pattern of shells, in which a star does not cross a slash.
+/// Returns whether a path matches a shell pattern, in which a star does not cross a slash.
 pub(crate) fn matches(pattern: &str, path: &str) -> bool {
     let (pattern, path): (Vec<char>, Vec<char>) = (pattern.chars().collect(), path.chars().collect());
     matches_from(&pattern, &path)

@@ -1,4 +1,4 @@
-//! What is to be rendered: template specifications, configuration files of consul-template, resources of confd. Pure.
+//! Configuration: template specifications, files of consul-template, resources of confd. Pure.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum Order {
     Program(Vec<String>),
 }
 
-/// Where the text of a template is.
+/// The place of a template's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     File(PathBuf),

@@ -17,7 +17,7 @@ const SCRATCH: &str = "*template.Scratch";
 /// A template keeps no more than this in its scratch.
 const SCRATCH_ENTRIES_MAX: usize = 10_000;
 
-/// What templates may know of this process.
+/// Facts about this process that templates may read.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     pub env: BTreeMap<String, String>,

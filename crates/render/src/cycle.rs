@@ -1,4 +1,4 @@
-//! When to render: quiescence between changes. Pure.
+//! The time of the next rendering: quiescence between changes. Pure.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| wrong()) }
 }
 
-/// When the next rendering is due. Times are since any moment.
+/// The quiescence timer of renderings. Times are since any moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cycle {
     /// Of the first and of the last change that was not rendered.
@@ -73,7 +73,7 @@ impl Cycle {
         self.changed = Some((first, now));
     }
 
-    /// When to render, if anything changed.
+    /// Returns the time to render, if anything changed.
     pub fn due(&self, wait: Wait) -> Option<Duration> {
         self.changed.map(|(first, last)| (last + wait.min).min(first + wait.max))
     }

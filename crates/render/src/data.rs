@@ -1,4 +1,4 @@
-//! What templates may ask a source for, and what it answered so far. Pure.
+//! Queries of templates to a source, and its answers so far. Pure.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +41,7 @@ impl std::fmt::Display for Dep {
     }
 }
 
-/// What a source said.
+/// A message of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Of a tree: the path below it → value; of a key: one entry without a name, or none.
@@ -101,17 +101,17 @@ impl<'d> Asking<'d> {
         self.missing.borrow_mut().insert(dep);
     }
 
-    /// What was asked for, and what is still missing.
+    /// Returns the queries of a rendering, and those that are not answered yet.
     pub fn done(self) -> (BTreeSet<Dep>, BTreeSet<Dep>) {
         (self.used.into_inner(), self.missing.into_inner())
     }
 }
 
-/// How a rendering ended.
+/// The outcome of a rendering.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rendered {
     Text(String),
-    /// Nothing may be written before these are answered.
+    /// Queries without an answer: no file may be written before they have one.
     Missing(BTreeSet<Dep>),
     /// The template cannot run over these answers.
     Failed(String),

@@ -94,7 +94,7 @@ pub fn stage(job: &Job, text: &str) -> Result<Option<Staged>, PlaceError> {
 }
 
 impl Staged {
-    /// Where the text is until it is used.
+    /// Path of the stage file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }

@@ -11,14 +11,14 @@ use crate::data::{Asking, Data, Dep, Rendered};
 /// A configuration file has at most this many bytes.
 pub const RENDERED_BYTES_MAX: usize = 16 << 20;
 
-/// Whose functions a template uses.
+/// The dialect of a template: its set of functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     ConsulTemplate,
     Confd,
 }
 
-/// How a template is read.
+/// Options of a template.
 #[derive(Clone, Debug)]
 pub struct Reading<'r> {
     pub name: &'r str,

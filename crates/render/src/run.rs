@@ -36,12 +36,12 @@ const CHECK_TIME: Duration = Duration::from_secs(30);
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
 
-/// How files are rendered.
+/// Options of the renderer.
 #[derive(Debug)]
 pub struct Settings {
     pub jobs: Vec<Job>,
     pub wait: Wait,
-    /// Until everything was rendered once.
+    /// Ends when all templates were rendered once.
     pub once: bool,
     /// Print what would be written.
     pub dry: bool,
@@ -178,7 +178,7 @@ impl Renderer<'_> {
         self.started.elapsed()
     }
 
-    /// When the next rendering or command is due.
+    /// Returns the time at which the next rendering or command is due.
     fn due(&self) -> Option<Instant> {
         let renderings = self.entries.iter().filter_map(|entry| {
             let wait =

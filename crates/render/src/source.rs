@@ -1,4 +1,4 @@
-//! Where answers come from: Consul, etcd, ZooKeeper, the environment, the cluster itself.
+//! Sources of answers: Consul, etcd, ZooKeeper, the environment, the cluster itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,11 +41,11 @@ enum Kind {
     Etcd(Kv),
     EtcdV2(HttpApi),
     Zookeeper(Kv),
-    /// What does not change, or is kept true by somebody else; none: not known yet.
+    /// A fixed answer, or one that another task keeps current; none: not known yet.
     Memory(watch::Receiver<Option<Entries>>),
 }
 
-/// What a follower tells.
+/// A message of a follower.
 #[derive(Debug)]
 pub(crate) enum News {
     Answer(Dep, Answer),
@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// Until the source fails, or nobody hears.
+    /// Follows a query until the source fails, or the receiver is gone.
     async fn follow_once(&self, dep: &Dep, news: &mpsc::Sender<News>, attempts: &mut u32) -> Result<(), String> {
         match &*self.kind {
             Kind::Consul(api) => {
@@ -304,7 +304,7 @@ async fn etcd_v2(api: &HttpApi, dep: &Dep, index: u64) -> Result<(Answer, u64), 
     Ok((Answer::Entries(Arc::new(entries)), index.max(1)))
 }
 
-/// What entries of the form `services/NAME/ID` = `IP:PORT` answer.
+/// Answers from entries of the form `services/NAME/ID` = `IP:PORT`.
 fn of_entries(dep: &Dep, all: &Entries) -> Answer {
     let below = |dir: &str| -> Entries {
         if dir.is_empty() {

@@ -33,7 +33,7 @@ pub(crate) fn split(text: &str, separator: &str) -> Value {
     Value::texts(text.split(separator))
 }
 
-/// Whether a list, a map or a text has something in it.
+/// Returns whether a list, a map or a text contains a value.
 pub(crate) fn contains(all: &Value, one: &Value) -> Result<bool, String> {
     match (all, one) {
         (Value::List(list), one) => Ok(list.items.contains(one)),

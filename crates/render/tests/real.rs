@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Whatever must happen happens within this time, on a loaded machine, too.
+/// Time limit for every wait; generous, for loaded machines.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition outside of this process.

@@ -38,7 +38,7 @@ pub(crate) const STEADY: &str = "steady";
 const AT_ONCE_MIN: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4800);
 
-/// When the leader decided to give up tasks of lost nodes: node and since when it is down → when.
+/// Times at which the leader gave up tasks of lost nodes: node and time of its loss → time of the decision.
 type Replaced = BTreeMap<(String, Time), Time>;
 
 fn spec(name: &str, mode: Value, fenced: bool, image: u32) -> Option<ServiceSpec> {

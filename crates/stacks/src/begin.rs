@@ -1,4 +1,4 @@
-//! Whether an operation on a stack may begin, and what is written when it does. Pure.
+//! The rules by which an operation on a stack begins, and the records that it writes. Pure.
 
 use herder_deploy::images::Images;
 use herder_model::swarm::{Change, Kind, Resource, ResourceError, View, Word};
@@ -16,7 +16,7 @@ const OVER_MAX: usize = 200;
 /// Operations under way at the same time, those that wait for their turn included.
 const UNDER_WAY_MAX: usize = 64;
 
-/// What somebody wants of a stack.
+/// A requested change of a stack.
 #[derive(Clone, Debug)]
 pub enum Wish {
     /// Deploy a source.

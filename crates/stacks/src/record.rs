@@ -65,7 +65,7 @@ pub struct Stack {
     pub by: String,
 }
 
-/// How a revision is deployed.
+/// Options of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeployOptions {

@@ -26,7 +26,7 @@ const ATTEMPTS_MAX: u32 = 8;
 
 /// The swarm's state, where records of stacks are kept.
 pub trait Records: Sync {
-    /// What is declared, not older than this call.
+    /// Reads the declared objects, not older than this call.
     fn read(&self) -> impl Future<Output = Result<View, String>> + Send;
     /// Writes all changes or none.
     fn write(&self, changes: Vec<Change>) -> impl Future<Output = Result<View, NotWritten>> + Send;

@@ -19,7 +19,7 @@ const SECRETS: [&str; 8] = [
     "DB_PASSWORD",
 ];
 
-/// What a cluster shows after the steps of a plan.
+/// A cluster after the steps of a plan.
 fn after(plan: &Plan) -> Observed {
     let mut observed = Observed::default();
     for (n, step) in plan.steps.iter().enumerate() {

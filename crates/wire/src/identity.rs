@@ -96,7 +96,7 @@ pub struct Trust {
 #[derive(Clone)]
 pub struct OwnPool {
     pub root: Pair,
-    /// Nothing: that of the pool that the node is in.
+    /// None stands for the pool that the node is in.
     pub gossip_key: Option<[u8; 32]>,
     /// Ids of nodes that were removed from the swarm: they stay outside.
     pub removed: BTreeSet<String>,

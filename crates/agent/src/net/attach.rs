@@ -11,10 +11,10 @@ use herder_model::swarm::{Attached, Attachment, TaskRecord};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long a container waits for its places: as long as Docker waits for an attachment.
+/// Time limit of a container that waits for its places: Docker's own for an attachment.
 const ATTACH_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// What the managers are to be told, by id of the attachment. Nothing: the container is gone.
+/// Attachments that the managers are to be told, by id. `None` says that the container is gone.
 pub type Wishes = BTreeMap<String, Option<Attachment>>;
 
 /// Records of the managers, by id.
@@ -29,7 +29,7 @@ pub struct Attachments {
 #[derive(Debug, Default)]
 struct Shared {
     wishes: watch::Sender<Wishes>,
-    /// Nothing until a leader has said what the node has.
+    /// None until a leader has said which attachments the node has.
     records: watch::Sender<Option<Records>>,
 }
 
@@ -88,18 +88,18 @@ impl Attachments {
         self.shared.records.borrow().as_ref()?.get(id).cloned()
     }
 
-    /// What the managers have for this node; nothing until a leader was heard.
+    /// The managers' records of this node; none until a leader was heard.
     pub fn records(&self) -> watch::Receiver<Option<Records>> {
         self.shared.records.subscribe()
     }
 
-    /// What the managers have not answered.
+    /// The wishes that the managers have not answered.
     pub fn wishes(&self) -> watch::Receiver<Wishes> {
         self.shared.wishes.subscribe()
     }
 }
 
-/// What the node said of the container, as the managers have it.
+/// The wish of the node for a container, as the managers have recorded it.
 pub fn wanted_of(record: &TaskRecord) -> Attachment {
     record.attached.as_ref().map(|it| it.wanted.clone()).unwrap_or_default()
 }

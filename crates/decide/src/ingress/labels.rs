@@ -1,4 +1,4 @@
-//! What the labels of one service declare: routers, services and middlewares, by Traefik's labels or by herder's own.
+//! Routers, services and middlewares that the labels of one service declare, Traefik's or herder's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::middleware::{self, Read};
 use super::native;
 use super::options::Options;
 
-/// What one service declares.
+/// The declarations of one service.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     pub(super) enable: Option<bool>,
@@ -357,7 +357,7 @@ fn is_version_1(lower: &str) -> bool {
         || !matches!(first, "docker" | "swarm" | "http" | "tcp" | "udp") && second.is_some_and(of_version_1)
 }
 
-/// How the label of version 1 is written today.
+/// Names the label of version 3 that replaces one of version 1.
 fn version_1(name: &str, lower: &str, value: &str) -> String {
     let now = if lower.ends_with("frontend.rule") {
         format!("traefik.http.routers.{name}.rule={}", rule_of_version_1(value))

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::options::Options;
 
-/// What may be done to a request. Sent to ingress nodes as JSON with the member `kind`.
+/// A middleware. Sent to ingress nodes as JSON with the member `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Middleware {
@@ -118,7 +118,7 @@ pub struct Cors {
     pub vary: bool,
 }
 
-/// Whose requests are counted together.
+/// The key by which requests are counted together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Criterion {
@@ -157,7 +157,7 @@ const NOT_YET: [&str; 9] = [
 const COMPRESS_BYTES_MIN: u64 = 1024;
 const SECOND_MS: u64 = 1000;
 
-/// What the labels of one middleware say.
+/// The result of reading the labels of one middleware.
 pub(super) enum Read {
     Middleware(Value),
     /// Names of others, in order.

@@ -116,7 +116,7 @@ impl Options {
         }
     }
 
-    /// What nothing has read is not understood.
+    /// Notes the options that were not read as not understood.
     pub(super) fn end(mut self, faults: &mut Vec<(String, String)>) {
         faults.append(&mut self.faults);
         for (label, _) in self.found.into_values() {
@@ -125,7 +125,7 @@ impl Options {
     }
 }
 
-/// What Go reads as a boolean.
+/// Parses a boolean as Go does.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

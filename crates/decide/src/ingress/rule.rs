@@ -47,7 +47,7 @@ pub enum Matcher {
     Alpn(String),
 }
 
-/// What a rule is for: the matchers differ.
+/// The kind of router that a rule belongs to: the matchers differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     Http,
@@ -94,7 +94,7 @@ impl Rule {
         build(&expression, scope, old)
     }
 
-    /// Whether the rule holds for a request.
+    /// Returns whether the rule matches a request.
     pub fn holds(&self, subject: &dyn Subject) -> bool {
         match self {
             Rule::All(rules) => rules.iter().all(|it| it.holds(subject)),
@@ -151,7 +151,7 @@ impl Matcher {
     }
 }
 
-/// Whether a host fits `*`, `*.x` or a name.
+/// Returns whether a host matches `*`, `*.x` or a name.
 pub fn host_fits(pattern: &str, host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     if pattern == "*" {
@@ -163,7 +163,7 @@ pub fn host_fits(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Whether an expression has a form that only version 2 has.
+/// Returns whether an expression has a form that only version 2 has.
 fn is_old(expression: &Expression) -> bool {
     match expression {
         Expression::And(parts) | Expression::Or(parts) => parts.iter().any(is_old),
@@ -399,7 +399,7 @@ fn template(call: &Call, text: &str, default: &str, start: &str, end: &str) -> R
     Ok(out)
 }
 
-/// Where the brace ends that is open before `text`.
+/// Finds the end of the brace that is open before `text`.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (at, letter) in text.char_indices() {

@@ -50,7 +50,7 @@ impl Serving {
         });
     }
 
-    /// What nodes are told of their tasks, for those that have any.
+    /// The tasks of each node that get requests, for nodes that have any.
     pub fn by_node(&self, from: &BTreeSet<String>) -> BTreeMap<String, IngressServed> {
         let mut told: BTreeMap<String, IngressServed> = BTreeMap::new();
         for (id, task) in &self.tasks {

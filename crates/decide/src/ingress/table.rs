@@ -14,7 +14,7 @@ use super::rule::{Rule, Scope};
 use crate::endpoints::{self, Endpoints, ServiceEndpoints, State};
 use crate::swarm::Constraint;
 
-/// For how long requests to a draining task may go on, unless the service says otherwise.
+/// Time limit in milliseconds for requests to a draining task, unless the service sets its own.
 pub const DRAIN_MS: u64 = 10_000;
 /// Stands for the users in a secret where only ports are asked for.
 const ANY_USERS: &str = "any:{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
@@ -43,7 +43,7 @@ pub fn settings(view: &View) -> Option<IngressSettings> {
     resource.read().ok()
 }
 
-/// Whether a service has routing labels while the ingress is enabled. Its tasks then have addresses on the ingress network, by
+/// Returns whether a service has routing labels while the ingress is enabled. Its tasks then have addresses on the ingress network, by
 /// which every node reaches them.
 pub fn is_routed(view: &View, spec: &ServiceSpec) -> bool {
     spec.labels.iter().flat_map(|it| it.keys()).any(|it| endpoints::is_routing(it))
@@ -69,7 +69,7 @@ pub fn routed_ports(view: &View, record: &ServiceRecord) -> BTreeSet<(Protocol, 
     ports.filter(|(_, port)| *port != 0).collect()
 }
 
-/// What is wrong with settings. None, if they can be used.
+/// Returns the fault of settings. None, if they can be used.
 pub fn fault(settings: &IngressSettings) -> Option<String> {
     if settings.entrypoints.is_empty() {
         return Some("the ingress needs an entrypoint, such as web=:80".to_owned());
@@ -91,7 +91,7 @@ pub fn fault(settings: &IngressSettings) -> Option<String> {
     constraint.map(|(it, error)| format!("constraint {it}: {error}"))
 }
 
-/// Whether a node listens. Constraints that cannot be read are met by no node.
+/// Returns whether a node listens. Constraints that cannot be read are met by no node.
 pub fn listens(settings: &IngressSettings, node: &NodeRecord) -> bool {
     settings.on.iter().all(|it| Constraint::parse(it).is_ok_and(|it| it.accepts(node)))
 }
@@ -419,7 +419,7 @@ impl<'e> Maker<'e> {
         Ok(known)
     }
 
-    /// What all services say alike. What they say differently is a problem that names them.
+    /// Returns the declarations on which all services agree. Others are problems that name the services.
     fn agreed<K: Ord + Clone + Named, V: PartialEq>(&mut self, all: Agreed<K, V>, what: &str) -> BTreeMap<K, V> {
         let mut agreed = BTreeMap::new();
         for (key, mut said) in all.0 {
@@ -443,7 +443,7 @@ impl<'e> Maker<'e> {
     }
 }
 
-/// What services say of things with the same name.
+/// The declarations of several services, by name.
 struct Agreed<K, V>(BTreeMap<K, Vec<(String, V)>>);
 
 impl<K, V> Default for Agreed<K, V> {

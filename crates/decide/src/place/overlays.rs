@@ -19,11 +19,11 @@ pub struct Place {
     pub engine_name: String,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
-    /// Where the network's DNS server answers.
+    /// Address of the network's DNS server.
     pub dns: Vec<IpAddr>,
 }
 
-/// What to ask for a container of this name that is about to be made on an engine. Nothing, if all of its networks are the engines' own.
+/// Returns the places that a new container needs. None, if all of its networks are the engines' own.
 /// With `moves`, the container had its addresses on another node, and others will do.
 pub fn wanted(nodes: &[Arc<Node>], body: &Value, name: &str, moves: bool) -> Option<Attachment> {
     let mode = body["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
@@ -41,13 +41,13 @@ pub fn wanted(nodes: &[Arc<Node>], body: &Value, name: &str, moves: bool) -> Opt
     })
 }
 
-/// Whether this may be a network of the swarm: one that every engine has is none, nor one that the pool knows.
+/// Returns whether this may be a network of the swarm: it is none of each engine, and none that the pool knows.
 pub fn may_be_swarms(nodes: &[Arc<Node>], text: &str) -> bool {
     let is_own = matches!(text, "" | "default" | "bridge" | "host" | "none" | "nat") || text.starts_with("container:");
     !is_own && names::network(nodes, text).is_err()
 }
 
-/// What an endpoint configuration of a client asks for.
+/// Reads the endpoint configuration of a client.
 pub fn asked(target: &str, endpoint: &Value, any: bool) -> AttachedNetwork {
     let v4 = endpoint["IPAMConfig"]["IPv4Address"].as_str().and_then(|it| it.parse().ok());
     let aliases = endpoint["Aliases"].as_array().into_iter().flatten();
@@ -60,7 +60,7 @@ pub fn asked(target: &str, endpoint: &Value, any: bool) -> AttachedNetwork {
     }
 }
 
-/// What to say of a container that is made, and was on no network of the swarm; from its inspect.
+/// Returns the wish of a container that exists and is on no network of the swarm yet; from its inspect.
 pub fn late(container_id: &str, shown: &Value) -> Attachment {
     let text = |value: &Value| value.as_str().unwrap_or_default().trim_start_matches('/').to_owned();
     Attachment {

@@ -15,7 +15,7 @@ use super::control::lookup;
 
 const MESSAGE: &str = "attached";
 
-/// Whether the task stands for a plain container.
+/// Returns whether the task stands for a plain container.
 pub fn is_attachment(record: &TaskRecord) -> bool {
     record.attached.is_some()
 }

@@ -24,7 +24,7 @@ pub(crate) struct Asker {
     pub(crate) by: String,
     /// The id of the operation by the request's `Idempotency-Key`.
     pub(crate) key: Option<String>,
-    /// How long the client waits for the end (`Prefer: wait=120`).
+    /// The time that the client waits for the end (`Prefer: wait=120`).
     pub(crate) wait: Duration,
 }
 

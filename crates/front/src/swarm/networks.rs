@@ -181,7 +181,7 @@ pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> 
     Ok(true)
 }
 
-/// Whether an engine has one of the containers. Pictures may be older than the end of a container.
+/// Returns whether an engine has one of the containers. Pictures may be older than the end of a container.
 async fn is_any_there(front: &Front, containers: &[&str]) -> bool {
     let shown = |id: &str| front.pool.nodes().iter().find(|it| it.containers.contains_key(id)).cloned();
     for id in containers {

@@ -141,7 +141,7 @@ pub(super) async fn diff(asked: StackDiff) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a deployment of the present revision would change.
+/// Describes the changes that a deployment of the present revision would make.
 fn drift(plan: &Value) -> String {
     let mut text = String::new();
     for change in plan["changes"].as_array().into_iter().flatten().filter(|it| it["action"] != "keep") {

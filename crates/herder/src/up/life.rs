@@ -44,7 +44,7 @@ use crate::manage::reschedule_while_primary;
 /// How long a node that goes may take to be taken off its store.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How long parts may take to see that they shall end.
+/// Time limit for parts to end once they are told to.
 const PARTS_END_MAX: Duration = Duration::from_secs(1);
 
 /// What all lives of a node have in common: what it was told when it was started.
@@ -84,7 +84,7 @@ pub(super) enum Changed {
     Failed(Ended),
 }
 
-/// How a life ends.
+/// The reason for the end of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// The node stops, or becomes another one: the others hear that it leaves.
@@ -226,7 +226,7 @@ impl Life {
         self.parts.fault(part, fault)
     }
 
-    /// What the node is now.
+    /// Returns the identity that the node has now.
     pub(super) fn identity(&self) -> Identity {
         Identity::clone(&self.link.identity())
     }
@@ -252,7 +252,7 @@ impl Life {
     }
 }
 
-/// What follows the members of the pool.
+/// The parts that follow the members of the pool.
 struct Follows {
     link: Arc<Link>,
     pool: Arc<Pool>,

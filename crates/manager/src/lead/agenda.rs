@@ -19,7 +19,7 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
-    /// What has no service (a plain container on a network) is no service's concern.
+    /// Adds a service. Tasks without one, as those of plain containers on a network, add nothing.
     pub(super) fn add(&mut self, service: &str) {
         if !service.is_empty() && !self.waiting.contains(service) {
             self.waiting.insert(service.to_owned());

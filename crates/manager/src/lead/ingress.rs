@@ -1,4 +1,4 @@
-//! What the leader tells of the ingress: routes to the nodes that listen, and to others which of their tasks get requests.
+//! Messages of the leader on the ingress: routes for nodes that listen, served tasks for the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl IngressLead {
         }
     }
 
-    /// What a node is told that knows this version.
+    /// Returns the changes for a node that knows this version.
     fn news(&self, known: Option<u64>) -> IngressNews {
         let before = known.and_then(|it| self.kept.get(&it));
         let changes = IngressChanges::between(before.map_or(&IngressState::default(), |it| it), &self.state);
@@ -92,7 +92,7 @@ impl IngressLead {
 }
 
 impl Lead<'_> {
-    /// What a node applied before its session does not count any more.
+    /// Forgets the versions that a node applied before its session.
     pub(super) fn forget_networks(&mut self, node: &str) {
         self.nets.forget(node);
         self.ingress.heard();

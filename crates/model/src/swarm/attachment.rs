@@ -10,7 +10,7 @@ use super::{Rest, is_default, keeps_rest};
 /// Runtime of the tasks that stand for plain containers on networks of the swarm.
 pub const RUNTIME_ATTACHMENT: &str = "attachment";
 
-/// What a node wants for a plain container of its engine: places on networks of the swarm.
+/// A wish of a node for a plain container of its engine: places on networks of the swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct Attachment {
@@ -61,7 +61,7 @@ pub struct AttachedNetwork {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct Attached {
-    /// What the node said last.
+    /// The last wish of the node.
     pub wanted: Attachment,
     /// Why networks were not given, by target.
     #[serde(skip_serializing_if = "is_default")]

@@ -21,7 +21,7 @@ pub const INGRESS_ID: &str = "ingress";
 /// Kind of the resources with certificates.
 pub const CERTIFICATE_KIND: &str = "certificate";
 
-/// What `herder ingress enable` stores.
+/// The settings that `herder ingress enable` stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngressSettings {
@@ -38,7 +38,7 @@ pub struct IngressSettings {
     /// `off`, `common`, `combined`, `json`; empty is `off`.
     #[serde(skip_serializing_if = "is_default")]
     pub access_log: String,
-    /// Where certificates come from, by the name that rules give.
+    /// Sources of certificates, by the name that rules give.
     #[serde(skip_serializing_if = "is_default")]
     pub resolvers: BTreeMap<String, Resolver>,
 }
@@ -91,7 +91,7 @@ pub struct IngressState {
     pub challenges: BTreeMap<String, String>,
 }
 
-/// What a route carries.
+/// The kind of traffic of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Carried {
@@ -125,14 +125,14 @@ pub struct Route {
     pub tls: Option<RouteTls>,
 }
 
-/// How a route takes TLS connections.
+/// The TLS settings of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RouteTls {
     /// The bytes go to the service as they are.
     #[serde(skip_serializing_if = "is_default")]
     pub passthrough: bool,
-    /// Where the certificate comes from.
+    /// Source of the certificate.
     #[serde(skip_serializing_if = "is_default")]
     pub resolver: String,
     /// Names that the certificate shall have, if they are not those of the rule.
@@ -161,7 +161,7 @@ pub struct Upstream {
     /// Version of the PROXY header that connections begin with; 0: none.
     #[serde(skip_serializing_if = "is_default")]
     pub proxy_protocol: u8,
-    /// For how long requests to a draining task may go on, in milliseconds.
+    /// Time limit for requests to a draining task, in milliseconds.
     pub drain_ms: u64,
     /// By id of the task.
     pub backends: BTreeMap<String, Backend>,
@@ -189,7 +189,7 @@ pub struct Sticky {
     pub domain: String,
 }
 
-/// How ingress nodes find out whether a task answers.
+/// A health check of tasks by ingress nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HealthCheck {
@@ -230,7 +230,7 @@ pub struct Backend {
     pub state: BackendState,
 }
 
-/// Whether a task takes requests.
+/// The state of a task behind the ingress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
@@ -262,7 +262,7 @@ impl fmt::Debug for ServedCertificate {
     }
 }
 
-/// What changed in an [`IngressState`].
+/// Changes of an [`IngressState`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngressChanges {
@@ -280,7 +280,7 @@ pub struct IngressChanges {
     pub challenges: Patch<String>,
 }
 
-/// What the leader says of the ingress to a node that listens, or listened.
+/// News of the ingress for a node that listens, or listened.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngressNews {
@@ -312,13 +312,13 @@ pub struct IngressServed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServedTask {
-    /// For how long its requests may go on when it is to end, in milliseconds.
+    /// Time limit for its requests when it is to end, in milliseconds.
     pub drain_ms: u64,
     #[serde(skip_serializing_if = "is_default")]
     pub ports: BTreeSet<u16>,
 }
 
-/// How far an ingress node is.
+/// The versions that an ingress node has applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngressApplied {

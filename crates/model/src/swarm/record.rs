@@ -80,7 +80,7 @@ pub struct NodeRecord {
     /// It is down, and for so long that it has ended by itself what must never run twice.
     #[serde(skip_serializing_if = "is_default")]
     pub fenced_off: bool,
-    /// Since when its tasks are replaced, while it is down; 0 before that.
+    /// The time since which its tasks are replaced, while it is down; 0 before that.
     #[serde(skip_serializing_if = "is_default")]
     pub given_up_at: Time,
     /// Network → the node's own address there. Only ingress networks give nodes one.

@@ -44,9 +44,9 @@ pub enum ToLeader {
     NetWhole,
     /// Plain containers that are to be on networks of the swarm, by id of the attachment. Nothing: the container is gone.
     Attach(BTreeMap<String, Option<Attachment>>),
-    /// How far it is as an ingress node.
+    /// The version that it has applied as an ingress node.
     IngressApplied(Box<IngressApplied>),
-    /// What it was told last of the ingress does not follow what it was told before: it wants all of it.
+    /// Asks for the whole state of the ingress, after a version gap.
     IngressWhole,
     /// The node goes away for good.
     Leave,
@@ -161,7 +161,7 @@ pub enum ToNode {
     Changes(Box<AssignmentChanges>),
     /// What is new in the networks of the node.
     Networks(Box<NetNews>),
-    /// What is new in the ingress, for nodes that listen.
+    /// Changes of the ingress, for nodes that listen.
     Ingress(Box<IngressNews>),
     /// The tasks of the node that get requests from ingress nodes.
     Served(Box<IngressServed>),

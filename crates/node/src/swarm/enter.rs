@@ -24,7 +24,7 @@ use super::root::tls_info;
 /// Swarm mode's port for traffic between containers of several hosts.
 const DATA_PATH_PORT: u32 = 4789;
 
-/// For so long a client waits until a node is in its swarm, as with Docker's engine.
+/// Time limit of a client that waits for a node to enter its swarm, as with Docker's engine.
 const ENTER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// What Docker's engine says of a manager that waits for its key.

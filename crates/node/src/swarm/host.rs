@@ -121,7 +121,7 @@ pub struct Host {
     pub(super) exiting: tokio::sync::Mutex<()>,
     /// Held while a backup takes the place of what is here.
     pub(super) restoring: tokio::sync::Mutex<()>,
-    /// Where its loops are started.
+    /// The parts among which its loops are started.
     pub(super) parts: Parts,
 }
 

@@ -123,12 +123,12 @@ impl Link {
         Err(last)
     }
 
-    /// From now on this node is the first one of a pool without managers.
+    /// Makes this node the first one of a pool without managers.
     pub fn begin_pool(&self, pool: OwnPool) -> Result<(), IdentityError> {
         self.change(|is| is.alone(pool, SystemTime::now()).map(Some)).map(drop)
     }
 
-    /// From now on this node is again what it was.
+    /// Puts this node back to the identity that it had.
     pub fn put_back(&self, identity: Arc<Identity>) -> Result<(), IdentityError> {
         self.change(|_| Ok(Some(Identity::clone(&identity)))).map(drop)
     }

@@ -50,7 +50,7 @@ fn secret(name: &str) -> Option<String> {
     (name == "users").then(|| "# people\nalice:$apr1$x$y\n\nbob:{SHA}z\n".to_owned())
 }
 
-/// What the labels mean, a line for each thing.
+/// Prints the meaning of labels, one line for each route, service or problem.
 fn meaning(services: Vec<ServiceEndpoints>) -> String {
     let (state, problems) = table_of(&settings(), &Endpoints { version: 1, services }, &secret, &|_| String::new());
     let mut text = String::new();

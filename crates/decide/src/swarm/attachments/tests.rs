@@ -1,4 +1,4 @@
-//! What nodes want for plain containers, one line each, and what the leader writes.
+//! Wishes of nodes for plain containers, one line each, and the records that the leader writes.
 
 use herder_model::swarm::{Command, IpamConfig, IpamOptions};
 
