@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
-use bytes::BytesMut;
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::http::{HttpAnswer, answer};
 use super::lock::renew_until_lost;
 use super::{CONNECT_TIME_MAX, Entries, KvError, OPERATION_TIME_MAX, Store, Target, TlsFiles, Trouble, tls};
 
@@ -27,8 +27,8 @@ const SESSION_SHARE: u32 = 2;
 /// Shortest session that a Consul with its own defaults takes.
 const SESSION_TTL_MIN: Duration = Duration::from_secs(10);
 
-/// An answer with more than this is no list of members.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// The status of an answer for a key or session that is not there.
+const NOT_FOUND: u16 = 404;
 
 #[derive(Debug)]
 pub(super) struct Consul {
@@ -51,12 +51,6 @@ impl Pair {
         let bytes = self.value.as_ref().and_then(|value| base64::engine::general_purpose::STANDARD.decode(value).ok());
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     }
-}
-
-struct Answer {
-    status: StatusCode,
-    index: u64,
-    bytes: BytesMut,
 }
 
 impl Consul {
@@ -186,7 +180,7 @@ impl Consul {
     /// False if there is no such session any more.
     async fn renew(&self, session: &str) -> Result<bool, Trouble> {
         let renew = |client: &Client, base: &str| client.put(format!("{base}/session/renew/{session}"));
-        Ok(self.ask(OPERATION_TIME_MAX, renew).await?.status != StatusCode::NOT_FOUND)
+        Ok(self.ask(OPERATION_TIME_MAX, renew).await?.status != NOT_FOUND)
     }
 
     async fn destroy(&self, session: &str) -> Result<(), Trouble> {
@@ -195,11 +189,15 @@ impl Consul {
     }
 
     /// Asks one host after the other, from the one that answered last, until one answers. 404 is an answer.
-    async fn ask(&self, limit: Duration, request: impl Fn(&Client, &str) -> RequestBuilder) -> Result<Answer, Trouble> {
+    async fn ask(
+        &self,
+        limit: Duration,
+        request: impl Fn(&Client, &str) -> RequestBuilder,
+    ) -> Result<HttpAnswer, Trouble> {
         let first = self.turn.load(Ordering::Relaxed);
         let mut trouble = Trouble::Away("no host is given".to_owned());
         for turn in (0..self.bases.len()).map(|step| (first + step) % self.bases.len()) {
-            match ask_one(request(&self.client, &self.bases[turn]).timeout(limit)).await {
+            match answer(request(&self.client, &self.bases[turn]).timeout(limit), is_refusal).await {
                 Err(Trouble::Away(reason)) => trouble = Trouble::Away(reason),
                 result => {
                     self.turn.store(turn, Ordering::Relaxed);
@@ -211,30 +209,13 @@ impl Consul {
     }
 }
 
-async fn ask_one(request: RequestBuilder) -> Result<Answer, Trouble> {
-    let mut response = request.send().await.map_err(|error| Trouble::away(&error.without_url()))?;
-    let status = response.status();
-    let index = response.headers().get("x-consul-index").and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut bytes = BytesMut::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| Trouble::away(&error.without_url()))? {
-        if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
-            return Err(Trouble::Refused(format!("the answer is larger than {ANSWER_BYTES_MAX} bytes")));
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    let text = || format!("{status}: {}", String::from_utf8_lossy(&bytes).trim());
-    match status {
-        // "No cluster leader" and the like; but a session's wrong TTL is a 500 in old versions.
-        status if status.is_server_error() && !text().contains("TTL") => Err(Trouble::Away(text())),
-        status if status.is_success() || status == StatusCode::NOT_FOUND => {
-            Ok(Answer { status, index: index.unwrap_or(0), bytes })
-        }
-        _ => Err(Trouble::Refused(text())),
-    }
+/// Old versions answer a wrong TTL of a session with 500. "No cluster leader" and the like say that the store is away.
+fn is_refusal(text: &str) -> bool {
+    text.contains("TTL")
 }
 
-fn pairs(answer: &Answer) -> Result<Vec<Pair>, Trouble> {
-    if answer.status == StatusCode::NOT_FOUND {
+fn pairs(answer: &HttpAnswer) -> Result<Vec<Pair>, Trouble> {
+    if answer.status == NOT_FOUND {
         return Ok(Vec::new());
     }
     serde_json::from_slice(&answer.bytes).map_err(|error| not_consul(&error))

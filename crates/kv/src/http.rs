@@ -142,7 +142,7 @@ impl HttpApi {
                     if self.store == Store::Etcd { "application/x-www-form-urlencoded" } else { "application/json" };
                 request = request.header("content-type", kind).body(body.clone());
             }
-            match answer(request).await {
+            match answer(request, |_| false).await {
                 Err(Trouble::Away(reason)) => last = Trouble::Away(reason),
                 result => {
                     self.turn.store(turn, Ordering::Relaxed);
@@ -162,7 +162,11 @@ impl HttpApi {
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<HttpAnswer, Trouble> {
+/// Sends a request and reads its answer. A server error whose text `refuses` knows is a refusal; others say that the store is away.
+pub(super) async fn answer(
+    request: reqwest::RequestBuilder,
+    refuses: impl Fn(&str) -> bool,
+) -> Result<HttpAnswer, Trouble> {
     let mut response = request.send().await.map_err(|error| Trouble::away(&error.without_url()))?;
     let status = response.status();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -176,7 +180,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<HttpAnswer, Trouble>
     }
     let text = || format!("{status}: {}", String::from_utf8_lossy(&bytes).trim());
     match status {
-        status if status.is_server_error() => Err(Trouble::Away(text())),
+        status if status.is_server_error() && !refuses(&text()) => Err(Trouble::Away(text())),
         status if status.is_success() || status.as_u16() == 404 => {
             Ok(HttpAnswer { status: status.as_u16(), index, bytes: bytes.freeze() })
         }
