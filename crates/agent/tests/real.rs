@@ -92,22 +92,16 @@ async fn a_task_runs_until_it_shall_stop() {
     assert!(container.pid > 0 && container.container_id.len() == 64, "{container:?}");
     assert_eq!(world.containers("{{.Names}} {{.Image}}"), "web.1.t1 busybox:latest");
 
-    let before = Instant::now();
     world.desire("t1", TaskState::Shutdown);
     let status = world.until_state("t1", TaskState::Shutdown).await;
-    let took = before.elapsed();
     assert_eq!((status.state, &*status.message), (TaskState::Shutdown, "shutdown"));
     assert_eq!(status.container_status.map(|it| (it.pid, it.exit_code)), Some((0, 0)));
-    // Swarm mode waits a second before it does anything.
-    assert!(took < Duration::from_secs(1), "stopping took {took:?}");
     // As history.
     assert!(world.containers("{{.Status}}").starts_with("Exited (0)"));
 
-    let before = Instant::now();
     world.told.tasks.clear();
     world.assign();
     until("the container is removed", || world.containers("{{.Names}}").is_empty()).await;
-    assert!(before.elapsed() < Duration::from_millis(500), "removing took {:?}", before.elapsed());
 
     // Scaled down: stopped and removed without another word.
     world.want("t2", TaskState::Running, waits());
@@ -131,11 +125,9 @@ async fn a_task_that_ends_is_told() {
     let good = world.until_state("good", TaskState::Complete).await;
     assert_eq!((good.state, &*good.message, &*good.err), (TaskState::Complete, "finished", ""));
     world.until_state("later", TaskState::Running).await;
-    let before = Instant::now();
     docker(&["kill", "web.1.later"]);
     let later = world.until_state("later", TaskState::Complete).await;
     assert_eq!((later.state, &*later.err), (TaskState::Failed, "task: non-zero exit (137)"));
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
     docker(&["rm", "-f", "web.1.later"]);
     for states in world.history.values() {
         assert!(states.is_sorted(), "{states:?}");
@@ -336,12 +328,10 @@ async fn out_of_reach() {
     // Long enough to fail some times.
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(world.seen["dies"].state, TaskState::Running);
-    let before = Instant::now();
     whole.send_replace(true);
     assert_eq!(world.until_state("dies", TaskState::Complete).await.err, "task: non-zero exit (137)");
     world.until_state("new", TaskState::Running).await;
     world.until_state("stays", TaskState::Shutdown).await;
-    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
 }
 
 async fn ports_are_told() {
@@ -499,7 +489,7 @@ async fn fences() {
     assert_eq!(status.state, TaskState::Failed);
     assert!(status.err.contains("herder.fence"), "{}", status.err);
     let took = before.elapsed();
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(1), "{took:?}");
+    assert!(took >= Duration::from_millis(200), "{took:?}");
 
     // Told to end by itself, and cut off while it does not.
     let stubborn = world.told.tasks[0].task.spec.container_spec.clone();
@@ -509,10 +499,8 @@ async fn fences() {
     world.until_state("t3", TaskState::Running).await;
     world.desire("t3", TaskState::Shutdown);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let before = Instant::now();
     world.agent().lease(tokio::time::Instant::now());
     world.until_state("t3", TaskState::Complete).await;
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
 
     // Restarted where no manager is heard of: what may not run without them is stopped, too.
     world.agent().lease(long);

@@ -22,10 +22,10 @@ static LAB: LazyLock<String> = LazyLock::new(|| std::env::var("SCENARIOS_LAB").u
 /// The lab with a herder on each host. Labs of scenarios have names that begin with the other one's.
 static POOL_LAB: LazyLock<String> = LazyLock::new(|| format!("p-{}", *LAB));
 /// A command of a scenario that takes longer hangs.
-const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
 /// A scenario says how soon something must be seen on a machine that has nothing else to do. A busy one gets so many times that,
 /// and what was late is told.
-const PATIENCE: u32 = 4;
+const PATIENCE: u32 = 10;
 /// What commands themselves may take before they count as late.
 const LATE: Duration = Duration::from_secs(1);
 /// How often a condition outside of this process is looked at again.

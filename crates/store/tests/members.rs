@@ -4,33 +4,38 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Swarm, addr, has, put, until};
+use common::{LIMIT, Swarm, addr, has, put, until};
 use herder_model::swarm::Reachability;
 use herder_store::{Backup, Key, Store, StoreError};
 use tokio::time::timeout;
 
-async fn seen(store: &Store) -> String {
-    let seen = store.managers().await.expect("runs").into_iter().map(|it| {
-        let leader = if it.leader { "*" } else { "" };
-        format!("{}{leader} {:?}", it.id, it.reachability)
-    });
-    seen.collect::<Vec<_>>().join(", ")
+/// Waits until this store tells of these managers. A leader knows a follower as reachable from its first heartbeat on.
+async fn sees(store: &Store, expected: &str) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let seen = store.managers().await.expect("runs").into_iter().map(|it| {
+            let leader = if it.leader { "*" } else { "" };
+            format!("{}{leader} {:?}", it.id, it.reachability)
+        });
+        let seen = seen.collect::<Vec<_>>().join(", ");
+        if seen == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{seen}\ninstead of\n{expected}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_manager_knows_who_the_managers_are() {
-    let swarm = Swarm::of(3).await;
+    let swarm = Swarm::steady(3).await;
     let leader = swarm.leader(&["n1", "n2", "n3"]).await;
     assert_eq!(leader, "n1");
     for store in swarm.stores() {
-        assert_eq!(seen(&store).await, "n1* Reachable, n2 Reachable, n3 Reachable");
+        sees(&store, "n1* Reachable, n2 Reachable, n3 Reachable").await;
     }
     swarm.kill("n3").await;
-    let gone = "n1* Reachable, n2 Reachable, n3 Unreachable";
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while seen(&swarm.store("n2")).await != gone {
-        assert!(Instant::now() < deadline, "{}", seen(&swarm.store("n2")).await);
-    }
+    sees(&swarm.store("n2"), "n1* Reachable, n2 Reachable, n3 Unreachable").await;
     swarm.kill("n1").await;
     let alone = swarm.store("n2").managers().await.expect("runs");
     assert_eq!(alone.iter().filter(|it| it.reachability == Reachability::Unknown).count(), 2);
@@ -38,21 +43,18 @@ async fn every_manager_knows_who_the_managers_are() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_is_removed_unless_a_majority_would_be_lost() {
-    let swarm = Swarm::of(3).await;
+    let swarm = Swarm::steady(3).await;
     put(&swarm.store("n1"), "a").await.expect("written");
     let error = swarm.store("n2").remove_manager("n9").await.expect_err("unknown").to_string();
     assert_eq!(error, "can't find manager in raft memberlist");
     swarm.kill("n3").await;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !seen(&swarm.store("n1")).await.contains("Unreachable") {
-        assert!(Instant::now() < deadline);
-    }
+    sees(&swarm.store("n1"), "n1* Reachable, n2 Reachable, n3 Unreachable").await;
     let error = swarm.store("n2").remove_manager("n1").await.expect_err("a loss").to_string();
     assert_eq!(error, "can't remove member from the raft: this would result in a loss of quorum");
     swarm.store("n2").remove_manager("n3").await.expect("the one that is gone");
     swarm.store("n2").remove_manager("n1").await.expect("the leader itself");
     assert_eq!(swarm.leader(&["n2"]).await, "n2");
-    assert_eq!(seen(&swarm.store("n2")).await, "n2* Reachable");
+    sees(&swarm.store("n2"), "n2* Reachable").await;
     let error = swarm.store("n2").remove_manager("n2").await.expect_err("the last").to_string();
     assert_eq!(error, "can't remove member from the raft: this would result in a loss of quorum");
     assert!(has(&put(&swarm.store("n2"), "b").await.expect("written"), "a"));
@@ -62,7 +64,7 @@ async fn a_manager_is_removed_unless_a_majority_would_be_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_that_lost_its_folder_is_taken_back_as_another_member() {
-    let swarm = Swarm::of(3).await;
+    let swarm = Swarm::steady(3).await;
     put(&swarm.store("n1"), "a").await.expect("written");
     swarm.kill("n3").await;
     std::fs::remove_dir_all(swarm.path("n3")).expect("removed");
@@ -71,7 +73,7 @@ async fn a_manager_that_lost_its_folder_is_taken_back_as_another_member() {
     put(&swarm.store("n1"), "b").await.expect("written by the two others");
     assert!(!has(&store.view(), "b"), "it was taken for the one that it was");
     swarm.store("n2").add_manager("n3", &addr("n3")).await.expect("joins");
-    assert_eq!(seen(&store).await, "n1* Reachable, n2 Reachable, n3 Reachable");
+    sees(&store, "n1* Reachable, n2 Reachable, n3 Reachable").await;
     assert!(has(&swarm.agree().await, "b"));
 }
 
@@ -90,14 +92,13 @@ async fn who_is_of_another_swarm_or_not_there_is_not_added() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_hands_over_when_it_is_asked_to_and_when_it_is_shut_down() {
-    let swarm = Swarm::of(3).await;
+    // An election without a handover comes long after a request is given up.
+    let swarm = Swarm::with(3, |settings| settings.patience = Duration::from_secs(120)).await;
     swarm.store("n3").transfer().await.expect("asked on another manager");
     let new = swarm.leader(&["n2", "n3"]).await;
     let writer = swarm.store(&swarm.other(&new));
-    let asked = Instant::now();
     swarm.store(&new).shutdown().await;
     put(&writer, "after").await.expect("written");
-    assert!(asked.elapsed() < Duration::from_millis(700), "nobody took over before {:?}", asked.elapsed());
     assert!(matches!(put(&swarm.store(&new), "b").await, Err(StoreError::Stopped { .. })));
 }
 
@@ -174,7 +175,7 @@ async fn one_that_is_left_begins_the_swarm_anew_with_everything() {
     let (before, mut watch) = store.watch();
     store.force_new_cluster(&addr("n2")).await.expect("begins");
     assert!(watch.next().await.resync, "who watches must look anew");
-    assert_eq!(seen(&store).await, "n2* Reachable");
+    sees(&store, "n2* Reachable").await;
     let view = put(&store, "d").await.expect("written");
     assert!(before.objects().all(|object| view.get(object.kind(), object.id()).is_some_and(|it| it == object)));
     assert!(view.index > before.index, "a version would come twice");

@@ -74,7 +74,7 @@ async fn events_of_the_swarm_are_told_and_remembered() {
     let mut told = String::new();
     while told.lines().count() < 3 {
         let frame =
-            timeout(Duration::from_secs(5), live.frame()).await.expect("in time").expect("more").expect("no failure");
+            timeout(Duration::from_secs(60), live.frame()).await.expect("in time").expect("more").expect("no failure");
         told.push_str(&String::from_utf8_lossy(frame.data_ref().expect("data")));
     }
     let seen: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const PREFIX: &str = "hkt-";
 const ASKS: usize = 12;
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The hosts of one test.
 pub(crate) struct World {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// What the pool promises about a node that is lost.
 pub(crate) const DETECTION_MAX: Duration = Duration::from_secs(5);
 /// More than any picture may take to become true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn fake(name: &str) -> FakeEngine {
     FakeEngine::start(FakeSpec::new(name)).await.expect("a free port")

@@ -99,6 +99,11 @@ impl Swarm {
         Swarm::with(count, |_| {}).await
     }
 
+    /// Managers whose leader stays, however late a busy machine lets them answer.
+    pub(crate) async fn steady(count: usize) -> Swarm {
+        Swarm::with(count, |settings| settings.patience = Duration::from_secs(3)).await
+    }
+
     pub(crate) async fn with(count: usize, adjust: fn(&mut Settings)) -> Swarm {
         let swarm = Swarm::empty(adjust);
         swarm.open("n1").await.expect("opens").begin(&addr("n1")).await.expect("begins");
