@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 /// More than any picture may take to become true, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Some engines and a door over them.
 struct Herd {
@@ -70,7 +70,7 @@ impl Herd {
 }
 
 fn impatient() -> ActionSettings {
-    let (task_timeout, new_container_timeout) = (Duration::from_millis(200), Duration::from_millis(300));
+    let (task_timeout, new_container_timeout) = (Duration::from_secs(2), Duration::from_secs(3));
     ActionSettings { task_timeout, new_container_timeout, ..ActionSettings::default() }
 }
 

@@ -95,8 +95,10 @@ impl Swarm {
         Swarm { net: Net::default(), folder: tempfile::tempdir().expect("a folder"), key: None, adjust }
     }
 
+    /// Managers that elect within two seconds. The program's own 350 ms are too short for a machine that plays many tests at once:
+    /// a leader that gets no time for so long loses its lead by right.
     pub(crate) async fn of(count: usize) -> Swarm {
-        Swarm::with(count, |_| {}).await
+        Swarm::with(count, |settings| settings.patience = Duration::from_secs(1)).await
     }
 
     /// Managers whose leader stays, however late a busy machine lets them answer.
@@ -115,7 +117,14 @@ impl Swarm {
 
     pub(crate) async fn join(&self, node: &str) {
         self.open(node).await.expect("opens");
-        self.store("n1").add_manager(node, &addr(node)).await.expect("joins");
+        // Another change of the members may be under way still.
+        let joined = async {
+            while let Err(error) = self.store("n1").add_manager(node, &addr(node)).await {
+                assert!(matches!(error, StoreError::Busy), "{node} does not join: {error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, joined).await.expect("joins in time");
     }
 
     pub(crate) fn path(&self, node: &str) -> PathBuf {
