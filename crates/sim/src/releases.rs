@@ -264,7 +264,6 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
     if !trace.failed() && nodes.managers.agree().await.is_none() {
         trace.fail("the managers do not agree, though all is well");
     }
-    nodes.managers.compare();
     for node in nodes.managers.up() {
         if let Some(store) = nodes.managers.store(&node) {
             check_kept(&store.view(), &kept, &trace);

@@ -195,7 +195,7 @@ impl Managers {
         }
     }
 
-    /// Waits until all managers have the same, and one leads.
+    /// Waits until all managers are at the same command and one leads. They must have the same objects then.
     pub(crate) async fn agree(&self) -> Option<View> {
         let until = Instant::now() + PEACE;
         while Instant::now() < until {
@@ -203,6 +203,7 @@ impl Managers {
             let views: Vec<View> = stores.iter().map(|it| it.view()).collect();
             let led = stores.iter().filter(|it| it.leadership().borrow().me).count();
             if led == 1 && views.iter().all(|it| it.index == views[0].index) {
+                self.compare(&views);
                 return views.first().cloned();
             }
             sleep(Duration::from_millis(50)).await;
@@ -220,19 +221,15 @@ impl Managers {
         }
     }
 
-    /// All have the same objects.
-    pub(crate) fn compare(&self) {
+    /// Objects of the same command are the same. Views are handed in: a write may come between two looks at the stores.
+    fn compare(&self, views: &[View]) {
         let texts = |view: &View| -> Vec<String> { view.objects().map(|it| format!("{it:?}")).collect() };
-        let views: Vec<(String, Vec<String>)> = self
-            .up()
-            .into_iter()
-            .filter_map(|node| self.store(&node).map(|store| (node, texts(&store.view()))))
-            .collect();
-        for (node, view) in &views {
-            let differs = |of: &[String], than: &[String]| of.iter().find(|it| !than.contains(it)).cloned();
-            let (here, there) = (differs(view, &views[0].1), differs(&views[0].1, view));
+        let views: Vec<Vec<String>> = views.iter().map(texts).collect();
+        let differs = |of: &[String], than: &[String]| of.iter().find(|it| !than.contains(it)).cloned();
+        for (place, view) in views.iter().enumerate() {
+            let (here, there) = (differs(view, &views[0]), differs(&views[0], view));
             if here.is_some() || there.is_some() {
-                self.trace.fail(format_args!("{node} has another state than {}: {here:?}, {there:?}", views[0].0));
+                self.trace.fail(format_args!("manager {place} has another state than the first: {here:?}, {there:?}"));
             }
         }
     }
@@ -481,7 +478,6 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
     if managers.agree().await.is_none() && !trace.failed() {
         trace.fail("the managers do not agree, though all is well");
     }
-    managers.compare();
     last_reads(&managers, &history).await;
     let terms = managers.told.lock().terms.len();
     managers.finish().await;

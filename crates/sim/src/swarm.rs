@@ -405,7 +405,6 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace, parts: bool)
     if !trace.failed() && nodes.managers.agree().await.is_none() {
         trace.fail("the managers do not agree, though all is well");
     }
-    nodes.managers.compare();
     following.cancel();
     let (terms, lost) = (nodes.managers.told.lock().terms.len(), replaced.lock().len());
     for node in nodes.names() {

@@ -24,16 +24,21 @@ pub(super) type Releases = BTreeMap<String, Time>;
 /// has come already: it counts when that was, which a node that came back since may have made possible earlier or later than it
 /// looks now.
 ///
+/// A node whose turn has come and that is not given up yet, because no leader looked meanwhile, takes its turn now: the pause after it
+/// begins then.
+///
 /// Nobody went down later than `now`, whatever the clock said when that was written.
 pub(super) fn releases(view: &View, now: Time) -> Releases {
     let at_once = view.nodes.len().div_ceil(SHARE).max(AT_ONCE_MIN);
     let down = view.nodes.values().filter(|it| it.node.status.state == SwarmNodeState::Down);
     let mut down: Vec<(bool, Time, &str)> = down.map(|it| in_order(it, now)).collect();
     down.sort_unstable();
-    let mut times: Vec<Time> = Vec::with_capacity(down.len());
+    let (mut times, mut turns): (Vec<Time>, Vec<Time>) = Default::default();
     for (waits, since, _) in &down {
-        let earlier = times.len().checked_sub(at_once).map(|earlier| times[earlier] + PAUSE).filter(|_| *waits);
-        times.push(earlier.map_or(*since, |earlier| earlier.max(*since)));
+        let earlier = turns.len().checked_sub(at_once).map(|earlier| turns[earlier] + PAUSE).filter(|_| *waits);
+        let time = earlier.map_or(*since, |earlier| earlier.max(*since));
+        times.push(time);
+        turns.push(if *waits { time.max(now) } else { time });
     }
     down.into_iter().map(|(_, _, id)| id.to_owned()).zip(times).collect()
 }
@@ -77,9 +82,9 @@ mod tests {
     }
 
     /// `nodes` of them, the first ones down since these seconds, and given up at those after a stroke. When their tasks are replaced, in
-    /// seconds.
+    /// seconds, as it looks at `now`.
     #[track_caller]
-    fn check(nodes: usize, down: &str, expected: &[u64]) {
+    fn check(nodes: usize, now: u64, down: &str, expected: &[u64]) {
         let down: Vec<&str> = down.split_whitespace().collect();
         let node = |number: usize| {
             let mut record = node(number);
@@ -91,37 +96,40 @@ mod tests {
             }
             Object::Node(record.into())
         };
-        let releases = releases(&View::of(1, (0..nodes).map(node)), seconds(60));
+        let releases = releases(&View::of(1, (0..nodes).map(node)), seconds(now));
         assert_eq!(releases.values().map(|it| it.0 / 1_000_000_000).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn two_nodes_or_a_third_of_them_are_replaced_at_once() {
-        check(3, "", &[]);
-        check(2, "7 7", &[7, 7]);
-        check(4, "7 7 7 7", &[7, 7, 12, 12]);
-        check(9, "1 1 1 1 1 1 1", &[1, 1, 1, 6, 6, 6, 11]);
-        check(3, "1 20 20", &[1, 20, 20]);
-        check(3, "1 4 5", &[1, 4, 6]);
+        check(3, 60, "", &[]);
+        check(2, 7, "7 7", &[7, 7]);
+        check(4, 7, "7 7 7 7", &[7, 7, 12, 12]);
+        check(4, 12, "7/7 7/7 7 7", &[7, 7, 12, 12]);
+        check(9, 1, "1 1 1 1 1 1 1", &[1, 1, 1, 6, 6, 6, 11]);
+        check(3, 20, "1/1 20 20", &[1, 20, 20]);
+        check(3, 5, "1/1 4/4 5", &[1, 4, 6]);
         // The clock of the leader that wrote it was an hour ahead.
-        check(3, "3600 3600", &[60, 60]);
+        check(3, 60, "3600 3600", &[60, 60]);
         // It had waited for its turn until another one came back.
-        check(3, "1 4/9 10", &[1, 9, 14]);
-        check(3, "1/1 4/9 10", &[1, 9, 10]);
-        check(3, "1/1 4/3600 10", &[1, 60, 10]);
-        check(4, "8/8 9/12 10 13", &[8, 12, 13, 17]);
+        check(3, 10, "1/1 4/9 10", &[1, 9, 10]);
+        check(3, 60, "1/1 4/3600 10", &[1, 60, 10]);
+        check(4, 13, "8/8 9/12 10 13", &[8, 12, 13, 17]);
+        // No leader looked at them for a while.
+        check(4, 30, "7 7 7 7", &[7, 7, 35, 35]);
+        check(6, 30, "25/25 8 8 10", &[25, 8, 30, 35]);
     }
 
     proptest! {
-        /// Nodes go and come back, time passes by half a second.
+        /// Nodes go and come back, time passes by half a second, and at some times no leader looks.
         #[test]
         fn however_nodes_go_and_come_back_no_more_than_a_share_is_given_up_within_a_pause(
-            nodes in 1..8_usize, toggled in prop::collection::vec(0..24_usize, 1..120),
+            nodes in 1..8_usize, toggled in prop::collection::vec((0..24_usize, prop::bool::weighted(0.7)), 1..120),
         ) {
             let all: Vec<Object> = (0..nodes).map(|it| Object::Node(node(it).into())).collect();
             let mut view = View::of(1, all);
             let at_once = nodes.div_ceil(SHARE).max(AT_ONCE_MIN);
-            for (step, number) in toggled.into_iter().enumerate() {
+            for (step, (number, is_led)) in toggled.into_iter().enumerate() {
                 let now = Time(seconds(100).0 + step as u64 * 500_000_000);
                 let mut changes = Vec::new();
                 if let Some(known) = view.nodes.get(&*format!("n{number:03}")) {
@@ -134,6 +142,9 @@ mod tests {
                     changes.push(record.into());
                 }
                 view.apply(view.index + 1, &Command { at: now, changes }).expect("nobody else writes");
+                if !is_led {
+                    continue;
+                }
                 let given_up = give_up(&view, now).into_iter().map(Change::from).collect();
                 view.apply(view.index + 1, &Command { at: now, changes: given_up }).expect("nobody else writes");
                 let lately = |it: &&Arc<NodeRecord>| {

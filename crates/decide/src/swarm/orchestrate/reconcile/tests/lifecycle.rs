@@ -29,7 +29,7 @@ fn fewer_replicas_take_away_what_does_not_run_then_what_is_crowded_then_what_is_
 fn a_replica_on_a_node_that_is_down_goes_before_one_that_runs() {
     check(
         "node a down since=99\n node b down since=99\n node c down off since=99\n node d\n web replicas=1\n t1 1@c\n t2 2@d",
-        "- t1\n again 104",
+        "- t1\n again 105",
     );
 }
 
@@ -140,7 +140,7 @@ fn a_lost_node_costs_no_attempt_and_no_delay() {
 fn nodes_that_are_lost_together_are_replaced_one_share_after_the_other() {
     let nodes = "node a down since=98\n node b down since=98\n node c down since=98\n node d";
     let cluster = format!("{nodes}\n web replicas=3\n t1 1@a\n t2 2@b\n t3 3@c");
-    let first = "t1 >shutdown\n + n1 1 >running hold=100\n t2 >shutdown\n + n2 2 >running hold=100\n again 103";
+    let first = "t1 >shutdown\n + n1 1 >running hold=100\n t2 >shutdown\n + n2 2 >running hold=100\n again 105";
     check(&cluster, first);
 }
 
