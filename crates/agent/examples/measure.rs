@@ -1,4 +1,5 @@
-//! How long tasks take beside the bare calls that make the same containers: `measure unix:///run/docker.sock [rounds [tasks]]`.
+//! Measures tasks beside the bare calls that make the same containers: `measure unix:///run/docker.sock [rounds
+//! [tasks]]`.
 //!
 //! For 1, 10 and 50: from the assignment until all are told to run, and until all are told to have stopped and are removed;
 //! against create + start of as many containers by eight clients at the same time. Both in turn, so that neither has the quieter

@@ -33,28 +33,28 @@ pub const AGENT: &str = "agent";
 /// Containers that are made, started and removed at the same time. With more an engine gets slower, not faster.
 const WORK_MAX: usize = 8;
 
-/// What an agent needs to know.
+/// Settings of an agent.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `unix:///path` or `host:port` of the engine beside this node.
     pub engine: String,
     pub way: Way,
-    /// Of the swarm. Containers have it as a label; those with another one are left alone.
+    /// Id of the node in the swarm. Containers carry it as a label; those with another one are left alone.
     pub node_id: String,
     /// The node's own; for files in memory.
     pub folder: PathBuf,
-    /// What the node has besides processors and memory.
+    /// Resources of the node besides processors and memory.
     pub generic_resources: Vec<GenericResource>,
     pub images: Arc<dyn Images>,
     /// Counts what is left of a lease that tasks with the label `herder.fence` had before a restart of this program.
     pub uptime: Uptime,
     /// Holds that lease when this program does not. None: fenced tasks run on while this program is away.
     pub watchdog: Option<Watchdog>,
-    /// For the times in what is told.
+    /// Clock for the times in reports.
     pub clock: Clock,
 }
 
-/// Does on one engine what managers assign to its node. Dropped, it leaves all containers as they are.
+/// Carries out a node's assignments on one engine. When it is dropped, all containers stay as they are.
 #[derive(Debug)]
 pub struct Agent {
     /// First, so that its parts see that they shall end before they miss what is dropped next.
@@ -67,10 +67,10 @@ pub struct Agent {
     health: watch::Receiver<EngineHealth>,
 }
 
-/// What managers said last, and how often they did.
+/// The last assignments and their count.
 type Assigned = (u64, Option<Arc<Assignments>>);
 
-/// The tasks that the node has to do with after so many assignments.
+/// The node's tasks after a number of assignments.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     number: u64,
@@ -139,13 +139,13 @@ impl Agent {
         });
     }
 
-    /// The last state of every task that the agent has told something of, then each change. A new session with a manager begins
-    /// with a new receiver.
+    /// Streams the last state of every reported task, then each change. A new session with a manager begins with a new
+    /// receiver.
     pub fn reports(&self) -> mpsc::Receiver<Report> {
         self.node.board.follow()
     }
 
-    /// What the engine says about the node; without the node's certificates.
+    /// Returns the engine's description of the node, without the node's certificates.
     pub async fn describe(&self) -> Result<NodeDescription, EngineError> {
         let info = self.node.engine.get("/info").json().await?;
         let description = describe::description(&info, &self.generic_resources);
@@ -153,13 +153,13 @@ impl Agent {
         Ok(description)
     }
 
-    /// Whether the engine answers. The first verdict is there within a few seconds.
+    /// Watches the health of the engine. The first verdict is there within a few seconds.
     pub fn health(&self) -> watch::Receiver<EngineHealth> {
         self.health.clone()
     }
 
-    /// Tasks of services with the label `herder.fence` may run until then; they are killed when it comes and nobody has
-    /// called this again. A node without an engine gets no longer lease: managers count it as down, and replace its tasks.
+    /// Extends the lease of tasks of services with the label `herder.fence`. They are killed at its end unless it is
+    /// extended again. A node without an engine gets no longer lease: managers count it as down, and replace its tasks.
     pub fn lease(&self, until: Instant) {
         if matches!(*self.health.borrow(), EngineHealth::Lost(_)) {
             return;

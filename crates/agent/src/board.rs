@@ -1,4 +1,4 @@
-//! How far each task is, as this node tells it. Who reads slowly sees fewer steps of a task, never an old one.
+//! Table of task states for reports. A slow reader sees fewer steps of a task, never an old one.
 //!
 //! Each report costs a manager a write. Nobody waits for a task to be on its way: that is told with the next news for which
 //! somebody may wait, or after a moment.
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 /// Reports on their way to somebody who is busy. All others wait on the board, one for each task.
 const REPORTS_UNDER_WAY_MAX: usize = 16;
 
-/// So late it may be told that a task is on its way. As in swarm mode, which tells everything so late.
+/// Maximum delay of reports of intermediate states. Swarm mode delays all reports by as much.
 const ON_THE_WAY_TIME: Duration = Duration::from_millis(100);
 
 /// The last status of each task, with the number of its change.
@@ -60,7 +60,7 @@ impl Board {
         self.told.lock().last.remove(task);
     }
 
-    /// Everything that is told, then whatever changes; until the receiver is dropped or the board is gone.
+    /// Streams all reports, then every change, until the receiver or the table is dropped.
     pub(crate) fn follow(self: &Arc<Self>) -> mpsc::Receiver<Report> {
         let (sender, receiver) = mpsc::channel(REPORTS_UNDER_WAY_MAX);
         let (mut changes, mut urgent) = (self.changes.subscribe(), self.urgent.subscribe());
@@ -96,7 +96,7 @@ impl Board {
         receiver
     }
 
-    /// What changed after this number, in the order of the changes.
+    /// Returns the changes after this number, in order.
     fn since(&self, seen: u64) -> Vec<(u64, Report)> {
         let told = self.told.lock();
         let news = told.last.iter().filter(|(_, (number, _))| *number > seen);
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(shown(first.recv().await), None);
     }
 
-    /// Each line: states that are told one after the other, then those that are heard.
+    /// Each line: states that are reported one after the other, then those that the reader gets.
     #[tokio::test(start_paused = true)]
     async fn a_task_that_is_on_its_way_is_told_with_the_next_news_or_after_a_moment() {
         for line in

@@ -11,7 +11,8 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::time::timeout;
 
-/// How long an engine may take for what is quick. An engine that makes a hundred containers at the same time is slow for all.
+/// Maximum time of an engine for a short call. An engine that makes a hundred containers at the same time is slow for
+/// all.
 pub(crate) const CALL_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A list of 10,000 containers has some 20 MB.
@@ -42,7 +43,8 @@ impl Engine {
         Engine { addr: addr.to_owned(), link: EngineLink::new(addr, way), version: RwLock::default() }
     }
 
-    /// Whether the engine answers at all. Does not stand behind other calls: how many of them wait says nothing about that.
+    /// Checks that the engine answers at all. The call does not queue behind others: their number says nothing about
+    /// the engine's health.
     pub(crate) async fn ping(&self, limit: Duration) -> Result<(), EngineError> {
         let uri = format!("{}/_ping", self.version.read());
         let request = Request::builder().uri(uri).body(empty()).map_err(|error| self.unreadable("/_ping", error))?;

@@ -1,4 +1,4 @@
-//! What a node says about itself.
+//! Description of a node by itself.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use herder_decide::swarm::container::NodeFacts;
 use herder_model::swarm::{Engine, GenericResource, NodeDescription, Platform, Plugin, Reservations};
 use serde_json::Value;
 
-/// From the engine's `GET /info`. The node's certificates are not the engine's: they are added by whoever has them.
+/// Builds the description from the engine's `GET /info`. The node's certificates are added by the caller.
 pub(crate) fn description(info: &Value, generic: &[GenericResource]) -> NodeDescription {
     let text = |key: &str| info[key].as_str().unwrap_or_default().to_owned();
     let number = |key: &str| info[key].as_i64().unwrap_or_default();
@@ -49,7 +49,7 @@ fn plugins(info: &Value) -> Vec<Plugin> {
     plugins
 }
 
-/// As templates see the node.
+/// Returns the node's facts for templates.
 pub(crate) fn facts(node_id: &str, description: &NodeDescription) -> NodeFacts {
     NodeFacts {
         id: node_id.to_owned(),

@@ -1,4 +1,4 @@
-//! The watchdog that ends fenced containers when the node's lease has run out, whatever became of herder and of the engine.
+//! Watchdog that ends fenced containers at the end of the node's lease, independently of herder and the engine.
 //!
 //! It is a process of its own (`herder fence-watch`), started by the agent as soon as a fenced task is on the node. It reads two
 //! files in the node's folder, `lease` and `fenced`, and kills the containers' processes itself: neither herder nor the engine nor
@@ -23,21 +23,21 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 pub(crate) const LEASE_FILE: &str = "lease";
 /// The file with the containers that may not run without a lease.
 const FENCED_FILE: &str = "fenced";
-/// How often a lease that has run out is enforced. A container that an engine starts late runs for no longer.
+/// Interval at which an expired lease is enforced. A container that an engine starts late runs for no longer.
 const KILL_PERIOD: Duration = Duration::from_millis(50);
-/// How long that is done so often. An engine that hung starts what was asked of it when it is back.
+/// Time for which the lease is enforced at that interval. An engine that hung carries out old calls when it is back.
 const KILL_EAGERLY: Duration = Duration::from_secs(60);
-/// How often it is done afterwards.
+/// Interval of enforcement afterwards.
 const KILL_LAZILY_PERIOD: Duration = Duration::from_millis(250);
-/// For so long a watchdog waits to be named in the lease before it concludes that another one watches.
+/// Maximum time until the lease names a new watchdog; after it the watchdog assumes that another one is active.
 const NAMED_TIME_MAX: Duration = Duration::from_secs(5);
 /// A container's id is long enough not to be found by chance in the name of a cgroup.
 const ID_LENGTH_MIN: usize = 12;
 
-/// Until when fenced containers may run, as the agent writes it and the watchdog reads it.
+/// Expiry of fenced containers as the agent writes it and the watchdog reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
-    /// Since the host's start, time asleep included.
+    /// End of the lease as time since the host's start, time asleep included.
     pub(crate) until: Duration,
     /// The host's start ([`boot_id`]).
     pub(crate) boot: String,
@@ -52,7 +52,7 @@ impl Kept {
         format!("{body} {:08x}\n", checksum(&body))
     }
 
-    /// Nothing, if the text was read while it was being written.
+    /// Parses the file; `None` if it was read while it was being written.
     pub(crate) fn parse(text: &str) -> Option<Kept> {
         let text = text.trim_end();
         // A release before this one wrote neither a watcher nor a sum.
@@ -72,12 +72,12 @@ fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |sum: u32, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Which of the host's starts this is.
+/// Returns the id of the host's present boot.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// How long the host has been up; time in which it sleeps counts.
+/// Returns the uptime of the host; time in which it sleeps counts.
 pub(crate) fn boottime() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
@@ -115,7 +115,8 @@ pub(crate) fn read_fenced(folder: &Path) -> Vec<Fenced> {
     text.lines().filter_map(parse).collect()
 }
 
-/// When a process began, in the kernel's ticks; nothing if it is not there. Tells it from a later one with the same number.
+/// Returns the start of a process in the kernel's ticks; `None` if it does not exist. It differs for a later process
+/// with the same number.
 pub(crate) fn started(pid: i64) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold anything; the 20th field after it is the start.

@@ -1,5 +1,4 @@
-//! Secrets and configs as files that are only in memory: a file system of its own below the node's folder, a folder for each
-//! task.
+//! Secrets and configs as files in memory: a file system below the node's folder, with a folder for each task.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,7 +21,7 @@ pub(crate) struct Files {
     made: Mutex<bool>,
 }
 
-/// Why there are no files. Never with what was to be in them.
+/// Reason why files cannot be provided. Never holds their content.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FilesError {
     #[error(
@@ -39,7 +38,7 @@ impl Files {
         Files { folder: state.join("files"), made: Mutex::new(false) }
     }
 
-    /// Puts the files of a task there, anew if they are there; path on this node → place in the container.
+    /// Writes the files of a task, replacing earlier ones. Returns path on this node → place in the container.
     pub(crate) async fn put(&self, task: &str, files: &[File]) -> Result<Vec<(String, String)>, FilesError> {
         if files.is_empty() {
             return Ok(Vec::new());

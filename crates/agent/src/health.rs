@@ -1,4 +1,4 @@
-//! Whether the engine beside this node answers.
+//! Health of the engine beside this node.
 //!
 //! A node is only as alive as its engine: without it no task can start, stop or be seen. The verdict is told to the leader, which
 //! counts a node without an engine as down.
@@ -13,27 +13,27 @@ use tracing::{info, warn};
 
 use crate::call::{Engine, refusal};
 
-/// How often an engine that answers is asked. A ping costs an engine some microseconds.
+/// Interval of pings to an engine that answers. A ping costs an engine some microseconds.
 const PING_PERIOD: Duration = Duration::from_secs(1);
-/// How often an engine that is lost is asked.
+/// Interval of pings to a lost engine.
 const LOST_PING_PERIOD: Duration = Duration::from_millis(200);
-/// An engine that has not answered a ping for so long is lost. The leader hears of it within 5 s; an engine that is started again
-/// by systemd is back sooner.
+/// Silence after which an engine counts as lost. The leader learns of it within 5 s; an engine that systemd restarts is
+/// back sooner.
 const SILENT_MAX: Duration = Duration::from_secs(3);
 
-/// What is known of the engine beside a node.
+/// Health of the engine, as this node knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum EngineHealth {
-    /// It has neither answered nor been silent for long enough.
+    /// The engine has neither answered nor been silent for long enough.
     #[default]
     Unknown,
     Answers,
-    /// It is dead or hangs, and why that is believed.
+    /// The engine is dead or hangs, with the reason.
     Lost(String),
 }
 
 impl EngineHealth {
-    /// Why the engine counts as lost; empty while it answers.
+    /// Returns the reason why the engine counts as lost; empty while it answers.
     pub fn error(&self) -> &str {
         match self {
             EngineHealth::Unknown | EngineHealth::Answers => "",
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// What the engine does when it is asked.
+    /// Behaviour of the engine when it is called.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Mode {
         Answers,

@@ -1,4 +1,4 @@
-//! How an image comes to the node.
+//! Transfer of images to the node.
 //!
 //! What is there is used: a start waits for no registry. Clients pin a tag to a digest when a service is declared, and another
 //! digest is another image, so this loses nothing; a tag that could not be pinned is what the node has under it. Two cases ask a
@@ -21,15 +21,15 @@ use tracing::{info, warn};
 
 use crate::call::{Engine, escaped};
 
-/// How long an engine may take to begin to answer a pull of an image that the node lacks. It answers when the registry has sent
-/// the manifest: a second or two, but a busy registry or one behind a slow proxy takes its time, and an engine that is refused
-/// tries other endpoints first. An engine without a way out gives up by itself, after 15 s for each endpoint.
+/// Maximum time until an engine begins to answer a pull of a missing image. It answers when the registry has sent the
+/// manifest: a second or two, but a busy registry or one behind a slow proxy takes its time, and an engine that is
+/// refused tries other endpoints first. An engine without a way out gives up by itself, after 15 s for each endpoint.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The same, where the node has the image already.
 const NEWER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// A pull without a sign of progress for so long has failed. Unpacking a large layer on a slow disk takes a minute.
+/// Time without progress after which a pull has failed. Unpacking a large layer on a slow disk takes a minute.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Gives the engine of this node images from elsewhere than a registry.
@@ -38,7 +38,7 @@ pub trait Images: Send + Sync + fmt::Debug {
     fn bring<'b>(&'b self, image: &'b str) -> BoxFuture<'b, Result<bool, String>>;
 }
 
-/// Nobody else has images.
+/// A source without images of other nodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoImages;
 
@@ -48,7 +48,7 @@ impl Images for NoImages {
     }
 }
 
-/// Whether an image came; why not is told in the engine's words when a container is made of it.
+/// Pending arrival of an image. The reason of a failure comes from the engine when a container is created.
 type Coming = Shared<BoxFuture<'static, ()>>;
 
 /// Images on their way to the node: many tasks may wait for the same.
@@ -58,7 +58,7 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Does `work` for an image, or waits for the same work of somebody else.
+    /// Does `work` for an image, or waits for the same work of another task.
     async fn once(&self, image: &str, work: impl Future<Output = ()> + Send + 'static) {
         let coming = {
             let mut under_way = self.under_way.lock();
@@ -106,7 +106,7 @@ impl Arrivals {
     }
 }
 
-/// Whether the registry is asked although the image may be there.
+/// True if the registry is asked although the image may be there.
 pub(crate) fn may_be_newer(image: &str, auth: &str) -> bool {
     !auth.is_empty() && !image.contains('@') && !image.starts_with("sha256:")
 }
@@ -120,7 +120,8 @@ fn parts(image: &str) -> (&str, &str) {
     (name, digest.unwrap_or(tag))
 }
 
-/// A pull is answered as soon as the registry has said what the image is; then it may take as long as it goes on.
+/// Pulls an image. The engine must answer within `answer_time_max`; then the pull may take as long as it makes
+/// progress.
 async fn pull(engine: &Engine, image: &str, auth: &str, answer_time_max: Duration) -> Result<(), EngineError> {
     let (name, tag) = parts(image);
     let path = format!("/images/create?fromImage={}&tag={}", escaped(name), escaped(tag));

@@ -1,5 +1,6 @@
-//! Until when tasks may run that need to hear from managers. It outlives a restart of this program: what a node was promised
-//! before is all it has after. While something depends on it, a watchdog beside this program holds it, too ([`crate::fence`]).
+//! Lease of fenced tasks: they may run until its end unless managers answer again. It outlives a restart of this
+//! program, which has no more than the remaining lease. While something depends on it, a watchdog beside this program
+//! holds it, too ([`crate::fence`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::fence::{self, Fenced, Kept, LEASE_FILE};
 
-/// How long the host has been up, which nobody sets; and which of its starts that was.
+/// Uptime of the host, which cannot be set, and the id of its boot.
 #[derive(Clone)]
 pub struct Uptime {
     boot: String,
@@ -64,17 +65,17 @@ pub(crate) struct Lease {
     beside: Mutex<Beside>,
 }
 
-/// What the watchdog is told.
+/// State that the watchdog receives.
 #[derive(Debug, Default)]
 struct Beside {
     child: Option<Child>,
-    /// By id.
+    /// Keyed by id.
     fenced: BTreeMap<String, Fenced>,
     has_warned: bool,
 }
 
 impl Lease {
-    /// What is left of the one that was written down in this folder since the host started.
+    /// Restores the rest of the lease that this folder holds for the present boot.
     pub(crate) fn of(folder: &Path, uptime: Uptime, watchdog: Option<Watchdog>) -> Lease {
         let text = fs::read_to_string(folder.join(LEASE_FILE)).unwrap_or_default();
         let kept = Kept::parse(&text).filter(|kept| kept.boot == uptime.boot);
@@ -105,8 +106,8 @@ impl Lease {
         }
     }
 
-    /// From now on this container may not run without a lease, whoever else answers. Called before it is started, and again when
-    /// its first process is known.
+    /// Fences this container: it needs a lease from now on. Called before it is started, and again when its first
+    /// process is known.
     pub(crate) fn hold(&self, container: &str, pid: i64) {
         let news = {
             let mut beside = self.beside.lock();
@@ -147,7 +148,7 @@ impl Lease {
         news.into_iter().for_each(|fenced| self.write_fenced(&fenced));
     }
 
-    /// Only these containers are there; others ended while nobody looked.
+    /// Releases all containers but these; others ended unnoticed.
     pub(crate) fn release_all_but(&self, there: &[String]) {
         let gone: Vec<String> = self.beside.lock().fenced.keys().filter(|id| !there.contains(id)).cloned().collect();
         gone.iter().for_each(|id| self.release(id));

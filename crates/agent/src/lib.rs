@@ -1,5 +1,4 @@
-//! What a node of the swarm does: it makes the tasks that managers assign to it containers on the engine beside it, and tells
-//! how far they are.
+//! The agent of a node: makes the swarm's assigned tasks containers on the engine beside it, and reports their states.
 //!
 //! What is to be done next for a task is decided in `decide::swarm::step`; here it is carried out. Nothing about tasks is kept
 //! on disk but until when fenced ones may run: containers carry their task's id as a label, and the engine says how they are. So a restart harms nothing, and tasks

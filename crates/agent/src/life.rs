@@ -21,7 +21,7 @@ use crate::lease::Lease;
 use crate::net::{Networks, NotReady};
 use crate::observe::{Observer, Shown};
 
-/// After a call an event tells what it did; so long it may take before the container is looked at.
+/// Maximum time for the event of a call; then the container is inspected.
 const EVENT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A container that cannot be removed is tried again so much later.
@@ -30,18 +30,18 @@ const AGAIN_TIME: Duration = Duration::from_secs(5);
 /// Stops that wait for their containers at the same time. They cost the engine little, and each may take its grace period.
 pub(crate) const STOPS_MAX: usize = 64;
 
-/// How long a stop counts as work of the engine. A container that ends when it is told to has ended by then; one that does not
-/// keeps nobody from their turn.
+/// Time for which a stop counts as work of the engine. A container that obeys has ended by then; one that does not must
+/// not delay others.
 const STOP_TURN_MAX: Duration = Duration::from_millis(150);
 
-/// How long containers have to end when their node leaves its swarm. Docker's engine gives them no time at all.
+/// Time for containers to end when their node leaves its swarm. Docker's engine gives them no time at all.
 const LEAVE_GRACE: Duration = Duration::from_millis(700);
 
-/// What a task is told that had to end because no manager was heard of.
+/// Message of a task that had to end because no manager answered.
 const FENCED: &str =
     "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
 
-/// What all tasks of the node share.
+/// State that all tasks of the node share.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
@@ -54,9 +54,9 @@ pub(crate) struct Node {
     /// Turns of those who make, start and remove.
     pub(crate) work: Arc<Semaphore>,
     pub(crate) stops: Semaphore,
-    /// The node leaves its swarm: nobody waits for what its containers take to stop.
+    /// True when the node leaves its swarm: stops of its containers are not awaited.
     pub(crate) leaving: watch::Sender<bool>,
-    /// Until when tasks may run that need to hear from managers.
+    /// Lease of the node's fenced tasks.
     pub(crate) lease: Lease,
     /// Overlay networks.
     pub(crate) networks: Networks,
@@ -65,11 +65,11 @@ pub(crate) struct Node {
     pub(crate) facts: watch::Sender<NodeFacts>,
 }
 
-/// What managers want of a task.
+/// Goal of the managers for a task.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
     Have(Arc<TaskRecord>, Arc<Assignments>),
-    /// It is not this node's (any more): nothing of it shall be left.
+    /// The task is not this node's any more: everything of it is removed.
     Leave,
     /// Managers have not said anything yet; it may not run without them.
     Fence,
@@ -92,9 +92,9 @@ impl Order {
     }
 }
 
-/// Why a step came to nothing.
+/// Reason why a step had no result.
 enum Stuck {
-    /// The task cannot go on: this is told.
+    /// The task cannot go on, with the reported reason.
     Refused(String),
     /// The engine did not answer: it is tried again when it does.
     Engine(EngineError),
@@ -122,7 +122,7 @@ pub(crate) struct Life {
     told: TaskStatus,
     /// Its container is being stopped because its check gave it up.
     unhealthy: bool,
-    /// Its container is being stopped because no manager was heard of.
+    /// True if the container is being stopped because no manager answered.
     fenced: bool,
     /// Its container has run, or may have.
     has_run: bool,
@@ -178,7 +178,7 @@ impl Life {
         self.node.board.forget(&self.id);
     }
 
-    /// What managers say of the task may be further than what was told: given up, say.
+    /// Notes the state in the order, which may be further than the reported one, such as a task that was given up.
     fn note(&mut self, order: &Order) {
         let Some(record) = order.record() else { return };
         if record.task.status.state > self.told.state {
@@ -303,7 +303,7 @@ impl Life {
         self.node.board.tell(&self.id, status);
     }
 
-    /// Something else is wanted than what `record` says, so that going on makes no sense.
+    /// Resolves when the order no longer agrees with `record`, so that going on is useless.
     async fn called_off(mut order: watch::Receiver<Order>) {
         let off = |order: &Order| order.record().is_none_or(|record| record.task.desired_state >= TaskState::Shutdown);
         // The sender lives as long as the node.
@@ -539,7 +539,7 @@ async fn leaves(mut leaving: watch::Receiver<bool>) {
     }
 }
 
-/// Returns when a task may not run any more that needs to hear from managers; never for others.
+/// Resolves at the end of the lease of a fenced task; never for others.
 async fn lease_over(mut lease: watch::Receiver<Instant>, is_fenced: bool) {
     if !is_fenced {
         return std::future::pending().await;

@@ -31,11 +31,11 @@ use self::names::NameServer;
 use self::worker::Worker;
 use crate::call::Engine;
 
-/// How long a task that is to end waits until no node sends it new connections. Longer than a round to the leader and back
-/// takes, and short for a person who waits for `docker service rm`.
+/// Maximum time that a task waits at its end until no node sends it new connections. Longer than a round to the leader
+/// and back takes, and short for a user who waits for `docker service rm`.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How long a container waits for its network: as long as Docker waits for an attachment.
+/// Maximum time that a container waits for its network, as Docker waits for an attachment.
 pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Versions of networks, by network id.
@@ -47,7 +47,7 @@ pub struct Known {
     pub version: u64,
     /// Version that every live subscriber has applied.
     pub settled: u64,
-    /// By endpoint that was seen serving: the version since which it does not serve.
+    /// Keyed by endpoint that was seen serving: the version since which it does not serve.
     left: BTreeMap<String, u64>,
     pub state: Arc<NetState>,
 }
@@ -62,7 +62,7 @@ pub struct EngineNetwork {
     pub name: String,
 }
 
-/// Why a network cannot be used on this node.
+/// Reason why a network cannot be used on this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
     #[error("network {0} is not ready on this node: the managers have not sent its state within {seconds} s", seconds = PREPARE_TIME_MAX.as_secs())]
@@ -78,7 +78,7 @@ pub struct Gap;
 /// Outcome of the last attempt to set up a network.
 pub type Outcome = Result<EngineNetwork, String>;
 
-/// What networks of a node need besides its engine.
+/// Dependencies of a node's networks besides its engine.
 #[derive(Clone, Debug)]
 pub struct NetSettings {
     /// Program and arguments that start the DNS server; the path of its socket follows.
@@ -101,7 +101,7 @@ struct Shared {
     applied: watch::Sender<Versions>,
     ready: watch::Sender<BTreeMap<String, Outcome>>,
     attachments: Attachments,
-    /// None until a leader has told all of them.
+    /// Networks of the swarm; `None` until a leader has sent all of them.
     records: watch::Sender<Option<BTreeMap<String, Arc<NetworkRecord>>>>,
 }
 
@@ -116,8 +116,7 @@ impl Networks {
         });
     }
 
-    /// The container of an endpoint of this node has ended: its names and its place behind virtual IPs and ports go at once, before
-    /// the leader has heard of it.
+    /// Removes an ended container's names and its place behind virtual IPs and ports at once, before the leader knows.
     pub fn endpoint_ended(&self, endpoint: &str) {
         self.shared.ended.send_if_modified(|ended| ended.insert(endpoint.to_owned()));
     }
@@ -150,13 +149,13 @@ impl Networks {
         &self.shared.attachments
     }
 
-    /// Forgets a network that this node does not subscribe to any more: its traces on engine and kernel are removed once no
-    /// container uses it.
+    /// Removes a network that this node no longer subscribes to. Its traces on engine and kernel go once no container
+    /// uses it.
     pub fn remove(&self, network: &str) {
         self.shared.states.send_if_modified(|states| states.remove(network).is_some());
     }
 
-    /// Networks that the node knows, with their versions: told to the leader when a session begins.
+    /// Returns the networks of the node with their versions, as a new session reports them.
     pub fn versions(&self) -> Versions {
         self.shared.states.borrow().iter().map(|(id, known)| (id.clone(), known.version)).collect()
     }
@@ -182,7 +181,7 @@ impl Networks {
         news.updates.iter().try_for_each(|it| self.update(it))
     }
 
-    /// All networks of the swarm, as the leader told of them last. Nothing, if no leader was heard.
+    /// Returns all networks of the swarm as the leader sent them last. `None` before the first message of a leader.
     pub fn records(&self) -> Option<Vec<Arc<NetworkRecord>>> {
         self.shared.records.borrow().as_ref().map(|it| it.values().cloned().collect())
     }

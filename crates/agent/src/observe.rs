@@ -1,4 +1,5 @@
-//! What the engine shows of the containers of this node's tasks: read whole when its event stream begins, then as events tell.
+//! Engine's view of the containers of this node's tasks: read whole when the event stream begins, then updated by
+//! events.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,8 +23,7 @@ use crate::call::{Engine, escaped, refusal};
 /// Inspections at the same time. More make an engine hardly faster.
 const INSPECTIONS_MAX: usize = 4;
 
-/// How long after a failure the engine is tried again: at first, and at the most. There is nothing to wait for: an engine that
-/// is away tells nobody when it is back.
+/// Pause after a failure of the engine: at first, and at most. An engine that comes back gives no notice.
 const RETRY_TIME_MIN: Duration = Duration::from_millis(50);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ pub(crate) struct Shown {
     pub(crate) pid: i64,
     /// Ports of the node that lead to it.
     pub(crate) ports: Vec<PortConfig>,
-    /// It may not run when no manager is heard of.
+    /// True if the container must not run without a manager's answer.
     pub(crate) is_fenced: bool,
 }
 
@@ -56,11 +56,11 @@ struct Entry {
 pub(crate) struct Observer {
     engine: Arc<Engine>,
     node_id: String,
-    /// By task.
+    /// Keyed by task.
     entries: Mutex<HashMap<String, Entry>>,
-    /// How often everything was read.
+    /// Number of full reads.
     reads: watch::Sender<u64>,
-    /// Grows when there is a container that may be nobody's.
+    /// Grows when a container may belong to no task.
     strays: watch::Sender<u64>,
     doubt: Notify,
 }
@@ -87,7 +87,7 @@ impl Observer {
         self.entries.lock().retain(|id, entry| id != task || !entry.shown.borrow().id.is_empty());
     }
 
-    /// Tasks that have containers; and whether these may not run when no manager is heard of.
+    /// Returns the tasks that have containers, with true for fenced ones.
     pub(crate) fn tasks(&self) -> Vec<(String, bool)> {
         let entries = self.entries.lock();
         let shown = entries.iter().map(|(id, entry)| (id, entry.shown.borrow()));
@@ -134,7 +134,7 @@ impl Observer {
         }
     }
 
-    /// Until the stream of events ends.
+    /// Follows the stream of events until it ends.
     async fn follow(self: &Arc<Self>) -> Result<(), EngineError> {
         self.engine.greet().await?;
         let filters = json!({"type": ["container"], "label": [format!("{LABEL_NODE}={}", self.node_id)]});
@@ -192,7 +192,7 @@ impl Observer {
         Ok(())
     }
 
-    /// None: it is gone, or no task's.
+    /// Inspects a container; `None` if it is gone, or is no task's.
     async fn inspect(&self, container: &str) -> Result<Option<(String, Shown)>, EngineError> {
         match self.engine.get(format!("/containers/{}/json", escaped(container))).json().await {
             Ok(inspection) => Ok(shown(&inspection)),

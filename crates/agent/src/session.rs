@@ -17,15 +17,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::health::EngineHealth;
 use crate::net::Wishes;
 
-/// A leader that says nothing for so many times as long as it wants to hear of the node is none any more: of what the node says it
-/// has answered nothing twice. Another one must be found before the lease is over (five times as long), else tasks that must never
-/// run twice end on nodes that nothing happened to.
+/// Number of heartbeat intervals without an answer after which the leader is given up: two messages in a row had none.
+/// Another one must be found before the lease is over (five times as long), else tasks that must never run twice end on
+/// nodes that nothing happened to.
 const SILENT_BEATS_MAX: f64 = 2.5;
-/// Until the leader says how often it wants to hear.
+/// Interval of heartbeats until the leader names another.
 const HEARTBEAT: Duration = Duration::from_millis(400);
-/// How long a manager may take to open a session. One that is cut off does not answer at all.
+/// Maximum time until a manager opens a session. One that is cut off does not answer at all.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(1);
-/// How long a leader may take to write that the node goes.
+/// Maximum time until a leader has written that the node leaves.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Reports that are sent in one message.
 const REPORTS_MAX: usize = 512;
@@ -33,7 +33,7 @@ const REPORTS_MAX: usize = 512;
 /// Messages of one session that wait to be sent. When a leader takes none for so long that it is full, the session ends.
 pub const SESSION_WAITING_MAX: usize = 1024;
 
-/// What a leader says, until it goes away; or why the way to it broke.
+/// Inbound messages of the leader, until it goes away or the connection breaks.
 pub type Heard = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 /// The way to managers.
@@ -46,14 +46,14 @@ pub trait Lines: Send + Sync {
     ) -> BoxFuture<'l, Result<Heard, String>>;
 }
 
-/// Why a session ended.
+/// Reason why a session ended.
 #[derive(Debug)]
 pub enum Ended {
     /// Another manager leads.
     Elsewhere(Option<ManagerAddr>),
     /// The swarm does not want this node.
     Refused(String),
-    /// There is no swarm any more.
+    /// The swarm has ended.
     Dissolved,
     /// The engine went or came back: the next session begins with that.
     Again,
@@ -61,11 +61,11 @@ pub enum Ended {
     Broken(String),
 }
 
-/// What the leader says, for the rest of the node.
+/// Receives the leader's messages for the rest of the node.
 pub trait Listener: Send + Sync {
     fn welcome(&self, welcome: Welcome);
     fn assign(&self, assignments: Assignments);
-    /// What is new in the networks of this node. False, if it does not follow what was said before.
+    /// Applies changes in the networks of this node. Returns false if they do not follow the last ones.
     fn networks(&self, news: NetNews) -> bool;
     /// Takes changes of the ingress. False, if they do not follow the version that is known.
     fn ingress(&self, news: IngressNews) -> bool {
@@ -76,18 +76,18 @@ pub trait Listener: Send + Sync {
     fn served(&self, served: IngressServed) {
         let _ = served;
     }
-    /// The leader was heard: it got what was said at that moment.
+    /// Records an answer of the leader to the message that was sent at `said_at`.
     fn heard(&self, said_at: Instant, lease: Duration);
 }
 
-/// What the node has to say during a session.
+/// Inputs of a session from the rest of the node.
 #[derive(Debug)]
 pub struct Mind {
     /// The newest state of every task, and whatever changes.
     pub reports: mpsc::Receiver<Report>,
     pub description: watch::Receiver<NodeDescription>,
     pub engine: watch::Receiver<EngineHealth>,
-    /// Whether this manager's store is open.
+    /// True once this manager's store is open.
     pub ready: watch::Receiver<bool>,
     pub leaving: watch::Receiver<bool>,
     /// The version of each network that kernel and DNS server have reached.
@@ -234,25 +234,25 @@ pub async fn hold(
     }
 }
 
-/// Returns when the engine's health is another one; false if nobody looks after it any more.
+/// Resolves when the engine's health changes; false if it is no longer watched.
 async fn changes(health: &mut watch::Receiver<EngineHealth>, from: &EngineHealth) -> bool {
     health.wait_for(|it| it != from).await.is_ok()
 }
 
-/// Comes when the node is to leave.
+/// Resolves when the node is to leave.
 async fn left(leaving: &mut watch::Receiver<bool>) {
     if leaving.wait_for(|it| *it).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Says, and knows what was not heard yet.
+/// Sends messages, and knows the unanswered ones.
 struct Speaker {
     say: mpsc::Sender<Bytes>,
     last: Instant,
-    /// When what the leader has not answered yet was said, oldest first.
+    /// Send times of unanswered messages, oldest first.
     unheard: Vec<Instant>,
-    /// Why a message could not be sent. The session must end then: what the leader knows has a gap.
+    /// Reason why a message could not be sent. The session must end then: what the leader knows has a gap.
     failed: Option<String>,
 }
 

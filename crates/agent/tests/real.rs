@@ -26,7 +26,7 @@ use world::{World, docker, until};
 /// The lab of this test binary; its own name, so that it harms no other.
 const LAB: &str = "agent-tests";
 
-/// What the outer run tells the inner one: the engine's address.
+/// Environment variable with the engine's address, from the outer test run to the inner one.
 const ENGINE: &str = "AGENT_TEST_ENGINE";
 
 fn main() -> ExitCode {
@@ -76,7 +76,7 @@ fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Ends at once when it is told to.
+/// Returns a container that ends at once when it is stopped.
 fn waits() -> serde_json::Value {
     json!({"Args": ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]})
 }

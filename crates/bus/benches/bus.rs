@@ -24,7 +24,7 @@ const ADDRESSES: usize = 10_000;
 const RATE: u64 = 50_000;
 const P99: Goal = Goal::Below(5.0);
 
-/// How often the sender looks at the clock to keep its rate.
+/// Interval at which the sender checks its rate.
 const PACE: Duration = Duration::from_micros(500);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -79,7 +79,7 @@ async fn until(what: impl Fn() -> bool) {
     }
 }
 
-/// What a receiver saw.
+/// Messages that a receiver got.
 #[derive(Default)]
 struct Seen {
     count: u64,

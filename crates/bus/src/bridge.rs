@@ -26,7 +26,7 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Registrations and requests that wait, together.
     pub handlers: usize,
-    /// How long a request of a client waits, unless its `timeout` header says less.
+    /// Maximum time of a client's request, unless its `timeout` header is shorter.
     pub reply_time: Duration,
     /// A SockJS or WebSocket client that says nothing for this long is gone.
     pub ping_time: Duration,
@@ -44,7 +44,7 @@ impl Default for Limits {
     }
 }
 
-/// What all clients share: the bus, and what they may do there.
+/// State that all clients share: the bus, and the rules.
 #[derive(Debug)]
 pub struct Bridge {
     pub bus: Arc<Bus>,

@@ -27,12 +27,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     fn send(&self, node: &str, frame: Bytes) -> bool;
 }
 
-/// How a bus behaves.
+/// Settings of a bus.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Messages that may wait for one receiver.
     pub queue_length: usize,
-    /// What the messages that wait for one receiver may take in memory, in bytes.
+    /// Maximum memory of one receiver's waiting messages, in bytes.
     pub queue_bytes: usize,
 }
 
@@ -44,7 +44,7 @@ impl Default for Settings {
     }
 }
 
-/// Where a published message went.
+/// Receivers of a published message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Published {
     /// Receivers of this node that have it in their queue.
@@ -467,12 +467,12 @@ impl Bus {
     }
 }
 
-/// What cannot be sent at all.
+/// Maps an invalid frame to an error.
 fn unfit(error: FrameError) -> BusError {
     BusError::invalid(format!("the message cannot be sent to another node: {error}"))
 }
 
-/// A request that is forgotten when nobody waits for it any more.
+/// A pending request, which is dropped with its caller.
 #[derive(Debug)]
 struct Waiting<'b> {
     bus: &'b Bus,

@@ -1,14 +1,14 @@
-//! What can go wrong with a message, in the words of Vert.x, which existing clients know.
+//! Errors of a message, in the words of Vert.x, which existing clients know.
 
 use serde::{Deserialize, Serialize};
 
-/// Why no answer came. Names on the wire (`failureType`) are those of Vert.x.
+/// Reason why there is no answer. Names on the wire (`failureType`) are those of Vert.x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Kind {
-    /// Nobody answered in time.
+    /// There was no answer in time.
     Timeout,
-    /// Nobody is registered at the address.
+    /// The address has no receivers.
     NoHandlers,
     /// The receiver failed: by its own words, or because it could not be reached.
     RecipientFailure,
@@ -17,7 +17,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As clients read it.
+    /// Returns the name that clients read.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Timeout => "TIMEOUT",
@@ -33,8 +33,8 @@ impl Kind {
 #[error("{message}")]
 pub struct BusError {
     pub kind: Kind,
-    /// -1 for timeouts and missing receivers as in Vert.x; the receiver's own number for its failures; the constants
-    /// below for what the bus itself found.
+    /// Code of the failure: -1 for timeouts and missing receivers as in Vert.x, the receiver's own, or a constant below
+    /// for errors of the bus.
     pub code: i32,
     /// One sentence for people.
     pub message: String,

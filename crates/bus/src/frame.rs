@@ -1,4 +1,4 @@
-//! What nodes say to each other: one byte of version, then one frame. Pure.
+//! Frames between nodes: one byte of version, then one frame. Pure.
 //!
 //! A frame whose version or kind is not known is refused and does no harm. New kinds may be added at the end of the list
 //! within a version, since older nodes skip them; anything else needs a new version, and a node then sends the older form
@@ -14,10 +14,10 @@ use crate::message::Headers;
 /// The version of the encoding.
 const VERSION: u8 = 1;
 
-/// A frame may have this many bytes: a message of about one MiB. Larger things belong into an image or a volume.
+/// Maximum bytes of a frame: a message of about one MiB. Larger data belongs into an image or a volume.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 
-/// Why a frame is refused.
+/// Reason why a frame is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("the frame is empty")]
@@ -40,13 +40,13 @@ pub(crate) enum Frame<'a> {
     },
     Registered(&'a str),
     Unregistered(&'a str),
-    /// To one receiver.
+    /// Delivers a message to one receiver.
     Send(#[serde(borrow)] Post<'a>),
-    /// To all receivers.
+    /// Delivers a message to all receivers.
     Publish(#[serde(borrow)] Post<'a>),
-    /// To all receivers, each of which shall answer.
+    /// Delivers a message to all receivers, each of which must answer.
     Ask(#[serde(borrow)] Post<'a>),
-    /// How many receivers got the `Ask` with this id; comes before their answers.
+    /// Number of receivers that got the `Ask` with this id; precedes their answers.
     Asked {
         to: u64,
         receivers: u32,

@@ -17,7 +17,7 @@ use crate::message::Message;
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Message>,
-    /// What waits, by [`Message::weight`].
+    /// Weight of the waiting messages, by [`Message::weight`].
     bytes: AtomicUsize,
     bytes_max: usize,
     dropped: AtomicU64,
@@ -30,7 +30,7 @@ impl Queue {
         (Arc::new(queue), receiver)
     }
 
-    /// Puts a message in, or gives it back when there is no room: the newest one is dropped, those that wait stay.
+    /// Adds a message, or returns it if there is no room: the newest one is dropped, waiting ones stay.
     pub(crate) fn offer(&self, message: Message) -> Result<(), Message> {
         let weight = message.weight;
         let before = self.bytes.fetch_add(weight, Ordering::Relaxed);

@@ -22,7 +22,7 @@ use crate::frame::FRAME_BYTES_MAX;
 /// Frames that may wait for a link. Measured: less than 100 ms of the fastest stream.
 const FRAMES_WAITING_MAX: usize = 16_384;
 
-/// What they may take in memory.
+/// Maximum memory of waiting frames, in bytes.
 const BYTES_WAITING_MAX: usize = 32 << 20;
 
 /// Frames that wait go out together, up to this many bytes; a TLS record has 16 KiB.
@@ -35,7 +35,7 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Links {
     open: Mutex<HashMap<String, Arc<Link>>>,
-    /// Held while a link takes the place of another, so that the bus hears of that in order.
+    /// Held while a link replaces another, so that the bus sees the changes in order.
     change: Mutex<()>,
 }
 
@@ -69,8 +69,8 @@ impl Links {
         (Bus::new(node, settings, links.clone()), links)
     }
 
-    /// Carries frames to and from `peer` until the stream ends, or a newer one to the same peer takes its place. The bus
-    /// is told when it begins and ends. Dropping the future ends the link, too.
+    /// Carries frames to and from `peer` until the stream ends, or a newer one to the same peer replaces it. The bus is
+    /// informed of begin and end. Dropping the future ends the link, too.
     pub async fn carry(&self, bus: &Arc<Bus>, peer: &str, stream: impl AsyncRead + AsyncWrite) -> io::Result<()> {
         let (queue, frames) = mpsc::channel(FRAMES_WAITING_MAX);
         let link = Arc::new(Link { queue, bytes: AtomicUsize::new(0), replaced: CancellationToken::new() });

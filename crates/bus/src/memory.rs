@@ -17,7 +17,7 @@ pub struct Mesh {
 #[derive(Debug, Default)]
 struct State {
     buses: BTreeMap<String, Weak<Bus>>,
-    /// From, to → frames in order.
+    /// Frames in order, by sender and receiver.
     links: BTreeMap<(String, String), VecDeque<Bytes>>,
     link_length: usize,
 }
@@ -49,7 +49,7 @@ impl Mesh {
         Arc::new(Mesh { state: Mutex::new(State { link_length, ..State::default() }) })
     }
 
-    /// A bus that is joined with nobody yet.
+    /// Returns a bus that is not connected to others yet.
     pub fn bus(self: &Arc<Self>, node: &str, settings: Settings) -> Arc<Bus> {
         let port = Port { node: node.to_owned(), mesh: Arc::downgrade(self) };
         let bus = Bus::new(node, settings, Arc::new(port));

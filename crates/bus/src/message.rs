@@ -1,4 +1,4 @@
-//! A message as a receiver sees it, and the way back to whoever asked.
+//! A message as a receiver sees it, and the way back to its sender.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Message {
     }
 }
 
-/// The way back to whoever asked; it can be used once. Dropped unused, it tells the asker that no answer will come.
+/// Way back to the sender of a request; it can be used once. Dropped unused, it reports that no answer will come.
 #[derive(Debug)]
 pub struct ReplyTo {
     pub(crate) bus: Weak<Bus>,

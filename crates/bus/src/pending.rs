@@ -13,7 +13,7 @@ use crate::message::Message;
 /// seconds fit.
 pub(crate) const REQUESTS_MAX: usize = 100_000;
 
-/// What a request came to.
+/// Result of a request.
 pub(crate) type Outcome = Result<Message, BusError>;
 
 /// All requests that wait.
@@ -35,11 +35,11 @@ enum Waiter {
     Many { answers: mpsc::Sender<(Arc<str>, Told)>, expected: Option<u32>, got: u32 },
 }
 
-/// What a gathering hears from a node.
+/// Message of a node to a gathering.
 #[derive(Debug)]
 pub(crate) enum Told {
     Answer(Outcome),
-    /// Nothing more will come.
+    /// The node sends nothing more.
     Done,
 }
 
@@ -123,7 +123,7 @@ impl Pending {
         true
     }
 
-    /// A node went away: whoever asked it is told.
+    /// Fails the requests to a node that went away.
     pub(crate) fn lost(&self, node: &str) {
         let lost: Vec<Request> =
             self.requests.lock().extract_if(|_, request| &*request.asked == node).map(|(_, request)| request).collect();

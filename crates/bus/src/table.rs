@@ -1,4 +1,4 @@
-//! Who is registered where: receivers of this node, and nodes that have receivers. Pure.
+//! Registrations by address: receivers of this node, and nodes that have receivers. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) struct Table {
 struct Entry {
     receivers: Vec<(u64, Arc<Queue>)>,
     nodes: Vec<Arc<str>>,
-    /// Whose turn it is: this node, if it has receivers, comes before the others.
+    /// Turn of the round-robin: this node, if it has receivers, comes before the others.
     place_turn: usize,
     receiver_turn: usize,
 }
@@ -30,11 +30,11 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Peer {
     addresses: HashSet<Arc<str>>,
-    /// It does not know all of this node's addresses, since its queue was full.
+    /// True if the node lacks some of this node's addresses, since its queue was full.
     stale: bool,
 }
 
-/// Where a message goes next.
+/// Next destination of a message.
 #[derive(Debug)]
 pub(crate) enum Hop {
     Here(Arc<Queue>),

@@ -1,4 +1,4 @@
-//! Clients of the bridges, as conversations: what they say, and every frame that they hear.
+//! Conversations with bridges: the frames of clients, and every frame that they receive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-/// What the clients of these tests may do.
+/// Rules of the bridges in these tests.
 const RULES: &str = r#"{"inbound": [{"addressRegex": "test\\..*"}, {"address": "strict", "match": {"ok": true}}],
     "outbound": [{"addressRegex": "test\\..*"}]}"#;
 
@@ -42,8 +42,8 @@ fn services(bus: &Arc<Bus>) {
     });
 }
 
-/// Plays a conversation: `>` is said, `<` is what is heard until nothing more comes. `REPLY` stands for the last
-/// reply address heard.
+/// Plays a conversation: `>` is sent, `<` is received until nothing more comes. `REPLY` stands for the last reply
+/// address received.
 async fn play(dialect: Dialect, script: &str) {
     let bridge = bridge(Limits { reply_time: Duration::from_secs(1), handlers: 4, ..Limits::default() });
     services(&bridge.bus);

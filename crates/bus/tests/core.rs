@@ -37,7 +37,7 @@ fn send(bus: &Bus, address: &str, body: Value) -> Result<(), BusError> {
     bus.send(address, Headers::default(), body)
 }
 
-/// What waits, as one text.
+/// Returns the waiting messages as one text.
 fn read(consumer: &mut Consumer) -> String {
     let bodies = std::iter::from_fn(|| consumer.try_recv()).map(|message| message.body.to_string());
     bodies.collect::<Vec<_>>().join(" ")

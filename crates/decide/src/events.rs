@@ -55,7 +55,7 @@ pub fn check(filters: &Filters) -> Result<(), ListError> {
     filters.check(&FILTERS)
 }
 
-/// Whether the client wants this (decorated) event.
+/// True if the client wants this (decorated) event.
 pub fn matches(filters: &Filters, event: &Value) -> bool {
     filters.is_empty() || {
         let kind = event["Type"].as_str().unwrap_or("container");

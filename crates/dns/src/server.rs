@@ -53,7 +53,7 @@ struct Server {
 #[derive(Debug, Default)]
 struct State {
     knowledge: Knowledge,
-    /// By gateway address. An entry's sockets end with it.
+    /// Keyed by gateway address. An entry's sockets end with it.
     listeners: BTreeMap<IpAddr, (String, JoinSet<()>)>,
 }
 

@@ -41,7 +41,7 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 /// How the door was told to behave. Flags of `herder manage` set it.
 #[derive(Clone, Debug, Default)]
 pub struct FrontSettings {
-    /// Whether pages of other origins may call (`--api-enable-cors`).
+    /// True if pages of other origins may call (`--api-enable-cors`).
     pub cors: bool,
     /// Shown in `info` and `version` (`--experimental`).
     pub experimental: bool,
@@ -222,7 +222,7 @@ impl Front {
         bus::origin(self, headers, "this endpoint").map(drop).inspect_err(|_| record.denied = true)
     }
 
-    /// Whether `name` is a name of this node, of its certificate, of a node of the pool, or allowed besides.
+    /// True if `name` is a name of this node, of its certificate, of a node of the pool, or allowed besides.
     fn is_own_name(&self, name: &str, certificate: Option<&ListenerNames>) -> bool {
         let same = |it: &str| it.eq_ignore_ascii_case(name);
         let allowed = self.settings.allowed_hosts.iter().chain(certificate.iter().flat_map(|it| it.0.iter()));

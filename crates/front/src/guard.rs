@@ -62,7 +62,7 @@ pub(crate) fn own_name(headers: &HeaderMap, is_ours: impl FnOnce(&str) -> bool) 
     Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
 }
 
-/// Whether `pattern` allows the host `name`: the same name, `*.example.com` for every name below, `*` for all.
+/// True if `pattern` allows the host `name`: the same name, `*.example.com` for every name below, `*` for all.
 pub(crate) fn allows(pattern: &str, name: &str) -> bool {
     let pattern = pattern.trim_end_matches('.');
     match pattern.strip_prefix('*') {
@@ -75,7 +75,7 @@ pub(crate) fn allows(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether a page may call: it says no origin, or that of the host itself.
+/// True if a page may call: it says no origin, or that of the host itself.
 pub(crate) fn same_origin(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return !is_cross_site(headers) };

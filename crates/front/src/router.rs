@@ -13,7 +13,7 @@ use crate::ApiError;
 pub struct Action(pub &'static str);
 
 impl Action {
-    /// Whether a request of this method may change something.
+    /// True if a request of this method may change something.
     pub(crate) fn is_write(method: &Method) -> bool {
         !method.is_safe()
     }
@@ -37,7 +37,7 @@ pub(crate) struct Route<H> {
     pub(crate) action: Action,
     /// The lowest version of Docker's API that has this; nothing if all have it.
     since: Option<Version>,
-    /// Whether the path exists below `/v1.xx`, too.
+    /// True if the path exists below `/v1.xx`, too.
     versioned: bool,
     pub(crate) callers: Callers,
     pub(crate) handler: H,

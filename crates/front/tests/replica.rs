@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Whether the manager with `experimental` on has answered.
+    /// True if the manager with `experimental` on has answered.
     async fn is_answered_by_experimental(&mut self) -> bool {
         let answer = self.call("GET /version").await;
         assert!(answer.starts_with("200 {"), "{answer}");

@@ -386,7 +386,7 @@ async fn greet(stream: Accepted, tls: Option<TlsAcceptor>, shared: Shared<impl S
     }
 }
 
-/// Whether the first byte is that of an HTTP request; a TLS handshake begins with 22.
+/// True if the first byte is that of an HTTP request; a TLS handshake begins with 22.
 async fn speaks_plainly(tcp: &TcpStream) -> bool {
     let mut first = [0];
     matches!(tcp.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()

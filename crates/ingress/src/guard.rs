@@ -16,7 +16,7 @@ const KEYS_MAX: usize = 65_536;
 pub(crate) struct Rate {
     interval: Duration,
     burst: u32,
-    /// By key: when it has used up what it had.
+    /// Keyed by key: when it has used up what it had.
     next: Mutex<HashMap<String, Instant>>,
 }
 

@@ -24,7 +24,7 @@ const PERSISTENT: CreateOptions<'static> = CreateMode::Persistent.with_acls(Acls
 #[derive(Debug)]
 pub(super) struct Zookeeper {
     cluster: String,
-    /// By the time asked for: one for readers, one per time that keys are written with (one in practice).
+    /// Keyed by the time asked for: one for readers, one per time that keys are written with (one in practice).
     sessions: Mutex<BTreeMap<Duration, Client>>,
 }
 

@@ -134,7 +134,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a namespace is one of this lab's. Another lab's name may begin with this one's.
+/// True if a namespace is one of this lab's. Another lab's name may begin with this one's.
 pub(crate) fn is_of(lab: &str, namespace: &str) -> bool {
     let part =
         namespace.strip_prefix("herder-").and_then(|it| it.strip_prefix(lab)).and_then(|it| it.strip_prefix('-'));

@@ -1,5 +1,5 @@
-//! The whole control plane with simulated nodes: a leader with its store on the disk, and sessions of nodes that say of every
-//! task at once that it runs. Services are declared; the time ends when all their tasks are written as running.
+//! Benchmark of the control plane: a leader with its store on disk, and simulated nodes that report all tasks running
+//! at once. Services are declared; the time ends when all their tasks are written as running.
 //!
 //! `cargo xtask bench control [-- --nodes 10000 --tasks 1000000]`; without sizes it takes seconds. Nodes run in this process,
 //! on the same cores: they keep only ids. The store is alone, so a write costs one flush of the disk and no network.
@@ -33,13 +33,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Tasks of one service.
 const REPLICAS: usize = 1000;
-/// How often what is written is counted, at most; and of how long counting takes, so many times as long is between two counts.
+/// Pause between two counts of what is written: at least this, and a multiple of the time that a count takes.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_TIMES: u32 = 20;
 /// A run that takes longer tells nothing more.
 const TIME_MAX: Duration = Duration::from_secs(1800);
 
-/// There is no other manager.
+/// A transport for the only manager.
 struct Nobody;
 
 impl Transport for Nobody {
@@ -230,7 +230,7 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// Of all threads so far.
+/// Processor time of all threads so far.
 fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }

@@ -32,7 +32,8 @@ use agenda::Agenda;
 use ingress::IngressLead;
 use tell::Session;
 
-/// How often the leader looks who is silent. Nodes that are lost are known to be within twice of it after the signs are there.
+/// Interval at which the leader looks for silent nodes. A lost node is marked within twice of it after the signs are
+/// there.
 const LOOK: Duration = Duration::from_millis(200);
 /// Events that are taken up in one step. More would make the first of them wait for the last.
 const EVENTS_MAX: usize = 2048;
@@ -42,17 +43,18 @@ const ATTEMPTS_MAX: u32 = 5;
 const REPORTS_MAX: usize = 8192;
 /// Changes in one command. A task is some kilobytes; where they are more than the store takes, it is cut in two.
 const CHANGES_MAX: usize = 1024;
-/// When a step has so many changes, the services that are left wait for the next one: nodes hear of the first meanwhile.
+/// Number of changes after which a step leaves the other services to the next one. Nodes receive the first ones
+/// meanwhile.
 const STEP_CHANGES: usize = 8192;
-/// When the services of a step have so many tasks, the others wait for the next one.
+/// Number of tasks of its services after which a step leaves the other services to the next one.
 const STEP_TASKS: usize = 100_000;
-/// So many tasks may be made and get their nodes in one step: a service of usual size is there with one write.
+/// Number of tasks that may be created and placed in one step, so that a service of usual size takes one write.
 const AT_ONCE_MAX: usize = 512;
 /// Tasks that get a node in one step: each run looks through all nodes once.
 const PLACED_MAX: usize = 4096;
-/// Why a node is down, in swarm mode's words.
+/// Message of a node that is down because it is silent, in swarm mode's words.
 const SILENT: &str = "heartbeat failure";
-/// After a command that was not written, the next attempt waits so long.
+/// Pause after a command that was not written.
 const REST: Duration = Duration::from_millis(100);
 
 /// Leads whenever the store does, until `stop`.
@@ -90,44 +92,44 @@ struct Lead<'m> {
     store: &'m Arc<Store>,
     settings: &'m Settings,
     own_events: mpsc::Sender<Event>,
-    /// In which it leads, and writes.
+    /// The term in which this manager leads, and writes.
     term: u64,
     watch: Watch,
-    /// As the watch has told it: what is decided is decided about this.
+    /// The view that the watch delivered last; all decisions are based on it.
     view: View,
     sessions: HashMap<String, Session>,
-    /// When nodes without a session were heard last, and what they were told of how often that should be.
+    /// Last heartbeats of nodes without a session, and the pace that they were given.
     heard_at: HashMap<String, (Instant, Pace)>,
     began: Instant,
-    /// It has not written anything yet.
+    /// True until the first write of this leader.
     is_new: bool,
     /// Services to be looked at.
     agenda: Agenda,
-    /// Nodes that may have to be told something.
+    /// Nodes to which something may have to be sent.
     touched: TouchedNodes,
-    /// Who manages, until it may have changed.
+    /// The managers; `None` after a possible change.
     managers: Option<Vec<ManagerAddr>>,
-    /// As many nodes are told how often they are to be heard.
+    /// Heartbeat pace for the present number of nodes.
     pace: Pace,
-    /// What all nodes have and what is on them, as far as the watch has told.
+    /// Resources of all nodes and the tasks on them, as the watch delivered them.
     fleet: Fleet,
-    /// Whether something was written that may help tasks without a node, since they were last tried.
+    /// True if something was written that may help tasks without a node, since they were last tried.
     place: bool,
     /// Nodes that changed so that tasks on them may not fit there any more.
     changed: BTreeSet<String>,
-    /// Which addresses were given last, and which rest.
+    /// The addresses that were assigned last, and those that rest.
     addresses: Addresses,
-    /// What nodes are told of networks.
+    /// Network state for the nodes.
     nets: Nets,
     /// The news of ingress nodes, and of the nodes of tasks that get requests from them.
     ingress: IngressLead,
     /// Nodes that have come to a network, or left one.
     net_nodes: BTreeSet<String>,
-    /// Networks that nodes are to be told of, whoever is on them.
+    /// Networks that must be sent to all nodes.
     net_records: BTreeSet<String>,
-    /// Whether nodes are to be told their networks whole.
+    /// True if nodes get the whole state of their networks.
     net_whole: bool,
-    /// Whether nodes may need addresses, or the swarm its first network.
+    /// True if nodes may need addresses, or the swarm its first network.
     networks: bool,
     /// Those that were looked at in the step that is made.
     enforced: Vec<String>,
@@ -135,7 +137,7 @@ struct Lead<'m> {
     changing: BTreeSet<String>,
     /// Nodes whose stores are open, and that are not known to be among the managers yet.
     ready: BTreeSet<String>,
-    /// Who said something in this step, once for each time. They are answered when it is written.
+    /// Nodes that sent a message in this step, once for each message. They are answered after the write.
     answers: Vec<String>,
 }
 
@@ -196,7 +198,7 @@ impl<'m> Lead<'m> {
         self.pace = Pace::of(view.nodes.len());
     }
 
-    /// What all nodes are told alike may be another one.
+    /// Schedules a new `Welcome` for all nodes, since its content may have changed.
     fn welcome_everybody(&mut self, view: &View) {
         for id in view.nodes.keys() {
             self.touched.entry(id.to_string()).or_default();
@@ -269,7 +271,7 @@ impl<'m> Lead<'m> {
         }
     }
 
-    /// When a service is to be looked at again.
+    /// Returns the earliest time at which a service is due.
     fn next_time(&self) -> Instant {
         self.agenda.next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
@@ -291,7 +293,7 @@ impl<'m> Lead<'m> {
         self.step(happened, looks).await
     }
 
-    /// One step: hear, judge, decide, write, tell.
+    /// Runs one step: read messages, judge nodes, decide, write, send.
     async fn step(&mut self, happened: &[Event], looks: bool) -> Result<(), StoreError> {
         let now = self.settings.clock.now();
         self.catch_up();
@@ -332,7 +334,7 @@ impl<'m> Lead<'m> {
         Ok(())
     }
 
-    /// Writes all changes in their order; a command of a size that raft can send is written whole or not at all.
+    /// Writes all changes in order. A command of a size that raft can send is written whole or not at all.
     async fn write(&self, changes: Vec<Change>, now: Time) -> Result<(), StoreError> {
         for changes in changes.chunks(CHANGES_MAX) {
             let mut parts = vec![changes];
@@ -349,7 +351,7 @@ impl<'m> Lead<'m> {
         Ok(())
     }
 
-    /// Changes that do not fit are those of somebody who was too late; what they were about is looked at again.
+    /// Adds changes. If they conflict with earlier ones, they are dropped and their objects are reconciled again.
     fn add(&mut self, proposal: &mut Proposal, changes: Vec<Change>) -> bool {
         let added = proposal.add(changes);
         if let Err(conflict) = &added {
@@ -489,7 +491,7 @@ impl<'m> Lead<'m> {
         *known = (known.0.max(at), known.1.max(session.pace));
     }
 
-    /// When the node was heard last, and by what it was told to be heard. The sign is that of its pulse.
+    /// Returns the node's last heartbeat, its pace, and its mark if it has a session. The sign is that of its pulse.
     fn heard(&self, node: &str) -> (Instant, Pace, Option<u64>) {
         let (at, pace) = self.heard_at.get(node).copied().unwrap_or((self.began, self.pace));
         let session = self.sessions.get(node);
@@ -498,7 +500,7 @@ impl<'m> Lead<'m> {
         (at, pace.max(self.pace).max(session.map_or(pace, |it| it.pace)), pulse.map(|(_, sign)| sign))
     }
 
-    /// Who is silent is down.
+    /// Marks silent nodes as down.
     fn judge(&mut self, proposal: &mut Proposal, now: Time) {
         // That a node is down may have been written late, when it had come again: it comes once more, and says that it is there.
         let is_down =
@@ -590,8 +592,8 @@ impl<'m> Lead<'m> {
         self.place_tasks(proposal, now);
     }
 
-    /// Gives nodes to tasks that wait for them; to those that are made in this step, too, if they are few. What is placed now counts
-    /// on its node for good once the watch has told of it.
+    /// Places waiting tasks, and those created in this step if they are few. Once the watch delivers a placement, it
+    /// counts on its node for good.
     fn place_tasks(&mut self, proposal: &mut Proposal, now: Time) {
         let written = proposal.written();
         let made = Fleet::is_waited_for_in(written);

@@ -1,4 +1,4 @@
-//! What managers of a swarm do: the leader keeps what runs at what is declared; the others send nodes on to it.
+//! The managers of a swarm: the leader makes the running state match the declared one; the others redirect nodes to it.
 //!
 //! One loop ([`lead`]) does everything, step by step: hear nodes, judge who lives, decide what is to be done ([`herder_decide`]),
 //! write all of it as one command, tell nodes what is theirs. It holds nothing that cannot be worked out anew from the store and
@@ -26,11 +26,11 @@ pub const LEADER: &str = "leader";
 /// Telling takes a step of the loop.
 const DISSOLVE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What a manager must know of its surroundings.
+/// Dependencies of a manager.
 pub struct Settings {
     /// This node.
     pub me: ManagerAddr,
-    /// What gossip believes of nodes, by id.
+    /// Liveness of nodes by gossip, by id.
     pub gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
     pub clock: Clock,
     /// Makes ids of 25 characters.
@@ -74,7 +74,7 @@ impl Manager {
         Arc::new(Manager { store, events })
     }
 
-    /// Tells all nodes that the swarm has ended.
+    /// Informs all nodes that the swarm has ended.
     pub async fn dissolve(&self) {
         let told = Arc::new(Notify::new());
         if self.events.send(sessions::Event::Dissolve(told.clone())).await.is_ok() {

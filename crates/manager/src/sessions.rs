@@ -18,17 +18,17 @@ use tokio::time::{Duration, Instant};
 
 /// Events that wait for the loop. When it is behind, nodes wait: what they say is taken up later, in order.
 pub(crate) const EVENTS_WAITING_MAX: usize = 4096;
-/// What one node said, and the loop has not taken up. A node that has said so much is not listened to before it has.
+/// Maximum number of messages of one node that wait for the loop. Beyond that the node's stream is not read.
 const HEARD_WAITING_MAX: usize = 64;
 /// Messages that wait for one node. A node that takes none for so long loses its session.
 const SAID_WAITING_MAX: usize = 256;
 
-/// What a node says, until it goes away.
+/// Inbound messages of a node, until it goes away.
 pub type Heard = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
-/// What is said to a node.
+/// Outbound messages to a node.
 pub type Said = mpsc::Receiver<Bytes>;
 
-/// What happens in sessions.
+/// Event of a session.
 #[derive(Debug)]
 pub(crate) enum Event {
     Opened {
@@ -74,8 +74,8 @@ impl Mouth {
     }
 }
 
-/// When a node was heard last. Whether it is down is decided about what this says, once: whoever was answered after that was
-/// not answered as a node that lives.
+/// Time of a node's last heartbeat. Marking the node as down is a compare-and-swap on it: a heartbeat that is answered
+/// later belongs to no live node.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     /// Milliseconds since `epoch`, and one; 0 while the leader does not know the session.
@@ -92,7 +92,7 @@ impl Pulse {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// From now on the node is answered.
+    /// Allows answers to the node.
     pub(crate) fn open(&self) {
         self.at.store(self.now(), Ordering::Release);
     }
@@ -104,13 +104,13 @@ impl Pulse {
         self.at.fetch_update(Ordering::AcqRel, Ordering::Acquire, beaten).is_ok()
     }
 
-    /// When it was heard, and the sign of that.
+    /// Returns the time of the last heartbeat and its mark.
     pub(crate) fn heard(&self) -> Option<(Instant, u64)> {
         let at = self.at.load(Ordering::Acquire);
         (at != 0).then(|| (self.epoch + Duration::from_millis(at - 1), at))
     }
 
-    /// From now on the node is not answered. False, if it was heard since this sign.
+    /// Forbids answers to the node. Returns false if a heartbeat came since this mark.
     pub(crate) fn close(&self, sign: u64) -> bool {
         self.at.compare_exchange(sign, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -147,7 +147,7 @@ struct Listener {
     session: u64,
     pulse: Arc<Pulse>,
     mouth: WeakSender<Bytes>,
-    /// For the loop.
+    /// Events for the loop.
     waiting: VecDeque<Event>,
 }
 
@@ -178,7 +178,7 @@ impl Listener {
         }
     }
 
-    /// A node that lives is told that it was heard, if this manager still leads.
+    /// Acknowledges a heartbeat if the node counts as alive and this manager still leads.
     fn is_answered(&self) -> bool {
         let say = self.mouth.upgrade().filter(|_| self.store.leadership().borrow().me);
         say.is_some_and(|say| Mouth(say).say(&ToNode::Heard))
@@ -201,7 +201,7 @@ async fn next(node: &str, heard: &mut Heard) -> Option<ToLeader> {
     }
 }
 
-/// Where the leader is, as far as this manager knows.
+/// Returns the address of the leader, as far as this manager knows it.
 pub(crate) fn leader(store: &Store) -> Option<ManagerAddr> {
     let leader = store.leadership().borrow().leader.clone()?;
     let view = store.view();

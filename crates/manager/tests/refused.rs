@@ -1,4 +1,5 @@
-//! What a node must not do: said over real links, with a certificate that is in order or not. Refused, and nothing is changed.
+//! Tests forbidden messages of a node over real links, with and without a proper certificate. All are refused and
+//! change nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Whatever is waited for is there long before.
+/// Limit of every wait in these tests.
 const LIMIT: Duration = Duration::from_secs(20);
 const WORKER_TOKEN: &str = "the worker token";
 const MANAGER_TOKEN: &str = "the manager token";
@@ -120,7 +121,8 @@ impl Swarm {
         Peer { id: self.manager.id.clone(), addr: self.addr.clone() }
     }
 
-    /// What a node is answered in a session in which it says this: how it is welcomed, how often it was heard, how it ended.
+    /// Sends these messages in a session; returns the welcome, the number of acknowledgements and the end of the
+    /// session.
     async fn session(&self, identity: &Identity, said: &[Bytes]) -> String {
         let (say, to_say) = mpsc::channel(SESSION_WAITING_MAX);
         let mut heard = match self.calls(identity).session(&self.peer(), to_say).await {
@@ -173,7 +175,7 @@ fn task(id: &str, node: &str) -> TaskRecord {
     TaskRecord { task, ..TaskRecord::default() }
 }
 
-/// Who is what, what runs, and whom the swarm lets in.
+/// Returns roles, running tasks and join tokens as text.
 fn what_counts(view: &View) -> String {
     let nodes: Vec<_> = view.nodes.values().map(|it| (&it.node.id, it.role, it.node.spec.role)).collect();
     let tasks: Vec<_> = view.tasks.values().map(|it| (&it.task.id, it.task.status.state)).collect();

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// Events of a test are awaited for this long.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The only manager has nobody to talk to.
+/// A transport for the only manager.
 #[derive(Debug)]
 struct Nobody;
 

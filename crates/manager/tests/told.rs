@@ -1,4 +1,4 @@
-//! What nodes are told step by step adds up to what is theirs, whatever happens to services and nodes meanwhile.
+//! Tests that the changes sent to nodes add up to their assignments, whatever happens to services and nodes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Whatever is waited for is there long before.
+/// Limit of every wait in these tests.
 const LIMIT: Duration = Duration::from_secs(30);
 
 struct Nobody;
@@ -29,21 +29,21 @@ impl Transport for Nobody {
     }
 }
 
-/// A node, with what it was told so far, and how.
+/// A node with the assignments that it received, and in which messages.
 #[derive(Clone, Default)]
 struct Node {
     known: Arc<Mutex<Assignments>>,
     /// Messages with all of it, and with what changed.
     said: Arc<Mutex<(usize, usize)>>,
     gaps: Arc<Mutex<usize>>,
-    /// Why its engine does not answer; empty while it does.
+    /// Error of the node's engine; empty while it answers.
     engine_error: watch::Sender<String>,
     /// Grows with each message to any node.
     news: watch::Sender<u64>,
 }
 
 impl Node {
-    /// Does at once what it is told. With a gap to make, it forgets where it was, once.
+    /// Carries out its assignments at once. With a gap to make, it forgets its sequence once.
     async fn run(self, manager: Arc<Manager>, id: &'static str) {
         let mut engine = self.engine_error.subscribe();
         loop {
@@ -168,7 +168,7 @@ impl Swarm {
         .await;
     }
 
-    /// Waits until so many tasks run, no others are left but old ones, and every node knows what is its own.
+    /// Waits until this many tasks run, only old ones are left besides, and every node has its assignments.
     async fn settled(&self, running: usize) {
         self.settled_when(running, |_| true).await;
     }
@@ -205,7 +205,7 @@ impl Swarm {
     }
 }
 
-/// Without what a node does not hear of: how far its tasks are.
+/// Returns the assignments without the present states of tasks, which nodes do not receive.
 fn as_known(assignments: &Assignments) -> Assignments {
     let mut known = Assignments { sequence: 0, ..assignments.clone() };
     for record in &mut known.tasks {
@@ -246,7 +246,7 @@ async fn what_nodes_are_told_adds_up_to_what_is_theirs() {
     assert!(swarm.nodes.values().all(|it| it.known.lock().tasks.is_empty()));
 }
 
-/// A node that says that its engine is lost is heard all the time, and nevertheless counts as down.
+/// A node with a lost engine sends heartbeats, and counts as down nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_of_a_node_without_an_engine_run_elsewhere_until_it_is_back() {
     let swarm = Swarm::begin().await;

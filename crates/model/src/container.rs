@@ -28,7 +28,7 @@ pub struct Container {
     pub finished_at: i64,
     pub exit_code: i64,
     pub health: Option<Health>,
-    /// As the client gave them, expression labels included.
+    /// The labels as the client gave them, expression labels included.
     pub labels: Pairs,
     pub reserved: Resources,
     /// `HostConfig.NetworkMode`, such as `default`, `host`, `container:<id>`.
@@ -57,15 +57,15 @@ pub struct Container {
 pub struct Entry {
     /// Empty if none was read yet.
     pub text: Box<str>,
-    /// What goes in, and before which byte of `text`; in order.
+    /// The holes in `text`, in order: each with the byte before which it is filled.
     pub holes: Box<[(u32, Hole)]>,
     /// Follows from the container's other fields.
     #[serde(skip)]
     pub status: Status,
 }
 
-/// What the status of a container is made of, together with the clock. Beside the entry, so that a list of many reads little
-/// memory of each.
+/// The parts from which, with the clock, the status of a container is composed. Beside the entry, so that a list of
+/// many reads little memory of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Says the same at all times.
@@ -82,14 +82,14 @@ impl Default for Status {
     }
 }
 
-/// What a list entry shows of others, or of the clock.
+/// A value of a list entry that comes from elsewhere, or from the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hole {
-    /// In the middle of a JSON string.
+    /// The name of the node, inside a JSON string.
     NodeName,
-    /// In the middle of a JSON string.
+    /// The address of the node, inside a JSON string.
     NodeIp,
-    /// In the middle of a JSON string.
+    /// The status, inside a JSON string.
     Status,
 }
 

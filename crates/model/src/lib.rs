@@ -28,7 +28,8 @@ pub const LABEL_AFFINITIES: &str = "com.docker.swarm.affinities";
 pub const LABEL_WHITELISTS: &str = "com.docker.swarm.whitelists";
 /// Docker label with a JSON array of reschedule policies (classic Swarm).
 pub const LABEL_RESCHEDULE: &str = "com.docker.swarm.reschedule-policies";
-/// Docker label that joins the networks of several nodes into one: its value is the id that clients see (64 hex digits).
+/// Docker label that joins the networks of several nodes into one. Its value is the id that clients see (64 hex
+/// digits).
 pub const LABEL_NETWORK_ID: &str = "herder.network.id";
 /// Marks the bridge of an engine that carries an overlay network; its value is the id of that.
 pub const LABEL_OVERLAY: &str = "com.herder.network";

@@ -1,4 +1,5 @@
-//! Containers by name, so that a name is found, or known to be free, without a look at every container of the pool.
+//! Index of containers by name. It finds a name, or shows that it is free, without a look at every container of the
+//! pool.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -23,9 +24,9 @@ impl<'t> Name<'t> {
 /// lines of memory of each, not thirty names all over the heap.
 #[derive(Clone, Debug, Default)]
 pub struct NameIndex {
-    /// In order.
+    /// Hashes of the names, sorted.
     hashes: Vec<u64>,
-    /// In the order of the hashes.
+    /// The containers, in the order of `hashes`.
     containers: Vec<Arc<Container>>,
 }
 
@@ -58,7 +59,7 @@ impl NameIndex {
         &self.containers
     }
 
-    /// Where this hash is: the first place, and how many.
+    /// Returns the first index of this hash and the number of its entries.
     fn range(&self, hash: u64) -> (usize, usize) {
         let first = self.hashes.partition_point(|other| *other < hash);
         (first, self.hashes[first..].iter().take_while(|other| **other == hash).count())

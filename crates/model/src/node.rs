@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Container, Image, Name, NameIndex, Network, Volume};
 
-/// What an engine is to the pool.
+/// State of an engine in the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NodeState {
     /// Known by address only; its engine has not been validated yet.
@@ -78,7 +78,7 @@ pub struct Node {
     /// The engine's `Name`. Empty while pending.
     pub name: String,
     pub state: NodeState,
-    /// Why the node is not healthy, in words.
+    /// The reason why the node is not healthy, as text.
     pub error: Option<String>,
     /// Connection failures in a row.
     pub failures: u32,
@@ -88,9 +88,9 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// The processors the engine has, without overcommit.
     pub ncpu: i64,
-    /// What may be promised, overcommit included.
+    /// Resources that may be promised, overcommit included.
     pub total: Resources,
-    /// What all containers on the node reserve, running or not.
+    /// Resources that all containers on the node reserve, running or not.
     #[serde(skip)]
     pub used: Resources,
     /// `linux` or `windows`.
@@ -101,7 +101,7 @@ pub struct Node {
     pub api_version: String,
     /// Seconds since 1970 of the last successful look.
     pub updated_at: i64,
-    /// By full id.
+    /// Keyed by full id.
     #[serde(skip)]
     pub containers: BTreeMap<String, Arc<Container>>,
     /// The same ones by name; kept by [`Node::put_container`] and [`Node::remove_container`].
@@ -111,7 +111,7 @@ pub struct Node {
     pub images: Vec<Arc<Image>>,
     #[serde(skip)]
     pub networks: Vec<Arc<Network>>,
-    /// By id of the engine's bridge network: the overlay network that it carries.
+    /// Keyed by id of the engine's bridge network: the overlay network that it carries.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overlays: BTreeMap<String, String>,
     #[serde(skip)]

@@ -1,4 +1,4 @@
-//! Words by key, as small as they can be: a map of the standard library takes half a kilobyte for two labels, and a large
+//! A compact map from text to text. A map of the standard library takes half a kilobyte for two labels, and a large
 //! pool has tens of thousands of such maps.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ impl Pairs {
         self.iter().map(|(_, value)| value)
     }
 
-    /// As a map that can grow.
+    /// Copies the pairs into a map that can grow.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
@@ -54,7 +54,7 @@ impl From<BTreeMap<String, String>> for Pairs {
 }
 
 impl FromIterator<(String, String)> for Pairs {
-    /// Of several values for one key the last counts.
+    /// Collects pairs; of several values for one key the last one counts.
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Pairs {
         pairs.into_iter().collect::<BTreeMap<_, _>>().into()
     }

@@ -1,4 +1,4 @@
-//! What is declared: the objects of Docker's swarm mode with its own names and forms of JSON (API 1.24 to 1.50).
+//! The declared objects: those of Docker's swarm mode, with its names and forms of JSON (API 1.24 to 1.50).
 //!
 //! A field that Docker leaves out when it is empty is left out here, and one that Docker shows as `null` is shown so: what a
 //! client sent comes back to it unchanged. Durations are nanoseconds, times are RFC 3339 texts.
@@ -82,7 +82,7 @@ pub use word::{Word, WordError};
 pub(crate) use rest::keeps_rest;
 pub(crate) use word::words;
 
-/// For fields that Docker leaves out when they are empty.
+/// True for a default value; Docker leaves such fields out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -1,5 +1,4 @@
-//! Every object of swarm mode that a real Docker Engine was recorded to send, and every one that a client sent it, is read
-//! and written back the same.
+//! Reads and writes every swarm object of recorded engines and clients, and expects the same JSON.
 #![expect(clippy::disallowed_methods, reason = "recordings are files")]
 
 use std::collections::BTreeMap;
@@ -23,7 +22,7 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Reads and writes; what differs is told.
+/// Reads and writes the value; returns the difference.
 fn same<T: DeserializeOwned + Serialize>(json: &Value) -> Result<(), String> {
     compare::<T>(json, |was, became| was == became)
 }
@@ -39,7 +38,7 @@ fn compare<T: DeserializeOwned + Serialize>(json: &Value, fits: fn(&Value, &Valu
     if fits(json, &written) { Ok(()) } else { Err(format!("was   {json}\nbecame {written}")) }
 }
 
-/// Whether everything in `small` is in `large`.
+/// True if everything in `small` is in `large`.
 fn holds(small: &Value, large: &Value) -> bool {
     match (small, large) {
         (Value::Object(small), Value::Object(large)) => {
@@ -52,7 +51,7 @@ fn holds(small: &Value, large: &Value) -> bool {
     }
 }
 
-/// Whether everything in the body of a request comes back; nothing if it is none of swarm mode.
+/// Checks that everything in the body of a request comes back; `None` if the request is not one of swarm mode.
 fn sent(path: &[&str], body: &Value) -> Option<Result<(), String>> {
     Some(match path {
         ["services", "create"] | ["services", _, "update"] => kept::<ServiceSpec>(body),

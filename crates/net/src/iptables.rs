@@ -18,7 +18,7 @@ pub(crate) fn rules() -> Result<Option<Vec<String>>, NetError> {
     Ok(Some(text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()))
 }
 
-/// Whether one of these rules is missing from the chain. Blocks for as long as `iptables` runs.
+/// True if one of these rules is missing from the chain. Blocks for as long as `iptables` runs.
 pub fn lacks_rules(wanted: &[String]) -> bool {
     rules().is_ok_and(|there| there.is_none_or(|there| wanted.iter().any(|rule| !there.contains(rule))))
 }

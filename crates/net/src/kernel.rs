@@ -132,7 +132,7 @@ impl Kernel {
         hairpin::set()
     }
 
-    /// Whether a bridge of herder is there.
+    /// True if a bridge of herder is there.
     pub fn has_link(self, name: &str) -> bool {
         fs::exists(format!("/sys/class/net/{name}")).unwrap_or(false)
     }

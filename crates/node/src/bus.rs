@@ -24,7 +24,7 @@ use crate::members::Directory;
 /// Rest before a link that ended is opened anew.
 const LINK_REST: Duration = Duration::from_millis(300);
 
-/// What clients may do: as the file says, or the default.
+/// Returns the rules for clients, from the file or by default.
 pub fn rules(settings: &NodeSettings) -> anyhow::Result<Rules> {
     let Some(path) = &settings.bus_rules else { return Ok(Rules::documented(&settings.cluster)) };
     let file = || format!("--bus-rules {}", path.display());
@@ -114,7 +114,7 @@ impl PoolBus {
         }
     }
 
-    /// Tells what happens on this node's engine, and what this node is the one to tell about others, until `stop`.
+    /// Publishes events of this node's engine, and those about other nodes that this node reports, until `stop`.
     pub async fn tell_events(self: Arc<Self>, pool: Arc<Pool>, directory: Arc<Directory>, stop: CancellationToken) {
         let mut events = pool.events();
         loop {
@@ -154,7 +154,7 @@ impl PoolBus {
         self.publish("herder.events.node", body);
     }
 
-    /// Tells who joins, leaves and is lost, until `stop`.
+    /// Publishes joins, leaves and losses of nodes until `stop`.
     pub async fn tell_membership(
         self: Arc<Self>,
         pool: Arc<Pool>,

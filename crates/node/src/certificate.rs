@@ -4,7 +4,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// The names of a chain's first certificate and when it ends (seconds since 1970), if the key is that of the certificate.
+/// Returns the names of a chain's first certificate and its end (seconds since 1970), if the key fits.
 ///
 /// # Errors
 ///

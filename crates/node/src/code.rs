@@ -1,4 +1,4 @@
-//! One join code in the whole pool: whoever has a newer one tells it to all, with its facts.
+//! The pool's shared join code: nodes gossip the newest one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::swarm;
 /// The fact that holds the code's secret. Sealed with the rest of gossip, and shown nowhere.
 const FACT: &str = "join";
 
-/// Tells this node's facts, the join code's secret among them once it was changed. Every node tells it, so that it is known
-/// after the one that made it is gone, and to those that come back.
+/// Publishes this node's facts, with the join code's secret once it was changed. All nodes publish it, so that it
+/// outlives its author and reaches nodes that come back.
 #[derive(Clone, Debug)]
 pub struct Teller {
     link: Arc<Link>,
@@ -26,7 +26,7 @@ pub struct Teller {
     /// The swarm that this node manages, if it does.
     swarm: watch::Receiver<Option<String>>,
     rotation: watch::Receiver<Rotation>,
-    /// What is known of the swarm, if there is one.
+    /// The roster of the swarm, if there is one.
     rosters: watch::Receiver<Option<Arc<Roster>>>,
     view: watch::Receiver<View>,
 }
@@ -42,7 +42,8 @@ impl Teller {
         Teller { link, gossip, facts, swarm, rotation, rosters, view }
     }
 
-    /// Tells what is in force now. Fails if the facts are too long, also where the secret would only later not fit.
+    /// Publishes the rotation in force. Fails if the facts are too long, also where the secret would only later not
+    /// fit.
     pub async fn tell(&self) -> Result<(), GossipError> {
         let mut facts = self.facts.clone();
         facts.insert(FACT.to_owned(), "x".repeat(FACT_BYTES_MAX));
@@ -103,7 +104,7 @@ impl Teller {
     }
 }
 
-/// For so long packets by the key before are opened after it was changed: by then all nodes have heard of the new one.
+/// Time after a change of key during which packets by the old key are opened; all nodes know the new one by then.
 const OLD_KEY_TIME: Duration = Duration::from_secs(60);
 
 /// Keeps the keys of gossip those of this node's identity, until `stop`.

@@ -36,7 +36,7 @@ async fn answer(engine: &str, request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-/// Whether this is `GET /images/NAME/get` or `GET /images/get`, with or without a version.
+/// True if this is `GET /images/NAME/get` or `GET /images/get`, with or without a version.
 fn is_export(method: &Method, path: &str) -> bool {
     let mut parts = path.split('/').skip(1).peekable();
     let is_version = |part: &str| part.strip_prefix('v').is_some_and(|it| it.starts_with(|c: char| c.is_ascii_digit()));

@@ -1,4 +1,4 @@
-//! Which node this is, and how it comes to its pool.
+//! Identity of this node, and its way into its pool.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::time::{Duration, SystemTime};
@@ -15,11 +15,11 @@ use tokio::time::sleep;
 
 use crate::{store, swarm};
 
-/// Whoever is asked may be starting, too: how often all are asked, and the rest between.
+/// Number of attempts to join, since the other nodes may be starting, and the pause between.
 const JOIN_ATTEMPTS: u32 = 10;
 const JOIN_REST: Duration = Duration::from_secs(1);
 
-/// The identity that is kept, a new one of the pool that is to be joined, or the first of a new pool.
+/// Returns the stored identity, a new one of the pool to join, or the first of a new pool.
 pub async fn of(settings: &NodeSettings, store: Option<&Discovery>) -> anyhow::Result<Identity> {
     let code: Option<JoinCode> = settings.token.as_deref().map(str::parse).transpose().context("--token")?;
     let kept = Identity::load(&settings.state)?;
@@ -73,7 +73,8 @@ pub async fn of(settings: &NodeSettings, store: Option<&Discovery>) -> anyhow::R
     Ok(identity)
 }
 
-/// Addresses of nodes that might let us in: those given, those in the store, or whoever answers on the local network.
+/// Returns addresses of nodes that may admit this one: given ones, those in the store, or those that answer on the
+/// local network.
 async fn found(settings: &NodeSettings, store: Option<&Discovery>, code: &JoinCode) -> anyhow::Result<Vec<String>> {
     if let Some(store) = store {
         let listed = store::list(store).await;
@@ -103,7 +104,7 @@ async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Resu
     bail!("there is nobody to join")
 }
 
-/// Addresses to gossip with at first: those given, and whoever answers on the local network.
+/// Returns the first addresses for gossip: given ones, and those that answer on the local network.
 pub async fn seeds(settings: &NodeSettings, code: &JoinCode) -> Vec<SocketAddr> {
     let mut seeds = Vec::new();
     if settings.multicast {
@@ -118,7 +119,7 @@ pub async fn seeds(settings: &NodeSettings, code: &JoinCode) -> Vec<SocketAddr> 
     seeds
 }
 
-/// What these addresses mean; those that mean nothing are told.
+/// Resolves these addresses, and logs those that fail.
 pub async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for address in addresses {
@@ -130,7 +131,7 @@ pub async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
     found
 }
 
-/// Where other nodes reach this one.
+/// Returns the address under which other nodes reach this one.
 pub fn advertise(settings: &NodeSettings) -> anyhow::Result<SocketAddr> {
     let (host, port) = &settings.advertise;
     if let Some(host) = host {

@@ -1,4 +1,5 @@
-//! The way from the ingress of this node to tasks: their addresses on this host, on the ingress network, or on their own hosts.
+//! Path from the ingress of this node to tasks: by their addresses on this host, on the ingress network, or on their
+//! own hosts.
 
 use std::collections::HashMap;
 use std::io;
@@ -101,7 +102,7 @@ impl Reach for TaskReach {
 #[derive(Debug)]
 struct Way {
     to: SocketAddr,
-    /// None, if any will do.
+    /// Source address; `None` for any.
     from: Option<IpAddr>,
 }
 

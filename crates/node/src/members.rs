@@ -1,4 +1,4 @@
-//! Who is in the pool: what gossip says becomes the members of the pool.
+//! Membership of the pool, fed by gossip.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 /// Facts whose key begins so are labels.
 const LABEL: &str = "label.";
 const NAME: &str = "name";
-/// A node that begins again hears from the others within this (each second, they ask three of those that they think dead), or
-/// they are gone.
+/// Time after a start in which other nodes must answer: each second, they ask three of those that they think dead.
+/// After it this node counts as alone.
 const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// What this node tells about itself.
+/// Returns the facts that this node publishes.
 pub fn facts(settings: &NodeSettings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     facts.extend(settings.name.clone().map(|name| (NAME.to_owned(), name)));
@@ -44,13 +44,13 @@ pub struct Directory {
     pub id: String,
     pub here: String,
     known: RwLock<Known>,
-    /// Tells of every change of `known`.
+    /// Notified of every change of `known`.
     changed: watch::Sender<()>,
-    /// Until when this node waits to hear from another one.
+    /// End of the wait for other nodes.
     alone_until: Instant,
 }
 
-/// Which node is to be asked for a name.
+/// The next node to ask for a name.
 #[derive(Debug)]
 pub enum Next {
     Ask(Peer),
@@ -81,12 +81,12 @@ impl Directory {
         }
     }
 
-    /// Wakes whoever wants to look again after a change.
+    /// Watches for changes.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Waits until this node knows another one that lives: who has just begun does not know yet which names are in use.
+    /// Waits until this node knows another live one: before that it does not know which names are in use.
     pub async fn met_others(&self) {
         let mut changes = self.changes();
         let met = changes.wait_for(|()| self.known.read().alive.len() > 1);
@@ -124,7 +124,7 @@ impl Directory {
         others.map(|(id, addr)| Peer { id: id.clone(), addr: addr.clone() }).collect()
     }
 
-    /// Whether this node is the one that tells about the node at this address: one does, so that it is told once.
+    /// True if this node reports about the node at this address: exactly one does.
     pub fn tells_of(&self, addr: &str) -> bool {
         let known = self.known.read();
         teller(addr, known.alive.iter().map(|(id, at)| (id.as_str(), at.as_str()))).is_none_or(|id| id == self.id)
@@ -162,8 +162,8 @@ impl Directory {
     }
 }
 
-/// Who of those that live (id, address) tells about the node at this address. Not that node itself: while it comes or goes, some
-/// see it and others do not, and they would not agree. Nothing if there is nobody else.
+/// Chooses the live node (id, address) that reports about the node at this address. It is not that node itself: while
+/// it comes or goes, nodes would not agree on it. `None` if there is no other node.
 fn teller<'n>(addr: &str, alive: impl Iterator<Item = (&'n str, &'n str)>) -> Option<&'n str> {
     claims::keeper(addr, alive.filter(|(_, at)| *at != addr).map(|(id, _)| id))
 }
@@ -197,8 +197,8 @@ pub async fn follow(
     }
 }
 
-/// Whether this node is the one that moves containers of lost nodes: one node does, and only where most of the nodes are, so
-/// that the smaller side of a cut network makes no doubles.
+/// Watches whether this node moves containers of lost nodes. One node does, and only on the larger side of a cut
+/// network, so that there are no doubles.
 pub fn rescheduler(views: watch::Receiver<View>, me: &str, parts: &Parts) -> watch::Receiver<Role> {
     let (told, role) = watch::channel(Role::Replica { primary: None });
     let me = me.to_owned();

@@ -1,4 +1,4 @@
-//! What the doors of a pool ask of each other, in both directions.
+//! Calls between the doors of a pool, in both directions.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -26,19 +26,17 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::members::{Directory, Next};
 use crate::source;
 
-/// When too few nodes answer that look after a name, it takes about 3 s until they are known to be dead, and others do.
+/// Maximum time of a claim. Dead keepers of a name are noticed after about 3 s; others take over then.
 const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long a door waits when a node that looks after a name says that it is taken, and the door itself knows no container of
-/// that name: the news of its end, or of what became of the last claim, is on its way. It takes milliseconds; a busy machine may
-/// need more.
+/// Maximum wait if a keeper says that a name is taken, and this door knows no container of that name. News of the
+/// container's end, or of the last claim, is on its way. It takes milliseconds; a busy machine may need more.
 const NEWS_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The rest between two questions meanwhile, if nothing else is heard of.
+/// Pause between two questions meanwhile, without other news.
 const NEWS_REST: Duration = Duration::from_millis(50);
 
-/// How often a node is told what became of a claim while it does not answer, and the rest between. It holds the claim for long
-/// if it never hears.
+/// Attempts to settle a claim with a silent node, and the pause between. Otherwise it holds the claim for long.
 const SETTLE_ATTEMPTS: u32 = 3;
 const SETTLE_REST: Duration = Duration::from_secs(1);
 
@@ -152,7 +150,7 @@ fn stopping() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node is shutting down")
 }
 
-/// Nobody was asked: another node may be.
+/// The node was not reached: another one may be asked.
 fn gone(addr: &str) -> Outcome {
     let body = serde_json::json!({ "message": format!("the node at {addr} has just left") }).to_string();
     Outcome { status: StatusCode::SERVICE_UNAVAILABLE, body: body.into(), refused: true, in_doubt: false, picture: 0 }
@@ -279,7 +277,7 @@ impl Peers for PoolPeers {
     }
 }
 
-/// Why a worker may not do this.
+/// Returns the refusal of a call to a worker.
 pub fn denied(what: &str) -> String {
     format!("workers of a swarm do not {what}: use the door of a manager, or of the node itself")
 }
@@ -291,7 +289,7 @@ pub struct Clerk {
     templates: Weak<dyn Templates>,
     /// Address of this node.
     here: String,
-    /// What the peer may do.
+    /// Rights of the peer.
     access: Access,
 }
 

@@ -1,8 +1,8 @@
-//! What a node is told when it starts.
+//! Settings of a node.
 
 use std::path::PathBuf;
 
-/// What a node is told when it starts.
+/// Settings with which a node starts.
 #[derive(Clone, Debug, Default)]
 pub struct NodeSettings {
     /// Instead of the engine's own name.
@@ -19,7 +19,7 @@ pub struct NodeSettings {
     pub labels: Vec<(String, String)>,
     /// Folder in which the node keeps its identity and its store.
     pub state: PathBuf,
-    /// Whether nodes are looked for, and answered, by multicast.
+    /// True if nodes are looked for, and answered, by multicast.
     pub multicast: bool,
     /// Address of the cluster on the event bus.
     pub cluster: String,

@@ -1,4 +1,4 @@
-//! What other nodes tell of their engines.
+//! News of other nodes' engines.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ fn container(what: Part) -> String {
     if let Part::Container(id) = what { id } else { String::new() }
 }
 
-/// What a peer wants to be read again.
+/// Decodes the part that a peer asks to have read again.
 pub fn wanted(request: RereadRequest) -> Part {
     match request.part() {
         calls::Part::Container => Part::Container(request.container),

@@ -10,9 +10,9 @@ use herder_pool::discovery::{self, Discovery, Options};
 use herder_wire::gossip::Gossip;
 use tokio_util::sync::CancellationToken;
 
-/// How long the store may take to answer before the node goes on without it.
+/// Maximum time of the store's first answer; then the node goes on without it.
 const FIRST_LIST_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often a node says that it is there, and how long it is believed.
+/// Interval of a node's registration, and its validity.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(30);
 
@@ -22,7 +22,7 @@ pub fn of(settings: &NodeSettings) -> anyhow::Result<Option<Discovery>> {
     Ok(Some(Discovery::parse(url, &Options::parse(&settings.discovery_options)?)?))
 }
 
-/// Who is there now. A store that does not answer is told, and no reason not to begin.
+/// Returns the registered nodes. A failing store is logged and does not prevent the start.
 pub async fn list(store: &Discovery) -> Vec<String> {
     match discovery::list(store, FIRST_LIST_TIME_MAX).await {
         Ok(found) => found.into_iter().collect(),

@@ -1,4 +1,4 @@
-//! This node's part in a swarm: a session with the leader for what it shall run; a store, if it is a manager.
+//! This node's part in a swarm: a session with the leader for its tasks, and a store if it is a manager.
 
 mod api;
 mod attachments;

@@ -34,7 +34,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 pub enum End {
     /// Its work returned.
     Returned,
-    /// It panicked, with this message.
+    /// The part panicked, with this message.
     Panicked(String),
 }
 
@@ -180,7 +180,7 @@ impl Parts {
         })
     }
 
-    /// As [`Parts::restarted`], for work whose return is its proper end: it is started again only after a panic.
+    /// Same as [`Parts::restarted`], for work whose return is its proper end: only a panic starts it again.
     pub fn until_done<F: Future<Output = ()> + Send + 'static>(
         &self,
         name: &'static str,
@@ -189,7 +189,7 @@ impl Parts {
         self.start(name, false, work)
     }
 
-    /// As [`Parts::restarted`], for work that has no end of its own: it is dropped when parts shall end.
+    /// Same as [`Parts::restarted`], for endless work: it is dropped when the parts end.
     pub fn looping<F: Future<Output = ()> + Send + 'static>(
         &self,
         name: &'static str,
@@ -225,7 +225,7 @@ impl Parts {
         self.shared.faults.lock().keys().copied().collect()
     }
 
-    /// Does a fault to a part, for tests. False if there is none of this name.
+    /// Injects a fault into a part, for tests. False if there is none of this name.
     pub fn fault(&self, name: &str, fault: Fault) -> bool {
         let faults = self.shared.faults.lock();
         let Some(part) = faults.get(name) else { return false };
@@ -245,7 +245,7 @@ impl Parts {
     }
 }
 
-/// Does work that blocks, such as writing a file, while other threads take over the tasks of this one.
+/// Runs blocking work, such as writing a file, while other threads take over the tasks of this one.
 ///
 /// A runtime of one thread, as tests have it, has no other: there the work is just done.
 pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
@@ -255,7 +255,7 @@ pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Does the work until it ends in whatever way, or a test ends it.
+/// Runs the work until it returns or panics, or until a test ends it.
 async fn caught(work: impl Future<Output = ()>, mut fault: watch::Receiver<Order>) -> End {
     let with_fault = async {
         let fault = async {

@@ -35,12 +35,12 @@ pub struct Created {
     pub id: String,
     /// The engine's own answer.
     pub status: StatusCode,
-    /// None, if another node has asked its engine.
+    /// Headers of the engine's answer; `None` if another node asked its engine.
     pub headers: HeaderMap,
     pub answer: Bytes,
 }
 
-/// What to create and how to ask an engine for it.
+/// A container to create, with the query and headers of the call to the engine.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub request: CreateRequest,
@@ -48,7 +48,7 @@ pub struct Order {
     pub version: Option<String>,
     /// The query string for the engine, without `name`; encoded.
     pub query: Vec<(String, String)>,
-    /// Address and id of the container that this one is made for again: its name is not taken, and its node not asked.
+    /// Address and id of the container that this one replaces: its name may be used, and its node is not asked.
     pub replaces: Option<(String, String)>,
 }
 
@@ -62,12 +62,13 @@ pub fn order(placer: &Placer, name: Option<&str>, body: Value) -> Result<Order, 
     Ok(Order { request, version: None, query: Vec::new(), replaces: None })
 }
 
-/// What the request parser refuses is the client's mistake (classic Swarm said 500).
+/// Maps refusals of the request parser to 400 (classic Swarm said 500).
 fn refused(error: request::RequestError) -> Error {
     Error::bad_request(error.to_string())
 }
 
-/// A link to a container that does not exist, or its volumes, is the client's mistake; with 404 clients would pull the image.
+/// Finds the containers of links and volumes. A missing one is the client's mistake: with 404 clients would pull the
+/// image.
 fn find_dependencies(nodes: &[Arc<Node>], request: &CreateRequest) -> Result<(), Error> {
     for (flag, target) in &request.dependencies {
         if let Err(error) = names::container(nodes, target) {
@@ -171,7 +172,7 @@ fn choose(placer: &Placer, order: &Order, tried: &[String], turn: Option<&Turn>)
     })
 }
 
-/// What a node said that did not create a container.
+/// Classifies the error of a node that did not create a container.
 pub fn said(error: &Error) -> Said {
     match error {
         Error::InDoubt(_) => Said::Nothing,
@@ -188,7 +189,7 @@ fn doubtful(error: Error) -> Error {
     }
 }
 
-/// Whether another node might do what this one did not: it cannot be reached, or it says that it does not want to.
+/// True if another node might succeed: this one is out of reach, or refuses.
 fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Engine(EngineError::Link(LinkError::Connect { .. } | LinkError::Tls { .. })) => true,
@@ -199,7 +200,7 @@ fn is_refusal(error: &Error) -> bool {
     }
 }
 
-/// On this engine, or by the node beside it.
+/// Creates the container on this engine, directly or through the node beside it.
 pub async fn create_on(
     placer: &Arc<Placer>,
     order: &Order,

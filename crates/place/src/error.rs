@@ -11,12 +11,12 @@ use serde_json::json;
 /// An answer other than success.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What herder itself refuses or cannot do.
+    /// A refusal or failure of herder itself.
     #[error("{message}")]
     Refused { status: StatusCode, message: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Nobody has said what became of what was asked: it may be done.
+    /// The outcome is unknown: the call may have been carried out.
     #[error(transparent)]
     InDoubt(Box<Error>),
 }
@@ -55,7 +55,7 @@ impl Error {
         Error::InDoubt(Box::new(self))
     }
 
-    /// What the error is, however sure that is.
+    /// Returns the error without the doubt about its outcome.
     pub fn plain(&self) -> &Error {
         if let Error::InDoubt(error) = self { error.plain() } else { self }
     }

@@ -1,4 +1,4 @@
-//! Placing, claiming and moving plain containers in a pool: which node creates one, and what becomes of it when a node is lost.
+//! Placing, claiming and moving plain containers in a pool: choice of a node, and recovery when a node is lost.
 //!
 //! See ARCHITECTURE.md.
 

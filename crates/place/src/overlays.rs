@@ -1,4 +1,4 @@
-//! Networks of the swarm for plain containers: places are asked of the managers before the engine is told anything.
+//! Networks of the swarm for plain containers. Managers give the places before the engine gets the call.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::{Error, Placer};
 pub trait Overlays: Send + Sync + std::fmt::Debug + 'static {
     /// Returns whether this node is in a swarm. Does not wait.
     fn is_active(&self) -> bool;
-    /// Asks for places, under a new id or that of an attachment that is there, and waits until they can be used.
+    /// Asks for places, under a new id or that of an existing attachment, and waits until they can be used.
     fn attach(&self, id: Option<String>, wanted: Attachment) -> Asked<'_, Given>;
     /// The container exists, or may exist: then without an id. Does not wait.
     fn made(&self, id: &str, container_id: &str);
@@ -32,7 +32,7 @@ pub trait Overlays: Send + Sync + std::fmt::Debug + 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     pub id: String,
-    /// By target, as the client named the network.
+    /// Keyed by target, as the client named the network.
     pub places: BTreeMap<String, Place>,
     pub refused: BTreeMap<String, AttachRefusal>,
 }
@@ -126,7 +126,7 @@ impl Placer {
     }
 }
 
-/// Asks for the places of a container that is about to be made, and makes its body fit for the engine.
+/// Gets the places of a new container, and adapts its body for the engine.
 pub(crate) async fn prepare(
     placer: &Placer,
     order: &Order,
@@ -185,7 +185,7 @@ async fn connect(
     outcome
 }
 
-/// As it was before.
+/// Restores the attachment to its state before the call.
 async fn give_back(overlays: &Arc<dyn Overlays>, id: &str, before: Attachment) {
     if before.networks.is_empty() {
         overlays.release(id);

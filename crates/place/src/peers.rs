@@ -1,4 +1,4 @@
-//! Other nodes of a pool without masters: doors that place at the same time, and nodes that have the last word.
+//! Other nodes of a pool without masters: doors that place at the same time, and nodes that admit containers.
 //!
 //! A door claims the name at the node that looks after it, chooses a node by its own picture, and asks that node. The node
 //! admits by what is really there; when it refuses, the door asks the next best.
@@ -30,14 +30,14 @@ use crate::{Error, Placer};
 /// Work of a peer under way.
 pub type Asked<'p, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'p>>;
 
-/// What the door needs of other nodes.
+/// The calls from a door to other nodes.
 pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     /// Address of the node that this door belongs to.
     fn here(&self) -> &str;
     /// Asks the node at `addr` to create a container. An error means that nobody knows whether it did.
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
-    /// Asks the node at `addr` to connect one of its containers to a network of the swarm, or to disconnect it. False, if the swarm has no
-    /// such network, or the container is not on it.
+    /// Asks the node at `addr` to connect one of its containers to a network of the swarm, or to disconnect it. Returns
+    /// false if the swarm has no such network, or the container is not on it.
     fn join<'p>(
         &'p self,
         addr: &'p str,
@@ -52,7 +52,7 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>>;
     /// Makes a new join code for the pool.
     fn rotate_join_code(&self) -> Asked<'_, String>;
-    /// Tells what became of a claim. Does not wait.
+    /// Reports the outcome of a claim to its keepers. Does not wait.
     fn settle(&self, claim: Claim, settled: Settled);
 }
 
@@ -62,12 +62,12 @@ pub trait Templates: Send + Sync + std::fmt::Debug + 'static {
     fn own<'t>(&'t self, name: Option<&'t str>) -> Pin<Box<dyn Future<Output = Vec<Offered>> + Send + 't>>;
 }
 
-/// What another node offers.
+/// Templates that another node offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offers {
     /// Its address.
     pub addr: String,
-    /// Nothing, if it does not answer.
+    /// The templates; `None` if the node does not answer.
     pub templates: Option<Vec<Offered>>,
 }
 
@@ -88,7 +88,7 @@ pub struct Wanted {
     pub insists: bool,
 }
 
-/// What the other node says.
+/// Answer of another node.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Docker's own status and body.
@@ -118,7 +118,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// The name is that of a container which the door's picture of `engine` shows by now, if the container still exists.
+    /// The name belongs to a container that the door's picture of `engine` shows by now, if it still exists.
     pub fn shown(self, engine: &Engine) {
         self.settle(Settled::Shown { addr: engine.addr().to_owned(), picture: engine.picture() });
     }
@@ -169,14 +169,14 @@ impl Placer {
         self.peers.get().filter(|peers| peers.here() != addr)
     }
 
-    /// Whether this node's pictures show a container of that name, other than `replaces`.
+    /// True if this node's pictures show a container of that name, other than `replaces`.
     pub fn knows_name(&self, name: &str, replaces: &str) -> bool {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
         placing::check_name(&self.pool.nodes(), name, replaces).is_err()
     }
 
-    /// Reads the containers again that this door's pictures show under a name, before it is said to be taken: one may have been
-    /// removed or renamed through another door, and the news of it be on its way.
+    /// Reads the containers with this name again before the name is refused. One may have been removed or renamed
+    /// through another door while the news of it is on its way.
     pub async fn look_again_at(&self, name: &str) {
         let wanted = herder_model::Name::new(name);
         for node in self.pool.nodes().iter().filter(|node| node.is_healthy() && !name.is_empty()) {
@@ -195,7 +195,7 @@ impl Placer {
         Ok(Some(Held { peers: peers.clone(), claim: Some(claim) }))
     }
 
-    /// Another door wants a name that this node looks after, and knows its claim by a number: why it does not get it.
+    /// Gives another door the claim of a name under its number, or returns the reason for refusal.
     pub fn give_claim(&self, name: &str, replaces: &str, number: u64) -> Result<(), Error> {
         let replaces = Some(replaces).filter(|id| !id.is_empty());
         placing::check_name(&self.pool.nodes(), name, replaces)?;
@@ -206,7 +206,7 @@ impl Placer {
         Ok(())
     }
 
-    /// What became of a claim that this node gave.
+    /// Ends a claim that this node gave, with its outcome.
     pub fn end_claim(&self, claim: u64, settled: Settled) {
         self.ledger.claims.lock().settle(claim, settled, self.ledger.began.elapsed());
     }
@@ -260,8 +260,8 @@ impl Placer {
 /// Changes come in bursts; one look is enough for those within this time.
 const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// Tells of names that come to be on several nodes, once each, until `stop`. Nothing is removed: only a person knows which
-/// of the two is wanted.
+/// Logs names that are on several nodes, once each, until `stop`. Nothing is removed: only a person knows which of the
+/// two is wanted.
 pub async fn report_duplicates(placer: Arc<Placer>, stop: CancellationToken) {
     let mut changes = placer.pool.changes();
     let mut known = BTreeMap::new();

@@ -9,7 +9,7 @@ use crate::overlays::Overlays;
 use crate::peers::{ClaimLedger, Peers};
 use crate::transfer::Transfers;
 
-/// How to place.
+/// Settings of placement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     /// More attempts after a create that failed (`--cluster-opt swarm.createretry`).

@@ -61,7 +61,7 @@ pub async fn run(placer: Arc<Placer>, stop: CancellationToken) {
     }
 }
 
-/// What has to be remembered between two looks.
+/// State that the rescheduler keeps between two looks.
 #[derive(Debug, Default)]
 struct Rescheduler {
     /// The nodes of the last look: a node that left discovery is not in the picture any more.
@@ -73,7 +73,7 @@ struct Rescheduler {
 }
 
 impl Rescheduler {
-    /// Does what is to be done now; gives the time at which something is tried again.
+    /// Moves the containers that are due; returns the time of the next attempt.
     async fn look(&mut self, placer: &Arc<Placer>) -> Option<Instant> {
         let nodes = placer.pool.nodes();
         self.note_departures(&nodes);

@@ -1,5 +1,5 @@
-//! An image that is on one node only is brought to the node that needs it, streamed from engine to engine: nothing is kept
-//! here but what is between two sockets.
+//! Transfer of an image to a node that lacks it, streamed from engine to engine. Only the bytes between two sockets are
+//! held here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::error::gather_answer;
 use crate::{Error, Placer};
 
-/// What an engine says after a load: some lines of progress.
+/// Maximum length of an engine's answer to a load: some lines of progress.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// (image id, address) → held while the image is on its way there. Who comes second waits and finds it there.

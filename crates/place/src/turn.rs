@@ -1,4 +1,4 @@
-//! Who of the nodes that can take a container gets it, where many are asked for at once.
+//! Choice among nodes that fit, where many containers are placed at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use herder_decide::schedule::{Scheduler, Strategy};
 use herder_model::Node;
 use parking_lot::Mutex;
 
-/// What the containers of one request share.
+/// State that the containers of one request share.
 #[derive(Debug)]
 pub struct Turns {
     /// Ranks the emptiest first; without, the door's own strategy does.
@@ -22,7 +22,7 @@ pub struct Turns {
 struct Given {
     /// Address → containers given to that node so far.
     got: BTreeMap<String, usize>,
-    /// Nodes that let one wait too long; they get the next only if there is nobody else.
+    /// Nodes that kept a container waiting too long. They get the next one only if there is no other node.
     late: BTreeSet<String>,
 }
 
@@ -34,13 +34,13 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// For many containers that are spread evenly.
+    /// Returns the state for many containers that are spread evenly.
     pub fn even(scheduler: &Scheduler, only: Option<Arc<Node>>) -> Arc<Turns> {
         let spread = Scheduler { strategy: Strategy::Spread, filters: scheduler.filters.clone() };
         Arc::new(Turns { spread: Some(spread), only, given: Mutex::default() })
     }
 
-    /// For one container, where the strategy says.
+    /// Returns the state for one container, which the strategy places.
     pub fn single(only: Option<Arc<Node>>) -> Arc<Turns> {
         Arc::new(Turns { spread: None, only, given: Mutex::default() })
     }
@@ -51,7 +51,7 @@ impl Turns {
 }
 
 impl Turn {
-    /// What ranks the nodes, if not the door's own.
+    /// Returns the scheduler that ranks the nodes, if it is not the door's own.
     pub fn scheduler(&self) -> Option<&Scheduler> {
         self.turns.spread.as_ref()
     }

@@ -1,4 +1,4 @@
-//! Where engines put up their news: one counter of changes, one stream of events, the ids that are taken.
+//! Hub of the engines' changes: one counter, one stream of events, the ids that are taken.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where the addresses of the engines come from: a list, a file, or a store that engines register in.
+//! Sources of engine addresses: a list, a file, or a store in which engines register.
 
 mod address;
 mod election;
@@ -23,7 +23,7 @@ pub use options::Options;
 /// Below the prefix: who leads the managers. As in classic Swarm.
 const LEADER_KEY: &str = "docker/swarm/leader";
 
-/// Why discovery cannot be used, or did not do what it was asked for. Texts that scripts look for are classic Swarm's.
+/// Reason why discovery cannot be used, or an operation failed. Texts that scripts look for are classic Swarm's.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
     #[error("discovery service not supported: {scheme:?}; use nodes://, file://, consul://, etcd:// or zk://")]
@@ -49,7 +49,7 @@ pub enum DiscoveryError {
     File { path: PathBuf, reason: String },
     #[error("in line {line} of the discovery file {path:?}: {source}")]
     Line { path: PathBuf, line: usize, source: AddressError },
-    /// The list is fixed; nobody can register in it.
+    /// The list is fixed; engines cannot register in it.
     #[error("not implemented in this discovery service: engines are listed by hand in nodes:// and file://")]
     NotRegistrable,
     #[error("Leader election is only supported with consul, etcd and zookeeper discovery.")]
@@ -92,7 +92,7 @@ impl Discovery {
         Ok(Discovery { source })
     }
 
-    /// Whether managers can elect a primary here.
+    /// True if managers can elect a primary here.
     pub fn can_elect(&self) -> bool {
         matches!(self.source, Source::Kv { .. })
     }

@@ -22,7 +22,7 @@ use crate::board::{Board, now_nano};
 use crate::ingest::Facts;
 use crate::pool::Settings;
 
-/// How long an engine may take for a call of herder's own. As in classic Swarm.
+/// Maximum time of an engine for herder's own calls. As in classic Swarm.
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A JSON answer of an engine may have this many bytes; 10,000 containers make about 20 MB.
@@ -39,10 +39,10 @@ pub struct Engine {
     /// Each read takes a number when it starts; what a read saw never replaces what a later read saw.
     pub(crate) reads: Arc<AtomicU64>,
     pub(crate) told: Mutex<read::Told>,
-    /// Numbers of the reads that last told about images, networks, volumes.
+    /// Numbers of the latest reads of images, networks, volumes.
     lists_told: read::ListsTold,
     readings: read::Readings,
-    /// What the engine said about itself last.
+    /// The engine's latest description of itself.
     pub(crate) facts: Mutex<Option<Facts>>,
     /// Seconds to add to the engine's times, when its clock differs from ours.
     pub(crate) shift: AtomicI64,
@@ -60,7 +60,7 @@ pub struct Engine {
     pub(crate) arrived: watch::Sender<u64>,
 }
 
-/// What is known of a node from elsewhere than its engine.
+/// Description of a node from elsewhere than its engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Instead of the engine's own name, unless empty.
@@ -215,7 +215,7 @@ impl Engine {
         serde_json::from_slice(&bytes).map_err(|error| self.unreadable(path, error.to_string()))
     }
 
-    /// As [`Engine::call`], the answer as bytes and the time limit given.
+    /// Same as [`Engine::call`], with the answer as bytes and a given limit.
     pub async fn fetch(
         &self,
         method: Method,
@@ -278,7 +278,7 @@ impl Engine {
         EngineError::Unreadable { addr: self.addr.clone(), path: path.to_owned(), reason }
     }
 
-    /// Changes the picture of the node and tells whoever waits for changes.
+    /// Changes the picture of the node and notifies waiting tasks.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Node) -> T) -> T {
         let answer = self.repaint(change);
         self.board.changed();

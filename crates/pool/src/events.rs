@@ -1,10 +1,10 @@
-//! Which part of a node's picture an event of its engine makes doubtful.
+//! Events of an engine, and the parts of its node's picture that each makes doubtful.
 
 use herder_decide::events::decorate;
 use herder_model::Node;
 use serde_json::{Value, json};
 
-/// What must be read again after an event.
+/// A part that must be read again after an event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
     Container(String),
@@ -17,7 +17,8 @@ pub(crate) enum Doubt {
     Engine,
 }
 
-/// What an event puts in doubt. Unknown kinds of events put nothing in doubt: the timer reads everything anyway.
+/// Returns the parts that an event makes doubtful. Unknown kinds of events have none: the timer reads everything
+/// anyway.
 pub(crate) fn doubts(event: &Value) -> Vec<Doubt> {
     let action = event["Action"].as_str().or(event["status"].as_str()).unwrap_or_default();
     let actor = event["Actor"]["ID"].as_str().or(event["id"].as_str()).unwrap_or_default();

@@ -24,21 +24,21 @@ use crate::board::now_nano;
 /// Events that the engine remembers for `since`, as dockerd does.
 const EVENTS_KEPT: usize = 256;
 
-/// What a fake engine says about itself.
+/// Description of a fake engine.
 #[derive(Clone, Debug)]
 pub struct FakeSpec {
     pub name: String,
-    /// As in `docker info`; the same on two engines is an error that the pool must find.
+    /// Id as in `docker info`; the same on two engines is an error that the pool must find.
     pub engine_id: String,
     /// Daemon labels, `key=value`.
     pub labels: Vec<String>,
     pub ncpu: i64,
     pub memory_bytes: i64,
-    /// Where to listen; port 0 takes a free one.
+    /// Address of the listener; port 0 takes a free one.
     pub addr: SocketAddr,
-    /// How long each answer takes.
+    /// Delay of each answer.
     pub latency: Duration,
-    /// How far the engine's clock is ahead, in seconds.
+    /// Seconds by which the engine's clock is ahead.
     pub clock_ahead: i64,
 }
 
@@ -67,7 +67,7 @@ pub struct FakeEngine {
     listening: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
 }
 
-/// What connections see.
+/// State that connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     spec: FakeSpec,
@@ -147,7 +147,7 @@ impl FakeEngine {
         self.shared.hung.send_replace(true);
     }
 
-    /// Goes on after [`FakeEngine::hang`].
+    /// Resumes after [`FakeEngine::hang`].
     pub fn resume(&self) {
         self.shared.hung.send_replace(false);
     }
@@ -196,7 +196,7 @@ impl FakeEngine {
         self.shared.containers.lock().len()
     }
 
-    /// How many requests of a kind came, such as `GET /containers/{id}/json`.
+    /// Returns the number of requests of a kind, such as `GET /containers/{id}/json`.
     pub fn requests(&self, kind: &str) -> usize {
         self.shared.requests.lock().get(kind).copied().unwrap_or_default()
     }
@@ -236,7 +236,7 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
-    /// By the engine's clock.
+    /// Returns the time by the engine's clock.
     fn now_nano(&self) -> i64 {
         now_nano() + self.spec.clock_ahead * 1_000_000_000
     }

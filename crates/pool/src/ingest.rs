@@ -1,4 +1,4 @@
-//! From the engine's JSON to the nouns of the model. Pure: what an answer means does not depend on when it is read.
+//! Conversion of the engine's JSON to the model. Pure: the meaning of an answer does not depend on the time of reading.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -11,7 +11,7 @@ use herder_model::{
 };
 use serde_json::{Value, json};
 
-/// What `GET /info` and `GET /version` say about an engine.
+/// Facts of an engine from `GET /info` and `GET /version`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Facts {
     pub engine_id: String,
@@ -175,8 +175,8 @@ pub(crate) fn same_container(a: &Container, b: &Container) -> bool {
         && *entry_mark == b.entry_mark
 }
 
-/// The same for two list entries of a container that show the same, time in `Status` left aside: `Up 2 minutes (healthy)`
-/// and `Up 3 minutes (healthy)` are the same, `Exited (0) 1 second ago` and `Exited (1) 1 second ago` are not.
+/// Returns a hash of a list entry without the time in `Status`. `Up 2 minutes (healthy)` and `Up 3 minutes (healthy)`
+/// are equal, `Exited (0) 1 second ago` and `Exited (1) 1 second ago` are not.
 pub(crate) fn entry_mark(summary: &str) -> u64 {
     let (head, status, tail) = around_status(summary);
     let mut hasher = DefaultHasher::new();
@@ -205,8 +205,8 @@ fn around_status(summary: &str) -> (&str, &str, &str) {
     (head, status, tail)
 }
 
-/// What the list entry alone says about a container, in the form of an inspection. For a container that the engine cannot
-/// inspect (its files are damaged, say): it is there all the same.
+/// Returns the content of a list entry in the form of an inspection. It is for a container that the engine cannot
+/// inspect (its files are damaged, say) but lists.
 pub(crate) fn inspect_of_entry(entry: &Value) -> Value {
     let name = list(&entry["Names"]).into_iter().find(|name| !name.trim_start_matches('/').contains('/'));
     json!({

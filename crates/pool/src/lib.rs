@@ -1,4 +1,4 @@
-//! Which nodes exist, what is on them, and a way to reach each engine.
+//! The nodes of the pool, their contents, and a way to each engine.
 //!
 //! The inventory follows each engine's event stream, re-reads what an event names, and does a full read on connect, on a
 //! timer and after any doubt. Readers get an immutable picture and never wait for a host. See ARCHITECTURE.md.

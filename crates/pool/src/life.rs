@@ -22,31 +22,31 @@ use crate::engine::{Depth, Engine};
 use crate::events::{Doubt, attached, doubts};
 use crate::{ingest, mirror};
 
-/// How long an engine may take to say who it is, and to open its event stream.
+/// Maximum time of an engine to identify itself, and to open its event stream.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 /// Rest before an engine that was never validated is tried again; doubles up to the next.
 const PENDING_REST_MIN: Duration = Duration::from_secs(1);
 const PENDING_REST_MAX: Duration = Duration::from_secs(30);
 /// Rest after a ping without answer, and before a broken session is begun anew: a hiccup is over by then.
 const SUSPECT_REST: Duration = Duration::from_millis(200);
-/// A session that ends sooner after its full read than this is no good; the next one waits longer each time.
+/// Length of a session after its full read that counts as stable. After a shorter one the next pause is longer.
 const STABLE_TIME: Duration = Duration::from_secs(10);
 const UNSTABLE_REST_MAX: Duration = Duration::from_secs(30);
 /// Events of one engine that wait to be worked on. When more come, everything is read anew instead.
 const EVENTS_WAITING_MAX: usize = 4096;
-/// A container that does not run and is joined to a network is mostly being started: so long the start is waited for, so that
-/// the container is read once and not twice. A loaded engine needs some 100 ms between the two.
+/// Maximum wait for the start of a stopped container that is connected to a network. It is mostly being started, and is
+/// read once then instead of twice. A loaded engine needs some 100 ms between the two.
 const START_TIME_MAX: Duration = Duration::from_millis(300);
 /// Containers of one batch of events that are read at the same time.
 const REREADS_MAX: usize = 8;
-/// What only an inspection shows and no event told is at most this old.
+/// Maximum age of facts that only an inspection shows and no event reports.
 const INSPECTED_AGE_MAX: Duration = Duration::from_secs(300);
-/// How long another node may take to read its engine again. A list of 10,000 containers takes an engine about 2 s.
+/// Maximum time of another node to read its engine again. A list of 10,000 containers takes an engine about 2 s.
 pub(crate) const REREAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Clocks that differ by less are taken as equal. As in classic Swarm.
 const CLOCK_SKEW_MAX_S: i64 = 2;
 
-/// Why a session is over.
+/// Reason why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The engine failed; this counts.
@@ -61,7 +61,7 @@ impl From<EngineError> for End {
     }
 }
 
-/// What lasts from one session to the next.
+/// State that lasts from one session to the next.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// Rest before the next session.
@@ -69,7 +69,7 @@ pub(crate) struct Memory {
     pending_rest: Duration,
     /// Sessions in a row that ended soon after their full read.
     unstable: u32,
-    /// When the session had read everything.
+    /// Time at which the session had read everything.
     pub(crate) welcomed: Option<Instant>,
     /// `timeNano` of the last event that was published: the next stream goes on from there.
     pub(crate) last_event_nano: i64,
@@ -116,7 +116,7 @@ fn presume_lost(engine: &Engine) {
     }
 }
 
-/// How long to rest before the next session. Meanwhile the engine is pinged.
+/// Returns the pause before the next session. Meanwhile the engine is pinged.
 fn pause(engine: &Engine, memory: &mut Memory, end: &End) -> Duration {
     if let Some(welcomed) = memory.welcomed.take() {
         memory.pending_rest = PENDING_REST_MIN;
@@ -236,7 +236,7 @@ async fn follow(engine: &Engine, mut events: mpsc::Receiver<Marked>, last_event_
     End::Doubt
 }
 
-/// Waits for more, if all that has happened belongs to starts, or to ends, of which more is told soon.
+/// Waits for more events if all so far belong to starts or ends, which more events follow soon.
 async fn await_starts(engine: &Engine, events: &mut mpsc::Receiver<Marked>, batch: &mut Vec<Marked>) {
     let node = engine.node();
     let runs = |id: &str| node.containers.get(id).is_some_and(|it| it.is_running());

@@ -16,21 +16,21 @@ use crate::life::{self, End, Memory};
 use crate::news::{BEAT, News};
 use herder_docker::{Decoder, EngineError};
 
-/// How long a node may take to begin to tell.
+/// Maximum time until a node begins its news.
 const BEGIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A node that is silent for so long is not there any more.
+/// Silence after which a node counts as lost.
 const SILENCE_MAX: Duration = BEAT.saturating_mul(5);
 
-/// How long an engine may take to tell what it remembers, and how often it is asked. Right after a cut, connections from
-/// before it are dead, and only the first question finds that out.
+/// Maximum time of an engine to repeat remembered events, and the number of attempts. Right after a cut, connections
+/// from before it are dead, and only the first call finds that out.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(2);
 const CATCH_UP_ATTEMPTS: u32 = 3;
 
-/// How long a picture that is known to have changed may take to come.
+/// Maximum wait for a picture that is known to have changed.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// News may be on its way for so long before the clocks are said to differ.
+/// Travel time of news that is tolerated before clocks count as different.
 const TRAVEL_TIME_S: i64 = 1;
 
 /// The news of one node, from everything on.
@@ -41,17 +41,17 @@ pub type Asking<'s, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send +
 
 /// Nodes that read their engines themselves. Errors are sentences for people.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// Whether the engine at this address is read by another node.
+    /// True if the engine at this address is read by another node.
     fn tells_of(&self, addr: &str) -> bool;
     fn follow<'s>(&'s self, addr: &'s str) -> Asking<'s, Following>;
-    /// Has the node read again. The number of the picture that shows what it saw.
+    /// Has the node read again. Returns the number of the picture with the result.
     fn reread<'s>(&'s self, addr: &'s str, what: Part) -> Asking<'s, u64>;
 }
 
-/// What of an engine is to be read again.
+/// The part of an engine to be read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// By full id.
+    /// One container, by its full id.
     Container(String),
     Images,
     Networks,
@@ -134,7 +134,7 @@ fn tell_change(engine: &Engine, before: NodeState, after: NodeState) {
     }
 }
 
-/// Tells of what happened while nobody told: the engine remembers.
+/// Publishes the events of a gap, which the engine remembers.
 async fn catch_up(engine: &Engine, until_nano: i64, memory: &mut Memory) {
     let time = |nano: i64| format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000);
     let path = format!("/events?since={}&until={}", time(memory.last_event_nano), time(until_nano));
@@ -154,7 +154,7 @@ async fn catch_up(engine: &Engine, until_nano: i64, memory: &mut Memory) {
     }
 }
 
-/// Tells an event that is newer than all before it.
+/// Publishes an event if it is newer than all before it.
 fn publish(engine: &Engine, event: serde_json::Value, memory: &mut Memory) {
     let time_nano = event["timeNano"].as_i64().unwrap_or_default();
     if time_nano == 0 || time_nano > memory.last_event_nano {
@@ -164,7 +164,7 @@ fn publish(engine: &Engine, event: serde_json::Value, memory: &mut Memory) {
 }
 
 impl Engine {
-    /// Has the node beside the engine read again, and waits until what it saw has come.
+    /// Has the node beside the engine read again, and waits for the resulting picture.
     pub(crate) async fn reread_there(&self, source: &dyn Source, what: Part) -> Result<(), EngineError> {
         let asked = timeout(life::REREAD_TIME_MAX, source.reread(self.addr(), what)).await;
         let number = asked.unwrap_or_else(|_| Err("the node does not read its engine in time".into()));

@@ -1,4 +1,4 @@
-//! What a node tells other nodes about the engine beside it: first everything, then what changed.
+//! News of a node's engine for other nodes: first everything, then changes.
 //!
 //! One node reads an engine, however many want to know what is on it. A listener that is slow gets fewer and larger pieces:
 //! each is the difference between what was told last and what is there now.
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::Engine;
 use crate::board::now_nano;
 
-/// When nothing changes, it is said this often that nothing has changed.
+/// Interval of news without changes.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
 
 /// Containers in one piece of news. Some 3 kB each: a piece must fit into one message between nodes.
@@ -32,7 +32,7 @@ pub struct News {
     pub number: u64,
     /// Nanoseconds since 1970 by the node's clock.
     pub now_nano: i64,
-    /// What was known before counts no more.
+    /// True if this replaces everything known before.
     pub whole: bool,
     /// The next piece belongs to this one.
     pub more: bool,
@@ -52,7 +52,7 @@ pub struct News {
 }
 
 impl News {
-    /// What changed from `last` (or everything) to `node`.
+    /// Returns the changes from `last` (or everything) to `node`.
     fn between(last: Option<&Node>, node: &Node) -> News {
         let empty = Node::default();
         let old = last.unwrap_or(&empty);
@@ -150,7 +150,7 @@ fn bare(node: &Node) -> Node {
     bare
 }
 
-/// What of the bare node is news when it changes.
+/// Returns the facts of the bare node whose changes are news.
 fn facts(node: &Node) -> Value {
     let written = serde_json::to_value(node);
     let mut facts = written.unwrap_or_else(|error| {
@@ -166,7 +166,7 @@ fn changed<T>(last: Option<&[Arc<T>]>, now: &[Arc<T>]) -> Option<Vec<Arc<T>>> {
     (!last.is_some_and(same)).then(|| now.to_vec())
 }
 
-/// What one listener was told, and what waits to be told.
+/// State of one listener: what was sent, and what waits.
 struct Teller {
     engine: Arc<Engine>,
     versions: watch::Receiver<u64>,
@@ -176,7 +176,7 @@ struct Teller {
 }
 
 impl Engine {
-    /// What other nodes are told about this engine. Ends never.
+    /// Streams the news of this engine for other nodes; endless. Ends never.
     pub fn news(self: &Arc<Self>) -> impl Stream<Item = News> + Send + use<> {
         let teller = Teller {
             engine: self.clone(),

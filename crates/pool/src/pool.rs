@@ -17,10 +17,10 @@ use tracing::{debug, info};
 use crate::board::Board;
 use crate::{Engine, Source, life};
 
-/// Events kept for a listener that is slow; a slower one is told that it missed some. As in classic Swarm.
+/// Events kept for a slow listener. A slower one is informed that it missed some. As in classic Swarm.
 pub const EVENT_QUEUE: usize = 10_000;
 
-/// How the pool treats its engines. Flags of `herder manage` set them.
+/// Settings of the pool. Flags of `herder manage` set them.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Share that may be promised beyond what a node has: 0.05 is 5 %. Above -1.
@@ -30,15 +30,15 @@ pub struct Settings {
     pub refresh_max: Duration,
     /// Connection failures in a row that make a node unhealthy.
     pub failure_retry: u32,
-    /// How often a quiet engine is asked whether it lives.
+    /// Interval of pings to a quiet engine.
     pub ping_period: Duration,
-    /// How long a ping may take.
+    /// Maximum time of a ping.
     pub ping_timeout: Duration,
-    /// How engines are reached.
+    /// Way to reach engines.
     pub way: Way,
     /// Other nodes, which read some of the engines.
     pub source: Option<Arc<dyn Source>>,
-    /// How lists name what is on one node.
+    /// Naming of objects of one node in lists.
     pub naming: Naming,
 }
 
@@ -68,7 +68,7 @@ pub struct Pool {
     placing: Mutex<Tickets>,
 }
 
-/// What `nodes()` showed last.
+/// The last result of `nodes()`.
 #[derive(Debug, Default)]
 struct Seen {
     /// Count of the board's pictures before the look.
@@ -153,7 +153,7 @@ impl Pool {
         self.board.version()
     }
 
-    /// Wakes whoever wants to look again after a change.
+    /// Watches for changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.board.changes()
     }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(left, std::slice::from_ref(&second.container.name));
     }
 
-    /// A pool of healthy nodes with so many bytes and eighths of a processor, without engines behind them.
+    /// Returns a pool of healthy nodes with so many bytes and eighths of a processor, without engines.
     fn pool_of(sizes: &[(i64, i64)]) -> Arc<Pool> {
         let pool = Pool::new(Settings::default());
         for (number, (memory_bytes, eighths)) in sizes.iter().enumerate() {
@@ -289,7 +289,7 @@ mod tests {
     /// Billionths in an eighth of a processor.
     const EIGHTH: i64 = 125_000_000;
 
-    /// What one client wants: the number in the name, bytes, eighths of a processor, and what becomes of it.
+    /// A client's request: the number in the name, bytes, eighths of a processor, and the outcome.
     type Wish = (u8, i64, i64, End);
 
     #[derive(Clone, Copy, Debug)]
@@ -302,7 +302,7 @@ mod tests {
         UnderWay,
     }
 
-    /// Where a door would place it: names are taken once, the scheduler says where there is room.
+    /// Chooses the node as a door does: names are taken once, the scheduler finds room.
     fn place(pool: &Arc<Pool>, (name, memory, eighths, _): Wish) -> Result<Ticket, String> {
         let host = serde_json::json!({"Memory": memory, "NanoCpus": eighths * EIGHTH});
         let swarm_id = format!("{:x}", rand::random::<u128>());

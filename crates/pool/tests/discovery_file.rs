@@ -17,7 +17,7 @@ async fn seen(members: &mut Members, expected: &[&str]) {
     assert!(there.is_ok(), "expected {expected:?}, there are {:?}", members.borrow());
 }
 
-/// For longer than it takes to look at the file.
+/// Checks that members stay the same for longer than a look at the file takes.
 async fn unchanged(members: &mut Members) {
     let change = timeout(Duration::from_millis(2500), members.changed()).await;
     assert!(change.is_err(), "it became {:?}", members.borrow());

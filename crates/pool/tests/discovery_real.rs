@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Whatever must happen happens within this time, on a loaded machine too.
+/// Limit of every wait in these tests, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Short, so that the tests are. etcd has no lease below 2 s, Consul none below 1 s (of which twice is the most).
+/// Short time to live for quick tests. etcd has no lease below 2 s, Consul none below 1 s (of which twice is the most).
 const TTL: Duration = Duration::from_secs(4);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ fn stand(discovery: &Discovery, advertise: &str) -> Election {
     Election::start(discovery, advertise, TTL, &CancellationToken::new()).expect("an election")
 }
 
-/// A part of the program that can die: it has threads of its own, and its sockets close without a word.
+/// A killable part of the program: it has threads of its own, and its sockets close without notice.
 struct Mortal {
     runtime: Option<tokio::runtime::Runtime>,
 }

@@ -1,4 +1,4 @@
-//! A pool that another pool tells what is on its engines, over a wire that is cut, and what both then show.
+//! Tests a pool that gets the news of another pool over a wire that can be cut.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ mod shared;
 
 use shared::*;
 
-/// Tells of everything that is in a pool, as text, while it is not cut.
+/// Sends everything of a pool as text, while it is not cut.
 #[derive(Debug)]
 struct Wire {
     pool: Arc<Pool>,
@@ -52,7 +52,7 @@ impl Source for Wire {
     }
 }
 
-/// The pool that reads the engines, the wire, and the pool that is told.
+/// Returns the pool that reads the engines, the wire, and the pool that gets the news.
 fn pair(fakes: &[&FakeEngine], ahead: i64) -> (Arc<Pool>, Arc<Wire>, Arc<Pool>) {
     let reader = pool_of(fakes);
     let wire = Arc::new(Wire { pool: reader.clone(), whole: watch::Sender::new(true), ahead });

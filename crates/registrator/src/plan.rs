@@ -22,9 +22,9 @@ pub enum Write {
 /// Services that shall be in the store, and those that are there as far as is known.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// By container.
+    /// Keyed by container.
     wanted: BTreeMap<String, Vec<Service>>,
-    /// By id. False: it must be written again.
+    /// Keyed by id. False: it must be written again.
     written: BTreeMap<String, (Service, bool)>,
     /// Containers that failed: their services stay until their TTL, and are not renewed.
     dead: BTreeMap<String, ()>,

@@ -37,7 +37,7 @@ pub(crate) struct Call {
 /// More calls of one object than this are refused: the search keeps them as bits.
 pub(crate) const CALLS_MAX: usize = 128;
 
-/// Whether there is an order. The object is not there at first.
+/// True if there is an order. The object is not there at first.
 pub(crate) fn is_linearizable(calls: &[Call]) -> bool {
     assert!(calls.len() <= CALLS_MAX, "{} calls of one object", calls.len());
     let mut seen = HashSet::new();

@@ -91,7 +91,7 @@ impl Net {
         self.0.lock().managers.insert(node.to_owned(), (start, manager));
     }
 
-    /// Whether both reach each other, if need be over others, as gossip does.
+    /// True if both reach each other, if need be over others, as gossip does.
     pub(crate) fn in_reach(&self, one: &str, other: &str) -> bool {
         let wires = self.0.lock();
         let passes = |from: &str, to: &str| !wires.cut.contains(&(from.to_owned(), to.to_owned()));
@@ -172,7 +172,7 @@ impl Net {
         }
     }
 
-    /// Whether this start of the node is the one that is.
+    /// True if this start of the node is the one that is.
     pub(crate) fn lives(&self, node: &str, start: u64) -> bool {
         self.0.lock().lives.get(node) == Some(&start)
     }

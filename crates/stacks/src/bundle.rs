@@ -46,7 +46,7 @@ impl File {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bundle {
-    /// By path. Relative paths are below `directory`; null is a file that does not exist.
+    /// Keyed by path. Relative paths are below `directory`; null is a file that does not exist.
     pub files: BTreeMap<String, Option<File>>,
     /// The Compose files, in the order in which they are merged; the usual names if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]

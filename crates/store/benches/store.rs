@@ -1,4 +1,5 @@
-//! Three managers in this process, each with a folder of its own: writes a second, reads, and how long nobody leads.
+//! Benchmark of three managers in this process, each with its own folder: writes per second, reads, and time without a
+//! leader.
 //!
 //! `cargo bench -p herder-store --bench store [-- --format json]`. All managers share this machine's cores and its disk.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -20,7 +21,7 @@ use herder_model::swarm::Time;
 use herder_store::Store;
 use report::{Goal, Report, Row, Times};
 
-/// How much of a task is in a write.
+/// Bytes of a task in a write.
 const TASK_BYTES: usize = 1500;
 /// Threads that only burn time, for each core.
 const BURNERS_A_CORE: usize = 4;
@@ -37,7 +38,7 @@ fn times(report: &mut Report, part: &str, mut times: Times, goal: Goal) {
     }
 }
 
-/// What the disk does: each write waits for it at least once.
+/// Measures the disk: each write waits for it at least once.
 fn disk(report: &mut Report, folder: &std::path::Path, seconds: f64) {
     let mut file = File::create(folder.join("sync")).expect("a file");
     let (began, mut count) = (Instant::now(), 0_u32);
@@ -82,7 +83,7 @@ async fn reads(report: &mut Report, store: &Store, seconds: f64) {
     times(report, "reads of all that was written, on another manager", all.into_iter().collect(), Goal::None);
 }
 
-/// From the death of a leader to the first write that another manager's client gets through.
+/// Measures the time from the death of a leader to the first write through another manager.
 async fn changes(report: &mut Report, kills: usize) {
     let swarm = Swarm::of(3).await;
     let mut all = Vec::new();
@@ -104,7 +105,7 @@ async fn changes(report: &mut Report, kills: usize) {
     figure(report, "first write after a leader's death, worst", "ms", worst.as_secs_f64() * 1e3, CHANGE);
 }
 
-/// All cores are busy with something else, several times over, and managers write all the while: nobody should be deposed.
+/// Loads all cores several times over while managers write: no leader should be deposed.
 async fn flapping(report: &mut Report, seconds: f64) {
     let swarm = Swarm::of(3).await;
     let term = swarm.store("n1").leadership().borrow().term;

@@ -11,22 +11,23 @@ use crate::message::{Answer, Call, Refusal};
 use crate::raft::Member;
 use crate::running::Running;
 
-/// Who refuses to lead is asked again after so long, if nothing is heard of another leader before.
+/// Interval at which a member that refuses to lead is asked again, if no other leader appears before.
 pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 
-/// Who does not lead says who might. So many hints are followed at once; two that name each other are not followed for ever.
+/// Maximum number of hints followed in a row, since two members may name each other. So many hints are followed at
+/// once; two that name each other are not followed for ever.
 const HINTS_MAX: usize = 3;
 
 /// An answer of the leader.
 pub(crate) struct Asked {
     pub(crate) answer: Answer,
-    /// It had been asked before, and perhaps had done it.
+    /// True if an earlier attempt may have been carried out.
     pub(crate) again: bool,
 }
 
 impl Running {
-    /// Asks the leader, whoever that is, until it answers. `call` is made again for each time: it must not matter how often it
-    /// is done.
+    /// Asks the current leader until it answers. `call` makes the call anew for each attempt: repeating it must be
+    /// harmless.
     pub(crate) async fn ask(&self, call: impl Fn() -> Call, until: Instant) -> Result<Asked, StoreError> {
         let mut again = false;
         let (mut hint, mut hints): (Option<Member>, usize) = (None, 0);
@@ -85,7 +86,7 @@ impl Running {
             .map_err(|error| format!("{}: {error}", member.node()))
     }
 
-    /// What may make another answer likely. Much else changes in the metrics, also by asking.
+    /// Returns the metrics that may change the answer. Many others change, also by asking.
     fn leading_sign(&self) -> (Option<Member>, u64, ServerState) {
         let metrics = self.metrics();
         (self.heard.leader(&metrics).cloned(), metrics.current_term, metrics.state)
@@ -101,7 +102,7 @@ impl Running {
         }
     }
 
-    /// Waits until this one hears that another than this member leads, or hears nobody.
+    /// Waits until this member hears of another leader than `leader`, or of none.
     async fn leads_no_more(&self, leader: &Member) {
         let mut metrics = self.raft.metrics();
         let before = self.leader();

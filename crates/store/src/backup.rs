@@ -37,7 +37,7 @@ impl Backup {
         Ok(Backup { state: snapshot::decode(&plain).map_err(bad)? })
     }
 
-    /// What was declared when it was made.
+    /// Returns the declared objects at the time of the backup.
     pub fn view(&self) -> &View {
         &self.state.view
     }
@@ -50,7 +50,7 @@ impl Store {
         self.backup_of(self.view(), key).await
     }
 
-    /// The same of a state that is told.
+    /// Makes a backup of a given view.
     pub async fn backup_of(&self, view: View, key: Option<Key>) -> Result<Vec<u8>, StoreError> {
         on_thread(&self.hands(), move || {
             let doing = || StoreError::io("write the backup");
@@ -90,7 +90,7 @@ impl Store {
         }
     }
 
-    /// Makes this the whole content of the folder, as that of a new member in a swarm of its own; in one write.
+    /// Makes the state the whole content of the folder, as that of a new member in a swarm of its own; in one write.
     async fn refound(
         &self,
         (disk, found): (Disk, Found),
@@ -135,7 +135,7 @@ fn leader(term: u64, member: &Member) -> openraft::alias::LeaderIdOf<crate::raft
     RaftLeaderId::new(term, member.clone())
 }
 
-/// Of a log that are read at once.
+/// Bytes of a log that are read at once.
 const READ_BYTES: usize = 16 << 20;
 
 /// All that a folder has: the snapshot, and every entry of the log. What was acknowledged is among it, if anywhere; what was

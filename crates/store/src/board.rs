@@ -1,4 +1,4 @@
-//! Where the newest view hangs, for whoever looks, waits or watches.
+//! Publishes the newest applied view to readers, waiters and watchers.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use tokio::sync::{broadcast, watch};
 /// Writes that a watcher may be behind. One that is slower is told to look at everything again.
 const BEHIND_MAX: usize = 1024;
 
-/// What a watcher is told.
+/// One event of a watch.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// After the write.
+    /// The view after the write.
     pub view: View,
-    /// What was written, in its order. Empty with [`Seen::resync`].
+    /// The writes, in order. Empty with [`Seen::resync`].
     pub written: Arc<[Written]>,
     /// The watcher missed writes, or the whole state was replaced: what it knows from before says nothing any more.
     pub resync: bool,
 }
 
-/// Tells of every write, in order.
+/// Stream of all writes, in order.
 #[derive(Debug)]
 pub struct Watch {
     board: Arc<Board>,
     news: broadcast::Receiver<Seen>,
-    /// The last view that was told.
+    /// Index of the last view that was delivered.
     index: u64,
 }
 
@@ -51,7 +51,7 @@ impl Board {
         self.view.read().index
     }
 
-    /// What managers prove themselves with, where there is something.
+    /// Returns the secret by which managers prove their role, if there is one.
     pub(crate) fn managers_key(&self) -> Option<String> {
         let view = self.view.read();
         view.cluster.as_ref().map(|it| it.managers_key.clone()).filter(|it| !it.is_empty())

@@ -1,4 +1,5 @@
-//! The database of a store: one file (redb), every value sealed, written by one thread that writes together what came together.
+//! Database of a store: one file (redb), every value sealed. One thread writes jobs that arrive together in one
+//! transaction.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,7 +30,7 @@ pub(crate) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::ne
 
 /// Jobs that wait for the writing thread. Raft itself waits for most of them, so there are few.
 const JOBS_MAX: usize = 1024;
-/// Of a snapshot, sealed together.
+/// Bytes of a snapshot that are sealed together.
 const PART_BYTES: usize = 1 << 20;
 /// The database keeps so much of its file in memory. What is needed often is kept by the log itself.
 const CACHE_BYTES: usize = 4 << 20;
@@ -49,7 +50,7 @@ pub(crate) enum Op {
     Snapshot(SnapshotMeta, Bytes),
 }
 
-/// Who waits for a job.
+/// Receiver of a job's result.
 pub(crate) enum Done {
     Flushed(IOFlushed<Types>),
     Told(oneshot::Sender<io::Result<()>>),
@@ -66,7 +67,7 @@ struct SnapshotHead {
     parts: u64,
 }
 
-/// What was in the database when it was opened.
+/// Content of the database when it was opened.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) member: Member,
@@ -85,7 +86,7 @@ pub(crate) struct Disk {
     writer: Mutex<Option<Writer>>,
 }
 
-/// Who writes.
+/// The thread or task that writes.
 enum Writer {
     Thread(thread::JoinHandle<()>),
     Task(tokio::task::JoinHandle<()>),
@@ -94,7 +95,7 @@ enum Writer {
 struct Inner {
     folder: PathBuf,
     hands: Hands,
-    /// Until it is closed.
+    /// The database, until it is closed.
     database: RwLock<Option<Database>>,
     sealer: Sealer,
     /// Written with whatever is written next: it may be lost, for it is found again.
@@ -168,7 +169,7 @@ impl Disk {
         Ok((disk, found))
     }
 
-    /// Has it written after what was sent before. `done` hears when it is on the disk.
+    /// Queues a write after earlier ones. `done` is notified when it is on the disk.
     pub(crate) async fn send(&self, ops: Vec<Op>, done: Done) {
         let jobs = self.jobs.lock().clone();
         let job = Job { ops, done };
@@ -205,7 +206,7 @@ impl Disk {
         *self.inner.committed.lock() = committed;
     }
 
-    /// Entries of the log with their lengths, at most so many bytes of them, but one at least.
+    /// Returns log entries with their lengths, at most `bytes_max` bytes of them but at least one entry.
     pub(crate) async fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(Entry, usize)>> {
         let inner = Arc::clone(&self.inner);
         self.hands().work(move || inner.entries(range, bytes_max)).await?
@@ -216,7 +217,7 @@ impl Disk {
         self.hands().work(move || inner.snapshot()).await?
     }
 
-    /// Where the snapshot ends.
+    /// Returns the last entry that the snapshot covers.
     pub(crate) async fn snapshot_end(&self) -> io::Result<Option<LogId>> {
         let inner = Arc::clone(&self.inner);
         let head = self.hands().work(move || inner.meta::<SnapshotHead>("snapshot")).await??;
@@ -256,7 +257,7 @@ impl Inner {
         self.write_last(failed.is_none());
     }
 
-    /// As [`Inner::write_jobs`], whenever the medium is ready.
+    /// Same as [`Inner::write_jobs`], whenever the medium is ready.
     async fn write_in_turn(self: Arc<Inner>, mut queue: mpsc::Receiver<Job>) {
         let (mut failed, mut jobs) = (None, Vec::new());
         while queue.recv_many(&mut jobs, JOBS_MAX).await > 0 {
@@ -338,8 +339,8 @@ impl Inner {
         Ok(Found { member, vote, committed, purged, entries, since_snapshot })
     }
 
-    /// Reads all of the log, from this entry on, and sees that it is whole: each entry is sealed as what it is. A long log is not
-    /// kept: raft asks for what it needs of it.
+    /// Reads the log from this entry on and checks that it is whole: each entry is sealed for its own place. A long log
+    /// is not kept: raft asks for what it needs of it.
     fn check_log(&self, first: u64, covered: Option<u64>) -> io::Result<(Vec<(Entry, usize)>, usize)> {
         let transaction = self.with(|database| database.begin_read().map_err(other))?;
         let table = transaction.open_table(LOG).map_err(other)?;
@@ -423,7 +424,7 @@ fn parse_entry(plain: &[u8]) -> io::Result<Entry> {
     envelope::unwrap(plain).map_err(|why| io::Error::other(format!("an entry makes no sense: {why}")))
 }
 
-/// What a sealed value is: it opens in its place only.
+/// Returns the place of a sealed value; it opens in this place only.
 fn place(table: &str, key: impl std::fmt::Display) -> String {
     format!("{table} {key}")
 }

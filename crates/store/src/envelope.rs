@@ -1,5 +1,5 @@
-//! What is written down outlives the version that wrote it: a byte of version, then JSON, which says what it is. New members
-//! of the JSON are optional; whatever else changes has a new version.
+//! Form of persisted data, which outlives releases: a byte of version, then JSON. New members of the JSON are optional;
+//! other changes need a new version.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
     use crate::raft::{Entry, Vote};
 
-    /// What versions before have written is read, and written as it was.
+    /// Data of earlier versions is read, and written in the same form.
     #[test]
     fn the_form_of_what_is_kept_stays_as_it_is() {
         fn check<T: Serialize + DeserializeOwned>(json: &str) {

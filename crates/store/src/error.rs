@@ -1,29 +1,29 @@
-//! What can go wrong.
+//! Errors of a store.
 
 use std::io;
 use std::path::PathBuf;
 
 use herder_model::swarm::{Conflict, Feature};
 
-/// Why the store refused or failed.
+/// Reason why the store refused a call or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nothing was written.
+    /// Nothing was written, because of a conflict.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// Nothing was written.
+    /// Nothing was written, because no leader is known.
     #[error(
         "the swarm does not have a leader: it is possible that too few managers are online; make sure that more than half of \
          them are"
     )]
     NoLeader,
-    /// Nothing was written.
+    /// Nothing was written, because this manager leads no more.
     #[error("this manager does not lead any more")]
     LeadsNoMore,
     /// The command may have been written, or may still be. It will not be written twice.
     #[error("whether the change was written is not known ({why}): look before it is tried again")]
     Lost { why: String },
-    /// Nothing was written.
+    /// Nothing was written, because some manager lacks the feature.
     #[error("{feature} need feature level {}, and the swarm's managers agree on level {level}: upgrade all managers", feature.level())]
     Level { feature: Feature, level: u32 },
     #[error("the change is {bytes} bytes long, more than {max} are refused: split it", max = crate::COMMAND_BYTES_MAX)]
@@ -66,7 +66,7 @@ pub enum StoreError {
     /// The store has ended: it was shut down, or its disk failed. It must be opened anew.
     #[error("the store has stopped: {why}")]
     Stopped { why: String },
-    /// What came from another manager makes no sense here.
+    /// A message of another manager was refused as invalid.
     #[error("{0}")]
     Refused(String),
     #[error("this is no backup that can be restored: {why}")]
@@ -80,7 +80,7 @@ impl StoreError {
     }
 }
 
-/// Why a request did not come back with an answer.
+/// Reason why a request got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TransportError(pub String);

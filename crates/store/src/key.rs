@@ -24,7 +24,7 @@ impl Key {
         Key(rand::random())
     }
 
-    /// As people see it. Not `Display`, so that it gets into no log by accident.
+    /// Returns the key as people see it. Not `Display`, so that it gets into no log by accident.
     pub fn text(&self) -> String {
         format!("{PREFIX}{}", STANDARD_NO_PAD.encode(self.0))
     }

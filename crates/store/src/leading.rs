@@ -1,4 +1,4 @@
-//! Who leads, as one manager knows it.
+//! Leadership of the swarm, as one manager knows it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use tokio::time::{Instant, sleep};
 use crate::Settings;
 use crate::raft::{Member, Metrics, Types};
 
-/// Who leads.
+/// The leader, as one manager knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// Id of the node.
     pub leader: Option<String>,
-    /// It grows with every election.
+    /// The term, which grows with every election.
     pub term: u64,
-    /// This manager leads, a majority has heard so lately, and its view has everything that was written before.
+    /// True if this manager leads, has reached a majority lately, and its view contains all earlier writes.
     pub me: bool,
 }
 
-/// When a leader was heard last. Raft itself goes on to believe in one that it does not hear.
+/// Time of the leader's last message. Raft itself goes on to believe in a silent leader.
 #[derive(Debug)]
 pub(crate) struct Heard {
     last: Mutex<Instant>,
     /// A leader is forgotten after so long: others may have another one by now.
     patience: Duration,
-    /// This manager, if it leads, is letting another one lead, who may do so before this one hears of it.
+    /// True while this manager hands its leadership over; the next leader may begin before this one hears of it.
     retires: watch::Sender<bool>,
 }
 
-/// Until it is dropped this manager does not say of itself that it leads.
+/// Keeps this manager from reporting itself as leader until it is dropped.
 pub(crate) struct Retiring<'h>(&'h Heard);
 
 impl Drop for Retiring<'_> {
@@ -56,7 +56,7 @@ impl Heard {
         Retiring(self)
     }
 
-    /// The leader of these metrics, if it is heard.
+    /// Returns the leader in these metrics, if it is not silent.
     pub(crate) fn leader<'m>(&self, metrics: &'m Metrics) -> Option<&'m Member> {
         let leader = metrics.current_leader.as_ref();
         leader.filter(|leader| **leader == metrics.id || self.last.lock().elapsed() < self.patience * 2)

@@ -1,4 +1,4 @@
-//! How raft speaks to other managers: its requests as messages over the [`Transport`].
+//! Messages of raft to other managers, sent over the [`Transport`].
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,13 +22,15 @@ use crate::proof;
 use crate::raft::{Address, Member, SnapshotMeta, Types, Vote};
 use crate::{Transport, TransportError};
 
-/// For entries to get to another disk. One that is cut off is not waited for longer, so that it is soon found again.
+/// Maximum time for entries to reach another disk. One that is cut off is not waited for longer, so that it is soon
+/// found again.
 const APPEND_WAIT: Duration = Duration::from_secs(2);
-/// For a part of a snapshot. One that was lost on its way to a manager that was cut off is sent again after so long.
+/// Maximum time for a part of a snapshot. A part that was lost on its way to a manager that was cut off is sent again
+/// after this.
 const PART_WAIT: Duration = Duration::from_secs(10);
-/// The last part is answered when all of it is on the disk: a slow one takes so much in a second.
+/// Bytes per second that a slow disk writes. The last part of a snapshot is answered when all of it is on the disk.
 const WRITTEN_BYTES: usize = 8 << 20;
-/// Of a snapshot in one message; messages between nodes have 9 MiB at most.
+/// Bytes of a snapshot in one message; messages between nodes have 9 MiB at most.
 const PART_BYTES: usize = 1 << 20;
 
 /// The way of one member to others.
@@ -95,7 +97,7 @@ impl Link {
     }
 }
 
-/// For the part of a snapshot that ends there.
+/// Returns the maximum time for the part of a snapshot that ends at `end`.
 fn part_wait(end: usize, total: usize) -> Duration {
     let written = if end < total { 0 } else { total / WRITTEN_BYTES };
     PART_WAIT + Duration::from_secs(u64::try_from(written).unwrap_or(u64::MAX))

@@ -16,11 +16,11 @@ use crate::disk::{Disk, Done, Found, Op};
 use crate::envelope;
 use crate::raft::{Entry, LogId, Types, Vote};
 
-/// So much of the log is kept in memory, by its length on the disk: decoded, with an object of its own for each version of a task, it
-/// takes several times as much. A member that is further behind is sent what the disk has. What is not yet on the disk is kept in any
-/// case.
+/// Bytes of log kept in memory, by length on disk. Decoded, with an object of its own for each version of a task, the
+/// log takes several times as much. A member that is further behind is sent what the disk has. What is not yet on the
+/// disk is kept in any case.
 pub(crate) const KEPT_BYTES: usize = 2 << 20;
-/// Entries that go into one message between managers: with the largest command it stays below the 9 MiB of a message.
+/// Bytes of entries in one message between managers. With the largest command it stays below the 9 MiB of a message.
 const BATCH_BYTES: usize = 2 << 20;
 
 /// The log of one member. Copies are the same log.
@@ -84,7 +84,7 @@ impl Log {
         Log { disk, tail: Arc::new(Mutex::new(tail)), long: Arc::default(), long_bytes }
     }
 
-    /// Comes when the log is so long that a snapshot should be made.
+    /// Resolves when the log is long enough for a snapshot.
     pub(crate) async fn long(&self) {
         self.long.notified().await;
     }
@@ -94,7 +94,7 @@ impl Log {
         self.tail.lock().kept.first_key_value().map_or(0, |(index, _)| *index)
     }
 
-    /// What is in memory of a range, and what must be read from the disk before.
+    /// Returns the entries of a range that are in memory, and the range to be read from disk before them.
     fn kept(&self, from: u64, to: u64, bytes_max: usize) -> (std::ops::Range<u64>, Vec<Entry>) {
         let tail = self.tail.lock();
         let first = tail.kept.first_key_value().map_or(u64::MAX, |(index, _)| *index);

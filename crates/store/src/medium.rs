@@ -1,4 +1,4 @@
-//! Where the bytes of a database are, and who waits for them: a file and threads of their own, or what a simulation puts there.
+//! Storage of a database: a file with threads of its own, or a simulated backend.
 
 use std::fmt;
 use std::fs::{OpenOptions, Permissions};
@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-/// What a store's database is kept on instead of a file. With one, the store needs no thread besides those of its runtime: what
-/// takes long is done where it is asked for, so that a run in one thread can be repeated.
+/// Storage that replaces the file of a store's database. With one, the store needs no thread besides those of its
+/// runtime: what takes long is done where it is asked for, so that a run in one thread can be repeated.
 pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Opens the database, or makes it. The folder of `path` is there; afterwards there must be a file, too, or the store says that
     /// it was taken away.
     fn open(&self, path: &Path, builder: &redb::Builder) -> Result<redb::Database, redb::DatabaseError>;
 
-    /// Comes when the medium takes the next write. What is to be written until then is written together.
+    /// Resolves when the medium accepts the next write. What is to be written until then is written together.
     fn turn(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -26,12 +26,12 @@ pub use redb::{Builder as DatabaseBuilder, Database, DatabaseError, StorageBacke
 /// Permissions of a database file: its owner reads and writes it, and no other user.
 const PRIVATE: u32 = 0o600;
 
-/// Who does what takes long.
+/// Runs long work: on threads, or where a medium asks for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hands(pub(crate) Option<Arc<dyn Medium>>);
 
 impl Hands {
-    /// Runs what waits for disks, or calculates for a while, where that disturbs nobody.
+    /// Runs work that waits for disks or computes for a while, where it blocks no other task.
     pub(crate) async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         match self.0 {
             Some(_) => Ok(work()),

@@ -1,4 +1,4 @@
-//! Who the managers are.
+//! Membership of managers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::running::{Running, refusal};
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// A new manager has as long to get all that was written so far. The rest of the time of a request is for the change itself.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(15);
-/// For another leader to be there, when one gives up by itself.
+/// Maximum wait for the next leader when this one steps down.
 const STEP_DOWN_WAIT: Duration = Duration::from_secs(2);
 
 /// A manager, as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerSeen {
-    /// Of its node.
+    /// Id of the member's node.
     pub id: String,
     pub addr: String,
     pub leader: bool,
@@ -31,7 +31,7 @@ pub struct ManagerSeen {
 }
 
 impl Running {
-    /// As the leader sees them.
+    /// Returns the managers as the leader sees them.
     pub(crate) fn managers_seen(&self) -> Result<Vec<ManagerSeen>, Refusal> {
         let metrics = self.metrics();
         if metrics.heartbeat.is_none() {
@@ -40,7 +40,7 @@ impl Running {
         Ok(self.seen(&metrics))
     }
 
-    /// Where nobody leads: who they are, but not who is there.
+    /// Returns the members without a leader: known members, but not their liveness.
     pub(crate) fn managers_known(&self) -> Vec<ManagerSeen> {
         self.seen(&self.metrics())
     }
@@ -75,7 +75,7 @@ impl Running {
         if metrics.heartbeat.is_some() { Ok(metrics) } else { Err(Refusal::NotLeader(metrics.current_leader)) }
     }
 
-    /// On the leader. A folder that the node had before is no member any more.
+    /// Adds a manager; called on the leader. An earlier folder of the node ceases to be a member.
     pub(crate) async fn add(&self, node: &str, addr: &str) -> Result<(), Refusal> {
         let metrics = self.leading()?;
         let voters: BTreeSet<Member> = metrics.membership_config.voter_ids().collect();
@@ -143,7 +143,7 @@ impl Running {
         }
     }
 
-    /// On the leader.
+    /// Removes a manager; called on the leader.
     pub(crate) async fn remove(&self, node: &str) -> Result<(), Refusal> {
         let metrics = self.leading()?;
         let voters: BTreeSet<Member> = metrics.membership_config.voter_ids().collect();

@@ -1,4 +1,4 @@
-//! What managers say to each other: a byte of version, the length of a head, the head (JSON), and bytes that go with it.
+//! Messages between managers: a byte of version, the length of a head, the head (JSON), and a body of bytes.
 //!
 //! New kinds of requests may be added; one that does not know them answers with an error that says so.
 
@@ -20,10 +20,10 @@ const FRAME_BYTES: usize = 5;
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) from: Member,
-    /// Who is meant, where that is known: another one under its address must not answer for it.
+    /// Addressed member, if known. Another one under its address must not answer.
     pub(crate) to: Option<Member>,
     pub(crate) call: Call,
-    /// That `from` is a manager. Empty where it knows no swarm yet.
+    /// Proof that `from` is a manager. Empty where it knows no swarm yet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) proof: String,
 }
@@ -36,31 +36,31 @@ pub(crate) enum Call {
     Transfer(TransferLeaderRequest<Types>),
     /// A part of a snapshot; the bytes are the body of the message.
     Snapshot(Box<Part>),
-    /// Who is there?
+    /// Asks for the member's identity.
     Hello,
-    /// For the leader: write this.
+    /// Asks the leader to write this.
     Commit(Proposal),
-    /// For the leader: which command must a view have, so that it has all that was written?
+    /// Asks the leader for the index that a view must have to contain all earlier writes.
     ReadIndex,
-    /// For the leader: who are the managers, and whom do you reach?
+    /// Asks the leader for the managers and which of them it reaches.
     Managers,
-    /// For the leader.
+    /// Asks the leader to add a manager.
     Add {
         node: String,
         addr: String,
     },
-    /// For the leader.
+    /// Asks the leader to remove a manager.
     Remove {
         node: String,
     },
-    /// For this leader: let another one lead. Any other has nothing to do.
+    /// Asks this leader to hand over. Any other member ignores it.
     StepDown {
         leader: Member,
     },
 }
 
 impl Call {
-    /// Whether it changes who leads, or what is in the log.
+    /// True if it changes who leads, or what is in the log.
     pub(crate) fn is_of_raft(&self) -> bool {
         match self {
             Call::Append(_) | Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) | Call::Snapshot(_) => true,
@@ -75,10 +75,10 @@ impl Call {
     }
 }
 
-/// Where a part of a snapshot belongs.
+/// Position of a part of a snapshot.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Part {
-    /// Of the whole transfer.
+    /// Bytes of the whole transfer.
     pub(crate) transfer: u64,
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,
@@ -97,7 +97,7 @@ pub(crate) enum Answer {
     Snapshot(SnapshotResponse<Types>),
     Hello {
         member: Member,
-        /// As far as it knows: none if it belongs to no swarm.
+        /// Known managers; none if the member belongs to no swarm.
         managers: Vec<Member>,
     },
     Outcome(Outcome),
@@ -107,14 +107,14 @@ pub(crate) enum Answer {
     Refused(Refusal),
 }
 
-/// Why there is no other answer.
+/// Reason why there is no other answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Refusal {
-    /// Nothing was done. Perhaps this one leads.
+    /// Nothing was done. The named member may be the leader.
     NotLeader(Option<Member>),
-    /// Nothing was done: it is another member that is meant.
+    /// Nothing was done: the message is for another member.
     NotMe(Member),
-    /// Nobody knows what comes of it.
+    /// The outcome is unknown.
     Unknown(String),
     QuorumLoss,
     UnknownManager(String),

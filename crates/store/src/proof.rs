@@ -1,4 +1,4 @@
-//! How a manager proves to one that does not know it yet that it is a manager: the nodes that are none take the same road.
+//! Proof of a manager to one that does not know it yet: nodes without the role use the same channel.
 //!
 //! All managers have a key in their state that nobody else gets. Who has just been made one is unknown to those that are behind,
 //! and they must listen to it all the same: it may be the one that a majority needs.
@@ -11,7 +11,7 @@ use crate::raft::Member;
 
 const PLACE: &str = "herder manager ";
 
-/// What `member` shows. Of no use to anybody else: who sends is known for sure.
+/// Returns the proof that `member` shows. It is useless to others, since the sender is authenticated.
 pub(crate) fn of(key: &str, member: &Member) -> String {
     STANDARD_NO_PAD.encode(hmac::sign(&hmac_key(key), text(member).as_bytes()))
 }

@@ -66,14 +66,14 @@ impl From<u64> for Member {
     }
 }
 
-/// Where a member is reached.
+/// Address of a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Address {
     pub(crate) addr: String,
 }
 
-/// Which request a proposal is. One that comes twice counts once.
+/// Identity of a proposal. One that arrives twice counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RequestId(pub(crate) u128);
 
@@ -112,13 +112,13 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// What became of a proposal.
+/// Result of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// Applied as this command.
     Done(u64),
     Conflict(Conflict),
-    /// So late that nobody remembers whether it was applied before. It was not applied now.
+    /// The proposal came too late to know whether it was applied before. It was not applied now.
     Late,
 }

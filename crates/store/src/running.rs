@@ -99,7 +99,7 @@ impl Running {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// The leader, if this one hears it.
+    /// Returns the leader, unless it is silent.
     pub(crate) fn leader(&self) -> Option<Member> {
         self.heard.leader(&self.raft.metrics().borrow_watched()).cloned()
     }
@@ -117,13 +117,13 @@ impl Running {
         self.raft.metrics().borrow_watched().membership_config.get_node(member).is_some()
     }
 
-    /// Whether one that sends a message of raft may do so: a member, or one that proves to be one. A store that knows of no swarm
-    /// yet listens to whoever takes it in.
+    /// True if the sender may send messages of raft: a member, or a manager by its proof. A store without a swarm
+    /// accepts the manager that takes it in.
     pub(crate) fn is_manager(&self, member: &Member, proof: &str) -> bool {
         self.is_member(member) || self.board.managers_key().is_none_or(|key| proof::holds(&key, member, proof))
     }
 
-    /// Comes when raft has ended, with why.
+    /// Resolves when raft has ended, with the reason.
     pub(crate) async fn ended(&self) -> String {
         let mut metrics = self.raft.metrics();
         loop {
@@ -136,7 +136,7 @@ impl Running {
         }
     }
 
-    /// Why raft has ended, if it has.
+    /// Returns the reason why raft has ended, if it has.
     pub(crate) fn stopped(&self) -> Option<String> {
         let shut = self.ended.load(Ordering::Acquire).then(|| "it was shut down".to_owned());
         shut.or_else(|| self.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string))
@@ -174,7 +174,7 @@ async fn shorten(raft: Raft, log: Log) {
     }
 }
 
-/// What raft says of a request that it did not do.
+/// Maps an error of raft to a refusal.
 pub(crate) fn refusal<E>(error: RaftError<Types, E>) -> Refusal
 where
     E: Error + Into<Refusal>,

@@ -1,4 +1,4 @@
-//! What is written to disk is sealed: AES-256-GCM, under keys derived from one secret.
+//! Sealing of data on disk: AES-256-GCM, under keys derived from one secret.
 //!
 //! Each sealer (one for each start of a program) draws a random salt, derives a key of its own from the secret and the salt
 //! (HMAC-SHA256), and counts what it seals: no nonce is used twice under a key, however long the secret lives.
@@ -22,7 +22,7 @@ const SALTS_MAX: usize = 256;
 
 type Salt = [u8; SALT_BYTES];
 
-/// Why something could not be opened.
+/// Reason why a value could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unsealed {
     #[error("it is {0} bytes long, which is too short")]

@@ -1,4 +1,4 @@
-//! What this manager answers to others.
+//! Answers of this manager to others.
 
 use bytes::{Bytes, BytesMut};
 use openraft::alias::LeaderIdOf;
@@ -14,7 +14,7 @@ use crate::message::{Answer, Call, Part, Refusal, Request, decode, encode};
 use crate::raft::{Member, Proposal, Types};
 use crate::running::{Running, refusal};
 
-/// A snapshot larger than this is refused: it does not fit into the memory of usual hosts, in which all of it must be.
+/// Maximum size of a snapshot. A larger one does not fit into the memory of usual hosts, in which all of it must be.
 const SNAPSHOT_BYTES_MAX: usize = 2 << 30;
 
 /// A snapshot that is coming in.

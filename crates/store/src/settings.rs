@@ -1,4 +1,4 @@
-//! What a store is opened with.
+//! Settings of a store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,36 +10,36 @@ use crate::{Key, Medium, StoreError};
 /// a command with what is around it.
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 
-/// How a store is opened.
+/// Settings with which a store is opened.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Of this store alone. Made if it is not there.
+    /// Folder of this store alone. Created if it is missing.
     pub folder: PathBuf,
     /// Id of this node.
     pub node: String,
     /// Opens a folder that is locked, locks a new one.
     pub key: Option<Key>,
-    /// Between two signs of life of a leader.
+    /// Interval of a leader's heartbeats.
     pub heartbeat: Duration,
-    /// How long a leader that is silent is left in peace. Then, within this time again (after half of it at least), another one asks
-    /// for votes.
+    /// Time for which a silent leader is tolerated. Within this time again (after half of it at least) another manager
+    /// asks for votes.
     pub patience: Duration,
     /// A request is given up after so long: Docker's clients of swarm mode wait so long, too.
     pub wait: Duration,
     /// Commands between two snapshots (swarm mode: `SnapshotInterval`).
     pub snapshot_interval: u64,
-    /// A log that is longer than this since the last snapshot, and longer than that snapshot, is cut short by a new one however few its
-    /// commands are: whoever starts reads all of it. So what snapshots cost is a share of what the log costs.
+    /// Log bytes since the last snapshot that cause a new one, if they also exceed its size. A manager that starts
+    /// reads the whole log. So what snapshots cost is a share of what the log costs.
     pub log_bytes: usize,
     /// Commands kept for managers that are slow, though a snapshot has them (`LogEntriesForSlowFollowers`).
     pub keep: u64,
-    /// What the database is on, if not on a file in the folder.
+    /// Storage of the database, if not a file in the folder.
     pub medium: Option<Arc<dyn Medium>>,
 }
 
 impl Settings {
-    /// A leader is missed after three heartbeats and a half, and another one asks for votes after two to three and a half more:
-    /// under a second in all.
+    /// Returns the default settings. A leader is missed after three heartbeats and a half, and another one asks for
+    /// votes after two to three and a half more: under a second in all.
     pub fn new(folder: impl Into<PathBuf>, node: impl Into<String>) -> Settings {
         Settings {
             folder: folder.into(),
@@ -60,7 +60,7 @@ impl Settings {
 const BACKOFF: &str = "50ms 100ms 200ms ...500ms";
 /// Commands in one message between managers, as far as their bytes allow.
 const MESSAGE_COMMANDS_MAX: u64 = 1024;
-/// A leader that was removed goes on for so long, so that others hear of the removal from it.
+/// Time that a removed leader goes on, so that the others receive the removal.
 const STEP_DOWN_MS: u64 = 150;
 
 impl Settings {

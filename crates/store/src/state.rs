@@ -1,4 +1,4 @@
-//! What the log adds up to: the view, and which requests it has seen lately. Pure.
+//! State of the log: the view, and the requests seen lately. Pure.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::raft::{Outcome, Proposal, RequestId};
 
-/// A proposal that comes so many commands after its request is not applied: requests are remembered as long. At a thousand
-/// commands a second it is some 16 s, nearly as long as a request is tried; one that takes longer is answered with
-/// [`crate::StoreError::Lost`].
+/// Window of deduplication, in commands. A proposal that arrives later than this after its request is not applied. At a
+/// thousand commands a second it is some 16 s, nearly as long as a request is tried; one that takes longer is answered
+/// with [`crate::StoreError::Lost`].
 pub(crate) const WINDOW: u64 = 16_384;
 
 /// A request that was seen.
@@ -24,7 +24,7 @@ pub(crate) struct Remembered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) view: View,
-    /// In the order of their commands.
+    /// Recent requests, in the order of their commands.
     recent: VecDeque<Remembered>,
     requests: HashMap<RequestId, u64>,
 }

@@ -24,11 +24,11 @@ use crate::running::Running;
 use crate::vault::Vault;
 use crate::{COMMAND_BYTES_MAX, Key, Settings, StoreError, TransportError};
 
-/// Who lets go of a folder may take so long to do so.
+/// Maximum time for the previous owner to release a folder.
 const LET_GO_WAIT: Duration = Duration::from_secs(2);
 const LET_GO_POLL: Duration = Duration::from_millis(20);
 
-/// How a request gets to another manager, where [`Store::handle`] answers it.
+/// Carries a request to another manager, where [`Store::handle`] answers it.
 ///
 /// A request has at most 5 MiB. The transport says for sure who sends; it may lose requests and answers, deliver them late, and
 /// wait as long as it likes: the store goes away when it has waited enough.
@@ -46,7 +46,7 @@ pub struct Store {
     pub(crate) board: Arc<Board>,
     leads: Leads,
     running: RwLock<Option<Arc<Running>>>,
-    /// Held by whoever starts or ends what runs.
+    /// Serialises starts and ends of raft.
     pub(crate) lifecycle: tokio::sync::Mutex<()>,
 }
 
@@ -127,12 +127,12 @@ impl Store {
         self.running()?.handle(from, request).await
     }
 
-    /// What this manager knows. It may be behind, the more so if it is cut off.
+    /// Returns this manager's view. It may be behind, the more so if it is cut off.
     pub fn view(&self) -> View {
         self.board.view()
     }
 
-    /// What the swarm knows: everything that was written before this was called.
+    /// Returns a view that contains everything that was written before this call.
     pub async fn read(&self) -> Result<View, StoreError> {
         let running = self.running()?;
         let until = Instant::now() + self.settings.wait;
@@ -163,8 +163,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::commit`], but only if this manager leads, and in this term: what a leader decides of what it alone has heard is not
-    /// for the one after it to write.
+    /// Same as [`Store::commit`], but only if this manager leads in this term. A leader's decision rests on its own
+    /// observations, so a later leader must not write it.
     pub async fn commit_in(&self, term: u64, changes: Vec<Change>, at: Time) -> Result<View, StoreError> {
         let running = self.running()?;
         let until = Instant::now() + self.settings.wait;
@@ -202,17 +202,17 @@ impl Store {
         }
     }
 
-    /// Tells of every write from now on. The view has what was before.
+    /// Watches all writes from now on. The view contains earlier ones.
     pub fn watch(&self) -> (View, Watch) {
         self.board.watch()
     }
 
-    /// Who leads, as this manager knows it.
+    /// Watches the leadership, as this manager knows it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leads.subscribe()
     }
 
-    /// Whether this store belongs to a swarm.
+    /// Returns true if this store belongs to a swarm.
     pub async fn begun(&self) -> Result<bool, StoreError> {
         let initialized = self.running()?.raft.is_initialized().await;
         initialized.map_err(|fatal| StoreError::Stopped { why: fatal.to_string() })
@@ -247,7 +247,7 @@ impl Store {
         self.done(call).await
     }
 
-    /// From now on this node is no manager. Its store should be shut down, and its folder removed.
+    /// Removes this node from the managers. Its store should be shut down then, and its folder removed.
     pub async fn remove_manager(&self, id: &str) -> Result<(), StoreError> {
         self.done(|| Call::Remove { node: id.to_owned() }).await
     }
@@ -275,7 +275,7 @@ impl Store {
         }
     }
 
-    /// From now on the folder opens with this key only; without one, it opens without.
+    /// Replaces the key that opens the folder; `None` leaves it open without one.
     pub async fn rotate_key(&self, key: Option<Key>) -> Result<(), StoreError> {
         let _one = self.lifecycle.lock().await;
         herder_parts::blocking(|| self.vault.lock(key.as_ref()))
@@ -301,7 +301,8 @@ impl Store {
         self.stop().await;
     }
 
-    /// Comes when the store has stopped by itself, which a failing disk makes it do, with the reason; it must be opened anew then.
+    /// Resolves with the cause when the store has stopped by itself, as it does on a failing disk. It must be opened
+    /// anew then.
     pub async fn ended(&self) -> String {
         loop {
             let Ok(running) = self.running() else {
@@ -328,7 +329,7 @@ impl Store {
     }
 }
 
-/// Runs what waits for disks where that disturbs nobody.
+/// Runs work that waits for disks on a thread where it blocks no task.
 pub(crate) async fn on_thread<T: Send + 'static>(
     hands: &Hands,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -347,7 +348,7 @@ fn lost(why: &str) -> StoreError {
     StoreError::Lost { why: why.to_owned() }
 }
 
-/// In JSON.
+/// Returns the length in JSON.
 fn length(command: &Command) -> usize {
     struct Count(usize);
     impl std::io::Write for Count {
@@ -368,7 +369,7 @@ fn strange() -> StoreError {
     StoreError::Refused("the leader's answer does not fit the question".to_owned())
 }
 
-/// Of a question nothing can be lost.
+/// Maps a lost outcome to an ordinary failure, since a question changes nothing.
 fn nothing_done(error: StoreError) -> StoreError {
     if matches!(error, StoreError::Lost { .. }) { StoreError::NoLeader } else { error }
 }

@@ -1,4 +1,4 @@
-//! What can only be tested from within: raft's own tests of a store, and a disk that is full.
+//! Tests from within: raft's own tests of a store, and a full disk.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -19,7 +19,7 @@ const PLACE: &str = "data key";
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum KeyFile {
-    /// The data key as it is: whoever may read the folder may read the data.
+    /// The data key in clear: a reader of the folder can read the data.
     Open { version: u8, key: String },
     /// The data key, sealed with the key of the swarm.
     Locked { version: u8, key: String },
@@ -60,7 +60,7 @@ impl Vault {
         Sealer::new(&self.data_key)
     }
 
-    /// From now on the folder opens with this key only, or without any.
+    /// Replaces the key that opens the folder; `None` removes it.
     pub(crate) fn lock(&self, key: Option<&Key>) -> Result<(), StoreError> {
         write_key(&self.folder, &self.data_key, key)
     }

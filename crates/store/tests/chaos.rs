@@ -1,4 +1,5 @@
-//! Managers that are killed, cut off and asked to hand over while others write: what was acknowledged is there in the end.
+//! Chaos test: managers are killed, cut off and asked to hand over while others write. Every acknowledged write must be
+//! there in the end.
 //!
 //! `HERDER_SEED` repeats a run, as far as its choices go.
 
@@ -19,26 +20,26 @@ use tokio::task::JoinHandle;
 
 const WRITERS: u64 = 6;
 const STEPS: usize = 14;
-/// Between two steps, so many writes get through.
+/// Writes between two steps.
 const WRITES_A_STEP: usize = 25;
 
-/// What became of all writes.
+/// Record of all writes and their outcomes.
 #[derive(Default)]
 struct Ledger {
     written: Mutex<Vec<String>>,
     refused: Mutex<Vec<String>>,
     unknown: Mutex<Vec<String>>,
-    /// Of the counter, that each writer reads and writes.
+    /// Number of increments of the counter that each writer reads and writes.
     counted: AtomicUsize,
     lost_counts: AtomicUsize,
     done: AtomicUsize,
     over: AtomicBool,
 }
 
-/// What managers tell those who watch.
+/// Writes that managers delivered to watchers.
 #[derive(Clone, Default)]
 struct Told {
-    /// Command → what it wrote, as every manager has told it.
+    /// Each command with its writes, as every manager delivered them.
     commands: Arc<Mutex<BTreeMap<u64, String>>>,
     watches: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -75,7 +76,7 @@ async fn write(swarm: Arc<Swarm>, ledger: Arc<Ledger>, mut rng: StdRng, writer: 
     }
 }
 
-/// Reads the counter, adds one, and writes it if nobody else did: a write that counts twice, or a read that is old, shows.
+/// Reads the counter and writes it plus one if no other writer did. A write that counts twice, or a stale read, shows.
 async fn count(store: &Store, ledger: &Ledger, at: u64) {
     let Ok(view) = store.read().await else { return };
     let Some(Object::Secret(counter)) = view.get(Kind::Secret, "counter") else { panic!("the counter is gone") };
@@ -92,7 +93,7 @@ fn number(counter: &Secret) -> usize {
     counter.spec.data.parse().unwrap_or(0)
 }
 
-/// Compares what this manager tells with what others told.
+/// Compares this manager's watch with those of others.
 async fn follow(store: Arc<Store>, told: Arc<Mutex<BTreeMap<u64, String>>>) {
     let (_, mut watch) = store.watch();
     loop {

@@ -10,7 +10,7 @@ use common::{LIMIT, Swarm, addr, has, put, secret, until};
 use herder_model::swarm::{Object, Time};
 use herder_store::{COMMAND_BYTES_MAX, Key, StoreError};
 
-/// In no file of a store.
+/// Text that must be in no file of a store.
 const CANARY: &str = "canary-5f0c1d7a";
 
 fn files(folder: &Path) -> Vec<PathBuf> {

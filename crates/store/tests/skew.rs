@@ -1,4 +1,4 @@
-//! Managers of two releases: what the newer one writes stays, whoever leads, starts again or is restored.
+//! Tests managers of two releases: writes of the newer one survive changes of leader, restarts and restores.
 
 mod common;
 
@@ -13,7 +13,7 @@ use herder_store::{Backup, Store, StoreError};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// What the next release adds: members at several depths, a word, an object kind.
+/// Additions of the next release: members at several depths, a word, an object kind.
 const NOVELTY: &str = "Novelty";
 
 fn kind() -> Word {
@@ -30,7 +30,7 @@ fn cluster(level: u32) -> Change {
     record.into()
 }
 
-/// What a leader of the next release writes.
+/// Returns the writes of a leader of the next release.
 fn novelties() -> Vec<Change> {
     let container = json!({"Image": "app", NOVELTY: 1});
     let template = json!({"ContainerSpec": container, "ForceUpdate": 0, NOVELTY: {"Deep": [true]}});
@@ -45,7 +45,7 @@ fn novelties() -> Vec<Change> {
     vec![service.into(), task.into(), node.into(), resource.into()]
 }
 
-/// What a leader of this release does with these records: it changes what it knows and writes them back.
+/// Writes back these records as a leader of this release does after changing known members.
 async fn work_on(store: &Store, round: u64) {
     let view = store.read().await.expect("a majority");
     let mut service = ServiceRecord::clone(&view.services["web"]);

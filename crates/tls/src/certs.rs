@@ -276,7 +276,7 @@ pub fn check_root(cert: &str, key: Option<&str>, now: SystemTime) -> Result<(), 
     if key.subject_public_key_info() == parsed.public_key().raw { Ok(()) } else { Err(RootError::OtherKey) }
 }
 
-/// Whether a text can stand in a certificate as a name: an address or a host name.
+/// True if a text can stand in a certificate as a name: an address or a host name.
 pub fn is_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty() && label.len() <= 63 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

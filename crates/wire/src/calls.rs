@@ -28,7 +28,7 @@ pub use proto::{
 };
 pub use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
-/// What a node tells of its engine.
+/// The news stream of one node's engine.
 pub type Told = Pin<Box<dyn Stream<Item = Result<FollowReply, Status>> + Send>>;
 
 use proto::node_client::NodeClient;
@@ -94,7 +94,7 @@ impl Calls {
         Ok(reply.templates)
     }
 
-    /// What the peer tells of its engine, until one of the two goes away.
+    /// Follows the news of the peer's engine until one of the two goes away.
     pub async fn follow(&self, peer: &Peer) -> Result<Streaming<FollowReply>, Status> {
         answered(peer, "follow", self.client(peer).follow(FollowRequest {}).await)
     }

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::link::{Link, LinkError, Road};
 
-/// A peer that says nothing for so long is gone.
+/// Interval of keep-alive; a peer that is silent for longer is lost.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// A node to call.

@@ -1,4 +1,4 @@
-//! Who is in the pool: SWIM (Das, Gupta and Motivala 2002, by the crate `foca`) in sealed packets.
+//! Membership of the pool: SWIM (Das, Gupta and Motivala 2002, by the crate `foca`) in sealed packets.
 //!
 //! [`core`] is sans-I/O: packets, timers, clock and randomness are handed in, so that the same code runs in a simulation of a
 //! thousand nodes. [`Gossip`] is the thin loop around it: one UDP socket.
@@ -33,10 +33,10 @@ pub use seal::PoolKeys;
 const ORDERS_WAITING_MAX: usize = 64;
 /// The largest datagram that is read; longer ones are noise.
 const DATAGRAM_BYTES_MAX: usize = 2048;
-/// How long a leaving node goes on, so that the others hear of it.
+/// Time that a leaving node stays, so that its goodbye reaches the others.
 const LEAVE_TIME: Duration = Duration::from_millis(300);
 
-/// Why gossip cannot begin, or facts cannot be told.
+/// Reason why gossip cannot begin, or facts cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum GossipError {
     #[error("cannot listen for gossip on {addr}: {source}")]
@@ -93,7 +93,7 @@ impl Gossip {
         self.local
     }
 
-    /// What this node tells about itself from now on; [`FACTS_BYTES_MAX`] in all.
+    /// Replaces the facts that this node publishes; [`FACTS_BYTES_MAX`] in all.
     pub async fn set_facts(&self, facts: BTreeMap<String, String>) -> Result<(), GossipError> {
         facts::check(&facts)?;
         // The loop ends only with the program.
@@ -106,7 +106,7 @@ impl Gossip {
         let _ = self.orders.send(Order::Seeds(seeds)).await;
     }
 
-    /// From now on packets are sealed and opened by these keys.
+    /// Replaces the keys that seal and open packets.
     pub async fn set_keys(&self, keys: PoolKeys) {
         let _ = self.orders.send(Order::Keys(keys)).await;
     }

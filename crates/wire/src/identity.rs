@@ -1,4 +1,4 @@
-//! Who a node is: its key and certificate, and what every node of its pool shares.
+//! Identity of a node: its key and certificate, and the values that its pool shares.
 //!
 //! In a pool without managers every node is equal: each holds the CA's key, lets newcomers in and renews its own certificate.
 //! In a swarm only managers have that key, in their store; they certify the keys of all nodes (docs/adr/0015).
@@ -29,19 +29,19 @@ use crate::rotation::Rotation;
 use crate::subject::{self, Subject};
 
 const CA_NAME: &str = "herder pool";
-/// How long the CA is valid, as in swarm mode.
+/// Lifetime of the CA, as in swarm mode.
 const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// How long a node's certificate is valid unless the swarm says so, as in swarm mode.
+/// Default lifetime of a node's certificate, as in swarm mode.
 pub const NODE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Names of nodes in certificates are below this one, which no resolver knows.
 const DOMAIN: &str = "node.herder";
 const FILE: &str = "identity.json";
-/// In place of the secret of a join code where there is none.
+/// Placeholder for a join code without a secret.
 const NO_SECRET: Secret = [0; 16];
 /// The only TLS versions of the node link. Every release of herder speaks TLS 1.3.
 pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-/// Why a node has no identity.
+/// Reason why a node has no usable identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("cannot {what} {}: {source}", path.display())]
@@ -56,7 +56,7 @@ pub enum IdentityError {
     NoAuthority,
 }
 
-/// What all nodes of a pool share. Whoever has it is of the pool.
+/// Values that all nodes of a pool share. A node that has them belongs to the pool.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Shared {
     pub(crate) ca_cert: String,
@@ -70,7 +70,7 @@ pub struct Shared {
     pub gossip_next: Option<[u8; 32]>,
     /// The secret half of the join code. Zeros on the nodes of a swarm, which tokens let in.
     pub(crate) secret: Secret,
-    /// When the secret was made, see [`Rotation`]. Files and nodes of the first version do not have it.
+    /// Time at which the secret was made, see [`Rotation`]. Files and nodes of the first version do not have it.
     #[serde(default)]
     secret_made: u64,
     /// The root before this one, while nodes may have a certificate of that one.
@@ -86,7 +86,7 @@ pub struct Shared {
 pub struct Trust {
     /// The one that certificates come from.
     pub root: String,
-    /// While the root is being changed: the one before, and the certificate of the new one that it signed.
+    /// During a change of root: the previous root, and the new root's certificate that it signed.
     pub before: Option<(String, String)>,
     /// The key of gossip that comes with the next root.
     pub gossip_next: Option<[u8; 32]>,
@@ -96,7 +96,7 @@ pub struct Trust {
 #[derive(Clone)]
 pub struct OwnPool {
     pub root: Pair,
-    /// None stands for the pool that the node is in.
+    /// Key of gossip. `None` stands for that of the node's pool.
     pub gossip_key: Option<[u8; 32]>,
     /// Ids of nodes that were removed from the swarm: they stay outside.
     pub removed: BTreeSet<String>,
@@ -150,7 +150,7 @@ impl Shared {
         Rotation { made: self.secret_made, secret: self.secret }
     }
 
-    /// Whether this node can sign certificates by itself.
+    /// True if this node can sign certificates by itself.
     pub fn has_authority(&self) -> bool {
         !self.ca_key.is_empty()
     }
@@ -160,7 +160,7 @@ impl Shared {
         self.has_authority().then(|| Pair { cert: self.ca_cert.clone(), key: self.ca_key.clone() })
     }
 
-    /// What a node of a swarm gets to know: nothing that could let another node in.
+    /// Returns the part that a node of a swarm gets: nothing that could let another node in.
     fn public(&self) -> Shared {
         Shared { ca_key: String::new(), secret: NO_SECRET, secret_made: 0, ..self.clone() }
     }
@@ -172,7 +172,7 @@ impl Shared {
         Shared { ca_cert: root, before, gossip_next, ..self.public() }
     }
 
-    /// Whether there is a join code, and this is its secret.
+    /// True if there is a join code, and this is its secret.
     pub(crate) fn lets_in(&self, secret: &Secret) -> bool {
         self.has_join_code() && same_secret(&self.secret, secret)
     }
@@ -196,7 +196,7 @@ pub struct Identity {
     key: String,
     /// Seconds since 1970.
     not_after: u64,
-    /// How long certificates of this node are valid, in seconds. Files of the first version do not have it.
+    /// Lifetime of this node's certificates in seconds. Files of the first version do not have it.
     #[serde(default = "node_lifetime_s")]
     lifetime_s: u64,
     pub shared: Shared,
@@ -206,18 +206,18 @@ fn node_lifetime_s() -> u64 {
     NODE_LIFETIME.as_secs()
 }
 
-/// What a manager gives to a node.
+/// A manager's answer to a certificate request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Certified {
     /// PEM.
     pub(crate) cert: String,
     pub(crate) shared: Shared,
-    /// How long certificates of this swarm are valid; 0: as before.
+    /// Lifetime of this swarm's certificates in seconds; 0 keeps the present one.
     #[serde(default)]
     pub(crate) lifetime_s: u64,
 }
 
-/// What a certificate says of its issuer, in DER, as swarm mode tells it.
+/// Issuer of a certificate in DER, in the form in which swarm mode shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
     pub subject: Vec<u8>,
@@ -225,7 +225,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Of certificates that this root (PEM) signs.
+    /// Returns the issuer in certificates that this root (PEM) signs.
     pub fn of_root(root: &str) -> Result<Issuer, IdentityError> {
         let root = der(root)?;
         let anchor = webpki::anchor_from_trusted_cert(&root).map_err(tls)?;
@@ -335,12 +335,12 @@ impl Identity {
         self.of_pool(shared, now)
     }
 
-    /// What the certificate says of this node.
+    /// Returns the subject of this node's certificate.
     pub fn subject(&self) -> Option<Subject> {
         Subject::of(&der(&self.cert).ok()?)
     }
 
-    /// The same node with a certificate that is valid for so long, as all after it.
+    /// Returns this node with a certificate of another lifetime, which later ones keep.
     pub(crate) fn living(&self, lifetime: Duration, now: SystemTime) -> Result<Identity, IdentityError> {
         Identity { lifetime_s: lifetime.as_secs(), ..self.clone() }.renewed(now)
     }
@@ -362,7 +362,7 @@ impl Identity {
         Identity { shared, ..self.clone() }
     }
 
-    /// Whether a root of before is trusted, too.
+    /// True if a root of before is trusted, too.
     pub(crate) fn is_between_roots(&self) -> bool {
         self.shared.before.is_some()
     }
@@ -372,7 +372,7 @@ impl Identity {
         self.shared.before.as_ref().map_or(&self.shared.ca_cert, |it| &it.ca_cert)
     }
 
-    /// Who signed this node's certificate.
+    /// Returns the issuer of this node's certificate.
     pub fn issuer(&self) -> Result<Issuer, IdentityError> {
         Issuer::of_root(&self.shared.ca_cert)
     }
@@ -381,7 +381,7 @@ impl Identity {
         Duration::from_secs(self.lifetime_s)
     }
 
-    /// When the certificate ends.
+    /// Returns the end of the certificate.
     pub fn ends_at(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after)
     }
@@ -392,7 +392,7 @@ impl Identity {
         Identity { shared, ..self.clone() }
     }
 
-    /// When the certificate is to be renewed: a third of its life before its end.
+    /// Returns the time of renewal: a third of the certificate's life before its end.
     pub fn renew_at(&self) -> SystemTime {
         self.ends_at() - self.lifetime() / 3
     }
@@ -514,7 +514,7 @@ pub(crate) fn server_name(id: &str) -> String {
     format!("{id}.{DOMAIN}")
 }
 
-/// Which node a certificate belongs to. The certificate must be verified already.
+/// Returns the id of the node that a certificate belongs to. The certificate must be verified already.
 pub(crate) fn node_of(cert: &CertificateDer<'_>) -> Option<String> {
     let cert = webpki::EndEntityCert::try_from(cert).ok()?;
     let suffix = format!(".{DOMAIN}");

@@ -18,7 +18,7 @@ const SECRET_DIGITS: usize = 25;
 /// SHA-256 of a certificate in DER.
 pub(crate) type Fingerprint = [u8; 32];
 
-/// What a pool knows a newcomer by.
+/// Secret by which a pool recognises a newcomer.
 pub type Secret = [u8; 16];
 
 /// A join code.
@@ -28,7 +28,7 @@ pub struct JoinCode {
     pub(crate) secret: Secret,
 }
 
-/// Why a text is no join code. Says nothing about the text: it holds a secret.
+/// Reason why a text is not a join code. Does not quote the text, which holds a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinCodeError {
     #[error("a join code begins with {PREFIX}; `herder token` on a node of the pool prints it")]
@@ -40,7 +40,7 @@ pub enum JoinCodeError {
 }
 
 impl JoinCode {
-    /// Whether both are of one pool: its code may have been changed between them.
+    /// True if both are of one pool: its code may have been changed between them.
     pub fn of_same_pool(&self, other: &JoinCode) -> bool {
         self.ca == other.ca
     }
@@ -54,7 +54,7 @@ impl JoinCode {
         &self.secret
     }
 
-    /// Whether both hold the same secret; takes the same time whatever they hold.
+    /// True if both hold the same secret; takes the same time whatever they hold.
     pub fn has_secret_of(&self, other: &JoinCode) -> bool {
         same_secret(&self.secret, &other.secret)
     }

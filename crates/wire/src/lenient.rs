@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use crate::identity::NODE_LIFETIME;
 
-/// For so long after its end a certificate may be exchanged for a new one.
+/// Time after its end for which a certificate may still be exchanged for a new one.
 const GRACE: Duration = NODE_LIFETIME;
 
 #[derive(Debug)]

@@ -38,17 +38,17 @@ pub use certify::{Certifier, Wish};
 use handshakes::{Handshakes, LogLimit};
 pub use join::{Joined, join};
 
-/// How long a connection may take to open, TLS included. A node in reach answers in milliseconds.
+/// Maximum time to open a connection, TLS included. A node in reach answers in milliseconds.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// How long renewal sleeps at most. Sleep stands still while the host is suspended, and a clock may be set at any time: so
-/// long after either, a certificate that has expired meanwhile is replaced.
+/// Maximum sleep of the renewal loop. Sleep stands still while the host is suspended, and a clock may be set at any
+/// time: so long after either, a certificate that has expired meanwhile is replaced.
 const RENEWAL_LOOK: Duration = Duration::from_secs(20);
 
-/// After a renewal that failed.
+/// Pause after a failed renewal.
 const RENEWAL_REST: Duration = Duration::from_secs(10);
 
-/// What a connection between two nodes is for.
+/// Purpose of a connection between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Road {
     /// The bytes of a connection to the peer's engine.
@@ -85,7 +85,7 @@ impl Road {
     }
 }
 
-/// Why a peer cannot be reached.
+/// Reason why a peer cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("cannot reach node {addr}: {source}")]
@@ -116,7 +116,7 @@ pub struct Incoming {
     pub road: Road,
     /// Id of the node, proved by its certificate.
     pub node: String,
-    /// What the certificate says.
+    /// Subject of the certificate.
     pub subject: Subject,
     pub access: Access,
     pub stream: TlsStream<TcpStream>,
@@ -144,9 +144,9 @@ impl Incoming {
 struct Current {
     identity: Arc<Identity>,
     server: Arc<ServerConfig>,
-    /// For nodes that come for a new certificate.
+    /// TLS configuration for nodes that come for a new certificate.
     renewing: Arc<ServerConfig>,
-    /// In the order of [`Road::ALL`].
+    /// TLS configurations, in the order of [`Road::ALL`].
     clients: Vec<Arc<ClientConfig>>,
 }
 
@@ -164,15 +164,15 @@ impl Current {
 #[derive(Debug)]
 pub struct Link {
     current: ArcSwap<Current>,
-    /// Where a renewed identity is kept.
+    /// Folder in which a renewed identity is stored.
     folder: PathBuf,
     /// Held while the identity is changed, so that no change undoes another.
     changing: Mutex<()>,
     rotation: watch::Sender<Rotation>,
     identities: watch::Sender<Arc<Identity>>,
-    /// On managers: what certifies nodes.
+    /// On managers: the certifier of nodes.
     certifier: Mutex<Option<Arc<dyn Certifier>>>,
-    /// What is known of the swarm; nothing in a pool without managers.
+    /// The roster of the swarm; `None` in a pool without managers.
     rosters: watch::Sender<Option<Arc<Roster>>>,
     /// Connections of peers that know no protocol of this version.
     misfits: AtomicU64,
@@ -215,7 +215,7 @@ impl Link {
         self.identities.subscribe()
     }
 
-    /// What this node knows of its swarm from now on. Connections of peers that may not do any more what they could end.
+    /// Replaces the roster. Connections of peers that lost their rights end.
     pub fn follow_roster(&self, roster: Option<Roster>) {
         self.rosters.send_if_modified(|known| {
             let changed = known.as_deref() != roster.as_ref();
@@ -230,7 +230,7 @@ impl Link {
         self.rosters.borrow().clone()
     }
 
-    /// What is known of the swarm, whenever that changes.
+    /// Watches the roster of the swarm.
     pub fn rosters(&self) -> watch::Receiver<Option<Arc<Roster>>> {
         self.rosters.subscribe()
     }
@@ -331,7 +331,7 @@ impl Link {
         Ok(Some(Incoming { road, node: subject.node.clone(), subject, access, stream: stream.into(), rosters }))
     }
 
-    /// Tells of a peer that does not fit: it comes again and again until it is updated, and need not be told each time.
+    /// Logs an incompatible peer, at most once in a while: it comes again and again until it is upgraded.
     fn tell_misfit(&self, from: SocketAddr, error: &io::Error) {
         let count = self.misfits.fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
@@ -367,7 +367,7 @@ impl Link {
         }
     }
 
-    /// By itself, where this node can; else from a manager.
+    /// Renews the certificate: by this node if it can, else by a manager.
     async fn renew_anyhow(&self) -> Result<(), LinkError> {
         let roster = self.roster();
         if roster.is_none() && self.identity().shared.has_authority() {
@@ -394,7 +394,7 @@ impl Link {
     }
 }
 
-/// Who takes connections of peers.
+/// Accepts connections of peers.
 pub trait Accept: Send + Sync + 'static {
     /// Must not wait: each connection is worked on in a task of its own.
     fn accept(&self, incoming: Incoming);
@@ -406,7 +406,7 @@ impl<F: Fn(Incoming) + Send + Sync + 'static> Accept for F {
     }
 }
 
-/// Why a peer is refused that asks for nothing this version knows.
+/// Returns the refusal of a peer that offers only unknown protocols.
 fn unknown() -> io::Error {
     let known = Road::ALL.map(|road| String::from_utf8_lossy(road.protocol()).into_owned()).join(", ");
     let text = format!(
@@ -416,7 +416,7 @@ fn unknown() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
-/// Whether two ends of TLS found no protocol that both know.
+/// True if two ends of TLS found no protocol that both know.
 fn tells_of_version(error: &io::Error) -> bool {
     let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     let refused = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);

@@ -15,16 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::join_code::{self, Fingerprint, JoinCode};
 
-/// Of the block that organisations use as they like (RFC 2365).
+/// Multicast group, of the block for private use (RFC 2365).
 const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 79, 46), 7947);
 
-/// How long an answer may take on a local network.
+/// Maximum time of an answer on a local network.
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(500);
-/// How often the question is asked: packets get lost.
+/// Number of times that the question is sent, since packets get lost.
 const ATTEMPTS: u32 = 3;
 /// Question and answer are shorter.
 const PACKET_BYTES_MAX: usize = 256;
-/// Answers that are believed; whoever sends more is up to no good.
+/// Maximum number of answers that are read.
 const ANSWERS_MAX: usize = 100;
 
 const QUESTION: &str = "herder?1";

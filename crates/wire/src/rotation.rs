@@ -36,18 +36,18 @@ impl Rotation {
         Rotation { made, secret: rand::random() }
     }
 
-    /// Whether the code was changed at all since the pool began.
+    /// True if the code was changed at all since the pool began.
     pub fn is_first(self) -> bool {
         self.made == 0
     }
 
-    /// In the form that nodes tell each other, sealed. Holds the secret: not for logs.
+    /// Encodes the rotation as nodes send it, sealed. Holds the secret: not for logs.
     pub fn fact(self) -> String {
         let made = join_code::encode(&self.made.to_be_bytes(), MADE_DIGITS);
         format!("{made}.{}", join_code::encode(&self.secret, SECRET_DIGITS))
     }
 
-    /// What another node told; nothing if this version does not understand it.
+    /// Decodes a rotation of another node; `None` if this version does not understand it.
     pub fn of_fact(fact: &str) -> Option<Rotation> {
         let (made, secret) = fact.split_once('.')?;
         let sized = made.len() == MADE_DIGITS && secret.len() == SECRET_DIGITS;

@@ -1,4 +1,4 @@
-//! What a certificate says of its node: its id, its swarm, its role, and when it was issued.
+//! Facts of a node in its certificate: id, swarm, role, and time of issue.
 
 use herder_model::swarm::Role;
 use herder_tls::certs;
@@ -59,7 +59,7 @@ pub(crate) fn serial(issued_ms: u64) -> Vec<u8> {
     [&[SERIAL_MARK][..], &issued_ms.to_be_bytes(), &rand::random::<[u8; 8]>()].concat()
 }
 
-/// When the certificate ends, in seconds since 1970.
+/// Returns the end of the certificate, in seconds since 1970.
 pub(crate) fn not_after(cert: &CertificateDer<'_>) -> Option<u64> {
     let (_, parsed) = X509Certificate::from_der(cert).ok()?;
     u64::try_from(parsed.validity().not_after.timestamp()).ok()

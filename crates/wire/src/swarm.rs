@@ -32,18 +32,17 @@ use proto::swarm_server::{Swarm, SwarmServer};
 
 /// A part of a snapshot, or what a node with ten thousand tasks shall run.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
-/// A manager that does not answer a message of the store for so long is not waited for; a command may be on its way to the
-/// disk of most managers.
+/// Maximum time of a message between stores. The command may still reach the disks of most managers.
 const RAFT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Messages of one session that wait to be sent. When a peer takes none for so long that it is full, the session ends.
 pub const SESSION_WAITING_MAX: usize = 1024;
 
-/// What arrives in a session, until one side goes away.
+/// Inbound messages of a session, until one side goes away.
 pub type Heard = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
-/// What is to be sent in a session.
+/// Outbound messages of a session.
 pub type Said = mpsc::Receiver<Bytes>;
 
-/// Who answers.
+/// Answers calls about the swarm.
 #[async_trait]
 pub trait Managers: Send + Sync + 'static {
     /// A message of the store of the node `from`.
@@ -144,7 +143,7 @@ mod tests {
     use crate::identity::Identity;
     use crate::link::Incoming;
 
-    /// Gives back what it hears, with who said it.
+    /// Returns each message with its sender.
     struct Echo;
 
     #[async_trait]

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 /// Time limit of a container that waits for its places: Docker's own for an attachment.
 const ATTACH_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Attachments that the managers are to be told, by id. `None` says that the container is gone.
+/// Requested attachments by id. `None` says that the container is gone.
 pub type Wishes = BTreeMap<String, Option<Attachment>>;
 
 /// Records of the managers, by id.
@@ -29,7 +29,7 @@ pub struct Attachments {
 #[derive(Debug, Default)]
 struct Shared {
     wishes: watch::Sender<Wishes>,
-    /// None until a leader has said which attachments the node has.
+    /// Attachments of the node; `None` until a leader has sent them.
     records: watch::Sender<Option<Records>>,
 }
 
@@ -88,7 +88,7 @@ impl Attachments {
         self.shared.records.borrow().as_ref()?.get(id).cloned()
     }
 
-    /// The managers' records of this node; none until a leader was heard.
+    /// Watches the managers' records of this node; `None` before the first message of a leader.
     pub fn records(&self) -> watch::Receiver<Option<Records>> {
         self.shared.records.subscribe()
     }

@@ -7,7 +7,8 @@ use herder_dns::{Client, DNS_PORT, Feed};
 use herder_net::{Kernel, data_path_mtu, interface_addresses};
 use serde::Serialize;
 
-/// Share of the connection tracking table, in percent, above which it is told: when it is full, new connections are dropped.
+/// Share of the connection tracking table, in percent, above which a warning is due: when it is full, new connections
+/// are dropped.
 const CONNTRACK_PERCENT_MAX: u64 = 80;
 
 /// Steps that are shown one by one.
@@ -18,9 +19,9 @@ const STEPS_SHOWN: usize = 10;
 pub struct Check {
     pub name: &'static str,
     pub ok: bool,
-    /// What was found.
+    /// Finding of the check.
     pub detail: String,
-    /// What to do; empty if the check passed.
+    /// Remedy; empty if the check passed.
     pub remedy: &'static str,
 }
 

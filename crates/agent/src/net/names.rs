@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
-/// How long a DNS server may take to open its socket.
+/// Maximum time until a DNS server opens its socket.
 const START_TIME_MAX: Duration = Duration::from_secs(5);
 const START_PAUSE: Duration = Duration::from_millis(20);
 

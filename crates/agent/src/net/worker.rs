@@ -21,14 +21,14 @@ use crate::call::Engine;
 /// The kernel is compared with what is wanted at least so often, in case a change gave no notice.
 const AUDIT_TIME: Duration = Duration::from_secs(60);
 
-/// Pause between a notice of the kernel and the comparison, and the least time between two comparisons: a burst of notices is
-/// answered once.
+/// Pause between a notice of the kernel and the comparison, and between two comparisons. A burst of notices is answered
+/// once.
 const NOTICE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Pause before something that failed is tried again.
 const RETRY_TIME: Duration = Duration::from_secs(1);
 
-/// How often rules of the engine's firewall are looked at: their removal gives no notice.
+/// Interval of checks of the engine's firewall rules: their removal gives no notice.
 const FIREWALL_TIME: Duration = Duration::from_secs(2);
 
 /// MTU where the data path cannot be read.
@@ -53,7 +53,7 @@ pub(super) struct Worker {
     audit: bool,
     next_audit: Instant,
     retry: Option<Instant>,
-    /// What went wrong last, so that it is logged once.
+    /// Last failure, so that it is logged once.
     trouble: String,
     kept: Versions,
 }
@@ -291,7 +291,7 @@ impl Worker {
         }
     }
 
-    /// Whether rules in the engine's firewall chain are missing.
+    /// True if rules in the engine's firewall chain are missing.
     async fn lacks_firewall_rules(&self) -> bool {
         let wanted: Vec<String> = self
             .table
@@ -340,7 +340,7 @@ fn steps(op: &Op) -> usize {
     if let Op::Batch(_, ops) = op { ops.len() } else { 1 }
 }
 
-/// What was there, is still wanted, and is not there any more.
+/// Returns items that were there, are still wanted, and are missing now.
 fn lost<'i>(
     before: &'i BTreeMap<Item, Value>,
     wanted: &BTreeMap<Item, Value>,
@@ -351,7 +351,7 @@ fn lost<'i>(
     before.iter().filter(is_lost).map(|(item, _)| item).collect()
 }
 
-/// Passes on that the kernel has changed something, until nobody listens.
+/// Passes on notices of changes in the kernel until the receiver is dropped.
 fn notice(sender: &mpsc::Sender<()>) {
     let mut notices = match Notices::open() {
         Ok(notices) => notices,

@@ -1,4 +1,4 @@
-//! A node with an engine, as tests see it: tasks are given and taken away, and what it tells is awaited.
+//! A node with an engine for tests: they add and remove tasks and wait for reports.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

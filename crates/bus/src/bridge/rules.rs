@@ -1,4 +1,4 @@
-//! What bridge clients may reach. Pure.
+//! Rules for clients of a bridge. Pure.
 //!
 //! *Inbound* rules are for what clients send and publish, *outbound* ones for what they register for. An empty list allows
 //! nothing. Ways back are not subject to rules: whoever got a request may answer it, once.
@@ -19,13 +19,13 @@ pub struct Rules {
 pub struct Rule {
     /// Exactly this address.
     address: Option<String>,
-    /// Or one that this expression matches from begin to end.
+    /// Alternative to the address: an expression that matches all of it.
     expression: Option<Regex>,
-    /// And a body that has these fields with these values.
+    /// Fields, with their values, that the body must have.
     structure: Option<Value>,
 }
 
-/// Why rules cannot be used.
+/// Reason why rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// The source names line, column and key.
@@ -85,17 +85,17 @@ impl Rules {
         Rules { inbound: vec![Rule::default()], outbound: vec![Rule::default()] }
     }
 
-    /// Whether a client may send `body` to `address`.
+    /// True if a client may send `body` to `address`.
     pub fn may_send(&self, address: &str, body: &Value) -> bool {
         self.inbound.iter().any(|rule| rule.fits_address(address) && rule.fits_body(body))
     }
 
-    /// Whether a client may register for `address`.
+    /// True if a client may register for `address`.
     pub fn may_register(&self, address: &str) -> bool {
         self.outbound.iter().any(|rule| rule.fits_address(address))
     }
 
-    /// Whether a client that registered for `address` may see a message with `body`.
+    /// True if a client that registered for `address` may see a message with `body`.
     pub fn may_see(&self, address: &str, body: &Value) -> bool {
         self.outbound.iter().any(|rule| rule.fits_address(address) && rule.fits_body(body))
     }
@@ -133,7 +133,7 @@ impl Rule {
     }
 }
 
-/// Whether `value` has everything that `wanted` has: fields of objects, elements of arrays, else the same value.
+/// True if `value` has everything that `wanted` has: fields of objects, elements of arrays, else the same value.
 fn contains(value: &Value, wanted: &Value) -> bool {
     match (value, wanted) {
         (Value::Object(fields), Value::Object(wanted)) => {

@@ -1,4 +1,4 @@
-//! One client of a bridge, without its connection: what it says goes in, what it shall hear comes out.
+//! One client of a bridge, without its connection: its frames go in, frames for it come out.
 //!
 //! The TCP and the SockJS bridge of Vert.x differ in words only: `message` or `rec`, where errors are, who answers a ping.
 
@@ -19,7 +19,7 @@ use crate::message::{ADDRESS_BYTES_MAX, Headers, Message, ReplyTo};
 /// Headers of a client that are for the bridge and not for the receiver.
 const OWN_HEADERS: [&str; 3] = ["timeout", "localOnly", "codecName"];
 
-/// Which of the two bridges of Vert.x is spoken.
+/// The dialect of one of the two bridges of Vert.x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// Length-prefixed frames over TCP.
@@ -28,15 +28,15 @@ pub enum Dialect {
     SockJs,
 }
 
-/// A request of a client under way; in the end what it hears.
+/// A client's request under way, which resolves to its result.
 type Asked = Pin<Box<dyn Future<Output = Heard> + Send + Sync>>;
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Debug)]
 struct Heard {
     /// The client's own name for the answer.
     reply_address: String,
-    /// Where it was sent.
+    /// Address of the request.
     source: String,
     outcome: Result<Message, BusError>,
 }
@@ -245,7 +245,7 @@ impl Session {
         }
     }
 
-    /// Keeps a way back and gives it a name that nobody can guess. The oldest goes when there are too many.
+    /// Stores a reply address under a name that cannot be guessed. The oldest one is dropped when there are too many.
     fn remember(&mut self, way: ReplyTo) -> String {
         if self.replies.len() >= self.bridge.limits.handlers {
             self.replies.shift_remove_index(0);

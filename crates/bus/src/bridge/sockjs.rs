@@ -43,7 +43,7 @@ pub fn messages<'m>(texts: impl IntoIterator<Item = &'m str>) -> String {
     format!("a{}", json!(texts.into_iter().collect::<Vec<&str>>()))
 }
 
-/// Why what a client sent cannot be read; the texts are those of the protocol.
+/// Reason why a client's payload cannot be read; the texts are those of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     #[error("Payload expected.")]
@@ -136,7 +136,7 @@ impl Drop for Forget {
 pub struct Polled {
     input: mpsc::Sender<String>,
     state: Mutex<State>,
-    /// There is something for the client.
+    /// Notified when there are frames for the client.
     news: Notify,
     /// Something changed for the session's task.
     room: Notify,
@@ -175,7 +175,7 @@ impl Polled {
         Some(Attached { session: self.clone() })
     }
 
-    /// What waits for the client, as a frame.
+    /// Returns the waiting messages as a frame.
     fn frame(&self) -> Option<String> {
         let mut state = self.state.lock();
         if !state.opened {

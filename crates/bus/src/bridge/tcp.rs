@@ -1,5 +1,5 @@
-//! The TCP bridge of Vert.x: four bytes of length (big-endian), then that many bytes of JSON. Who listens and accepts hands
-//! connections in.
+//! The TCP bridge of Vert.x: four bytes of length (big-endian), then that many bytes of JSON. The caller listens and
+//! hands connections in.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Frames that are written at once go out together, up to this many bytes.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// What cannot be a frame.
+/// A length that is too large for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {bytes} bytes was announced; at most {max} are allowed")]
 pub struct FrameTooLarge {

@@ -1,4 +1,4 @@
-//! What the buses of nodes tell each other: addresses, messages, answers.
+//! Messages between the buses of nodes: addresses, messages, answers.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::frame::{Frame, FrameError, Post};
 use crate::message;
 use crate::table::{PEER_ADDRESSES_MAX, Table};
 
-/// Addresses in one frame when a peer is told all of them: 50 KiB at most.
+/// Addresses in one frame when a peer gets all of them: 50 KiB at most.
 const ADDRESSES_PER_FRAME: usize = 256;
 
-/// A peer whose queue was too full for a registration is told anew after this long. The transport does not tell when there
-/// is room again.
+/// Pause before a peer whose queue was too full gets all addresses again. The transport does not report when there is
+/// room.
 const RESYNC_PAUSE: Duration = Duration::from_millis(50);
 
 impl Bus {
@@ -117,7 +117,7 @@ impl Bus {
         }
     }
 
-    /// Sends a frame for which nobody waits. What does not fit is counted.
+    /// Sends a frame without waiting. Dropped frames are counted.
     pub(super) fn tell(&self, node: &str, frame: &Frame<'_>) -> Result<(), FrameError> {
         if !self.transport.send(node, frame.encode()?) {
             self.count_dropped(1);
@@ -135,7 +135,7 @@ impl Bus {
         }
     }
 
-    /// Tells a peer all addresses of this node. False if there was no room for all of them.
+    /// Sends a peer all addresses of this node. Returns false if there was no room for all of them.
     fn tell_all(&self, node: &str) -> bool {
         let mut table = self.table.lock();
         if !table.is_peer(node) {

@@ -38,7 +38,7 @@ impl Changes {
     }
 }
 
-/// Whether `hostname` means the node with this address and name.
+/// True if `hostname` means the node with this address and name.
 pub fn is_meant(hostname: &str, addr: &str, name: &str) -> bool {
     let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
     hostname == name || hostname == addr || hostname == host

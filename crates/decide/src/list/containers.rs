@@ -323,7 +323,7 @@ impl<'q> Wanted<'q> {
     }
 }
 
-/// Whether the container is a task of a service: agents set both labels, clients that act as one only the first.
+/// True if the container is a task of a service: agents set both labels, clients that act as one only the first.
 fn is_task(it: &Container) -> bool {
     TASK_LABELS.iter().any(|label| it.labels.contains_key(label))
 }

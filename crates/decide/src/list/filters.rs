@@ -44,7 +44,7 @@ impl Filters {
         self.0.get(key).into_iter().flatten().map(String::as_str)
     }
 
-    /// Whether `key` is given with a value.
+    /// True if `key` is given with a value.
     pub fn has(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|values| !values.is_empty())
     }
@@ -105,7 +105,7 @@ impl Filters {
         }
     }
 
-    /// Whether all `label` filters (`key`, `key=value`) match and no `label!` does.
+    /// True if all `label` filters (`key`, `key=value`) match and no `label!` does.
     pub fn labels<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         let carries = |wanted: &str| match wanted.split_once('=') {
             Some((key, value)) => label(key) == Some(value),
@@ -171,8 +171,8 @@ impl Patterns {
         self.0.is_empty()
     }
 
-    /// Whether one of the values matches a name of a thing on a node: bare, and if the value has a slash also as `/name`,
-    /// `node/name` and `/node/name`. Without one, a value that is found in the node's name means nothing.
+    /// True if one of the values matches a name of a thing on a node: bare, and if the value has a slash also as
+    /// `/name`, `node/name` and `/node/name`. Without one, a value that is found in the node's name means nothing.
     pub fn match_name(&self, node: &str, name: &str) -> bool {
         if self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(name)) {
             return true;
@@ -186,7 +186,7 @@ impl Patterns {
         slashed.any(|pattern| candidates.iter().any(|it| pattern.matches(it)))
     }
 
-    /// Whether one of the candidates matches one of the values.
+    /// True if one of the candidates matches one of the values.
     pub fn match_any(&self, candidates: &[&str]) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| candidates.iter().any(|it| pattern.matches(it)))
     }

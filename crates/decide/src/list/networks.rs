@@ -75,7 +75,7 @@ fn used_ids(nodes: &[Arc<Node>]) -> BTreeSet<&str> {
     used
 }
 
-/// Whether another node has a network of that name.
+/// True if another node has a network of that name.
 fn others_have(nodes: &[Arc<Node>], node: &Node, name: &str) -> bool {
     let mut others = nodes.iter().filter(|other| other.addr != node.addr || other.name != node.name);
     others.any(|other| other.networks.iter().any(|network| network.name == name))

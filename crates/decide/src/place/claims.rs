@@ -76,9 +76,9 @@ impl Claim {
 }
 
 impl Claims {
-    /// Whether the name is now claimed under this number, which the door has made up: so it can ask again, and give back what
-    /// it never knew that it had. `seen` is the number of the newest picture that this node has of the node at an address, if it
-    /// has one.
+    /// True if the name is now claimed under this number, which the door has made up: so it can ask again, and give
+    /// back what it never knew that it had. `seen` is the number of the newest picture that this node has of the node
+    /// at an address, if it has one.
     pub fn claim(&mut self, name: &str, number: u64, now: Duration, seen: impl Fn(&str) -> Option<u64>) -> bool {
         if self.by_name.len() >= CLAIMS_MAX {
             self.by_name.retain(|_, claim| claim.holds(now, &seen));

@@ -54,7 +54,7 @@ fn parse_whitelists(text: &str) -> Result<Vec<Expression>, RequestError> {
     expressions("whitelist", serde_json::from_str(text).unwrap_or_default())
 }
 
-/// Whether a node with this name is on all of the whitelists.
+/// True if a node with this name is on all of the whitelists.
 pub fn allow(whitelists: &[Expression], node: &str) -> bool {
     whitelists.iter().all(|list| list.value.split('|').any(|name| name == node))
 }

@@ -23,11 +23,11 @@ pub struct Move {
     pub body: Value,
     /// Networks that are joined after the create: (name, endpoint). Old engines take one network only in a create.
     pub networks: Vec<(String, Value)>,
-    /// Whether it ran.
+    /// True if it ran.
     pub start: bool,
 }
 
-/// Whether the container asks to run elsewhere when its node is lost.
+/// True if the container asks to run elsewhere when its node is lost.
 pub fn asks(container: &Container) -> bool {
     // The cheapest question first: every container of the pool is asked after each change.
     if container.swarm_id.is_empty() {

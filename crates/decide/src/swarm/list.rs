@@ -170,7 +170,7 @@ fn task_labels<'v>(view: &'v View, record: &'v TaskRecord) -> Option<&'v Labels>
     }
 }
 
-/// Whether the task is what its service says now.
+/// True if the task is what its service says now.
 fn is_up_to_date(view: &View, record: &TaskRecord) -> bool {
     let Some(service) = view.services.get(&record.task.service_id) else { return false };
     let node = view.nodes.get(&record.task.node_id).map(AsRef::as_ref);
@@ -200,12 +200,12 @@ fn is_file_wanted(filters: &Filters, id: &str, name: &str, own: Option<&Labels>)
         && labels(filters, "label", own)
 }
 
-/// Whether one of the filter's values is how `text` begins.
+/// True if one of the filter's values is how `text` begins.
 fn prefix(filters: &Filters, key: &str, text: &str) -> bool {
     filters.any(key, |value| text.starts_with(value))
 }
 
-/// Whether all of the filter's labels are there, `key` with any value.
+/// True if all of the filter's labels are there, `key` with any value.
 fn labels(filters: &Filters, key: &str, own: Option<&Labels>) -> bool {
     filters.values(key).all(|wanted| {
         let (key, value) = wanted.split_once('=').unwrap_or((wanted, ""));

@@ -330,7 +330,7 @@ fn changes(
     changes
 }
 
-/// Whether an endpoint that served does not serve after these changes.
+/// True if an endpoint that served does not serve after these changes.
 fn leaves(state: &NetState, changes: &NetChanges) -> bool {
     let served = |id: &String| state.endpoints.get(id).is_some_and(|it| it.serving);
     changes.endpoints.removed.iter().any(served)

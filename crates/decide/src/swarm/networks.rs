@@ -239,7 +239,7 @@ pub fn attachments(view: &View, record: &TaskRecord) -> Vec<Value> {
     places.collect()
 }
 
-/// Whether a network of the swarm passes the filters of `GET /networks`, which were checked before.
+/// True if a network of the swarm passes the filters of `GET /networks`, which were checked before.
 pub fn is_wanted(view: &View, record: &NetworkRecord, filters: &Filters, dangling: Option<bool>) -> bool {
     let driver = record.driver_state.as_ref().map_or(OVERLAY, |it| &it.name);
     let labels = record.spec.labels.as_ref();
@@ -266,12 +266,12 @@ pub fn moment(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
     now.checked_sub(ago).ok()
 }
 
-/// Whether a service names the network, or a container is there.
+/// True if a service names the network, or a container is there.
 pub fn is_used(view: &View, record: &NetworkRecord) -> bool {
     view.services.values().any(|it| names(it, &record.id)) || users(view, &record.id).next().is_some()
 }
 
-/// Whether the service declares to be on the network.
+/// True if the service declares to be on the network.
 pub(super) fn names(service: &ServiceRecord, network: &str) -> bool {
     service.service.spec.task_template.networks.iter().any(|it| it.target == network)
 }

@@ -11,7 +11,7 @@ fn done() -> Value {
     json!({ "status": "ok" })
 }
 
-/// Whether somebody makes of the changes what the pool is.
+/// True if somebody makes of the changes what the pool is.
 fn can_change(front: &Front) -> bool {
     front.actions.members.receiver_count() > 0
 }

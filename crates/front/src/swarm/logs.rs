@@ -107,9 +107,9 @@ async fn stream(
 /// Makes whole lines of the pieces of many tasks. Sans-I/O.
 #[derive(Debug)]
 struct Lines {
-    /// Whether each line shall say whose it is.
+    /// True if each line shall say whose it is.
     details: bool,
-    /// Whether each line begins with a time.
+    /// True if each line begins with a time.
     timestamps: bool,
     has_terminal: bool,
     tasks: HashMap<String, Pending>,

@@ -120,7 +120,7 @@ fn without_ended(front: &Front, view: &View, network: &NetworkRecord, shown: &mu
     }
 }
 
-/// Whether an engine of the pool has a network that `text` means.
+/// True if an engine of the pool has a network that `text` means.
 fn is_engines(front: &Front, text: &str) -> bool {
     herder_decide::names::network(&front.pool.nodes(), text).is_ok()
 }

@@ -33,7 +33,7 @@ impl Rules {
         Rules(rules)
     }
 
-    /// Whether the file is of this kind.
+    /// True if the file is of this kind.
     pub(crate) fn is(&mut self, verb: &str, name: &str) -> bool {
         self.find(verb, name).is_some()
     }
@@ -43,7 +43,7 @@ impl Rules {
         self.find("skip", line)
     }
 
-    /// Whether a difference is meant.
+    /// True if a difference is meant.
     pub(crate) fn means(&mut self, line: &str) -> bool {
         self.find("same", line).is_some()
     }

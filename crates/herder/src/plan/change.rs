@@ -90,7 +90,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether all is as it is wanted.
+    /// True if all is as it is wanted.
     pub(super) fn is_empty(&self) -> bool {
         self.changes.iter().all(|it| it.action == Action::Keep)
     }

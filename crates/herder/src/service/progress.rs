@@ -127,7 +127,7 @@ fn judge(service: &Service, done: u64, wanted: u64, leftover: usize) -> (String,
     }
 }
 
-/// Whether it may still run, or does.
+/// True if it may still run, or does.
 fn is_alive(task: &Task) -> bool {
     task.status.state <= TaskState::Running && task.status.state > TaskState::Pending
 }

@@ -21,7 +21,7 @@ pub(super) struct Look {
 pub(super) struct View {
     focus: usize,
     looks: [Look; PANES.len()],
-    /// Whether tasks that ended are shown, too.
+    /// True if tasks that ended are shown, too.
     pub(super) all: bool,
     /// Why what is shown may be old. Empty while all is well.
     pub(super) trouble: String,

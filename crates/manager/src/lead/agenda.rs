@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    /// To be looked at.
+    /// Services to reconcile.
     waiting: BTreeSet<String>,
     /// Looked at in the step that is made.
     seen: Vec<String>,
     /// The one that was looked at last: those after it come next, so that none waits for ever.
     last: String,
-    /// When services are to be looked at again, even if nothing happens. Not by the host's clock, which may be set back.
+    /// Times at which services are due without an event. They are not by the host's clock, which may be set back.
     times: BTreeMap<String, Instant>,
     by_time: BTreeSet<(Instant, String)>,
 }
@@ -58,7 +58,7 @@ impl Agenda {
         Some(next)
     }
 
-    /// When the service is to be looked at again, if nothing happens.
+    /// Sets the time at which the service is due without an event.
     pub(super) fn set_time(&mut self, service: &str, time: Option<Instant>) {
         if let Some((service, time)) = self.times.remove_entry(service) {
             self.by_time.remove(&(time, service));
@@ -69,12 +69,12 @@ impl Agenda {
         }
     }
 
-    /// What was decided is written.
+    /// Drops the services whose decisions were written.
     pub(super) fn done(&mut self) {
         self.seen.clear();
     }
 
-    /// What was decided is not written, and to be decided again.
+    /// Puts the services back whose decisions were not written.
     pub(super) fn again(&mut self) {
         self.waiting.extend(self.seen.drain(..));
     }

@@ -19,7 +19,7 @@ const KEPT_MAX: usize = 8;
 pub(super) struct IngressLead {
     /// Something was written that may change the table.
     is_changed: bool,
-    /// Nodes are to be told something, or may have been heard of.
+    /// True if nodes may need a message or may have reported.
     is_heard: bool,
     version: u64,
     state: Arc<IngressState>,
@@ -98,7 +98,7 @@ impl Lead<'_> {
         self.ingress.heard();
     }
 
-    /// A node tells how far its ingress is, or (none) that it wants to be told all of it.
+    /// Handles a report of a node's ingress; `None` asks for the whole state.
     pub(super) fn hear_ingress(&mut self, node: &str, applied: Option<&IngressApplied>) {
         let Some(session) = self.sessions.get_mut(node) else { return };
         match applied {
@@ -108,7 +108,7 @@ impl Lead<'_> {
         self.ingress.heard();
     }
 
-    /// Tells ingress nodes what is new, and the nodes of tasks which of them get requests.
+    /// Sends changes to ingress nodes, and to the nodes of tasks which of them get requests.
     pub(super) fn tell_ingress(&mut self, view: &View) {
         self.ingress.update(view);
         if !std::mem::take(&mut self.ingress.is_heard) {

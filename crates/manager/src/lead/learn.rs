@@ -1,4 +1,4 @@
-//! What follows for the leader from what was written, by whoever.
+//! Updates the leader's indexes after a write, whichever manager made it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use herder_model::swarm::{NodeRecord, Object, TaskRecord, View, Written};
 use super::Lead;
 
 impl Lead<'_> {
-    /// Takes this in, and notes what is to be looked at, and who is to be told.
+    /// Applies the writes, and notes services to reconcile and nodes to inform.
     pub(super) fn learn(&mut self, view: &View, written: &[Written], resync: bool) {
         self.view = view.clone();
         if resync {

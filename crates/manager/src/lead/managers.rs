@@ -1,4 +1,4 @@
-//! How nodes become managers, and stop to be some.
+//! Promotion and demotion of managers.
 
 use herder_decide::swarm::{Proposal, members};
 use herder_model::swarm::{NodeRecord, Role, Time, View};
@@ -8,7 +8,7 @@ use super::Lead;
 use crate::sessions::Event;
 
 impl Lead<'_> {
-    /// Begins what brings the managers closer to what they should be: one at a time, so that the number stays safe.
+    /// Starts the next promotion or demotion: one at a time, so that the number of managers stays safe.
     pub(super) fn change_managers(&mut self, view: &View) {
         if !self.changing.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! What the leader decides about overlay networks, and what it tells nodes of them.
+//! Decisions about overlay networks, and the messages to nodes about them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use herder_model::swarm::{Attachment, Change, Feature, NetNews, NetUpdate, Netwo
 use super::Lead;
 use super::tell::Session;
 
-/// Nodes that are told all of their networks in one step; the others wait for the next one.
+/// Number of nodes that get all of their networks in one step; the others wait for the next one.
 const WHOLE_MAX: usize = 256;
 
 impl Lead<'_> {
@@ -56,7 +56,7 @@ impl Lead<'_> {
         }
     }
 
-    /// Tells each node what is new in its networks, and which changes all of them have carried out.
+    /// Sends each node the changes in its networks, and which changes all nodes have carried out.
     pub(super) fn tell_networks(&mut self, view: &View) {
         let mut updates = self.nets.advance(view);
         let sessions = &self.sessions;
@@ -103,7 +103,7 @@ impl Lead<'_> {
     }
 }
 
-/// What is new for a node that is to be told of these networks.
+/// Returns the message for a node about these networks.
 fn news<'n>(
     session: &mut Session,
     updates: &BTreeMap<String, NetUpdate>,

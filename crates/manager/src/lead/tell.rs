@@ -1,4 +1,4 @@
-//! What the leader tells nodes: what they are, and what is theirs.
+//! Messages of the leader to nodes: roles and assignments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use super::Lead;
 use crate::sessions::{Mouth, Pulse};
 
-/// Nodes that are told all of what is theirs in one step. After a change of leader all of them wait for that, and there must not be
-/// copies of all tasks on their way at once.
+/// Number of nodes that get all assignments in one step. After a change of leader all nodes need them, and copies of
+/// all tasks must not be on their way at once.
 const WHOLE_MAX: usize = 256;
 
-/// What is known of one node besides what is written.
+/// State of one node's session, besides its record.
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) say: Mouth,
@@ -26,16 +26,16 @@ pub(super) struct Session {
     told: Option<Told>,
     pub(super) is_welcome: bool,
     welcomed: Welcome,
-    /// Networks that it was told of, and the version of each. Nothing: it is to be told all of them whole.
+    /// Networks that the node has, each with its version. `None`: it gets all of them whole.
     pub(super) nets: Option<BTreeMap<String, u64>>,
-    /// The version of the ingress that it was told. Nothing: it is to be told all of it, if it listens.
+    /// Version of the ingress that the node has. `None`: it gets the whole state, if it listens.
     pub(super) ingress: Option<u64>,
     pub(super) ingress_applied: IngressApplied,
-    /// The tasks of it that get requests from ingress nodes, as it was told.
+    /// Tasks of the node that get requests from ingress nodes, as sent last.
     pub(super) served: IngressServed,
-    /// What it was told of how often it is to be heard: its lease depends on that.
+    /// Heartbeat pace that the node was given; its lease depends on it.
     pub(super) pace: Pace,
-    /// Since when the node has told that its engine does not answer: then it counts as down, though it is heard.
+    /// Time since which the node reports a lost engine. It then counts as down, although it sends heartbeats.
     pub(super) engine_lost: Option<Instant>,
 }
 
@@ -90,7 +90,7 @@ impl Session {
 }
 
 impl Lead<'_> {
-    /// Tells nodes what is theirs, where it changed.
+    /// Sends nodes the changes in their assignments.
     pub(super) fn tell(&mut self, view: &View) {
         if self.touched.is_empty() {
             return;
@@ -120,7 +120,7 @@ impl Lead<'_> {
         }
     }
 
-    /// What all nodes are told alike.
+    /// Returns the message that is the same for all nodes.
     fn welcome(&mut self, view: &View, pace: Pace) -> Welcome {
         let cluster = view.cluster.as_ref().map(|it| &it.cluster);
         Welcome {

@@ -1,4 +1,4 @@
-//! What one node of the swarm is told, and what it tells back.
+//! The assignments that a node of the swarm receives, and the reports that it returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,25 +12,25 @@ use super::{Config, Driver, Kind, Secret, ServiceRecord, Task, TaskRecord, TaskS
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Assignments {
-    /// Which state this is of those that the node was told in its session; changes say which one they apply to.
+    /// Number of this state within the node's session; changes name the state that they apply to.
     #[serde(skip_serializing_if = "is_default")]
     pub sequence: u64,
-    /// In the order of their ids, as all lists here.
+    /// Sorted by id, as all lists here.
     pub tasks: Vec<Arc<TaskRecord>>,
     /// Only those that the tasks use which shall still run.
     #[serde(skip_serializing_if = "is_default")]
     pub secrets: Vec<Arc<Secret>>,
     #[serde(skip_serializing_if = "is_default")]
     pub configs: Vec<Arc<Config>>,
-    /// By id: what nodes need of the services of their tasks.
+    /// Keyed by id: what nodes need of the services of their tasks.
     #[serde(skip_serializing_if = "is_default")]
     pub services: BTreeMap<String, ServiceFacts>,
-    /// For containers whose service names none.
+    /// Log driver for containers whose service names none.
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,
 }
 
-/// What changed since a node was told something. Apart from the log driver, which only the whole has.
+/// The changes since the last message to a node. Apart from the log driver, which only the whole has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AssignmentChanges {
@@ -47,13 +47,13 @@ pub struct AssignmentChanges {
     pub configs: Vec<Arc<Config>>,
     #[serde(skip_serializing_if = "is_default")]
     pub services: BTreeMap<String, ServiceFacts>,
-    /// What is not the node's any more, by kind and id. What it does not have is as good.
+    /// The removed objects, by kind and id. An id that the node does not have changes nothing.
     #[serde(skip_serializing_if = "is_default")]
     pub removed: Vec<(Kind, String)>,
 }
 
 impl AssignmentChanges {
-    /// Nothing is in it that a node would have to know.
+    /// True if there is no change that the node needs.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
             && self.secrets.is_empty()
@@ -63,7 +63,7 @@ impl AssignmentChanges {
     }
 }
 
-/// What a node needs to know of a service.
+/// The facts of a service that its nodes need.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceFacts {
@@ -88,7 +88,7 @@ impl fmt::Debug for ServiceFacts {
     }
 }
 
-/// How far a task is, as its node sees it.
+/// State of a task, as its node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -97,8 +97,8 @@ pub struct Report {
 }
 
 impl Assignments {
-    /// What `node` shall know of this view. A task is a node's from [`TaskState::Assigned`] until it is removed: ended ones keep
-    /// their containers as long.
+    /// Returns the assignments of `node` in this view. A task is a node's from [`TaskState::Assigned`] until it is
+    /// removed: ended ones keep their containers as long.
     pub fn of(view: &View, node: &str) -> Assignments {
         let tasks: Vec<Arc<TaskRecord>> = view.tasks_of_node(node).filter(|it| is_told(it)).cloned().collect();
         let needs: BTreeSet<(Kind, &str)> = tasks.iter().flat_map(|it| needs(&it.task)).collect();
@@ -159,12 +159,12 @@ fn put<T>(list: &mut Vec<T>, new: Vec<T>, id_of: impl Fn(&T) -> &String) {
     }
 }
 
-/// Whether the node of a task is told of it.
+/// True if the task is among the assignments of its node.
 pub fn is_told(task: &TaskRecord) -> bool {
     task.task.status.state >= TaskState::Assigned
 }
 
-/// What goes with a task while it shall run: its secrets and configs, and its service.
+/// Returns the objects that a task needs while it runs: its secrets and configs, and its service.
 pub fn needs(task: &Task) -> impl Iterator<Item = (Kind, &str)> {
     let runs = task.status.state <= TaskState::Running && task.desired_state <= TaskState::Complete;
     let container = task.spec.container_spec.as_ref().filter(|_| runs);
@@ -179,8 +179,8 @@ mod tests {
     use super::*;
     use crate::swarm::Object;
 
-    /// Tasks as `id state desired secret`; what the node is told, in short.
-    /// A leader of a later release sends members, kinds and words that this node does not know: all else still counts.
+    /// Tasks as `id state desired secret`; the assignments in short. A leader of a later release sends members, kinds
+    /// and words that this node does not know: all else still counts.
     #[test]
     fn changes_of_a_later_release_are_taken_in_as_far_as_they_are_known() {
         let mut assigned = Assignments::default();

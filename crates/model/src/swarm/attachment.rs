@@ -32,7 +32,7 @@ pub struct Attachment {
     /// Its addresses on networks of the engine alone, if it was made without a network of the swarm.
     #[serde(skip_serializing_if = "is_default")]
     pub others: Vec<Ipv4Addr>,
-    /// It was made without a network of the swarm.
+    /// True if the container was created without a network of the swarm.
     #[serde(skip_serializing_if = "is_default")]
     pub late: bool,
     #[serde(flatten, skip_deserializing)]
@@ -63,7 +63,7 @@ pub struct AttachedNetwork {
 pub struct Attached {
     /// The last wish of the node.
     pub wanted: Attachment,
-    /// Why networks were not given, by target.
+    /// Reasons why networks were not given, by target.
     #[serde(skip_serializing_if = "is_default")]
     pub refused: BTreeMap<String, AttachRefusal>,
     /// Id of each network that was given, by target.
@@ -73,7 +73,7 @@ pub struct Attached {
     pub rest: Rest,
 }
 
-/// Why a plain container cannot be on a network.
+/// Reason why a plain container cannot be on a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct AttachRefusal {

@@ -1,4 +1,4 @@
-//! What is written: commands of several changes, all of them or none.
+//! The writes of the store: commands of several changes, applied whole or not at all.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub enum Object {
     Secret(Arc<Secret>),
     Config(Arc<Config>),
     Network(Arc<NetworkRecord>),
-    /// Of a later release, or of a feature that needs no type here.
+    /// An object of a later release, or of a feature that needs no type here.
     Resource(Arc<Resource>),
 }
 
@@ -72,7 +72,7 @@ impl Object {
         }
     }
 
-    /// As clients see it: hostnames of nodes, names of tasks from service and slot are not it.
+    /// Name that clients see. Nodes and tasks have none: hostnames, and names made of service and slot, do not count.
     pub fn name(&self) -> &str {
         match self {
             Object::Cluster(it) => &it.cluster.spec.name,
@@ -176,7 +176,7 @@ pub enum Change {
     /// Writes an object. Its `meta.version` says what is replaced: 0 for a new one, else the version that is known. Version and
     /// times are set by the write.
     Put(Object),
-    /// As [`Change::Put`]; and if it is a service, this write is the one that gave it its specification.
+    /// Same as [`Change::Put`], and marks the write that gave a service its specification.
     PutSpec(Arc<ServiceRecord>),
     /// Takes an object away; none with this id is as good.
     Remove(Kind, String),
@@ -214,19 +214,19 @@ puts!(
 /// Changes that are written at once, or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Command {
-    /// Of the leader's clock.
+    /// Time of the write, by the leader's clock.
     pub at: Time,
     pub changes: Vec<Change>,
 }
 
-/// What a command did to one object.
+/// The effect of a command on one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
     pub before: Option<Object>,
     pub after: Option<Object>,
 }
 
-/// What happened to an object, in the words of Docker's events.
+/// The effect on an object, in the words of Docker's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Create,
@@ -249,13 +249,13 @@ impl Written {
     }
 }
 
-/// Why a command was not applied. Nothing of it was.
+/// Reason why a command was not applied. Nothing of it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Conflict {
     /// Somebody wrote it meanwhile. The text is that of swarm mode.
     #[error("update out of sequence")]
     Sequence { kind: Kind, id: String },
-    /// It is gone.
+    /// The object was removed.
     #[error("{kind} {id} not found")]
     Gone { kind: Kind, id: String },
     /// Another object of the kind has the name.

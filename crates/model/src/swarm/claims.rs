@@ -1,4 +1,4 @@
-//! Who holds which address: kept beside the objects, so that no two of them can ever have the same one.
+//! Index of addresses by holder, kept beside the objects, so that no two objects can have the same address.
 
 use std::net::Ipv4Addr;
 

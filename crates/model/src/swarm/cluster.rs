@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Driver, Meta, Rest, TlsInfo, is_default, keeps_rest};
 
-/// What `docker swarm update` sets.
+/// Settings of the swarm that `docker swarm update` changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ClusterSpec {
@@ -141,14 +141,14 @@ pub struct Cluster {
     pub default_addr_pool: Option<Vec<String>>,
     pub subnet_size: u32,
     pub data_path_port: u32,
-    /// Not in `GET /info`.
+    /// The join tokens; `GET /info` leaves them out.
     #[serde(skip_serializing_if = "is_default")]
     pub join_tokens: Option<JoinTokens>,
     #[serde(flatten)]
     pub rest: Rest,
 }
 
-/// What lets a node in, and as what.
+/// The tokens with which nodes join, one for each role.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct JoinTokens {

@@ -1,4 +1,4 @@
-//! What a task runs.
+//! The container of a task.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ pub struct ContainerSpec {
     pub read_only: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,
-    /// Nanoseconds between the signal and the kill; 10 s if it is not said.
+    /// Nanoseconds between the signal and the kill; 10 s by default.
     #[serde(skip_serializing_if = "is_default")]
     pub stop_grace_period: Option<i64>,
     #[serde(skip_serializing_if = "is_default")]
@@ -75,7 +75,7 @@ pub struct ContainerSpec {
     pub rest: Rest,
 }
 
-/// What the container may and may not. Members that are not set are `null`.
+/// Privileges of the container, and their limits. Members that are not set are `null`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Privileges {
@@ -214,7 +214,7 @@ pub struct SecretRef {
 pub struct ConfigRef {
     #[serde(skip_serializing_if = "is_default")]
     pub file: Option<FileTarget>,
-    /// Not a file, but for the runtime itself: a credential spec.
+    /// Set if this is a credential spec for the runtime and not a file.
     #[serde(skip_serializing_if = "is_default")]
     pub runtime: Option<Value>,
     #[serde(rename = "ConfigID")]

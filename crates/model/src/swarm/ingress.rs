@@ -120,7 +120,7 @@ pub struct Route {
     pub middlewares: Vec<String>,
     /// Key in [`IngressState::services`].
     pub service: String,
-    /// None: only plain connections.
+    /// TLS of the route; `None` for plain connections only.
     #[serde(skip_serializing_if = "is_default")]
     pub tls: Option<RouteTls>,
 }
@@ -163,7 +163,7 @@ pub struct Upstream {
     pub proxy_protocol: u8,
     /// Time limit for requests to a draining task, in milliseconds.
     pub drain_ms: u64,
-    /// By id of the task.
+    /// Keyed by id of the task.
     pub backends: BTreeMap<String, Backend>,
 }
 
@@ -250,7 +250,7 @@ pub struct ServedCertificate {
     pub chain: String,
     /// PEM.
     pub key: String,
-    /// It answers TLS-ALPN-01 for its names, and nothing else.
+    /// True if this certificate only answers TLS-ALPN-01 for its names.
     #[serde(skip_serializing_if = "is_default")]
     pub challenge: bool,
 }
@@ -300,7 +300,7 @@ pub struct IngressNews {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngressServed {
-    /// By id. A task that is to end waits until it is not here any more.
+    /// Keyed by id. A task that is to end waits until it is not here any more.
     #[serde(skip_serializing_if = "is_default")]
     pub tasks: BTreeMap<String, ServedTask>,
     /// Ids of the ingress nodes: they may open connections to these tasks.

@@ -10,10 +10,10 @@ use super::{Change, Kind, Object};
 /// The level of this release. A release that writes something that the one before cannot read has a higher one.
 pub const LEVEL: u32 = 2;
 
-/// What a swarm can do from some level on. Releases that tell no level have level 0.
+/// A feature that the swarm has from some level on. Releases that report no level have level 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
-    /// Members, words and kinds that a release does not know are kept by it; and with them objects without a type of their own.
+    /// Unknown members, words and kinds are preserved, and with them objects without a type of their own.
     Resources,
     /// Overlay networks, and what is on them.
     Networks,
@@ -30,7 +30,7 @@ impl Feature {
         }
     }
 
-    /// What a change uses that not every release knows.
+    /// Returns the feature that a change needs, if some release lacks it.
     pub fn of(change: &Change) -> Option<Feature> {
         match change {
             Change::Put(Object::Resource(_))

@@ -1,4 +1,4 @@
-//! What all declared objects have.
+//! The members that all declared objects have.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Version {
     pub index: u64,
 }
 
-/// When an object was written.
+/// Version and times of writing of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Meta {
@@ -38,7 +38,7 @@ pub struct Driver {
     pub rest: Rest,
 }
 
-/// Which CA a node or the swarm trusts. Both byte fields in base64, as Go writes them.
+/// The CA that a node or the swarm trusts. Both byte fields in base64, as Go writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct TlsInfo {

@@ -54,17 +54,17 @@ impl Default for NetBody {
 #[serde(default)]
 pub struct NetState {
     pub facts: NetFacts,
-    /// By node id: every node that carries the network (on ingress: every node of the swarm).
+    /// Keyed by node id: every node that carries the network (on ingress: every node of the swarm).
     #[serde(skip_serializing_if = "is_default")]
     pub nodes: BTreeMap<String, NetNode>,
-    /// By id of the task or, for plain containers, of the attachment. A container that is on several networks has the same key
-    /// in each of them.
+    /// Keyed by id of the task or, for plain containers, of the attachment. A container that is on several networks has
+    /// the same key in each of them.
     #[serde(skip_serializing_if = "is_default")]
     pub endpoints: BTreeMap<String, NetEndpoint>,
-    /// By service id.
+    /// Keyed by service id.
     #[serde(skip_serializing_if = "is_default")]
     pub services: BTreeMap<String, NetService>,
-    /// By [`NetPort::key`]. Only the ingress network has ports.
+    /// Keyed by [`NetPort::key`]. Only the ingress network has ports.
     #[serde(skip_serializing_if = "is_default")]
     pub ports: BTreeMap<String, NetPort>,
     #[serde(flatten)]
@@ -79,7 +79,7 @@ pub struct NetFacts {
     pub name: String,
     /// VXLAN network identifier, 24 bits.
     pub vni: u32,
-    /// At most one subnet per address family is used; the first IPv4 subnet comes first.
+    /// The subnets. At most one of each address family is used; the first IPv4 subnet comes first.
     pub subnets: Vec<NetSubnet>,
     /// Containers have no route out of the network.
     #[serde(skip_serializing_if = "is_default")]
@@ -150,7 +150,8 @@ pub struct NetEndpoint {
     /// Name servers for other names; none: those of its host.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dns: Vec<IpAddr>,
-    /// Its addresses on networks of the engine alone, if it was made without a place in this network: it may ask name servers from there.
+    /// Addresses on networks of the engine alone, for a container that was created without a place in this network. It
+    /// may ask name servers from there.
     #[serde(default, skip_serializing_if = "is_default")]
     pub others: Vec<Ipv4Addr>,
     #[serde(flatten)]
@@ -182,23 +183,23 @@ pub struct NetService {
     pub rest: Map<String, Value>,
 }
 
-/// How a service's name resolves.
+/// Resolution mode of a service's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BalanceMode {
-    /// To the addresses of its tasks.
+    /// The name resolves to the addresses of the tasks.
     Dnsrr,
-    /// To its virtual IP. Modes of later releases are taken for this one.
+    /// The name resolves to the virtual IP. Modes of later releases count as this one.
     #[default]
     #[serde(other)]
     Vip,
 }
 
-/// How a backend is chosen.
+/// Selection of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Affinity {
-    /// By a hash of the source address (label `herder.affinity=source`).
+    /// Selects by a hash of the source address (label `herder.affinity=source`).
     Source,
     /// Round robin.
     #[default]
@@ -206,7 +207,7 @@ pub enum Affinity {
     None,
 }
 
-/// For which protocols tasks behind a published port see the client's address.
+/// The protocols for which tasks behind a published port see the client's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepAddress {

@@ -53,7 +53,7 @@ pub struct ConfigFrom {
     pub rest: Rest,
 }
 
-/// How the addresses of a network are managed.
+/// Address management of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct IpamOptions {
@@ -122,12 +122,12 @@ pub struct NetworkRecord {
 }
 
 impl NetworkRecord {
-    /// Whether it was removed, and only its last containers are waited for.
+    /// True if it was removed, and only its last containers are waited for.
     pub fn is_removing(&self) -> bool {
         self.name.is_empty()
     }
 
-    /// Whether the managers give out the addresses of this network. Node-local networks have none.
+    /// True if the managers give out the addresses of this network. Node-local networks have none.
     pub fn is_overlay(&self) -> bool {
         self.vni != 0
     }
@@ -142,7 +142,7 @@ impl NetworkRecord {
         options.get(key).map(String::as_str)
     }
 
-    /// As tasks show it.
+    /// Returns the network in the form that tasks show.
     pub fn shown(&self) -> SwarmNetwork {
         SwarmNetwork {
             id: self.id.clone(),
@@ -180,7 +180,7 @@ pub struct NetworkAttachmentSpec {
     pub rest: Rest,
 }
 
-/// What a node says of its place in the physical network.
+/// Place of a node in the physical network, as the node reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct Underlay {
@@ -196,14 +196,14 @@ pub struct Underlay {
     /// Subnets of the engine's own networks.
     #[serde(skip_serializing_if = "is_default")]
     pub engine_subnets: Vec<String>,
-    /// What the kernel and the tools of the node can do.
+    /// Capabilities of the node's kernel and tools.
     #[serde(skip_serializing_if = "is_default")]
     pub can: Capabilities,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }
 
-/// What a node needs to carry overlay networks.
+/// The capabilities that a node needs for overlay networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
@@ -218,7 +218,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether the node can carry overlay networks.
+    /// True if the node can carry overlay networks.
     pub fn overlay(self) -> bool {
         self.vxlan && self.nft && self.br_netfilter
     }

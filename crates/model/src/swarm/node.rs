@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Meta, Reservations, Rest, TlsInfo, Underlay, is_default, keeps_rest, words};
 
 words! {
-    /// What a node may do.
+    /// Role of a node.
     #[derive(Default)]
     pub enum Role {
         /// Runs tasks.
@@ -16,13 +16,13 @@ words! {
         /// Runs tasks, and is one of those that agree on what is declared.
         Manager = "manager",
         ;
-        /// Of a later release.
+        /// A value that a later release added.
         Other
     }
 }
 
 words! {
-    /// Whether a node takes tasks.
+    /// Availability of a node for tasks.
     #[derive(Default)]
     pub enum Availability {
         #[default]
@@ -32,12 +32,12 @@ words! {
         /// Gives all of them away.
         Drain = "drain",
         ;
-        /// Of a later release.
+        /// A value that a later release added.
         Other
     }
 }
 
-/// What a person says about a node.
+/// Settings of a node that operators declare.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NodeSpec {
@@ -50,7 +50,7 @@ pub struct NodeSpec {
     pub rest: Rest,
 }
 
-/// What a node says about itself.
+/// Description of a node that the node itself reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct NodeDescription {
@@ -60,14 +60,14 @@ pub struct NodeDescription {
     pub engine: Engine,
     #[serde(rename = "TLSInfo")]
     pub tls_info: TlsInfo,
-    /// Not part of Docker's API: only managers see it.
+    /// Place in the physical network. Not part of Docker's API: only managers see it.
     #[serde(skip_serializing_if = "is_default")]
     pub underlay: Underlay,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }
 
-/// Of a node (`x86_64`, `linux`) or of an image (`amd64`, `linux`).
+/// Platform of a node (`x86_64`, `linux`) or of an image (`amd64`, `linux`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Platform {
@@ -105,7 +105,7 @@ pub struct Plugin {
 }
 
 words! {
-    /// Whether a node is heard of.
+    /// Liveness of a node, as the leader sees it.
     #[derive(Default)]
     pub enum SwarmNodeState {
         #[default]
@@ -114,7 +114,7 @@ words! {
         Ready = "ready",
         Disconnected = "disconnected",
         ;
-        /// Of a later release.
+        /// A value that a later release added.
         Other
     }
 }
@@ -133,7 +133,7 @@ pub struct NodeStatus {
 }
 
 words! {
-    /// Whether the leader hears of a manager.
+    /// Liveness of a manager, as the leader sees it.
     #[derive(Default)]
     pub enum Reachability {
         #[default]
@@ -141,7 +141,7 @@ words! {
         Unreachable = "unreachable",
         Reachable = "reachable",
         ;
-        /// Of a later release.
+        /// A value that a later release added.
         Other
     }
 }
@@ -170,7 +170,7 @@ pub struct SwarmNode {
     pub spec: NodeSpec,
     pub description: NodeDescription,
     pub status: NodeStatus,
-    /// Of managers only.
+    /// Status as a manager; `None` on workers.
     #[serde(skip_serializing_if = "is_default")]
     pub manager_status: Option<ManagerStatus>,
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What managers keep: the objects that clients see, with what only managers need to know.
+//! The records of managers: the objects that clients see, and the members that only managers need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,14 +26,14 @@ pub struct ClusterRecord {
     /// The root that all nodes are being brought to, if there is one.
     #[serde(skip_serializing_if = "is_default")]
     pub root_rotation: Option<RootRotation>,
-    /// What managers, and only they, have: they prove with it that they are some. Empty in swarms of before.
+    /// Secret that only managers have, and prove their role with. Empty in swarms of earlier releases.
     #[serde(skip_serializing_if = "is_default")]
     pub managers_key: String,
     /// The ingress network was made once. Whoever removes it afterwards does not want it.
     #[serde(skip_serializing_if = "is_default")]
     pub has_networks: bool,
-    /// The feature level: no manager writes what a release of a lower level cannot read. 0 while a manager has a release that
-    /// tells no level. It only rises (`decide::swarm::level`).
+    /// Feature level of the swarm: no manager writes what a release of a lower level cannot read. 0 while a manager has
+    /// a release that reports no level. It only rises (`decide::swarm::level`).
     #[serde(skip_serializing_if = "is_default")]
     pub level: u32,
     /// Key of the root in `cluster.tls_info` (PEM). Empty where nodes sign their certificates by themselves, as in earlier
@@ -59,7 +59,7 @@ impl fmt::Debug for ClusterRecord {
 }
 
 impl ClusterRecord {
-    /// Whether managers certify the nodes. Else each node signs for itself, as in earlier releases.
+    /// True if managers certify the nodes. Else each node signs for itself, as in earlier releases.
     pub fn certifies(&self) -> bool {
         !self.ca_key.is_empty() || !self.cluster.spec.ca_config.external_cas.is_empty()
     }
@@ -70,14 +70,14 @@ impl ClusterRecord {
 #[serde(default, remote = "Self")]
 pub struct NodeRecord {
     pub node: SwarmNode,
-    /// What it is now; `node.spec.role` is what it should be.
+    /// Present role; `node.spec.role` is the declared one.
     pub role: Role,
     /// `host:port` of its node link.
     #[serde(skip_serializing_if = "is_default")]
     pub addr: String,
-    /// Since when its state is what it is.
+    /// Time of the last change of state.
     pub state_since: Time,
-    /// It is down, and for so long that it has ended by itself what must never run twice.
+    /// True if the node has been down for so long that it has ended its fenced tasks by itself.
     #[serde(skip_serializing_if = "is_default")]
     pub fenced_off: bool,
     /// The time since which its tasks are replaced, while it is down; 0 before that.
@@ -86,7 +86,7 @@ pub struct NodeRecord {
     /// Network → the node's own address there. Only ingress networks give nodes one.
     #[serde(skip_serializing_if = "is_default")]
     pub addresses: BTreeMap<String, Ipv4Addr>,
-    /// The highest feature level that its release knows, as it told when its session began. 0: it tells none.
+    /// Highest feature level of the node's release, from its `Hello`. 0 if it reports none.
     #[serde(skip_serializing_if = "is_default")]
     pub level: u32,
     #[serde(flatten, skip_deserializing)]
@@ -108,7 +108,7 @@ pub struct ServiceRecord {
     pub spec_version: Version,
     /// The write that gave it the specification before.
     pub previous_spec_version: Version,
-    /// `X-Registry-Auth` of whoever declared it, for pulls. Else empty.
+    /// `X-Registry-Auth` of the client that declared the service, for pulls; empty if there was none. Else empty.
     #[serde(skip_serializing_if = "is_default")]
     pub registry_auth: String,
     #[serde(skip_serializing_if = "is_default")]
@@ -139,36 +139,37 @@ pub struct TaskRecord {
     /// Ports that the service published when the task was made.
     #[serde(skip_serializing_if = "is_default")]
     pub ports: Vec<PortConfig>,
-    /// When a manager wrote the task's state.
+    /// Time at which a manager wrote the task's state.
     pub applied_at: Time,
-    /// When the task was first seen to run.
+    /// Time at which the task was first seen running.
     #[serde(skip_serializing_if = "is_default")]
     pub running_since: Option<Time>,
-    /// When the task may be started: the end of a restart delay.
+    /// Earliest start of the task: the end of a restart delay.
     #[serde(skip_serializing_if = "is_default")]
     pub not_before: Option<Time>,
-    /// When tasks that ended in this slot (on this node, if the service is global) were made again, the oldest first: as far
-    /// as a restart policy with a window counts them.
+    /// Times of restarts in this slot (of a global service: on this node), the oldest first. Only those that a restart
+    /// policy with a window still counts are kept.
     #[serde(skip_serializing_if = "is_default")]
     pub restarts: Vec<Time>,
-    /// How many tasks of the same specification ended in this slot (on this node) before.
+    /// Number of ended tasks of the same specification in this slot (on this node).
     #[serde(skip_serializing_if = "is_default")]
     pub restarted: u64,
-    /// When the task was made, by the leader's clock. Of two tasks of one slot the later one has the greater time.
+    /// Time at which the task was created, by the leader's clock. Of two tasks of one slot the later one has the
+    /// greater time.
     pub made_at: Time,
     /// A rolling update made it, and is judged by how it does.
     #[serde(skip_serializing_if = "is_default")]
     pub by_update: bool,
-    /// That update made it in place of one that had found no node: nothing was stopped for it.
+    /// True if that update made the task in place of one without a node, so that nothing was stopped for it.
     #[serde(skip_serializing_if = "is_default")]
     pub in_place_of_waiting: bool,
-    /// Such an update has it prepared before the turn of its slot has come: the task before it shall run until then.
+    /// True if an update prepared the task before the turn of its slot. The task before it goes on until then.
     #[serde(skip_serializing_if = "is_default")]
     pub ahead: bool,
     /// The next task of its slot is prepared and counts on its node already, this one does not any more.
     #[serde(skip_serializing_if = "is_default")]
     pub succeeded: bool,
-    /// Where its output goes if the specification does not say: the default of the swarm when the task was made.
+    /// Log driver if the specification names none: the default of the swarm when the task was created.
     #[serde(skip_serializing_if = "is_default")]
     pub log_driver: Option<Driver>,
     /// Its networks with its addresses there, in the order of interfaces: ingress first, then as the service names them.

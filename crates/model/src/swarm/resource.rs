@@ -27,7 +27,7 @@ pub struct Resource {
     pub body: Rest,
 }
 
-/// Why something cannot be kept as a resource, or a resource is not what it should be.
+/// Reason why a value cannot be stored as a resource, or a resource cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ResourceError {
     #[error("resource {kind} {id}: {source}")]
@@ -55,7 +55,7 @@ impl Resource {
         Ok(resource)
     }
 
-    /// What the object is to the feature that stores it.
+    /// Decodes the object as the type of its feature.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, ResourceError> {
         let body: Map<String, Value> = self.body.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         serde_json::from_value(Value::Object(body)).map_err(|source| self.json(source))

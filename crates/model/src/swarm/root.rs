@@ -28,9 +28,9 @@ impl fmt::Debug for NewRoot {
 #[serde(default, remote = "Self")]
 pub struct RootRotation {
     pub root: NewRoot,
-    /// Of the swarm and of every node, when all have it.
+    /// TLS facts of the swarm and of every node once all nodes have the new root.
     pub tls_info: TlsInfo,
-    /// In force from then on: the digest in them is that of the new root.
+    /// The join tokens in force from then on, with the digest of the new root.
     pub join_tokens: JoinTokens,
     /// The key of gossip from then on (base64 of 32 bytes); empty: it stays.
     #[serde(skip_serializing_if = "is_default")]

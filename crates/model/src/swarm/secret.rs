@@ -17,7 +17,7 @@ pub struct SecretSpec {
     /// Base64. Never given back to a client.
     #[serde(skip_serializing_if = "is_default")]
     pub data: String,
-    /// Who keeps the secret, if it is not the store.
+    /// Driver that stores the secret, if the store does not.
     #[serde(skip_serializing_if = "is_default")]
     pub driver: Option<Driver>,
     #[serde(skip_serializing_if = "is_default")]

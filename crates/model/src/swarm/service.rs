@@ -20,7 +20,7 @@ pub struct ServiceSpec {
     pub update_config: Option<UpdateConfig>,
     #[serde(skip_serializing_if = "is_default")]
     pub rollback_config: Option<UpdateConfig>,
-    /// Where old clients put what belongs into the task.
+    /// Networks in the place where old clients put them; newer ones put them into the task.
     #[serde(skip_serializing_if = "is_default")]
     pub networks: Vec<NetworkAttachmentConfig>,
     #[serde(skip_serializing_if = "is_default")]
@@ -29,7 +29,7 @@ pub struct ServiceSpec {
     pub rest: Rest,
 }
 
-/// How many tasks a service has. One of the four; none of them means one replica.
+/// Number of tasks of a service, by mode. One of the four; none of them means one replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ServiceMode {
@@ -56,7 +56,7 @@ pub struct Empty {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Replicated {
-    /// 1 if it is not said.
+    /// 1 by default.
     #[serde(skip_serializing_if = "is_default")]
     pub replicas: Option<u64>,
     #[serde(flatten, skip_deserializing)]
@@ -66,17 +66,17 @@ pub struct Replicated {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ReplicatedJob {
-    /// 1 if it is not said.
+    /// 1 by default.
     #[serde(skip_serializing_if = "is_default")]
     pub max_concurrent: Option<u64>,
-    /// As many as at the same time, if it is not said.
+    /// Number of tasks that must complete; by default `max_concurrent`.
     #[serde(skip_serializing_if = "is_default")]
     pub total_completions: Option<u64>,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }
 
-/// How tasks are replaced by those of another specification.
+/// Settings of an update or rollback.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct UpdateConfig {
@@ -119,7 +119,7 @@ impl<'de> Deserialize<'de> for Ratio {
     }
 }
 
-/// How a service is reached.
+/// Ways in which a service is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct EndpointSpec {
@@ -172,7 +172,7 @@ pub struct Service {
     #[serde(flatten)]
     pub meta: Meta,
     pub spec: ServiceSpec,
-    /// What it was before, for a rollback.
+    /// The specification before the last update, for a rollback.
     #[serde(skip_serializing_if = "is_default")]
     pub previous_spec: Option<ServiceSpec>,
     pub endpoint: Endpoint,
@@ -181,7 +181,7 @@ pub struct Service {
     /// Only when it is asked for.
     #[serde(skip_serializing_if = "is_default")]
     pub service_status: Option<ServiceStatus>,
-    /// Of jobs only.
+    /// Status of a job; `None` for other services.
     #[serde(skip_serializing_if = "is_default")]
     pub job_status: Option<JobStatus>,
     #[serde(flatten)]
@@ -205,7 +205,7 @@ pub struct Endpoint {
 pub struct VirtualIp {
     #[serde(rename = "NetworkID", skip_serializing_if = "is_default")]
     pub network_id: String,
-    /// With the length of its network's prefix.
+    /// The address, with the length of its network's prefix.
     #[serde(skip_serializing_if = "is_default")]
     pub addr: String,
     #[serde(flatten, skip_deserializing)]

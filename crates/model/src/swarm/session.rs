@@ -23,7 +23,7 @@ pub struct ManagerAddr {
     pub addr: String,
 }
 
-/// What a node says.
+/// Messages from a node to the leader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ToLeader {
@@ -36,11 +36,11 @@ pub enum ToLeader {
     Alive,
     /// The store of this node that was made a manager is open.
     Ready,
-    /// What it was told last does not fit what it was told before: it wants all of it.
+    /// Asks for the whole state, because the last changes do not apply to the state that the node has.
     Whole,
     /// The version of each network, by id, that kernel and DNS server of the node have reached.
     NetApplied(BTreeMap<String, u64>),
-    /// What it was told last of networks does not follow what it was told before: it wants all of them whole.
+    /// Asks for the whole state of all networks, after a version gap.
     NetWhole,
     /// Plain containers that are to be on networks of the swarm, by id of the attachment. Nothing: the container is gone.
     Attach(BTreeMap<String, Option<Attachment>>),
@@ -120,7 +120,7 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(message)
 }
 
-/// Who opens a session.
+/// The first message of a session: identifies the node.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hello {
@@ -130,11 +130,11 @@ pub struct Hello {
     /// The join token that it came with, until the swarm knows it.
     #[serde(skip_serializing_if = "is_default")]
     pub token: String,
-    /// What it shall be to begin with.
+    /// Initial availability of the node.
     pub availability: Availability,
-    /// Whether its store is open.
+    /// True if its store is open.
     pub ready: bool,
-    /// Why its engine counts as dead or hanging. Empty while it answers.
+    /// Reason why the node's engine counts as dead or hanging. Empty while it answers.
     #[serde(skip_serializing_if = "is_default")]
     pub engine_error: String,
     /// The highest feature level that its release knows; 0: it tells none.
@@ -149,7 +149,7 @@ impl std::fmt::Debug for Hello {
     }
 }
 
-/// What the leader says.
+/// Messages from the leader to a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ToNode {
@@ -157,15 +157,15 @@ pub enum ToNode {
     Welcome(Welcome),
     /// All of it: the first in a session, and whenever the node asks for it.
     Assignments(Box<Assignments>),
-    /// What changed since.
+    /// The changes since the last message.
     Changes(Box<AssignmentChanges>),
-    /// What is new in the networks of the node.
+    /// Changes in the networks of the node.
     Networks(Box<NetNews>),
     /// Changes of the ingress, for nodes that listen.
     Ingress(Box<IngressNews>),
     /// The tasks of the node that get requests from ingress nodes.
     Served(Box<IngressServed>),
-    /// The answer to whatever was said: the node was heard.
+    /// Acknowledges any message of the node.
     Heard,
     /// The node that was asked does not lead.
     Elsewhere(Option<ManagerAddr>),
@@ -175,7 +175,7 @@ pub enum ToNode {
     Refused(String),
 }
 
-/// What is new in the networks of a node.
+/// Changes in the networks of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetNews {
@@ -187,7 +187,8 @@ pub struct NetNews {
     /// Ids of networks that the node has no tasks in any more.
     #[serde(skip_serializing_if = "is_default")]
     pub gone: Vec<String>,
-    /// Networks of the swarm that are new or have changed, whoever is on them. With `whole`, all of them.
+    /// Networks of the swarm that are new or have changed, whether or not the node is on them. With `whole`, all of
+    /// them.
     #[serde(skip_serializing_if = "is_default")]
     pub known: Vec<Arc<NetworkRecord>>,
     /// Ids of networks that were removed.
@@ -195,18 +196,18 @@ pub struct NetNews {
     pub removed: Vec<String>,
 }
 
-/// What a node is.
+/// The leader's answer to a `Hello`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Welcome {
     /// Id of the swarm.
     pub cluster: String,
-    /// What the node is to be.
+    /// Role that the node is to take.
     pub role: Role,
     pub managers: Vec<ManagerAddr>,
-    /// How often the leader wants to hear of the node, in milliseconds.
+    /// Interval of heartbeats to the leader, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Unless the leader is heard again within so many milliseconds, others may be told to do what this node does.
+    /// Lease in milliseconds: without an answer of the leader for this long, the node's tasks may be given to others.
     pub lease_ms: u64,
     /// The root that this node is to get its certificate from; nothing while none is on its way.
     #[serde(skip_serializing_if = "is_default")]
@@ -214,7 +215,7 @@ pub struct Welcome {
     /// PEM. While no other one is on its way, the only root to be trusted.
     #[serde(skip_serializing_if = "is_default")]
     pub trust_root: String,
-    /// Whether managers certify the nodes. Else each node signs for itself, as in earlier releases.
+    /// True if managers certify the nodes. Else each node signs for itself, as in earlier releases.
     #[serde(skip_serializing_if = "is_default")]
     pub certified: bool,
     /// Ids of nodes that were removed: nothing is said to them, and nothing they say counts.
@@ -223,11 +224,11 @@ pub struct Welcome {
     /// Nodes that were managers, as in [`super::ClusterRecord::demoted`].
     #[serde(skip_serializing_if = "is_default")]
     pub demoted: BTreeMap<String, u64>,
-    /// How long new certificates are valid, in seconds; 0: as they are.
+    /// Lifetime of new certificates in seconds; 0 keeps the present one.
     #[serde(skip_serializing_if = "is_default")]
     pub cert_expiry_s: u64,
-    /// For stores of managers that are opened from now on: commands between two snapshots, and commands that are kept for managers
-    /// that are slow. 0: as many as without a word.
+    /// Commands between two snapshots, and commands that are kept for slow managers, for stores that are opened from
+    /// now on. 0 stands for the defaults.
     #[serde(skip_serializing_if = "is_default")]
     pub snapshot_interval: u64,
     #[serde(skip_serializing_if = "is_default")]

@@ -11,16 +11,16 @@ use super::{
     words,
 };
 
-/// What the tasks of a service are.
+/// Specification of the tasks of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct TaskSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub container_spec: Option<ContainerSpec>,
-    /// Not run by herder; kept to refuse it by name.
+    /// Plugin specification; stored so that it can be refused by name.
     #[serde(skip_serializing_if = "is_default")]
     pub plugin_spec: Option<Value>,
-    /// Of tasks that stand for a plain container on an attachable network.
+    /// Set for tasks that stand for a plain container on an attachable network.
     #[serde(skip_serializing_if = "is_default")]
     pub network_attachment_spec: Option<NetworkAttachmentSpec>,
     #[serde(skip_serializing_if = "is_default")]
@@ -45,10 +45,10 @@ pub struct TaskSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct ResourceRequirements {
-    /// What the kernel holds the container to.
+    /// Limits that the kernel enforces on the container.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: Option<Limits>,
-    /// What a node must have left. Holds the container to nothing.
+    /// Free resources that a node must have for the task. They do not limit the container.
     #[serde(skip_serializing_if = "is_default")]
     pub reservations: Option<Reservations>,
     /// Bytes.
@@ -74,7 +74,7 @@ pub struct Limits {
     pub rest: Rest,
 }
 
-/// What a node has, or what a task takes of it.
+/// Resources of a node, or those that a task takes of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct Reservations {
@@ -89,7 +89,7 @@ pub struct Reservations {
     pub rest: Rest,
 }
 
-/// A thing of which a node has some: each with a name, or so many of them.
+/// A resource of which a node has several, each with a name or only a number of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct GenericResource {
@@ -123,14 +123,14 @@ pub struct DiscreteResource {
     pub rest: Rest,
 }
 
-/// What follows the end of a task.
+/// Rules for restarts after the end of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
 pub struct RestartPolicy {
     /// `none`, `on-failure`, `any`; empty is `any`.
     #[serde(skip_serializing_if = "is_default")]
     pub condition: String,
-    /// Nanoseconds; 5 s if it is not said.
+    /// Nanoseconds; 5 s by default.
     #[serde(skip_serializing_if = "is_default")]
     pub delay: Option<i64>,
     /// 0: no end.
@@ -150,7 +150,7 @@ pub struct Placement {
     pub constraints: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub preferences: Vec<Preference>,
-    /// On one node; 0: no limit.
+    /// Maximum on one node; 0 for no limit.
     #[serde(skip_serializing_if = "is_default")]
     pub max_replicas: u64,
     #[serde(skip_serializing_if = "is_default")]
@@ -192,13 +192,13 @@ pub struct NetworkAttachmentConfig {
 }
 
 words! {
-    /// How far a task is, or should be. A task only ever goes forward: the order is that of the variants.
+    /// State of a task, present or desired. A task only ever goes forward: the order is that of the variants.
     #[derive(Default)]
     pub enum TaskState {
         /// Just made.
         #[default]
         New = "new",
-        /// Of old swarms; never given.
+        /// State of old swarms; never set.
         Allocated = "allocated",
         /// Waits for a node.
         Pending = "pending",
@@ -214,7 +214,7 @@ words! {
         Running = "running",
         /// Ended by itself, with 0.
         Complete = "complete",
-        /// Ended because it was told to.
+        /// The task ended because it was stopped.
         Shutdown = "shutdown",
         /// Ended otherwise.
         Failed = "failed",
@@ -225,7 +225,7 @@ words! {
         /// Its node was away for too long, or is gone.
         Orphaned = "orphaned",
         ;
-        /// Of a later release.
+        /// A value that a later release added.
         Other
     }
 }
@@ -285,7 +285,7 @@ pub struct Task {
     pub spec: Arc<TaskSpec>,
     #[serde(rename = "ServiceID", skip_serializing_if = "is_default")]
     pub service_id: String,
-    /// From 1; 0 in a global service.
+    /// Number of the slot, from 1; 0 in a global service.
     #[serde(skip_serializing_if = "is_default")]
     pub slot: u64,
     #[serde(rename = "NodeID", skip_serializing_if = "is_default")]
@@ -297,7 +297,7 @@ pub struct Task {
     pub networks_attachments: Vec<Value>,
     #[serde(skip_serializing_if = "is_default")]
     pub generic_resources: Vec<GenericResource>,
-    /// Of jobs only.
+    /// Iteration of a job; `None` for other services.
     #[serde(skip_serializing_if = "is_default")]
     pub job_iteration: Option<Version>,
     #[serde(flatten)]

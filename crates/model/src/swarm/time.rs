@@ -8,18 +8,18 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Nanoseconds since 1970, UTC. Of the leader's clock wherever a decision depends on it: clocks of other nodes are not trusted.
+/// Nanoseconds since 1970, UTC. Decisions use the leader's clock only; clocks of other nodes are not trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 impl Time {
-    /// How long ago `earlier` was; nothing if it was not.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Where somebody reads the time: the system's clock, or one that is handed in.
+/// A source of time: the system's clock, or one that is handed in.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Time + Send + Sync>);
 

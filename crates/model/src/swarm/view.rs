@@ -13,7 +13,7 @@ use crate::swarm::claims::{Claims, Held};
 /// Id → object, in the order of the ids.
 pub type Table<T> = OrdMap<Id, Arc<T>>;
 
-/// What the store holds after one of its commands. A copy is as cheap as a pointer and never changes.
+/// State of the store after one of its commands. A copy is as cheap as a pointer and never changes.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Number of the last command in it.
@@ -30,7 +30,8 @@ pub struct View {
     /// Service or node → tasks.
     by_service: OrdMap<Id, OrdSet<Id>>,
     by_node: OrdMap<Id, OrdSet<Id>>,
-    /// Service → what its newest task runs: the others run the same, and most of what a task takes of the memory is that.
+    /// The specification of each service's newest task. Other tasks share it, since specifications take most of the
+    /// memory of tasks.
     specs: OrdMap<Id, Arc<TaskSpec>>,
     /// Kind and name in lower case → id. Docker's names differ in more than case.
     names: OrdMap<(Kind, String), String>,
@@ -83,7 +84,7 @@ impl View {
         self.networks.values().find(|it| it.spec.ingress && !it.is_removing())
     }
 
-    /// In the order of their ids.
+    /// Sorted by id.
     pub fn tasks_of_service<'v>(&'v self, service: &str) -> impl Iterator<Item = &'v Arc<TaskRecord>> + use<'v> {
         self.by_service.get(service).into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
@@ -97,7 +98,7 @@ impl View {
         self.by_service.keys().map(Id::as_str)
     }
 
-    /// In the order of their ids.
+    /// Sorted by id.
     pub fn tasks_of_node<'v>(&'v self, node: &str) -> impl Iterator<Item = &'v Arc<TaskRecord>> + use<'v> {
         self.by_node.get(node).into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
@@ -139,7 +140,7 @@ impl View {
         self.apply_owned(index, command.clone())
     }
 
-    /// As [`View::apply`], for whoever has no more use for the command: what only it holds need not be copied to be written.
+    /// Same as [`View::apply`], but consumes the command, so that unshared objects are written without a copy.
     pub fn apply_owned(&mut self, index: u64, command: Command) -> Result<Vec<Written>, Conflict> {
         let at = command.at.to_string();
         let mut changes = command.changes.into_iter();
@@ -221,7 +222,8 @@ impl View {
         Ok(())
     }
 
-    /// What came over a wire or from a disk has its own copy of what it was before, or of what other tasks of its service have.
+    /// Replaces the record's copies of its old specification by those that other tasks of its service share. Records
+    /// from a wire or disk have copies of their own.
     fn share_spec(&mut self, record: &mut Arc<TaskRecord>) {
         let (service, spec) = (&record.task.service_id, &record.task.spec);
         let before = self.tasks.get(&record.task.id).map(|it| &it.task.spec);
@@ -267,7 +269,7 @@ impl View {
         }
     }
 
-    /// Most writes are of tasks that stay with their service and their node: what did not change is not looked up.
+    /// Writes a task, and updates indexes only if its service or node changed. Most writes change neither.
     fn put_task(&mut self, id: Id, record: Arc<TaskRecord>) {
         let before = self.tasks.insert(id.clone(), record.clone());
         let holds = |it: &TaskRecord| !it.networks.is_empty();
@@ -338,7 +340,8 @@ fn leave(index: &mut OrdMap<Id, OrdSet<Id>>, key: &str, id: &str) -> bool {
     is_empty
 }
 
-/// What may exist once. Several nodes may have one hostname; tasks are named after their services; a resource need not have a name.
+/// Returns the key under which an object must be unique. Several nodes may have one hostname; tasks are named after
+/// their services; a resource need not have a name.
 ///
 /// All managers must come to the same here: a kind that gets a type of its own follows the rule of resources.
 fn name_key(object: &Object) -> Option<(Kind, String)> {
@@ -356,8 +359,8 @@ mod tests {
     use super::*;
     use crate::swarm::{Service, Task, Time};
 
-    /// Each line a command: `web+` puts a new service, `web@3` replaces version 3 of it, `web-` removes it, `web?` expects it,
-    /// `web:t1` makes a task of it. Then what is there, or why not.
+    /// Each line is a command: `web+` puts a service, `web@3` replaces version 3, `web-` removes, `web?` expects it,
+    /// `web:t1` adds a task. Then what is there, or why not.
     #[test]
     fn a_command_is_done_whole_or_not_at_all() {
         let mut view = View::default();

@@ -18,7 +18,7 @@ static WORDS: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Word(u8);
 
-/// Why a word cannot be taken in.
+/// Reason why a word cannot be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WordError {
     #[error("a word of more than {WORD_BYTES_MAX} bytes")]
@@ -69,7 +69,7 @@ impl fmt::Display for Word {
     }
 }
 
-/// By their texts: in which order a process read them must not show.
+/// Orders words by their texts, so that the order in which a process read them does not show.
 impl Ord for Word {
     fn cmp(&self, other: &Word) -> std::cmp::Ordering {
         self.as_str().cmp(other.as_str())

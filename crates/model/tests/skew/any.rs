@@ -1,4 +1,4 @@
-//! Values of any type that can be read, made from random bytes: a deserializer that makes up what it is asked for.
+//! Values of any readable type, made from random bytes by a deserializer that invents its input.
 //!
 //! Every member of a record is covered without being named here, also those that are added later.
 

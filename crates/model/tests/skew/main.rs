@@ -101,7 +101,7 @@ const KNOWN_MESSAGES: [&str; 14] = [
     "refused",
 ];
 
-/// What all objects have.
+/// Adds the members that all objects have.
 fn with_meta(source: &mut Source<'_>, more: Value) -> Value {
     let mut object =
         json!({"ID": source.text(), "Version": {"Index": 1 + source.below(9)}, "CreatedAt": "a", "UpdatedAt": "b"});
@@ -188,7 +188,7 @@ fn through<T: Serialize + DeserializeOwned>(value: &Value) -> Result<Value, Test
     Ok(serde_json::to_value(&read).expect("JSON"))
 }
 
-/// Whether everything in `small` is in `large`.
+/// True if everything in `small` is in `large`.
 fn holds(small: &Value, large: &Value) -> bool {
     match (small, large) {
         (Value::Object(small), Value::Object(large)) => {
@@ -270,7 +270,7 @@ fn with_known_words(value: &mut Value) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// A manager that goes back to the release before reads the log of this one; it loses only what it does not know.
+    /// A manager that goes back to the release before reads this release's log, and loses only unknown members.
     #[test]
     fn the_release_before_reads_what_this_one_writes_without_new_features(bytes in bytes()) {
         let written = through::<now::Command>(&command::<Now>(&mut Source::new(&bytes)))?;
@@ -322,7 +322,7 @@ proptest! {
     }
 }
 
-/// The fault that feature levels mend, as the release before has it: members are lost, and a new kind ends the reading.
+/// Documents why feature levels exist: the release before loses members, and fails at a new kind.
 #[test]
 fn the_release_before_loses_members_and_fails_at_kinds() {
     let secret =
@@ -338,7 +338,8 @@ fn the_release_before_loses_members_and_fails_at_kinds() {
     assert!(serde_json::from_value::<now::Command>(change).is_ok());
 }
 
-/// The objects that share members are put together by hand in [`object`]: a member that is added to one of them must be added there, too.
+/// Checks the objects that share members and are put together by hand in [`object`]. A member that is added to one of
+/// them must be added there, too.
 #[test]
 fn every_shared_object_is_made_whole() {
     let now::Service {

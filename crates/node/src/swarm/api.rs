@@ -1,4 +1,4 @@
-//! What doors need of the swarm that this node is in.
+//! Interface of doors to the swarm of this node.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,15 +13,16 @@ use herder_place::Error as ApiError;
 use herder_place::peers::Asked;
 use tokio::sync::broadcast;
 
-/// What the door needs of the swarm. Calls are for the swarm that this node is in now.
+/// The calls of a door to the swarm that this node is in. Calls are for the swarm that this node is in now.
 pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
-    /// What this node is. Does not wait.
+    /// Returns the state of this node in the swarm. Does not wait.
     fn status(&self) -> SwarmStatus;
     /// The managers as raft sees them; empty where that is not known. Does not wait.
     fn managers(&self) -> Vec<ManagerSeen>;
-    /// The swarm's networks as this node was told of them. Nothing where it was not. Does not wait.
+    /// Returns the swarm's networks as this node received them last; `None` before that. Nothing where it was not. Does
+    /// not wait.
     fn networks(&self) -> Option<Vec<Arc<NetworkRecord>>>;
-    /// What is declared, not older than this call.
+    /// Returns a view that is not older than this call.
     fn read(&self) -> Asked<'_, View>;
     /// Writes all changes or none; what is declared then.
     fn commit(&self, changes: Vec<Change>) -> Committed<'_>;
@@ -40,16 +41,17 @@ pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
     /// Makes this node the only manager of the swarm in a backup. Nothing is changed unless the backup is whole; with `force`
     /// also on a node that is in a swarm.
     fn restore(&self, key: String, backup: Bytes, force: bool) -> Asked<'_, Restored>;
-    /// What tasks have said, and with `follow` what they say.
+    /// Streams the logs of tasks; with `follow` also later lines.
     fn logs(&self, wanted: LogsWanted) -> Asked<'_, BoxStream<'static, LogPiece>>;
-    /// What is written, one item for each command, while this node is a manager. Silent otherwise, and never closed.
+    /// Receives one item for each command that is written while this node is a manager. Silent otherwise, and never
+    /// closed.
     fn written(&self) -> broadcast::Receiver<Arc<[Written]>>;
 }
 
 /// A write under way.
 pub type Committed<'s> = Pin<Box<dyn Future<Output = Result<View, NotWritten>> + Send + 's>>;
 
-/// Why nothing was written.
+/// Reason why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum NotWritten {
     /// Somebody else was faster.
@@ -59,7 +61,7 @@ pub enum NotWritten {
     Failed(#[from] ApiError),
 }
 
-/// Whose logs.
+/// Selection of logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogsOf {
     /// All tasks of the service with this id; with `follow`, also those that come.
@@ -67,7 +69,8 @@ pub enum LogsOf {
     Task(String),
 }
 
-/// Which logs. Times are as Docker's engines take them (seconds since 1970, with an optional fraction); empty is no limit.
+/// Options of a call for logs. Times are as Docker's engines take them (seconds since 1970, with an optional fraction);
+/// empty is no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogsWanted {
     pub of: LogsOf,
@@ -90,7 +93,7 @@ pub enum LogPiece {
     Missing(String),
 }
 
-/// What a node became by a restore.
+/// Result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Id of the swarm.
@@ -99,6 +102,6 @@ pub struct Restored {
     pub node: String,
     /// Names of nodes that the swarm knows, besides this one.
     pub others: Vec<String>,
-    /// Whether nodes that were in the swarm can still be in it: not, if they have another CA than this node.
+    /// True if nodes of the swarm can stay in it; false if they have another CA than this node.
     pub same_pool: bool,
 }

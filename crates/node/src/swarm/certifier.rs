@@ -14,7 +14,7 @@ use herder_wire::identity::{Shared, Trust};
 use herder_wire::link::{Certifier, Roster, Wish};
 use herder_wire::{JoinCode, Secret, Subject, same_secret};
 
-/// Why a node gets no certificate.
+/// Reason why a removed node gets no certificate.
 const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
 const NO_SWARM: &str = "this manager knows no swarm yet";
 const NO_KEY: &str = "the key of the root is not in the store";
@@ -29,7 +29,7 @@ impl StoreCertifier {
     }
 }
 
-/// What this view says of who is who.
+/// Returns the roster of this view.
 pub(super) fn roster(view: &View) -> Option<Roster> {
     let record = view.cluster.as_ref()?;
     let managers = view.nodes.values().filter(|it| it.role == Role::Manager);
@@ -109,8 +109,8 @@ fn sign(record: &ClusterRecord, wish: &Wish) -> Result<String, String> {
     wish.sign(root, issued_ms, now).map_err(|error| error.to_string())
 }
 
-/// Whether a peer with this certificate may call this manager's store. The store itself asks for a proof of those that are not
-/// among its members yet.
+/// True if a peer with this certificate may call this manager's store. The store itself asks for a proof of those that
+/// are not among its members yet.
 pub(super) fn may_use_store(record: Option<&ClusterRecord>, roster: Option<&Roster>, from: &Subject) -> bool {
     match (record, roster) {
         (Some(record), _) => {

@@ -1,4 +1,4 @@
-//! What others ask of the node in its swarm: the Docker API at its door, and other nodes.
+//! Calls to the node about its swarm, from its door and from other nodes.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -154,7 +154,7 @@ impl Swarm for Door {
     }
 }
 
-/// Goes on when the client hangs up: a node that was half way in or out would be neither.
+/// Finishes a change when the client hangs up: a node must not stay half in or half out.
 fn to_its_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Asked<'static, T> {

@@ -27,7 +27,7 @@ const DATA_PATH_PORT: u32 = 4789;
 /// Time limit of a client that waits for a node to enter its swarm, as with Docker's engine.
 const ENTER_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// What Docker's engine says of a manager that waits for its key.
+/// Message of Docker's engine for a manager that waits for its key.
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to \
                       unlock it.";
 
@@ -187,7 +187,7 @@ impl Host {
         self.until_joined(&id).await
     }
 
-    /// As [`Host::until_in`], for so long as Docker's engine waits, and with its words afterwards.
+    /// Same as [`Host::until_in`] with the limit of Docker's engine, and its words afterwards.
     async fn until_joined(&self, id: &str) -> Result<(), ApiError> {
         timeout(ENTER_TIME_MAX, self.until_in(id)).await.unwrap_or_else(|_| {
             let text = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use \
@@ -196,7 +196,7 @@ impl Host {
         })
     }
 
-    /// Comes when the swarm has let the node with this id in, or refuses it.
+    /// Resolves when the swarm has admitted the node with this id, or refuses it.
     pub(super) async fn until_in(&self, id: &str) -> Result<(), ApiError> {
         let mut standing = self.standing.subscribe();
         let decided = |it: &Standing| it.node == id && (!it.cluster.is_empty() || !it.refused.is_empty());
@@ -257,7 +257,7 @@ impl Host {
         Ok(())
     }
 
-    /// The pool stays when its swarm ends: this node has the key of the root again, and gives it to the others.
+    /// Takes the root's key back when the swarm ends, and gives it to the nodes of the pool, which stays.
     fn take_root_back(&self, cluster: &ClusterRecord) -> Result<(), ApiError> {
         if cluster.ca_key.is_empty() {
             return Ok(());

@@ -35,22 +35,21 @@ use crate::members::Directory;
 
 /// The fact by which managers tell the swarm's id to the nodes of their pool.
 pub const FACT: &str = "swarm";
-/// Between two attempts to find a leader.
+/// Pause between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
-/// Between two times that a manager sends this node on to another one.
+/// Minimum interval of redirects from one manager to another.
 const SENT_ON_REST: Duration = Duration::from_millis(20);
-/// For so long a manager is not asked that broke a session or did not open one: until the others have noticed that the leader is
-/// gone, and have another one.
+/// Time to avoid a manager after it dropped or refused a session. It covers a leader election.
 const SHUNNED: Duration = Duration::from_millis(700);
-/// How often the engine is asked to describe the node, as in swarm mode; and after it did not answer.
+/// Interval of the engine's description of the node, as in swarm mode; also the pause after a failure.
 const DESCRIBE_REST: Duration = Duration::from_secs(20);
 const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
-/// Commands that wait for whoever listens to what is written.
+/// Maximum number of commands that wait for a slow listener.
 const WRITTEN_WAITING_MAX: usize = 1024;
-/// How long a node that leaves waits for its containers to be gone, and for the leader to know.
+/// Maximum time that a leaving node waits for its containers to end, and for the leader to know.
 pub(super) const LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// What the rest of the node gives to its part in the swarm.
+/// Dependencies of the swarm part on the rest of the node.
 #[derive(Debug)]
 pub struct Surroundings {
     pub state: PathBuf,
@@ -61,7 +60,7 @@ pub struct Surroundings {
     pub front: std::sync::Weak<herder_place::Placer>,
     /// Makes this node another one.
     pub another: mpsc::Sender<Identity>,
-    /// What the node is in a swarm, over all its lives.
+    /// Status of the node in a swarm, over all its lives.
     pub standing: watch::Sender<Standing>,
     /// Facts that this node tells besides its own.
     pub facts: watch::Sender<Option<String>>,
@@ -69,7 +68,7 @@ pub struct Surroundings {
     pub seeds: watch::Sender<Vec<SocketAddr>>,
 }
 
-/// What became of entering or leaving a swarm.
+/// Status of joining or leaving a swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     pub node: String,
@@ -78,13 +77,13 @@ pub struct Standing {
     pub refused: String,
 }
 
-/// What is known of where the managers are, and what this node is.
+/// Known managers, and the role of this node.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     leader: Option<ManagerAddr>,
     pub(super) error: String,
     pub(super) locked: bool,
-    /// Why this manager's store is not open. Empty while it is, or while it only waits for its key.
+    /// Reason why this manager's store is not open. Empty while it is, or while it only waits for its key.
     pub(super) broken: String,
 }
 
@@ -104,7 +103,7 @@ pub struct Host {
     pub(super) description: watch::Sender<NodeDescription>,
     /// This manager's store cannot be trusted.
     pub(super) damaged: watch::Sender<bool>,
-    /// What the leader wants of this node's certificate.
+    /// The leader's wishes for this node's certificate.
     pub(super) root: watch::Sender<Wanted>,
     pub(super) managing: watch::Sender<Option<Managing>>,
     pub(super) ready: watch::Sender<bool>,
@@ -132,7 +131,7 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Goes on as what the node was when it stopped, until the parts shall end.
+    /// Resumes the node's stored role, and runs until the parts end.
     pub async fn start(around: Surroundings, parts: Parts) -> anyhow::Result<Arc<Host>> {
         let kept = Kept::load(&around.state)?;
         let reach = TaskReach::new(&around.directory.id, around.agent.clone());
@@ -254,7 +253,7 @@ impl Host {
         }
     }
 
-    /// Who lives; and whether a swarm begins around this node.
+    /// Follows gossip: liveness of nodes, and a swarm that begins around this node.
     async fn follow_gossip(self: Arc<Host>) {
         let mut views = self.views.clone();
         loop {
@@ -286,7 +285,7 @@ impl Host {
         }
     }
 
-    /// Holds sessions with whoever leads, one after the other.
+    /// Holds sessions with the current leader, one after the other.
     async fn work(self: Arc<Host>) {
         let mut attempt = 0;
         // Who did not answer lately: others may not have noticed yet, and send the node there.
@@ -370,13 +369,13 @@ impl Host {
         }
     }
 
-    /// Comes when this node is in a swarm.
+    /// Resolves when this node is in a swarm.
     async fn in_swarm(&self) -> Option<Kept> {
         let mut kept = self.kept.subscribe();
         kept.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// Whom to ask next; if there is another one, not the one who is shunned.
+    /// Chooses the manager to ask next, another than `shunned` if there is one.
     fn candidate(&self, kept: &Kept, attempt: usize, shunned: &str) -> Option<ManagerAddr> {
         if let Some(leader) = self.known.lock().leader.take() {
             return Some(leader);
@@ -418,7 +417,7 @@ impl Host {
         }
     }
 
-    /// Is what the leader says. Only then the node has come in.
+    /// Applies the role from the leader's welcome. The join is complete only after this returns.
     async fn become_as_welcomed(self: Arc<Host>, welcome: Welcome) {
         match welcome.role {
             Role::Worker => self.become_worker().await,
@@ -487,7 +486,7 @@ pub(super) fn managers_told(view: &gossip::View) -> Vec<(ManagerAddr, String)> {
         .collect()
 }
 
-/// Hears what the leader says to this node.
+/// Receives the leader's messages for this node.
 struct Ear(Arc<Host>);
 
 impl Listener for Ear {
@@ -540,7 +539,7 @@ impl Host {
     }
 }
 
-/// Why the store did not do it, in the words of swarm mode where it has some.
+/// Maps a store error to the words of swarm mode, where it has some.
 pub(super) fn refused(error: StoreError) -> ApiError {
     let text = error.to_string();
     match error {

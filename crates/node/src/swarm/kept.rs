@@ -1,4 +1,4 @@
-//! What a node knows of its swarm while nobody can be asked: one small file beside its identity.
+//! A node's stored knowledge of its swarm: one small file beside its identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ const STORE: &str = "managers";
 pub(super) struct Kept {
     /// Id of the swarm; empty until it has let this node in.
     pub(super) cluster: String,
-    /// What this node was let in with, until the swarm knows it.
+    /// Token that admitted the node, until the swarm knows it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) token: String,
     pub(super) availability: Availability,
@@ -33,9 +33,9 @@ pub(super) struct Kept {
     pub(super) removed: BTreeSet<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) demoted: BTreeMap<String, u64>,
-    /// Whether this node is a manager, and has a store.
+    /// True if this node is a manager, and has a store.
     pub(super) manages: bool,
-    /// How that is opened, as the swarm says; 0: as without a word.
+    /// Snapshot interval of the store, as the swarm sets it; 0 for the default.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) snapshot_interval: u64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -55,12 +55,12 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Kept {
-    /// Of a node that a manager has let in.
+    /// Returns the state of a node that a manager has admitted.
     pub(super) fn joined(token: String, availability: Availability, managers: Vec<ManagerAddr>) -> Kept {
         Kept { token, availability, managers, ..Kept::default() }
     }
 
-    /// Who is who in the swarm, as this node was told.
+    /// Returns the roster that this node was sent.
     pub(super) fn roster(&self) -> Roster {
         Roster {
             cluster: self.cluster.clone(),
@@ -70,7 +70,7 @@ impl Kept {
         }
     }
 
-    /// How the store of this manager is opened.
+    /// Sets the options with which this manager's store is opened.
     pub(super) fn open_with(&self, settings: &mut Settings) {
         for (number, told) in
             [(&mut settings.snapshot_interval, self.snapshot_interval), (&mut settings.keep, self.keep_entries)]
@@ -79,7 +79,7 @@ impl Kept {
         }
     }
 
-    /// Nothing, if the node is in no swarm.
+    /// Loads the state; `None` if the node is in no swarm.
     pub(super) fn load(folder: &Path) -> anyhow::Result<Option<Kept>> {
         let path = folder.join(FILE);
         let damaged = |error: serde_json::Error| {
@@ -132,7 +132,7 @@ fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Puts a store where nobody opens it, in the place of one that was put there before. Where it is then.
+/// Moves a store to a place where it is not opened, replacing an earlier one there. Returns the place.
 pub(super) fn set_aside(folder: &Path) -> io::Result<PathBuf> {
     let place = folder.join(format!("{STORE}.damaged"));
     remove_folder(&place)?;

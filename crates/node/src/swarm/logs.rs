@@ -1,4 +1,4 @@
-//! What tasks say, read from the engines that they are on.
+//! Logs of tasks, read from their engines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,13 +28,13 @@ pub(super) fn of(front: Arc<Front>, store: Arc<Store>, wanted: LogsWanted) -> Bo
     futures_util::stream::unfold(stream, |mut stream| async { Some((stream.recv().await?, stream)) }).boxed()
 }
 
-/// How long after its logs could not be read a task is tried again, while they are followed.
+/// Pause before the logs of a task are read again after a failure, while they are followed.
 const AGAIN_TIME: Duration = Duration::from_secs(2);
 
-/// What reading the logs of one task came to.
+/// Result of reading the logs of one task.
 struct Outcome {
     task: String,
-    /// Why not all of it was read.
+    /// Reason why some logs are missing.
     missing: Option<String>,
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certifier::{StoreCertifier, roster};
 
-/// How old what is known of the managers may be.
+/// Maximum age of the known state of managers.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Messages between stores go over the node link.
@@ -65,7 +65,7 @@ impl Lines for NodeLines {
 pub(super) struct Managing {
     pub(super) store: Arc<Store>,
     pub(super) manager: Arc<Manager>,
-    /// As the leader sees them, a moment ago.
+    /// The managers as the leader saw them lately.
     pub(super) managers: watch::Receiver<Vec<ManagerSeen>>,
     stop: CancellationToken,
 }
@@ -148,8 +148,8 @@ async fn follow(store: Arc<Store>, link: Arc<Link>, written: broadcast::Sender<A
     }
 }
 
-/// In a swarm of an earlier release every node has the key of the root. As soon as all managers know better, the leader writes it
-/// where only managers read it, and nodes then forget it.
+/// Moves the root's key, which every node of an earlier release's swarm has. Once all managers know this release, the
+/// leader writes it where only managers read it, and nodes forget it.
 async fn hand_over_root(store: &Store, link: &Link) {
     let view = store.view();
     let (Some(record), Some(root)) = (&view.cluster, link.identity().shared.root()) else { return };
@@ -166,7 +166,7 @@ async fn hand_over_root(store: &Store, link: &Link) {
     }
 }
 
-/// Whether a write may have changed who is who in the swarm.
+/// True if a write may have changed who is who in the swarm.
 fn is_about_members(written: &Written) -> bool {
     let roles = |object: &Option<Object>| match object {
         Some(Object::Node(it)) => Some((it.node.id.clone(), it.role, it.addr.clone())),

@@ -12,11 +12,11 @@ use tokio::time::sleep;
 use super::host::Host;
 use super::kept::set_aside;
 
-/// Between two attempts to open a store whose disk failed.
+/// Pause between two attempts to open a store whose disk failed.
 const OPEN_REST: Duration = Duration::from_secs(3);
 
 impl Host {
-    /// Tells why this manager's store is not open.
+    /// Logs why this manager's store is not open.
     pub(super) fn cannot_open(&self, error: &StoreError) {
         let mut known = self.known.lock();
         if matches!(error, StoreError::Locked) {
@@ -69,7 +69,7 @@ impl Host {
         self.close_store().await;
     }
 
-    /// Whether this is a manager whose store is whole, and could not be opened.
+    /// True if this is a manager whose store is whole, and could not be opened.
     fn waits_for_disk(&self) -> bool {
         let manages = self.kept.borrow().as_ref().is_some_and(|it| it.manages);
         manages && !self.known.lock().broken.is_empty() && !*self.damaged.borrow()
@@ -104,7 +104,7 @@ impl Host {
     }
 }
 
-/// With what it comes from.
+/// Returns the error with its causes.
 fn whole(error: &StoreError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

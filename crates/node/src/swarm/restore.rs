@@ -22,10 +22,10 @@ use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused};
 use super::kept::{Kept, remove_folder, rename_folder, store_folder};
 use super::root::tls_info;
 
-/// So often the first change is decided anew when the leader's loop, which runs already, wrote the same object meanwhile.
+/// Maximum attempts of the first change. The leader's loop, which runs already, may write the same object meanwhile.
 const ATTEMPTS_MAX: u32 = 20;
 
-/// Where a store waits that a restore is to replace; it comes back if that fails.
+/// Folder of the store that a restore replaces; it comes back if that fails.
 const ASIDE: &str = "old";
 
 impl Host {
@@ -115,7 +115,7 @@ impl Host {
         }
     }
 
-    /// What runs here for another swarm ends. What runs for the one in the backup goes on.
+    /// Ends the tasks of another swarm here. Those of the swarm in the backup go on.
     async fn leave_other(&self, cluster: &str) {
         let other = self.kept.borrow().as_ref().is_some_and(|it| it.cluster != cluster);
         if other {
@@ -158,7 +158,7 @@ impl Host {
         Ok(Restored { cluster, node: self.id.clone(), others, same_pool })
     }
 
-    /// The key of the root that this node trusts, where it has it: by itself, or in the store that it manages now.
+    /// Returns the key of the root that this node trusts, from its identity or the store that it manages now.
     fn own_root(&self) -> Option<String> {
         let identity = self.link.identity();
         let root = identity.trust_root();
@@ -175,7 +175,7 @@ impl Host {
         }
     }
 
-    /// What changes in a restored swarm: this node is its only manager, and its tokens are for this node's pool.
+    /// Returns the changes to a restored swarm: this node is its only manager, and its tokens are for this node's pool.
     fn refit(&self, view: &View, code: &JoinCode, ca_key: &str) -> Vec<Change> {
         let mut changes = Vec::new();
         for other in view.nodes.values().filter(|it| it.node.id != self.id) {
@@ -227,8 +227,8 @@ enum Root {
 }
 
 impl Root {
-    /// Decides by the backup, the root that this node trusts, the key of that if it is known, and whether other nodes of its pool live: those
-    /// would be left behind with another root. Nothing, if no key is known of the root that it would have to be.
+    /// Chooses the root by the backup, the root that this node trusts, its key if known, and whether other nodes of its
+    /// pool live. Those would be left behind with another root. `None` if the key of the required root is unknown.
     fn of(record: &ClusterRecord, trusted: &str, own: Option<String>, is_alone: bool) -> Option<Root> {
         let root = &record.cluster.tls_info.trust_root;
         let kept = key_of(record, root);

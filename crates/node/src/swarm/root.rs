@@ -16,22 +16,22 @@ use tokio::time::{sleep, timeout};
 
 use super::host::Host;
 
-/// After a change that could not be made: no manager is in reach, or the disk is full.
+/// Pause after a change that failed: no manager is in reach, or the disk is full.
 const REST: Duration = Duration::from_secs(5);
 /// The same while a node waits for its certificate as a manager.
 const PROMOTION_REST: Duration = Duration::from_millis(300);
 
-/// What the leader wants.
+/// Wishes of the leader for a node's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Id of the swarm; empty before its leader has said anything.
     cluster: String,
     role: Role,
-    /// Whether managers certify nodes.
+    /// True if managers certify nodes.
     certified: bool,
     new_root: Option<NewRoot>,
     trust_root: String,
-    /// Nothing: as it is.
+    /// Lifetime of certificates; `None` keeps it.
     lifetime: Option<Duration>,
 }
 
@@ -47,7 +47,7 @@ impl Wanted {
         }
     }
 
-    /// Why this node needs another certificate, if it does.
+    /// Returns the reason why this node needs another certificate, if it does.
     fn lacks(&self, identity: &Identity) -> Option<&'static str> {
         let subject = identity.subject();
         let is = |check: &dyn Fn(&herder_wire::Subject) -> bool| subject.as_ref().is_some_and(check);
@@ -80,7 +80,7 @@ impl Wanted {
         Ok(())
     }
 
-    /// Where every node has the key of the root, as in earlier releases.
+    /// Applies the wishes where every node has the root's key, as in earlier releases.
     fn apply_alone(&self, link: &Link) -> Result<(), IdentityError> {
         let now = SystemTime::now();
         // First, so that a certificate of a new root is not made twice.
@@ -100,7 +100,7 @@ impl Wanted {
     }
 }
 
-/// Does what is wanted, whenever that changes.
+/// Applies the leader's wishes whenever they change.
 pub(super) async fn keep(host: Weak<Host>, mut wanted: watch::Receiver<Wanted>) {
     loop {
         let now = wanted.borrow_and_update().clone();
@@ -124,7 +124,7 @@ pub(super) async fn keep(host: Weak<Host>, mut wanted: watch::Receiver<Wanted>) 
     }
 }
 
-/// A node that was in a swarm which has ended asks the nodes of its pool for what all of them share then.
+/// Asks the nodes of the pool for their shared values after the end of the swarm.
 pub(super) async fn keep_pool(host: Weak<Host>) {
     loop {
         let Some(it) = host.upgrade() else { return };
@@ -178,7 +178,7 @@ impl Host {
     }
 }
 
-/// What is told of a node's certificate.
+/// Returns the TLS facts of the node's certificate.
 pub(super) fn tls_info(identity: &Identity) -> TlsInfo {
     let issuer = identity.issuer().inspect_err(|error| tracing::error!(%error, "this node's root cannot be read"));
     of_issuer(identity.trust_root(), issuer.ok())

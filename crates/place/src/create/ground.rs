@@ -43,7 +43,7 @@ async fn make(engine: &Engine, Ground { networks, volumes }: Ground) -> Result<(
     Ok(())
 }
 
-/// What is there already is as good as made.
+/// Creates the object; one that exists already counts as created.
 async fn create(engine: &Engine, path: &str, body: &Value) -> Result<(), EngineError> {
     match engine.call(Method::POST, path, Some(body)).await {
         Ok(_) | Err(EngineError::Answer { status: 409, .. }) => Ok(()),

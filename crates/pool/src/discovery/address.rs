@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 /// Addresses that one list may have, ranges expanded. A range with a slip of the finger must not eat the memory.
 pub const ADDRESSES_MAX: usize = 10_000;
 
-/// Why a text is no address. The first two are classic Swarm's own sentences.
+/// Reason why a text is not an address. The first two are classic Swarm's own sentences.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error(

@@ -1,4 +1,4 @@
-//! Which of several managers is the primary: the one that holds the lock in the store.
+//! Election of the primary among several managers: the holder of the lock in the store.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{Discovery, DiscoveryError, LEADER_KEY, Source, below};
 /// Giving up the lead at the end takes no longer than this; else the lock runs out by itself.
 const RESIGN_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What this manager is.
+/// Role of this manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Serves by itself.
@@ -113,7 +113,7 @@ impl Candidate {
     }
 }
 
-/// Who is seen to lead, and whether it is us.
+/// The observed leader, and whether it is this manager.
 struct Board {
     advertise: String,
     sender: watch::Sender<Role>,

@@ -11,7 +11,7 @@ use herder_parts::blocking;
 /// A list of [`ADDRESSES_MAX`] addresses with comments fits many times.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// What tells one state of the file from another without reading it.
+/// Fingerprint of a file's state, taken without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     modified: Option<SystemTime>,
@@ -19,7 +19,7 @@ pub(super) struct Stamp {
     inode: u64,
 }
 
-/// Nothing if there is no such file, or it cannot be looked at.
+/// Returns the fingerprint; `None` if the file does not exist or cannot be read.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = blocking(|| std::fs::metadata(path)).ok()?;
     let inode = std::os::unix::fs::MetadataExt::ino(&metadata);

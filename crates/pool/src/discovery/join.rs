@@ -11,9 +11,9 @@ use tracing::{debug, info};
 use super::patience::Patience;
 use super::{Discovery, DiscoveryError, Source, file};
 
-/// Registers `addr` every `heartbeat` for `ttl`, until `stop`; then takes it off the list, so that managers need not wait
-/// for the end of its time. Begins after a random part of `delay`, so that many engines do not come at once. A store that
-/// is away is tried again, sooner than the next heartbeat. Errors only for a discovery that takes no registrations.
+/// Registers `addr` every `heartbeat` for `ttl` until `stop`, then removes it, so that managers need not wait for its
+/// expiry. Begins after a random part of `delay`, so that many engines do not come at once. A store that is away is
+/// tried again, sooner than the next heartbeat. Errors only for a discovery that takes no registrations.
 pub async fn join(
     discovery: &Discovery,
     addr: &str,
@@ -69,9 +69,9 @@ pub async fn list(discovery: &Discovery, limit: Duration) -> Result<BTreeSet<Str
     }
 }
 
-/// Why nothing came; asks once more, as the watch has only logged it.
+/// Returns the reason of a failure by asking once more, as the watch has only logged it.
 async fn reason(discovery: &Discovery) -> Option<String> {
-    /// For a reason that comes at once, such as a refused connection.
+    /// Maximum wait for an immediate reason, such as a refused connection.
     const REASON_WAIT: Duration = Duration::from_secs(1);
     let (kv, dir) = discovery.registrable().ok()?;
     match timeout(REASON_WAIT, kv.get(dir)).await {

@@ -1,4 +1,4 @@
-//! What `--discovery-opt` says.
+//! Options of `--discovery-opt`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use herder_kv::TlsFiles;
 
 use super::DiscoveryError;
 
-/// Where engines are listed below the prefix. As in classic Swarm.
+/// Path below the prefix in which engines are listed. As in classic Swarm.
 const KV_PATH: &str = "docker/swarm/nodes";
 
 /// Options of discovery; only stores have any.
@@ -24,7 +24,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// From the pairs of `--discovery-opt`; the last one of a name counts. An empty value is as if it were not given.
+    /// Parses the pairs of `--discovery-opt`; the last one of a name counts. An empty value counts as missing.
     pub fn parse(pairs: &[(String, String)]) -> Result<Options, DiscoveryError> {
         let mut options = Options::default();
         let [mut ca, mut certificate, mut key] = [None, None, None];

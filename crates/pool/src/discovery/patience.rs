@@ -1,4 +1,4 @@
-//! How often something that fails is tried again, and what is said about it: once when it fails, once when it works again.
+//! Back-off for repeated failures. It logs once at the failure, and once at the recovery.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Patience {
-    /// What is tried, for the log: "following the members".
+    /// Name of the activity, for the log: "following the members".
     what: &'static str,
     pause: Option<Duration>,
 }
@@ -29,7 +29,7 @@ impl Patience {
         }
     }
 
-    /// How long to wait before the next attempt.
+    /// Records a failure; returns the pause before the next attempt.
     pub(super) fn failed(&mut self, error: &dyn Display) -> Duration {
         let pause = match self.pause {
             None => {

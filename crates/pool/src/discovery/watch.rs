@@ -13,7 +13,7 @@ use tracing::warn;
 use super::patience::Patience;
 use super::{DiscoveryError, Source, address, file};
 
-/// How often a file is looked at for a change, if the heartbeat is not shorter. A look costs one call into the kernel.
+/// Interval of looks for a change of a file, if the heartbeat is not shorter. A look costs one call into the kernel.
 const LOOK_PERIOD_MAX: Duration = Duration::from_secs(1);
 
 type Sender = watch::Sender<Option<BTreeSet<String>>>;

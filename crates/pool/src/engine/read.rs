@@ -23,16 +23,16 @@ use crate::{Part, ingest};
 /// Inspections of one engine at the same time. More make an engine hardly faster, and each needs a connection.
 const INSPECTIONS_MAX: usize = 4;
 
-/// How long an engine may take to list or inspect. A list of 10,000 containers takes an engine about 2 s.
+/// Maximum time of an engine for a list or inspection. A list of 10,000 containers takes an engine about 2 s.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Number of a read that is later than every other.
 const SUPERSEDED: u64 = u64::MAX;
 
-/// Number of a read that has seen a container go, where another node tells of it: what is on its way still has the container.
+/// Number of a read that saw a container go, where another node reports it; news on its way still has the container.
 const GONE: u64 = u64::MAX - 1;
 
-/// How much of an engine is read.
+/// Depth of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
     /// All lists, and each container inspected. Whenever there is doubt.
@@ -64,8 +64,8 @@ impl Engine {
         Ok(())
     }
 
-    /// As [`Engine::refresh_container`], unless a read that began after read number `mark` has told about the container, or is
-    /// under way: who changes a container reads it again at once, and the event of the change needs no second read.
+    /// Same as [`Engine::refresh_container`], unless a read after number `mark` has covered the container or is under
+    /// way. A change is followed by a read at once, so that its event needs no second one.
     pub(crate) async fn refresh_container_since(&self, id: &str, mark: u64) -> Result<(), EngineError> {
         while let Some(mut ends) = self.readings.later_than(id, mark) {
             // An error: it has ended.
@@ -83,8 +83,8 @@ impl Engine {
         self.forget(read, id);
     }
 
-    /// Takes a container out for good: it runs elsewhere now, and no read brings it back, even when the engine returns.
-    /// Whoever superseded it removes it from the engine (see [`Engine::superseded`]).
+    /// Removes a container for good: it runs elsewhere, and no read restores it, even when the engine returns. The
+    /// caller removes it from the engine (see [`Engine::superseded`]).
     pub fn supersede_container(&self, id: &str) {
         self.forget(SUPERSEDED, id);
     }
@@ -184,7 +184,7 @@ impl Engine {
         tokio::try_join!(self.refresh_containers(depth), objects).map(drop)
     }
 
-    /// An engine that answers with an error about one kind of object (a broken volume plugin, say) is still a node.
+    /// Tolerates an engine's error about one kind of object (a broken volume plugin, say): it is still a node.
     async fn tolerate(
         &self,
         what: &str,
@@ -262,7 +262,7 @@ impl Engine {
         serde_json::from_slice(&bytes).map_err(|error| self.unreadable(path, error.to_string()))
     }
 
-    /// Puts in what read number `read` saw, unless a later one has told about the container.
+    /// Adds a container of read number `read`, unless a later read has covered it.
     fn put(&self, read: u64, container: Container) {
         let mut told = self.told.lock();
         if told.is_news(&container.id, read) && is_change(&self.node(), &container) {
@@ -277,7 +277,7 @@ impl Engine {
         }
     }
 
-    /// Makes the containers what read number `read` saw, save those that a later read has told about.
+    /// Replaces the containers by those of read number `read`, except those that a later read has covered.
     fn replace(&self, read: u64, containers: Vec<Arc<Container>>) {
         let mut told = self.told.lock();
         if read < told.all {
@@ -305,27 +305,27 @@ impl Engine {
     }
 }
 
-/// Which read told last about containers: what an older one saw never replaces it.
+/// Numbers of the latest reads of containers: an older read never replaces a newer one.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Number of the last read of all containers.
     all: u64,
-    /// Container id → number of the read that told about it after that.
+    /// Container id → number of a read that covered it later.
     by_id: HashMap<String, u64>,
 }
 
 impl Told {
-    /// Whether the container is out for good, whatever another node tells.
+    /// True if the container is out for good, whatever another node tells.
     pub(crate) fn is_over(&self, id: &str) -> bool {
         self.by_id.get(id).is_some_and(|read| *read >= GONE)
     }
 
-    /// Of those that were seen to go, these are gone as the other node sees it, too.
+    /// Forgets removed containers that the other node has removed, too.
     pub(crate) fn forget_gone(&mut self, gone: impl Fn(&str) -> bool) {
         self.by_id.retain(|id, read| *read != GONE || !gone(id));
     }
 
-    /// Whether a read that began after read number `mark` has told about the container.
+    /// True if a read after number `mark` has covered the container.
     fn has_told(&self, id: &str, mark: u64) -> bool {
         self.all > mark || self.by_id.get(id).is_some_and(|read| *read > mark)
     }
@@ -375,8 +375,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Per kind of list: number of the read that last told about it. Held while the list is replaced: whoever finds that a later
-/// read has told finds what it saw in the picture.
+/// Number of the latest read of each list. Held while the list is replaced: a reader that finds a later read also finds
+/// its result in the picture.
 #[derive(Debug, Default)]
 pub(super) struct ListsTold {
     images: Mutex<u64>,

@@ -1,4 +1,4 @@
-//! What a fake engine shows. The templates are answers of a real engine (20.10.24).
+//! Objects of a fake engine. The templates are answers of a real engine (20.10.24).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -40,7 +40,7 @@ impl FakeContainer {
         }
     }
 
-    /// What `POST /containers/create` asks for.
+    /// Builds the container of a `POST /containers/create`.
     pub(super) fn from_create(name: Option<&str>, body: &Value) -> FakeContainer {
         let new = FakeContainer::new("");
         let labels = body["Labels"].as_object().into_iter().flatten();

@@ -128,7 +128,7 @@ fn create(shared: &Shared, query: &str, body: &[u8]) -> Response<Body> {
     reply(201, &json!({"Id": id, "Warnings": []}))
 }
 
-/// What is below one container.
+/// Answers calls about one container.
 fn container(shared: &Shared, method: &Method, path: &str) -> Response<Body> {
     let mut words = path.split('/').skip(1);
     let (Some("containers"), Some(name)) = (words.next(), words.next()) else {
@@ -159,8 +159,8 @@ fn container(shared: &Shared, method: &Method, path: &str) -> Response<Body> {
     }
 }
 
-/// The stream of events; with `since`, those that are remembered come first, and with `until` (always a time that is over)
-/// nothing comes after them.
+/// Streams events. With `since`, remembered ones come first; with `until` (always in the past) the stream ends after
+/// them.
 fn events(shared: Arc<Shared>, query: &str) -> Body {
     let receiver = shared.events.subscribe();
     let nano = |text: &str| {

@@ -10,7 +10,7 @@ use herder_pool::{Pool, Settings};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
-/// What the pool promises about a node that is lost.
+/// Promised time until a lost node is noticed.
 pub(crate) const DETECTION_MAX: Duration = Duration::from_secs(5);
 /// More than any picture may take to become true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 /// Starting a store on a loaded machine; Java is the slowest.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Between two looks whether a store answers. It has no other way to say so.
+/// Pause between two looks whether a store answers, for want of another sign. It has no other way to say so.
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
 
 /// A store that can be killed and started again with its data and address.
@@ -29,7 +29,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Has an address, but does not run yet.
+    /// Returns a server with an address that does not run yet.
     pub(crate) fn new(store: Store) -> Server {
         let directory = tempfile::tempdir().expect("a temporary directory");
         Server { store, ports: free_ports(), directory, process: None, tls: None }
@@ -174,7 +174,7 @@ impl Drop for Server {
     }
 }
 
-/// Ports that nobody has now. All are held until all are found, so that they differ.
+/// Returns free ports. All are held until all are found, so that they differ.
 fn free_ports() -> [u16; 4] {
     let listeners = std::array::from_fn::<_, 4, _>(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("an address").port())

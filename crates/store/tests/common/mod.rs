@@ -13,7 +13,7 @@ use herder_model::swarm::{Change, Kind, Secret, Time, View};
 use herder_store::{Key, Settings, Store, StoreError, Transport, TransportError};
 use tempfile::TempDir;
 
-/// Whatever is waited for in a test is there long before.
+/// Limit of every wait in these tests.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -153,7 +153,7 @@ impl Swarm {
         self.net.wires().stores.values().cloned().collect()
     }
 
-    /// As with a signal that cannot be caught: nobody is told.
+    /// Kills a node without notice, as SIGKILL does.
     pub(crate) async fn kill(&self, node: &str) {
         let store = self.net.wires().stores.remove(node).expect("it runs");
         store.abandon().await;
@@ -164,7 +164,7 @@ impl Swarm {
         drop(self.net.wires().stores.remove(node));
     }
 
-    /// Nothing passes between this node and others.
+    /// Cuts all traffic between this node and others.
     pub(crate) fn cut(&self, node: &str) {
         let mut wires = self.net.wires();
         let others: Vec<String> = wires.stores.keys().filter(|it| *it != node).cloned().collect();
@@ -174,7 +174,7 @@ impl Swarm {
         }
     }
 
-    /// Nothing passes in this direction.
+    /// Cuts the traffic in this direction.
     pub(crate) fn cut_way(&self, from: &str, to: &str) {
         self.net.wires().cut.insert((from.to_owned(), to.to_owned()));
     }

@@ -1,4 +1,4 @@
-//! Calls between a node of this version and one of the next: fields and calls that one of them does not know.
+//! Tests calls between a node of this version and one of the next, with fields and calls that one of them lacks.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -22,7 +22,7 @@ use crate::link::Incoming;
 
 const CLAIM: &str = "/herder.node.v1.Node/Claim";
 
-/// As the next version might have them: with more fields.
+/// The request with more fields, as a next version may have it.
 #[derive(Clone, PartialEq, prost::Message)]
 struct NextClaimRequest {
     #[prost(string, tag = "1")]

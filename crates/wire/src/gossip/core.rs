@@ -23,24 +23,24 @@ mod suspects;
 
 /// Fits into one frame of every network that is in use, tunnels included.
 const PACKET_BYTES_MAX: usize = 1400;
-/// What is left for the content: sealing, the kind and the length take their part.
+/// Room for content in a packet, after sealing, kind and length.
 const CONTENT_BYTES_MAX: usize = PACKET_BYTES_MAX - OVERHEAD_BYTES - 4;
 
-/// How gossip is timed. The defaults find a dead node within 3 s in a pool of five.
+/// Timing of gossip. The defaults find a dead node within 3 s in a pool of five.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Each member probes another one this often.
     pub probe_period: Duration,
-    /// After this, others are asked to probe. Far above the time that a packet takes on a local network, and that a busy
-    /// host needs to answer.
+    /// Time after which other members are asked to probe. Far above the time that a packet takes on a local network,
+    /// and that a busy host needs to answer.
     pub probe_wait: Duration,
-    /// How long a suspect has to show that it lives, in a pool of up to ten; grows with the logarithm of the pool.
+    /// Time in which a suspect can show that it lives, in a pool of up to ten. It grows with the logarithm of the pool.
     pub suspicion: Duration,
-    /// Facts are compared with somebody, and whoever is seen dead is asked again, this often.
+    /// Interval at which facts are compared with a random member, and a dead member is asked again.
     pub exchange_period: Duration,
-    /// Who is dead is remembered, and asked, for this long.
+    /// Time for which a dead member is remembered and asked again.
     pub dead_time: Duration,
-    /// For the logarithm; later the real one.
+    /// Assumed number of members, for the logarithm, until the real one is known.
     pub expected_members: u32,
 }
 
@@ -89,13 +89,13 @@ fn at_least_one(count: usize) -> NonZeroUsize {
 pub struct Member {
     /// 25 characters, base 36; stays over restarts.
     pub id: String,
-    /// For gossip (UDP) and node links (TCP).
+    /// Address for gossip (UDP) and node links (TCP).
     pub addr: SocketAddr,
-    /// When its program began; newer wins.
+    /// Start time of the member's program; the newer one wins.
     pub generation: u64,
 }
 
-/// What is thought of a member.
+/// Liveness of a member, as this node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
     Alive,
@@ -126,10 +126,10 @@ impl std::fmt::Debug for Seen {
     }
 }
 
-/// By id, this node included.
+/// All members by id, this node included.
 pub type View = Arc<BTreeMap<String, Seen>>;
 
-/// A member on the wire: one address has one at a time, and the newest start of a program is it.
+/// A member on the wire. An address has one member at a time: the newest start of a program there.
 #[derive(Clone, Debug, Eq, Serialize, Deserialize)]
 pub(super) struct Who {
     id: String,
@@ -140,7 +140,7 @@ pub(super) struct Who {
 }
 
 impl PartialEq for Who {
-    /// What differs most is compared first: foca looks for one in a list of all.
+    /// Compares the most varied field first, since foca searches a list of all members.
     #[inline]
     fn eq(&self, other: &Who) -> bool {
         let starts = |who: &Who| (who.addr, who.generation, who.rebirths);
@@ -175,7 +175,7 @@ enum Due {
     Seeds,
 }
 
-/// What is to be done now.
+/// Effects that the caller must carry out.
 #[derive(Debug, Default)]
 pub struct Effects {
     pub packets: Vec<(SocketAddr, Bytes)>,
@@ -185,18 +185,18 @@ pub struct Effects {
     pub changed: bool,
 }
 
-/// What a packet is. A kind that a later version adds comes last: this one counts it as malformed and goes on.
+/// Content of a packet. A kind that a later version adds comes last: this one counts it as malformed and goes on.
 #[derive(Serialize, Deserialize)]
 enum Content {
-    /// Of the crate `foca`.
+    /// A message of the crate `foca`.
     Swim(#[serde(with = "bytes_of")] Vec<u8>),
     /// Ids from `from` up to but not with `to`, with the versions of their facts.
     Digest { from: String, to: Option<String>, members: Vec<(String, Version)> },
     /// Facts of members, and who they are.
     Facts(Vec<(Told, Option<foca::Member<Who>>)>),
-    /// What is known of all members, in short: whoever knows something else answers with parts.
+    /// Summary of all members; a receiver with a different one answers with ranges.
     Summary(#[serde(with = "bytes_of")] Vec<u8>),
-    /// Parts that are not the same: what is newer is told, what is older is wanted.
+    /// Ranges that differ: newer members are sent, older ones are requested.
     Ranges(Vec<Range>),
     /// Facts of these members.
     Want(Vec<u64>),
@@ -218,7 +218,7 @@ mod bytes_of {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub sealed_wrong: u64,
-    /// Of a version of the seal that this one does not know.
+    /// Number of packets with an unknown version of the seal.
     pub other_version: u64,
     pub replayed: u64,
     pub malformed: u64,
@@ -238,14 +238,14 @@ pub struct Core<R: Rng> {
     /// Members when the timing was set last.
     sized_for: usize,
     fingerprint: u64,
-    /// Where the next digest begins.
+    /// First id of the next digest.
     next_digest: String,
     counters: Counters,
     /// Ids that were members, at some time.
     known: BTreeSet<String>,
     exchanges: u64,
     living: Living,
-    /// So many members were known better elsewhere, since the last exchange.
+    /// Number of members that were better known elsewhere, since the last exchange.
     missed: usize,
     suspects: Suspects,
 }
@@ -265,7 +265,7 @@ struct Wishes {
     packets: Vec<(SocketAddr, Vec<u8>)>,
     timers: Vec<(Duration, Timer<Who>)>,
     changed: bool,
-    /// They are new: they do not know the facts of those who were here before.
+    /// Newcomers, which do not know the facts of older members.
     arrived: Vec<String>,
     changes: Vec<Change>,
     /// This node will declare them dead, if they do not show that they live.
@@ -326,7 +326,7 @@ impl<R: Rng> Core<R> {
         }
     }
 
-    /// From now on packets are sealed and opened by these keys.
+    /// Replaces the keys that seal and open packets.
     pub fn set_keys(&mut self, keys: &PoolKeys) {
         self.sealer.set_keys(keys);
     }
@@ -438,7 +438,7 @@ impl<R: Rng> Core<R> {
         self.grant(wishes)
     }
 
-    /// The goodbye once more, to everybody it can be told.
+    /// Repeats the goodbye to as many members as possible.
     pub fn leave_again(&mut self) -> Effects {
         let content = Content::Facts(vec![(self.told.clone(), None)]);
         let others: Vec<SocketAddr> = self.foca.iter_members().take(FAREWELLS_MAX).map(|it| it.id().addr).collect();
@@ -476,12 +476,12 @@ impl<R: Rng> Core<R> {
         Arc::new(view)
     }
 
-    /// How many live, by this node's view; itself included.
+    /// Returns the number of live members in this node's view, itself included.
     pub fn live(&self) -> usize {
         self.foca.num_members() + 1
     }
 
-    /// Where they live, this node included: of a view, what is asked for most often.
+    /// Returns the addresses of live members, this node included. It is the most frequent query of a view.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.foca.iter_members().map(foca::Member::id).chain([self.foca.identity()]).map(|who| who.addr)
     }
@@ -509,7 +509,7 @@ impl<R: Rng> Core<R> {
         effects
     }
 
-    /// Whether anything was learned since the last time.
+    /// True if anything was learned since the last time.
     fn take_learned(&mut self) -> bool {
         let learned = self.table.take_learned();
         for (id, version) in &learned {
@@ -531,7 +531,8 @@ impl<R: Rng> Core<R> {
         }
     }
 
-    /// Asks seeds to be let in: all while nobody is known, else one now and then, for those whom everybody has forgotten.
+    /// Asks seeds to be let in: all of them while no member is known, later one now and then. The latter heals a pool
+    /// that forgot a member.
     fn ask_seeds(&mut self) -> Effects {
         let lives = |seed: &SocketAddr| self.foca.iter_members().any(|it| it.id().addr == *seed);
         let missing = self.seeds.iter().filter(|seed| !lives(seed)).copied();
@@ -544,11 +545,11 @@ impl<R: Rng> Core<R> {
     }
 }
 
-/// In a pool of up to so many, each newcomer is told the facts of all at once; in a larger one they are compared soon.
+/// Largest pool in which a newcomer gets the facts of all members at once. In a larger one they are compared soon.
 const CHATTY_MAX: usize = 50;
 /// Seeds that are not known are asked this often.
 const SEED_PERIOD: Duration = Duration::from_secs(1);
-/// Told to this many that it leaves; they tell the others.
+/// Number of members that receive the goodbye directly; they pass it on.
 const FAREWELLS_MAX: usize = 16;
 /// The fact that makes the difference between left and dead.
 const LEFT: &str = "left";
@@ -557,7 +558,7 @@ fn member(who: &Who) -> Member {
     Member { id: who.id.clone(), addr: who.addr, generation: who.generation }
 }
 
-/// Somebody at this address: whoever is there answers.
+/// Returns a placeholder for the unknown member at this address.
 fn unknown(addr: SocketAddr) -> Who {
     Who { id: String::new(), addr, generation: 0, rebirths: 0 }
 }

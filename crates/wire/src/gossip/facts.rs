@@ -1,4 +1,4 @@
-//! Small facts of each member: told with gossip, and compared from time to time, so that everybody has them in the end.
+//! Small facts of each member: sent with gossip and compared from time to time, so that they reach every node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,10 +14,10 @@ use super::core::Who;
 /// Facts of one member, keys and values together, in bytes: with them a packet still fits into a frame.
 pub const FACTS_BYTES_MAX: usize = 1024;
 
-/// Of members that nobody knows any more, and of liars, this many at most.
+/// Maximum of facts kept for unknown members, which may be forgotten or forged.
 const MEMBERS_MAX: usize = 10_000;
 
-/// Facts may come before their member is known; so many are kept.
+/// Maximum of facts that are kept before their member is known.
 const SPARE: usize = 64;
 
 /// The newer one wins: start of the program, then count within it.
@@ -38,13 +38,13 @@ impl fmt::Debug for Told {
     }
 }
 
-/// Whether they may be told.
+/// Checks the size of facts.
 pub fn check(facts: &BTreeMap<String, String>) -> Result<(), GossipError> {
     let length = facts.iter().map(|(key, value)| key.len() + value.len()).sum();
     if length > FACTS_BYTES_MAX { Err(GossipError::Facts { length }) } else { Ok(()) }
 }
 
-/// What is known of everybody. Shared by the two that need it: gossip, and whoever looks.
+/// The facts of all members. Shared by gossip and by readers.
 #[derive(Clone, Default)]
 pub(super) struct Table(Arc<Mutex<Inner>>);
 
@@ -72,7 +72,7 @@ impl Table {
         self.0.lock().known.get(id).map(|(_, facts)| facts.clone()).unwrap_or_default()
     }
 
-    /// Of the facts of a member; the lowest while none are known.
+    /// Returns the version of a member's facts; the lowest while none are known.
     pub(super) fn version(&self, id: &str) -> Version {
         self.0.lock().known.get(id).map(|(version, _)| *version).unwrap_or_default()
     }
@@ -85,12 +85,13 @@ impl Table {
         Told { id: id.to_owned(), version, facts }
     }
 
-    /// Of whom something was learned since the last time this was asked.
+    /// Takes the members whose facts changed since the last call, with their versions.
     pub(super) fn take_learned(&self) -> Vec<(String, Version)> {
         std::mem::take(&mut self.0.lock().learned)
     }
 
-    /// Ids of `members` from `from` on with their versions, `count` at most; the end of the range that they cover, if there is more.
+    /// Returns ids of `members` from `from` on with their versions, `count` at most. If there are more, the end of the
+    /// covered range is added.
     pub(super) fn digest(
         &self,
         from: &str,
@@ -104,7 +105,7 @@ impl Table {
         (part, rest.next().map(|(id, _)| id))
     }
 
-    /// What is newer here than in a digest of the range.
+    /// Returns the facts that are newer here than in a digest of the range.
     pub(super) fn newer(&self, from: &str, to: Option<&str>, digest: &[(String, Version)]) -> Vec<Told> {
         let theirs: BTreeMap<&str, Version> = digest.iter().map(|(id, version)| (id.as_str(), *version)).collect();
         let inner = self.0.lock();

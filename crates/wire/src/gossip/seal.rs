@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 const SESSION_BYTES: usize = 16;
 /// Version, session, counter.
 const HEAD_BYTES: usize = 1 + SESSION_BYTES + 8;
-/// What sealing adds to a packet.
+/// Bytes that sealing adds to a packet.
 pub const OVERHEAD_BYTES: usize = HEAD_BYTES + 16;
 
 /// Sessions remembered: some for each of a thousand nodes.
@@ -26,20 +26,20 @@ const WINDOW: u64 = 128;
 
 type Session = [u8; SESSION_BYTES];
 
-/// Why a packet is dropped.
+/// Reason why a packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
     /// Too short.
     Form,
     /// The first byte names a version that this one does not know. Whether it is of this pool cannot be said.
     Version(u8),
-    /// Not of this pool, or changed on the way.
+    /// The packet is not of this pool, or was changed on the way.
     Seal,
-    /// Had come already.
+    /// The packet arrived before.
     Replay,
 }
 
-/// The keys of a pool: the one that seals, and others that packets may be sealed by while it is being changed.
+/// The keys of a pool: the first seals, and the others still open packets during a change of keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PoolKeys {
     pub seals: [u8; 32],
@@ -92,8 +92,8 @@ impl Sealer {
         Sealer { pool: vec![pool], session, key, sent: 0, known: IndexMap::new(), order: VecDeque::new() }
     }
 
-    /// From now on packets are sealed by the first of these keys and opened by any of them. What was learnt of sessions is
-    /// forgotten: those of keys that are not among them end.
+    /// Replaces the keys: the first one seals, any of them opens packets. The state of sessions is reset: those of keys
+    /// that are not among them end.
     pub fn set_keys(&mut self, keys: &PoolKeys) {
         self.pool = keys.all().map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)).collect();
         let Some(first) = self.pool.first() else { return };

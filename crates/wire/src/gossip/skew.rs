@@ -51,7 +51,7 @@ fn a_kind_of_packet_that_a_later_version_adds_is_dropped_and_counted() {
     }
 }
 
-/// Two nodes on a network that loses nothing, for so long.
+/// Runs two nodes on a network without losses for some time.
 fn run(nodes: [&mut Core<StdRng>; 2], begin: [Effects; 2], end: Duration) {
     let mut now = Duration::ZERO;
     let mut timers: Vec<(Duration, usize, Event)> = Vec::new();

@@ -1,4 +1,4 @@
-//! Who may open which channel of the node link: by what its certificate says and what this node knows of its swarm. Pure.
+//! Access to the channels of the node link, by the peer's certificate and this node's roster. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,8 @@ use herder_model::swarm::{ManagerAddr, Role};
 use super::Road;
 use crate::subject::Subject;
 
-/// What a node knows of the nodes of its swarm. Without one, it is in a pool without managers, where all nodes are equal.
+/// The nodes of a swarm as one node knows them. Without one, it is in a pool without managers, where all nodes are
+/// equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     /// Id of the swarm; empty until it has let this node in.
@@ -21,16 +22,16 @@ pub struct Roster {
     pub demoted: BTreeMap<String, u64>,
 }
 
-/// What a peer may do with a channel.
+/// Rights of a peer on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// All that the channel is for.
     Full,
-    /// As a worker of a swarm: reads what all nodes tell of their engines, images included, and changes nothing here.
+    /// Rights of a worker of a swarm: reads the news of all engines, images included, and changes nothing here.
     Worker,
 }
 
-/// Why a peer may not open a channel.
+/// Reason why a peer may not open a channel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("node {0} was removed from the swarm")]
@@ -42,7 +43,7 @@ pub enum Denied {
 }
 
 impl Roster {
-    /// Whether the certificate is one of a manager's that still counts.
+    /// True if the certificate is one of a manager's that still counts.
     pub fn has_manager_certificate(&self, subject: &Subject) -> bool {
         subject.role == Some(Role::Manager)
             && subject.cluster == self.cluster
@@ -50,8 +51,8 @@ impl Roster {
             && self.demoted.get(&subject.node).is_none_or(|demoted| subject.issued_ms > *demoted)
     }
 
-    /// Whether the peer manages this swarm: the leader has named it, and its certificate does not say otherwise. Those of
-    /// earlier releases say nothing of roles.
+    /// True if the peer manages this swarm: the leader has named it, and its certificate does not say otherwise. Those
+    /// of earlier releases say nothing of roles.
     pub fn is_manager(&self, subject: &Subject) -> bool {
         let named = self.managers.iter().any(|it| it.id == subject.node);
         match subject.role {
@@ -61,7 +62,7 @@ impl Roster {
         }
     }
 
-    /// Whether the peer may speak for the managers: it is one, or has just become one.
+    /// True if the peer may speak for the managers: it is one, or has just become one.
     pub fn may_lead(&self, subject: &Subject) -> bool {
         self.check_member(subject).is_ok()
             && (self.cluster.is_empty() || self.is_manager(subject) || self.has_manager_certificate(subject))
@@ -80,7 +81,7 @@ impl Roster {
     }
 }
 
-/// What a peer with this certificate may do with a channel that it opens.
+/// Returns the rights of a peer with this certificate on a channel that it opens.
 pub(super) fn incoming(roster: Option<&Roster>, subject: &Subject, road: Road) -> Result<Access, Denied> {
     let Some(roster) = roster else { return Ok(Access::Full) };
     roster.check_member(subject)?;
@@ -90,7 +91,7 @@ pub(super) fn incoming(roster: Option<&Roster>, subject: &Subject, road: Road) -
     Ok(if full { Access::Full } else { Access::Worker })
 }
 
-/// Whether this node may trust the peer that it has dialled with what goes over the channel.
+/// Checks that this node may trust the dialled peer with the content of the channel.
 pub(super) fn outgoing(roster: Option<&Roster>, subject: &Subject, road: Road) -> Result<(), Denied> {
     let Some(roster) = roster else { return Ok(()) };
     roster.check_member(subject)?;

@@ -1,4 +1,4 @@
-//! How nodes of a swarm get their certificates: a node makes a key and asks a manager to certify it.
+//! Certificates of a swarm's nodes: a node makes a key and asks a manager to certify it.
 
 use std::io;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use crate::subject::{self, Subject};
 /// Question and answer are some kilobytes.
 pub(super) const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 
-/// How long a manager may take for a certificate. A CA elsewhere may be asked.
+/// Maximum time that a manager may take for a certificate. An external CA may be involved.
 const CERTIFY_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A manager's right to let nodes in and to certify them.
 pub trait Certifier: std::fmt::Debug + Send + Sync + 'static {
     /// Id of the swarm.
     fn cluster(&self) -> String;
-    /// As what the secret of a token lets a node in; `None` if it is that of no token.
+    /// Returns the role that the secret of a token admits; `None` if no token has it.
     fn admits(&self, secret: &Secret) -> Option<Role>;
-    /// What the swarm's record makes of this node, or why it gets no certificate.
+    /// Returns the role of this node in the swarm's record, or the reason why it gets no certificate.
     fn role_of(&self, subject: &Subject) -> Result<Role, String>;
     /// The managers that are there now.
     fn managers(&self) -> Vec<ManagerAddr>;
-    /// How long certificates are valid; zero: as nodes have it.
+    /// Returns the lifetime of certificates; zero keeps that of the nodes.
     fn lifetime(&self) -> Duration;
     /// The roots that nodes shall trust.
     fn trust(&self) -> Result<Trust, String>;
@@ -60,7 +60,7 @@ impl Wish {
     }
 }
 
-/// What a node that is in the pool asks of a manager.
+/// Request of a node of the pool to a manager.
 #[derive(Serialize, Deserialize)]
 struct Question {
     /// PKCS #10, PEM.
@@ -70,7 +70,7 @@ struct Question {
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Certified(Box<Certified>),
-    /// There is no swarm: this is what all nodes share.
+    /// There is no swarm: the values that all nodes share.
     Pool(Box<Shared>),
     /// Managers are asked, and these are some.
     Elsewhere(Vec<ManagerAddr>),
@@ -78,7 +78,7 @@ enum Answer {
 }
 
 impl Link {
-    /// From now on this node is a manager that certifies nodes, or no longer one.
+    /// Sets the certifier if this node is a manager, or removes it.
     pub fn certify_with(&self, certifier: Option<Arc<dyn Certifier>>) {
         *self.certifier.lock() = certifier;
     }
@@ -87,8 +87,8 @@ impl Link {
         self.certifier.lock().clone()
     }
 
-    /// Gets a new key and a certificate for it: from this node itself if it can certify, else from the first of these that
-    /// does. What the node need not know any more is forgotten, on the disk as well.
+    /// Gets a new key and a certificate for it: from this node if it can certify, else from the first of `managers`
+    /// that does. Values that the node does not need any more are removed, also from the disk.
     pub async fn obtain(&self, managers: &[Peer]) -> Result<(), LinkError> {
         let identity = self.identity();
         let Request { request, key } = new_request(&identity.id)?;
@@ -150,7 +150,7 @@ impl Link {
         talk(stream, &question).await.map_err(broken)
     }
 
-    /// What this manager gives to the node with this certificate.
+    /// Certifies the node with this subject, as this manager.
     pub(super) async fn certified(
         &self,
         certifier: &dyn Certifier,

@@ -18,7 +18,7 @@ const SOURCE_MAX: usize = 64;
 /// The network that one host of IPv6 may choose addresses from, in bits.
 const IPV6_HOST_BITS: u32 = 64;
 
-/// Between two log lines about one kind of event.
+/// Minimum interval between two log lines about one kind of event.
 const LINE_REST: Duration = Duration::from_secs(10);
 
 /// Counts handshakes that are under way.
@@ -41,7 +41,7 @@ pub(super) struct Handshake {
 }
 
 impl Handshakes {
-    /// Nothing, if there are too many already: in all, or of this source.
+    /// Begins a handshake; `None` if there are too many, in all or of this source.
     pub(super) fn begin(self: &Arc<Self>, from: IpAddr) -> Option<Handshake> {
         let source = source(from);
         let mut under_way = self.under_way.lock();
@@ -86,7 +86,7 @@ pub(super) struct LogLimit {
 }
 
 impl LogLimit {
-    /// If a line is due: how many events had none since the line before.
+    /// If a line is due, returns the number of events since the previous one.
     pub(super) fn due(&self) -> Option<u64> {
         let mut state = self.state.lock();
         let (last, silent) = &mut *state;

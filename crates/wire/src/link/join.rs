@@ -1,4 +1,5 @@
-//! How a newcomer is let in: it knows the pool by the CA's fingerprint, the pool knows it by the secret of a join code or token.
+//! Admission of newcomers. The newcomer knows the pool by its CA's fingerprint; the pool knows it by the secret of its
+//! code or token.
 //!
 //! A pool without managers gives a newcomer what all its nodes share. In a swarm a manager certifies the newcomer's key, and gives
 //! it nothing that could let another node in.
@@ -26,7 +27,7 @@ use super::{CONNECT_TIME_MAX, Link, LinkError, Road, connect, shake};
 use crate::identity::{Certified, Identity, Shared, VERSIONS, new_id};
 use crate::join_code::{JoinCode, Secret, fingerprint};
 
-/// Why a release before this one gets no answer from a manager.
+/// Refusal of a manager to a release without certificate requests.
 const TOO_OLD: &str = "the managers of this swarm certify its nodes; update herder on the node that shall join";
 
 #[derive(Serialize, Deserialize)]
@@ -51,7 +52,7 @@ enum Answer {
 
 #[derive(Serialize, Deserialize)]
 struct Admission {
-    /// Of the newcomer, from now on.
+    /// Id of the newcomer.
     id: String,
     certified: Certified,
     managers: Vec<ManagerAddr>,
@@ -65,8 +66,8 @@ pub struct Joined {
     pub managers: Vec<ManagerAddr>,
 }
 
-/// Asks these nodes, one after the other, to be let into the pool of `code`, and the managers that they name. Ends with the
-/// first answer that is a yes or a no.
+/// Asks these nodes in turn, and the managers that they name, to be let into the pool of `code`. Ends with the first
+/// answer that is a yes or a no.
 pub async fn join(addresses: &[String], code: &JoinCode, name: &str, now: SystemTime) -> Result<Joined, LinkError> {
     let mut last = LinkError::NoManager;
     let mut waiting: Vec<String> = addresses.iter().rev().cloned().collect();

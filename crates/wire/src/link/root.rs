@@ -11,8 +11,8 @@ use super::Link;
 use crate::identity::IdentityError;
 
 impl Link {
-    /// From now on this node's certificate comes from this root. True if it came from another one before. If that cannot be
-    /// kept, nothing changes.
+    /// Replaces the root of this node's certificate. Returns true if it had another one before. If the new one cannot
+    /// be saved, nothing changes.
     pub fn adopt_root(&self, root: Pair, now: SystemTime) -> Result<bool, IdentityError> {
         self.change(|is| match is.shared.ca_certificate() == root.cert {
             true => Ok(None),
@@ -25,7 +25,7 @@ impl Link {
         self.change(|is| Ok((is.is_between_roots() && is.shared.ca_certificate() == root).then(|| is.settled())))
     }
 
-    /// From now on certificates of this node are valid for so long. True if they were not before.
+    /// Sets the lifetime of this node's certificates. Returns true if it changed.
     pub fn live_for(&self, lifetime: Duration, now: SystemTime) -> Result<bool, IdentityError> {
         self.change(|is| match is.lifetime() == lifetime {
             true => Ok(None),

@@ -11,7 +11,7 @@ use crate::identity::IdentityError;
 use crate::rotation::Rotation;
 
 impl Link {
-    /// What is in force, now and whenever it changes.
+    /// Watches the rotation in force.
     pub fn rotations(&self) -> watch::Receiver<Rotation> {
         self.rotation.subscribe()
     }
@@ -27,8 +27,8 @@ impl Link {
         Ok(code)
     }
 
-    /// Another node told this one. True if it is newer than what is in force here: then it is, from now on, also when it
-    /// cannot be kept; after a restart others tell it again.
+    /// Adopts a rotation from another node. Returns true if it is newer than the one in force. It is then in force even
+    /// if it cannot be saved; after a restart other nodes send it again.
     pub fn adopt(&self, rotation: Rotation) -> Result<bool, IdentityError> {
         let _changing = self.changing.lock();
         let identity = self.identity();
@@ -112,7 +112,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// What becomes of changes at any nodes, told in any order, some of them never directly.
+        /// Applies changes at any nodes, sent in any order, some of them never directly.
         #[test]
         fn all_nodes_agree_on_the_newest_whatever_the_order(
             changes in prop::collection::vec((0..4usize, 0..3u64), 1..5),

@@ -1,4 +1,4 @@
-//! A node of this version beside one of the next, or of one too far away: at the link, before a call is made.
+//! Tests a node of this version beside one of the next, or of one too far away, at the link before any call.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
@@ -11,12 +11,12 @@ use super::*;
 /// The roads that peers open; joining has its own test.
 const PEERS: [Road; 3] = [Road::Engine, Road::Calls, Road::Bus];
 
-/// What the next version offers for a road: its own protocol, then the one of this version.
+/// Returns the offers of the next version for a road: its own protocol, then that of this version.
 fn next(road: Road) -> Vec<Vec<u8>> {
     [far(road), road.protocols()].concat()
 }
 
-/// What a version offers that does not know this one any more.
+/// Returns the offers of a version that no longer knows this one.
 fn far(road: Road) -> Vec<Vec<u8>> {
     let name = String::from_utf8_lossy(road.protocol()).into_owned();
     vec![name.replace("/1", "/2").into_bytes()]

@@ -11,7 +11,7 @@ pub(super) struct Host {
     pub(super) id: String,
     pub(super) code: JoinCode,
     pub(super) roads: mpsc::UnboundedReceiver<Road>,
-    /// What those that came may do.
+    /// Rights of the peers that connected.
     pub(super) access: Arc<Mutex<Vec<Access>>>,
     _stop: tokio_util::sync::DropGuard,
     folder: tempfile::TempDir,
@@ -59,7 +59,7 @@ pub(super) fn first(name: &str) -> Identity {
     Identity::first(name, SystemTime::now()).unwrap()
 }
 
-/// Who the other end thinks we are, or why it does not talk to us.
+/// Returns the identity that the other end sees, or the reason why it refuses.
 pub(super) async fn greet(from: &Link, to: &Host, id: &str) -> Result<String, String> {
     let mut stream = from.dial(&to.addr, id, Road::Engine).await.map_err(|error| error.to_string())?;
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Who may do what in a swarm, over real connections: what a worker can do, and what somebody can who copied its identity.
+//! Tests rights in a swarm over real connections: those of a worker, and those of a stranger with a copied identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ const CLUSTER: &str = "the-swarm";
 const WORKER: Secret = [7; 16];
 const MANAGER: Secret = [8; 16];
 
-/// What managers agree on.
+/// State that managers agree on.
 #[derive(Debug, Default)]
 struct State {
     root: Option<Pair>,
@@ -129,7 +129,7 @@ fn peer(host: &Host) -> Peer {
     Peer { id: host.id.clone(), addr: host.addr.clone() }
 }
 
-/// Whoever has copied the identity of this node.
+/// Returns a stranger with a copy of this node's identity.
 fn stranger(host: &Host) -> (Arc<Link>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     (Link::new(Identity::clone(&host.link.identity()), folder.path().to_owned()).unwrap(), folder)

@@ -95,7 +95,7 @@ fn a_pool_that_was_cut_in_two_is_one_again() {
     tell("five nodes that were cut 2|3 agree after", times);
 }
 
-/// Large enough that nobody can tell everybody everything.
+/// A pool too large for one node to send everything to all.
 #[test]
 fn in_a_large_pool_newcomers_know_all_within_4_s_and_nobody_is_slandered_for_longer_than_2_s() {
     let times = play(3, |seed| {

@@ -1,5 +1,4 @@
-//! A whole pool in one thread: the real gossip and the real decisions, a simulated network and clock, everything from one
-//! seed.
+//! A whole pool in one thread: real gossip and decisions, simulated network and clock, all from one seed.
 //!
 //! `SEEDS=5000 cargo test -p herder-wire --test simulation` plays more of them, `SEED=17` one alone.
 #![expect(clippy::print_stdout, reason = "a simulation tells what it measured")]

@@ -13,18 +13,18 @@ use rand::{RngExt as _, SeedableRng as _};
 pub(crate) const KEY: [u8; 32] = [7; 32];
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// How the network treats packets.
+/// Treatment of packets by the network.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weather {
-    /// Of 1000 packets, so many are lost.
+    /// Lost packets of 1000.
     pub(crate) loss: u32,
-    /// Of 1000 packets, so many come twice.
+    /// Duplicated packets of 1000.
     pub(crate) twice: u32,
     /// The longest way, in milliseconds.
     pub(crate) delay_ms: u64,
 }
 
-/// What is due at some time. `A` is what a story of its own puts in.
+/// A scheduled event. `A` is the type of a story's own events.
 enum What<A> {
     Packet { from: SocketAddr, to: usize, bytes: Bytes },
     Timer { node: usize, life: u64, event: Event },
@@ -50,7 +50,7 @@ impl Host {
 pub(crate) struct Pool<A = ()> {
     pub(crate) now: Duration,
     last: u64,
-    /// By time, then in the order in which it was put in.
+    /// Keyed by time, then in the order in which it was put in.
     due: BTreeMap<(Duration, u64), What<A>>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) weather: Weather,
@@ -127,7 +127,7 @@ impl<A> Pool<A> {
         self.put(self.now + after, What::Other(other));
     }
 
-    /// How long a message is on its way.
+    /// Returns the travel time of a message.
     pub(crate) fn way(&mut self) -> Duration {
         Duration::from_micros(self.rng.random_range(50..=self.weather.delay_ms.max(1) * 1000))
     }
@@ -164,7 +164,7 @@ impl<A> Pool<A> {
         while self.step(end).is_some() {}
     }
 
-    /// Goes on until something of the story's own is due, or to the end.
+    /// Runs until an event of the story is due, or to the end.
     pub(crate) fn step(&mut self, end: Duration) -> Option<A> {
         while let Some(next) = self.due.first_entry() {
             let (at, _) = *next.key();
@@ -255,7 +255,7 @@ impl<A> Pool<A> {
         Ok(())
     }
 
-    /// Everybody counts so many alive.
+    /// Checks that every node counts this many alive.
     pub(crate) fn counted(&self, expected: usize) -> Result<(), String> {
         match self.live().into_iter().find(|node| self.hosts[*node].core().live() != expected) {
             None => Ok(()),

@@ -20,14 +20,14 @@ mod faults;
 mod news;
 mod truth;
 
-/// As `pool::life`: the rest before a broken stream of news is opened again.
+/// Same as in `pool::life`: the pause before a broken stream of news is opened again.
 const FOLLOW_REST: Duration = Duration::from_secs(1);
-/// As `wire::calls`: an answer to a claim.
+/// Same as in `wire::calls`: the maximum time of an answer to a claim.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(3);
-/// As `wire::calls`: a connection on which nothing comes is broken after this.
+/// Same as in `wire::calls`: a connection that is silent for longer is broken.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// What happens in the world.
+/// An event in the world.
 pub(crate) enum Event {
     /// A client asks a door for a container.
     Ask(usize),
@@ -38,7 +38,7 @@ pub(crate) enum Event {
         life: u64,
         message: Message,
     },
-    /// Whoever asked has waited long enough.
+    /// The asking node has waited long enough.
     Late {
         job: usize,
         call: u64,
@@ -87,7 +87,7 @@ pub(crate) enum Event {
     Fault(Fault),
 }
 
-/// What a story does to the pool.
+/// A fault that a story injects into the pool.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// The program ends; its host and engine live.
@@ -118,7 +118,7 @@ pub(crate) enum Message {
         said: Said,
         why: String,
     },
-    /// Nobody listens there, or the program ended.
+    /// No program listens there, or it ended.
     Broken {
         job: usize,
         call: u64,
@@ -164,7 +164,7 @@ impl Message {
     }
 }
 
-/// Where a create is.
+/// Progress of a create.
 #[derive(Debug)]
 enum State {
     Claiming,
@@ -182,7 +182,7 @@ enum State {
     Ended,
 }
 
-/// How a create ended.
+/// Result of a create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Made,
@@ -218,7 +218,7 @@ pub(crate) struct Place {
     began: Duration,
     claims: Claims,
     tickets: Tickets,
-    /// What this node believes of the others, itself left out, by number.
+    /// Pictures that this node has of the others, itself left out, by number.
     pub(crate) pictures: Vec<Option<Arc<Node>>>,
     versions: Vec<u64>,
     following: Vec<bool>,
@@ -228,9 +228,9 @@ pub(crate) struct Place {
 /// A name that came to be on a second node.
 #[derive(Clone, Debug)]
 pub(crate) struct Double {
-    /// Which, where and when.
+    /// The broken rule, with place and time.
     pub(crate) what: String,
-    /// Whether the network was cut at that moment, or shortly before the create began.
+    /// True if the network was cut at that moment, or shortly before the create began.
     pub(crate) cut: bool,
 }
 
@@ -239,10 +239,10 @@ pub(crate) struct World {
     pub(crate) places: Vec<Place>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) doubles: Vec<Double>,
-    /// When a name was in use: from, to.
+    /// Periods of use of each name: from, to.
     pub used: BTreeMap<String, Vec<(Duration, Option<Duration>)>>,
     pub(crate) steps: u64,
-    /// Of 1000 creates, so many have to bring an image, which takes seconds.
+    /// Creates of 1000 that have to bring an image, which takes seconds.
     pub(crate) images: u32,
     last_fault: Duration,
     last_cut: Option<Duration>,

@@ -195,8 +195,8 @@ impl<'r> Asked<'r> {
         !wants_ports(self.request) || self.port_taken(node).is_none()
     }
 
-    /// Whether the container counts as having its ports. One that does not run has none, as on one engine. But one that was
-    /// created and never started is probably about to start, so another node is better while there is one.
+    /// True if the container counts as having its ports. One that does not run has none, as on one engine. But one that
+    /// was created and never started is probably about to start, so another node is better while there is one.
     fn has_ports(&self, other: &Container) -> bool {
         let gives_way = self.request.replaces.as_ref() == Some(&other.id);
         !gives_way && (other.is_running() || self.created_count && other.state == "created")
@@ -226,7 +226,7 @@ fn wants_ports(request: &CreateRequest) -> bool {
     !wants.host_ports.is_empty() || wants.network_mode == "host" && !wants.exposed_ports.is_empty()
 }
 
-/// Whether only containers that were created and never started keep the request's ports from this node.
+/// True if only containers that were created and never started keep the request's ports from this node.
 pub fn ports_promised(request: &CreateRequest, node: &Node) -> bool {
     !Asked::new(request, &[], true).ports_free(node) && Asked::new(request, &[], false).ports_free(node)
 }

@@ -253,7 +253,7 @@ pub(super) fn walk(subnet: &Subnet, after: u32, is_free: impl Fn(u32) -> bool) -
     (start..=last).chain(first..start).find(|it| is_free(*it))
 }
 
-/// Whether an address may be given: inside, not held, and not set aside.
+/// True if an address may be given: inside, not held, and not set aside.
 pub(super) fn is_free(view: &View, network: &NetworkRecord, subnet: &Subnet, address: Ipv4Addr) -> bool {
     (subnet.first..=subnet.last).contains(&address)
         && address != subnet.gateway

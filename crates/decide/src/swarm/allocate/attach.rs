@@ -38,7 +38,7 @@ impl Attached<'_> {
     }
 }
 
-/// Whether every node has a network of this name by itself.
+/// True if every node has a network of this name by itself.
 pub fn is_everywhere(target: &str) -> bool {
     matches!(target, "bridge" | "host" | "none")
 }

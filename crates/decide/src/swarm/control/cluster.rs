@@ -174,7 +174,7 @@ fn check(spec: &ClusterSpec) -> Result<(), Denial> {
     Ok(())
 }
 
-/// Whether these settings ask for another root than the one that is there, as `docker swarm ca --rotate` does.
+/// True if these settings ask for another root than the one that is there, as `docker swarm ca --rotate` does.
 pub fn wants_root(view: &View, spec: &ClusterSpec) -> bool {
     let Some(record) = &view.cluster else { return false };
     let desired = spec.ca_config.signing_ca_cert.trim();

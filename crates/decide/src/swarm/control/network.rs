@@ -68,7 +68,7 @@ pub struct IpamRequest {
 }
 
 impl NetworkRequest {
-    /// Whether the swarm is asked for, not the engines.
+    /// True if the swarm is asked for, not the engines.
     pub fn is_swarms(&self) -> bool {
         self.driver == OVERLAY || self.scope == "swarm" || self.ingress
     }

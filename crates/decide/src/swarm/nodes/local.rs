@@ -38,14 +38,15 @@ impl LocalState {
 pub struct SwarmStatus {
     pub state: LocalState,
     pub role: Role,
-    /// Whether the swarm can be asked here: a manager that is past being prepared, with or without a leader at the moment.
+    /// True if the swarm can be asked here: a manager that is past being prepared, with or without a leader at the
+    /// moment.
     pub control_available: bool,
     pub node_id: String,
     /// Without port.
     pub node_addr: String,
     /// Whole sentences for a person. Empty while all is well.
     pub error: String,
-    /// Whether the certificate of this node is no longer valid.
+    /// True if the certificate of this node is no longer valid.
     pub certificate_expired: bool,
     /// Managers that this node knows of.
     pub remote_managers: Vec<Peer>,

@@ -192,7 +192,7 @@ const FENCED_OFF: Duration = Duration::from_millis(3000);
 /// A node that was stopped in good order has so long to come back, as in swarm mode: its containers run all the time.
 const STOPPED_MAX: Duration = Duration::from_secs(15);
 
-/// Whether a node counts as down.
+/// True if a node counts as down.
 pub fn is_down(signs: Signs) -> bool {
     let silent_max = SILENT_MAX.saturating_mul(signs.pace.0);
     signs.silent
@@ -204,7 +204,7 @@ pub fn is_down(signs: Signs) -> bool {
         }
 }
 
-/// Whether a node that is down has ended what must never run twice.
+/// True if a node that is down has ended what must never run twice.
 pub fn is_fenced_off(signs: Signs) -> bool {
     signs.silent >= FENCED_OFF.saturating_mul(signs.pace.0)
 }

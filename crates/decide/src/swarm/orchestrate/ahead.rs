@@ -83,7 +83,7 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, tasks: &[Arc<TaskRecord>], is_so:
     }
 }
 
-/// Whether it is no matter to others on a node that a task of the service is there.
+/// True if it is no matter to others on a node that a task of the service is there.
 fn takes_nothing(service: &ServiceRecord) -> bool {
     let spec = &service.service.spec;
     let reserved = spec.task_template.resources.as_ref().and_then(|it| it.reservations.as_ref());

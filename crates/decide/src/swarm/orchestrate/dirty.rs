@@ -4,8 +4,8 @@ use herder_model::swarm::{NodeRecord, ServiceRecord, TaskRecord, TaskSpec};
 
 use crate::swarm::schedule::eligible;
 
-/// Whether the task has to be replaced to be what its service declares. Another number of replicas, labels of the service or
-/// settings of its updates replace nothing; other constraints do if the task's node does not fit to them.
+/// True if the task has to be replaced to be what its service declares. Another number of replicas, labels of the
+/// service or settings of its updates replace nothing; other constraints do if the task's node does not fit to them.
 pub fn is_dirty(service: &ServiceRecord, task: &TaskRecord, node: Option<&NodeRecord>) -> bool {
     if service.spec_version == task.spec_version {
         return false;
@@ -21,7 +21,7 @@ pub fn is_dirty(service: &ServiceRecord, task: &TaskRecord, node: Option<&NodeRe
     template.placement != task.task.spec.placement && !node.is_some_and(|node| eligible(node, template))
 }
 
-/// Whether two specifications differ only in where their tasks may run.
+/// True if two specifications differ only in where their tasks may run.
 fn runs_the_same(these: &TaskSpec, those: &TaskSpec) -> bool {
     // Each field is named, so that a new one is not forgotten.
     let TaskSpec {

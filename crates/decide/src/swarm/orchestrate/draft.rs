@@ -110,7 +110,7 @@ impl<'a> Draft<'a> {
         if self.due(at) { Place::Lost } else { Place::Fine }
     }
 
-    /// Whether the time has come; if not, it is looked at again then.
+    /// True if the time has come; if not, it is looked at again then.
     pub(super) fn due(&mut self, at: Time) -> bool {
         if at > self.now {
             self.again = Some(self.again.map_or(at, |again| again.min(at)));

@@ -5,8 +5,8 @@ use herder_model::swarm::{Availability, ServiceRecord, SwarmNodeState, TaskRecor
 
 use super::update;
 
-/// Whether [`reconcile`](super::reconcile) may find something to do after this write, or at another time than before it, if
-/// there was nothing to do before. `view` is of after the write.
+/// True if [`reconcile`](super::reconcile) may find something to do after this write, or at another time than before
+/// it, if there was nothing to do before. `view` is of after the write.
 pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     let goes_on = |it: &TaskRecord| it.task.status.state <= TaskState::Running;
@@ -24,7 +24,8 @@ pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskReco
     })
 }
 
-/// Whether this write of a task may let a task find a node that found none: it waits since then, or another one holds less.
+/// True if this write of a task may let a task find a node that found none: it waits since then, or another one holds
+/// less.
 pub fn frees(before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     let holds = |it: &TaskRecord| (TaskState::Assigned..=TaskState::Running).contains(&it.task.status.state);

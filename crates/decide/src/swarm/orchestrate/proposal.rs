@@ -43,7 +43,7 @@ impl Proposal {
         self.changes.is_empty()
     }
 
-    /// Whether something else was thought of what this change is about.
+    /// True if something else was thought of what this change is about.
     pub fn has(&self, change: &Change) -> bool {
         self.places.contains_key(&key(change))
     }

@@ -31,7 +31,7 @@ const LOST_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// this many.
 const RESTARTS_KEPT_MAX: usize = 1000;
 
-/// Whether no task of the service may run before the one before it has stopped.
+/// True if no task of the service may run before the one before it has stopped.
 pub(super) fn is_fenced(service: &ServiceRecord) -> bool {
     let labels = service.service.spec.labels.as_ref();
     labels.and_then(|it| it.get(FENCE)).is_some_and(|it| it == "true")
@@ -189,8 +189,8 @@ fn attempts_left(old: &TaskRecord, policy: &RestartPolicy) -> bool {
     }
 }
 
-/// Whether the last task of a slot leaves it occupied, though nothing runs there: its policy lets nothing follow. It is for
-/// the next update to fill the slot again.
+/// True if the last task of a slot leaves it occupied, though nothing runs there: its policy lets nothing follow. It is
+/// for the next update to fill the slot again.
 pub(crate) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
     let by_itself = ended_by_itself(last);
     if last.task.desired_state != TaskState::Shutdown || (mode.is_global() && !by_itself) {

@@ -38,7 +38,7 @@ pub(super) fn state(service: &ServiceRecord) -> &str {
     service.service.update_status.as_ref().map_or("", |it| &it.state)
 }
 
-/// Whether an update or a rollback is under way.
+/// True if an update or a rollback is under way.
 pub(super) fn is_active(service: &ServiceRecord) -> bool {
     [UPDATING, ROLLBACK_STARTED].contains(&state(service))
 }
@@ -205,7 +205,7 @@ fn begin(
     made
 }
 
-/// Whether all that is wanted in a slot waits, because the scheduler found no node for it.
+/// True if all that is wanted in a slot waits, because the scheduler found no node for it.
 fn waits_for_a_node(tasks: &[Arc<TaskRecord>]) -> bool {
     let waits = |it: &TaskRecord| {
         it.task.status.state <= TaskState::Pending && it.task.node_id.is_empty() && !it.task.status.err.is_empty()

@@ -218,7 +218,8 @@ pub(super) fn is_available(node: &NodeRecord) -> bool {
     node.node.status.state == SwarmNodeState::Ready && node.node.spec.availability == Availability::Active
 }
 
-/// Whether a node is one for these tasks: constraints and platform. Whether it is there and has room is another question.
+/// True if a node is one for these tasks: constraints and platform. Whether it is there and has room is another
+/// question.
 pub fn eligible(node: &NodeRecord, spec: &TaskSpec) -> bool {
     let conditions = Conditions::of(&Demand::of(spec));
     conditions.meets_constraints(node) && conditions.runs_on(node)

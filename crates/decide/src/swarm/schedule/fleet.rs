@@ -254,7 +254,7 @@ impl Fleet {
         placed
     }
 
-    /// Whether one of these waits for a node.
+    /// True if one of these waits for a node.
     pub fn is_waited_for_in(written: &[Written]) -> bool {
         let waits =
             |it: &Object| matches!(it, Object::Task(it) if matches!(stage(it), Stage::Waits | Stage::Preassigned));

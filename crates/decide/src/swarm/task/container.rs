@@ -100,12 +100,12 @@ pub fn create(
     Ok(Create { name, image: image(&spec.image), volumes, body, networks: rest.collect() })
 }
 
-/// Whether the task's service asks that none of its tasks runs twice ([`FENCE`]).
+/// True if the task's service asks that none of its tasks runs twice ([`FENCE`]).
 pub fn is_fenced(record: &TaskRecord, told: &Assignments) -> bool {
     facts(record, told).labels.get(FENCE).is_some_and(|value| value == "true")
 }
 
-/// Whether the task says how its container is checked. Its image may do so, too.
+/// True if the task says how its container is checked. Its image may do so, too.
 pub fn is_checked(record: &TaskRecord) -> bool {
     let spec = record.task.spec.container_spec.as_ref();
     let test = spec.and_then(|spec| spec.healthcheck.as_ref()).and_then(|check| check.test.first());

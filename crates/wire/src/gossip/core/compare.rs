@@ -1,4 +1,4 @@
-//! What one node knows and another one does not is found by comparing.
+//! Comparison of two nodes' knowledge, which finds what one of them lacks.
 //!
 //! Gossip reaches almost everybody; whom it misses, or who has just begun, learns the rest here. Now and then each node asks
 //! another one. In a small pool a digest of all facts does. In a large one that would take many packets, or long: there a
@@ -14,15 +14,16 @@ use super::*;
 const DIGEST_MAX: usize = 20;
 /// Packets that answer one packet.
 const ANSWERS_MAX: usize = 8;
-/// After so many exchanges, what nobody needs any more is forgotten.
+/// Number of exchanges after which unused facts are dropped.
 const TIDY_PERIOD: u64 = 120;
 /// Members, and ranges, of one packet: each takes up to 35 bytes.
 const ROOM: usize = 36;
-/// Members that are told of at once, whatever somebody wants: more do not fit into the answer.
+/// Maximum number of members in one answer; more do not fit.
 const TOLD_MAX: usize = ROOM * ANSWERS_MAX;
-/// Whoever misses so many members asks again soon.
+/// Number of missed members from which a node asks again soon.
 const MISSED_MAX: usize = 20;
-/// How soon that is: with [`TOLD_MAX`], a newcomer in a pool of 1,000 compares with all of them within a second.
+/// Interval of these early comparisons. With [`TOLD_MAX`], a newcomer in a pool of 1,000 compares with all of them
+/// within a second.
 const CATCH_UP_PERIOD: Duration = Duration::from_millis(200);
 
 /// Members that live, by the numbers of their ids: all from `from` to `to`.
@@ -73,13 +74,13 @@ impl<R: Rng> Core<R> {
         effects
     }
 
-    /// One of so many. Any spread will do: which one is no secret.
+    /// Returns a number below `count`. Any spread will do: which one is no secret.
     fn roll(&mut self, count: usize) -> usize {
         self.rng_seed = self.rng_seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         usize::try_from(self.rng_seed >> 33).unwrap_or(0) % count.max(1)
     }
 
-    /// Whoever is new or seen otherwise than at the last look.
+    /// Takes the changes since the last look: new members, and those with another state.
     fn take_fingerprint(&self) -> u64 {
         let each = self.foca.iter_membership_state().map(|it| {
             let mut hasher = std::hash::DefaultHasher::new();
@@ -119,7 +120,7 @@ impl<R: Rng> Core<R> {
         effects
     }
 
-    /// Tells what is newer here, and asks for what is newer there.
+    /// Sends what is newer here, and requests what is newer there.
     pub(super) fn compare_ranges(&mut self, to: SocketAddr, theirs: &[Range]) -> Effects {
         let (mut effects, mut told, mut wanted) = (Effects::default(), Vec::new(), Vec::new());
         for Range { from, to, members } in theirs {
@@ -140,7 +141,7 @@ impl<R: Rng> Core<R> {
         effects
     }
 
-    /// Tells facts of these members, and who they are.
+    /// Sends these members with their facts.
     pub(super) fn tell_of(&mut self, effects: &mut Effects, to: SocketAddr, numbers: &[u64]) {
         let all = numbers.iter().take(TOLD_MAX).filter_map(|number| self.living.get(*number));
         let all: Vec<_> =
@@ -195,7 +196,7 @@ impl<R: Rng> Core<R> {
     }
 }
 
-/// Whether there is something newer in one than in the other; there may be in both.
+/// True if there is something newer in one than in the other; there may be in both.
 fn newer(one: &Known, other: &Known) -> bool {
     one.0 > other.0 || one.1 > other.1
 }

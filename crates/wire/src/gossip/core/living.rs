@@ -1,4 +1,4 @@
-//! Who lives, and how much is known of each, in a form that is quickly compared.
+//! The known members and their versions, in a form that is quickly compared.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -8,13 +8,13 @@ use foca::Notification;
 use super::super::facts::Version;
 use super::Who;
 
-/// Members are divided into so many parts by their ids: of 1,000 members, two parts fit into a packet. All nodes must agree
-/// on it.
+/// Number of parts into which members are divided by their ids. Of 1,000 members, two parts fit into a packet. All
+/// nodes must agree on it.
 pub(super) const PARTS: usize = 64;
 /// Ids of one part begin, as numbers, with the same bits.
 const PART_SHIFT: u32 = u64::BITS - PARTS.trailing_zeros();
 
-/// How much is known of a member: facts, and starts. Whatever is greater is newer.
+/// Version of a member's knowledge: facts, and starts. The greater one is newer.
 pub(super) type Known = (Version, (u64, u32));
 
 /// The same number for the same words, in all versions, on all machines. (Of the kind of FNV-1a.)
@@ -50,7 +50,7 @@ impl Lives {
 #[derive(Debug)]
 pub(super) struct Living {
     members: BTreeMap<u64, Lives>,
-    /// For each part: the same for all who know the same.
+    /// Checksum of each part; equal on nodes with equal knowledge.
     sums: [u64; PARTS],
 }
 
@@ -60,7 +60,7 @@ impl Default for Living {
     }
 }
 
-/// What happened to a member.
+/// Change of a member.
 #[derive(Debug)]
 pub(super) enum Change {
     Here(Who),
@@ -131,7 +131,7 @@ impl Living {
         }
     }
 
-    /// There are newer facts.
+    /// Records that newer facts of a member arrived.
     pub(super) fn learned(&mut self, id: &str, version: Version) {
         let number = number(id);
         self.change(number, |members| {

@@ -1,11 +1,11 @@
-//! Who does not answer is told so, and can show that it lives.
+//! Warnings to members that do not answer, so that they can show that they live.
 
 use super::*;
 
-/// Whom this node doubts.
+/// The members that this node suspects.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    /// Since when each is one.
+    /// The suspects, with the time since which each is one.
     since: BTreeMap<SocketAddr, (Who, Duration)>,
     /// This node will declare them dead.
     accused: BTreeSet<SocketAddr>,
@@ -47,7 +47,7 @@ impl<R: Rng> Core<R> {
         effects
     }
 
-    /// Tells a member what is thought of it.
+    /// Tells a member that it is suspected.
     fn warn(&mut self, effects: &mut Effects, member: foca::Member<Who>) {
         let to = member.id().addr;
         self.send(effects, to, &Content::Facts(vec![(self.told.clone(), Some(member))]));

@@ -10,11 +10,11 @@ use rand::RngExt as _;
 use super::news::SETTLE_ATTEMPTS;
 use super::*;
 
-/// As `herder::up::peers`: a door gives up claiming after this.
+/// Same as in `herder::up::peers`: a door gives up claiming after this.
 const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
-/// As `herder::up::members`.
+/// Same as in `herder::up::members`.
 const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
-/// As `pool::mirror`: a new container is waited for.
+/// Same as in `pool::mirror`: the maximum wait for a new container.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl World {

@@ -1,4 +1,4 @@
-//! What a story does to the world.
+//! The faults that a story injects into the world.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// What was under way at a program that ended.
+    /// Drops everything under way at a program that ended.
     pub(super) fn forget(&mut self, node: usize, power: bool) {
         for number in 0..self.jobs.len() {
             let job = &mut self.jobs[number];

@@ -1,4 +1,4 @@
-//! What goes between nodes: questions, answers, and news of containers.
+//! Messages between nodes: questions, answers, and news of containers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rand::RngExt as _;
 
 use super::*;
 
-/// As `herder::up::peers`: how often a keeper is told what became of a claim.
+/// Same as in `herder::up::peers`: number of attempts to settle a claim with a keeper.
 pub(super) const SETTLE_ATTEMPTS: u32 = 3;
 const SETTLE_REST: Duration = Duration::from_secs(1);
 impl World {
@@ -30,7 +30,7 @@ impl World {
         if lost { self.lose(&message) } else { self.pool.later(way, Event::Message { from, to, life, message }) }
     }
 
-    /// Nobody tells whoever waits for it; the connection is found to be broken.
+    /// Drops a message silently; the waiting node finds its connection broken.
     pub(super) fn lose(&mut self, message: &Message) {
         if let Some((job, call)) = message.question().or(message.answers()) {
             self.pool.later(KEEPALIVE, Event::Late { job, call });
@@ -105,7 +105,7 @@ impl World {
 
     // Pictures.
 
-    /// Whom this node believes to live.
+    /// Returns the nodes that this node believes alive.
     pub(super) fn alive(&mut self, node: usize) -> &BTreeMap<String, usize> {
         if std::mem::take(&mut self.pool.hosts[node].viewed) {
             let mut new: Vec<usize> = self.pool.hosts[node].core().addresses().map(crate::network::number).collect();
@@ -125,7 +125,7 @@ impl World {
         &self.places[node].alive
     }
 
-    /// A node is gone for this door: its picture stays, nothing is placed there, and whoever waits for it is told.
+    /// Marks a node as lost for this door: its picture stays, nothing is placed there, and waiting calls fail.
     pub(super) fn lost_sight(&mut self, door: usize, gone: usize) {
         self.places[door].following[gone] = false;
         if let Some(picture) = &mut self.places[door].pictures[gone] {

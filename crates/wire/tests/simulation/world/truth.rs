@@ -1,4 +1,4 @@
-//! What must hold.
+//! The invariants of the world.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use herder_model::{Name, Node, Resources};
 
 use super::*;
 
-/// After a cut, everybody knows everybody's containers again within this.
+/// After a cut, every node knows all containers again within this.
 const HEALING_TIME_MAX: Duration = Duration::from_secs(8);
 
-/// How refusals begin, and whether they speak of a name.
+/// Beginnings of refusals, and whether they are about a name.
 const REASONS: [(&str, bool); 7] = [
     ("Conflict: The name", true),
     ("no resources available to schedule container\n", false),
@@ -80,14 +80,14 @@ impl World {
         assert!(doubles.is_empty(), "{doubles:#?}");
     }
 
-    /// Each side of a cut may use a name; nobody else.
+    /// Checks that a name is used twice only on the two sides of a cut.
     pub(crate) fn names_are_unique_but_for_cuts(&self) {
         let wrong = self.doubles.iter().filter(|double| !double.cut);
         let wrong: Vec<&str> = wrong.map(|double| double.what.as_str()).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
-    /// Whoever is refused is told why, and there is some truth in it.
+    /// Checks that every refusal has a reason that is partly true.
     pub(crate) fn refusals_are_explained(&self) {
         for (number, job) in self.jobs.iter().enumerate() {
             let Some((end, End::Refused(why))) = &job.end else { continue };
@@ -110,7 +110,7 @@ impl World {
     }
 }
 
-/// Whether a container of this name is there.
+/// True if a container of this name is there.
 pub(super) fn holds(place: &Place, name: &str) -> bool {
     place.engine.named(&Name::new(name)).next().is_some()
 }
