@@ -1,4 +1,4 @@
-//! How long lists over many nodes take: 1,000 nodes with 30 containers each.
+//! Benchmark of lists over many nodes: 1,000 nodes with 30 containers each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
@@ -17,11 +17,11 @@ use report::{Goal, Report, Row, Times};
 
 const NODES: usize = 1_000;
 const CONTAINERS_PER_NODE: usize = 30;
-/// So many that one outlier is not the p99.
+/// Number of rounds, so many that one outlier is not the p99.
 const ROUNDS: usize = 200;
 const NOW: i64 = 1_800_000_000;
 
-/// What a list of a cluster of this size may take, in milliseconds.
+/// Goal for a list of a cluster of this size, in milliseconds.
 const LIST: Goal = Goal::Below(30.0);
 
 fn main() {

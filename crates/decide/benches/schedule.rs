@@ -1,4 +1,4 @@
-//! How long the scheduler takes to choose among many nodes: 1,000, 10,000 and 100,000 of them with 5 containers each.
+//! Benchmark of the scheduler's choice among 1,000, 10,000 and 100,000 nodes with 5 containers each.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
@@ -19,8 +19,8 @@ use report::{Goal, Report, Row, Times};
 use serde_json::json;
 
 const CONTAINERS_PER_NODE: usize = 5;
-/// Nodes, decisions that are timed, and what 99 of 100 should stay below, in milliseconds: a promise for the size that herder
-/// is made for, and figures to know for what is beyond.
+/// Nodes, timed decisions, and the goal for 99 of 100 in milliseconds: a promise for the size that herder is made for,
+/// plain figures beyond it.
 const SIZES: [(usize, usize, Goal); 3] =
     [(1_000, 1_000, Goal::Below(1.0)), (10_000, 300, Goal::None), (100_000, 100, Goal::None)];
 

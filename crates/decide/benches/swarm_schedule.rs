@@ -1,5 +1,5 @@
-//! How long the scheduler of services takes, in the shapes of swarmkit's own benchmark: all tasks wait, all nodes are empty, and
-//! the time ends when all assignments are in the view and in the fleet. As there, no log, disk or network takes part.
+//! Benchmark of the scheduler of services in the shapes of swarmkit's own: all tasks wait and all nodes are empty. The
+//! time ends when all assignments are in the view and in the fleet. As there, no log, disk or network takes part.
 //!
 //! Measured is how long the one thread had a processor, so that other programs on the machine count for little. The baseline are
 //! the times of swarmkit (`3e72cb64`, Go 1.25.5) on an idle machine of two cores, on another day: a ratio tells the magnitude
@@ -28,7 +28,7 @@ const NOW: Time = Time(1_700_000_000_000_000_000);
 /// Share of swarmkit's time that herder may take.
 const GOAL: Goal = Goal::RatioAtMost(0.1);
 
-/// What tasks ask for.
+/// Requirements of tasks.
 #[derive(Clone, Copy, PartialEq)]
 enum Asks {
     Nothing,
@@ -111,7 +111,7 @@ fn figure(nodes: usize, tasks: usize, services: usize, asks: Asks) -> String {
     format!("{}n {}t {of}{what}", short(nodes), short(tasks))
 }
 
-/// Where the time goes until every task has its node in the view and in the fleet.
+/// Times of the parts until every task has its node in the view and in the fleet.
 #[derive(Default)]
 struct Parts {
     /// The fleet is made of a view.
@@ -157,7 +157,7 @@ fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// How long this thread has had a processor.
+/// Returns the processor time of this thread.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
@@ -250,7 +250,7 @@ fn waiting(number: usize, service: &str, spec: &Arc<TaskSpec>) -> TaskRecord {
     TaskRecord { task, service_name: service.to_owned(), spec_version: Version { index }, ..TaskRecord::default() }
 }
 
-/// From now on the peak is what is reached from now on. Elsewhere than on Linux there is none.
+/// Resets the peak of memory. It is known on Linux only.
 fn forget_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

@@ -20,11 +20,11 @@ pub const GRACE_SECONDS_MAX: u64 = 3600;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
     pub action: Action,
-    /// For the engine, in place of those that herder sends by itself. Creates do without.
+    /// Headers for the engine, in place of those that herder sends by itself. Creates do without.
     pub headers: Vec<(String, String)>,
 }
 
-/// What is to be done.
+/// Action of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     Register {
@@ -44,7 +44,7 @@ pub enum Action {
         all: bool,
         hostname: Option<String>,
     },
-    /// With `text`, each template comes as it is written; with `all`, those of all nodes.
+    /// Lists templates: with `text` as they are written, with `all` those of all nodes.
     ListTemplates {
         text: bool,
         all: bool,
@@ -56,14 +56,14 @@ pub struct Create {
     pub source: Source,
     /// Put over what the source gives.
     pub body: Value,
-    /// With a number the answer is a list, even for 1.
+    /// Number of instances. If given, the answer is a list, even for 1.
     pub instances: Option<usize>,
     /// The node to create on; any, without.
     pub hostname: Option<String>,
     pub name: Option<String>,
 }
 
-/// Where the create body comes from.
+/// Source of the create body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     Template {
@@ -71,7 +71,7 @@ pub enum Source {
         variables: Map<String, Value>,
     },
     Image(String),
-    /// From `body` alone.
+    /// Takes the body from `body` alone.
     Raw,
 }
 
@@ -81,7 +81,7 @@ pub enum Verb {
     /// Seconds until it is killed; without, what the container says.
     Stop(Option<u64>),
     Restart(Option<u64>),
-    /// With `force`, running or not.
+    /// Removes containers; with `force` running ones, too.
     Delete {
         force: bool,
     },
@@ -96,7 +96,7 @@ pub enum What {
     Images,
 }
 
-/// Why a request is none.
+/// Reason why a request is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
     #[error("{0} must be specified")]
@@ -108,7 +108,7 @@ pub enum ActionError {
 }
 
 impl ActionError {
-    /// In the original's words, where it had some.
+    /// Returns the answer in the original's words, where it had some.
     pub fn answer(&self) -> Value {
         match self {
             ActionError::Unknown => json!({ "error": self.to_string() }),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes: an action or an error that names something, and no panic in what follows.
+        /// Reads any request as an action or an error that names something, without a panic in what follows.
         #[test]
         fn any_request_is_read_or_refused(
             name in prop_oneof![

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::merge::{self, Part};
 use crate::naming::Naming;
 
-/// What all nodes use together. An image on several nodes stands once, its containers and tags united, but its layers count on
-/// each node, since that is what the disks hold. Fails if no node answered; nodes that did not are told in `Warnings`.
+/// Merges the disk use of all nodes. An image on several nodes stands once, its containers and tags united, but its
+/// layers count on each node, since that is what the disks hold. Fails if no node answered; nodes that did not are told
+/// in `Warnings`.
 pub fn merge(parts: Vec<Part>, naming: Naming) -> Result<Value, String> {
     let (answers, failures) = merge::sort_out(parts);
     if answers.is_empty() && !failures.is_empty() {

@@ -29,9 +29,10 @@ pub struct Endpoints {
 pub struct ServiceEndpoints {
     pub id: String,
     pub name: String,
-    /// It is a plain container and no service of the swarm.
+    /// True for a plain container, false for a service of the swarm.
     pub is_container: bool,
-    /// Of the service, not of its containers. Empty for a service that is removed and whose tasks have not ended yet.
+    /// Labels of the service, not of its containers. Empty for a service that is removed and whose tasks have not ended
+    /// yet.
     pub labels: BTreeMap<String, String>,
     /// Overlay networks with the service's virtual IP there, by network id.
     pub networks: BTreeMap<String, NetworkPlace>,
@@ -43,9 +44,9 @@ pub struct ServiceEndpoints {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkPlace {
     pub name: String,
-    /// It is the network of the routing mesh: every node has an address there.
+    /// True for the network of the routing mesh: every node has an address there.
     pub is_ingress: bool,
-    /// None in the mode `dnsrr`.
+    /// Virtual IP; `None` in the mode `dnsrr`.
     pub virtual_ip: Option<Ipv4Addr>,
 }
 
@@ -55,9 +56,9 @@ pub struct Port {
     pub name: String,
     /// `tcp`, `udp`, `sctp`.
     pub protocol: String,
-    /// In the container.
+    /// Port in the container.
     pub target: u16,
-    /// On nodes; 0: none.
+    /// Port on nodes; 0 for none.
     pub published: u16,
     pub mode: PortMode,
 }
@@ -65,9 +66,9 @@ pub struct Port {
 /// The place where a port is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortMode {
-    /// On every node, by the routing mesh: it leads to any task.
+    /// Published on every node by the routing mesh, which leads to any task.
     Ingress,
-    /// On the node of each task: it leads to that task.
+    /// Published on the node of each task, and leads to that task.
     Host,
     /// Nowhere.
     Exposed,
@@ -82,7 +83,7 @@ pub struct TaskEndpoint {
     /// Id of its node.
     pub node: String,
     pub hostname: String,
-    /// None, if the node has told none yet.
+    /// Address of the node, once it has reported one.
     pub node_address: Option<IpAddr>,
     /// Empty until it is created.
     pub container: String,
@@ -99,7 +100,7 @@ pub struct TaskEndpoint {
 /// The health of a container by its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
-    /// It has no health check.
+    /// The task has no health check.
     Unchecked,
     Starting,
     Healthy,
@@ -112,7 +113,7 @@ pub enum State {
     Serving,
     /// Takes no new requests, and ends those it has: it is about to be stopped.
     Draining,
-    /// Not started yet, or its node is down.
+    /// The task has not started yet, or its node is down.
     Down,
 }
 

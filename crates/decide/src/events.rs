@@ -1,4 +1,4 @@
-//! Events of all nodes as one stream: whose they are, which of them a client wants, and from when to when.
+//! Events of all nodes as one stream: attribution to nodes, filters, and time range.
 
 use herder_model::Node;
 use jiff::Timestamp;
@@ -142,8 +142,8 @@ fn node_matches(filters: &Filters, event: &Value) -> bool {
     !filters.has("node") || filters.values("node").any(|value| value == name || value == id)
 }
 
-/// A point in time as `since` and `until` give it, in nanoseconds since 1970: seconds with an optional fraction, RFC 3339
-/// (zone, time and seconds may be missing), or a Go duration before `now_nano`.
+/// Parses a `since` or `until` into nanoseconds since 1970. Accepted are seconds with an optional fraction, RFC 3339
+/// (zone, time and seconds may be missing), and a Go duration before `now_nano`.
 pub fn time(text: &str, now_nano: i64) -> Result<i64, TimeError> {
     let text = text.trim();
     seconds(text)

@@ -10,26 +10,26 @@ use serde_json::{Value, json};
 use crate::names;
 use crate::versions::{NEWEST, OLDEST};
 
-/// What this manager is among managers.
+/// Role of this manager among managers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     #[default]
     Primary,
-    /// Others decide; `primary` is the address of who does, empty while nobody is known to.
+    /// A replica; `primary` is the address of the deciding manager, empty while it is unknown.
     Replica { primary: String },
 }
 
-/// What the manager says about itself.
+/// Facts of the manager itself.
 #[derive(Clone, Debug, Default)]
 pub struct Manager {
     /// Host name.
     pub name: String,
-    /// Tells managers apart; if empty, the name does.
+    /// Id that distinguishes managers; if empty, the name does.
     pub id: String,
     pub role: Role,
-    /// As given to `--strategy`.
+    /// Value of `--strategy`.
     pub strategy: String,
-    /// As given to `--filter`, in that order.
+    /// Values of `--filter`, in that order.
     pub filters: Vec<String>,
     /// Such as `herder/0.1.0`.
     pub version: String,
@@ -37,7 +37,7 @@ pub struct Manager {
     pub api_version: String,
     pub git_commit: String,
     pub experimental: bool,
-    /// As the kernel names it, such as `x86_64`.
+    /// Architecture in the kernel's words, such as `x86_64`.
     pub architecture: String,
     pub operating_system: String,
     pub kernel_version: String,
@@ -84,7 +84,7 @@ pub fn system_status(nodes: &[Arc<Node>], manager: &Manager) -> Vec<[String; 2]>
     table
 }
 
-/// `3 (1 Running, 0 Paused, 2 Stopped)`; what runs on a node that does not answer nobody knows.
+/// Returns `3 (1 Running, 0 Paused, 2 Stopped)`. The counts of a node that does not answer are unknown.
 fn containers(node: &Node) -> String {
     let Counts { all, running, paused, stopped } = Counts::of(node);
     match node.state {

@@ -1,4 +1,4 @@
-//! What the lists show: filters as Docker reads them, entries of all nodes as if they were one engine's.
+//! Lists with Docker's filters: entries of all nodes as if they were one engine's.
 //!
 //! Pure, and answered from memory: no engine is asked. Entries keep the fields that the engine gave them, known or not;
 //! what one engine cannot know (whose name it is, on which address a port listens) is put right.
@@ -16,7 +16,7 @@ pub(crate) use networks::{hide_joint, shown_id};
 pub use networks::{is_predefined, network_name, networks};
 pub use volumes::{volume_name, volumes};
 
-/// Why a list cannot be given. The sentences are Docker's.
+/// Reason why a list cannot be given. The sentences are Docker's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
     #[error("invalid filter '{0}'")]

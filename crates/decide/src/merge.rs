@@ -11,7 +11,7 @@ use serde_json::Value;
 pub use network::network_inspect;
 pub use progress::{Progress, pull_line};
 
-/// What one node answered: JSON, or why not.
+/// Answer of one node: JSON, or the reason of its failure.
 pub type Part = (Arc<Node>, Result<Value, String>);
 
 /// The answers of those that gave one, and a line `node: reason` for each of the others.
@@ -26,7 +26,7 @@ pub fn sort_out(parts: Vec<Part>) -> (Vec<(Arc<Node>, Value)>, Vec<String>) {
     (answers, failures)
 }
 
-/// `node: reason`; a node that has not told its name yet goes by its address.
+/// Returns `node: reason`; a node without a known name goes by its address.
 pub fn failure(node: &Node, reason: &str) -> String {
     let name = if node.name.is_empty() { &node.addr } else { &node.name };
     format!("{name}: {}", reason.trim_end())

@@ -8,7 +8,7 @@ use herder_model::{Container, Image, Name, Network, Node, Volume};
 
 use crate::list::{is_predefined, shown_id};
 
-/// Why a name leads nowhere.
+/// Reason why a name is not found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotFound {
     Unknown,
@@ -90,7 +90,7 @@ pub fn container(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Cont
     found.unwrap_or(Err(NotFound::Unknown))
 }
 
-/// As many digits of an id as `docker ps` shows.
+/// Number of an id's digits that `docker ps` shows.
 const SHORT_ID_DIGITS: usize = 12;
 
 /// `text` without a node in front that is this one.
@@ -141,8 +141,8 @@ pub fn image(nodes: &[Arc<Node>], text: &str) -> Vec<(Arc<Node>, Arc<Image>)> {
     found
 }
 
-/// Where `POST /images/{repository}/push?tag=` can go: nodes that have the image of this tag, healthy ones first. Without
-/// a tag all tags are meant: the node with most of them comes first.
+/// Returns the nodes for `POST /images/{repository}/push?tag=`: those that have the image of this tag, healthy ones
+/// first. Without a tag all tags are meant: the node with most of them comes first.
 pub fn pushable(nodes: &[Arc<Node>], repository: &str, tag: Option<&str>) -> Vec<Arc<Node>> {
     if let Some(tag) = tag.filter(|tag| !tag.is_empty()) {
         return image(nodes, &format!("{repository}:{tag}")).into_iter().map(|(node, _)| node).collect();
@@ -167,7 +167,8 @@ pub fn familiar(text: &str) -> String {
     if last.contains([':', '@']) { text.to_owned() } else { format!("{text}:latest") }
 }
 
-/// Names that containers of several nodes have, with those nodes: doors on both sides of a cut network may use one name.
+/// Returns the names that containers of several nodes have, with those nodes. Doors on both sides of a cut network may
+/// use one name.
 pub fn duplicates(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<String>> {
     let mut on: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for node in nodes {
@@ -181,9 +182,9 @@ pub fn duplicates(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<String>> {
 
 type NetworkTest<'t> = &'t dyn Fn(&Node, &Network) -> bool;
 
-/// The network that `text` means, and a node that has it (one that answers, if any does): id, `node/name`, name, a prefix of
-/// an id. Parts of one network on several nodes are one. `bridge`, `host` and `none`, which every engine has, mean those of the
-/// first node that answers; any other name that several networks have is ambiguous.
+/// Finds the network that `text` means, and a node that has it (one that answers, if any does): by id, `node/name`,
+/// name, or a prefix of an id. Parts of one network on several nodes are one. `bridge`, `host` and `none`, which every
+/// engine has, mean those of the first node that answers; any other name that several networks have is ambiguous.
 pub fn network(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Network>), NotFound> {
     let mut ordered: Vec<&Arc<Node>> = nodes.iter().collect();
     ordered.sort_by_key(|node| !node.is_healthy());

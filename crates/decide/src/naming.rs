@@ -1,4 +1,4 @@
-//! How lists name what is on one node.
+//! Naming of objects of one node in lists.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use herder_model::Node;
 /// The form of names in lists. A name leads to its thing in every form, whatever lists show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// As an engine names things, so that tools that compare names find them: a container is `/web` and also `/node/web`, a
-    /// volume is its bare name, once for all nodes, and a network is its bare name unless several nodes have networks of it.
+    /// Docker's form, so that tools that compare names find them. A container is `/web` and also `/node/web`, a volume
+    /// is its bare name, once for all nodes, and a network is its bare name unless several nodes have networks of it.
     #[default]
     Docker,
-    /// As classic Swarm did: `/node/web`, `node/volume`, `node/network`.
+    /// Classic Swarm's form: `/node/web`, `node/volume`, `node/network`.
     Classic,
 }
 

@@ -42,7 +42,7 @@ pub struct Host {
     pub dns_port: u16,
     /// Nodes that gossip suspects to be lost.
     pub suspects: BTreeSet<String>,
-    /// Endpoints of this node whose containers have ended, before the leader has heard of it.
+    /// Endpoints of this node whose containers have ended, before the leader knows.
     pub ended: BTreeSet<String>,
     /// Published ports (`8080/tcp`) that another program of this host listens on; the mesh leaves them alone.
     pub taken: BTreeSet<String>,

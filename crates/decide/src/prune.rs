@@ -23,8 +23,8 @@ pub fn merge(parts: Vec<Value>) -> Value {
     Value::Object(merged)
 }
 
-/// As [`merge()`], with volumes and networks named as lists name them and what is gone from several nodes told once. Nodes must
-/// be as before the prune. Fails if no node did it; those that failed among others are told in `Warnings`.
+/// Same as [`merge()`], with volumes and networks named as lists name them, and objects removed on several nodes named
+/// once. `nodes` must show the state before the prune. It fails if no node succeeded; other failures are in `Warnings`.
 pub fn over_nodes(parts: Vec<Part>, naming: Naming) -> Result<Value, String> {
     let (answers, failures) = merge::sort_out(parts);
     if answers.is_empty() && !failures.is_empty() {

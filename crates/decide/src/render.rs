@@ -17,7 +17,7 @@ pub fn container(node: &Node, container: &Container, now: i64) -> String {
     text
 }
 
-/// As [`container()`], added to `text`.
+/// Same as [`container()`], appended to `text`.
 pub fn container_into(text: &mut String, node: &Node, container: &Container, now: i64) {
     if container.entry.text.is_empty() {
         return fill(text, &entry("", container, Naming::default()), node, now);

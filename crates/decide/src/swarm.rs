@@ -1,4 +1,4 @@
-//! Desired state: what may be declared, how it is found and changed, what follows from it, and what clients are told of it.
+//! Desired state: declarable objects, their lookup and changes, the decisions that follow, and the views for clients.
 //!
 //! The folders are named as SwarmKit's parts: `control` (its `controlapi`), `allocate` (its `allocator`), `orchestrate`,
 //! `schedule`, `task`, `nodes`.

@@ -1,4 +1,4 @@
-//! Versions of the Docker API: which are served, in which one an engine is asked, and what old clients miss in new answers.
+//! Versions of the Docker API: served ones, the one for an engine's call, and additions to answers for old clients.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub const OLDEST: Version = Version { major: 1, minor: 24 };
 /// The newest version that is served.
 pub const NEWEST: Version = Version { major: 1, minor: 50 };
 
-/// Why a version is refused. Docker's own sentences; answered with 400.
+/// Reason why a version is refused. Docker's own sentences; answered with 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     #[error(
@@ -55,7 +55,8 @@ pub fn accept(client: &str) -> Result<Version, VersionError> {
     }
 }
 
-/// The version in which an engine is asked: the client's, or the engine's own if that is older (or the client gave none).
+/// Returns the version for a call to an engine: the client's, or the engine's own if that is older (or the client gave
+/// none).
 pub fn for_engine(client: Option<&str>, engine: &str) -> String {
     let client = client.and_then(Version::parse);
     match (client, Version::parse(engine)) {
@@ -65,8 +66,9 @@ pub fn for_engine(client: Option<&str>, engine: &str) -> String {
     }
 }
 
-/// What an answer to `GET /images/{name}/json` must have for a client of this version, whatever the engine's age.
-/// docker-compose 1.29 reads `ContainerConfig`, which engines of API 1.45 and later dropped; `VirtualSize` went with 1.44.
+/// Adds the members to an answer of `GET /images/{name}/json` that a client of this version needs, whatever the
+/// engine's age. docker-compose 1.29 reads `ContainerConfig`, which engines of API 1.45 and later dropped;
+/// `VirtualSize` went with 1.44.
 pub fn image_inspect(image: &mut Value, client: Option<&str>) {
     let Some(client) = client.and_then(Version::parse) else { return };
     let Some(fields) = image.as_object_mut() else { return };
@@ -80,7 +82,7 @@ pub fn image_inspect(image: &mut Value, client: Option<&str>) {
     }
 }
 
-/// As [`image_inspect`], for one entry of `GET /images/json`.
+/// Same as [`image_inspect`], for one entry of `GET /images/json`.
 pub fn image_entry(image: &mut Value, client: Option<&str>) {
     let Some(client) = client.and_then(Version::parse) else { return };
     let Some(fields) = image.as_object_mut() else { return };

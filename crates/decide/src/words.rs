@@ -9,12 +9,12 @@ pub fn status(node: &Node, container: &Container, now: i64) -> String {
     text
 }
 
-/// As [`status`], added to `text`. Needs no escaping in JSON.
+/// Same as [`status`], appended to `text`. Needs no escaping in JSON.
 pub fn status_into(text: &mut String, node: &Node, container: &Container, now: i64) {
     tell_into(text, node, status_of(container), now);
 }
 
-/// What is known of a status without the clock and the node.
+/// Returns the parts of a status that do not depend on the clock and the node.
 pub fn status_of(container: &Container) -> Status {
     match container.state.as_str() {
         "running" => Status::Up(

@@ -1,5 +1,5 @@
-//! Whatever is written as an expression, a create body or filters: an answer or an error, and what was read means the same
-//! when it is read again. The fuzz targets in `fuzz/` go on from here.
+//! Expressions, create bodies and filters from any bytes: an answer or an error, and a parsed value means the same when
+//! it is parsed again. The fuzz targets in `fuzz/` go on from here.
 
 use herder_decide::fuzz::{fuzz_create, fuzz_expression, fuzz_filters};
 use proptest::prelude::*;

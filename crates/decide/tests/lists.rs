@@ -1,4 +1,4 @@
-//! What holds for every list, whatever the nodes have on them.
+//! Properties of every list, whatever the nodes have on them.
 
 use std::sync::Arc;
 

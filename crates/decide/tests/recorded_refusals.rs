@@ -1,4 +1,4 @@
-//! What a real swarm refused for the object itself is refused in the same words, and nothing that it took is refused.
+//! Replays a real swarm's refusals: the same words, and no refusal of what it accepted.
 #![expect(clippy::disallowed_methods, reason = "recordings are files")]
 
 use std::fs;
@@ -19,7 +19,7 @@ const ELSEWHERE: [&str; 8] = [
     "does not have a previous spec",
 ];
 
-/// What we say of this object; nothing if it is none that can be declared.
+/// Returns the verdict about this object; `None` if it cannot be declared.
 fn judged(path: &[&str], body: &Value) -> Option<Result<(), Refusal>> {
     fn read<T: serde::de::DeserializeOwned>(body: &Value) -> T {
         serde_json::from_value(body.clone()).expect("an object")

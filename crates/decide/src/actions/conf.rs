@@ -15,13 +15,13 @@ pub struct Conf {
     pub engine: Option<String>,
     /// Port of the door.
     pub rest_port: Option<u16>,
-    /// How long a node may take to answer an action.
+    /// Maximum time of a node's answer to an action.
     pub task_timeout: Duration,
-    /// How long each container of a create may take.
+    /// Maximum time of each container of a create.
     pub new_container_timeout: Duration,
-    /// How often nodes are asked whether they live. Only from the file: without one, herder's own.
+    /// Interval of liveness checks of nodes. Only from the file: without one, herder's own.
     pub announce_interval: Option<Duration>,
-    /// How often the containers of a node are read anew, events or not. Only from the file, too.
+    /// Interval at which the containers of a node are read anew, events or not. Only from the file, too.
     pub tracking_interval: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl Default for Conf {
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(1000);
 const TRACKING_INTERVAL: Duration = Duration::from_millis(10_000);
 
-/// Milliseconds of a day: whoever waits longer has mistaken the unit.
+/// Maximum number: the milliseconds of a day. A longer wait is a mistake of the unit.
 const NUMBER_MAX: u64 = 24 * 3600 * 1000;
 
 /// Reads the file's text. Besides the settings it gives sentences about what has no effect.

@@ -1,4 +1,4 @@
-//! What `register` and `unregister` change: members besides those of discovery, and members that are left out.
+//! Changes by `register` and `unregister`: added members besides those of discovery, and members left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 

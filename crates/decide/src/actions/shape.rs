@@ -45,7 +45,7 @@ fn canonical(name: &str) -> String {
     name.split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
-/// What failed on a node (or before one was chosen), in the shape of Docker's own errors.
+/// Returns a failure on a node (or before one was chosen), in the shape of Docker's own errors.
 pub fn failed(node: Option<&str>, status: u16, message: &str) -> Value {
     json!({
         "Content-Type": "application/json", "Response": {"Body": {"message": message}},
@@ -58,7 +58,7 @@ pub fn late(node: Option<&str>, reason: &str) -> Value {
     json!({ "error": "timeout", "message": reason, "dockerInstance": node, "statusCode": LATE })
 }
 
-/// What herder itself refuses.
+/// Returns a refusal of herder itself.
 pub fn refused(message: &str) -> Value {
     json!({ "status": "error", "message": message })
 }
@@ -134,8 +134,8 @@ fn add_missing(image: &mut Value, field: &str, values: &[Value]) {
     }
 }
 
-/// The status of the HTTP answer that carries `answer`: that of the engine, save that an answer with a document cannot be
-/// 204 or 304. Of a create of many: 201 if all were made, 200 if some, else that of the first failure.
+/// Returns the status of the HTTP answer that carries `answer`. It is the engine's, but not 204 or 304, which cannot
+/// have a document. Of a create of many: 201 if all were made, 200 if some, else that of the first failure.
 pub fn status(answer: &Value) -> u16 {
     match (&answer["statusCode"], answer["containers"].as_array()) {
         (Value::Null, Some(replies)) => {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever engines say, the answer has their parts, and its status is one that HTTP knows.
+        /// Keeps the parts of any answers of engines, and sets a status that HTTP knows.
         #[test]
         fn nothing_is_lost_between_the_nodes(
             parts in prop::collection::vec((any::<bool>(), 0u16..1000, ".{0,30}", 0usize..4), 0..6),

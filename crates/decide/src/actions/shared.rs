@@ -22,8 +22,8 @@ pub struct Shared {
     pub differs_on: BTreeSet<String>,
 }
 
-/// Makes one set of what each node (by name) offers: of two texts under one name, the one that was changed last counts; of two
-/// changed in the same second, the greater, so that all nodes choose alike whatever order they hear it in.
+/// Merges the offers of all nodes (by name). Of two texts under one name the newer counts; of two of the same second
+/// the greater, so that all nodes choose alike in any order.
 pub fn merge<'n>(offers: impl IntoIterator<Item = (&'n str, &'n [Offered])>) -> BTreeMap<String, Shared> {
     let mut merged: BTreeMap<String, Shared> = BTreeMap::new();
     for (node, offered) in offers {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nodes hear of each other in different orders, and use the same texts.
+        /// Merges offers in different orders to the same texts.
         #[test]
         fn the_order_does_not_matter(
             offers in prop::collection::vec(prop::collection::btree_map("[ab]", ("[xy]", 0u64..3), 0..3), 1..5),

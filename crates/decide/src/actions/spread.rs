@@ -1,13 +1,13 @@
-//! Which node takes the next of many instances.
+//! Choice of the node for the next of many instances.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use herder_model::Node;
 
-/// Who of `ranked` (the nodes that can take it, best first) gets the next instance: a healthy one that `avoid` does not
-/// name, which has got the fewest so far; of those the best. That is one round over all nodes and then round again, and the
-/// numbers differ by one at most over the nodes that accept.
+/// Returns the node of `ranked` (the nodes that fit, best first) for the next instance. It is healthy, not in `avoid`,
+/// and has got the fewest so far; of those it is the best. That is one round over all nodes and then round again, and
+/// the numbers differ by one at most over the nodes that accept.
 pub fn next<'n>(
     ranked: &'n [Arc<Node>],
     got: &BTreeMap<String, usize>,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::body;
 use crate::place::request;
 
-/// Why a template cannot be used. Names the file, and the field by its path, such as `HostConfig.Memory`.
+/// Reason why a template cannot be used. Names the file, and the field by its path, such as `HostConfig.Memory`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("the name of a template has letters, digits, dots, hyphens and underscores only, not `{0}`")]
@@ -40,7 +40,7 @@ pub enum TemplateError {
 /// A template's name becomes a file's; longer ones are mistakes.
 const NAME_BYTES_MAX: usize = 100;
 
-/// Whether a text can be a template's name.
+/// Checks the name of a template.
 pub fn check_name(name: &str) -> Result<(), TemplateError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(fits) && !name.starts_with('.') {
@@ -160,7 +160,8 @@ impl Fill<'_> {
         })
     }
 
-    /// A text that is one variable and nothing else takes the value's kind, and that of its field: numbers stay numbers.
+    /// Expands a text. One that is a single variable takes the kind of the value and of its field: numbers stay
+    /// numbers.
     fn text(&mut self, text: &str, path: &str) -> Result<Value, TemplateError> {
         let mut out = String::new();
         let mut rest = text;

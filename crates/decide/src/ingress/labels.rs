@@ -35,7 +35,7 @@ pub(super) struct Router {
     pub(super) service: String,
     pub(super) middlewares: Vec<String>,
     pub(super) tls: Option<RouteTls>,
-    /// Of herder's own labels.
+    /// True for herder's own labels.
     pub(super) native: bool,
     /// One of its labels cannot be read: without it, the route could let in what it should not.
     pub(super) is_broken: bool,
@@ -60,7 +60,7 @@ pub(super) enum Middleware {
     Is(Value),
     /// Names of others.
     Chain(Vec<String>),
-    /// It cannot be used.
+    /// The middleware cannot be used.
     Broken,
 }
 

@@ -22,7 +22,7 @@ pub enum Middleware {
     },
     RedirectRegex {
         regex: String,
-        /// In the form of crate `regex`: `${1}`.
+        /// Replacement in the form of crate `regex`: `${1}`.
         replacement: String,
         #[serde(default)]
         permanent: bool,
@@ -91,7 +91,7 @@ pub enum Middleware {
     },
 }
 
-/// Headers that are set, and what browsers are told.
+/// Headers that are set, and those for browsers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Headers {
@@ -131,7 +131,7 @@ pub enum Criterion {
     Host,
 }
 
-/// Which address is the client's.
+/// Source of the client's address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClientAddress {
@@ -162,7 +162,7 @@ pub(super) enum Read {
     Middleware(Value),
     /// Names of others, in order.
     Chain(Vec<String>),
-    /// None that can be used; the reason is among the faults.
+    /// No usable middleware; the reason is among the faults.
     Nothing,
 }
 

@@ -26,13 +26,13 @@ pub enum Rule {
 /// One condition.
 #[derive(Clone, Debug)]
 pub enum Matcher {
-    /// In lower case. `*` is any host, `*.x` any host with one label before `x`.
+    /// Matches a host in lower case. `*` is any host, `*.x` any host with one label before `x`.
     Host(String),
     HostRegexp(Regex),
     Path(String),
     PathPrefix(String),
     PathRegexp(Regex),
-    /// In upper case.
+    /// Matches a method in upper case.
     Method(String),
     /// Name in lower case, value.
     Header(String, String),
@@ -54,7 +54,7 @@ pub enum Scope {
     Tcp,
 }
 
-/// Why a text is no rule.
+/// Reason why a text is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     #[error("{0}")]

@@ -1,4 +1,4 @@
-//! Which tasks have requests through the ingress, and when those that leave have none any more.
+//! Tracking of tasks that serve requests through the ingress, until leaving ones have no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -21,7 +21,7 @@ pub(super) struct Call {
     pub arguments: Vec<String>,
 }
 
-/// Why a text cannot be read as a rule. Places are counted in letters, from 1.
+/// Reason why a text cannot be parsed as a rule. Places are counted in letters, from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SyntaxError {
     #[error("the rule is empty")]

@@ -50,7 +50,7 @@ pub fn is_routed(view: &View, spec: &ServiceSpec) -> bool {
         && ingress_kind().and_then(|kind| view.resources.get(&kind)?.get(INGRESS_ID)).is_some()
 }
 
-/// The ports of a service's tasks that nodes which listen connect to: those that its routes lead to, and those of checks.
+/// Returns the ports of a service's tasks that listening nodes connect to: those of its routes, and those of checks.
 pub fn routed_ports(view: &View, record: &ServiceRecord) -> BTreeSet<(Protocol, u16)> {
     let routed = Some(record).filter(|it| is_routed(view, &it.service.spec));
     let service = routed.and_then(|it| endpoints::service(view, &it.service.id));

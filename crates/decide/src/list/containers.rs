@@ -15,7 +15,7 @@ use crate::{names, render};
 pub struct ContainerQuery {
     /// Stopped ones as well, and those of nodes that do not answer.
     pub all: bool,
-    /// The newest so many, running or not.
+    /// Number of newest containers to list, running or not.
     pub limit: Option<usize>,
     /// Only those created before this container.
     pub before: Option<String>,
@@ -49,10 +49,10 @@ const TASK_LABELS: [&str; 2] = ["com.docker.swarm.task", "com.docker.swarm.task.
 const STATES: &[&str] = &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 
-/// What goes into a hole of an entry is about this long: a status, a name, an address.
+/// Typical bytes of a filled hole of an entry: a status, a name, an address.
 const HOLE_BYTES: usize = 32;
 
-/// So many entries tell how long a list will be.
+/// Number of entries from which the length of a list is estimated.
 const SAMPLES: usize = 256;
 
 /// Their text stays in the nearest caches of the processor until it is copied.
@@ -69,7 +69,7 @@ pub fn containers(nodes: &[Arc<Node>], query: &ContainerQuery, now: i64) -> Resu
     Ok(out)
 }
 
-/// As [`containers`], made while it is sent: with 30,000 containers the whole is some 30 MB.
+/// Same as [`containers`], rendered while it is sent: with 30,000 containers the whole is some 30 MB.
 pub fn pieces(nodes: &Arc<[Arc<Node>]>, query: &ContainerQuery, now: i64) -> Result<Pieces, ListError> {
     let chosen = places(nodes, query)?.into_iter().map(|(_, place)| place).collect();
     Ok(Pieces { nodes: nodes.clone(), chosen, next: 0, now, ended: false })
@@ -86,7 +86,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// How long the whole is; a guess from some of it when there is much.
+    /// Returns the length of the whole list, estimated from a sample when it is long.
     pub fn bytes_about(&self) -> usize {
         let step = (self.chosen.len() / SAMPLES).max(1);
         let length = |(_, it): Entry<'_>| it.entry.text.len() + it.entry.holes.len() * HOLE_BYTES + 1;
@@ -145,7 +145,7 @@ impl Iterator for Pieces {
 /// A container and its node.
 type Entry<'n> = (&'n Arc<Node>, &'n Arc<Container>);
 
-/// Where a container stands: the number of its node, and its own in the node's index of names.
+/// Place of a container: the number of its node, and its own in the node's index of names.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     node: u32,
@@ -323,7 +323,7 @@ impl<'q> Wanted<'q> {
     }
 }
 
-/// True if the container is a task of a service: agents set both labels, clients that act as one only the first.
+/// True if the container is a task of a service. Agents set both labels; clients that pose as one set only the first.
 fn is_task(it: &Container) -> bool {
     TASK_LABELS.iter().any(|label| it.labels.contains_key(label))
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::ListError;
 
-/// So much of filters that make no sense is repeated in the error.
+/// Maximum length of malformed filters that an error repeats.
 const SHOWN_CHARS_MAX: usize = 80;
 
 /// The compiled patterns of one filter may not take more than this together. A target of 64 KiB has room for thousands of
@@ -171,8 +171,8 @@ impl Patterns {
         self.0.is_empty()
     }
 
-    /// True if one of the values matches a name of a thing on a node: bare, and if the value has a slash also as
-    /// `/name`, `node/name` and `/node/name`. Without one, a value that is found in the node's name means nothing.
+    /// True if one of the values matches the name of an object on a node: bare, and with a slash also as `/name`,
+    /// `node/name` and `/node/name`. Without one, a value that is found in the node's name means nothing.
     pub fn match_name(&self, node: &str, name: &str) -> bool {
         if self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(name)) {
             return true;
@@ -192,7 +192,8 @@ impl Patterns {
     }
 }
 
-/// A file glob (`*`, `?`, `[a-z]`, `\x`; neither `*` nor `?` crosses a `/`) as a regular expression; `None` if it is malformed.
+/// Converts a file glob (`*`, `?`, `[a-z]`, `\x`; neither `*` nor `?` crosses a `/`) into a regular expression. `None`
+/// if it is malformed.
 pub fn glob(pattern: &str) -> Option<Regex> {
     let mut text = String::from("^(?s:");
     let mut chars = pattern.chars();

@@ -16,8 +16,7 @@ const KNOWN: &[&str] = &["before", "dangling", "label", "label!", "node", "refer
 
 const NANOS: i64 = 1_000_000_000;
 
-/// The images as one JSON array, newest first; with `all`, those too that are only steps on the way to others. `now` in
-/// seconds since 1970.
+/// Lists the images as one JSON array, newest first; with `all` also intermediate ones. `now` in seconds since 1970.
 pub fn images(nodes: &[Arc<Node>], all: bool, filters: &Filters, now: i64) -> Result<Value, ListError> {
     let wanted = Wanted::new(nodes, filters, now)?;
     let parents: HashSet<&str> = match all {
@@ -122,7 +121,7 @@ impl<'f> Wanted<'f> {
         names
     }
 
-    /// As Docker's `reference` filter: a glob over the name, with or without its tag.
+    /// True if Docker's `reference` filter matches: a glob over the name, with or without its tag.
     fn refers_to(&self, name: &str) -> bool {
         let name = names::familiar(name);
         let bare = repository(&name);

@@ -58,8 +58,8 @@ pub(crate) fn shown_id(network: &Network) -> &str {
     network.labels.get(LABEL_NETWORK_ID).unwrap_or(&network.id)
 }
 
-/// Takes the label that joins the parts away from a network that clients see: Compose compares the labels of what is there
-/// with those of its file. Gives what it said.
+/// Removes the label that joins the parts from a network for clients, and returns its value. Compose compares the
+/// labels of existing networks with those of its file.
 pub(crate) fn hide_joint(network: &mut Value) -> Option<Value> {
     network.get_mut("Labels").and_then(Value::as_object_mut)?.remove(LABEL_NETWORK_ID)
 }

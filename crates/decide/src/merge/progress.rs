@@ -6,9 +6,9 @@
 
 use serde_json::{Value, json};
 
-/// What a client is told about a line that `node`'s engine wrote while it does `what` (such as `Pulling busybox:latest...`).
-/// Layers are left out: the CLI could not tell those of one node from another's. `Null` (the engine has not said anything yet)
-/// gives the opening line. Errors are not told at once, see [`Progress`].
+/// Returns the client's line for a line that `node`'s engine wrote during `what` (such as `Pulling busybox:latest...`).
+/// Layers are left out: the CLI could not tell those of one node from another's. `Null` (the engine has not said
+/// anything yet) gives the opening line. Errors are not told at once, see [`Progress`].
 pub fn pull_line(node: &str, what: &str, line: &Value) -> Value {
     let said = line["status"].as_str().or(line["stream"].as_str()).map(str::trim_end).filter(|text| !text.is_empty());
     let layer = line["id"].as_str().filter(|id| !id.is_empty());
@@ -25,19 +25,20 @@ pub fn pull_line(node: &str, what: &str, line: &Value) -> Value {
     out
 }
 
-/// Lines such as `Loaded image: …` that are kept for the end: an archive with more names than these is not made by hand.
+/// Maximum number of lines such as `Loaded image: …` that are kept for the end. An archive with more names is not made
+/// by hand.
 const SAID_MAX: usize = 256;
 
-/// How an action went on all its nodes: tells errors at the end, when it is known whether any node succeeded.
+/// Progress of an action on all its nodes. Errors come at the end, when it is known whether any node succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     what: String,
     failures: Vec<String>,
     succeeded: usize,
-    /// What engines said of the whole, each once.
+    /// Lines of engines about the whole action, each once.
     said: Vec<Value>,
     form: Form,
-    /// The line with which a pull begins was told.
+    /// True after the line with which a pull begins.
     introduced: bool,
 }
 
@@ -57,12 +58,13 @@ impl Progress {
         Progress { what: what.to_owned(), ..Progress::default() }
     }
 
-    /// For one node: what its engine says is told as it is.
+    /// Returns the progress for one node, which passes its engine's lines on unchanged.
     pub fn of_one() -> Progress {
         Progress { form: Form::One, ..Progress::default() }
     }
 
-    /// As classic Swarm told it: lines of nodes, and none of the whole but what programs read of a load.
+    /// Returns the progress in classic Swarm's form: lines of nodes, and of the whole only what programs read of a
+    /// load.
     pub fn classic(what: &str) -> Progress {
         Progress { form: Form::Classic, ..Progress::new(what) }
     }
@@ -78,7 +80,7 @@ impl Progress {
         (self.form != Form::One).then(|| pull_line(node, &self.what, &skipped))
     }
 
-    /// The line to tell the client, or none if the engine's line is told at the end.
+    /// Returns the line for the client, or `None` if the engine's line is kept for the end.
     pub fn line(&mut self, node: &str, line: &Value) -> Option<Value> {
         let error = line["error"].as_str().or(line["errorDetail"]["message"].as_str());
         if let Some(error) = error {
@@ -100,8 +102,9 @@ impl Progress {
         Some(pull_line(node, &self.what, line))
     }
 
-    /// Before the end: what the engines said of the whole, as one engine would. docker-py learns from it which images were loaded.
-    /// Of nodes that say `up to date` and others that say `downloaded`, the latter tell what happened.
+    /// Returns the lines about the whole before the end, as one engine would send them. docker-py learns from them
+    /// which images were loaded. Of nodes that say `up to date` and others that say `downloaded`, the latter tell what
+    /// happened.
     pub fn said(&self) -> Vec<Value> {
         let is_new =
             |line: &Value| line["status"].as_str().is_some_and(|it| it.starts_with("Status: Downloaded newer "));
@@ -121,7 +124,7 @@ impl Progress {
         }
     }
 
-    /// Everything that the node's engine said is told. If no error was among it, the node's action ended well.
+    /// Marks the end of the node's lines. Without an error among them, the node succeeded.
     pub fn ended(&mut self, node: &str) {
         let prefix = format!("{node}: ");
         if !self.failures.iter().any(|failure| failure.starts_with(&prefix)) {

@@ -19,7 +19,7 @@ pub enum RecordType {
     Other,
 }
 
-/// What a container asks.
+/// Question of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Without the dot at its end.
@@ -47,9 +47,9 @@ pub enum Answer {
     Records(Vec<Record>),
     /// An address of one of the networks that no container has.
     NoSuchName,
-    /// Not a name of the container's networks: to be asked from these servers, or from those of the host.
+    /// The name is not in the container's networks: ask these servers, or those of the host.
     Forward { servers: Vec<IpAddr> },
-    /// Not a name of its networks, and the container has no way out of them.
+    /// The name is not in its networks, and the container has no way out of them.
     Unreachable,
     /// The address that asks is no container's on that network.
     Refused,

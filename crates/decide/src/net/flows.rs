@@ -12,7 +12,7 @@ pub struct Flows {
     pub backends: BTreeSet<IpAddr>,
     /// Flows to these virtual IPs that no backend answered: there is one now.
     pub vips: BTreeSet<IpAddr>,
-    /// Likewise for published ports: (protocol number, port).
+    /// Affected published ports: (protocol number, port).
     pub ports: BTreeSet<(u8, u16)>,
 }
 

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// `02:42` and the four bytes of an IPv4 address, as Docker Engines derive it: an address that is reused keeps its MAC, so no
-    /// neighbour cache can hold a stale entry.
+    /// Returns `02:42` and the four bytes of an IPv4 address, as Docker Engines do. An address that is reused keeps its
+    /// MAC, so no neighbour cache can hold a stale entry.
     pub fn of(address: Ipv4Addr) -> Mac {
         let [a, b, c, d] = address.octets();
         Mac([0x02, 0x42, a, b, c, d])
@@ -86,7 +86,7 @@ pub enum Set {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Ifname,
-    /// Of the table's family.
+    /// An address of the table's family.
     Addr,
     Mac,
     Mark,
@@ -264,7 +264,8 @@ pub enum Item {
         dev: String,
         address: IpAddr,
     },
-    /// The way back to the entry node of a connection: default route of a table of its own, and the rule that leads there.
+    /// The way back to the entry node of a connection: default route of a table of its own, and the rule that selects
+    /// it.
     ExitRoute(Family),
     ExitRule(Family),
     /// A table with its chains and empty sets.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::item::{Family, Field, Item, Mac, Part, Set, Value, write_fields};
 
-/// Every base has chains for so many backends; chains for more are added when a service has them.
+/// Number of backends for which every base has chains. Chains for more are added when a service needs them.
 pub const BASE_SIZES: u32 = 16;
 
 /// Marks of connections, in the highest byte. `0x48…` and the number of the entry node: its client's address is kept.

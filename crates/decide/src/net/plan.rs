@@ -76,8 +76,8 @@ impl Steps {
         self.batches.entry(family).or_default()
     }
 
-    /// A connection is balanced to a new endpoint only when the way to it is there, and the way to an old one is taken away only
-    /// when no connection is balanced to it.
+    /// Sorts the operations: a way to a new endpoint comes before its connections, and connections to an old one end
+    /// before its way.
     fn in_order(mut self) -> Vec<Op> {
         self.removals.reverse();
         let batches = self

@@ -93,7 +93,7 @@ impl Table {
         self.items.insert(Item::Sysctl(path), Value::Text(value.into()));
     }
 
-    /// Lets elements go to the chain of so many backends. Chains beyond those of the base are items.
+    /// Sends elements to the chain for this number of backends. Chains beyond those of the base are items.
     fn goto(&mut self, family: Family, is_port: bool, affinity: Affinity, count: usize) -> Field {
         let name = nft::chain_name(is_port, affinity == Affinity::Source, count);
         if count > BASE_SIZES as usize {
@@ -178,7 +178,7 @@ impl Net<'_> {
         }
     }
 
-    /// Where the containers of other nodes are, and the other nodes themselves.
+    /// Adds the containers of other nodes, and those nodes.
     fn remotes(&self, table: &mut Table) {
         for endpoint in self.state.endpoints.values().filter(|endpoint| endpoint.node != self.host.node) {
             let Some(node) = self.state.nodes.get(&endpoint.node) else { continue };
@@ -232,7 +232,8 @@ impl Net<'_> {
         }
     }
 
-    /// Containers that joined the network after they were made ask name servers of their own: they are sent to the network's.
+    /// Redirects queries of containers that joined the network late, and ask name servers of their own, to the
+    /// network's server.
     fn late(&self, table: &mut Table) {
         let Some((_, IpAddr::V4(gateway))) = self.subnet(Family::Ip) else { return };
         let own = self.state.endpoints.values().filter(|it| it.node == self.host.node && !it.others.is_empty());
@@ -273,7 +274,7 @@ impl Net<'_> {
         }
     }
 
-    /// Which node a connection has entered by, told by the MAC of its ingress bridge.
+    /// Marks the entry node of a connection, which the MAC of its ingress bridge shows.
     fn entries(&self, table: &mut Table, family: Family) {
         for node in self.state.nodes.values() {
             let all = [node.vtep].into_iter().chain(node.addresses.iter().copied());

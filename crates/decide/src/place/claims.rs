@@ -1,4 +1,4 @@
-//! Names that are about to be used: each is looked after by few nodes, each of which says yes to one container at a time.
+//! Claims of names that are about to be used. Few nodes look after a name; each gives it to one container at a time.
 //!
 //! Which nodes those are, every node finds out alone (rendezvous hashing, Thaler and Ravishankar 1998): the highest score of
 //! name and node wins, so that a node that goes only moves the names that it looked after. How many are asked:
@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A claim of which nothing more is heard ends after this: longer than any create.
+/// Time after which a claim without news ends: longer than any create.
 pub const CLAIM_TIME_MAX: Duration = Duration::from_secs(900);
 
-/// How long a name stays claimed when nobody knows whether its container was made. Long enough for every node to have read the
-/// engine again, should it be there.
+/// Time for which a name stays claimed when the fate of its container is unknown. Long enough for every node to have
+/// read the engine again, should it be there.
 pub const DOUBT_TIME: Duration = Duration::from_secs(10);
 
 /// Claims kept at once; an attacker with a certificate could else fill memory.
@@ -37,8 +37,9 @@ fn score(name: &str, node: &str) -> u64 {
 pub enum Settled {
     /// The name was not used.
     Free,
-    /// The name is used by a container that picture `picture` of the node at `addr`, and every later one, shows for as long as it
-    /// exists. From there on the picture answers for the name, and the claim is over: also if the container is gone by then.
+    /// The name is used by a container that picture `picture` of the node at `addr`, and every later one, shows while
+    /// it exists. From there on the picture answers for the name, and the claim is over: also if the container is gone
+    /// by then.
     Shown { addr: String, picture: u64 },
     /// The container may have been made.
     InDoubt,
@@ -54,7 +55,7 @@ pub struct Claims {
 struct Claim {
     number: u64,
     end: Duration,
-    /// What ends the claim before, if the name is used.
+    /// Condition that ends the claim earlier, if the name is used.
     shown: Option<Shown>,
 }
 
@@ -64,7 +65,7 @@ struct Shown {
     /// Address of the node.
     addr: String,
     picture: u64,
-    /// When the claim ends if this node has no picture of that node: the node has left, or was lost sight of in a cut network.
+    /// End of the claim if this node has no picture of that node: it has left, or was lost in a cut network.
     without: Duration,
 }
 
@@ -76,9 +77,9 @@ impl Claim {
 }
 
 impl Claims {
-    /// True if the name is now claimed under this number, which the door has made up: so it can ask again, and give
-    /// back what it never knew that it had. `seen` is the number of the newest picture that this node has of the node
-    /// at an address, if it has one.
+    /// Claims the name under this number; true if that succeeded. The door makes the number up, so that it can ask
+    /// again, and give back a claim whose answer was lost. `seen` is the number of the newest picture that this node
+    /// has of the node at an address, if it has one.
     pub fn claim(&mut self, name: &str, number: u64, now: Duration, seen: impl Fn(&str) -> Option<u64>) -> bool {
         if self.by_name.len() >= CLAIMS_MAX {
             self.by_name.retain(|_, claim| claim.holds(now, &seen));
@@ -119,8 +120,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Events, one a word, with the newest picture of node `n:1` and the time in seconds before it: `+web/7` claims, and says
-    /// whether that is given; `-7` frees, `=7@3` is shown by picture 3, `?7` is in doubt.
+    /// Events, one a word, with the newest picture of node `n:1` and the time in seconds before it. `+web/7` claims,
+    /// and says whether that is given; `-7` frees, `=7@3` is shown by picture 3, `?7` is in doubt.
     #[track_caller]
     fn check(events: &str, expected: &str) {
         let (mut claims, mut answers) = (Claims::default(), String::new());

@@ -22,11 +22,11 @@ pub struct Expression {
     pub equals: bool,
     /// Without the leading `~`.
     pub value: String,
-    /// Should hold, but need not (`~`).
+    /// True for a preference (`~`) instead of a condition.
     pub soft: bool,
 }
 
-/// Why a text is no expression. The sentences are those of classic Swarm.
+/// Reason why a text is not an expression. The sentences are those of classic Swarm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExprError {
     #[error("One of operator ==, != is expected")]
@@ -82,7 +82,7 @@ enum Pattern {
 }
 
 impl Expression {
-    /// Compiles the value: `/re/` is searched anywhere, anything else with special characters is a whole-word pattern in
+    /// Compiles the value. `/re/` is searched anywhere; other text with special characters is a whole-word pattern in
     /// which `*` stands for anything.
     pub fn matcher(&self) -> Matcher {
         let inner = self.value.strip_prefix('/').and_then(|value| value.strip_suffix('/')).filter(|it| !it.is_empty());

@@ -1,5 +1,5 @@
-//! What a container needs on its node before it can be made there: networks and volumes that the cluster knows and that
-//! node does not have, because it joined later.
+//! Prerequisites of a container on its node: networks and volumes of the cluster that the node lacks, because it joined
+//! later.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ impl Ground {
     }
 }
 
-/// Makes a create body fit for `node`: networks given by an id of the cluster or as `node/name` become names, which are the
-/// same on every node. Gives what is to be made on the node first.
+/// Adapts a create body for `node`: networks given by an id of the cluster or as `node/name` become names, which are
+/// the same on every node. Returns what must be created on the node first.
 pub fn prepare(nodes: &[Arc<Node>], node: &Node, body: &mut Value) -> Ground {
     let mut wanted = BTreeSet::new();
     if let Some(mode) = body["HostConfig"]["NetworkMode"].as_str()
@@ -51,7 +51,7 @@ pub fn prepare(nodes: &[Arc<Node>], node: &Node, body: &mut Value) -> Ground {
     Ground { networks, volumes }
 }
 
-/// The name of the network that `text` means; nothing if it is none that the cluster knows, or every engine has it.
+/// Returns the name of the network that `text` means. `None` if the cluster does not know it, or every engine has it.
 pub fn localise(nodes: &[Arc<Node>], text: &str) -> Option<String> {
     if matches!(text, "" | "default" | "bridge" | "host" | "none" | "nat") || text.starts_with("container:") {
         return None;
@@ -59,7 +59,7 @@ pub fn localise(nodes: &[Arc<Node>], text: &str) -> Option<String> {
     names::network(nodes, text).ok().map(|(_, network)| network.name.clone())
 }
 
-/// The body that makes network `text` on `node`: its part there, if it is one that spans nodes and has none there.
+/// Returns the body that creates the node's part of network `text`, if the network spans nodes and has no part there.
 pub fn network(nodes: &[Arc<Node>], node: &Node, text: &str) -> Option<Value> {
     let (_, network) = names::network(nodes, text).ok()?;
     let id = network.labels.get(LABEL_NETWORK_ID)?;

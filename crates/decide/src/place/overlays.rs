@@ -1,4 +1,4 @@
-//! Plain containers that name networks of the swarm: what to ask the managers for, and what the engine is told then.
+//! Networks of the swarm for plain containers: the request to the managers, and the body for the engine.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,7 +41,7 @@ pub fn wanted(nodes: &[Arc<Node>], body: &Value, name: &str, moves: bool) -> Opt
     })
 }
 
-/// Returns whether this may be a network of the swarm: it is none of each engine, and none that the pool knows.
+/// True if this may be a network of the swarm: it is none of each engine, and none that the pool knows.
 pub fn may_be_swarms(nodes: &[Arc<Node>], text: &str) -> bool {
     let is_own = matches!(text, "" | "default" | "bridge" | "host" | "none" | "nat") || text.starts_with("container:");
     !is_own && names::network(nodes, text).is_err()
@@ -87,7 +87,8 @@ fn servers(body: &Value) -> impl Iterator<Item = IpAddr> {
     servers.filter_map(|it| it.as_str()?.parse().ok())
 }
 
-/// Makes a create body fit for the engine: networks of the swarm become its bridge networks, with the addresses that the managers gave.
+/// Adapts a create body for the engine: networks of the swarm become its bridge networks, with the addresses from the
+/// managers.
 pub fn fit(body: &mut Value, places: &BTreeMap<String, Place>) {
     if places.is_empty() {
         return;

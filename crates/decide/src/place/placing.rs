@@ -1,5 +1,4 @@
-//! Placing without a leader, step by step: a name is claimed, nodes are asked in turn, the node that is asked has the last
-//! word.
+//! Placing without a leader, step by step: a name is claimed, nodes are asked in turn, and the asked node decides.
 //!
 //! Loops that only wait and send carry the steps out: those of `front` and `herder` for real, and those of a simulation of a
 //! thousand nodes (`crates/wire/tests/simulation`).
@@ -14,15 +13,15 @@ use crate::place::claims::keeper;
 use crate::place::request::CreateRequest;
 use crate::place::schedule::{Filter, Scheduler, Strategy, Unplaceable};
 
-/// So many nodes must give a name. Two, so that one of them may die, begin anew, or be known to some doors only: the other
-/// one is asked by every door, and remembers.
+/// Number of nodes that must give a name. With two, one may die, restart, or be known to some doors only: the other one
+/// is asked by every door, and remembers.
 pub const KEEPERS: usize = 2;
 
-/// Of the nodes that are asked for a name, so many may live and yet not answer. With one more, two doors that do not reach
-/// the same nodes could each find two others.
+/// Number of asked nodes that may be alive and yet silent. With one more, two doors that do not reach the same nodes
+/// could each find two others.
 pub const SILENT_MAX: usize = 1;
 
-/// Why a container is not placed.
+/// Reason why a container is not placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The original's text.
@@ -59,7 +58,7 @@ pub fn choose(
     scheduler.best(request, nodes, rng, |node| !tried.contains(&node.addr))?.ok_or(Refusal::NobodyLeft)
 }
 
-/// What only the node itself knows for sure: its names, ports, slots, and what is left of its resources. Conditions on which
+/// Checks what only the node itself knows for sure: its names, ports, slots, and free resources. Conditions on which
 /// node it is were the door's to judge.
 pub fn admits(
     here: &Arc<Node>,
@@ -99,7 +98,7 @@ impl Tickets {
         self.under_way.remove(&number);
     }
 
-    /// What is under way, oldest first.
+    /// Returns the containers under way, oldest first.
     pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.under_way.values().map(|(_, container)| container)
     }
@@ -130,7 +129,7 @@ pub struct Claiming {
     silent: BTreeSet<String>,
 }
 
-/// What comes next.
+/// Next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'n> {
     /// Ask this node for the name. If it says no, the name is taken, and nobody else is asked.
@@ -166,25 +165,25 @@ impl Claiming {
         self.silent.insert(id.to_owned());
     }
 
-    /// Who did not answer may be asked again.
+    /// Allows silent nodes to be asked again.
     pub fn again(&mut self) {
         self.silent.clear();
     }
 }
 
-/// What a node that was asked for a container says.
+/// Answer of a node that was asked for a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// It does not want to; another one may.
+    /// The node refuses; another one may accept.
     No,
-    /// It tried and could not; no other one could.
+    /// The node failed, as every other one would.
     Failed,
-    /// Nothing, and it may have made the container.
+    /// The answer is missing, and the container may exist.
     Nothing,
 }
 
 impl Said {
-    /// What becomes of the name after that, if it was the last word: used, as the container may exist, or free again.
+    /// True if the name stays claimed after this final answer, since the container may exist.
     pub fn keeps_name(self) -> bool {
         self == Said::Nothing
     }
@@ -194,7 +193,7 @@ impl Said {
 #[derive(Debug)]
 pub struct Turns<E> {
     tried: Vec<String>,
-    /// How often another node is asked although the last one did not refuse.
+    /// Number of further nodes to ask although the last one did not refuse.
     retries: u32,
     last: Option<E>,
 }
@@ -215,7 +214,8 @@ impl<E> Turns<E> {
         self.tried.push(addr.to_owned());
     }
 
-    /// The node at `addr` did not make the container, or nobody knows. An error if that is the end of it.
+    /// Records that the node at `addr` failed, or that its outcome is unknown. Returns the error if that ends the
+    /// placement.
     pub fn failed(&mut self, addr: &str, said: Said, error: E) -> Result<(), E> {
         match said {
             Said::No => {}
@@ -228,7 +228,7 @@ impl<E> Turns<E> {
         Ok(())
     }
 
-    /// Nobody is left: what the last one said tells more than that.
+    /// Returns the final error when no node is left: the last node's own error tells more.
     pub fn nobody_left(self, error: E) -> E {
         self.last.unwrap_or(error)
     }
@@ -240,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    /// Who answers how: `+` gives the name, `-` is silent. The nodes that were asked, then how it ended.
+    /// Answers of nodes: `+` gives the name, `-` is silent. Then the nodes that were asked, and the result.
     fn check(alive: &str, silent: &str, expected: &str) {
         let alive: Vec<&str> = alive.split_whitespace().collect();
         let (mut claiming, mut asked) = (Claiming::default(), String::new());
@@ -331,7 +331,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever one node comes, goes, or does not answer between two claims of a name: one node is asked by both.
+        /// Two claims of a name ask a common node, even if one node comes, goes, or does not answer between them.
         #[test]
         fn two_doors_ask_a_node_in_common(
             name in "[a-z]{1,8}",

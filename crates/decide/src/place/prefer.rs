@@ -1,4 +1,4 @@
-//! What a create request leaves open and the cluster knows: which container it replaces, and where its volumes are.
+//! Facts of the cluster that complete a create request: the container that it replaces, and the place of its volumes.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ const LABELS_INSTANCE: [&str; 4] = [
     "com.docker.compose.oneoff",
 ];
 
-/// Completes a request by what is on `nodes`: notes the container that it replaces, draws it to the node of that one if that
-/// is where its volumes are, and keeps it on the nodes that its volumes' whitelists name.
+/// Completes a request by the objects on `nodes`. It notes the container that it replaces, prefers the node of that one
+/// if its volumes are there, and keeps it on the nodes that its volumes' whitelists name.
 pub fn complete(nodes: &[Arc<Node>], request: &mut CreateRequest) {
     let replaced = replaced(nodes, request);
     request.replaces = replaced.map(|(_, it)| it.id.clone());
@@ -59,8 +59,8 @@ pub fn allow(whitelists: &[Expression], node: &str) -> bool {
     whitelists.iter().all(|list| list.value.split('|').any(|name| name == node))
 }
 
-/// The container that the request replaces, as Compose tells it: named by the new one's label, or a stopped one that was the
-/// same instance of the same service.
+/// Returns the container that the request replaces, by Compose's rules: named by the new one's label, or a stopped one
+/// of the same instance of the same service.
 fn replaced<'n>(nodes: &'n [Arc<Node>], request: &CreateRequest) -> Option<(&'n Arc<Node>, &'n Arc<Container>)> {
     let label = |name: &str| request.container.labels.get(name);
     if let Some(old) = label(LABEL_REPLACES).filter(|old| !old.is_empty()) {
@@ -85,7 +85,8 @@ mod tests {
     use super::*;
     use crate::place::request;
 
-    /// `n1` has a stopped instance of a service with the volume `data`; `n2` has the volume only, bound to two nodes.
+    /// Returns two nodes: `n1` has a stopped instance of a service with the volume `data`; `n2` has the volume only,
+    /// bound to two nodes.
     fn nodes() -> Vec<Arc<Node>> {
         let labels = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Vec<_>>()

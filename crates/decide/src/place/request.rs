@@ -1,4 +1,4 @@
-//! A request to create a container, read once: what it asks of a node, and the body that the engine gets.
+//! A request to create a container, parsed once: its requirements of a node, and the body for the engine.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::place::expr::{ExprError, Expression};
 
-/// A `--cpu-shares` below this is a number of processors, as classic Swarm read it; Docker's own scale begins here
+/// Limit below which `--cpu-shares` is a number of processors, as classic Swarm read it. Docker's own scale begins here
 /// (1024 is one container's normal weight) and reserves nothing.
 pub const CPU_SHARES_AS_CPUS_MAX: i64 = 64;
 
@@ -20,8 +20,8 @@ const EXPRESSIONS_MAX: usize = 64;
 /// Containers that must be on the same node. Each is looked for on every node, while others wait.
 const DEPENDENCIES_MAX: usize = 256;
 
-/// More memory, and more billionths of a processor, than any host has; the sum of a thousand fits in 64 bits. A sum that hit
-/// the end of its range would be wrong for all others when the large one is taken off again.
+/// Maximum reservation: more memory, and more billionths of a processor, than any host has. The sum of a thousand fits
+/// in 64 bits. A sum that hit the end of its range would be wrong for all others when the large one is taken off again.
 const RESERVED_MAX: i64 = 1 << 53;
 
 /// Ports that a container publishes or exposes, of each kind. There are not more of one protocol.
@@ -32,7 +32,7 @@ const PORTS_MAX: usize = 65_536;
 pub struct CreateRequest {
     /// The name asked for, without slash.
     pub name: Option<String>,
-    /// For the engine: expressions moved from the environment to labels, `node/` prefixes taken off.
+    /// Body for the engine: expressions moved from the environment to labels, `node/` prefixes removed.
     pub body: Value,
     pub constraints: Vec<Expression>,
     pub affinities: Vec<Expression>,
@@ -40,7 +40,7 @@ pub struct CreateRequest {
     pub reschedule: Policy,
     /// Containers that must be on the same node, as the flags that ask for them: (`--link=db:x`, `db`).
     pub dependencies: Vec<(String, String)>,
-    /// Full id of the container that this one replaces, where clients say so: it gives way, so its ports are free.
+    /// Full id of the container that this one replaces, where clients name it: it gives way, so its ports are free.
     pub replaces: Option<String>,
     /// Ports that containers ask for which were created and never started do not count as taken.
     pub insists: bool,
@@ -49,7 +49,7 @@ pub struct CreateRequest {
     pub image: String,
 }
 
-/// What happens to a container when its node is lost.
+/// Treatment of a container when its node is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     #[default]
@@ -66,7 +66,7 @@ fn shares_as_cpus(body: &Map<String, Value>) -> Option<i64> {
     (shares > 0 && shares < CPU_SHARES_AS_CPUS_MAX).then_some(shares)
 }
 
-/// Why a create request is refused.
+/// Reason why a create request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     #[error("error from {kind} filter: {source} (in `{text}`)")]
@@ -171,8 +171,8 @@ pub fn parse_build(build_args: &Value, memory: i64) -> Result<(CreateRequest, Va
     Ok((request, Value::Object(rest)))
 }
 
-/// What a container's `HostConfig` reserves: `--cpus`, else a CPU quota, else classic Swarm's shares; and memory.
-/// Shares are known by the label that [`parse`] leaves, because the engine holds them in another unit.
+/// Returns the reservations of a container's `HostConfig`: `--cpus`, else a CPU quota, else classic Swarm's shares; and
+/// memory. Shares are known by the label that [`parse`] leaves, because the engine holds them in another unit.
 pub fn reserved(host: &Value, labels: &BTreeMap<String, String>) -> Resources {
     let number = |field: &str| host[field].as_i64().unwrap_or_default();
     let period = if number("CpuPeriod") > 0 { number("CpuPeriod") } else { 100_000 };
@@ -233,7 +233,7 @@ fn field(field: &str, value: &Value, expected: &'static str) -> RequestError {
     RequestError::Field { field: field.to_owned(), value: value.to_string().chars().take(80).collect(), expected }
 }
 
-/// Before API 1.18 these stood at the top.
+/// Moves the fields that stood at the top before API 1.18.
 fn lift_old_fields(body: &mut Map<String, Value>) {
     for (old, new) in
         [("Memory", "Memory"), ("MemorySwap", "MemorySwap"), ("CpuShares", "CpuShares"), ("Cpuset", "CpusetCpus")]
@@ -307,7 +307,7 @@ fn policy(texts: &[String]) -> Result<Policy, RequestError> {
     }
 }
 
-/// In front of the name of a container whose network, IPC or PID namespace is shared. What follows may be `/name` or
+/// Prefix of the name of a container whose network, IPC or PID namespace is shared. What follows may be `/name` or
 /// `node/name`.
 const CONTAINER: &str = "container:";
 

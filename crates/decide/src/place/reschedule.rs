@@ -1,4 +1,4 @@
-//! What of a lost node runs elsewhere, and which of two copies goes when the node comes back. Pure.
+//! Rescheduling of a lost node's containers, and removal of copies when the node comes back. Pure.
 //!
 //! Only containers with the policy `on-node-failure` move. They are known over moves by their swarm id; of two with the same
 //! one on different nodes, the younger is the one that was made because the older was lost.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use herder_model::{Container, LABEL_RESCHEDULE, Node};
 use serde_json::{Map, Value, json};
 
-/// A container that stopped so shortly before its node was last seen, in seconds, stopped because the node went down: an
+/// Seconds before a node was last seen in which a stopped container counts as stopped by the node's shutdown. An
 /// orderly shutdown stops all containers first (classic Swarm issue #1651: they were left `Created`).
 pub const SHUTDOWN_SECONDS_MAX: i64 = 20;
 
@@ -38,7 +38,7 @@ pub fn asks(container: &Container) -> bool {
     policies == ["on-node-failure"]
 }
 
-/// What of this lost node is to run elsewhere. Nothing twice: a container that runs elsewhere already is left out.
+/// Returns the moves of this lost node's containers. A container that already runs elsewhere is left out.
 pub fn plan(lost: &Node, nodes: &[Arc<Node>]) -> Vec<Move> {
     let elsewhere = |swarm_id: &str| {
         let others = nodes.iter().filter(|node| node.addr != lost.addr && node.is_healthy());

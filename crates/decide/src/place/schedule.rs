@@ -23,7 +23,7 @@ pub use refusal::Unplaceable;
 use crate::place::request::CreateRequest;
 use filter::Asked;
 
-/// How the nodes that fit are ranked.
+/// Ranking of the nodes that fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// The emptiest first.
@@ -84,7 +84,7 @@ impl Scheduler {
         })
     }
 
-    /// Whether `node` alone can take the container in the first pass, where soft conditions hold.
+    /// Checks whether `node` alone can take the container in the first pass, where soft conditions hold.
     pub fn check(&self, request: &CreateRequest, node: &Arc<Node>, rng: &mut impl Rng) -> Result<(), Unplaceable> {
         let nodes = std::slice::from_ref(node);
         let asked = Asked::new(request, nodes, true);
@@ -108,7 +108,8 @@ impl Scheduler {
         })
     }
 
-    /// What `choose` makes of the nodes that fit, best first: soft expressions count, unless it finds nothing so.
+    /// Returns the choice of `choose` among the nodes that fit, best first. Soft expressions count, unless it finds
+    /// nothing so.
     fn pick<'n, T>(
         &self,
         request: &CreateRequest,
@@ -160,7 +161,7 @@ impl Scheduler {
     }
 }
 
-/// What the node draws: the same whoever else takes part.
+/// Returns the lot of the node: the same whichever other nodes take part.
 fn lot(seed: u64, node: &Node) -> i64 {
     let mut hasher = DefaultHasher::new();
     (seed, &node.name, &node.addr).hash(&mut hasher);
@@ -203,7 +204,8 @@ fn has_room(asked: &Resources, node: &Node) -> bool {
         && fits(asked.memory_bytes, node.used.memory_bytes, node.total.memory_bytes)
 }
 
-/// The original's score: how full the node would be, processors and memory each from 0 to 100; 100 for what is not asked.
+/// Returns the original's score: the load of the node afterwards, processors and memory each from 0 to 100; 100 for
+/// what is not requested.
 fn load(asked: &Resources, node: &Node) -> i64 {
     let score = |asked: i64, used: i64, total: i64| {
         let share =

@@ -1,4 +1,5 @@
-//! Which subnets, VXLAN network identifiers, addresses and published ports networks, services, tasks and nodes get.
+//! Allocation of subnets, VXLAN network identifiers, addresses and published ports to networks, services, tasks and
+//! nodes.
 //!
 //! Everything is decided from a view, in the command that writes the object. What is held is read from the view itself, which
 //! refuses a second owner ([`View::held`](herder_model::swarm::View::held)); a new leader therefore needs no memory of the old
@@ -18,7 +19,8 @@ pub(crate) use pool::v6_of;
 pub use pool::{Subnet, free_vni, overlap, subnet_of, subnets};
 pub use service::{complete_endpoint, complete_endpoint_of};
 
-/// For how long a freed address is not given again, unless no other is left. By then every node has heard that it was freed.
+/// Time for which a freed address is not assigned again, unless no other is left. By then every node knows that it was
+/// freed.
 pub const REST: std::time::Duration = std::time::Duration::from_secs(60);
 
 #[cfg(test)]

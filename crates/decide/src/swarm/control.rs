@@ -26,7 +26,7 @@ use herder_model::swarm::{Conflict, Kind};
 
 use super::Denial;
 
-/// What [`create_service`] and the like answer: what is to be written.
+/// Result of [`create_service`] and the like: the changes to write.
 pub type Changes = Result<Vec<herder_model::swarm::Change>, Denial>;
 
 /// Refuses a write of what the client has not seen.

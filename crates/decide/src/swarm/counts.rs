@@ -1,4 +1,4 @@
-//! How many tasks a service has, and how many it should have.
+//! Counts of a service's tasks: existing and desired.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! New ids, handed in by whoever asks for a decision that makes objects.
+//! New ids for decisions that create objects, handed in by the caller.
 
 /// Gives ids of Docker's form: 25 characters of base 36. Never the same twice.
 pub trait Ids {

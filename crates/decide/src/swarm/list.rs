@@ -1,4 +1,4 @@
-//! What the lists show, and each object as a client sees it.
+//! Lists, and each object in the form for clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,7 +154,7 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
     Ok(all.filter(wanted).map(|it| task(view, it)).collect())
 }
 
-/// Tasks of plain containers on networks are told only where they are asked for, as in swarm mode.
+/// True unless the task is one of a plain container on a network and was not asked for; as in swarm mode.
 fn is_of_runtime(filters: &Filters, record: &TaskRecord) -> bool {
     match (filters.has("runtime"), is_attachment(record)) {
         (true, is_attachment) => filters.is("runtime", if is_attachment { RUNTIME_ATTACHMENT } else { "container" }),

@@ -1,4 +1,4 @@
-//! What nodes are told of overlay networks: per network a state with a version, and the changes from one version to the next.
+//! State of overlay networks for nodes: versions of each network, and the changes from one to the next.
 //!
 //! The leader keeps one [`Nets`], follows what is written with it, and forgets it with its leadership: all of it is made anew
 //! from a view, and each session begins with whole states.
@@ -27,7 +27,7 @@ const ENCRYPTED_OPTION: &str = "encrypted";
 const AFFINITY_LABEL: &str = "herder.affinity";
 const KEEP_LABEL: &str = "herder.keep-address";
 
-/// All overlay networks, as their nodes are told.
+/// All overlay networks in the form for their nodes.
 #[derive(Debug, Default)]
 pub struct Nets {
     logs: BTreeMap<String, Log>,
@@ -48,7 +48,7 @@ struct Log {
     leaving: BTreeSet<u64>,
 }
 
-/// What may have changed in a network since its last version.
+/// Possible changes of a network since its last version.
 #[derive(Debug, Default)]
 struct Touched {
     facts: bool,
@@ -58,7 +58,7 @@ struct Touched {
 }
 
 impl Nets {
-    /// Of everything that a store holds.
+    /// Builds the state from all objects in a store.
     pub fn of(view: &View) -> Nets {
         let mut nets = Nets::default();
         let written: Vec<Written> = view.objects().map(|after| Written { before: None, after: Some(after) }).collect();
@@ -206,7 +206,7 @@ impl Nets {
         touched.nodes.extend(view.nodes.keys().map(ToString::to_string));
     }
 
-    /// The networks that a node is told of: those that it has tasks in, and the ingress network.
+    /// Returns the networks that a node receives: those of its tasks, and the ingress network.
     pub fn of_node<'n>(&'n self, view: &'n View, node: &str) -> BTreeSet<&'n str> {
         let carried = self.places.get(node).into_iter().flatten().map(|(network, _)| network.as_str());
         let ingress = view.ingress().map(|it| it.id.as_str());

@@ -15,10 +15,10 @@ use super::control::lookup;
 use crate::list::Filters;
 use crate::versions::Version;
 
-/// From this API version on, networks tell whether they have IPv4.
+/// API version from which networks show whether they have IPv4.
 const ENABLE_IPV4: Version = Version { major: 1, minor: 48 };
 
-/// What a driver holds for a network: the options that it was given, and the VXLAN network identifier.
+/// Returns a driver's state of a network: the given options, and the VXLAN network identifier.
 pub(super) fn driver_state(name: &str, spec: &NetworkSpec, vni: u32) -> Driver {
     let mut options = spec.driver_configuration.as_ref().map(|it| it.options.clone()).unwrap_or_default();
     if vni != 0 {
@@ -147,7 +147,7 @@ fn endpoint_name(task: &TaskRecord) -> String {
     if task.task.name.is_empty() { lookup::task_name(task) } else { task.task.name.clone() }
 }
 
-/// The hardware address that goes with an IPv4 address in an overlay network: a reused address then never meets a stale entry.
+/// Returns the MAC of an IPv4 address in an overlay network: a reused address then never meets a stale entry.
 pub fn mac(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
@@ -293,7 +293,7 @@ pub fn visible(view: &View) -> impl Iterator<Item = &std::sync::Arc<NetworkRecor
     view.networks.values().filter(|it| !it.is_removing())
 }
 
-/// What is to be said of networks that fill up: name, addresses in use, addresses.
+/// Returns the networks that fill up: name, addresses in use, addresses.
 pub fn filling(view: &View) -> Vec<(String, usize, usize)> {
     let almost_full = visible(view).filter_map(|it| {
         let size = allocate::subnet_of(it)?.size();
@@ -303,5 +303,5 @@ pub fn filling(view: &View) -> Vec<(String, usize, usize)> {
     almost_full.collect()
 }
 
-/// A network with so many of its addresses in use is warned about.
+/// Percentage of addresses in use from which a network causes a warning.
 const WARN_PERCENT: usize = 80;

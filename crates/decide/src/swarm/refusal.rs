@@ -35,7 +35,7 @@ impl Code {
     }
 }
 
-/// Why something cannot be declared.
+/// Reason why an object cannot be declared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     pub code: Code,
@@ -59,7 +59,7 @@ impl fmt::Display for Refusal {
 }
 
 impl From<Conflict> for Refusal {
-    /// What swarm mode's managers say when a write comes too late.
+    /// Maps a write that came too late to the words of swarm mode's managers.
     fn from(conflict: Conflict) -> Refusal {
         match &conflict {
             Conflict::Sequence { .. } => Refusal::new(Code::Unknown, conflict.to_string()),
@@ -72,13 +72,13 @@ impl From<Conflict> for Refusal {
     }
 }
 
-/// Why a call about the swarm is not answered as wished.
+/// Reason why a call about the swarm is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// By a manager; the text has its prefix.
+    /// Refusal by a manager; the text has its prefix.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// By the node that was asked: HTTP status and the whole text.
+    /// Refusal by the node that was asked: HTTP status and the whole text.
     #[error("{text}")]
     Plain { status: u16, text: String },
     #[error(transparent)]

@@ -33,7 +33,7 @@ pub use demand::{Filter, eligible};
 pub use fleet::Fleet;
 pub use why::{NodeWhy, Refused, Why, why};
 
-/// What a run of the scheduler decided.
+/// Result of a run of the scheduler.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Placed {
     /// Tasks that got a node, and tasks that still have none for another reason than before.
@@ -53,8 +53,8 @@ impl Fleet {
         self.schedule_up_to(now, usize::MAX)
     }
 
-    /// Places at most so many tasks: a command of the store has a size, and the first can be on their way while the others
-    /// are placed. Tasks that no node takes do not count.
+    /// Places at most `limit` tasks: a command of the store has a maximum size, and the first can be on their way
+    /// meanwhile. Tasks without a fitting node do not count.
     pub fn schedule_up_to(&self, now: Time, limit: usize) -> Placed {
         if !self.is_waited_for() {
             return Placed::default();
@@ -83,16 +83,16 @@ struct Run<'f> {
     /// Tasks that may still be placed.
     left: usize,
     hosts: Vec<&'f Host>,
-    /// By [`HostNo`].
+    /// Ranks by [`HostNo`].
     ranks: Vec<Rank>,
     load: Vec<u32>,
     nano_cpus: Vec<i64>,
     memory_bytes: Vec<i64>,
-    /// What was given in this run.
+    /// Ports assigned in this run.
     ports: HashMap<Rank, Vec<HostPort>>,
-    /// What is held of nodes where something was given in this run.
+    /// Claimed resources of nodes where some were assigned in this run.
     claims: HashMap<Rank, Claims>,
-    /// Where tasks of services were placed in this run.
+    /// Nodes of the tasks placed in this run, by service.
     placed: HashMap<ServiceNo, Vec<Rank>>,
     changes: Vec<Change>,
 }

@@ -1,4 +1,4 @@
-//! One task: how it becomes a container, what its node does next for it, and what its node is sent and reports.
+//! One task: its container, its node's next step for it, and the messages about it.
 
 pub mod assign;
 pub mod container;

@@ -139,7 +139,7 @@ fn port(text: &str) -> PortConfig {
     }
 }
 
-/// `GPU=x` is a thing with a name, `SSD:4` so many; with commas between.
+/// Parses resources: `GPU=x` is a named thing, `SSD:4` a number of them; with commas between.
 pub(crate) fn generic(text: &str) -> Vec<GenericResource> {
     let named = |kind: &str, value: &str| GenericResource {
         named_resource_spec: Some(NamedResource {

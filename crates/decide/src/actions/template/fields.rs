@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-/// What a field must be. `null` is always fine.
+/// Required kind of a field. `null` is always fine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -180,8 +180,8 @@ fn find(table: &[(Kind, &[&str])], name: &str) -> Option<Kind> {
     table.iter().find(|(_, names)| names.contains(&name)).map(|(kind, _)| *kind)
 }
 
-/// What the field at this path must be, if that is known; an item of a list (`Cmd[1]`) and a field of a map
-/// (`Labels.role`), too.
+/// Returns the required kind of the field at this path, if known; also of an item of a list (`Cmd[1]`) and a field of a
+/// map (`Labels.role`).
 pub(super) fn kind(path: &str) -> Option<Kind> {
     let (table, path) = match path.strip_prefix("HostConfig.") {
         Some(rest) => (HOST, rest),

@@ -71,7 +71,7 @@ impl Filter {
         }
     }
 
-    /// What is asked, as the original lists it in its refusal.
+    /// Returns the conditions in the form in which the original lists them in its refusal.
     pub(super) fn conditions(self, asked: &Asked<'_>) -> Vec<String> {
         let request = asked.request;
         match self {
@@ -104,7 +104,7 @@ impl Filter {
         }
     }
 
-    /// Why this filter refuses the node, in a few words.
+    /// Returns the reason why this filter refuses the node, in a few words.
     pub(super) fn reason(self, asked: &Asked<'_>, node: &Node) -> String {
         let failing = |list: &[(Expression, Matcher)], holds: fn(&Expression, &Matcher, &Node) -> bool| {
             list.iter().find(|(expression, it)| !holds(expression, it, node)).map(|(expression, _)| expression.clone())

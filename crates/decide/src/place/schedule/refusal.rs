@@ -1,4 +1,4 @@
-//! Why no node can take a container: the original's text first, then every node with its reason.
+//! Refusal of a container that no node can take: the original's text first, then every node with its reason.
 
 use std::fmt;
 use std::sync::Arc;

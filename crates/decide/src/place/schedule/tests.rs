@@ -14,8 +14,9 @@ use crate::place::request;
 mod properties;
 mod sentences;
 
-/// Reads `"n1 zone=a disk=ssd"`: a healthy node with 2 CPUs and 1000 bytes, its labels, and what is on it:
-/// `c:NAME` a container, `p:PORT[/udp]` one with that port (`created:PORT` and `exited:PORT` in that state), `m:BYTES` one that reserves, `i:TAG` an image, `down`.
+/// Reads `"n1 zone=a disk=ssd"`: a healthy node with 2 CPUs and 1000 bytes, its labels, and its objects. `c:NAME` is a
+/// container, `p:PORT[/udp]` one with that port (`created:PORT` and `exited:PORT` in that state), `m:BYTES` one that
+/// reserves, `i:TAG` an image, `down`.
 fn node(line: &str) -> Arc<Node> {
     let mut words = line.split_whitespace();
     let name = words.next().expect("a name");

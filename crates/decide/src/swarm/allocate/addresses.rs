@@ -16,7 +16,7 @@ use crate::swarm::orchestrate::draft::MESSAGE_PENDING;
 /// State of a task that has no addresses yet.
 const MESSAGE_NEW: &str = "waiting for an address";
 
-/// What a leader knows of addresses beyond the view: where it goes on, which of them rest, and which services wait for one.
+/// A leader's knowledge of addresses beyond the view: its position, resting addresses, and services that wait for one.
 #[derive(Debug, Default)]
 pub struct Addresses {
     networks: HashMap<String, Order>,
@@ -35,7 +35,7 @@ struct Order {
 }
 
 impl Addresses {
-    /// What was given in a step before is in the view, or was not written.
+    /// Forgets the assignments of earlier steps: they are in the view, or were not written.
     pub fn begin_step(&mut self) {
         self.networks.values_mut().for_each(|it| it.given.clear());
     }
@@ -198,7 +198,7 @@ impl Addresses {
         self.next(view, network, &subnet_of(network)?, wanted)
     }
 
-    /// The next address of the network that nobody has. The wanted one, if it is free.
+    /// Returns the next free address of the network, or the wanted one if it is free. The wanted one, if it is free.
     fn next(
         &mut self,
         view: &View,
@@ -225,7 +225,7 @@ impl Addresses {
         Some(found.into())
     }
 
-    /// Why there is no address left, and what helps.
+    /// Returns the reason why no address is left, with a remedy.
     pub(in crate::swarm) fn exhausted(&self, view: &View, network: &NetworkRecord, subnet: &Subnet) -> String {
         let given = self.networks.get(&network.id).map_or(0, |it| it.given.len());
         // The gateway has one.

@@ -12,7 +12,7 @@ use crate::ingress;
 pub struct Attached<'a> {
     /// Id of the network, or the name of one that every node has.
     pub id: &'a str,
-    /// Nothing for a network that every node has by itself, and for one that is gone.
+    /// The network. `None` for one that every node has by itself, and for one that was removed.
     pub network: Option<&'a Arc<NetworkRecord>>,
     pub aliases: &'a [String],
     config: Option<&'a NetworkAttachmentConfig>,
@@ -43,8 +43,8 @@ pub fn is_everywhere(target: &str) -> bool {
     matches!(target, "bridge" | "host" | "none")
 }
 
-/// The networks of a service's tasks, in the order of their interfaces: ingress first if it publishes ports there or has routes,
-/// then as the specification names them.
+/// Returns the networks of a service's tasks in the order of their interfaces: ingress first if it publishes ports
+/// there or has routes, then the specification's order.
 pub fn attached<'a>(view: &'a View, service: &'a ServiceRecord) -> Vec<Attached<'a>> {
     let spec = &service.service.spec;
     let mut attached = Vec::new();

@@ -10,7 +10,7 @@ use herder_model::swarm::{
 use super::{Addresses, free_vni, subnets};
 use crate::swarm::networks::driver_state;
 
-/// What the swarm's own ingress network is declared as.
+/// Returns the specification of the swarm's own ingress network.
 pub fn ingress_spec() -> NetworkSpec {
     NetworkSpec {
         name: INGRESS.into(),

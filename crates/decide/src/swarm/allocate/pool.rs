@@ -11,7 +11,7 @@ const DEFAULT_POOL: &str = "10.0.0.0/8";
 const DEFAULT_SIZE: u8 = 24;
 /// The ingress network gets a larger subnet: each node needs an address there.
 const INGRESS_SIZE: u8 = 20;
-/// Unless the pool has room for so many subnets of that size.
+/// Minimum number of such subnets in the pool; with less room, smaller ones are used.
 const INGRESS_SHARES_MIN: u32 = 16;
 
 /// An IPv4 subnet of a network, with the part of it that addresses are given from.
@@ -25,7 +25,7 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// How many addresses may be given.
+    /// Returns the number of assignable addresses.
     pub fn size(&self) -> usize {
         usize::try_from(u32::from(self.last) - u32::from(self.first)).unwrap_or(usize::MAX) + 1
     }
@@ -58,7 +58,7 @@ pub fn free_vni(view: &View) -> u32 {
     vni
 }
 
-/// What a subnet overlaps with: a sentence, for the refusal.
+/// Returns a sentence with the overlap of a subnet, for the refusal.
 pub fn overlap(view: &View, net: IpNet, with_hosts: bool) -> Option<String> {
     let networks = view.networks.values().flat_map(|it| it.subnets().iter().map(move |config| (it, config)));
     for (network, config) in networks {
@@ -88,8 +88,8 @@ fn overlaps(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 
-/// The subnets of a new network: those that were asked for, else the first block of the swarm's pools that is in nobody's way.
-/// Nothing, if no block is left.
+/// Returns the subnets of a new network: the requested ones, else the first free block of the swarm's pools. `None` if
+/// no block is left.
 pub fn subnets(view: &View, asked: &[IpamConfig], is_ingress: bool) -> Option<Vec<IpamConfig>> {
     let mut configs = asked.to_vec();
     let is_v4 = |it: &IpamConfig| it.subnet.parse::<IpNet>().map_or(it.subnet.is_empty(), |it| it.addr().is_ipv4());
@@ -162,7 +162,7 @@ fn first_free(pool: Ipv4Net, size: u8, taken: &[(u32, u32)]) -> Option<Ipv4Net> 
     Ipv4Net::new(u32::try_from(at).ok()?.into(), size).ok()
 }
 
-/// The last part of an IPv6 address follows from that of the IPv4 address, so it needs no table of its own.
+/// Derives the last part of an IPv6 address from the IPv4 address, so that it needs no table of its own.
 pub(crate) fn v6_of(network: &NetworkRecord, subnet: &Subnet, address: Ipv4Addr) -> Option<std::net::Ipv6Addr> {
     let nets = network.subnets().iter().filter_map(|it| it.subnet.parse::<IpNet>().ok());
     let net = nets.filter_map(|it| if let IpNet::V6(net) = it { Some(net) } else { None }).next()?;

@@ -1,4 +1,4 @@
-//! What clients reach a service by: its virtual IPs and its published ports.
+//! Addresses of a service for clients: its virtual IPs and its published ports.
 
 use std::net::Ipv4Addr;
 
@@ -51,7 +51,7 @@ pub fn complete_endpoint(
     record.service.endpoint = endpoint;
 }
 
-/// As [`complete_endpoint`], where nobody knows which addresses were given last: by the manager that declares a service.
+/// Same as [`complete_endpoint`], without knowledge of recent assignments: for the manager that declares a service.
 pub fn complete_endpoint_of(view: &View, record: &mut ServiceRecord) {
     complete_endpoint(view, record, &mut |network, subnet| {
         let after = last_held(view, network, subnet);

@@ -41,7 +41,7 @@ impl Swarm {
         swarm
     }
 
-    /// What a leader writes by itself.
+    /// Writes the objects that a leader makes by itself.
     fn first(&mut self) {
         let cluster = self.view.cluster.clone().expect("a swarm");
         let id = self.id("ingress");
@@ -113,7 +113,7 @@ impl Swarm {
         }
     }
 
-    /// What the leader does about all services, in one step. `lost` steps are not written.
+    /// Runs one step of the leader for all services. `lost` steps are not written.
     fn step(&mut self, lost: bool) {
         self.addresses.begin_step();
         let mut made = self.made;

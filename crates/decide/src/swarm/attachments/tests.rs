@@ -27,7 +27,8 @@ fn write(view: &mut View, change: Option<Change>) {
     view.apply(view.index + 1, &command).expect("it fits");
 }
 
-/// `c1@n1 ov=10.0.1.5 my:db` wants places for container `c1` of node `n1`: an address with `=`, an alias with `:`; `-c1@n1` lets it go.
+/// Asks for places: `c1@n1 ov=10.0.1.5 my:db` for container `c1` of node `n1`, an address with `=`, an alias with `:`.
+/// `-c1@n1` releases it.
 fn step(view: &mut View, addresses: &mut Addresses, line: &str) -> String {
     let mut words = line.split(' ');
     let who = words.next().expect("a container");

@@ -1,4 +1,4 @@
-//! What makes a declared object valid on its own. Whether it fits to the others (names, references, published ports) is
+//! Validation of a declared object on its own. Whether it fits to the others (names, references, published ports) is
 //! decided where they are known.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,7 +83,7 @@ fn size(what: &str, data: &str, max: usize) -> Checked {
     Ok(())
 }
 
-/// Of services, networks and nodes.
+/// Checks a name of services, networks and nodes.
 pub(super) fn name(text: &str) -> Checked {
     if text.is_empty() {
         Err(Refusal::invalid("meta: name must be provided"))
@@ -96,7 +96,7 @@ pub(super) fn name(text: &str) -> Checked {
     }
 }
 
-/// Of secrets and configs.
+/// Checks a name of secrets and configs.
 fn file_name(text: &str) -> Checked {
     if text.is_empty() {
         return Err(Refusal::invalid("meta: name must be provided"));

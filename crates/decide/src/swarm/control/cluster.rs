@@ -44,7 +44,7 @@ impl std::fmt::Debug for Fresh {
     }
 }
 
-/// What `docker swarm update` and its relatives ask for.
+/// Request of `docker swarm update` and its relatives.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterUpdate {
     pub version: u64,
@@ -185,8 +185,8 @@ pub fn wants_root(view: &View, spec: &ClusterSpec) -> bool {
     }
 }
 
-/// What is written when all nodes have their certificates from the new root. A node that is down is waited for: without a new
-/// certificate it could never come back; whoever does not want that removes it.
+/// Returns the change once all nodes have certificates of the new root. A node that is down is awaited, since it could
+/// never come back without one; an operator can remove it.
 pub fn settle_root(view: &View) -> Option<Change> {
     let record = view.cluster.as_ref()?;
     let rotation = record.root_rotation.as_ref()?;

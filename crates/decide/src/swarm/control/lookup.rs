@@ -1,4 +1,4 @@
-//! Which object a client means: by its full id, else by its whole name, else by the beginning of its id.
+//! Lookup of an object by its full id, else by its whole name, else by a prefix of its id.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub fn network<'v>(view: &'v View, text: &str) -> Result<&'v Arc<NetworkRecord>,
     }
 }
 
-/// What a task is called: its service, its slot (of a global service, its node), and its id.
+/// Returns the name of a task: its service, its slot (of a global service, its node), and its id.
 pub fn task_name(record: &TaskRecord) -> String {
     let task = &record.task;
     let place = if task.slot == 0 { task.node_id.clone() } else { task.slot.to_string() };

@@ -19,7 +19,7 @@ use crate::swarm::{Code, Denial, Refusal};
 
 /// The largest VXLAN network identifier: it has 24 bits.
 const VNI_MAX: u32 = (1 << 24) - 1;
-/// What marks networks that every swarm has by itself.
+/// Label of the networks that every swarm has by itself.
 const PREDEFINED: &str = "com.docker.swarm.predefined";
 /// Set to `allow`, a subnet may overlap routes of nodes.
 const OVERLAP_OPTION: &str = "herder.overlap";
@@ -48,7 +48,7 @@ pub struct NetworkRequest {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// How a client wants addresses to be managed.
+/// Address management that a client requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Ipam {
@@ -73,7 +73,7 @@ impl NetworkRequest {
         self.driver == OVERLAY || self.scope == "swarm" || self.ingress
     }
 
-    /// What an engine refuses before it asks the managers, in its order.
+    /// Checks what an engine refuses before it asks the managers, in its order.
     fn check(&self) -> Result<(), Denial> {
         let plain = |status, text: &str| Err(Denial::plain(status, text));
         if matches!(self.name.as_str(), "bridge" | "host" | "none" | "default") {
@@ -127,7 +127,7 @@ impl NetworkRequest {
         self.config_from.as_ref().map_or("", |it| &it.network)
     }
 
-    /// What managers refuse.
+    /// Checks what managers refuse.
     fn check_as_managers(&self) -> Result<(), Refusal> {
         if self.attachable && self.ingress {
             return Err(Refusal::invalid("ingress network cannot be attachable"));
@@ -149,7 +149,7 @@ impl NetworkRequest {
         Ok(())
     }
 
-    /// As it is kept.
+    /// Returns the specification in its stored form.
     fn spec(&self) -> NetworkSpec {
         let driver = (!self.driver.is_empty() || !self.options.is_empty() || self.ingress).then(|| Driver {
             name: self.driver.clone(),
@@ -187,7 +187,7 @@ impl IpamRequest {
         }
     }
 
-    /// What an engine says about it, one sentence for each fault.
+    /// Returns an engine's errors about it, one sentence for each fault.
     fn errors(&self) -> Vec<String> {
         if self.subnet.is_empty() {
             let is_said = !self.range.is_empty() || !self.gateway.is_empty() || !self.auxiliary_addresses.is_empty();

@@ -27,7 +27,7 @@ pub fn update_node(view: &View, text: &str, version: u64, spec: NodeSpec, manage
     Ok(vec![record.into()])
 }
 
-/// Whether the swarm has a quorum without this manager.
+/// Checks that the swarm has a quorum without this manager.
 fn may_demote(view: &View, id: &str, managers: &[ManagerSeen]) -> Result<(), Denial> {
     let refused = |code, text: &str| Err(Refusal::new(code, text).into());
     // Who was demoted already, and only has not been taken off yet, is none to count on.

@@ -13,7 +13,7 @@ use crate::swarm::{self, Code, Denial, Refusal, allocate, lookup, spec};
 
 const NO_RENAMING: &str = "renaming services is not supported";
 
-/// Where the registry credentials of an updated service come from, when the client sends none.
+/// Source of the registry credentials of an updated service when the client sends none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AuthFrom {
     #[default]
@@ -21,7 +21,7 @@ pub enum AuthFrom {
     PreviousSpec,
 }
 
-/// What a client sends for a service.
+/// Declaration of a service by a client.
 #[derive(Clone, Default)]
 pub struct Declared {
     pub spec: ServiceSpec,
@@ -39,12 +39,12 @@ impl fmt::Debug for Declared {
 }
 
 impl Declared {
-    /// As it would be kept, if it is valid on its own; whether it fits to other services and to networks is not asked.
+    /// Returns the specification to store if it is valid on its own; other services and networks are not checked.
     pub fn alone(&self) -> Result<ServiceSpec, Denial> {
         self.valid()
     }
 
-    /// As it will be kept, if it is valid.
+    /// Returns the specification to store, if it is valid.
     fn completed(&self, view: &View, own_id: Option<&str>) -> Result<ServiceSpec, Denial> {
         let mut spec = self.valid()?;
         ports_are_free(view, &spec, own_id)?;
@@ -64,7 +64,7 @@ impl Declared {
     }
 }
 
-/// What a client asks of a service that is there.
+/// Update of an existing service by a client.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceUpdate {
     pub version: u64,
@@ -199,7 +199,7 @@ pub fn remove_service(view: &View, text: &str) -> Changes {
     Ok(vec![Change::Remove(Kind::Service, service.service.id.clone())])
 }
 
-/// The networks, secrets and configs that it needs, each of them expected by the write; those that are not there are named.
+/// Returns expectations of the networks, secrets and configs that it needs, or a refusal that names the missing ones.
 fn references(view: &View, spec: &ServiceSpec) -> Changes {
     let networks = spec.task_template.networks.iter().filter(|it| view.networks.contains_key(&*it.target));
     let networks = networks.map(|it| Change::Expect(Kind::Network, it.target.clone(), 0));
@@ -233,7 +233,8 @@ fn existing<'r>(
     Ok(ids.into_iter().map(|id| Change::Expect(kind, id.to_owned(), 0)).collect())
 }
 
-/// What is published on every node belongs to one service. Host ports of two services may be the same: no node gets both.
+/// Checks that a port published on every node belongs to one service. Host ports of two services may be the same: no
+/// node gets both.
 fn ports_are_free(view: &View, spec: &ServiceSpec, own_id: Option<&str>) -> Result<(), Denial> {
     let wanted: Vec<&PortConfig> = published(spec).collect();
     if wanted.is_empty() {

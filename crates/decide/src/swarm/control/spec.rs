@@ -1,4 +1,4 @@
-//! What a client sends, made into what is kept; and what is kept, with the defaults that a client may ask for.
+//! Conversion of client specifications into stored ones, and of stored ones into those with defaults.
 
 use herder_model::swarm::{
     ContainerSpec, EndpointSpec, Placement, ResourceRequirements, RestartPolicy, Service, ServiceSpec, UpdateConfig,
@@ -11,11 +11,11 @@ use crate::versions::Version;
 /// Nanoseconds of a second.
 const SECOND: i64 = 1_000_000_000;
 
-/// Between the signal and the kill, if the service does not say.
+/// Default time between the signal and the kill.
 const STOP_GRACE_PERIOD: i64 = 10 * SECOND;
-/// Between the end of a task and the next one, if the service does not say.
+/// Default time between the end of a task and the next one.
 const RESTART_DELAY: i64 = 5 * SECOND;
-/// How long a new task is watched, if the service does not say.
+/// Default time for which a new task is watched.
 const MONITOR: i64 = 5 * SECOND;
 
 /// Takes `null` out wherever it is a member: Docker's server reads it as what is not there.

@@ -17,7 +17,7 @@ struct Swarm {
 }
 
 impl Swarm {
-    /// Nothing, or status and text of the refusal.
+    /// Applies the changes; returns status and text of a refusal.
     fn did(&mut self, changes: Changes) -> String {
         let index = self.view.index + 1;
         let written = changes
@@ -46,7 +46,7 @@ impl Swarm {
         self.did(changes)
     }
 
-    /// Of the version that is there.
+    /// Updates the present version.
     fn update(&mut self, name: &str, more: &Value) -> String {
         let update =
             ServiceUpdate { version: self.version(name), declared: declared(name, more), ..ServiceUpdate::default() };
@@ -270,8 +270,8 @@ fn networks_of_services_must_be_there() {
     }
 }
 
-/// Nodes `n1` …: `m` is a manager, `M` one that does not answer, `g` one that was demoted and is one still, `w` a worker, `d` one
-/// that is down.
+/// Makes nodes `n1` …: `m` is a manager, `M` a silent one, `g` one that is being demoted, `w` a worker, `d` one that is
+/// down.
 fn nodes(text: &str) -> (Swarm, Vec<ManagerSeen>) {
     let (mut swarm, mut managers, mut changes) = (Swarm::default(), Vec::new(), Vec::new());
     changes.push(ClusterRecord::default().into());
@@ -359,7 +359,7 @@ fn fresh() -> Fresh {
     Fresh { worker: "W2".into(), manager: "M2".into(), unlock_key: "SWMKEY-1-x".into(), root: None }
 }
 
-/// What is seen of the root: what is trusted, who signs, whether it is being changed, a token.
+/// Shows the state of the root: trusted root, signer, change under way, a token.
 fn root(swarm: &Swarm) -> String {
     let cluster = swarm.view.cluster.clone().expect("a cluster").cluster.clone();
     let TlsInfo { trust_root, cert_issuer_public_key, .. } = cluster.tls_info;

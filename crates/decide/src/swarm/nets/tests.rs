@@ -1,4 +1,4 @@
-//! Whatever is written, the changes that nodes are told lead to what a new leader would tell them whole.
+//! Changes sent to nodes lead to the same state as a new leader's whole state, whatever is written.
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub fn needs(view: &View, feature: Feature) -> Result<(), Denial> {
     Err(Refusal::new(Code::FailedPrecondition, text).into())
 }
 
-/// Managers whose release does not reach a level: hostname, id and the level that they told.
+/// Returns the managers whose release does not reach a level: hostname, id and their level.
 fn behind(view: &View, level: u32) -> Vec<String> {
     let behind = managers(view).filter(|it| it.level < level);
     behind.map(|it| format!("{} ({}, level {})", it.node.description.hostname, it.node.id, it.level)).collect()

@@ -1,4 +1,4 @@
-//! What this node is in the swarm, and what clients are told of that. The texts are those of the Docker Engine.
+//! This node's state in the swarm, in the Docker Engine's words for clients. The texts are those of the Docker Engine.
 
 use base64::Engine as _;
 use herder_model::swarm::{ManagerStatus, Reachability, Role, View};
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::swarm::{Denial, list};
 
-/// Whether this node is in a swarm.
+/// Membership of this node in a swarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LocalState {
-    /// In none.
+    /// Member of no swarm.
     #[default]
     Inactive,
-    /// It tries to join one.
+    /// Joining a swarm.
     Pending,
     Active,
-    /// In one, and cannot go on; [`SwarmStatus::error`] says why.
+    /// Member of a swarm that cannot go on; [`SwarmStatus::error`] has the reason.
     Error,
     /// A manager that waits for the key of its store.
     Locked,
@@ -33,13 +33,12 @@ impl LocalState {
     }
 }
 
-/// What this node is in the swarm.
+/// State of this node in the swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SwarmStatus {
     pub state: LocalState,
     pub role: Role,
-    /// True if the swarm can be asked here: a manager that is past being prepared, with or without a leader at the
-    /// moment.
+    /// True if this node answers for the swarm: a manager that is prepared, with or without a leader at the moment.
     pub control_available: bool,
     pub node_id: String,
     /// Without port.
@@ -71,7 +70,7 @@ pub struct ManagerSeen {
 }
 
 impl ManagerSeen {
-    /// As a node shows it.
+    /// Returns the status in the form that a node shows.
     pub fn shown(&self) -> ManagerStatus {
         ManagerStatus {
             leader: self.leader,
@@ -185,7 +184,7 @@ pub fn may_unlock(status: &SwarmStatus, key: &str) -> Result<(), Denial> {
 /// Bytes of an unlock key.
 pub const KEY_BYTES: usize = 32;
 
-/// What a wrong key is answered with.
+/// Returns the refusal of a wrong key.
 pub fn wrong_key() -> Denial {
     Denial::plain(401, "swarm could not be unlocked: invalid key provided")
 }

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::level;
 use crate::swarm::orchestrate::draft::{is_dead, is_wanted};
 
-/// Why a node that was removed is not let in again.
+/// Reason why a removed node is not admitted again.
 const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
 const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
 
@@ -56,7 +56,8 @@ pub fn comes(view: &View, id: &str, hello: &Hello, now: Time) -> Result<Option<C
     Ok((known.map(Arc::as_ref) != Some(&record)).then(|| record.into()))
 }
 
-/// What is said of a node that is not heard any more; and whether it has surely ended what must never run twice.
+/// Returns the change that marks a silent node `Down`. `fenced_off` is true once the node must have ended its fenced
+/// tasks.
 pub fn goes(view: &View, id: &str, message: &str, fenced_off: bool, now: Time) -> Option<Change> {
     let known = view.nodes.get(id)?;
     let mut record = NodeRecord::clone(known);
@@ -78,8 +79,8 @@ pub fn demoted(view: &View, id: &str, now: Time) -> Option<Change> {
 /// A node that went down longer ago than that has been given up for longer than anything here waits.
 const LATELY: Duration = Duration::from_secs(60);
 
-/// What another leader begins with: nodes that are down, and whose tasks were not given up, or only now (what the leader before wrote may
-/// have come into effect this moment), are so from now on. How many are given up at once is counted by that.
+/// Restarts the down-timer of nodes whose tasks are not yet, or only just, given up. A new leader applies this first,
+/// so that orphaning stays rate-limited across a failover. How many are given up at once is counted by that.
 pub fn renewed(view: &View, now: Time) -> Vec<Change> {
     let counts = |it: &&Arc<NodeRecord>| {
         let is_down = it.node.status.state == SwarmNodeState::Down;
@@ -120,31 +121,31 @@ fn host(addr: &str) -> String {
     addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']).to_owned()
 }
 
-/// A service with this label set to `true` never has one of its tasks twice: nodes that lose the leader stop them.
+/// Label of services that never have a task twice if it is `true`: nodes that lose the leader stop them.
 pub const FENCE: &str = "herder.fence";
 
-/// What gossip believes of a node.
+/// Liveness of a node in gossip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gossip {
     #[default]
     Alive,
-    /// It does not answer, and nobody has heard otherwise yet.
+    /// The node does not answer, and no other node has contradicted yet.
     Suspect,
-    /// It said goodbye: it was stopped, and may be started again.
+    /// The node said goodbye: it was stopped, and may be started again.
     Left,
     Dead,
 }
 
-/// How often nodes are to be heard: the fewer times the more of them there are, so that the leader of a large swarm does more
-/// than listen. All times by which nodes are judged grow as many times.
+/// Scale of heartbeat times. It grows with the number of nodes, so that heartbeats do not take all of a leader's time.
+/// All times by which nodes are judged grow as many times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pace(u32);
 
-/// So many nodes are heard as often as it takes to replace their tasks within seconds: 5,000 words a second.
+/// Number of nodes that keep the full pace, which replaces their tasks within seconds: 5,000 messages a second.
 const NODES_AT_FULL_PACE: usize = 2_000;
-/// How often a node is to be heard then.
+/// Interval of heartbeats at full pace.
 const HEARTBEAT: Duration = Duration::from_millis(400);
-/// For so long after the leader was heard, a node may believe that nobody else does its work.
+/// Time after an answer of the leader in which a node may rely on being the only one with its tasks.
 const LEASE: Duration = Duration::from_secs(2);
 
 impl Default for Pace {
@@ -154,7 +155,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// That of a swarm of so many nodes.
+    /// Returns the pace of a swarm with so many nodes.
     pub fn of(nodes: usize) -> Pace {
         Pace(u32::try_from(nodes.div_ceil(NODES_AT_FULL_PACE)).unwrap_or(u32::MAX).max(1))
     }
@@ -168,28 +169,29 @@ impl Pace {
     }
 }
 
-/// What is known about whether a node lives.
+/// Signs of a node's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signs {
-    /// How long ago it was heard.
+    /// Time since the last heartbeat.
     pub silent: Duration,
     pub gossip: Gossip,
-    /// What it was told of how often it is to be heard.
+    /// Pace that the node was given.
     pub pace: Pace,
 }
 
-/// A node that says nothing for so long is down, whatever gossip says: its loops hang, or it does not find the leader.
+/// Silence after which a node is down, whatever gossip reports: its loops hang, or it does not find the leader.
 const SILENT_MAX: Duration = Duration::from_secs(5);
 /// A node that gossip suspects is down after so long without a word: gossip suspects, the session confirms. Longer than three
 /// heartbeats, so that a busy machine is not taken for a dead one.
 const CONFIRM_SUSPECT: Duration = Duration::from_millis(1500);
-/// A node that gossip believes to be dead must also be silent for so long.
+/// Silence after which a node is down that gossip believes to be dead.
 const CONFIRM: Duration = Duration::from_millis(1200);
-/// After so long without a word a node has ended the tasks that must never run twice: the lease of 2 s that the leader gives, and
-/// time to kill them.
+/// Silence after which a node has ended its fenced tasks: the lease of 2 s that the leader gives, and time to kill
+/// them.
 const FENCED_OFF: Duration = Duration::from_millis(3000);
 
-/// A node that was stopped in good order has so long to come back, as in swarm mode: its containers run all the time.
+/// Time in which a node that was stopped in good order may come back, as in swarm mode: its containers run all the
+/// time.
 const STOPPED_MAX: Duration = Duration::from_secs(15);
 
 /// True if a node counts as down.

@@ -1,5 +1,5 @@
-//! Replacements that an update prepares before the turn of their slots has come: the image is there and the container made, but
-//! not started. The task before runs until then, so that a slot in work only has to stop and to start.
+//! Replacements that an update prepares before the turn of their slots: image pulled and container created, but not
+//! started. The task before runs until then, so that a slot in work only has to stop and to start.
 //!
 //! Only what takes nothing is prepared: ports and resources that are asked for are those of the task before, as long as it
 //! runs. And only once a task of the update has come up: one that cannot is not spread.
@@ -18,8 +18,8 @@ pub(super) fn is_ahead(task: &TaskRecord) -> bool {
     task.ahead && is_wanted(task)
 }
 
-/// Takes back what waits for a turn that does not come any more: the update stopped, went back or was overtaken by another
-/// one, or the slot was filled otherwise.
+/// Removes prepared tasks whose turn does not come any more: the update stopped, went back or was overtaken, or the
+/// slot was filled otherwise.
 pub(super) fn take_back(
     draft: &mut Draft<'_>,
     service: &ServiceRecord,

@@ -1,4 +1,4 @@
-//! Whether a task is still what its service declares.
+//! Comparison of a task with its service's declaration.
 
 use herder_model::swarm::{NodeRecord, ServiceRecord, TaskRecord, TaskSpec};
 

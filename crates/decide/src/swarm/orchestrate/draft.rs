@@ -15,7 +15,7 @@ use super::reconcile::{Key, Mode, Plan, ServiceChange, iteration};
 use super::{reap, restart, update};
 use crate::swarm::Ids;
 
-/// What a new task waits for.
+/// Message of a new task.
 pub(crate) const MESSAGE_PENDING: &str = "pending task scheduling";
 
 /// Clocks of two managers may differ by so much without anything being written anew.
@@ -26,17 +26,17 @@ pub(super) struct Draft<'a> {
     pub(super) now: Time,
     ids: &'a mut dyn Ids,
     tasks: BTreeMap<String, Arc<TaskRecord>>,
-    /// In the order in which they were made, changed or taken away.
+    /// Tasks in the order in which they were created, changed or removed.
     touched: Vec<String>,
     again: Option<Time>,
     releases: OnceCell<Releases>,
     /// Shared by all tasks that are made.
     spec: OnceCell<Arc<TaskSpec>>,
-    /// When the last task of each slot was made, once one is made.
+    /// Creation time of the last task of each slot, once one is created.
     latest: BTreeMap<Key, Time>,
 }
 
-/// Whether a task can go on where it is.
+/// Fitness of a task's present place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Fine,
@@ -125,8 +125,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Brings times that a leader with another clock wrote, or that were written before a clock went back, to what they can be at
-    /// the most: whatever clocks do, nothing waits longer than was declared.
+    /// Limits times that a leader with another clock wrote, or that were written before a clock went back. Whatever
+    /// clocks do, no wait is longer than declared.
     pub(super) fn settle_times(&mut self, service: &ServiceRecord) {
         let (now, late) = (self.now, self.now + CLOCK_TOLERANCE);
         let is_rolling = update::is_active(service);
@@ -252,7 +252,8 @@ pub(crate) fn key(mode: Mode, task: &TaskRecord) -> Key {
     if mode.is_global() { Key::Node(task.task.node_id.clone()) } else { Key::Slot(task.task.slot) }
 }
 
-/// How the service's name resolves. Nothing for the usual way, a virtual IP.
+/// Returns the resolution mode of the service's name; empty for the usual one, a virtual IP. Nothing for the usual way,
+/// a virtual IP.
 pub(super) fn endpoint_mode(service: &ServiceRecord) -> &str {
     match service.service.spec.endpoint_spec.as_ref().map_or("", |it| &it.mode) {
         "vip" => "",
@@ -271,12 +272,12 @@ pub(crate) fn is_wanted(task: &TaskRecord) -> bool {
     task.task.desired_state <= TaskState::Complete
 }
 
-/// It ended, one way or the other.
+/// True if the task has ended in any way.
 pub(crate) fn is_dead(task: &TaskRecord) -> bool {
     task.task.status.state > TaskState::Running
 }
 
-/// It ended, and neither because it was told to nor with its node.
+/// True if the task ended by itself: not by an order, and not with its node.
 pub(crate) fn ended_by_itself(task: &TaskRecord) -> bool {
     matches!(task.task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected)
 }

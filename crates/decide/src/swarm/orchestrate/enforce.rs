@@ -13,12 +13,12 @@ use crate::swarm::schedule::generic::{self, Claims};
 const REJECTED: &str = "task rejected by constraint enforcer";
 const NO_LONGER: &str = "assigned node no longer meets constraints";
 
-/// On all nodes, as at the start of a leader.
+/// Checks all nodes, as at the start of a leader.
 pub fn enforce(view: &View, now: Time) -> Vec<Change> {
     view.nodes.keys().flat_map(|node| enforce_node(view, node, now)).collect()
 }
 
-/// On one node, as when it has changed.
+/// Checks one node, as after its change.
 pub fn enforce_node(view: &View, node: &str, now: Time) -> Vec<Change> {
     let Some(node) = view.nodes.get(node) else { return Vec::new() };
     if node.node.spec.availability != Availability::Active {
@@ -31,14 +31,15 @@ pub fn enforce_node(view: &View, node: &str, now: Time) -> Vec<Change> {
     misfits.map(|record| rejected(record, now)).collect()
 }
 
-/// It was given to the node, should be there, and has not ended.
+/// True if the task is assigned to the node, should be there, and has not ended.
 fn is_there(record: &TaskRecord) -> bool {
     let task = &record.task;
     (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
         && (TaskState::Assigned..=TaskState::Complete).contains(&task.desired_state)
 }
 
-/// Those of the service as it is now: a service whose constraints alone have changed keeps its tasks where they fit.
+/// True if the node meets the service's present constraints. A service whose constraints alone have changed keeps its
+/// tasks where they fit.
 fn meets_constraints(view: &View, node: &NodeRecord, record: &TaskRecord) -> bool {
     let placement = |it: &Option<Placement>| it.as_ref().is_none_or(|it| meets(&it.constraints, node));
     match view.services.get(&record.task.service_id) {
@@ -51,7 +52,7 @@ fn meets(constraints: &[String], node: &NodeRecord) -> bool {
     constraints.iter().all(|text| Constraint::parse(text).is_ok_and(|it| it.accepts(node)))
 }
 
-/// What a node has for the tasks that are left.
+/// Resources of a node for the remaining tasks.
 struct Room<'n> {
     has: &'n Reservations,
     nano_cpus: i64,

@@ -1,4 +1,5 @@
-//! Services whose tasks are to complete: so many of them, or one on each node. Each update of the service runs them again.
+//! Jobs: services whose tasks are to complete, a number of them or one on each node. Each update of the service runs
+//! them again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ fn this_run(draft: &Draft<'_>, service: &ServiceRecord, mode: Mode) -> BTreeMap<
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// To be filled.
+    /// The slot is to be filled.
     Open,
     Running,
     Complete,

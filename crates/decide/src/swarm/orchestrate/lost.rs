@@ -1,5 +1,6 @@
-//! How fast the tasks of nodes that went down are replaced. If half of a cluster is not heard of, then more often because a
-//! network is broken than because the nodes are: not all that ran there should at once be pulled and started on the rest.
+//! Rate limit for the replacement of tasks of nodes that went down. If half of a cluster is not heard of, then more
+//! often because a network is broken than because the nodes are: not all that ran there should at once be pulled and
+//! started on the rest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,22 +8,22 @@ use std::time::Duration;
 
 use herder_model::swarm::{NodeRecord, SwarmNodeState, Time, View};
 
-/// The share of all nodes whose tasks are replaced at once: one in three, so that a cluster in three zones gets over the loss
-/// of one zone without a wait.
+/// Share of all nodes whose tasks are replaced at once: one in three, so that a cluster in three zones survives the
+/// loss of one zone without a wait.
 const SHARE: usize = 3;
 
 /// Nodes whose tasks are replaced at once however small the cluster is.
 const AT_ONCE_MIN: usize = 2;
 
-/// Between one such share and the next: enough to start the tasks of the first, and for a short cut to heal.
+/// Pause between two shares: enough to start the tasks of the first, and for a short cut to heal.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// When the tasks of each node that is down are replaced.
+/// Times at which the tasks of each lost node are replaced.
 pub(super) type Releases = BTreeMap<String, Time>;
 
-/// Nodes in the order in which they went down; each as soon as the one that is a share before it has had its pause. The turn of some
-/// has come already: it counts when that was, which a node that came back since may have made possible earlier or later than it
-/// looks now.
+/// Returns the release times of lost nodes, in the order in which they went down. A node is released once the one a
+/// share before it has had its pause. The turn of some has come already: it counts when that was, which a node that
+/// came back since may have made possible earlier or later than it looks now.
 ///
 /// A node whose turn has come and that is not given up yet, because no leader looked meanwhile, takes its turn now: the pause after it
 /// begins then.
@@ -43,7 +44,7 @@ pub(super) fn releases(view: &View, now: Time) -> Releases {
     down.into_iter().map(|(_, _, id)| id.to_owned()).zip(times).collect()
 }
 
-/// The sort key of a lost node: whether it waits for its turn, the time that counts for it, and its id.
+/// Returns the sort key of a lost node: whether it waits for its turn, the time that counts for it, and its id.
 fn in_order(record: &NodeRecord, now: Time) -> (bool, Time, &str) {
     let waits = record.given_up_at == Time::default();
     let since = if waits { record.state_since } else { record.given_up_at };

@@ -1,12 +1,13 @@
-//! Which writes of tasks can have anything follow. Most of what is written is that a task came a step further, and nothing
-//! follows from that: its service, with all its other tasks, need not be looked at.
+//! Filter of task writes: decides whether a service must be reconciled after a write. Most of what is written is that a
+//! task came a step further, and nothing follows from that: its service, with all its other tasks, need not be looked
+//! at.
 
 use herder_model::swarm::{Availability, ServiceRecord, SwarmNodeState, TaskRecord, TaskState, View};
 
 use super::update;
 
-/// True if [`reconcile`](super::reconcile) may find something to do after this write, or at another time than before
-/// it, if there was nothing to do before. `view` is of after the write.
+/// True if [`reconcile`](super::reconcile) may have new work, or new times, after this write, provided that it had none
+/// before. `view` is of after the write.
 pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     let goes_on = |it: &TaskRecord| it.task.status.state <= TaskState::Running;
@@ -24,8 +25,7 @@ pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskReco
     })
 }
 
-/// True if this write of a task may let a task find a node that found none: it waits since then, or another one holds
-/// less.
+/// True if this write of a task may let a waiting task find a node: it waits since then, or another one holds less.
 pub fn frees(before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     let holds = |it: &TaskRecord| (TaskState::Assigned..=TaskState::Running).contains(&it.task.status.state);

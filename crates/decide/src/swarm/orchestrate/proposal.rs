@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use herder_model::swarm::{Change, Command, Conflict, Kind, Object, Time, View, Written};
 
-/// What the store would hold if it was written.
+/// Accumulates changes into one command; each change sees the effect of the earlier ones.
 #[derive(Clone, Debug)]
 pub struct Proposal {
     view: View,
     at: Time,
-    /// In the order in which objects were first changed.
+    /// Changes in the order in which objects were first changed.
     changes: Vec<Change>,
     /// Object → its place in `changes` and the version that is replaced.
     places: HashMap<(Kind, String), (usize, u64)>,
@@ -29,12 +29,12 @@ impl Proposal {
         }
     }
 
-    /// As if all changes so far were written.
+    /// Returns the view with all changes so far.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// How many changes were thought of.
+    /// Returns the number of changes so far.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
@@ -64,18 +64,18 @@ impl Proposal {
         Ok(())
     }
 
-    /// What was thought of so far, step by step. Nothing, if not all of it is known so.
+    /// Returns the writes so far, step by step. Empty if some of them are not known in this form.
     pub fn written(&self) -> &[Written] {
         if self.concluded { &[] } else { &self.written }
     }
 
-    /// What is to be written. Empty, if nothing was thought of.
+    /// Returns the changes to write. Empty, if nothing was thought of.
     pub fn into_changes(self) -> Vec<Change> {
         self.changes
     }
 
-    /// Thinks of these changes as the last ones of what they are about: they were decided about [`Proposal::view`], which stays
-    /// as it is, and nothing else is decided about the same objects. It costs nothing of what a view costs.
+    /// Adds the last changes of some objects. They were decided on [`Proposal::view`], which stays as it is, and no
+    /// other decision is made about the same objects. It costs nothing of what a view costs.
     pub fn conclude(&mut self, changes: Vec<Change>) {
         self.concluded |= !changes.is_empty();
         for change in changes {
@@ -111,7 +111,7 @@ impl Proposal {
     }
 }
 
-/// What a change is about.
+/// Returns the object of a change.
 fn key(change: &Change) -> (Kind, String) {
     match change {
         Change::Put(object) => (object.kind(), object.id().to_owned()),

@@ -1,4 +1,4 @@
-//! What is forgotten: tasks that shall be gone, and old ones of each slot.
+//! Removal of tasks: those that shall be gone, and old ones of each slot.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::update;
 /// Tasks of each slot that are kept, the present one among them, if the swarm does not say. Swarm mode's number.
 const HISTORY: i64 = 5;
 
-/// After so long a node that is down is not believed to run anything. Swarm mode's number.
+/// Time after which a node that is down is no longer believed to run anything. Swarm mode's number.
 pub(super) const NODE_DOWN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const MESSAGE_ORPHANED: &str = "Task belonged to a node that has been deleted";
@@ -55,8 +55,8 @@ pub(super) fn removed(draft: &mut Draft<'_>) {
     }
 }
 
-/// Of each slot only the last tasks are kept, and none that never had a node. What a job completed stays, and what an update
-/// that is under way is judged by.
+/// Removes old tasks: each slot keeps its last ones, and none that never had a node. What a job completed stays, and
+/// what an update that is under way is judged by.
 pub(super) fn history(draft: &mut Draft<'_>, service: &ServiceRecord) {
     let mode = Mode::of(&service.service.spec.mode);
     let limit = draft.view.cluster.as_ref().and_then(|it| it.cluster.spec.orchestration.task_history_retention_limit);

@@ -1,5 +1,5 @@
-//! What is to be done now so that a service has the tasks that it declares. Pure, and without memory: all that it knows is in
-//! the view, so that any manager that becomes the leader goes on where the old one was.
+//! Reconciliation: the changes that give a service its declared tasks. Pure, and without memory: all that it knows is
+//! in the view, so that any manager that becomes the leader goes on where the old one was.
 //!
 //! Steps work on a draft of the service's tasks, one after the other, each on what the ones before left: what was lost, what
 //! ended, how many there should be, what is out of date, whose turn it is, what can be forgotten.
@@ -12,17 +12,17 @@ use super::draft::Draft;
 use super::{global, jobs, reap, replicated};
 use crate::swarm::Ids;
 
-/// What is to be done, and when to look again.
+/// Changes to make, and the time of the next look.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// To be written in this order, all in one command if they fit into one: after any of them the rest is still right, at
-    /// the price of a restart delay that is not kept.
+    /// Changes in the order of writing, in one command if they fit. After any of them the rest is still right, at the
+    /// price of a lost restart delay.
     pub changes: Vec<Change>,
-    /// When something is due even if nothing happens.
+    /// Time at which the service is due without an event.
     pub again: Option<Time>,
 }
 
-/// What is to be done for this service, or for its tasks if the service is gone.
+/// Returns the changes for this service, or for its tasks if the service is gone.
 ///
 /// A plan without changes means that nothing is to be done before [`Plan::again`] or before something happens. An automatic
 /// rollback only writes the specification; the rest follows when it is seen.
@@ -90,13 +90,13 @@ impl Mode {
         matches!(self, Mode::Global | Mode::GlobalJob)
     }
 
-    /// What a task of the service should reach.
+    /// Returns the state that a task of the service should reach.
     pub(super) fn target(self) -> TaskState {
         if self.is_job() { TaskState::Complete } else { TaskState::Running }
     }
 }
 
-/// Which run of a job this is.
+/// Returns the iteration of a job.
 pub(crate) fn iteration(service: &ServiceRecord) -> u64 {
     service.service.job_status.as_ref().map_or(0, |it| it.job_iteration.index)
 }
@@ -116,7 +116,7 @@ impl ServiceChange {
     }
 }
 
-/// Where a task belongs: to its number, or to its node.
+/// Slot of a task: a number, or a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     Slot(u64),

@@ -1,4 +1,4 @@
-//! Services that have so many replicas: each in a slot of its own, numbered from 1.
+//! Replicated services: a number of tasks, each in a slot of its own, numbered from 1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &ServiceRecord, replicas
     change
 }
 
-/// How many more `these` are than `those`.
+/// Returns `these` minus `those`, or zero.
 fn count(these: u64, those: u64) -> usize {
     usize::try_from(these.saturating_sub(those)).unwrap_or(usize::MAX)
 }
@@ -55,7 +55,8 @@ pub(super) fn is_occupied(tasks: &[Arc<TaskRecord>], service: &ServiceRecord, mo
     })
 }
 
-/// Slots to give up: first those that do not run, then those on nodes that have the most of them, then the highest numbers.
+/// Returns the slots to give up: first those that do not run, then those on nodes that have the most of them, then the
+/// highest numbers.
 fn surplus(draft: &Draft<'_>, occupied: &BTreeMap<Key, Slot>, count: usize) -> BTreeSet<Key> {
     if count == 0 {
         return BTreeSet::new();

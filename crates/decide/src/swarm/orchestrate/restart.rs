@@ -1,4 +1,4 @@
-//! What follows when a task ends or loses its node, and when its successor's turn is.
+//! Restarts after the end of a task or the loss of its node, and the turn of its successor.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::draft::{Draft, Place, ended_by_itself, is_dead, is_on_node, is_wanted
 use super::reconcile::{Key, Mode};
 use crate::swarm::nodes::members::FENCE;
 
-/// Between the end of a task and the start of the next one, if the policy does not say. Swarm mode's number.
+/// Default time between the end of a task and the start of the next one. Swarm mode's number.
 const DELAY: Duration = Duration::from_secs(5);
 
-/// For so long a task waits for the one before it to stop. Swarm mode's number.
+/// Maximum time that a task waits for the one before it to stop. Swarm mode's number.
 pub(super) const OLD_TASK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a task may need beyond its grace period to end: the kill, and the way of the news.
+/// Time that a task may need beyond its grace period to end: the kill, and the way of the report.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 
-/// Between the end of a task and its stop signal, if the service does not say. Swarm mode's number.
+/// Default time between a task's stop signal and its kill. Swarm mode's number.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// The first pause after a task that never came to run; it doubles with each further one, up to [`DELAY`].
@@ -37,12 +37,12 @@ pub(super) fn is_fenced(service: &ServiceRecord) -> bool {
     labels.and_then(|it| it.get(FENCE)).is_some_and(|it| it == "true")
 }
 
-/// What a new task is made for: to run at once, or when its turn comes.
+/// Returns the desired state of a new task: run at once, or wait for its turn.
 pub(super) fn first_state(service: &ServiceRecord, mode: Mode) -> TaskState {
     if is_fenced(service) { TaskState::Ready } else { mode.target() }
 }
 
-/// What a duration of Docker's is; a negative one was refused.
+/// Converts a duration of Docker's; a negative one was refused.
 pub(super) fn nanos(duration: i64) -> Duration {
     Duration::from_nanos(u64::try_from(duration).unwrap_or(0))
 }
@@ -117,7 +117,7 @@ fn has_run(task: &TaskRecord) -> bool {
     task.running_since.is_some() || task.task.status.state >= TaskState::Running && !ended_by_itself(task)
 }
 
-/// What cannot start anywhere is tried less and less often, also with a delay of 0.
+/// Returns the back-off of a task that cannot start anywhere, also with a delay of 0.
 fn backoff(old: &TaskRecord) -> Duration {
     match old.restarted {
         0 => Duration::ZERO,
@@ -131,7 +131,7 @@ pub(super) fn wait_max(task: &TaskRecord) -> Duration {
     delay(task).max(DELAY)
 }
 
-/// How long the next task of the slot waits for this one to stop.
+/// Returns the maximum time that the slot's next task waits for this one to stop.
 fn stop_time_max(old: &TaskRecord) -> Duration {
     let grace = old.task.spec.container_spec.as_ref().and_then(|it| it.stop_grace_period).map_or(STOP_GRACE, nanos);
     OLD_TASK_TIMEOUT.max(grace + STOP_MARGIN)
@@ -200,8 +200,8 @@ pub(crate) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
     !may_restart(last, mode, cause)
 }
 
-/// Lets tasks start whose turn it is: their delay is over, and the one before them in their slot has stopped, or its node is
-/// away, or that takes too long. If it must never run twice, only when it surely has stopped.
+/// Starts tasks whose turn it is: their delay is over, and the one before them in their slot has stopped, is on a lost
+/// node, or takes too long. A fenced task starts only when the earlier one has surely stopped.
 pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
     let mode = Mode::of(&service.service.spec.mode);
     let waits = |it: &TaskRecord| it.task.desired_state < TaskState::Running && !is_dead(it) && !it.ahead;

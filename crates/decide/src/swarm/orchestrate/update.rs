@@ -1,5 +1,5 @@
-//! Rolling updates: tasks that are out of date are replaced, some slots at a time, and what becomes of the new ones decides
-//! whether it goes on, stops, or goes back.
+//! Rolling updates: outdated tasks are replaced, some slots at a time. The new tasks' fate decides whether the update
+//! goes on, stops, or rolls back.
 //!
 //! While some slots are in work, the tasks of the next ones are prepared ([`ahead`]).
 //!
@@ -27,10 +27,10 @@ pub(super) const ROLLBACK_STARTED: &str = "rollback_started";
 const ROLLBACK_PAUSED: &str = "rollback_paused";
 pub(super) const ROLLBACK_COMPLETED: &str = "rollback_completed";
 
-/// For so long a new task is watched, if the update does not say. Swarm mode's number.
+/// Default time for which an update watches a new task. Swarm mode's number.
 const MONITOR: Duration = Duration::from_secs(5);
 
-/// What is added to a delay that is longer than the monitoring, before the last slot counts as done. Swarm mode's number.
+/// Time added to a delay that is longer than the monitoring, before the last slot counts as done. Swarm mode's number.
 const AFTER_DELAY: Duration = Duration::from_secs(1);
 
 /// The state of a service's update; empty if it has none.
@@ -48,7 +48,7 @@ pub(super) fn is_watched(task: &TaskRecord, service: &ServiceRecord) -> bool {
     task.by_update && task.spec_version == service.spec_version
 }
 
-/// How an update goes.
+/// Parameters of an update under way.
 struct Course {
     rollback: bool,
     parallelism: usize,
@@ -90,13 +90,13 @@ impl Course {
         }
     }
 
-    /// From the end of the last slot to the end of the update.
+    /// Returns the time from the end of the last slot to the end of the update.
     fn settling(&self) -> Duration {
         if self.delay >= self.monitor { self.delay + AFTER_DELAY } else { self.monitor }
     }
 }
 
-/// What the update does next with these slots. The answer is what changes in the service itself.
+/// Advances the update by these slots. Returns the changes in the service itself.
 pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTreeSet<Key>) -> Option<ServiceChange> {
     let mode = Mode::of(&service.service.spec.mode);
     let course = Course::of(service);
@@ -148,7 +148,8 @@ pub(super) fn roll(draft: &mut Draft<'_>, service: &ServiceRecord, slots: &BTree
     done.then(|| completed(service, &course, draft.now))
 }
 
-/// Where a task of the new specification takes over, the others of its slot go. Whether the slot is still to be updated.
+/// Removes the other tasks of a slot when one of the new specification takes over. Returns true if the slot is still to
+/// be updated.
 fn hand_over(draft: &mut Draft<'_>, service: &ServiceRecord, tasks: &[Arc<TaskRecord>], course: &Course) -> bool {
     let (dirty, clean): (Vec<_>, Vec<_>) =
         tasks.iter().filter(|it| is_wanted(it) && !it.ahead).partition(|it| dirty_here(draft, service, it));
@@ -214,7 +215,7 @@ fn waits_for_a_node(tasks: &[Arc<TaskRecord>]) -> bool {
     wanted.peek().is_some() && wanted.all(|it| waits(it))
 }
 
-/// What an update has done so far, and has still to do.
+/// Progress of an update: done and remaining slots.
 struct Work {
     /// Those that were only prepared among them.
     watched: Vec<Arc<TaskRecord>>,
@@ -243,15 +244,15 @@ impl Work {
         self.watched.iter().filter(|it| !it.ahead)
     }
 
-    /// How many slots wait for their task, or for the delay after it.
+    /// Returns the number of slots that wait for their task, or for the delay after it.
     fn in_work(&self, draft: &mut Draft<'_>, course: &Course) -> usize {
         let delayed = self.begun().filter(|it| done_at(it).is_some_and(|at| !draft.due(at + course.delay)));
         let delayed: BTreeSet<Key> = delayed.map(|it| self.key(it)).collect();
         delayed.len() + self.waiting(&delayed)
     }
 
-    /// How many other slots wait for their task, more than were filled for which nothing had been stopped: where there is room for
-    /// some of the tasks only, it does not matter which of them run.
+    /// Returns the number of other slots that wait for their task, less those filled without stopping a task. Where
+    /// there is room for some of the tasks only, it does not matter which of them run.
     fn waiting(&self, others: &BTreeSet<Key>) -> usize {
         let stopped = self.begun().filter(|it| !it.in_place_of_waiting && is_wanted(it) && done_at(it).is_none());
         let stopped: BTreeSet<Key> = stopped.map(|it| self.key(it)).filter(|key| !others.contains(key)).collect();
@@ -259,7 +260,7 @@ impl Work {
         stopped.len().saturating_sub(filled.count())
     }
 
-    /// Nothing is left to do, and what was done last has been watched for long enough.
+    /// True if nothing is left to do, and the last slot has been watched for long enough.
     fn is_done(&self, draft: &mut Draft<'_>, course: &Course) -> bool {
         let waits = self.waiting(&BTreeSet::new()) > 0;
         let last = self.begun().filter_map(|it| done_at(it)).max();
@@ -267,12 +268,13 @@ impl Work {
     }
 }
 
-/// When the task came up, or ended before it did. One that was stopped before has not: another one is there instead.
+/// Returns the time at which the task came up, or ended before it did. `None` for one that was stopped before: another
+/// one replaces it.
 fn done_at(task: &TaskRecord) -> Option<Time> {
     task.running_since.or_else(|| ended_by_itself(task).then_some(task.applied_at))
 }
 
-/// It ended by itself before it had run for as long as it is watched.
+/// True if the task ended by itself before the end of its monitoring.
 fn has_failed(task: &TaskRecord, monitor: Duration) -> bool {
     ended_by_itself(task) && task.running_since.is_none_or(|since| task.applied_at <= since + monitor)
 }
@@ -295,7 +297,7 @@ fn completed(service: &ServiceRecord, course: &Course, now: Time) -> ServiceChan
     })
 }
 
-/// What follows when too many tasks failed. A rollback is not rolled back.
+/// Reacts to too many failed tasks. A rollback is not rolled back.
 fn react(service: &ServiceRecord, course: &Course, failed: &TaskRecord) -> Option<ServiceChange> {
     let because = format!("due to failure or early termination of task {}", failed.task.id);
     match course.action {

@@ -69,7 +69,7 @@ impl Constraint {
         same == self.equal
     }
 
-    /// What the node has where the constraint looks.
+    /// Returns the node's value that the constraint compares.
     pub(super) fn found<'n>(&self, node: &'n NodeRecord) -> &'n str {
         self.key.of_node(node)
     }
@@ -126,7 +126,7 @@ pub(super) enum Label {
 }
 
 impl Label {
-    /// Nothing for what is no label: nodes are not spread over it.
+    /// Parses a label; `None` for anything else, over which nodes are not spread.
     pub(super) fn parse(descriptor: &str) -> Option<Label> {
         let node = strip_prefix(descriptor, NODE_LABELS).map(|name| Label::Node(name.to_owned()));
         node.or_else(|| strip_prefix(descriptor, ENGINE_LABELS).map(|name| Label::Engine(name.to_owned())))
@@ -155,7 +155,7 @@ fn strip_prefix<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     (start.eq_ignore_ascii_case(prefix) && !rest.is_empty()).then_some(rest)
 }
 
-/// Whether the address is the one, or in the network, that is named; nothing if that is neither.
+/// Returns whether the address is the named one, or in the named network. `None` if the text is neither.
 fn in_range(named: &str, addr: &str) -> Option<bool> {
     let addr: Option<IpAddr> = addr.parse().ok().map(|addr: IpAddr| addr.to_canonical());
     if let Ok(one) = named.parse::<IpAddr>() {

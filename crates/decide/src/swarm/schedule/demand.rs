@@ -1,4 +1,4 @@
-//! What a task asks of a node, and the filters that say whether a node has it.
+//! Demand of a task for a node, and the filters that check a node against it.
 //!
 //! Tasks with equal demands fit on the same nodes, so nodes are looked through once for all of them. Pure.
 
@@ -12,7 +12,7 @@ use herder_model::swarm::{
 use super::Constraint;
 use super::constraint::Label;
 
-/// Why a node does not take a task, in the order in which it is asked.
+/// Reason why a node does not take a task, in the order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Filter {
     /// The node is not ready, or not active.
@@ -39,7 +39,7 @@ impl Filter {
         Filter::MaxReplicas,
     ];
 
-    /// That so many nodes are refused, in the words of swarm mode.
+    /// Returns the sentence of swarm mode for this number of refused nodes.
     pub fn sentence(self, nodes: usize) -> Sentence {
         Sentence { filter: self, nodes }
     }
@@ -78,7 +78,7 @@ impl fmt::Display for Nodes {
     }
 }
 
-/// What a task asks for, as it is written: cheap to make and to compare.
+/// Demand of a task in its written form: cheap to make and to compare.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Demand<'t> {
     reserved: Option<&'t Reservations>,
@@ -117,7 +117,7 @@ pub(super) struct Conditions {
     pub reserved: Reservations,
     drivers: Vec<(&'static str, String)>,
     pub constraints: Vec<Constraint>,
-    /// One of the constraints makes no sense, so no node meets it.
+    /// True if a constraint is malformed, so no node meets it.
     hopeless: bool,
     pub platforms: Vec<Platform>,
     /// Outermost first.
@@ -147,8 +147,9 @@ impl Conditions {
         conditions
     }
 
-    /// The first filter that refuses the node, save for host ports and the number of replicas, which are not the same for all
-    /// tasks with these conditions. `has_room` is asked in its turn. Conditions that ask nothing else do not look at the node.
+    /// Returns the first filter that refuses the node, except host ports and the number of replicas, which differ among
+    /// tasks with these conditions. `has_room` is asked in its turn. Conditions that ask nothing else do not look at
+    /// the node.
     pub(super) fn refused(
         &self,
         node: &NodeRecord,

@@ -1,4 +1,5 @@
-//! Why no node takes a task, in the words of swarm mode: each node counts for the first filter that refuses it.
+//! Explanation in the words of swarm mode why no node takes a task: each node counts for the first filter that refuses
+//! it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,7 +7,7 @@ use std::fmt::Write as _;
 use super::demand::Filter;
 use super::{Class, Group, Rank, Run};
 
-/// How many nodes each filter refuses.
+/// Number of nodes that each filter refuses.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Tally([usize; Filter::ALL.len()]);
 
@@ -65,7 +66,7 @@ impl Run<'_> {
     }
 }
 
-/// What is the same for all groups of a class.
+/// Values that are the same for all groups of a class.
 #[derive(Default)]
 struct Looked {
     tally: Tally,

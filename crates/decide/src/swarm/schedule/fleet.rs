@@ -1,4 +1,4 @@
-//! What the nodes of the swarm hold, as sums, and the tasks that wait for a node.
+//! The fleet: resources of the swarm's nodes as sums, and the tasks that wait for a node.
 //!
 //! Kept up from what is written, so that a run of the scheduler walks neither all tasks nor what they take. Everything but the
 //! memory of failures is a sum over the objects of a view, in whatever order they came. Pure.
@@ -17,9 +17,9 @@ use super::generic::Claims;
 /// Clocks of two managers may differ by so much.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// How long a node is held to have failed with a service (swarmkit `monitorFailures`).
+/// Time for which a node counts as having failed with a service (swarmkit `monitorFailures`).
 pub(super) const FAILURE_MEMORY: Duration = Duration::from_secs(5 * 60);
-/// From so many failures on, a service's tasks rather go elsewhere (swarmkit `maxFailures`).
+/// Number of failures from which a service's tasks prefer other nodes (swarmkit `maxFailures`).
 pub(super) const FAILURES_MIN: u32 = 5;
 /// Failures that are remembered of one service; more would only say the same again.
 const FAILURES_MAX: usize = 100_000;
@@ -39,7 +39,7 @@ pub struct Fleet {
     numbers: HashMap<String, HostNo>,
     /// Hosts that have a node, in the order of its id.
     order: Vec<HostNo>,
-    /// With how many tasks here, counted or waiting, have the service.
+    /// Services with their number of tasks here, counted or waiting.
     services: HashMap<String, (ServiceNo, u32)>,
     /// Numbers that may be given again.
     free_hosts: Vec<HostNo>,
@@ -65,7 +65,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Processors (billionths) and memory (bytes) that nobody has reserved. Less than nothing where the node has shrunk.
+    /// Returns free processors (billionths) and memory (bytes). Negative where the node has shrunk.
     pub(super) fn left(&self) -> (i64, i64) {
         let taken = &self.taken;
         (self.nano_cpus.saturating_sub(taken.nano_cpus), self.memory_bytes.saturating_sub(taken.memory_bytes))
@@ -84,7 +84,7 @@ impl Host {
     }
 }
 
-/// What tasks take of a node.
+/// Resources of a node that tasks hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     /// Tasks that take anything.
@@ -139,11 +139,11 @@ struct Failure {
     at: Time,
 }
 
-/// What a task is to the scheduler.
+/// Role of a task for the scheduler.
 enum Stage {
     Waits,
     Preassigned,
-    /// It takes something of its node. True if it should go on.
+    /// The task holds resources of its node; true if it should go on. True if it should go on.
     Takes(bool),
     Nothing,
 }
@@ -162,7 +162,7 @@ fn stage(record: &TaskRecord) -> Stage {
 }
 
 impl Fleet {
-    /// Of everything that a store holds.
+    /// Builds the fleet from all objects in a store.
     pub fn of(view: &View) -> Fleet {
         let mut fleet = Fleet::default();
         for record in view.nodes.values() {
@@ -245,8 +245,8 @@ impl Fleet {
         }
     }
 
-    /// Places what waits for a node once this is written, which the fleet has not seen and does not see now: what is decided
-    /// together can be written together.
+    /// Places waiting tasks as if these writes, which the fleet has not seen, were applied: decisions made together can
+    /// be written together.
     pub fn schedule_after(&mut self, written: &[Written], now: Time, limit: usize) -> Placed {
         self.see(written);
         let placed = self.schedule_up_to(now, limit);
@@ -261,12 +261,12 @@ impl Fleet {
         written.iter().filter_map(|it| it.after.as_ref()).any(waits)
     }
 
-    /// As if the task were not there.
+    /// Removes the task from the fleet.
     pub(super) fn without(&mut self, record: &TaskRecord) {
         self.uncount(&Arc::new(record.clone()));
     }
 
-    /// How many tasks wait for a node.
+    /// Returns the number of tasks that wait for a node.
     pub fn waiting_count(&self) -> usize {
         self.waiting.len()
     }
@@ -344,7 +344,7 @@ impl Fleet {
         self.forget_host(id, number);
     }
 
-    /// Where a node of this id stands, or would stand.
+    /// Returns the rank of a node with this id, or its place of insertion.
     fn place_in_order(&self, id: &str) -> usize {
         self.order.partition_point(|number| {
             self.hosts[*number as usize].record.as_ref().is_some_and(|record| *record.node.id < *id)

@@ -1,4 +1,4 @@
-//! Generic resources: things that a node has some of, each with a name (`GPU=UUID1`) or only so many (`SSD=4`).
+//! Generic resources: named things of a node (`GPU=UUID1`), or a number of them (`SSD=4`).
 //!
 //! A task asks for a number of a kind. Of things with names it gets names of its own; no name is given twice.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use herder_model::swarm::{DiscreteResource, GenericResource, NamedResource};
 
-/// What tasks hold of a node's generic resources.
+/// Generic resources of a node that tasks hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claims(BTreeMap<String, Claim>);
 
@@ -60,7 +60,7 @@ impl Claims {
     }
 }
 
-/// What a task gets of what it wants, where `has` is all that the node has; nothing if it cannot have all of it.
+/// Returns the claim of a task on the resources `has` of a node; `None` if it cannot have all of it.
 pub(crate) fn claim(
     has: &[GenericResource],
     held: &Claims,
@@ -111,7 +111,7 @@ fn one(has: &[GenericResource], held: &Claims, wanted: Thing<'_>) -> Option<Vec<
     }
 }
 
-/// How many things of a kind, in words: `2 GPU`.
+/// Returns a number of things in words: `2 GPU`.
 pub(super) fn words(wanted: &GenericResource) -> String {
     match Thing::of(wanted) {
         Some(Thing::Some(kind, count)) => format!("{count} {kind}"),

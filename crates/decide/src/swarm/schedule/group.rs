@@ -17,11 +17,11 @@ pub(super) struct Placing<'r, 'f> {
     pool: &'r mut Pool,
     conditions: &'r Conditions,
     group: &'r Group<'f>,
-    /// Where tasks were placed.
+    /// Nodes at which tasks were placed.
     ranks: Vec<Rank>,
-    /// By branch.
+    /// Leaves, by branch.
     leaves: Vec<Leaf>,
-    /// By branch: children with room, as far as is known.
+    /// Children with room, as far as known, by branch.
     open: Vec<BinaryHeap<Reverse<Child>>>,
 }
 

@@ -24,10 +24,10 @@ pub(super) struct Pool {
     pub known: Known,
 }
 
-/// What is particular to the service whose turn it is: nodes that have tasks of it, or failed with it.
+/// State of the service being placed: nodes that have tasks of it, or failed with it.
 #[derive(Default)]
 pub(super) struct Known {
-    /// By rank: failures that count, active tasks.
+    /// Counted failures and active tasks, by rank.
     by_rank: Vec<(u32, u32)>,
     ranks: Vec<Rank>,
 }
@@ -67,9 +67,10 @@ impl Known {
 pub(super) struct Branch {
     pub parent: Option<BranchNo>,
     pub children: Vec<BranchNo>,
-    /// Of the label's value.
+    /// Hash of the label's value.
     pub hash: u64,
-    /// Of leaves only: load and rank, the least first. Nodes get fuller only by way of this heap, so its loads are right.
+    /// Nodes of a leaf: load and rank, the least first. Nodes get fuller only by way of this heap, so its loads are
+    /// right.
     pub nodes: BinaryHeap<Reverse<Entry>>,
 }
 

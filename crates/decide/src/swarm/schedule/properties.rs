@@ -1,4 +1,4 @@
-//! What every run of the scheduler keeps to, seen without its filters.
+//! Properties of every run of the scheduler, checked without its filters.
 
 use std::collections::{BTreeMap, BTreeSet};
 

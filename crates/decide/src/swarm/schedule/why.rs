@@ -1,4 +1,4 @@
-//! Why a task is where it is, why it has no node, and what would help.
+//! Explanation of a task's place, or of its lack of one, with remedies.
 //!
 //! Each node is asked with all filters, not only up to the first that refuses, as it is now and as if the task were not there.
 //! Pure.
@@ -31,7 +31,7 @@ pub struct Why {
     pub verdict: String,
     /// Those that fit first, the best of them first.
     pub nodes: Vec<NodeWhy>,
-    /// What a person could do.
+    /// Remedies for the operator.
     pub help: Vec<String>,
 }
 
@@ -57,12 +57,12 @@ pub struct NodeWhy {
 pub struct Refused {
     pub filter: Filter,
     pub detail: String,
-    /// What would remove it.
+    /// Remedy.
     help: String,
 }
 
-/// Of a task by its id, or of a service by its id or name: then of the first of its tasks that has no node, else of its newest
-/// one. Nothing if there is neither.
+/// Explains a task by its id, or a service by its id or name: then its first task without a node, else its newest one.
+/// `None` if there is neither.
 pub fn why(view: &View, subject: &str, now: Time) -> Option<Why> {
     if let Some(record) = view.tasks.get(subject) {
         return Some(with_past(of_task(view, record, now), view, record));
@@ -85,7 +85,7 @@ pub fn why(view: &View, subject: &str, now: Time) -> Option<Why> {
 
 const IDLE: &str = "it has no task that should run";
 
-/// Of a service without a task that should run.
+/// Explains a service without a task that should run.
 fn of_idle(view: &View, service: &ServiceRecord, now: Time) -> Why {
     let spec = &service.service.spec;
     let mode = Mode::of(&spec.mode);
@@ -124,7 +124,7 @@ fn of_idle(view: &View, service: &ServiceRecord, now: Time) -> Why {
     Why { verdict, ..why }
 }
 
-/// How a task ended.
+/// Describes the end of a task.
 fn end_of(record: &TaskRecord) -> String {
     let status = &record.task.status;
     let said = if status.err.is_empty() { &status.message } else { &status.err };
@@ -208,7 +208,7 @@ fn of_task(view: &View, record: &TaskRecord, now: Time) -> Why {
     Why { subject, verdict, nodes, help }
 }
 
-/// For how many seconds the task is held back.
+/// Returns the seconds for which the task is held back.
 fn wait_of(record: &TaskRecord, now: Time) -> Option<u64> {
     let waits = record.task.desired_state < TaskState::Running && record.task.status.state <= TaskState::Running;
     let left = record.not_before?.since(now);
@@ -268,7 +268,7 @@ fn help(record: &TaskRecord, nodes: &[NodeWhy]) -> Vec<String> {
     help
 }
 
-/// What is asked of each node.
+/// Requirements for each node.
 struct Asked<'v> {
     view: &'v View,
     record: &'v TaskRecord,

@@ -1,4 +1,4 @@
-//! What nodes have to be told of what was written: first all that is theirs, then what changed, without a walk over their tasks.
+//! Assignments for nodes after writes: first all of them, then the changes, without a walk over their tasks.
 //!
 //! Noted is only which tasks to look at; what is said of them is read from the view when it is said. So nothing is lost when
 //! writes come in between, and what is noted twice is said once.
@@ -9,7 +9,7 @@ use herder_model::swarm::{
     AssignmentChanges, Assignments, Kind, ServiceFacts, ServiceRecord, TaskRecord, View, is_told, needs,
 };
 
-/// What a node may have to be told.
+/// Possible changes for a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// All of it, as at the start of a session.
@@ -27,7 +27,7 @@ impl Touched {
     }
 }
 
-/// By node.
+/// Possible changes by node.
 pub type TouchedNodes = BTreeMap<String, Touched>;
 
 /// Notes what a write of a task means to the nodes that had it, or have it now.
@@ -64,11 +64,11 @@ pub fn touch_service(nodes: &mut TouchedNodes, view: &View, before: &ServiceReco
     }
 }
 
-/// What a node was told in a session, as far as what is said next depends on it.
+/// Content already sent to a node in a session, as far as later messages depend on it.
 #[derive(Debug, Default)]
 pub struct Told {
     sequence: u64,
-    /// What goes with its tasks.
+    /// Objects that its tasks need.
     needs: BTreeMap<Kind, BTreeSet<Box<str>>>,
 }
 
@@ -91,7 +91,7 @@ impl Told {
         Assignments { sequence: self.sequence, ..Assignments::of(view, node) }
     }
 
-    /// What changed for `node` with what was touched. Nothing, if it knows all of it.
+    /// Returns the changes for `node` among the touched objects. `None` if it has all of them.
     pub fn changes(&mut self, view: &View, node: &str, touched: &Touched) -> Option<AssignmentChanges> {
         let mut changes = AssignmentChanges { applies_to: self.sequence, ..AssignmentChanges::default() };
         let mut ended = touched.ended;
@@ -169,7 +169,7 @@ mod tests {
     const STATES: [TaskState; 4] = [TaskState::Pending, TaskState::Assigned, TaskState::Running, TaskState::Failed];
     const DESIRED: [TaskState; 3] = [TaskState::Running, TaskState::Shutdown, TaskState::Remove];
 
-    /// What happens to a task, or that a node is told what changed.
+    /// A change of a task, or a message to a node.
     #[derive(Clone, Debug)]
     enum Event {
         Task {
@@ -249,7 +249,7 @@ mod tests {
         }
     }
 
-    /// Without what a node does not hear of: how far its tasks are.
+    /// Returns the assignments without the present states of tasks, which nodes do not receive.
     fn as_known(assignments: &Assignments) -> Assignments {
         let mut known = Assignments { sequence: 0, ..assignments.clone() };
         for record in &mut known.tasks {

@@ -1,5 +1,6 @@
-//! How a task becomes a plain container: the body of the create call, volumes and files that must be there before. As swarm
-//! mode does it (moby `daemon/cluster/executor/container`), save that the engine is told everything by its API.
+//! Conversion of a task into a plain container: the body of the create call, and the volumes and files that it needs.
+//! As swarm mode does it (moby `daemon/cluster/executor/container`), save that the engine is told everything by its
+//! API.
 
 pub mod extension;
 mod files;
@@ -21,7 +22,7 @@ use super::template::Context;
 use crate::swarm::networks::mac;
 use crate::swarm::nodes::members::FENCE;
 
-/// What containers learn of their node.
+/// Facts of their node for containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
     pub id: String,
@@ -36,19 +37,19 @@ pub struct NodeFacts {
 pub const LABEL_NODE: &str = "com.docker.swarm.node.id";
 pub const LABEL_TASK: &str = "com.docker.swarm.task.id";
 
-/// As swarm mode's (swarmkit `api/defaults`).
+/// Default stop grace period of swarm mode (swarmkit `api/defaults`).
 const STOP_GRACE_NANOS: i64 = 10_000_000_000;
 
-/// What an engine is told to make of a task.
+/// A container to create for a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Create {
-    /// Of the container.
+    /// Name of the container.
     pub name: String,
-    /// As the engine knows it: with a tag or a digest.
+    /// Image in the engine's form: with a tag or a digest.
     pub image: String,
     /// Bodies of `POST /volumes/create`, to be sent first.
     pub volumes: Vec<Value>,
-    /// Of `POST /containers/create`.
+    /// Body of `POST /containers/create`.
     pub body: Value,
     /// Networks to connect before the start, besides the one in the body: name and the body's `EndpointConfig`.
     pub networks: Vec<(String, Value)>,
@@ -64,8 +65,8 @@ pub fn task_name(record: &TaskRecord) -> String {
     format!("{}.{slot}.{}", record.service_name, task.id)
 }
 
-/// What to create for a task; `binds` are its files on the node with their places in the container. An error is told as the
-/// task's.
+/// Returns the container to create for a task; `binds` are its files on the node with their places in the container. An
+/// error is told as the task's.
 pub fn create(
     record: &TaskRecord,
     told: &Assignments,
@@ -112,18 +113,18 @@ pub fn is_checked(record: &TaskRecord) -> bool {
     test.is_some_and(|first| first != "NONE")
 }
 
-/// How long a container may take to end after its signal, in whole seconds, as engines count.
+/// Returns the stop grace period in whole seconds, as engines count.
 pub fn stop_seconds(spec: &ContainerSpec) -> i64 {
     let nanos = spec.stop_grace_period.unwrap_or(STOP_GRACE_NANOS).max(0);
     nanos.saturating_add(999_999_999) / 1_000_000_000
 }
 
-/// What is known of the task's service.
+/// Returns the facts of the task's service.
 fn facts<'t>(record: &TaskRecord, told: &'t Assignments) -> Cow<'t, ServiceFacts> {
     told.services.get(&record.task.service_id).map_or_else(Cow::default, Cow::Borrowed)
 }
 
-/// As the engine shows it: with `latest` where neither a tag nor a digest is said, without the default registry.
+/// Returns the image in the engine's form: with `latest` without a tag or digest, and without the default registry.
 pub fn image(name: &str) -> String {
     let familiar = name.strip_prefix("docker.io/").or(name.strip_prefix("index.docker.io/")).unwrap_or(name);
     let familiar = familiar.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(familiar);
@@ -151,7 +152,8 @@ fn object(entries: &BTreeMap<String, String>) -> Value {
     entries.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect::<Map<_, _>>().into()
 }
 
-/// What belongs to the process. Only what is said is told, so that the image's own settings count elsewhere.
+/// Returns the part of the body for the process. Only declared settings are in it, so that the image's own count
+/// elsewhere.
 fn config(record: &TaskRecord, spec: &ContainerSpec, node: &NodeFacts, name: &str) -> Value {
     let mut body = json!({"Image": image(&spec.image), "Labels": labels(record, spec, node, name)});
     put(&mut body, "Hostname", spec.hostname.as_str());
@@ -224,7 +226,7 @@ fn port_key(port: &PortConfig) -> String {
     format!("{}/{protocol}", port.target_port)
 }
 
-/// What belongs to the host. No restart policy: another task takes the place of one that ended.
+/// Returns the part of the body for the host. There is no restart policy: another task replaces one that ended.
 fn host_config(
     record: &TaskRecord,
     spec: &ContainerSpec,
@@ -359,7 +361,8 @@ fn mount(mount: &Mount) -> Value {
     it
 }
 
-/// A named volume whose driver is said is made before the container: the engine would make one of its own driver.
+/// Returns a named volume with a driver, which must be created before the container: the engine would use its own
+/// driver.
 fn volume(mount: &Mount) -> Option<Value> {
     let options = mount.volume_options.as_ref().filter(|_| matches!(mount.kind.as_str(), "" | "volume"))?;
     if mount.source.is_empty() || !options["DriverConfig"].is_object() {
@@ -377,11 +380,11 @@ fn volume(mount: &Mount) -> Option<Value> {
 pub struct Overlay {
     /// Id of the engine's network.
     pub engine_id: String,
-    /// Where its containers ask for names.
+    /// DNS servers of its containers.
     pub dns: Vec<IpAddr>,
 }
 
-/// By id of the network.
+/// Overlay networks, by id of the network.
 pub type Overlays = BTreeMap<String, Overlay>;
 
 /// DNS servers that an engine asks one after the other.
@@ -398,7 +401,7 @@ fn dns(record: &TaskRecord, overlays: &Overlays) -> Vec<IpAddr> {
 /// Priority of the first network's gateway; the following ones have less.
 const GW_PRIORITY: usize = 100;
 
-/// Where the task has a place in an overlay network. Names are those of the swarm: the engine is told no aliases.
+/// Returns the endpoint of a task in an overlay network. Names are those of the swarm: the engine gets no aliases.
 fn place(position: usize, network: &TaskNetwork, overlay: &Overlay) -> (String, Value) {
     let mut config = json!({});
     put(&mut config, "IPv4Address", network.v4.map(|it| it.to_string()).unwrap_or_default());
@@ -412,8 +415,8 @@ fn place(position: usize, network: &TaskNetwork, overlay: &Overlay) -> (String, 
     (overlay.engine_id.clone(), endpoint)
 }
 
-/// The most and the least that the end of a task waits until nobody sends it new connections. Labels of its service say it:
-/// `herder.drain.max` (`500ms`, `5s`) and `herder.drain.delay`.
+/// Returns the maximum and minimum time that a task waits at its end until it gets no new connections. Labels of its
+/// service say it: `herder.drain.max` (`500ms`, `5s`) and `herder.drain.delay`.
 pub fn drain(record: &TaskRecord, told: &Assignments) -> (Duration, Duration) {
     let facts = facts(record, told);
     let label = |key: &str| facts.labels.get(key).and_then(|it| seconds(it));
@@ -440,8 +443,8 @@ fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * factor).ok().map(|it| it.min(DRAIN_DELAY_MAX))
 }
 
-/// Networks of the task: overlay networks with its addresses there, and those of the node that it asks for by name (`host`,
-/// `bridge`, or one that was made there).
+/// Returns the networks of the task: overlay networks with its addresses, and networks of the node by name (`host`,
+/// `bridge`, or one that was created there).
 fn attachments(record: &TaskRecord, overlays: &Overlays) -> Vec<(String, Value)> {
     let is_overlay = |target: &str| record.networks.iter().any(|it| it.network_id == target && it.v4.is_some());
     // The first network of the specification carries the default route; the ingress network never does.
@@ -463,7 +466,7 @@ fn of_node(record: &TaskRecord) -> Vec<(String, Value)> {
     attach.collect()
 }
 
-/// As every engine understands it: `chown` is `CAP_CHOWN`.
+/// Returns the form that every engine understands: `chown` is `CAP_CHOWN`.
 fn capability(text: &str) -> String {
     let upper = text.trim().to_uppercase();
     if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }

@@ -1,9 +1,9 @@
-//! What nodes say about their tasks.
+//! Reports of nodes about their tasks.
 
 use herder_model::swarm::{Change, TaskRecord, TaskState, TaskStatus, Time, View};
 
-/// What is written when a node reports the state of a task. Nothing if there is nothing new in it, or if it is not for this
-/// node to say: the task is not one of its own, would go backwards, or to a state that only managers write.
+/// Returns the change for a node's report on a task. `None` if it is not news, or the node may not report it: the task
+/// is not its own, would go backwards, or the state is the managers' to set.
 pub fn on_task_report(view: &View, task_id: &str, status: TaskStatus, node_id: &str, now: Time) -> Option<Change> {
     let before = view.tasks.get(task_id)?;
     let is = &before.task.status;

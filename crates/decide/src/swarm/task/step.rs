@@ -1,12 +1,12 @@
-//! What a node does next for a task: one step at a time, from what is wanted, what was told last and what the engine shows
-//! (swarmkit `agent/exec`, `Do`).
+//! Next step of a node for a task, one at a time, by its desired state, its last report and its container (swarmkit
+//! `agent/exec`, `Do`).
 
 use herder_model::swarm::{ContainerStatus, TaskState, TaskStatus};
 
-/// What the engine shows of a task's container.
+/// State of a task's container, as the engine shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Seen {
-    /// There is none.
+    /// There is no container.
     #[default]
     Nothing,
     /// Made and never started.
@@ -14,12 +14,12 @@ pub enum Seen {
     Running(Health),
     Ended {
         exit_code: i64,
-        /// Of the engine, such as when the container could not be started. Mostly empty.
+        /// Error of the engine, such as when the container could not be started. Mostly empty.
         error: String,
     },
 }
 
-/// What a container's own check says.
+/// State of a container's health check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     /// There is no check.
@@ -30,10 +30,10 @@ pub enum Health {
     Unhealthy,
 }
 
-/// What to do next. After it, one looks again.
+/// Next step. After it, one looks again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing, until something changes.
+    /// Wait until something changes.
     Rest,
     /// Tell this state.
     Tell(TaskState),
@@ -42,7 +42,7 @@ pub enum Step {
     Start,
     /// End the container in the time that its task grants.
     Stop,
-    /// Take the container away: it has ended, and nobody keeps it as history.
+    /// Remove the container: it has ended, and is not kept as history.
     Remove,
     /// Tell that it has failed.
     Fail(String),
@@ -51,13 +51,13 @@ pub enum Step {
 /// A task as [`next`] needs to know it.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'t> {
-    /// By the managers.
+    /// State that the managers desire.
     pub desired: TaskState,
     /// Last, by this node; at first, by the managers.
     pub told: TaskState,
-    /// Of its container.
+    /// Name of its container.
     pub name: &'t str,
-    /// It runs only when its own check says so.
+    /// True if it counts as running only when its health check passes.
     pub is_checked: bool,
     /// Its container is being stopped because its check gave it up.
     pub is_unhealthy: bool,
@@ -65,7 +65,7 @@ pub struct Task<'t> {
     pub has_run: bool,
 }
 
-/// What Docker says of a container that its own check gave up.
+/// Docker's message for a container whose health check failed.
 pub const UNHEALTHY: &str = "dockerexec: unhealthy container";
 
 /// The next step of a task whose container is so.
@@ -99,7 +99,7 @@ pub fn next(task: Task<'_>, seen: &Seen) -> Step {
     }
 }
 
-/// From `Starting` on.
+/// Returns the step from `Starting` on.
 fn running(task: Task<'_>, seen: &Seen) -> Step {
     let Task { told, is_unhealthy, has_run, .. } = task;
     match seen {
@@ -133,7 +133,7 @@ fn exit(code: i64, cause: &str) -> String {
     }
 }
 
-/// What is told with a state.
+/// Returns the message of a reported state.
 pub fn message(state: TaskState) -> &'static str {
     match state {
         TaskState::Accepted => "accepted",
@@ -155,7 +155,8 @@ pub fn message(state: TaskState) -> &'static str {
     }
 }
 
-/// What a task becomes that fails with `why`: one that never began to start is rejected. The message stays what it was.
+/// Returns the status of a task that fails with `why`: one that never began to start is rejected. The message stays
+/// what it was.
 pub fn failed(told: &TaskStatus, why: String) -> TaskStatus {
     let state = if told.state < TaskState::Starting { TaskState::Rejected } else { TaskState::Failed };
     let container_status = told.container_status.clone().or(Some(ContainerStatus::default()));
@@ -186,7 +187,7 @@ mod tests {
         }
     }
 
-    /// Each line: desired, told, seen, then the step.
+    /// Each line: desired, reported, seen, then the step.
     #[test]
     fn a_task_goes_one_step_at_a_time() {
         for line in [
@@ -273,7 +274,7 @@ mod tests {
         }
     }
 
-    /// Every task comes to rest, whatever the engine shows, and what is told never goes back.
+    /// Every task comes to rest, whatever the engine shows, and reported states never go back.
     #[test]
     fn every_task_comes_to_rest() {
         let desired =

@@ -10,10 +10,10 @@ use serde_json::Value as Json;
 use super::container::{NodeFacts, task_name};
 use crate::swarm::{Code, Refusal};
 
-/// What one template may make; a config may have some less.
+/// Maximum length of one template's result; a config may have somewhat less.
 const EXPANDED_BYTES_MAX: usize = 1 << 20;
 
-/// What templates know of a task.
+/// Facts of a task for templates.
 #[derive(Clone, Debug)]
 pub struct Context {
     root: Value,
@@ -62,7 +62,7 @@ impl Context {
         self.run(text, &[], &|_, _| Ok(String::new()))
     }
 
-    /// Expands a secret or config, which may ask for more: `secret`, `config` and `env` give what the task has under a name.
+    /// Expands a secret or config. In it, `secret`, `config` and `env` look up the task's objects by name.
     pub(super) fn expand_payload(&self, text: &str, lookup: Lookup<'_>) -> Result<String, String> {
         self.run(text, &["config", "env", "secret"], lookup)
     }
@@ -112,8 +112,8 @@ impl Context {
     }
 }
 
-/// Whether the templates of a container make sense, before there is any task. `labels` are those of the service; swarm mode
-/// passes none here and refuses what it could expand later.
+/// Checks the templates of a container before there is any task. `labels` are those of the service; swarm mode passes
+/// none here and refuses what it could expand later.
 pub fn check_templates(spec: &ContainerSpec, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let expanded = Context::of_any(labels).container(spec);
     expanded.map(drop).map_err(|text| Refusal::new(Code::InvalidArgument, text))

@@ -1,5 +1,5 @@
-//! What every placement must satisfy, worked out anew: here conditions are sets of words, not expressions, and ports are
-//! numbers, so that nothing of the filters is used to check the filters.
+//! Properties of every placement, checked independently of the filters: here conditions are sets of words and ports are
+//! numbers.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const VALUES: [(&str, &[&str]); 6] = [
     ("other", &[]),
 ];
 
-/// What a condition looks at.
+/// Subject of a condition.
 #[derive(Clone, Copy, Debug)]
 enum Subject {
     /// The label `zone` of the node.
@@ -70,7 +70,7 @@ type Port = (u16, bool, bool);
 struct Wish {
     conditions: Vec<Condition>,
     ports: Vec<Port>,
-    /// On the host's network, exposing this port.
+    /// Port on the host's network that the container exposes.
     host_network: Option<u16>,
     memory_bytes: i64,
     nano_cpus: i64,
@@ -274,7 +274,7 @@ proptest! {
         }
     }
 
-    /// Looking at as few nodes as needed finds what looking at all of them does, those that were tried left out.
+    /// The first of all ranked nodes is also found by looking at as few as needed, tried ones left out.
     #[test]
     fn the_best_is_the_first_of_all(nodes in nodes(), wish in wish(), tried in 0..3_usize) {
         let request = request::parse(Some("new"), wish.body(), "feed").unwrap();
@@ -292,7 +292,7 @@ proptest! {
         }
     }
 
-    /// A node that nobody wants does not change which of the others is best.
+    /// A node that cannot take the container does not change which of the others is best.
     #[test]
     fn a_node_that_cannot_take_it_changes_nothing(nodes in nodes(), wish in wish()) {
         let chosen: Vec<Arc<Node>> = nodes.iter().filter(|node| wish.should(node)).cloned().collect();

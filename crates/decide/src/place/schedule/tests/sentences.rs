@@ -13,7 +13,7 @@ fn refused(text: &str, body: Value, conditions: &[&str], reasons: &[&str]) {
     check(text, body, &format!("Unable to find a node that satisfies the following conditions {lines}{reasons}"));
 }
 
-/// With these filters only.
+/// Applies these filters only.
 fn filtered(filters: &[Filter], text: &str, body: Value) -> String {
     let request = request::parse(Some("new"), body, "id").unwrap();
     let scheduler = Scheduler { strategy: Strategy::Spread, filters: filters.to_vec() };

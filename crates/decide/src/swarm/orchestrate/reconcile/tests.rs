@@ -10,7 +10,7 @@ use notation::{read, write};
 
 use crate::swarm::orchestrate::reconcile;
 
-/// What is decided for the service `web`; and that nothing more is, once that is done.
+/// Checks the decisions for the service `web`, and that none are left once they are carried out.
 #[track_caller]
 fn check(cluster: &str, expected: &str) {
     let (view, now) = read(cluster);

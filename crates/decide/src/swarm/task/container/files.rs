@@ -8,13 +8,13 @@ use herder_model::swarm::{Assignments, ContainerSpec, Driver, FileTarget, TaskRe
 use super::{NodeFacts, facts};
 use crate::swarm::task::template::Context;
 
-/// Where secrets are that name no folder.
+/// Folder of secrets without one of their own.
 const SECRETS_FOLDER: &str = "/run/secrets/";
 
 /// A file that the node makes for a task, in memory, and that the container sees.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
-    /// In the container.
+    /// Path in the container.
     pub target: String,
     pub data: Vec<u8>,
     pub mode: u32,
@@ -84,7 +84,7 @@ impl Maker<'_> {
         self.context.expand_payload(&text, &lookup).map(String::into_bytes).map_err(refused)
     }
 
-    /// What a template may ask for: other secrets and configs of the task by their targets, and its variables.
+    /// Looks up a value for a template: other secrets and configs of the task by their targets, and its variables.
     fn lookup(&self, function: &str, argument: &str) -> Result<String, String> {
         let is_target = |file: &Option<FileTarget>| file.as_ref().is_some_and(|file| file.name == argument);
         let payload = match function {

@@ -82,7 +82,7 @@ fn record(container: Value, task: Value) -> TaskRecord {
     record
 }
 
-/// What a path of the body is (`HostConfig.SecurityOpt`) when a container has this member.
+/// Checks the value at a path of the body (`HostConfig.SecurityOpt`) for a container with this member.
 #[track_caller]
 fn check(container: Value, path: &str, expected: Value) {
     check_task(container, json!({"Spec": {}}), path, expected);

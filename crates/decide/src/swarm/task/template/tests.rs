@@ -1,4 +1,4 @@
-//! What a real swarm of Docker 20.10 made of the same texts.
+//! Results of a real swarm of Docker 20.10 for the same texts.
 
 use super::*;
 

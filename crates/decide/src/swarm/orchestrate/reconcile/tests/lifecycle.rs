@@ -1,4 +1,4 @@
-//! How many tasks there are, what follows when one ends, and what is forgotten.
+//! Tests of the number of tasks, of ends of tasks, and of removals.
 
 use super::check;
 

@@ -233,7 +233,7 @@ fn seconds(time: Time) -> String {
     (time.0 / SECOND).to_string()
 }
 
-/// What a plan does: `+` makes, `-` forgets.
+/// Writes a plan as text: `+` creates, `-` removes.
 pub(super) fn write(view: &View, plan: &Plan) -> Vec<String> {
     let mut lines: Vec<String> = plan.changes.iter().map(|it| write_change(view, it)).collect();
     lines.extend(plan.again.map(|at| format!("again {}", seconds(at))));

@@ -14,7 +14,7 @@ use crate::swarm::orchestrate::update;
 
 const NODES: usize = 5;
 
-/// What happens to a cluster. Numbers are taken modulo what is there.
+/// Event of a cluster. Numbers are taken modulo what is there.
 #[derive(Clone, Debug)]
 enum Event {
     Declare(Box<ServiceSpec>),
@@ -37,7 +37,7 @@ enum Event {
     /// This task ends by itself.
     Fail(usize),
     Wait(u64),
-    /// Until something is due.
+    /// Time passes until something is due.
     Due,
 }
 
@@ -112,7 +112,7 @@ fn specs(shape: Shape) -> impl Strategy<Value = ServiceSpec> {
     })
 }
 
-/// Not broken, and with no restart policy that would leave a slot empty.
+/// Returns a service that works, and has no restart policy that would leave a slot empty.
 fn sound(shape: Shape) -> impl Strategy<Value = ServiceSpec> {
     (specs(shape), any::<bool>()).prop_map(|(mut spec, new)| {
         spec.task_template.restart_policy = None;
@@ -232,7 +232,8 @@ fn expected(world: &World) -> usize {
     usize::try_from(count).expect("few")
 }
 
-/// What was declared before all was well runs, too: unless its restart policy or a pause leaves slots empty.
+/// Checks that services declared before the end of faults run, unless their restart policy or a pause leaves slots
+/// empty.
 fn holds_its_own(world: &World) {
     let Some(service) = world.service() else { return };
     let policy = service.service.spec.task_template.restart_policy.clone().unwrap_or_default();
@@ -275,7 +276,7 @@ proptest! {
         converges(&events, Shape::GlobalJob, &last);
     }
 
-    /// Nodes that are not heard of stop such tasks themselves, in some time.
+    /// Fenced tasks never run twice: nodes that lose the leader stop them in some time.
     #[test]
     fn what_must_never_run_twice_does_not(events in events(Shape::Replicated)) {
         let mut world = World::new(NODES);

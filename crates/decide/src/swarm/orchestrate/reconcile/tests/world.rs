@@ -1,4 +1,4 @@
-//! A cluster that lives: a store, a scheduler that takes any node, nodes that do what they are told, and time.
+//! A simulated cluster: a store, a scheduler that takes any node, obedient nodes, and time.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ pub(super) struct World {
     ids: u64,
     /// Something was written that may have something follow, since all was done that was to be done.
     mattered: bool,
-    /// What happened, to be shown when something is wrong.
+    /// Log of events, to be shown with a failure.
     pub(super) story: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// On nodes that have not surely stopped it.
+    /// Checks that no slot runs twice, on nodes that may not have stopped it.
     pub(super) fn no_slot_runs_twice(&self) {
         let runs = |it: &TaskRecord| (TaskState::Starting..=TaskState::Running).contains(&it.task.status.state);
         let may = |id: &str| self.view.nodes.get(id).is_some_and(|it| !it.fenced_off);
@@ -108,7 +108,7 @@ impl World {
         self.service().map(|it| Mode::of(&it.service.spec.mode))
     }
 
-    /// As the control API declares a service, or declares it again.
+    /// Declares a service, or declares it again, as the control API does.
     pub(super) fn declare(&mut self, spec: ServiceSpec) {
         let mut record = self.service().cloned().unwrap_or_default();
         if !record.service.id.is_empty() {
@@ -124,8 +124,8 @@ impl World {
         self.write(vec![Change::PutSpec(record.into())]);
     }
 
-    /// Plans, and does it, until nothing is left to do at this time: what is written is looked at again, as the leader does it.
-    /// Mostly nothing is left after the first time.
+    /// Plans and applies the plan until nothing is left to do at this time, as the leader does. Mostly nothing is left
+    /// after the first time.
     pub(super) fn settle(&mut self) {
         let before = self.again;
         let quiet = !self.mattered && before.is_none_or(|at| at > self.now);
@@ -160,7 +160,7 @@ impl World {
         plan.changes
     }
 
-    /// What always holds after planning.
+    /// Checks the invariants after planning.
     fn hold(&self) {
         let Some(mode) = self.mode() else { return };
         let mut ids = || String::new();
@@ -275,7 +275,7 @@ impl World {
         keys
     }
 
-    /// The same, when no update is left to do, nothing shall be gone, and all is as the service declares it.
+    /// Checks the invariants of a settled cluster: no update is left, nothing is to be removed, and all is as declared.
     pub(super) fn converged(&self) -> Vec<Key> {
         let service = self.service().expect("a service");
         assert!(!update::is_active(service), "the update has not ended: {:#?}", self.story);
