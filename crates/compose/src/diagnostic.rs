@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::node::Position;
 
-/// How grave a [`Diagnostic`] is.
+/// Severity of a [`Diagnostic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -25,9 +25,9 @@ pub struct Diagnostic {
     /// A stable name of the kind of fault, such as `unknown-key`.
     pub code: &'static str,
     pub file: String,
-    /// From 1; 0 when the complaint concerns the project as a whole.
+    /// Line, from 1; 0 when the complaint concerns the project as a whole.
     pub line: u32,
-    /// From 1, in characters.
+    /// Column, from 1, in characters.
     pub column: u32,
     /// The path of the value, such as `services.web.ports[0]`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -95,7 +95,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The path of a value while a tree is walked: a list of steps on the stack, printed only when it is needed.
+/// The path of a value while a tree is walked: a list of steps on the stack, printed only when needed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -143,7 +143,7 @@ pub(crate) struct Report {
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
-/// Complaints that are kept at most: a file with more of them is not a Compose file, and memory stays bounded.
+/// Maximum number of complaints: a file with more of them is not a Compose file, and memory stays bounded.
 const DIAGNOSTICS_MAX: usize = 1_000;
 
 impl Report {

@@ -2,7 +2,7 @@
 
 use crate::interpolate::{Use, interpolate};
 
-/// A line of a file that makes no sense. Lines count from 1.
+/// A malformed line of a file. Lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) line: u32,
@@ -12,7 +12,7 @@ pub(crate) struct Fault {
 /// A variable of a file; `None` is a key without `=`, whose value comes from the environment.
 pub(crate) type Variable = (String, Option<String>);
 
-/// Reads a file in the dialect of Compose: `export`, comments, quotes, values over several lines, and variables, which
+/// Parses a file in the dialect of Compose: `export`, comments, quotes, values over several lines, and variables. These
 /// are looked up in the file above their line first and then by `lookup`.
 pub(crate) fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Variable>, Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -7,7 +7,7 @@ const DEPTH_MAX: usize = 32;
 /// Bytes of one value after interpolation: as much as a whole file may have.
 const VALUE_MAX: usize = 1 << 20;
 
-/// What one variable of a value does.
+/// Effect of one variable of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Use {
     pub(crate) name: String,
@@ -63,7 +63,7 @@ enum Part<'a> {
 /// The operators, longest first.
 const OPERATORS: [&str; 6] = [":-", ":?", ":+", "-", "?", "+"];
 
-/// Parses up to the end, or, inside of braces (`depth` > 0), up to the brace that closes them; its index comes back.
+/// Parses up to the end, or inside of braces (`depth` > 0) up to the closing one, and returns its index.
 fn parse(text: &str, from: usize, depth: usize) -> Result<(Vec<Part<'_>>, usize), Fault> {
     let bytes = text.as_bytes();
     let (mut parts, mut start, mut index, mut braces) = (Vec::new(), from, from, 0_usize);

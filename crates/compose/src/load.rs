@@ -22,7 +22,7 @@ const CHAIN_MAX: usize = 32;
 /// The files that are known so far. `None` is a file that does not exist.
 pub type Sources = BTreeMap<String, Option<Vec<u8>>>;
 
-/// How a project is loaded.
+/// Options of loading a project.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The Compose files, in the order in which they are merged. Paths are relative to `directory` or absolute.
@@ -89,7 +89,7 @@ pub(crate) struct Loader<'a> {
     home: Option<String>,
 }
 
-/// Where a file is loaded: what its paths and variables refer to, and what led to it.
+/// Place at which a file is loaded: base of its paths and variables, and the files that led to it.
 #[derive(Clone)]
 struct Place {
     folder: String,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use crate::diagnostic::{Path, Report};
 use crate::node::{Join, Map, Node, Value};
 
-/// What lists and scalars of a path do.
+/// Rule for lists and scalars of a path.
 #[derive(Clone, Copy)]
 enum Rule {
     /// Maps merge, lists append, scalars replace.
@@ -161,7 +161,7 @@ fn settle(node: &mut Node, path: &mut Vec<String>) {
     }
 }
 
-/// Of elements with the same key the last one stays, at the place of the first. Elements without a key all stay.
+/// Keeps the last of elements with the same key, at the place of the first. Elements without a key all stay.
 fn keep_last(list: &mut Vec<Node>, key: fn(&Node) -> Option<String>) {
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut kept: Vec<Node> = Vec::with_capacity(list.len());

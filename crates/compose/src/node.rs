@@ -11,10 +11,10 @@ pub struct Position {
     pub column: u32,
 }
 
-/// How a value joins the value of the same path that it is merged onto.
+/// Way in which a value joins the value of the same path that it is merged onto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Join {
-    /// By the rule of its path: maps merge, lists append, scalars replace.
+    /// Merges by the rule of its path: maps merge, lists append, scalars replace.
     #[default]
     Merge,
     /// `!reset`: the path is removed.

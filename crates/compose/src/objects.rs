@@ -33,7 +33,7 @@ pub struct Desired {
     pub external_networks: Vec<String>,
     pub secrets: Vec<FileObject>,
     pub configs: Vec<FileObject>,
-    /// In an order in which every service follows those that it depends on.
+    /// Services, each after those that it depends on.
     pub services: Vec<DesiredService>,
 }
 
@@ -58,7 +58,7 @@ pub struct Dependency {
     pub required: bool,
 }
 
-/// What a dependent service waits for.
+/// Condition that a dependent service waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     Started,
@@ -81,10 +81,10 @@ pub struct FileObject {
     pub driver: Option<(String, BTreeMap<String, String>)>,
 }
 
-/// Where the content of a [`FileObject`] comes from.
+/// Source of the content of a [`FileObject`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing: the object is external, or its driver has it.
+    /// No content: the object is external, or its driver has it.
     None,
     /// A file of the caller's host.
     File(String),
@@ -127,7 +127,7 @@ pub fn objects(
 /// Characters of the name of a secret or config at most (swarmkit, `controlapi/secret.go`).
 const NAME_MAX: usize = 64;
 
-/// What the parts of this module need.
+/// State that the parts of this module need.
 struct Context<'a> {
     project: &'a Project,
     stack: &'a str,

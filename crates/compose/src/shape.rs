@@ -60,12 +60,12 @@ pub(crate) type Expand = fn(Node) -> Result<Vec<Node>, String>;
 
 /// A mapping with known keys.
 pub(crate) struct Object {
-    /// For messages, such as `a service`.
+    /// Name for messages, such as `a service`.
     pub(crate) name: &'static str,
     pub(crate) keys: &'static [(&'static str, Type)],
 }
 
-/// Where the values that are shaped come from.
+/// State of the shaping of values.
 pub(crate) struct Shaper<'a> {
     pub(crate) report: &'a mut Report,
     /// The folder that relative paths refer to.
@@ -187,7 +187,7 @@ impl Shaper<'_> {
         }
     }
 
-    /// As [`Self::wrong`], with the value where it is a text.
+    /// Same as [`Self::wrong`], with the value where it is a text.
     fn wrong_value(&mut self, node: &Node, path: Path<'_>, wanted: &str) {
         match node.scalar_text() {
             Some(text) => {

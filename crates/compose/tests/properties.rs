@@ -1,4 +1,4 @@
-//! What holds of every input.
+//! Properties that hold for every input.
 
 use herder_compose::{Options, Project, Sources, Step, load};
 use proptest::prelude::*;

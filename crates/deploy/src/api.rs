@@ -33,7 +33,7 @@ impl Answer {
 /// The reason for which a deployment stops.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// No answer came: the target cannot be reached, or its answer makes no sense.
+    /// There is no usable answer: the target cannot be reached, or its answer is malformed.
     #[error("{0}")]
     Unreachable(String),
     /// The target refused a request.

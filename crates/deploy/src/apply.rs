@@ -14,7 +14,7 @@ use crate::observe::{Observed, observe};
 use crate::plan::{Action, FILES, Kind, Plan, Step};
 use crate::status::{State, Status, status};
 
-/// How a plan is carried out.
+/// Settings for carrying a plan out.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Wait until all services run as declared, and go back if they do not.

@@ -1,4 +1,4 @@
-//! Which fields of a specification differ, in words. Pure.
+//! Differences between the fields of specifications, in words. Pure.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ const NAMES: [(&str, &str); 5] = [
     ("Mode.Replicated.", ""),
 ];
 
-/// What an item of a list is called by. The first one that it has counts.
+/// Members that name an item of a list. The first one that it has counts.
 const KEYS: [&str; 6] = ["SecretName", "ConfigName", "Target", "TargetPort", "Name", "Source"];
 
 /// Members that hold nanoseconds.
@@ -40,7 +40,7 @@ const TIMES: [&str; 9] = [
 /// Docker's CLI notes the image as it was written; it changes when the image does.
 const IMAGE_NOTE: &str = "Labels.com.docker.stack.image";
 
-/// What differs between two specifications.
+/// Returns the differences between two specifications.
 pub fn compare(old: &Value, new: &Value) -> Vec<Field> {
     let (old, new) = (leaves(old), leaves(new));
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();

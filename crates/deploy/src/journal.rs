@@ -10,7 +10,7 @@ use crate::plan::{Action, Kind, Plan};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Journal {
     pub stack: String,
-    /// In the order of the plan.
+    /// Entries, in the order of the plan.
     pub entries: Vec<Entry>,
 }
 

@@ -18,12 +18,12 @@ pub fn sign(action: Action) -> char {
 /// Makes lines of the news of a deployment.
 #[derive(Debug, Default)]
 pub struct News {
-    /// The last line of each service, so that no line is told twice.
+    /// The last line of each service, so that it is not repeated.
     last: BTreeMap<String, String>,
 }
 
 impl News {
-    /// The line of a piece of news; nothing if it was the last one told about its service.
+    /// Returns the line for a piece of news; `None` if it repeats the last one about its service.
     pub fn line(&mut self, news: &Progress<'_>) -> Option<String> {
         match news {
             Progress::Step(step) => Some(format!("{} {:<7} {}", sign(step.action), step.kind.word(), step.name)),

@@ -12,7 +12,7 @@ use crate::fields::{Field, compare};
 use crate::observe::{Observed, is_of};
 use crate::seal::{DIGEST_LABEL, is_seal_of, seal, short};
 
-/// What happens to an object.
+/// Change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {

@@ -1,9 +1,9 @@
-//! Whether a service runs as it is declared. Pure.
+//! Comparison of a service's tasks with its declaration. Pure.
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// How far a service is.
+/// Progress of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub state: State,
@@ -40,7 +40,7 @@ pub struct TaskFailure {
 /// Failures of tasks after which a service that never ran is given up.
 const FAILURES_MAX: u64 = 4;
 
-/// The status of a service from its object, all its tasks, and the number of nodes that may have a task of it.
+/// Returns the status of a service from its object, all its tasks, and the number of nodes for them.
 pub fn status(service: &Value, tasks: &[Value], nodes: u64) -> Status {
     let spec = &service["Spec"];
     let mode = &spec["Mode"];

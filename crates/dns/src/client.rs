@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::DnsError;
 use crate::feed::{Done, Feed};
 
-/// How long the server may take to use a feed.
+/// Maximum time until the server uses a feed.
 const FEED_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A connection to the DNS server of this host.

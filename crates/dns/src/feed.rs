@@ -1,4 +1,4 @@
-//! What herder sends to the DNS server: JSON, one message a line.
+//! Messages from herder to the DNS server: JSON, one message a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Feed {
-    /// Comes back in [`Done::number`].
+    /// Number that [`Done::number`] returns.
     pub number: u64,
     /// Id of this node.
     pub node: String,
@@ -31,7 +31,7 @@ pub struct Feed {
 #[serde(default)]
 pub struct Done {
     pub number: u64,
-    /// Why not all of it is in use; else empty.
+    /// Reason why not all of it is in use; else empty.
     pub error: String,
 }
 

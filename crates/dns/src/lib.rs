@@ -20,7 +20,7 @@ pub use server::{KEPT, serve};
 /// Port of the server. Port 53 of gateway addresses is redirected here, so a name server of the host keeps its own.
 pub const DNS_PORT: u16 = 5399;
 
-/// Why the server cannot be started or fed.
+/// Reason why the server cannot be started or fed.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
     #[error("{path}: {source}")]

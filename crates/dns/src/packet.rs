@@ -14,13 +14,13 @@ const UDP_BYTES: u16 = 512;
 /// Largest answer by UDP, however much a client allows: fits an overlay's MTU without fragments.
 const UDP_BYTES_MAX: u16 = 1232;
 
-/// What becomes of a packet.
+/// Treatment of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Bytes(Vec<u8>),
     /// Other servers know: these, or those of the host if there are none.
     Forward(Vec<IpAddr>),
-    /// Not a question.
+    /// The packet is not a question.
     Ignore,
 }
 

@@ -13,7 +13,7 @@ use crate::packet::failure;
 /// Servers that are asked for one question.
 const SERVERS_MAX: usize = 3;
 
-/// How long one server may take.
+/// Maximum time of one server's answer.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(4);
 
 const PORT: u16 = 53;

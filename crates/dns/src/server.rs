@@ -37,7 +37,7 @@ const PACKET_BYTES_MAX: usize = 4096;
 /// Pause after a socket failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where the server keeps what it was fed last, below its folder.
+/// File, below the server's folder, with its last feed.
 pub const KEPT: &str = "net-dns.json";
 
 #[derive(Debug)]

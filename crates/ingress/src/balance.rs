@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use crate::Tasks;
 
-/// A task that cannot be reached gets no requests for so long, doubled with each failure up to the most.
+/// Time for which a task that cannot be reached gets no requests, doubled with each failure up to the maximum.
 const EJECTED_MIN: Duration = Duration::from_secs(1);
 const EJECTED_MAX: Duration = Duration::from_secs(30);
-/// One retry for so many requests, and some to begin with.
+/// Number of requests for each retry, besides an initial allowance.
 const REQUESTS_PER_RETRY: u64 = 5;
 const RETRIES_FREE: u64 = 10;
 /// Weight of a new answer in the average response time of a task.
@@ -163,14 +163,14 @@ impl Task {
         self.ejected_until.lock().is_some_and(|it| it > now)
     }
 
-    /// It could not be reached.
+    /// Records that the task could not be reached.
     pub(crate) fn failed(&self) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
         let time = EJECTED_MIN.saturating_mul(1 << failures).min(EJECTED_MAX);
         *self.ejected_until.lock() = Some(Instant::now() + time);
     }
 
-    /// It answered after so long.
+    /// Records an answer and its time.
     pub(crate) fn answered(&self, time: Duration) {
         if self.failures.swap(0, Ordering::Relaxed) > 0 {
             *self.ejected_until.lock() = None;
@@ -284,7 +284,7 @@ pub(crate) fn cookie_name(service: &str) -> String {
     format!("herder_{hash}")
 }
 
-/// Which backends there are, for tests.
+/// The present backends, for tests.
 #[cfg(test)]
 pub(crate) type Backends = std::collections::BTreeMap<String, Backend>;
 

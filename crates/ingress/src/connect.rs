@@ -25,7 +25,7 @@ use crate::proxy::{H2c, Lent};
 
 /// Time limit for opening a connection to a task.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
-/// Connections without a request are kept for so long, and so many of them for each task.
+/// Time for which idle connections are kept, and their number for each task.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 const IDLE_MAX: usize = 64;
 

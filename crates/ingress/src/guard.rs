@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// ones share one count.
 const KEYS_MAX: usize = 65_536;
 
-/// Lets through so many requests in a time (GCRA): even ones at `interval`, and `burst` at once.
+/// Limits requests to a rate (GCRA): even ones at `interval`, and `burst` at once.
 #[derive(Debug)]
 pub(crate) struct Rate {
     interval: Duration,
@@ -48,7 +48,7 @@ impl Rate {
     }
 }
 
-/// Lets through so many requests at once.
+/// Limits the number of requests at once.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     amount: u64,

@@ -42,7 +42,7 @@ pub struct Ingress {
     listeners: Mutex<Listeners>,
 }
 
-/// The last state that was told, with its version.
+/// The last state received, with its version.
 #[derive(Debug, Default)]
 struct Known {
     version: u64,

@@ -45,7 +45,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The first bytes that are looked at. A TLS greeting takes some hundred.
 const GREETING_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// On the way out, requests have so long to end.
+/// Time for requests to end at a stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 const TLS_HANDSHAKE: u8 = 0x16;
 

@@ -19,7 +19,7 @@ const WAITING_MAX: usize = 4096;
 /// Upper ends of the histogram, in milliseconds.
 const BUCKETS_MS: [u64; 8] = [5, 10, 25, 100, 250, 1000, 5000, 30_000];
 
-/// One request, as it is told.
+/// Log line of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) client: IpAddr,

@@ -49,7 +49,7 @@ pub(crate) struct Passing<'r> {
     pub(crate) arrival: &'r Arrival,
     pub(crate) host: &'r str,
     pub(crate) client: IpAddr,
-    /// As the client wrote it, percent signs included.
+    /// Path as the client wrote it, percent signs included.
     pub(crate) path: String,
     pub(crate) query: Option<String>,
     pub(crate) counted: Vec<Counted>,
@@ -57,7 +57,7 @@ pub(crate) struct Passing<'r> {
     pub(crate) user: Option<String>,
 }
 
-/// Passwords that were right, as digests with the hash that they fit: bcrypt takes a tenth of a second each time.
+/// Correct passwords, as digests with the hash that they fit: bcrypt takes a tenth of a second each time.
 #[derive(Debug, Default)]
 pub(crate) struct Known(parking_lot::Mutex<std::collections::HashSet<[u8; 32]>>);
 
@@ -84,7 +84,7 @@ impl Known {
 }
 
 impl Compiled {
-    /// None, if it cannot work: the route that names it answers 503.
+    /// Compiles a middleware. `None` if it cannot work: the route that names it answers 503.
     pub(crate) fn of(middleware: Middleware) -> Option<Compiled> {
         let regexes = |all: &[String]| all.iter().map(|it| Regex::new(it).ok()).collect::<Option<Vec<Regex>>>();
         Some(match middleware {

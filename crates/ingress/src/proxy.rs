@@ -34,7 +34,7 @@ use crate::table::{Route, Table};
 
 /// Tasks that are tried after the first one.
 const RETRIES: u32 = 2;
-/// A body of at most so many bytes is read before it is sent, so that it can be sent again.
+/// Maximum bytes of a body that is read before it is sent, so that it can be sent again.
 const KEPT_BODY_BYTES: u64 = 64 << 10;
 /// Bytes moved at once after an upgrade, each way.
 const PIECE_BYTES: usize = 64 << 10;

@@ -41,7 +41,7 @@ pub(crate) struct Route {
     pub(crate) tls: Option<RouteTls>,
     pub(crate) middlewares: Vec<Arc<Compiled>>,
     pub(crate) service: Arc<Service>,
-    /// Why it answers nothing but 503: something of it is of a later release.
+    /// Reason why it answers only 503: something of it is of a later release.
     pub(crate) broken: Option<String>,
 }
 

@@ -111,7 +111,7 @@ const VERSION_2_BYTES_MAX: usize = 16 + 2048;
 pub(crate) enum ProxyHeader {
     /// More bytes are needed.
     Part,
-    /// None: the proxy speaks for itself.
+    /// The whole header; without addresses, the proxy speaks for itself.
     Whole(Option<(SocketAddr, SocketAddr)>, usize),
     Wrong,
 }

@@ -9,7 +9,7 @@ use crate::links::{Links, is_ours, put_mac, put_vxlan, remove_link, write};
 use crate::netlink::{Bus, Message, Socket, is};
 use crate::{NetError, conntrack, hairpin, iptables, nft, routes};
 
-/// Transactions with more elements are loaded by `nft`: netlink has room for so many in one message.
+/// Number of elements above which `nft` loads a transaction: netlink has no room for more in one message.
 const BATCH_MAX: usize = 4000;
 
 const NO_ENTRY: i32 = 2;

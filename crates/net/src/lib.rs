@@ -19,7 +19,7 @@ pub use kernel::{Failed, Kernel};
 pub use links::{data_path_mtu, interface_addresses};
 pub use watch::Notices;
 
-/// Why the kernel cannot be read or changed.
+/// Reason why the kernel cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     #[error("netlink {what}: {source}")]

@@ -52,7 +52,7 @@ pub(crate) fn batch(ops: &[Op]) -> Result<(), NetError> {
     outcome.map_err(|error| failed("change of nft elements", error))
 }
 
-/// What the kernel has of these tables.
+/// Returns the kernel's items of these tables.
 pub(crate) fn items() -> Result<BTreeMap<Item, Value>, NetError> {
     let mut socket = Socket::open(Bus::Netfilter)?;
     let mut items = BTreeMap::new();

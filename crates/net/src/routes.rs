@@ -46,7 +46,8 @@ const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 const TO_TABLE: u8 = 1;
 
-/// Who made a route, as `ip route` shows it (`proto 72`). Numbers up to 16 and some of 42 and above are taken by other programs.
+/// Origin of a route, as `ip route` shows it (`proto 72`). Numbers up to 16 and some of 42 and above are taken by other
+/// programs.
 const PROTOCOL: u8 = 72;
 
 /// Routing table and priority of the rule for the way back to entry nodes.
@@ -155,7 +156,7 @@ fn neighbour(message: Message, index: u32, address: IpAddr) -> Message {
     message.head(&neighbour_head(family(address), index, PERMANENT, 0)).addr(NDA_DST, address)
 }
 
-/// What the kernel has of these items on bridges and devices of herder.
+/// Returns the kernel's items on bridges and devices of herder.
 pub(crate) fn items(socket: &mut Socket, links: &Links) -> Result<Vec<(Item, Value)>, NetError> {
     let bridge = |index: u32| links.name(index).filter(|name| is_ours(name, 'v')).map(str::to_owned);
     let vxlan = |index: u32| links.name(index).filter(|name| is_ours(name, 'x')).map(str::to_owned);

@@ -12,7 +12,7 @@ const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80;
 /// Group of nftables (number 7).
 const NFT_GROUPS: u32 = 1 << 6;
 
-/// Waits for changes of links, neighbours, routes and nft tables, whoever makes them.
+/// Stream of changes of links, neighbours, routes and nft tables by any program.
 #[derive(Debug)]
 pub struct Notices {
     route: Socket,

@@ -16,14 +16,15 @@ use tracing::{info, warn};
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Rests between attempts to hear events again.
+/// Pauses between attempts to follow events again.
 const REST_MIN: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(10);
 
 /// Containers that are read at the same time.
 const READS_MAX: usize = 8;
 
-/// Only what matters: starts, ends, names and health of containers; and, from an endpoint over many engines, engines that come and go.
+/// Events that are followed: starts, ends, names and health of containers; and, from an endpoint over many engines,
+/// engines that come and go.
 const EVENTS: &str = "/events?filters=%7B%22event%22%3A%5B%22start%22%2C%22die%22%2C%22rename%22%2C%22health_status%22%2C\
                       %22engine_connect%22%2C%22engine_reconnect%22%2C%22engine_disconnect%22%5D%7D";
 
@@ -33,7 +34,7 @@ const HOST_DOWN: &str = "Host Down";
 /// Something happened at the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Happened {
-    /// Events are heard from now on; what was before must be read.
+    /// Events arrive from now on; earlier state must be read.
     Attached,
     Started(String),
     Died(String),
@@ -89,7 +90,7 @@ pub(crate) async fn running(link: &EngineLink) -> Result<Vec<Value>, EngineFaile
     found.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// Tells what happens at the engine, for ever; a stream that breaks is begun anew.
+/// Sends the engine's events for ever; a stream that breaks is opened anew.
 pub(crate) async fn follow(link: &EngineLink, happened: mpsc::Sender<Happened>, stop: &CancellationToken) {
     let mut rest = REST_MIN;
     loop {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::service::Service;
 
-/// More services than this are not kept; what is above is told.
+/// Maximum number of services; further ones are logged and left out.
 pub const SERVICES_MAX: usize = 10_000;
 
 /// Rests between attempts at a store that does not take a write.
@@ -65,7 +65,7 @@ impl Books {
         self.wanted.keys().cloned().collect()
     }
 
-    /// Services whose health Consul hears from here, and those that are renewed.
+    /// Returns the services whose health is sent to Consul, and those that are renewed.
     pub fn live(&self) -> impl Iterator<Item = &Service> {
         self.wanted.iter().filter(|(id, _)| !self.dead.contains_key(*id)).flat_map(|(_, services)| services)
     }
@@ -79,7 +79,7 @@ impl Books {
         self.written.entry(service.id.clone()).or_insert((service, false));
     }
 
-    /// All live services are written again at the next turn: their time must be renewed, or the store is in doubt.
+    /// Schedules all live services to be written again: their time must be renewed, or the store is in doubt.
     pub fn again(&mut self) {
         let live: Vec<String> = self.live().map(|service| service.id.clone()).collect();
         for id in live {

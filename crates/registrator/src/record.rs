@@ -7,7 +7,7 @@ use crate::service::{Service, address};
 /// Consul's interval of checks, where the container names none.
 const CHECK_INTERVAL: &str = "10s";
 
-/// A check that is fed by the container's health must hear of it within this time.
+/// Time to live of a check that is fed by the container's health.
 pub const HEALTH_TTL: &str = "60s";
 
 /// The key of a service below a prefix, and its value.

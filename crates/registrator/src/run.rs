@@ -1,4 +1,4 @@
-//! The loop: hear the engine, keep the books, write what is due.
+//! The loop: follow the engine, update the plan, write changes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ use herder_kv::KvError;
 /// Events that wait to be worked on.
 const EVENTS_WAITING_MAX: usize = 4096;
 
-/// Consul hears of the health of containers this often; see [`crate::record::HEALTH_TTL`].
+/// Interval at which Consul gets the health of containers; see [`crate::record::HEALTH_TTL`].
 const FEED_PERIOD: Duration = Duration::from_secs(15);
 
-/// After a failed look at the engine, the next one.
+/// Pause after a failed look at the engine.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The rule by which entries of ended containers go.
@@ -85,7 +85,7 @@ pub async fn run(
     Ok(())
 }
 
-/// True if the store answers; false if this program is told to stop.
+/// Waits for the store; returns false if this program is stopped.
 async fn wait_for_store(sink: &Sink, settings: &Settings, stop: &CancellationToken) -> Result<bool, RunError> {
     let mut attempts = 0;
     loop {
@@ -110,7 +110,7 @@ struct Keeper<'k> {
     sink: &'k Sink,
     settings: &'k Settings,
     books: Books,
-    /// Of containers with a health check.
+    /// Health of containers with a health check.
     health: BTreeMap<String, String>,
     failures: u32,
     next_write: Instant,

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-/// Which rules give services their names.
+/// Rules for the names of services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// Of Registrator 7: the suffix counts ports that are registered, and a general name gets it, too.
+    /// Rules of Registrator 7: the suffix counts registered ports, and a general name gets it, too.
     #[default]
     V7,
-    /// Of January 2015: the suffix counts all known ports, and a name given by the container has none.
+    /// Rules of January 2015: the suffix counts all known ports, and a name given by the container has none.
     Legacy2015,
 }
 
@@ -61,7 +61,7 @@ struct Port {
     host_port: String,
 }
 
-/// Why a container or a port of it has no service.
+/// Reason why a container or a port of it has no service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored(pub String);
 
@@ -102,7 +102,8 @@ fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Exposed ports count as published on the same number, which makes host networking work; what is bound at run time wins.
+/// Returns the ports. Exposed ones count as published on the same number, which makes host networking work; a binding
+/// at run time wins.
 fn ports(inspected: &Value) -> Vec<Port> {
     let mut ports: BTreeMap<(u32, String), Port> = BTreeMap::new();
     let mode = text(inspected, "/HostConfig/NetworkMode");

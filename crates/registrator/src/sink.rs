@@ -14,7 +14,7 @@ use crate::service::{Service, is_of_host};
 /// Characters that a part of a path keeps.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
 
-/// A node of ZooKeeper goes when nothing was heard of its session for so long.
+/// Silence after which ZooKeeper removes a session's nodes.
 const ZOOKEEPER_SESSION: Duration = Duration::from_secs(10);
 
 /// The store that services go to, and their form there.
@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     EtcdV2(HttpApi),
     Skydns(Kv),
     Zookeeper(Kv),
-    /// Entries for whoever in this process wants them; none before all was looked at once.
+    /// Entries for readers in this process; `None` before the first complete look.
     Memory(watch::Sender<Option<Entries>>),
 }
 
@@ -279,7 +279,7 @@ impl Sink {
         Ok(own)
     }
 
-    /// Tells Consul how healthy a service is, if Consul wants to hear that from here.
+    /// Sends the health of a service to Consul, if it is fed from here.
     ///
     /// # Errors
     /// Says why Consul did not take it.

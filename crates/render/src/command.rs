@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::Order;
 
-/// So much of what a command says is kept for the log.
+/// Maximum bytes of a command's output for the log.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 
 /// The shell in which a check names the staged file.

@@ -46,7 +46,7 @@ pub struct Job {
     pub wait: Option<Wait>,
     pub error_on_missing_key: bool,
     pub allow_empty: bool,
-    /// Of confd: which keys, and what is taken off in front of them.
+    /// Keys of confd, and the prefix that is removed from them.
     pub keys: Vec<String>,
     pub prefix: String,
 }

@@ -62,7 +62,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// The quiescence timer of renderings. Times are since any moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cycle {
-    /// Of the first and of the last change that was not rendered.
+    /// Times of the first and last change that is not rendered yet.
     changed: Option<(Duration, Duration)>,
 }
 
@@ -78,7 +78,7 @@ impl Cycle {
         self.changed.map(|(first, last)| (last + wait.min).min(first + wait.max))
     }
 
-    /// It was rendered.
+    /// Records that the file was rendered.
     pub fn done(&mut self) {
         self.changed = None;
     }

@@ -44,7 +44,7 @@ impl std::fmt::Display for Dep {
 /// A message of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// Of a tree: the path below it → value; of a key: one entry without a name, or none.
+    /// Entries of a tree (the path below it → value) or of a key (one entry without a name, or none).
     Entries(Arc<Entries>),
     Json(Arc<Value>),
     /// A file; none if it is not there.
@@ -67,7 +67,7 @@ impl Data {
         true
     }
 
-    /// Forgets what nobody asks for any more.
+    /// Drops unused dependencies.
     pub fn keep(&mut self, used: &BTreeSet<Dep>) {
         self.answers.retain(|dep, _| used.contains(dep));
     }

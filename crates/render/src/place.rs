@@ -104,7 +104,7 @@ impl Staged {
         Ok(self.file.keep().map_err(|error| error.error)?.1)
     }
 
-    /// Puts the file in the place of the old one in one step; where the destination is a mount of its own, into it.
+    /// Replaces the file in one step; where the destination is a mount of its own, it writes into it.
     ///
     /// # Errors
     /// Says what could not be done; the old file is as it was, but for a mount on which writing broke off.

@@ -1,4 +1,4 @@
-//! The loop: hear what changed, render, check, put in place, run commands.
+//! The loop: read changes, render, check, replace files, run commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use crate::source::{News, Source};
 /// Answers that wait to be taken.
 const NEWS_WAITING_MAX: usize = 1024;
 
-/// With `once`, a source that fails so often ends the run.
+/// With `once`, the number of failures of a source that ends the run.
 const ATTEMPTS_ONCE: u32 = 6;
 
 /// More dependencies than this make no configuration.
@@ -88,7 +88,7 @@ struct Entry {
     template: Template,
     used: BTreeSet<Dep>,
     cycle: Cycle,
-    /// It was rendered at least once.
+    /// True if it was rendered at least once.
     rendered: bool,
     failures: u32,
 }
@@ -353,7 +353,7 @@ impl Renderer<'_> {
         Ok(true)
     }
 
-    /// A file that could not be put in place: a check waits for the next change, a disk is tried again.
+    /// Records a file that could not be replaced: a check waits for the next change, a disk is tried again.
     fn failed(&mut self, at: usize, error: &RunError) {
         let now = self.now();
         let entry = &mut self.entries[at];

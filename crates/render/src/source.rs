@@ -104,7 +104,7 @@ impl Source {
         Source::memory(receiver)
     }
 
-    /// Tells each new answer, for ever; ends when nobody hears any more.
+    /// Sends each new answer for ever; ends when the receiver is dropped.
     pub(crate) async fn follow(self, dep: Dep, news: mpsc::Sender<News>) {
         if let Dep::File(path) = &dep {
             return follow_file(&dep, path, &news).await;

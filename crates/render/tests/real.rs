@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// Time limit for every wait; generous, for loaded machines.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a condition outside of this process.
+/// Pause between two looks at a condition outside of this process.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
 type Entries = BTreeMap<String, String>;
@@ -127,7 +127,7 @@ async fn backend() -> String {
     address
 }
 
-/// A port that nobody has now.
+/// Returns a free port.
 fn free_port() -> u16 {
     let listener = StdListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()

@@ -1,4 +1,4 @@
-//! Stacks as stored objects of a swarm: what is kept of each, and how an operation on one is carried out.
+//! Stacks as stored objects of a swarm: their records, and the execution of operations.
 //!
 //! A deployment, rollback or removal is an operation. [`begin`] decides whether it may start and what is written then
 //! (pure); the leader carries it out with [`run`] and writes how far it is, so another leader goes on. Nothing here speaks

@@ -36,7 +36,7 @@ pub enum StackState {
     Active,
     /// The last deployment did not converge in its time.
     Degraded,
-    /// The first deployment failed, or one that was told to leave everything as it is.
+    /// The first deployment failed, or one that leaves everything as it is on failure.
     Failed,
     /// The last deployment failed, and the revision before it is in place.
     RolledBack,
@@ -75,7 +75,7 @@ pub struct DeployOptions {
     pub timeout_seconds: u64,
     /// Leave everything as it is on failure.
     pub keep: bool,
-    /// Which images are looked up: `always`, `changed`, `never`.
+    /// Lookup of images: `always`, `changed`, `never`.
     pub resolve: String,
 }
 

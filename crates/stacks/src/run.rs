@@ -17,7 +17,7 @@ use crate::record::{
     revisions, stacks,
 };
 
-/// So often the progress is written, and a request to end it is looked for.
+/// Interval at which the progress is written, and a request to end the operation is read.
 const WRITE_PERIOD: Duration = Duration::from_millis(250);
 /// Lines of news that are kept of an operation.
 const LOG_LINES_MAX: usize = 300;

@@ -1,4 +1,4 @@
-//! What each key of a service means on a cluster.
+//! Meaning of each key of a service on a cluster.
 
 use crate::node::{Node, Value};
 
@@ -52,7 +52,7 @@ fn class(key: &str, value: &Node) -> Class {
     }
 }
 
-/// Tells every key of a service that has no meaning or no way.
+/// Reports every key of a service that has no meaning or is not supported.
 pub(super) fn check(context: &mut Context<'_>, name: &str, service: &Node) {
     for (key, value) in service.entries().filter(|(_, value)| !value.is_null()) {
         // `privileged: false` asks for nothing.

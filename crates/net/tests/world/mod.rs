@@ -125,7 +125,7 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Who answers, and whose address they see.
+    /// Returns the answering side, and the address that it sees.
     pub(crate) fn ask(&self, from: &str, to: &str, protocol: &str) -> String {
         let output = within(from).arg(this()).args(["ask", to, protocol]).output().expect("this program");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -169,7 +169,7 @@ fn states() -> Value {
     json!({"ov": ov, "in": ingress})
 }
 
-/// What this program does inside a namespace. False if `verb` is none of these.
+/// Runs a verb of this program inside a namespace. False if `verb` is none of these.
 pub(crate) fn child(verb: &str, rest: &[String]) -> bool {
     match (verb, rest) {
         ("apply" | "missing" | "clear", [node]) => kernel(verb, node),
