@@ -1,5 +1,5 @@
-//! What a swarm of herder's does when a host dies or is cut off: how long until all is as declared again, and whether anything
-//! is ever wrong meanwhile. Three managers and two workers, each a host of a lab; faults one after the other.
+//! Benchmark of a swarm when a host dies or is cut off: time until all is as declared again, and faults meanwhile.
+//! Three managers and two workers, each a host of a lab; faults one after the other.
 //!
 //! The engines themselves are asked what runs, over sockets that no cut concerns. Containers of services that must never run
 //! twice write down when they live: the hosts share this machine's clock.
@@ -15,7 +15,7 @@ use crate::report::{Goal, Report, Row, Times};
 use cluster::Cluster;
 use witness::Writer;
 
-/// Whom it hits.
+/// Target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Worker,
@@ -23,7 +23,7 @@ enum Victim {
     Leader,
 }
 
-/// What happens to it.
+/// Fault of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     /// Every process of the host is killed at once, and it is turned on again later.
@@ -44,7 +44,7 @@ const CASES: [(Fault, Victim); 6] = [
 /// Long enough after the tasks run elsewhere that what is wrong shows.
 const WATCHED: Duration = Duration::from_millis(1500);
 
-/// What one round showed.
+/// Result of one round.
 #[derive(Debug, Default)]
 struct Round {
     elsewhere: Duration,

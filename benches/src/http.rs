@@ -38,7 +38,7 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// What the head of an answer says.
+/// Head of an answer.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     status: u16,

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use crate::http::Connection;
 use crate::report::{Times, middle};
 
-/// What came of a load.
+/// Result of a load.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub times: Vec<Duration>,

@@ -1,4 +1,5 @@
-//! `cargo xtask bench pool`, `scale`, `swarm`, `failover` and `soak`: the real herder, over real engines and over many engines that are none.
+//! `cargo xtask bench pool`, `scale`, `swarm`, `failover` and `soak`: the real herder over real engines, and over many
+//! simulated ones.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
 
 mod failover;
@@ -22,10 +23,10 @@ struct Cli {
     /// table or json
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
-    /// How often each fault happens
+    /// Number of times each fault happens
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long the soak takes; two hours tell what a night would
+    /// Length of the soak in minutes; two hours show what a night would
     #[arg(long, default_value_t = 120)]
     minutes: u64,
 }
@@ -54,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// Tells what is going on while nothing is measured.
+/// Prints the progress while nothing is measured.
 fn note(text: &str) {
     eprintln!("… {text}");
 }

@@ -39,7 +39,7 @@ impl Drop for Stage {
     }
 }
 
-/// Who is measured, and against whom.
+/// The measured side and its baseline.
 pub(crate) struct Sides {
     pub herder: Herder,
     /// `host:port` of each engine.
@@ -139,7 +139,7 @@ fn both(
     }
 }
 
-/// How long the parts of a container's life took.
+/// Times of the parts of a container's life.
 #[derive(Default)]
 struct Life {
     create: Vec<Duration>,

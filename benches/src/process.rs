@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::http::Connection;
 
-/// Until all engines were read on a slow machine.
+/// Maximum time until all engines are read on a slow machine.
 const READY_TIME_MAX: Duration = Duration::from_secs(120);
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
 

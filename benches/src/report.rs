@@ -1,9 +1,9 @@
-//! What was measured, against what, and whether that is good enough: as a table or as JSON. Benchmarks of other crates
-//! include this file, so that all tables look the same.
+//! Report of figures, baselines and goals, as a table or as JSON. Benchmarks of other crates include this file, so that
+//! all tables look the same.
 
 use std::time::Duration;
 
-/// What a figure should be. Nothing fails when it is not: machines differ.
+/// Goal of a figure. A missed one fails nothing: machines differ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
     /// The figure explains another one.
@@ -112,14 +112,14 @@ fn amount(value: f64, unit: &str) -> String {
     }
 }
 
-/// Of rounds that measured two sides in turn, the one with the middle ratio: the weather of a machine changes from round to
-/// round, and less between the two sides of one.
+/// Returns the round with the middle ratio of those that measured two sides in turn. A machine's speed changes from
+/// round to round, and less between the two sides of one.
 pub(crate) fn middle(mut rounds: Vec<(f64, f64)>) -> (f64, f64) {
     rounds.sort_by(|(a, b), (c, d)| (a / b).total_cmp(&(c / d)));
     rounds.get(rounds.len() / 2).copied().unwrap_or_default()
 }
 
-/// How long the same thing took, many times.
+/// Repeated times of the same thing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times(Vec<Duration>);
 

@@ -158,7 +158,7 @@ async fn make(addr: &str, body: &Value) -> anyhow::Result<Times> {
     Ok(times.into_iter().collect())
 }
 
-/// How long each placement took, waiting for others included, as herder's log tells.
+/// Returns the time of each placement from herder's log, waiting for others included.
 fn decisions(herder: &Herder) -> anyhow::Result<Vec<Duration>> {
     let log = herder.log_text()?;
     let times = log.lines().filter_map(|line| line.split("took_us=").nth(1)?.split_whitespace().next()?.parse().ok());

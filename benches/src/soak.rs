@@ -1,5 +1,6 @@
-//! What managers hold after long churn: memory, open files and threads of each herder, before and after. Three managers in a lab;
-//! services are made, scaled, updated and removed, configs come and go, and now and then the leader is started anew.
+//! Benchmark of managers after long churn: memory, open files and threads of each herder, before and after. Three
+//! managers in a lab; services are made, scaled, updated and removed, configs come and go, and now and then the leader
+//! is started anew.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -20,14 +21,14 @@ const LAB: &str = "bench-soak";
 const HOSTS: u16 = 3;
 /// Services that are there at the same time.
 const SERVICES: usize = 12;
-/// So long everything may take to come to rest before something is measured: connections that idle and caches that age are let go.
+/// Maximum time to come to rest before a measurement: idle connections and old cache entries are dropped.
 const REST: Duration = Duration::from_secs(45);
-/// How often memory is looked at meanwhile.
+/// Interval of looks at memory meanwhile.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(30);
 /// The churn after which the beginning is measured: what is filled once (caches, pools of memory) is no leak.
 const WARM_UP: Duration = Duration::from_secs(60);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How much more may be held in the end.
+/// Maximum growth at the end.
 const GROWTH_MAX: f64 = 1.10;
 
 struct Stage(Lab);
@@ -41,7 +42,7 @@ impl Drop for Stage {
     }
 }
 
-/// What one herder holds.
+/// Resources that one herder holds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     resident_kb: u64,
@@ -182,7 +183,7 @@ impl Churn {
     }
 }
 
-/// What each host's herder holds now.
+/// Returns the resources of each host's herder now.
 fn held(lab: &Lab) -> anyhow::Result<BTreeMap<String, Held>> {
     let script = r#"p=$(cat /run/herder-lab/LAB/HOST/herder.pid); grep -E "VmRSS|Threads" /proc/$p/status; ls /proc/$p/fd | wc -l"#;
     let mut all = BTreeMap::new();

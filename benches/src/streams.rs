@@ -19,7 +19,7 @@ const ROUNDS: usize = 25;
 const IMAGE_MB: usize = 100;
 /// Loads of the image on each side, in turn.
 const IMAGE_ROUNDS: usize = 3;
-/// What is between the sockets has a bound, however large the image is.
+/// Limit of memory between the sockets, however large the image is.
 const GROWTH_MB_MAX: f64 = 16.0;
 const IMAGE: &str = "bench-big:latest";
 

@@ -1,5 +1,5 @@
-//! herder's swarm side by side with the swarm mode of the engine itself: two labs of one host each, the same engine in both, in
-//! turn with each other and with a client that makes its containers itself.
+//! Comparison of herder's swarm with the engine's own swarm mode: two labs of one host each, the same engine in both,
+//! in turn, and with a client that creates its containers itself.
 
 mod side;
 
@@ -16,7 +16,7 @@ use side::{Declared, Side};
 
 const ENGINE_LAB: &str = "bench-swarm-a";
 const HERDER_LAB: &str = "bench-swarm-b";
-/// So many rounds of each shape: an odd number, so that one is in the middle.
+/// Rounds of each shape: an odd number, so that one is in the middle.
 const ROUNDS: &[(usize, usize)] = &[(1, 9), (10, 5), (50, 3)];
 const UPDATE_ROUNDS: usize = 3;
 const CRASH_ROUNDS: usize = 3;
@@ -59,7 +59,7 @@ impl Drop for Stage {
 /// Seconds by what was done, in the order of the figures.
 type Figures = BTreeMap<(usize, &'static str), Duration>;
 
-/// What each round has shown: of herder, of swarm mode, of the bare engine.
+/// Results of each round: of herder, of swarm mode, of the bare engine.
 #[derive(Default)]
 struct Rounds {
     herder: Vec<Figures>,
@@ -206,7 +206,7 @@ fn against_raw(report: &mut Report, seen: &Rounds, figure: String, goal: Goal) {
     report.row(Row { figure, unit: "ms", measured, baseline: Some(baseline), goal });
 }
 
-/// How far rounds are apart.
+/// Prints the spread of rounds.
 fn spread(what: &str, measured: &[f64], baseline: &[f64]) {
     let text = |of: &[f64]| of.iter().map(|it| format!("{it:.0}")).collect::<Vec<_>>().join(" ");
     note(&format!("{what}, ms: {} | baseline: {}", text(measured), text(baseline)));

@@ -1,4 +1,5 @@
-//! Compose files, each after a zero byte, as a stack: they are loaded or refused, and what loads is printed and loads again.
+//! Fuzzes Compose files, each after a zero byte, as a stack: they are loaded or refused, and a loaded one can be
+//! printed and loaded again.
 #![no_main]
 
 use herder_stacks::{Bundle, File};

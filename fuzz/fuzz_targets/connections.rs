@@ -1,4 +1,4 @@
-//! What a connection to the door brings, until its end.
+//! Fuzzes a connection to the door until its end.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| herder_front::fuzz::fuzz_connection(bytes));

@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use crate::{packages, run};
 
-/// What cargo builds before, in release.
+/// Arguments for cargo, which builds in release first.
 const HERDER: &[&str] = &["build", "--release", "--package", "herder"];
 const FAKES: &[&str] = &["build", "--release", "--package", "herder-pool", "--features", "fake", "--example", "fakes"];
 
@@ -57,7 +57,8 @@ const BENCHES: [Bench; 11] = [
     Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
 ];
 
-/// `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault; `arguments` are the benchmark's own.
+/// Runs benchmarks: `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault;
+/// `arguments` are the benchmark's own.
 pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -> anyhow::Result<()> {
     let chosen: Vec<&Bench> =
         BENCHES.iter().filter(|bench| what == "all" && bench.name != HOURS || bench.name == what).collect();

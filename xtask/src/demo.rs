@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on top; and what happens when it
-//! grows, changes, and loses a host.
+//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on top. It then scales,
+//! updates, and loses a host.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use crate::{packages, run};
 
 const LAB: &str = "demo";
-/// How long things may take on a slow machine.
+/// Limit of every wait, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// The target whose programs need no libraries: the image is one file.
@@ -51,7 +51,7 @@ struct Host {
     door: String,
 }
 
-/// What was started; its end cleans up.
+/// The started programs; its drop cleans up.
 struct Demo {
     herder: PathBuf,
     hosts: Vec<Host>,
@@ -191,7 +191,7 @@ impl Demo {
         })
     }
 
-    /// What the six votes add up to, by whichever result page there is.
+    /// Waits until any result page shows the six votes.
     fn counted(&self) -> anyhow::Result<()> {
         self.until("six votes", || {
             let Some(result) = self.published("result")?.into_iter().next() else { return Ok(false) };
@@ -228,7 +228,7 @@ impl Demo {
         command
     }
 
-    /// What docker prints on its standard output.
+    /// Returns docker's standard output.
     fn says(&self, arguments: &[&str]) -> anyhow::Result<String> {
         Ok(String::from_utf8_lossy(&self.docker(arguments).stderr(Stdio::null()).output()?.stdout).into_owned())
     }

@@ -9,7 +9,7 @@ use crate::run;
 const TARGETS: &[&str] =
     &["expressions", "requests", "connections", "actions", "gossip", "bus", "dns", "templates", "ingress", "compose"];
 
-/// What cargo-fuzz gives the compiler, but for sanitizers, which only nightly has.
+/// Compiler flags of cargo-fuzz, without sanitizers, which only nightly has.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
                      -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing";

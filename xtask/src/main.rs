@@ -32,7 +32,7 @@ enum Verb {
     Tidy,
     /// Install what is missing, then run every test
     Test {
-        /// For `cargo test`
+        /// Arguments for `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -44,10 +44,10 @@ enum Verb {
     },
     /// Ask with random bytes until something breaks, or the time is over
     Fuzz {
-        /// Which target, or all
+        /// Target, or all
         #[arg(default_value = "all")]
         what: String,
-        /// For each target
+        /// Seconds for each target
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
@@ -55,24 +55,24 @@ enum Verb {
     Sim {
         /// This seed alone, and tell everything that happens
         seed: Option<u64>,
-        /// From the first up to the second, without it
+        /// Seeds from the first up to the second, without it
         #[arg(long, value_name = "FROM..TO", default_value = "0..100", conflicts_with = "seed")]
         seeds: String,
-        /// Which stories: those of stores alone, or of whole swarms
+        /// Kind of stories: stores alone, or whole swarms
         #[arg(long, value_parser = ["stores", "swarm", "releases", "parts"])]
         story: Option<String>,
     },
     /// Measure, side by side with what it replaces
     Bench {
-        /// What to measure: schedule, swarm-schedule, list, bus, store, control, pool, swarm, failover, scale or all
+        /// Benchmark to run: schedule, swarm-schedule, list, bus, store, control, pool, swarm, failover, scale or all
         #[arg(default_value = "all")]
         what: String,
         #[arg(long, default_value = "table", value_parser = ["table", "json"])]
         format: String,
-        /// How often each fault happens, for failover
+        /// Number of times each fault happens, for failover
         #[arg(long, default_value_t = 3)]
         rounds: u32,
-        /// Of the benchmark itself, such as `--nodes 10000 --tasks 1000000` for control
+        /// Arguments of the benchmark itself, such as `--nodes 10000 --tasks 1000000` for control
         #[arg(last = true)]
         arguments: Vec<String>,
     },

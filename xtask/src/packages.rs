@@ -21,7 +21,7 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
     ("script", "bsdutils", "a terminal for tests"),
 ];
 
-/// What only tests need.
+/// Packages that only tests need.
 pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("etcd", "etcd-server", "a discovery store"),
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
@@ -82,7 +82,7 @@ fn apt(arguments: &[&str]) -> anyhow::Result<()> {
     run::check(&mut command).context("is this a Debian machine with access to its packages?")
 }
 
-/// While it lives, packages do not start the services that they bring: the lab starts its own engines.
+/// Keeps packages from starting their services while it lives: the lab starts its own engines.
 struct NoServices {
     ours: bool,
 }

@@ -12,7 +12,7 @@ pub(crate) fn root() -> anyhow::Result<PathBuf> {
     Ok(Path::new(&package).parent().context("xtask has no parent folder")?.to_path_buf())
 }
 
-/// Where cargo puts what it makes.
+/// Returns the folder of cargo's results.
 pub(crate) fn target() -> anyhow::Result<PathBuf> {
     let line = ["metadata", "--format-version", "1", "--no-deps"];
     let output = Command::new(cargo_path()).args(line).stderr(Stdio::inherit()).output()?;

@@ -7,12 +7,12 @@ use anyhow::{Context as _, bail};
 
 use crate::{packages, run, sim, tidy};
 
-/// How the names of labs that tests make begin. What an aborted run left is removed before and after.
+/// Name prefixes of labs that tests create. What an aborted run left is removed before and after.
 const LABS: &[&str] = &["scenarios", "agent-tests"];
 /// The seed of the cases that property tests make up. Two runs of one commit try the same cases, so that a run tells of the
 /// commit; `PROPTEST_CASES=5000 cargo test` looks for new ones, and those that it finds become tests.
 const CASES_SEED: &str = "PROPTEST_RNG_SEED";
-/// Where labs keep their disks.
+/// Folder of the labs' disks.
 const DISKS: &str = "/var/lib/herder-lab";
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many tests ended how.
+/// Numbers of tests by result.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     passed: u32,

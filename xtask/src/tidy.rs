@@ -13,7 +13,7 @@ use crate::{run, words};
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 const HEADING: &str = "## Layers";
 
-/// In the table: this crate may use all others.
+/// Word of the table: this crate may use all others.
 const ALL: &str = "all";
 
 /// A file longer than this asks for a missing noun; it is named, not refused.

@@ -1,4 +1,4 @@
-//! Words that a crate may not use once it was rewritten: private nouns for what the field has a word for.
+//! Word list for rewritten crates: private nouns for which the field has a word.
 
 use std::process::Command;
 

@@ -20,14 +20,14 @@ const HOSTS: usize = 5;
 const MANAGERS: usize = 3;
 /// Two on each host.
 const REPLICAS: usize = 10;
-/// So many services of one task each that must never run twice: about one on each host.
+/// Number of services of one fenced task each: about one on each host.
 const FENCED: usize = 5;
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
-/// A door that does not answer for so long is asked anew.
+/// Maximum time of a door's answer before it is asked anew.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
-/// Nothing may take longer than this to be as declared.
+/// Maximum time until everything is as declared.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Ends when it is told to.
+/// Program that ends when it is stopped.
 const PROGRAM: &str = r#"trap "exit 0" TERM; sleep 100000 & wait"#;
 /// Writes down when it lives.
 const BEATS: &str = r#"f=/beats/$SERVICE-$(hostname); while true; do cat /proc/uptime >>$f; sleep 0.05; done"#;
@@ -37,7 +37,7 @@ pub(super) struct Cluster {
     stage: Stage,
     hosts: Vec<Host>,
     round: usize,
-    /// Where containers write down when they live.
+    /// Folder in which containers record that they live.
     beats: tempfile::TempDir,
     /// Configs that were acknowledged: of this round, and one of each round before.
     fresh: Vec<String>,
@@ -49,7 +49,7 @@ struct Host {
     door: String,
     /// The engine's own socket.
     engine: String,
-    /// In the swarm.
+    /// Id of the node in the swarm.
     node: String,
 }
 
@@ -240,7 +240,7 @@ impl Cluster {
         self.hosts[managers[number % managers.len()]].door.clone()
     }
 
-    /// Whether one of those that must never run twice is there.
+    /// Returns true if a fenced task is there.
     pub(super) async fn fenced_on(&self, host: usize) -> anyhow::Result<bool> {
         Ok(services_on(&self.hosts[host]).await?.iter().any(|it| it.starts_with("only")))
     }
@@ -337,7 +337,7 @@ impl Cluster {
         self.fresh = written.ids();
     }
 
-    /// What was acknowledged is there, at every manager. All but one of the round are taken away then.
+    /// Checks that acknowledged writes are there, at every manager. All but one of the round are taken away then.
     pub(super) async fn writes_there(&mut self) -> anyhow::Result<Vec<String>> {
         let lost = self.lost(&self.fresh).await?;
         let mut fresh = std::mem::take(&mut self.fresh).into_iter();

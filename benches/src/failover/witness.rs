@@ -1,4 +1,4 @@
-//! Who remembers: what was acknowledged, and who lived when.
+//! Records: acknowledged writes, and lifetimes of containers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +13,11 @@ use tokio::time::{sleep, timeout};
 use crate::http::Connection;
 use crate::pool::API;
 
-/// Between two writes.
+/// Pause between two writes.
 const REST: Duration = Duration::from_millis(20);
 /// Longer than a manager tries.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Until the first write is acknowledged.
+/// Maximum time until the first write is acknowledged.
 const WARM_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Writes one config after the other, at one door.
@@ -28,7 +28,7 @@ pub(super) struct Writer {
     work: JoinHandle<anyhow::Result<Written>>,
 }
 
-/// What was acknowledged.
+/// An acknowledged write.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     /// Ids of configs, and when their writes began and were answered.
@@ -81,7 +81,8 @@ async fn write(door: String, stopped: watch::Receiver<bool>, counted: watch::Sen
 }
 
 impl Written {
-    /// From a moment until a write that began after it was acknowledged. One that was under way tells the same, for it waits.
+    /// Returns the time from a moment until a write that began after it was acknowledged. One that was under way tells
+    /// the same, for it waits.
     pub(super) fn first_after(&self, moment: Instant) -> Duration {
         let after = self.acknowledged.iter().filter(|(_, began, _)| *began >= moment);
         after.map(|(_, _, answered)| *answered - moment).min().unwrap_or(WRITE_TIME_MAX)
@@ -92,8 +93,8 @@ impl Written {
     }
 }
 
-/// Reads what containers wrote down: `service container` is the name of the file, and each line is a moment, in seconds since
-/// this machine was started. Tells of those of one service that lived at the same time.
+/// Reads the records of containers: `service container` is the name of the file, and each line is a moment, in seconds
+/// since this machine was started. Returns those of one service that lived at the same time.
 pub(super) fn lived_twice(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut lives: BTreeMap<String, Vec<(f64, f64, String)>> = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {

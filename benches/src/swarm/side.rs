@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::http::Connection;
 use crate::pool::{API, id};
 
-/// Both sides are asked so often how far they are, but the more seldom the longer it takes: asking costs time itself, which a
-/// client that makes its containers does not have to spend.
+/// Minimum interval of questions to both sides. It grows with the time that they take, since each question costs time
+/// that a client with its own containers does not spend.
 const LOOK_PERIOD_MIN: Duration = Duration::from_millis(3);
 /// Share of the time that a look may come too late.
 const LOOK_SHARE: u32 = 100;
@@ -21,10 +21,10 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 const PARALLEL: usize = 8;
 /// Slots that an update works on at the same time.
 const UPDATED_AT_ONCE: usize = 2;
-/// Ends when it is told to.
+/// Program that ends when it is stopped.
 const PROGRAM: &str = r#"trap "exit 0" TERM; sleep 100000 & wait"#;
 
-/// What a service shall be.
+/// Declaration of a service.
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
     pub(crate) replicas: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Declared {
     pub(crate) version: u32,
     /// `stop-first` or `start-first`.
     pub(crate) order: &'static str,
-    /// Between the end of a task and its next start; Docker's own if none.
+    /// Pause between the end of a task and its next start; `None` for Docker's own.
     pub(crate) restart_delay: Option<Duration>,
 }
 
@@ -109,7 +109,7 @@ impl Side {
         self.door.call("GET", &format!("{API}/services/{}", service.id), None).await
     }
 
-    /// So many tasks run, says the swarm.
+    /// Waits until the swarm reports this many running tasks.
     pub(crate) async fn until_running(&mut self, service: &Service, count: usize) -> anyhow::Result<()> {
         let path = format!("{API}/services?status=1&filters={}", filter("id", &service.id));
         let door = &mut self.door;
@@ -120,7 +120,7 @@ impl Side {
         .await
     }
 
-    /// So many containers of the service are there (or run), says the engine.
+    /// Waits until the engine has (or runs) this many containers of the service.
     pub(crate) async fn until_containers(&mut self, service: &Service, all: bool, count: usize) -> anyhow::Result<()> {
         let path = containers(service, all);
         let engine = &mut self.engine;
@@ -131,7 +131,7 @@ impl Side {
         .await
     }
 
-    /// As many tasks of this version run as are declared, and no others.
+    /// Waits until the declared number of tasks of this version run, and no others.
     pub(crate) async fn until_updated(&mut self, service: &Service, declared: &Declared) -> anyhow::Result<()> {
         let filters = json!({"service": [service.id], "desired-state": ["running"]}).to_string();
         let path = format!("{API}/tasks?filters={}", escaped(&filters));
@@ -176,7 +176,7 @@ impl Side {
         Ok(began.elapsed())
     }
 
-    /// What a client can do without a swarm: containers of the same kind, made and started by the engine's own API.
+    /// Measures containers of the same kind, created and started by the engine's own API without a swarm.
     pub(crate) async fn raw(&self, count: usize) -> anyhow::Result<Duration> {
         let connections = self.connections(PARALLEL.min(count)).await?;
         let began = Instant::now();
@@ -195,8 +195,8 @@ impl Side {
         Ok(took)
     }
 
-    /// The least that an update can take: a client that has nothing to agree on with anybody replaces containers by the
-    /// engine's own API, two at a time; each is made while the one before it stops.
+    /// Measures the least time of an update: a client alone replaces containers by the engine's own API, two at a time.
+    /// Each one is created while the one before it stops.
     pub(crate) async fn raw_update(&self, count: usize, start_first: bool) -> anyhow::Result<Duration> {
         let mut before = Vec::new();
         let mut one = Connection::open(&self.engine_addr).await?;

@@ -41,15 +41,15 @@ pub struct Global {
     /// Log everything
     #[arg(long, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub debug: bool,
-    /// How much to log: debug, info, warn, error, fatal or panic
+    /// Lowest level that is logged: debug, info, warn, error, fatal or panic
     #[arg(long, short, default_value = "info", value_name = "LEVEL", ignore_case = true,
           value_parser = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"])]
     pub log_level: String,
-    /// How to write the log
+    /// Format of the log
     #[arg(long, default_value = "text", env = "HERDER_LOG_FORMAT", value_parser = ["text", "json"])]
     pub log_format: String,
-    /// Configuration file of `up` and `manage`: the same names as flags, which win over it [default:
-    /// /etc/herder/herder.toml, if it is there]
+    /// Configuration file of `up` and `manage`, with the names of flags; flags win over it [default:
+    /// /etc/herder/herder.toml, if it exists]
     #[arg(long, env = "HERDER_CONFIG", value_name = "FILE")]
     pub config: Option<std::path::PathBuf>,
     /// Print the settings in force, as a configuration file with where each comes from, and end
@@ -86,7 +86,7 @@ pub enum Verb {
     Backup(Backup),
     /// Begin a swarm anew with what is in a backup
     Restore(Restore),
-    /// Send and hear messages on the event bus
+    /// Send and receive messages on the event bus
     Bus(BusArgs),
     /// Serve the Docker API over many engines
     #[command(visible_alias = "m")]
@@ -124,7 +124,7 @@ pub enum Verb {
     Explain(Explain),
 }
 
-/// What the watchdog of fenced containers needs to know.
+/// Arguments of the watchdog of fenced containers.
 #[derive(Clone, Debug, Args)]
 pub struct FenceWatch {
     /// The node's state folder
@@ -133,29 +133,29 @@ pub struct FenceWatch {
 
 #[derive(Clone, Debug, Args)]
 pub struct Doctor {
-    /// What to check
+    /// File to check
     #[arg(value_parser = ["net"], default_value = "net")]
     pub what: String,
     /// State folder of this host's `herder up`
     #[arg(long, default_value = crate::up::STATE, value_name = "FOLDER")]
     pub state: std::path::PathBuf,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }
 
-/// What the DNS server of overlay networks needs to know.
+/// Arguments of the DNS server of overlay networks.
 #[derive(Clone, Debug, Args)]
 pub struct NetDns {
     /// Unix socket by which it is fed
     #[arg(long)]
     pub socket: std::path::PathBuf,
-    /// Where it keeps what it was fed last
+    /// Folder in which it stores what it was fed last
     #[arg(long)]
     pub folder: std::path::PathBuf,
 }
 
-/// Where the engines are.
+/// Source of the engines' addresses.
 #[derive(Clone, Debug, Args)]
 pub struct Discovered {
     /// nodes://HOST:PORT,… (or the bare list), file://PATH, consul://, etcd:// or zk://HOST,…/PREFIX
@@ -166,7 +166,7 @@ pub struct Discovered {
     pub discovery_opt: Vec<String>,
 }
 
-/// What DockerMod's actions (`POST /`) need.
+/// Settings of DockerMod's actions (`POST /`).
 #[derive(Clone, Debug, Default, Args)]
 pub struct ActionArgs {
     /// Folder with templates for the action create-container, NAME.json each
@@ -175,16 +175,16 @@ pub struct ActionArgs {
     /// DockerMod's own configuration file; flags win over it, keys without effect are named in the log
     #[arg(long, value_name = "FILE")]
     pub conf: Option<std::path::PathBuf>,
-    /// How long a node may take to answer an action [default: 2500ms]
+    /// Maximum time of a node's answer to an action [default: 2500ms]
     #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub task_timeout: Option<Duration>,
-    /// How long each container of a create may take [default: 15s]
+    /// Maximum time of each container of a create [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub new_container_timeout: Option<Duration>,
-    /// How often nodes are asked whether they live [default: 1s]
+    /// Interval of liveness checks of nodes [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub announce_interval: Option<Duration>,
-    /// How often all containers of a node are read anew, besides its events
+    /// Interval at which all containers of a node are read anew, besides its events
     #[arg(long, value_name = "TIME", value_parser = positive, allow_hyphen_values = true)]
     pub tracking_service_interval: Option<Duration>,
 }
@@ -201,11 +201,10 @@ pub(crate) fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// How an endpoint is guarded.
+/// Protection of an endpoint.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EndpointArgs {
-    /// Name besides the node's own under which clients may reach the API on TCP, such as pool.example or *.example; may be
-    /// repeated
+    /// Further name under which clients may reach the API on TCP, such as pool.example or *.example; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub allowed_host: Vec<String>,
     /// Append an entry (JSON) for each request that may change something to this file
@@ -221,10 +220,10 @@ pub(crate) fn positive(text: &str) -> Result<Duration, String> {
 pub struct List {
     #[command(flatten)]
     pub discovered: Discovered,
-    /// How long to wait for an answer
+    /// Maximum time to wait for an answer
     #[arg(long, default_value = "10s", value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: String,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }
@@ -233,7 +232,7 @@ pub struct List {
 #[command(after_help = "Example:
   herder certs --dir certs --engine 10.0.0.1 --engine 10.0.0.2,h2.example --endpoint 10.0.0.9 --client admin")]
 pub struct Certs {
-    /// Where to put the files
+    /// Folder for the files
     #[arg(long, default_value = "certs", value_name = "FOLDER")]
     pub dir: std::path::PathBuf,
     /// Names and addresses of an engine, joined by commas; may be repeated
@@ -245,13 +244,13 @@ pub struct Certs {
     /// Name of a client; may be repeated
     #[arg(long, default_value = "client", value_name = "NAME")]
     pub client: Vec<String>,
-    /// How long the certificates are valid
+    /// Lifetime of the certificates in days
     #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub days: u32,
     /// Replace what is there
     #[arg(long)]
     pub force: bool,
-    /// How to print what was made
+    /// Output format
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }

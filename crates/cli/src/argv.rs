@@ -63,8 +63,8 @@ fn is_short(rest: &str) -> bool {
     rest.starts_with('H')
 }
 
-/// Rewrites the options of classic Swarm as clap reads them: a second dash in front of long options, and `--tls=true` as
-/// `--tls`, `--tls=false` as nothing. Values of options, words after `--` and the words of herder's own verbs stay as they are.
+/// Rewrites the options of classic Swarm in clap's form: a second dash for long options, `--tls=true` as `--tls`,
+/// `--tls=false` removed. Values of options, words after `--` and the words of herder's own verbs stay as they are.
 pub fn normalize(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut out = Vec::new();
     let mut words = arguments.into_iter();

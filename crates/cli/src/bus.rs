@@ -8,7 +8,7 @@ use crate::duration;
 use crate::error::UsageError;
 use crate::up::Door;
 
-/// Send and hear messages on the event bus.
+/// Send and receive messages on the event bus.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder bus request herder '{\"action\": \"list-containers\", \"all\": true}'
@@ -26,7 +26,7 @@ pub struct BusArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum BusVerb {
-    /// Send to one receiver, in turn; nobody tells whether it arrived
+    /// Send to one receiver, in turn; whether it arrived is not reported
     Send(Post),
     /// Send to all receivers
     Publish(Post),
@@ -41,7 +41,7 @@ pub enum BusVerb {
 pub struct Post {
     #[command(flatten)]
     pub door: Door,
-    /// Where it goes
+    /// Address of the message
     pub address: String,
     /// JSON, or else a text; `-` reads it from the input
     #[arg(default_value = "null", hide_default_value = true, allow_hyphen_values = true)]
@@ -55,10 +55,10 @@ pub struct Post {
 pub struct Request {
     #[command(flatten)]
     pub post: Post,
-    /// How long to wait for the answer
+    /// Maximum time to wait for the answer
     #[arg(long, default_value = "30s", value_name = "TIME")]
     pub timeout: String,
-    /// How to print the answer: its body, or all of it as JSON
+    /// Output format of the answer: its body, or all of it as JSON
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }
@@ -67,21 +67,21 @@ pub struct Request {
 pub struct Listen {
     #[command(flatten)]
     pub door: Door,
-    /// Where to listen [default: all events of herder]
+    /// Address to listen at [default: all events of herder]
     pub address: Vec<String>,
-    /// End after so many messages
+    /// End after this number of messages
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
     /// Answer every request with this; JSON, or else a text
     #[arg(long, value_name = "BODY")]
     pub reply: Option<String>,
-    /// How to print a message: address and body, or all of it as a line of JSON
+    /// Output format of a message: address and body, or all of it as a line of JSON
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }
 
 impl Request {
-    /// How long to wait.
+    /// Returns the maximum waiting time.
     pub fn limit(&self) -> anyhow::Result<Duration> {
         let limit = duration::parse(&self.timeout).map_err(anyhow::Error::msg)?;
         Ok(limit.positive().ok_or(UsageError::Positive("--timeout"))?)

@@ -36,7 +36,7 @@ const NO_KEYS: [&str; 5] = ["config", "print_config", "print_unit", "help", "ver
 /// A name that is less like another one is no slip of the hand.
 const LIKENESS_MIN: f64 = 0.8;
 
-/// Why a configuration file cannot be used.
+/// Reason why a configuration file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}: {reason}", path.display())]
@@ -66,7 +66,7 @@ pub struct Applied {
 struct Key {
     /// Empty for what all verbs have.
     verb: &'static str,
-    /// Of the argument, as clap has it.
+    /// Id of the argument, as clap has it.
     id: String,
     line: usize,
     values: Values,
@@ -213,7 +213,7 @@ impl Key {
         Key { line, ..self }
     }
 
-    /// As flags.
+    /// Returns the configuration as flags.
     fn words(&self, command: &Command) -> Vec<String> {
         let Some(arg) = arguments(command).find(|arg| arg.get_id() == self.id.as_str()) else { return Vec::new() };
         match &self.values {

@@ -1,5 +1,5 @@
-//! What can be wrong with a command line. The sentences are those of classic Swarm where it had one; each has a code with a
-//! page in `docs/errors`.
+//! Errors of a command line. The sentences are those of classic Swarm where it had one; each has a code with a page in
+//! `docs/errors`.
 
 /// A command line that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,7 +45,7 @@ pub struct IngressEnable {
     /// Route services with Traefik labels that do not say traefik.enable=true, too
     #[arg(long)]
     pub exposed_by_default: bool,
-    /// How to log requests
+    /// Format of the request log
     #[arg(long, default_value = "off", value_parser = ["off", "common", "combined", "json"])]
     pub access_log: String,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub struct IngressDoor {
 
 #[derive(Clone, Debug, Args)]
 pub struct IngressLs {
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     pub format: String,
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub enum CertVerb {
 
 #[derive(Clone, Debug, Args)]
 pub struct CertImport {
-    /// How it is called here
+    /// Name of the object here
     pub name: String,
     /// PEM file with the certificate, followed by those of its CA
     #[arg(long, value_name = "FILE")]

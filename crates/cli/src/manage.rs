@@ -19,19 +19,19 @@ use crate::tls::{TlsArgs, TlsFiles};
 pub struct Manage {
     #[command(flatten)]
     pub discovered: Discovered,
-    /// How nodes are ranked: spread, binpack or random
+    /// Ranking of nodes: spread, binpack or random
     #[arg(long, default_value = "spread", value_name = "NAME")]
     pub strategy: String,
     /// Use only these filters, in this order; may be repeated [default: all]
     #[arg(long, short, value_name = "NAME")]
     pub filter: Vec<String>,
-    /// Where to listen: tcp://IP:PORT or unix:///PATH; may be repeated [default: tcp://127.0.0.1:2375]
+    /// Address to listen on: tcp://IP:PORT or unix:///PATH; may be repeated [default: tcp://127.0.0.1:2375]
     #[arg(long, short = 'H', env = "SWARM_HOST", value_delimiter = ',', value_name = "URL")]
     pub host: Vec<String>,
     /// One of several managers; the primary is chosen by a lock in the discovery store
     #[arg(long)]
     pub replication: bool,
-    /// How long the lock of a primary that vanished is kept
+    /// Time for which the lock of a vanished primary is kept
     #[arg(long, default_value = "20s", value_name = "TIME", allow_hyphen_values = true)]
     pub replication_ttl: String,
     /// Address under which other managers reach this one
@@ -51,7 +51,7 @@ pub struct Manage {
     /// Deprecated: use --engine-failure-retry
     #[arg(long, default_value_t = 3, hide = true, allow_hyphen_values = true)]
     pub engine_refresh_retry: i64,
-    /// How often discovery is read anew
+    /// Interval at which discovery is read anew
     #[arg(long, default_value = "60s", value_name = "TIME", allow_hyphen_values = true)]
     pub heartbeat: String,
     /// Let pages of other origins call
@@ -78,7 +78,7 @@ pub struct Manage {
     pub endpoint: EndpointArgs,
 }
 
-/// What `manage` shall do.
+/// Settings of `manage`.
 #[derive(Clone, Debug)]
 pub struct ManageSettings {
     /// Empty only where `actions.conf` may name the engine.
@@ -152,10 +152,10 @@ impl Manage {
     }
 }
 
-/// Where `manage` listens if nothing says otherwise.
+/// Default address of `manage`.
 const HOST: &str = "tcp://127.0.0.1:2375";
 
-/// Where to listen; empty entries (`SWARM_HOST=`) count as not given.
+/// Returns the addresses to listen on; empty entries (`SWARM_HOST=`) count as not given.
 fn hosts(given: Vec<String>) -> Vec<String> {
     let hosts: Vec<String> = given.into_iter().filter(|host| !host.is_empty()).collect();
     if hosts.is_empty() { vec![HOST.to_owned()] } else { hosts }
@@ -187,10 +187,10 @@ pub struct Join {
     /// Address of the engine, as managers reach it
     #[arg(long, visible_alias = "addr", env = "SWARM_ADVERTISE", value_name = "IP:PORT")]
     pub advertise: Option<String>,
-    /// How often the entry is renewed
+    /// Interval at which the entry is renewed
     #[arg(long, default_value = "60s", value_name = "TIME", allow_hyphen_values = true)]
     pub heartbeat: String,
-    /// How long the entry lasts without renewal
+    /// Lifetime of the entry without renewal
     #[arg(long, default_value = "180s", value_name = "TIME", allow_hyphen_values = true)]
     pub ttl: String,
     /// Start after a random time of at most this, so that many hosts do not come at once
@@ -198,7 +198,7 @@ pub struct Join {
     pub delay: String,
 }
 
-/// What `join` shall do.
+/// Settings of `join`.
 #[derive(Clone, Debug)]
 pub struct JoinSettings {
     pub discovery: String,
@@ -226,12 +226,12 @@ impl Join {
     }
 }
 
-/// What `herder list` needs, checked.
+/// Checked settings of `herder list`.
 #[derive(Clone, Debug)]
 pub struct ListSettings {
     pub discovery: String,
     pub discovery_options: Vec<(String, String)>,
-    /// How long to wait for the store.
+    /// Maximum time to wait for the store.
     pub timeout: Duration,
 }
 
@@ -293,7 +293,7 @@ mod tests {
     use crate::{Cli, Verb, argv};
     use clap::Parser as _;
 
-    /// What a command line leads to: `ok`, or the sentence of refusal.
+    /// Returns `ok` for a command line, or the sentence of refusal.
     fn outcome(line: &str) -> String {
         // `""` stands for an empty word.
         let words = argv::normalize(format!("herder {line}").split_whitespace().map(|word| word.replace("\"\"", "")));

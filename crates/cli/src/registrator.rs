@@ -42,13 +42,13 @@ pub struct Registrator {
     /// Time of life of entries in seconds; 0: no end
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub ttl: u64,
-    /// How often entries are renewed, in seconds
+    /// Interval in seconds at which entries are renewed
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub ttl_refresh: u64,
-    /// How often everything is registered again, in seconds; 0: never
+    /// Interval in seconds at which everything is registered again; 0: never
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub resync: u64,
-    /// When entries of ended containers go: always, or on-success (those of failed ones stay until their TTL)
+    /// Time to remove entries of ended containers: always, or on-success (those of failed ones stay until their TTL)
     #[arg(long, default_value = "always", value_parser = ["always", "on-success"], value_name = "WHEN")]
     pub deregister: String,
     /// Remove entries of this host that no container has
@@ -63,11 +63,11 @@ pub struct Registrator {
     /// Rules of names: v7 (Registrator 7) or legacy-2015
     #[arg(long, default_value = "v7", value_parser = ["v7", "legacy-2015"], value_name = "ERA")]
     pub naming: String,
-    /// The endpoint is one over many engines: register the containers of all nodes, each with its node's name and address; entries of a
-    /// node that is down go
+    /// The endpoint is one over many engines. The containers of all nodes are registered, each with its node's name and
+    /// address, and entries of a node that is down are removed
     #[arg(long)]
     pub pool: bool,
-    /// With consul://, register in the catalogue under a node of this host's name, for one Consul of many hosts
+    /// With consul://, register in the catalogue under a node with this host's name, for one Consul of many hosts
     #[arg(long)]
     pub consul_catalog: bool,
     #[command(flatten)]

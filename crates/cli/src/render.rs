@@ -22,8 +22,8 @@ pub struct Render {
     /// Configuration file of consul-template (.toml, .json, .hcl), or a folder of such; may be repeated
     #[arg(long, value_name = "PATH")]
     pub config: Vec<PathBuf>,
-    /// Where values come from: consul://, etcd://, etcd2://, zookeeper://HOST:PORT,…, or herder:// for the services of the cluster behind -H
-    /// [default: consul:// at CONSUL_HTTP_ADDR, or at 127.0.0.1:8500]
+    /// Source of values: consul://, etcd://, etcd2://, zookeeper://HOST:PORT,…, or herder:// for the services of the
+    /// cluster behind -H [default: consul:// at CONSUL_HTTP_ADDR, or at 127.0.0.1:8500]
     #[arg(long, value_name = "URL")]
     pub source: Option<String>,
     /// Address of Consul, as consul-template has it
@@ -38,7 +38,7 @@ pub struct Render {
     /// Print what would be written, and write nothing
     #[arg(long)]
     pub dry: bool,
-    /// How long to wait for more changes: MIN or MIN:MAX [default: 200ms:2s]
+    /// Time to wait for more changes: MIN or MIN:MAX [default: 200ms:2s]
     #[arg(long, value_name = "MIN[:MAX]")]
     pub wait: Option<String>,
     /// A command that fails ends herder, as it ends consul-template
@@ -47,7 +47,7 @@ pub struct Render {
     /// Write this process's id into a file
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// How much to log: debug, info, warn or error
+    /// Lowest level that is logged: debug, info, warn or error
     #[arg(long, value_name = "LEVEL", ignore_case = true, value_parser = ["trace", "debug", "info", "warn", "warning", "error"])]
     pub log_level: Option<String>,
 

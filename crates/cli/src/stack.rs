@@ -53,7 +53,7 @@ pub struct StackOne {
     pub name: String,
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     pub format: String,
 }
@@ -137,7 +137,7 @@ pub struct StackExport {
     pub revision: Option<u64>,
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
     pub format: String,
 }
@@ -160,7 +160,7 @@ pub struct StackFiles {
     pub profile: Vec<String>,
 }
 
-/// Whether images are looked up in their registry.
+/// Lookup of images in their registry.
 #[derive(Clone, Debug, Args)]
 pub struct StackImages {
     /// Look images up in their registry and run the digest found: always, only where the file changed the image, or never
@@ -206,7 +206,7 @@ pub struct StackDeploy {
     pub supersede: bool,
     #[command(flatten)]
     pub door: Door,
-    /// How to print the result
+    /// Output format of the result
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
 }
@@ -223,7 +223,7 @@ pub struct StackPlan {
     pub files: StackFiles,
     #[command(flatten)]
     pub images: StackImages,
-    /// As if objects that the files do not name were kept
+    /// Keep objects that the files do not name
     #[arg(long)]
     pub no_prune: bool,
     /// End with code 2 if there are changes
@@ -231,7 +231,7 @@ pub struct StackPlan {
     pub detailed_exitcode: bool,
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
 }
@@ -263,7 +263,7 @@ pub struct StackConfig {
     /// Print nothing if the files are right
     #[arg(long, short)]
     pub quiet: bool,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
     pub format: String,
 }
@@ -272,7 +272,7 @@ pub struct StackConfig {
 pub struct StackLs {
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     pub format: String,
 }

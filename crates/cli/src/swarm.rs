@@ -19,7 +19,7 @@ its own, SWMKEY-1-…, that the swarm does not keep and that is not the one of `
 without it the file is worth nothing. Only its owner may read the file; it is checked before this ends. \
 The key goes to the door with the question: ask by its socket or by TLS.")]
 pub struct Backup {
-    /// Where to write it; what is there is replaced
+    /// File to write; an existing one is replaced
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The key to seal it with [default: a new one, printed]
@@ -30,7 +30,7 @@ pub struct Backup {
     pub stale: bool,
     #[command(flatten)]
     pub door: Door,
-    /// How to tell what is in it
+    /// Output format of the summary
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
 }
@@ -58,7 +58,7 @@ pub struct Restore {
     pub force: bool,
     #[command(flatten)]
     pub door: Door,
-    /// How to tell what was done
+    /// Output format of the result
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
 }
@@ -88,10 +88,10 @@ pub struct Plan {
     /// A further file that is put on top; may be repeated
     #[arg(long, short, value_name = "FILE")]
     pub compose_file: Vec<PathBuf>,
-    /// As if services that the file does not name were removed
+    /// Plan the removal of services that the file does not name
     #[arg(long)]
     pub prune: bool,
-    /// Whether images are looked up in their registry, as with `docker stack deploy`
+    /// Lookup of images in their registry, as with `docker stack deploy`
     #[arg(long, default_value = "always", value_parser = ["always", "changed", "never"])]
     pub resolve_image: String,
     /// End with code 2 if there are changes
@@ -102,7 +102,7 @@ pub struct Plan {
     pub docker: PathBuf,
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
 }
@@ -168,13 +168,13 @@ pub struct ServiceUpdate {
     pub door: Door,
 }
 
-/// Whether to stay until the end.
+/// Flags for commands that can wait for the end.
 #[derive(Clone, Debug, Args)]
 pub struct Watch {
     /// Show what each task does until all is as declared; fails if the update is paused or taken back
     #[arg(long, short)]
     pub watch: bool,
-    /// With --watch: fail if it takes longer
+    /// With --watch: fail after this time
     #[arg(long, value_name = "TIME", value_parser = crate::args::positive, requires = "watch")]
     pub timeout: Option<std::time::Duration>,
 }
@@ -212,7 +212,7 @@ pub struct Top {
     /// Print one frame and end
     #[arg(long)]
     pub once: bool,
-    /// How large the frame of --once is [default: as the terminal, else 120x40]
+    /// Size of the frame of --once [default: as the terminal, else 120x40]
     #[arg(long, value_name = "COLUMNSxLINES", value_parser = size, requires = "once")]
     pub size: Option<(u16, u16)>,
     #[command(flatten)]

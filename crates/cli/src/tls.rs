@@ -7,7 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::error::UsageError;
 
-/// As typed.
+/// TLS arguments in the typed form.
 #[derive(Clone, Debug, Default, Args)]
 pub struct TlsArgs {
     /// Use TLS; the other side is not verified
@@ -27,7 +27,7 @@ pub struct TlsArgs {
     pub tlskey: Option<PathBuf>,
 }
 
-/// Files for TLS of whoever serves, complete.
+/// TLS files of a server, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     pub ca: Option<PathBuf>,
@@ -37,12 +37,12 @@ pub struct TlsFiles {
     pub verify: bool,
 }
 
-/// Files for TLS of whoever asks.
+/// TLS files of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
     /// Without one the other side is not verified.
     pub ca: Option<PathBuf>,
-    /// Certificate and key; whoever serves without asking for them needs none.
+    /// Certificate and key; `None` for a client without them.
     pub pair: Option<(PathBuf, PathBuf)>,
 }
 
@@ -63,7 +63,7 @@ impl TlsArgs {
         }
     }
 
-    /// What a server needs, if it shall use TLS.
+    /// Returns the files of a server, if it shall use TLS.
     pub(crate) fn files(&self) -> Result<Option<TlsFiles>, UsageError> {
         self.given().files_given()
     }
@@ -79,8 +79,9 @@ impl TlsArgs {
         }
     }
 
-    /// What a client needs, if it shall use TLS, in the way of Docker's own: `verify` as `DOCKER_TLS_VERIFY` says, and what
-    /// no flag names is `ca.pem`, `cert.pem` and `key.pem` in `folder`, the last two only if `exists` says so of both.
+    /// Returns the files of a client, if it shall use TLS, by the rules of Docker's own. `verify` stands for
+    /// `DOCKER_TLS_VERIFY`; unnamed files are `ca.pem`, `cert.pem` and `key.pem` in `folder`, the last two only if
+    /// `exists` finds both.
     pub fn client(
         &self,
         verify: bool,

@@ -11,7 +11,7 @@ use crate::args::{ActionArgs, EndpointArgs, given};
 use crate::error::UsageError;
 use crate::tls::{TlsArgs, TlsFiles};
 
-/// Where a node keeps its identity.
+/// Default folder of a node's identity.
 pub(crate) const STATE: &str = "/var/lib/herder";
 
 /// Stands for standard input in place of a join code.
@@ -48,7 +48,7 @@ pub struct Up {
     /// Option of the discovery back end; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub discovery_opt: Vec<String>,
-    /// Where to listen besides the socket: tcp://IP:PORT or unix:///PATH; may be repeated
+    /// Address to listen on besides the socket: tcp://IP:PORT or unix:///PATH; may be repeated
     #[arg(long, short = 'H', visible_alias = "host", value_name = "URL", value_delimiter = ',')]
     pub listen: Vec<String>,
     #[command(flatten)]
@@ -65,19 +65,19 @@ pub struct Up {
     /// Label of this node; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
-    /// Where the node keeps its identity
+    /// Folder of the node's identity
     #[arg(long, default_value = STATE, value_name = "FOLDER")]
     pub state: PathBuf,
-    /// How nodes are ranked: spread, binpack or random
+    /// Ranking of nodes: spread, binpack or random
     #[arg(long, default_value = "spread", value_name = "NAME")]
     pub strategy: String,
     /// Root of the documented addresses on the event bus
     #[arg(long, default_value = "herder", value_name = "NAME")]
     pub cluster: String,
-    /// Where Vert.x clients of the event bus may connect by TCP, such as 127.0.0.1:7000 [default: nowhere]
+    /// Address at which Vert.x clients of the event bus connect by TCP, such as 127.0.0.1:7000 [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub bus_listen: Option<String>,
-    /// What clients of the event bus may send and hear, as JSON; docs/bus.md tells the form [default: documented addresses]
+    /// Rules for clients of the event bus, as JSON; docs/bus.md describes the form [default: documented addresses]
     #[arg(long, value_name = "FILE")]
     pub bus_rules: Option<PathBuf>,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub struct Up {
     pub print_unit: bool,
 }
 
-/// What `up` shall do, checked.
+/// Checked settings of `up`.
 #[derive(Clone, Debug)]
 pub struct UpSettings {
     pub name: Option<String>,
@@ -103,7 +103,7 @@ pub struct UpSettings {
     pub discovery_options: Vec<(String, String)>,
     /// URLs, the socket's first.
     pub listen: Vec<String>,
-    /// For what listens on TCP.
+    /// TLS files for listeners on TCP.
     pub tls: Option<TlsFiles>,
     pub engine: String,
     /// `host:port`, or only the port when the address is to be found out.
@@ -233,10 +233,10 @@ pub struct Token {
     pub rotate: bool,
     #[command(flatten)]
     pub door: Door,
-    /// Where the node keeps its identity
+    /// Folder of the node's identity
     #[arg(long, default_value = STATE, value_name = "FOLDER")]
     pub state: PathBuf,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "plain", value_parser = ["plain", "json"])]
     pub format: String,
 }
@@ -262,12 +262,12 @@ pub enum NodeVerb {
 pub struct NodeLs {
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     pub format: String,
 }
 
-/// Why a task is where it is, or why it waits: of every node, what speaks for and against it, and what would help.
+/// Explain why a task is on its node, or why it waits: every node's reasons for and against it, and remedies.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder why web                  the first task of the service that waits, else its newest one
@@ -278,7 +278,7 @@ pub struct Why {
     pub subject: String,
     #[command(flatten)]
     pub door: Door,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Body, BoxError, LinkError};
 
-/// Why a body could not be read whole.
+/// Reason why a body could not be read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum NotWhole {
     #[error("it is larger than {0} bytes")]

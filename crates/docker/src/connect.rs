@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// How long a connection may take to open, TLS included. An engine in reach answers in milliseconds.
+/// Maximum time to open a connection, TLS included. An engine in reach answers in milliseconds.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A connection of any kind.
@@ -34,12 +34,12 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
     fn dial<'d>(&'d self, addr: &'d str) -> Dialling<'d>;
 }
 
-/// How engines are reached.
+/// Way to reach engines.
 #[derive(Clone, Debug)]
 pub enum Way {
-    /// By TCP or a unix socket, as the address says.
+    /// TCP or a unix socket, by the address.
     Plain,
-    /// By TLS over TCP; unix sockets as they are.
+    /// TLS over TCP; unix sockets stay as they are.
     Tls(Arc<rustls::ClientConfig>),
     Through(Arc<dyn Dial>),
 }

@@ -1,8 +1,8 @@
-//! Why a call to an engine failed.
+//! Errors of calls to an engine.
 
 use crate::LinkError;
 
-/// What can go wrong between herder and one engine.
+/// Error between herder and one engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(transparent)]

@@ -37,17 +37,17 @@ const REQUESTS_MAX: usize = 128;
 /// Requests to one engine that may wait for their turn. More are refused at once: they could only time out.
 const REQUESTS_WAITING_MAX: usize = 1024;
 
-/// How long a request may wait for its turn among [`REQUESTS_MAX`].
+/// Maximum time that a request waits for its turn among [`REQUESTS_MAX`].
 const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Connections without work that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 16;
 
-/// How long a connection without work is kept. Each costs some 20 kB here, and a thousand engines are read in turn; the
+/// Time for which an idle connection is kept. Each costs some 20 kB here, and a thousand engines are read in turn; the
 /// pings keep one connection open anyway.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Why no answer came from an engine. Says nothing about answers such as 404: those are answers.
+/// Reason why there is no answer of an engine. Says nothing about answers such as 404: those are answers.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The engine's socket refuses or cannot be reached. Text is what Docker clients know.
@@ -56,7 +56,7 @@ pub enum LinkError {
     /// One side does not take the other's certificate, or does not speak TLS at all.
     #[error("no TLS connection to the Docker engine at {url}: {reason}")]
     Tls { url: String, reason: String },
-    /// Nothing came in time.
+    /// There was no answer in time.
     #[error("the Docker engine at {url} did not answer within {seconds} s")]
     Timeout { url: String, seconds: u64 },
     /// More requests wait than the engine could ever answer in time.
@@ -106,8 +106,8 @@ impl EngineLink {
         self.send_at_once(request).await
     }
 
-    /// As [`EngineLink::send`], without waiting for a turn. For the few requests that must not stand behind those of
-    /// clients: whether an engine lives is no question of how many of them wait.
+    /// Same as [`EngineLink::send`], without waiting for a turn. It is for the few requests that must not queue behind
+    /// those of clients: their number says nothing about an engine's health.
     pub async fn send_at_once(&self, request: Request<Body>) -> Result<Response<Body>, LinkError> {
         let request = self.address(request)?;
         let again = repeatable(&request);
@@ -150,7 +150,7 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
     Some(again)
 }
 
-/// What TLS says, if it is the reason of an error. By TLS 1.3 a client learns only from the first answer that its
+/// Returns the reason of TLS, if it caused an error. By TLS 1.3 a client learns only from the first answer that its
 /// certificate was not taken.
 fn tls_reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let inner = |io: &std::io::Error| io.get_ref()?.downcast_ref::<rustls::Error>().map(ToString::to_string);

@@ -61,7 +61,7 @@ pub fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// As [`decode`], where `+` is a blank.
+/// Same as [`decode`], where `+` is a blank.
 fn decode_query(text: &str) -> String {
     let text: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
     decode(&text)

@@ -24,14 +24,14 @@ use crate::{ApiError, Call, Front, Reply, bus, call, guard};
 /// The port of an engine that is registered without one.
 const ENGINE_PORT: u16 = 2375;
 
-/// How actions behave.
+/// Settings of actions.
 #[derive(Clone, Debug)]
 pub struct ActionSettings {
     /// Templates are `NAME.json` in this folder.
     pub templates: Option<std::path::PathBuf>,
-    /// How long a node may take to answer.
+    /// Maximum time of a node's answer.
     pub task_timeout: Duration,
-    /// How long each container of a create may take.
+    /// Maximum time of each container of a create.
     pub new_container_timeout: Duration,
     /// Port of an engine that is registered without one.
     pub engine_port: u16,
@@ -44,11 +44,11 @@ impl Default for ActionSettings {
     }
 }
 
-/// What actions need besides the pool.
+/// Dependencies of actions besides the pool.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
     settings: OnceLock<ActionSettings>,
-    /// What `register` and `unregister` have changed. Without a listener, nothing can be.
+    /// Changes by `register` and `unregister`. Without a listener, nothing can be.
     members: watch::Sender<Changes>,
     /// Nodes take turns where any would do.
     round: AtomicUsize,
@@ -68,8 +68,8 @@ impl Front {
         }
     }
 
-    /// What `register` and `unregister` change about the members that discovery names. While nobody follows, these actions
-    /// only say whether a node is a member.
+    /// Watches the changes by `register` and `unregister` to the members that discovery names. While nobody follows,
+    /// these actions only say whether a node is a member.
     pub fn member_changes(&self) -> watch::Receiver<Changes> {
         self.actions.members.subscribe()
     }

@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 /// audit log with gaps is none.
 const ENTRIES_WAITING_MAX: usize = 1024;
 
-/// What became of a request.
+/// Result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It was done: the answer is no error.
+    /// The answer is not an error.
     Done,
-    /// It was tried, and the answer is an error.
+    /// The answer is an error.
     Failed,
     /// The caller may not do this, or not from there.
     Denied,
@@ -29,7 +29,7 @@ pub enum Outcome {
 /// One line of the audit log. Has no query string and no body: both may hold secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// When the answer was ready: UTC, as RFC 3339 writes it.
+    /// Time of the answer: UTC, in the form of RFC 3339.
     pub time: String,
     pub request_id: String,
     /// The caller's name, where the connection proves one.
@@ -49,18 +49,18 @@ pub struct Entry {
 /// A write of an entry.
 pub type Written<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Where entries go.
+/// Destination of audit entries.
 pub trait Audit: Send + Sync + std::fmt::Debug + 'static {
     /// Takes an entry; ends when it is sure to be written unless the machine fails. Reports trouble by itself.
     fn write(&self, entry: Entry) -> Written<'_>;
-    /// As [`Audit::write`], where nothing can wait.
+    /// Same as [`Audit::write`], for callers that cannot wait.
     fn write_now(&self, entry: Entry);
 }
 
 /// Appends entries to a file, one JSON document a line.
 #[derive(Debug)]
 pub struct AuditFile {
-    /// There until the drop.
+    /// The queue of entries, until the drop.
     entries: Option<mpsc::Sender<Entry>>,
     writer: Option<JoinHandle<()>>,
 }

@@ -47,8 +47,8 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
     Ok(reply.map(|body| forward::after(body, again)))
 }
 
-/// `--network`: an id of the cluster or `node/name` becomes the name that engines know; `container:NAME` becomes the id, and the
-/// address of the node that has the container is given back.
+/// Replaces the value of `--network`. An id of the cluster or `node/name` becomes the name that engines know;
+/// `container:NAME` becomes the id, and the address of the container's node is returned.
 fn replace_network(front: &Front, call: &mut Call, ranked: &[Arc<Node>]) -> Result<Option<String>, ApiError> {
     let Some(mode) = call.query.get("networkmode").map(str::to_owned) else { return Ok(None) };
     let nodes = front.pool.nodes();
@@ -92,8 +92,8 @@ pub(crate) async fn prune_cache(front: &Arc<Front>, call: Call) -> Result<Reply,
     Ok(call::json(StatusCode::OK, &prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?))
 }
 
-/// Where BuildKit lives: what belongs to one build comes over several connections (`/session`, `/grpc`, `/build`), of which
-/// only some say to which build they belong. One node for all keeps them together.
+/// Returns the engine for BuildKit. One build comes over several connections (`/session`, `/grpc`, `/build`), of which
+/// only some name the build. One node for all keeps them together.
 fn buildkit(front: &Front) -> Result<Arc<Engine>, ApiError> {
     fanout::any(front)
 }

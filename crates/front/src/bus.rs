@@ -20,10 +20,10 @@ use crate::{ApiError, Call, Front, Reply, guard};
 
 pub(crate) use sse::stream;
 
-/// How long a browser may remember what it is allowed, in seconds: a year, as SockJS servers say.
+/// Seconds for which a browser may cache its permissions: a year, as SockJS servers say.
 const PREFLIGHT_AGE: &str = "31536000";
 
-/// What clients of the bus share.
+/// State that clients of the bus share.
 #[derive(Debug)]
 pub(crate) struct BusDoor {
     bridge: Arc<Bridge>,
@@ -96,7 +96,7 @@ pub(crate) fn origin(front: &Front, headers: &HeaderMap, what: &str) -> Result<O
     Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
 }
 
-/// What may stand for a server or a session in a path.
+/// True if this may stand for a server or a session in a path.
 fn fits(segment: &str) -> bool {
     !segment.is_empty() && !segment.contains('.') && segment.len() <= 64
 }
@@ -111,7 +111,7 @@ fn text(text: &'static str) -> Reply {
     reply
 }
 
-/// What clients ask first: which transports there are.
+/// Answers the first request of clients: the available transports.
 fn info() -> Reply {
     let entropy: u32 = rand::random();
     answer_json(

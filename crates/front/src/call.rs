@@ -16,11 +16,11 @@ use crate::router::Holes;
 use crate::{ApiError, Principal, guard};
 use herder_http::budget::{Budget, Share};
 
-/// What a handler answers.
+/// Answer of a handler.
 pub type Reply = Response<Body>;
 
-/// A JSON body may have this many bytes; engines accept about as much, and nobody writes more by hand. A larger one gets
-/// 413 before it is read.
+/// Maximum bytes of a JSON body; engines accept about as much, and hand-written ones are smaller. A larger one gets 413
+/// before it is read.
 pub(crate) const JSON_BYTES_MAX: usize = 8 << 20;
 
 /// A JSON body must be there after this time; a client that stalls holds nothing for longer.
@@ -31,16 +31,16 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 pub struct Call {
     /// Method, headers, extensions (the upgrade handle too) and the URI as the client sent it, version included.
     pub parts: request::Parts,
-    /// Not yet read.
+    /// Unread body.
     pub body: Body,
     /// `v1.41` → `Some("1.41")`.
     pub version: Option<String>,
     /// The path without version, percent-decoded: `/containers/web/json`.
     pub path: String,
     pub query: Query,
-    /// What stood in the holes of the route's pattern.
+    /// Values of the holes in the route's pattern.
     pub(crate) holes: Holes,
-    /// Who asks.
+    /// The caller.
     pub caller: Arc<Principal>,
 }
 
@@ -60,7 +60,7 @@ impl Query {
         self.0.iter().filter(move |(name, _)| *name == key).map(|(_, value)| value.as_str())
     }
 
-    /// As Docker reads booleans: absent, empty, `0`, `no`, `false`, `none` are false, all else is true.
+    /// Parses a boolean as Docker does: absent, empty, `0`, `no`, `false`, `none` are false, all else is true.
     pub fn flag(&self, key: &str) -> bool {
         let value = self.get(key).unwrap_or("").trim().to_ascii_lowercase();
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
@@ -111,7 +111,7 @@ impl Call {
     }
 }
 
-/// Why a body could not be read whole.
+/// Reason why a body could not be read whole.
 #[derive(Debug)]
 pub(crate) enum NotWhole {
     TooLarge,
@@ -123,7 +123,7 @@ pub(crate) async fn gather(body: Body, limit: usize) -> Result<Bytes, NotWhole> 
     gather_within(body, limit, Share::default()).await
 }
 
-/// As [`gather`]; waits for its share of memory. The share is given back with the last of the bytes.
+/// Same as [`gather`], but waits for its share of memory. The share is given back with the last of the bytes.
 async fn gather_within(mut body: Body, limit: usize, mut share: Share) -> Result<Bytes, NotWhole> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();

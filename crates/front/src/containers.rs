@@ -57,14 +57,14 @@ fn missing(name: &str) -> String {
     format!("No such container: {name}")
 }
 
-/// What an action below a container does to herder's own picture of it.
+/// Effect of an action below a container on herder's own picture of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
-    /// Nothing that lists show.
+    /// Lists stay the same.
     None,
     /// Lists show it: read the container again before the answer.
     Changes,
-    /// As `Changes`, but the answer begins at once and ends later.
+    /// Same as `Changes`, but the answer begins at once and ends later.
     ChangesLater,
 }
 

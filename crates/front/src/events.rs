@@ -19,10 +19,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::path::encode_query;
 use crate::{ApiError, Call, Front, Reply};
 
-/// Events that wait for the client; when it does not read, the pool's own queue fills, and then it is told what it missed.
+/// Maximum number of events that wait for the client. Beyond that the pool's own queue fills, and the client then
+/// learns how many it missed.
 const EVENTS_WAITING_MAX: usize = 64;
 
-/// How long an engine may take to tell its past.
+/// Maximum time until an engine sends its past.
 const HISTORY_TIME_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
@@ -87,7 +88,7 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
     Ok(reply)
 }
 
-/// What tells one event from all others: its time on its host, its kind, what happened, and to what.
+/// Identity of an event: its time on its host, its kind, action and object.
 type Identity = (i64, String, String, String);
 
 fn identity(time: i64, event: &Value) -> Identity {
@@ -99,7 +100,7 @@ async fn send(out: &mut Sender<Bytes, BoxError>, event: &Value) -> Result<(), ht
     out.send_data(Bytes::from(format!("{event}\n"))).await
 }
 
-/// What all engines remember between two times, in order. An engine that does not answer is left out.
+/// Returns all engines' events between two times, in order. An engine that does not answer is left out.
 async fn history(front: &Front, since: i64, until: i64) -> Vec<(i64, Value)> {
     let asked = front.healthy_engines().into_iter().map(|engine| async move {
         history_of(&engine, since, until).await.unwrap_or_else(|error| {

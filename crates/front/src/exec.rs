@@ -23,10 +23,10 @@ const REMEMBERED_MAX: usize = 10_000;
 /// The answer to an exec create is an id, or an error.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// How long an engine may take to say whether it knows an exec id.
+/// Maximum time for an engine to tell whether it knows an exec id.
 const ASK_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Which engine an exec id is on: the youngest [`REMEMBERED_MAX`].
+/// Engines of the youngest [`REMEMBERED_MAX`] exec ids.
 #[derive(Debug, Default)]
 pub(crate) struct Execs(Mutex<Remembered>);
 

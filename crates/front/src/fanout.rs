@@ -1,4 +1,4 @@
-//! One call to all healthy nodes at once: answers gathered, bodies shared out, progress told line by line.
+//! One call to all healthy nodes at once: gathers answers, shares out bodies, streams progress line by line.
 
 use std::sync::Arc;
 
@@ -22,13 +22,14 @@ use crate::call::gather_answer;
 use crate::path::for_engine;
 use crate::{ApiError, Front, Reply};
 
-/// Pieces of a body that wait for one engine; the slowest engine paces the client. 16 pieces of 64 KiB are 1 MiB a node.
+/// Maximum number of pieces of a body that wait for one engine; the slowest engine paces the client. 16 pieces of 64
+/// KiB are 1 MiB a node.
 const PIECES_WAITING_MAX: usize = 16;
 
 /// Lines of progress that wait for the client; a client that does not read paces the engines.
 const LINES_WAITING_MAX: usize = 64;
 
-/// What is told of work without progress: some lines for each image of an archive.
+/// Maximum bytes of output of work without progress: some lines for each image of an archive.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// A line of progress of an engine is a few hundred bytes.
@@ -61,7 +62,7 @@ pub(crate) fn any(front: &Front) -> Result<Arc<Engine>, ApiError> {
     engine.ok_or_else(|| ApiError::internal("No healthy node available in the cluster"))
 }
 
-/// What is done on every node, and how it is told.
+/// Work for every node, and the form of its output.
 pub(crate) struct Work {
     pub method: Method,
     /// The client's version of the API.
@@ -79,15 +80,16 @@ pub(crate) struct Work {
     pub hold: bool,
 }
 
-/// Why an engine did not begin.
+/// Reason why an engine did not begin.
 struct Refusal {
     node: Arc<Node>,
     status: StatusCode,
     message: String,
 }
 
-/// Does `work` on all healthy nodes and streams their progress. Errors of some nodes are told at the end; as with one engine,
-/// what fails everywhere before it has begun is no success with an error in it, but an error with its own status.
+/// Does `work` on all healthy nodes and streams their progress. Errors of some nodes are told at the end; as with one
+/// engine, what fails everywhere before it has begun is no success with an error in it, but an error with its own
+/// status.
 pub(crate) async fn stream(front: &Arc<Front>, work: Work) -> Result<Reply, ApiError> {
     let engines = front.healthy_engines();
     if engines.is_empty() {
@@ -160,7 +162,8 @@ pub(crate) async fn stream(front: &Arc<Front>, work: Work) -> Result<Reply, ApiE
     Ok(reply)
 }
 
-/// Waits until one engine has begun, or all have refused; then the refusal, with a line for each node if they differ.
+/// Waits until one engine has begun, or all have refused. Returns the refusal, with a line for each node if they
+/// differ.
 async fn first_refusal(beginnings: &mut mpsc::Receiver<Option<Refusal>>, count: usize) -> Option<ApiError> {
     let mut refusals: Vec<Refusal> = Vec::new();
     while refusals.len() < count {
@@ -176,7 +179,7 @@ async fn first_refusal(beginnings: &mut mpsc::Receiver<Option<Refusal>>, count: 
     Some(ApiError::new(status, message))
 }
 
-/// The whole of what is told, once the work is done.
+/// Returns the whole output once the work is done.
 async fn held_back(answer: Channel<Bytes, BoxError>, work: JoinHandle<()>) -> Body {
     let mut answer = answer.boxed_unsync();
     let mut whole = BytesMut::new();

@@ -49,7 +49,7 @@ pub async fn to_engine(_front: &Front, call: Call, engine: &Arc<Engine>, path: S
     pass(parts, body, &uri, send, Box::pin(lost(engine.clone())), || unhealthy(&node.name)).await
 }
 
-/// Sends a call on to `uri` by `send`, streams and upgrades included, until `lost` ends; then it fails with `gone`, or its
+/// Passes a call on to `uri` by `send`, streams and upgrades included. When `lost` ends, it fails with `gone`, or its
 /// stream breaks off.
 pub(crate) async fn pass<F: Future<Output = Result<Response<Body>, ApiError>>>(
     mut parts: request::Parts,
@@ -80,7 +80,7 @@ pub(crate) async fn pass<F: Future<Output = Result<Response<Body>, ApiError>>>(
     }
 }
 
-/// What a call for a node that does not answer gets.
+/// Returns the error of a call for a node that does not answer.
 pub(crate) fn unhealthy(node: &str) -> ApiError {
     ApiError::unhealthy(node)
 }

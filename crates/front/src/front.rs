@@ -1,4 +1,4 @@
-//! What every handler is given: the pool, and how this door was told to behave.
+//! State for every handler: the pool, and the settings of this door.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -38,7 +38,7 @@ const API_VERSION_WITHOUT_ENGINES: &str = "1.41";
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
                         node to swarm and try again.";
 
-/// How the door was told to behave. Flags of `herder manage` set it.
+/// Settings of a door. Flags of `herder manage` set it.
 #[derive(Clone, Debug, Default)]
 pub struct FrontSettings {
     /// True if pages of other origins may call (`--api-enable-cors`).
@@ -53,9 +53,9 @@ pub struct FrontSettings {
     pub create_retry: u32,
     /// Names besides the node's own under which clients may reach the door on TCP (`--allowed-host`).
     pub allowed_hosts: Vec<String>,
-    /// Who may do what; everybody may do everything without it.
+    /// Access rules; without them every caller may do everything.
     pub authorise: Option<Arc<dyn Authorise>>,
-    /// Where requests that change something are noted (`--audit-log`).
+    /// Log of requests that change something (`--audit-log`).
     pub audit: Option<Arc<dyn Audit>>,
 }
 
@@ -74,7 +74,7 @@ pub struct Front {
     pub(crate) bus: OnceLock<BusDoor>,
     /// Only where there can be a swarm.
     pub(crate) swarm: SwarmDoor,
-    /// Told when an operation on a stack was written through this door.
+    /// Notified when an operation on a stack was written through this door.
     pub(crate) operations_begun: Notify,
     /// Remote targets that failed of late.
     pub(crate) breakers: Breakers,
@@ -222,7 +222,7 @@ impl Front {
         bus::origin(self, headers, "this endpoint").map(drop).inspect_err(|_| record.denied = true)
     }
 
-    /// True if `name` is a name of this node, of its certificate, of a node of the pool, or allowed besides.
+    /// True if `name` is a name of this node, its certificate, a node of the pool, or allowed by a flag.
     fn is_own_name(&self, name: &str, certificate: Option<&ListenerNames>) -> bool {
         let same = |it: &str| it.eq_ignore_ascii_case(name);
         let allowed = self.settings.allowed_hosts.iter().chain(certificate.iter().flat_map(|it| it.0.iter()));

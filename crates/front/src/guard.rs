@@ -33,7 +33,8 @@ pub(crate) fn one_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Resu
     }
 }
 
-/// What may stand in a `Host` header; Docker's older clients put the percent-encoded path of a socket there.
+/// True for a byte that a `Host` header may hold; Docker's older clients put the percent-encoded path of a socket
+/// there.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]/".contains(&byte)
 }
@@ -46,8 +47,8 @@ fn without_port(host: &str) -> &str {
     host.rsplit_once(':').map_or(host, |(name, _)| name)
 }
 
-/// Checks that a client on the network reached the door under a name that is the door's own: an IP address, `localhost`, or
-/// what `is_ours` knows. Anybody can make a DNS name point here and have browsers use it.
+/// Checks that a client on the network reached the door under its own name: an IP address, `localhost`, or one that
+/// `is_ours` knows. Anyone can make a DNS name point here and have browsers use it.
 pub(crate) fn own_name(headers: &HeaderMap, is_ours: impl FnOnce(&str) -> bool) -> Result<(), ApiError> {
     let Some(host) = headers.get(header::HOST).and_then(|it| it.to_str().ok()) else { return Ok(()) };
     let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();
@@ -102,8 +103,8 @@ pub(crate) fn is_json(headers: &HeaderMap, is_empty: bool) -> Result<(), ApiErro
     Err(ApiError::bad_request(format!("unsupported Content-Type header ({kind}): must be 'application/json'")))
 }
 
-/// Checks the type of a body that tools may send without saying that it is JSON (`curl --data`): all but those that forms of
-/// web pages send as they are typed.
+/// Refuses the content types of forms on web pages. Others pass, since tools send JSON without saying so (`curl
+/// --data`).
 pub(crate) fn is_no_form(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).map(|it| it.to_str().unwrap_or("?")).unwrap_or_default();
     if ["text/plain", "multipart/form-data"].iter().any(|it| essence(kind).eq_ignore_ascii_case(it)) {

@@ -1,4 +1,4 @@
-//! What every request passes on its way to a handler: identify → limit → authorise → audit.
+//! The layers of every request before its handler: identify → limit → authorise → audit.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub trait Authorise: Send + Sync + std::fmt::Debug + 'static {
     fn check(&self, caller: &Principal, action: Action, path: &str) -> Result<(), String>;
 }
 
-/// Lets everybody do everything: whoever reaches the door has root on all nodes, as with Docker.
+/// Allows everything: as with Docker, a client that reaches the door has root on all nodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Everybody;
 
@@ -52,13 +52,13 @@ pub(crate) fn authorise(
     rights.check(caller, action, path).or_else(denied)
 }
 
-/// What is logged of a request. Logs it when it is answered, or when it is dropped without an answer.
+/// Log record of a request. It is written at the answer, or when the request is dropped without one.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) caller: Arc<Principal>,
     request_id: HeaderValue,
     method: Method,
-    /// As the client sent it, until it was read: then decoded and without version.
+    /// Path as the client sent it; after parsing, decoded and without version.
     pub(crate) path: String,
     pub(crate) action: Option<Action>,
     pub(crate) denied: bool,
@@ -124,7 +124,7 @@ impl Record {
         }
     }
 
-    /// What goes into the audit log: writes that have a route, and everything that was denied.
+    /// Returns the audit entry: for writes that have a route, and for every denial.
     fn entry(&self, status: Option<StatusCode>, outcome: Outcome) -> Option<(&Arc<dyn Audit>, Entry)> {
         let audit = self.audit.as_ref()?;
         let counts = outcome == Outcome::Denied || (self.action.is_some() && Action::is_write(&self.method));

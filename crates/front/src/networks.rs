@@ -23,7 +23,7 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     Ok(call::json(StatusCode::OK, &networks))
 }
 
-/// What one node has of a network.
+/// Part of a network on one node.
 struct Part {
     engine: Arc<Engine>,
     node: Arc<Node>,

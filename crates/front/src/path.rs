@@ -7,7 +7,7 @@ pub(crate) use herder_docker::path::for_engine;
 
 use crate::Query;
 
-/// Where a request goes.
+/// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// `/v1.41/…` → `1.41`.

@@ -23,7 +23,7 @@ use crate::{ApiError, Reply, forward};
 /// (20 s), so that a failover is a pause and not an error.
 const PRIMARY_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A call that another manager has sent on is waited for less: this manager is about to lead, or the other one is wrong.
+/// Maximum wait of a call that another manager passed on: this manager is about to lead, or the other one is wrong.
 const RELAYED_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Calls and streams at a manager that no longer leads go on for this long. It may have lost the lead for a moment only.
@@ -33,7 +33,7 @@ const SUPERSEDED_GRACE: Duration = Duration::from_secs(3);
 /// one for the primary would play ball with it.
 const RELAYED_BY: HeaderName = HeaderName::from_static("x-herder-relayed-by");
 
-/// What makes a door the door of one of several managers.
+/// State of a door of one of several managers.
 #[derive(Debug)]
 pub struct Replica {
     role: watch::Receiver<Role>,
@@ -44,13 +44,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// `role` comes from the election in which this manager stands as `advertise`; `way` is how engines are reached, and
-    /// the other managers too.
+    /// Creates the state. `role` comes from the election in which this manager stands as `advertise`; `way` leads to
+    /// engines and to the other managers.
     pub fn new(role: watch::Receiver<Role>, advertise: &str, way: Way) -> Replica {
         Replica { role, advertise: advertise.to_owned(), way, link: Mutex::default() }
     }
 
-    /// What `docker info` shows.
+    /// Returns the role for `docker info`.
     pub(crate) fn shown(&self) -> info::Role {
         match &*self.role.borrow() {
             Role::Primary => info::Role::Primary,
@@ -172,7 +172,7 @@ mod tests {
         Role::Replica { primary: primary.map(str::to_owned) }
     }
 
-    /// Where a call goes in a role, and how many seconds later.
+    /// Checks the destination of a call in a role, and its delay in seconds.
     async fn check(role: Role, call: &str, relayed: bool, expected: &str) {
         let (_sender, role) = watch::channel(role);
         let replica = Replica::new(role, "me:4000", Way::Plain);

@@ -19,7 +19,7 @@ impl Action {
     }
 }
 
-/// Who may use a route, whatever their rights.
+/// Callers that may use a route, whatever their rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callers {
     All,
@@ -54,7 +54,7 @@ impl<H> Route<H> {
         self
     }
 
-    /// Does not exist below `/v1.xx`.
+    /// Removes the route below `/v1.xx`.
     pub(crate) const fn unversioned(mut self) -> Route<H> {
         self.versioned = false;
         self
@@ -82,7 +82,7 @@ impl<H> Route<H> {
     }
 }
 
-/// What stood in the holes of a pattern.
+/// Values of a pattern's holes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holes(Vec<(&'static str, String)>);
 
@@ -139,7 +139,7 @@ impl<H> Table<H> {
     }
 }
 
-/// As the header wants it, without doubles.
+/// Returns the `Allow` header, without doubles.
 fn allow(mut methods: Vec<&'static str>) -> String {
     if methods.contains(&"GET") {
         methods.push("HEAD");
@@ -180,7 +180,7 @@ fn fits(pattern: &'static str, segments: &[&str]) -> Option<Holes> {
     rest.is_empty().then_some(Holes(holes))
 }
 
-/// Why a request has no route.
+/// Reason why a request has no route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotRouted {
     #[error("page not found")]

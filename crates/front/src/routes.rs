@@ -15,7 +15,7 @@ use crate::{ApiError, Call, Front, Reply};
 /// An answer under way.
 pub(crate) type Answer<'f> = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send + 'f>>;
 
-/// What answers a route.
+/// Handler of a route.
 #[derive(Clone, Copy)]
 pub(crate) enum Handler {
     Front(for<'f> fn(&'f Arc<Front>, Call) -> Answer<'f>),

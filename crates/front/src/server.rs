@@ -1,5 +1,4 @@
-//! The front behind the HTTP server: Docker's clients come to [`serve`], Vert.x clients of the event bus by TCP to
-//! [`serve_bus`].
+//! Listeners of the front: [`serve`] for Docker's clients, [`serve_bus`] for Vert.x clients of the event bus by TCP.
 
 use std::io;
 use std::sync::Arc;

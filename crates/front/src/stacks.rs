@@ -29,7 +29,8 @@ pub(crate) use inside::Inside;
 use crate::Front;
 use crate::swarm::{self, Swarm};
 
-/// So often a manager looks whether it leads, and whether an operation waits: at once after one was written through this door.
+/// Interval at which a manager checks whether it leads and an operation waits. After one is written through this door
+/// it checks at once.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Operations that a leader carries out at the same time; the others wait.

@@ -33,17 +33,17 @@ pub(crate) use events::Told;
 pub use events::follow;
 pub use herder_node::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 
-/// Managers give up by themselves after 20 s, as swarm mode's do, and say why; this is for those that do not say anything.
+/// Maximum time of silent managers. They give up by themselves after 20 s, as swarm mode's do, with a reason.
 const MANAGERS_TIME_MAX: Duration = Duration::from_secs(25);
 
-/// As long as swarm mode waits for a node to come in; it goes on trying afterwards.
+/// Time for which swarm mode waits for a node to join; it goes on trying afterwards.
 const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// So often a change is decided anew when somebody else wrote the same object meanwhile, where the client did not say which
-/// version it saw. Each time somebody else got on.
+/// Attempts at a change without a version of the client when the object was written meanwhile. Each time somebody else
+/// got on.
 const ATTEMPTS_MAX: u32 = 8;
 
-/// What the door keeps for the swarm.
+/// State of the door for the swarm.
 #[derive(Debug, Default)]
 pub(crate) struct SwarmDoor {
     swarm: OnceLock<Arc<dyn Swarm>>,
@@ -81,7 +81,7 @@ pub(crate) async fn why(front: &Arc<Front>, subject: String) -> Result<Reply, Ap
     Ok(call::json(StatusCode::OK, &answer))
 }
 
-/// What is declared now.
+/// Returns the present view.
 pub(crate) async fn read(swarm: &Arc<dyn Swarm>) -> Result<View, ApiError> {
     local::needs_manager(&swarm.status())?;
     timeout(MANAGERS_TIME_MAX, swarm.read()).await.unwrap_or_else(|_| Err(too_slow()))

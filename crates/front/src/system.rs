@@ -15,7 +15,7 @@ use crate::{ApiError, Call, Front, Reply, call, fanout, forward, swarm};
 /// Time limit of a list of nodes for the answer of the leader. Without one it shows no levels.
 const LEVELS_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What this machine says about itself; read once.
+/// The machine's description of itself, read once.
 static MACHINE: LazyLock<[String; 4]> = LazyLock::new(|| {
     let uname = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
@@ -99,7 +99,8 @@ pub(crate) async fn nodes(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError
     Ok(call::json(StatusCode::OK, &nodes))
 }
 
-/// The feature level of each node of the swarm, by its address; of none where this node is no manager, or has no leader now.
+/// Returns the feature level of each node of the swarm, by its address. Empty where this node is no manager, or has no
+/// leader now.
 async fn feature_levels(front: &Arc<Front>) -> BTreeMap<String, u32> {
     let Some(swarm) = front.swarm() else { return BTreeMap::new() };
     match timeout(LEVELS_TIME_MAX, swarm.read()).await {
@@ -108,14 +109,14 @@ async fn feature_levels(front: &Arc<Front>) -> BTreeMap<String, u32> {
     }
 }
 
-/// `POST /herder/token/rotate`: a new join code for the pool; the old one lets nobody in any more.
+/// Answers `POST /herder/token/rotate` with a new join code for the pool; the old one is no longer valid.
 pub(crate) async fn rotate_token(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let none = || ApiError::not_found("there is no join code here: this is no node of a pool (`herder up`)");
     let code = front.placer.peers().ok_or_else(none)?.rotate_join_code().await?;
     Ok(call::json(StatusCode::OK, &json!({ "token": code })))
 }
 
-/// What all nodes use, summed.
+/// Sums up the disk use of all nodes.
 pub(crate) async fn df(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let parts = fanout::ask_all(front, Method::GET, "/system/df", None).await;
     let merged = df::merge(parts, front.pool.settings().naming).map_err(ApiError::internal)?;

@@ -68,8 +68,8 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     Ok(call::json(StatusCode::CREATED, &answer))
 }
 
-/// Healthy engines on which a volume or a network is made: those of all nodes, or of the one that its name names, and only those
-/// that the whitelist in its labels allows.
+/// Returns the healthy engines for a new volume or network: of all nodes, or of the one in its name, limited by the
+/// whitelist in its labels.
 pub(crate) fn chosen_engines(
     front: &Front,
     wanted: Option<&str>,

@@ -56,7 +56,7 @@ impl Herd {
         (status.as_u16(), answer)
     }
 
-    /// What became of a create of many: `n0:201×2 n1:504×1`, and the status of the whole.
+    /// Creates many and returns the result: `n0:201×2 n1:504×1`, and the status of the whole.
     async fn create(&self, request: Value) -> String {
         let (status, answer) = self.act(request).await;
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Whatever is asked, no handler panics. The fuzz targets in `fuzz/` go on from here.
+//! Sends any requests; no handler panics. The fuzz targets in `fuzz/` go on from here.
 
 use std::collections::BTreeSet;
 
@@ -144,7 +144,7 @@ proptest! {
     }
 }
 
-/// What clients send, whole requests.
+/// Whole requests of clients.
 const PACKETS: &[&str] = &[
     "GET /v1.41/containers/json?all=1&filters=%7B%22name%22%3A%5B%22web%22%5D%7D HTTP/1.1\r\nHost: door\r\n\r\n",
     "POST /containers/create?name=x HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n{\"Image\":\"x\"}",

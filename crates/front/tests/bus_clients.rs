@@ -49,7 +49,7 @@ async fn check(program: &Path, arguments: &[&str], expected: &str) {
     assert_eq!(stdout.trim(), expected.trim(), "{program:?} {arguments:?} {status}\n{stderr}");
 }
 
-/// What every JavaScript client prints.
+/// Returns the output of every JavaScript client.
 fn expected(reply_headers: &str) -> String {
     format!(
         r#"

@@ -1,4 +1,4 @@
-//! What a request passes before its handler: who asks, from which page, by which name; and what is noted of it.
+//! Tests the layers before a handler: the caller, the page and name of the request, and the audit log.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// A door that has nothing to wait for hangs up at once; tests may be slow.
 const HANG_UP_MAX: Duration = Duration::from_secs(5);
 
-/// So much more than every limit of the door: whoever waits longer waits for ever.
+/// Limit far above those of the door; a longer wait counts as endless.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A door without engines on a free port, closed when dropped.
@@ -67,7 +67,7 @@ impl Door {
         self.check_all([(bytes, expected)]).await;
     }
 
-    /// As [`Door::check`], for a table: all its wrong lines are shown.
+    /// Checks a table as [`Door::check`] does, and shows all its wrong lines.
     async fn check_all<B: AsRef<[u8]>>(&self, table: impl IntoIterator<Item = (B, &str)>) {
         let mut wrong = Vec::new();
         for (bytes, expected) in table {

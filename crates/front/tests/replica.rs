@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Nothing here takes longer, on a loaded machine too.
+/// Limit of every wait in these tests, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A manager's door on a free port. Tests say what its election has found.

@@ -56,7 +56,7 @@ impl Signature {
     }
 }
 
-/// The functions of a template besides those of the language; one with the name of one of those takes its place.
+/// Functions of a template besides those of the language. One with the name of one of those replaces it.
 pub trait Functions {
     /// The parameters of a function; none if there is no such function.
     fn signature(&self, name: &str) -> Option<Signature>;

@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 const WORDS: &[&str] = &["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with"];
 
 impl Token {
-    /// As refusals write it.
+    /// Returns the token in the form of refusals.
     pub(crate) fn told(&self) -> String {
         match self.kind {
             Kind::End => "EOF".to_owned(),
@@ -160,7 +160,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// From behind a left delimiter to behind the right one.
+    /// Lexes an action from behind its left delimiter to behind the right one.
     fn action(&mut self) -> Lexed<()> {
         loop {
             if let Some(closing) = self.at_right() {

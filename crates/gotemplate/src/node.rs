@@ -38,7 +38,7 @@ pub(crate) struct Pipe {
     pub(crate) at: usize,
     /// Variables that get the result.
     pub(crate) declared: Vec<String>,
-    /// They exist already.
+    /// True if the variables exist already.
     pub(crate) assigns: bool,
     pub(crate) commands: Vec<Command>,
 }

@@ -6,7 +6,7 @@ use crate::lex::{Kind, Token, lex};
 use crate::literal;
 use crate::node::{Call, Command, Node, Pipe, What, Word};
 
-/// Groups and blocks that are nested deeper make no sense; and each level takes room on the stack.
+/// Maximum depth of groups and blocks; each level takes room on the stack.
 const DEPTH_MAX: usize = 100;
 
 /// Refuses a text: which byte of it, and why.
@@ -58,7 +58,7 @@ pub(crate) fn parse(text: &str, left: &str, right: &str, known: &dyn Fn(&str) ->
 struct Parser<'k> {
     tokens: Vec<Token>,
     next: usize,
-    /// The last token that was looked at; errors are told at its line.
+    /// The last token that was looked at; errors name its line.
     seen: usize,
     known: &'k dyn Fn(&str) -> bool,
     variables: Vec<String>,
@@ -69,7 +69,7 @@ struct Parser<'k> {
 
 /// A part of a list of nodes, or what ends it.
 enum Part {
-    /// None for a `{{define}}`, which leaves nothing.
+    /// A node; `None` for a `{{define}}`, which leaves nothing.
     Node(Option<Node>),
     End,
     Else,
@@ -206,7 +206,7 @@ impl Parser<'_> {
         Ok(Part::Node(Some(node)))
     }
 
-    /// From behind `if` or `with`.
+    /// Parses from behind `if` or `with`.
     fn condition(&mut self, word: &str) -> Parsed<Node> {
         self.deeper()?;
         let mark = self.variables.len();

@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 200;
 /// Nodes and iterations of one run; a second or so of work, and many times what a large configuration takes.
 const STEPS_MAX: u64 = 2_000_000;
 
-/// Functions may make so many times the bytes that may come out.
+/// Ratio of bytes that functions may make to those that may come out.
 const MADE_SHARE: usize = 16;
 
 /// The meaning of a key that is not in a map.
@@ -27,11 +27,11 @@ pub enum MissingKey {
     Error,
 }
 
-/// Why a template cannot be run, and where.
+/// Reason why a template cannot be run, with its place.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) at: usize,
-    /// What stands there.
+    /// Text at that place.
     pub(crate) place: String,
     /// The template that it is in.
     pub(crate) template: String,
@@ -225,7 +225,7 @@ impl<'r> Runner<'r> {
         Ok(flow)
     }
 
-    /// Gives a variable of a range its value: a new one stands so many places before `mark`.
+    /// Sets a variable of a range; a new one stands `before` places before `mark`.
     fn set_range(&mut self, assigns: bool, mark: usize, before: usize, name: &str, value: Value) -> Ran<()> {
         if assigns {
             return self.set(name, value);
@@ -387,7 +387,7 @@ impl<'r> Runner<'r> {
         }
     }
 
-    /// Goes along fields; the last one may be a method with arguments.
+    /// Evaluates a chain of fields; the last one may be a method with arguments.
     fn fields(
         &mut self,
         dot: &Value,
@@ -452,7 +452,7 @@ impl<'r> Runner<'r> {
         self.fail(format!("can't evaluate field {name} in type {}", receiver.kind()))
     }
 
-    /// `whole` is what an error of the function names; until it is called, the place stays at what is looked at.
+    /// Calls a function. Errors name `whole`; until the call, the place stays at the present one.
     fn function(
         &mut self,
         dot: &Value,

@@ -183,7 +183,7 @@ impl From<usize> for Value {
 /// The type that numbers of JSON get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
-    /// As Go's JSON decoder gives them where nothing else is declared.
+    /// Floats, as Go's JSON decoder makes of numbers without a declared type.
     Floats,
     /// Whole ones as whole ones, as in a Go struct.
     Whole,

@@ -6,7 +6,7 @@ use herder_decide::actions::conf::{self, Conf};
 use herder_front::actions::ActionSettings;
 use herder_pool::Settings;
 
-/// What the file says, save where the command line says otherwise, and how actions behave. What has no effect is told.
+/// Returns the settings of the file, overridden by the command line, and those of actions. What has no effect is told.
 pub(crate) fn settings(args: &ActionArgs) -> anyhow::Result<(Conf, ActionSettings)> {
     let mut conf = Conf::default();
     if let Some(path) = &args.conf {
@@ -37,7 +37,7 @@ fn port(conf: &Conf) -> Option<u16> {
     conf.engine.as_ref()?.rsplit_once(':')?.1.parse().ok()
 }
 
-/// How often nodes are looked at, where the original's settings say so.
+/// Returns the intervals at which nodes are read, where the original's settings name them.
 pub(crate) fn paced(conf: &Conf, settings: Settings) -> Settings {
     let (refresh_min, refresh_max) = match conf.tracking_interval {
         Some(interval) => (interval, interval),

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::door::Door;
 
-/// Where the key may be said without a file.
+/// Environment variable with the key, in place of a file.
 const KEY_VARIABLE: &str = "HERDER_BACKUP_KEY";
 
 /// The door gives up a little earlier.
@@ -97,7 +97,7 @@ pub(crate) async fn restore(asked: Restore) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is left to do after a restore.
+/// Returns the remaining steps after a restore.
 fn next(answer: &Value) -> String {
     let node = answer["Node"].as_str().unwrap_or_default();
     let others: Vec<&str> = answer["Others"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

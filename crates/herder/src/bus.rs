@@ -116,7 +116,7 @@ fn message(kind: &str, post: &Post, reply_within: Option<Duration>) -> anyhow::R
     Ok(frame)
 }
 
-/// What a frame is about, as JSON: address, headers and body.
+/// Returns the content of a frame as JSON: address, headers and body.
 fn kept(mut frame: Value) -> String {
     let mut kept = json!({});
     for field in ["address", "headers", "body"] {
@@ -138,7 +138,7 @@ fn plain(value: &Value) -> String {
 struct Line {
     socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>,
     pings: tokio::time::Interval,
-    /// Heard before somebody asked for it.
+    /// Frames that arrived before they were asked for.
     waiting: VecDeque<Value>,
 }
 
@@ -178,7 +178,7 @@ impl Line {
         }
     }
 
-    /// Waits until the door has taken everything said so far, and told what it refuses.
+    /// Waits until the door has processed all frames so far, and returned its refusals.
     async fn settle(&mut self) -> anyhow::Result<()> {
         self.socket.send(Message::Ping(bytes::Bytes::new())).await.context("the door went away")?;
         let deadline = Instant::now() + DOOR_WAIT_MAX;

@@ -1,4 +1,4 @@
-//! The way to a door, for all verbs that ask one: address and TLS from flags and environment, refusals in plain words.
+//! The way to a door, for all verbs that call one: address and TLS from flags and environment, refusals in plain words.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use http::{Method, Request, Response};
 use serde_json::Value;
 use tokio::time::timeout;
 
-/// A door answers an upgrade, and what it was told, within this time.
+/// Maximum time for a door to answer an upgrade or a frame.
 pub(crate) const DOOR_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The largest backup comes within this time, also over a slow line.
@@ -27,7 +27,7 @@ const LOCAL: &str = "unix:///run/herder.sock";
 /// A door, and how it is reached.
 #[derive(Debug)]
 pub(crate) struct Door {
-    /// As the user named it.
+    /// Host in the user's words.
     pub(crate) host: String,
     link: EngineLink,
 }
@@ -79,7 +79,7 @@ impl Door {
         }
     }
 
-    /// What the door answers to a request without a body.
+    /// Returns the door's answer to a request without a body.
     pub(crate) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
         let response = self.send(Request::builder().method(method).uri(path).body(empty())?).await?;
         if !response.status().is_success() {
@@ -88,7 +88,7 @@ impl Door {
         self.read(response).await
     }
 
-    /// Why the door refused, as its answer tells.
+    /// Returns the reason of the door's refusal, from its answer.
     pub(crate) async fn refusal(&self, response: Response<Body>) -> anyhow::Error {
         let status = response.status();
         match self.read(response).await {
@@ -116,7 +116,7 @@ impl Door {
     }
 }
 
-/// What to do about a refusal that has to do with TLS; the reasons are those of rustls and of the door.
+/// Returns a remedy for a refusal of TLS; the reasons are those of rustls and of the door.
 fn advice(reason: &str) -> &'static str {
     let has = |part: &str| reason.contains(part);
     match () {

@@ -1,4 +1,4 @@
-//! What `manage` and `up` listen on, with TLS where it is asked for.
+//! Listeners of `manage` and `up`, with TLS where it is requested.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl ServerTls {
     }
 }
 
-/// What the flags say about the guarding of an endpoint.
+/// Returns the settings for the protection of an endpoint.
 pub(crate) fn front_settings(endpoint: &EndpointArgs) -> anyhow::Result<FrontSettings> {
     let open = |path: &std::path::PathBuf| {
         let log = AuditFile::open(path).with_context(|| format!("--audit-log {}", path.display()))?;
@@ -51,7 +51,7 @@ pub(crate) fn front_settings(endpoint: &EndpointArgs) -> anyhow::Result<FrontSet
     Ok(FrontSettings { allowed_hosts: endpoint.allowed_host.clone(), audit, ..FrontSettings::default() })
 }
 
-/// The files of a side that shows a certificate, and asks the other side for one of the CA if it verifies.
+/// Returns the files of a side that shows a certificate, and asks the other side for one of the CA if it verifies.
 pub(crate) fn pem(files: &TlsFiles) -> tls::Files<'_> {
     tls::Files { cert: &files.cert, key: &files.key, ca: files.ca.as_deref().filter(|_| files.verify) }
 }

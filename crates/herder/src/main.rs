@@ -63,8 +63,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The command line, for `up` and `manage` with what the configuration file says besides; and the settings in force, if they are to
-/// be printed.
+/// Parses the command line, for `up` and `manage` with the configuration file. Returns also the settings in force, if
+/// they are to be printed.
 fn configured(words: &[String]) -> Result<(Cli, Option<String>), config::ConfigError> {
     let cli = Cli::parse_from(words);
     if !matches!(cli.verb, Verb::Up(_) | Verb::Manage(_)) {
@@ -96,13 +96,14 @@ fn check_config(global: &Global, verb: ConfigVerb) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a shell says of a program that SIGPIPE ended.
+/// Exit code of a shell for a program that SIGPIPE ended.
 const NOBODY_READS: i32 = 128 + 13;
 
-/// How panics of std's and anstream's `println` begin, and of clap_complete.
+/// Beginnings of panics of std's and anstream's `println`, and of clap_complete.
 const PRINTS: [&str; 2] = ["failed printing to stdout", "failed to write completion file"];
 
-/// `herder lab status | head`: whoever reads may stop reading. Rust's own way is to panic on the next print.
+/// Ends quietly when the reader of the output stops, as in `herder lab status | head`. Rust's own way is to panic on
+/// the next print.
 fn end_quietly_when_nobody_reads() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -203,8 +204,8 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// Starts this program anew without the join code in its arguments, which every user can read; it is in the environment then,
-/// which only root and the same user can. Does nothing where no code is given, and where that fails.
+/// Starts this program anew without the join code in its arguments, which every user can read. It is in the environment
+/// then, which only root and the same user can read. Does nothing where no code is given, and where that fails.
 fn hide_token() {
     let (arguments, token) = herder_cli::without_token(std::env::args().skip(1));
     let (Some(token), Ok(program)) = (token, std::env::current_exe()) else { return };

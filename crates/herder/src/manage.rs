@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::listen::{self, ServerTls};
 
-/// How long requests may take to finish after a stop was asked for.
+/// Time for requests to finish after a stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C.

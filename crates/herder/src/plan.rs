@@ -31,13 +31,13 @@ use sandbox::Sandbox;
 /// Reading files takes moments; asking a registry for digests takes longer, once for each image.
 const DOCKER_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// After so long somebody who waits is told what for.
+/// Time after which a waiting user gets the reason.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The label by which Docker's CLI knows what belongs to a stack.
 const STACK_LABEL: &str = "com.docker.stack.namespace";
 
-/// How a program says that there are changes, where it is asked to (`--detailed-exitcode`).
+/// Exit code for changes (`--detailed-exitcode`).
 const CHANGES: u8 = 2;
 
 pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
@@ -76,7 +76,7 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Comes when the program is told to end.
+/// Resolves when the program is to end.
 async fn interrupted() -> &'static str {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
@@ -102,7 +102,7 @@ fn name_of(file: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// Has Docker's CLI deploy the stack to the sandbox; what it warned of.
+/// Has Docker's CLI deploy the stack to the sandbox. Returns its warnings.
 async fn deploy(asked: &Asked, files: &[&PathBuf], name: &str, sandbox: &Sandbox) -> anyhow::Result<Vec<String>> {
     let program = &asked.docker;
     let docker = |arguments: &[&str]| {
@@ -163,7 +163,7 @@ async fn deploy(asked: &Asked, files: &[&PathBuf], name: &str, sandbox: &Sandbox
     Ok(said.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect())
 }
 
-/// What is there now.
+/// Returns the present objects.
 async fn known(door: &Door, name: &str) -> anyhow::Result<Known> {
     let list = async |path: String| -> anyhow::Result<Vec<Value>> {
         let answer = door.ask(Method::GET, &path).await?;

@@ -1,5 +1,5 @@
-//! `herder service scale` and `herder service update`: a service is declared otherwise, and with `--watch` its tasks are followed
-//! until they are as declared.
+//! `herder service scale` and `herder service update`: change a service, and with `--watch` follow its tasks until they
+//! match.
 
 mod progress;
 mod watch;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::door::Door;
 
-/// So often a service is read anew when somebody else changed it meanwhile.
+/// Attempts at a change when the service was written meanwhile.
 const ATTEMPTS_MAX: u32 = 5;
 
 pub(crate) async fn run(asked: ServiceArgs) -> anyhow::Result<()> {
@@ -100,7 +100,7 @@ async fn change(door: &Door, id: &str, edit: &Edit) -> anyhow::Result<()> {
     }
 }
 
-/// What shall be otherwise.
+/// Changes to a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Edit {
     replicas: Option<u64>,

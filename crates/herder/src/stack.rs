@@ -28,7 +28,7 @@ const WRONG_FILES: u8 = 2;
 const LATE: u8 = 3;
 /// The cluster refused it.
 const REFUSED: u8 = 4;
-/// There are changes (`--detailed-exitcode`).
+/// Exit code for changes (`--detailed-exitcode`).
 const CHANGES: u8 = 2;
 
 pub(crate) async fn run(asked: StackArgs) -> anyhow::Result<ExitCode> {

@@ -20,7 +20,7 @@ pub(crate) fn print(asked: &Token) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has the node behind the door make a new code, and prints that.
+/// Has the node behind the door make a new code, and prints it.
 pub(crate) async fn rotate(asked: &Token) -> anyhow::Result<()> {
     let door = Door::of(&asked.door)?;
     let answer = door.ask(Method::POST, "/herder/token/rotate").await?;

@@ -38,35 +38,35 @@ const READ_SHARE: u32 = 4;
 /// Ages are counted in seconds.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After a door that did not answer, it is asked again.
+/// Pause before a silent door is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long the keyboard is waited for before it is seen whether anybody still listens.
+/// Maximum wait for a key before the loop checks whether its reader is still there.
 const KEY_WAIT: Duration = Duration::from_millis(200);
 
-/// Keys that wait for the screen; nobody types faster than it draws.
+/// Maximum number of keys that wait for the screen, which draws faster than a user types.
 const KEYS_WAITING_MAX: usize = 64;
 
 /// Events of this time are shown from the beginning.
 const PAST: Duration = Duration::from_secs(600);
 
-/// Nothing more of the past comes when nothing came for this long.
+/// Silence after which the past counts as complete.
 const PAST_WAIT: Duration = Duration::from_millis(100);
 
-/// In a swarm where something happens all the time, the past is read for no longer than this.
+/// Maximum time for reading the past, in a swarm with constant events.
 const PAST_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// What a pipe gets, if nothing else is said: all tables.
+/// Default size for a pipe: room for all tables.
 const PIPE_SIZE: (u16, u16) = (120, 40);
 
 /// News that wait for the screen.
 const NEWS_WAITING_MAX: usize = 256;
 
-/// What the door says.
+/// Message of the door.
 enum News {
     Lists(Lists),
     Event(Value),
-    /// It does not answer; why.
+    /// The door does not answer, with the reason.
     Trouble(String),
 }
 

@@ -23,13 +23,13 @@ use crate::manage::asked_to_stop;
 use faults::Faults;
 use life::{Changed, Life, Plan, Why};
 
-/// How long requests may take to finish after a stop was asked for.
+/// Time for requests to finish after a stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// Time limit for the end of a life: another manager leads, the others know, discovery is told.
+/// Time limit for the end of a life: leadership is handed over, other nodes are informed, discovery is updated.
 const LIFE_END_MAX: Duration = Duration::from_secs(20);
 
-/// So often a node begins anew because of a failed part …
+/// Maximum number of restarts because of a failed part …
 const FAILURES_MAX: usize = 5;
 
 /// … in this time.
@@ -152,7 +152,7 @@ fn add_conf(settings: &mut UpSettings, conf: &Conf) {
     settings.listen.extend(conf.rest_port.map(|port| format!("tcp://0.0.0.0:{port}")));
 }
 
-/// Tells systemd, if it is what started this (sd_notify(3)).
+/// Notifies systemd, if it started this program (sd_notify(3)).
 fn notify_ready() {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let told = || -> std::io::Result<()> {

@@ -1,7 +1,7 @@
-//! Plays the scenarios in `tests/scenarios/` with real clients against a real lab: three hosts, three Docker Engines, one
-//! herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains NAME. What a
-//! client may notice is played a second time against a pool of `herder up` on three hosts, through the first one's endpoint:
-//! files with the line `# over a pool, too` in front.
+//! Plays the scenarios in `tests/scenarios/` with real clients against a real lab: three hosts, three Docker Engines,
+//! one herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains
+//! NAME. What a client may notice is played a second time against a pool of `herder up` on three hosts, through the
+//! first one's endpoint: files with the line `# over a pool, too` in front.
 //!
 //! Needs root and the packages that `cargo xtask test` installs. A process that a scenario leaves in the background puts
 //! its pid into a file `*.pid`; it is ended before the next scenario.
@@ -26,9 +26,9 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
 /// A scenario says how soon something must be seen on a machine that has nothing else to do. A busy one gets so many times that,
 /// and what was late is told.
 const PATIENCE: u32 = 10;
-/// What commands themselves may take before they count as late.
+/// Time that commands themselves may take before they count as late.
 const LATE: Duration = Duration::from_secs(1);
-/// How often a condition outside of this process is looked at again.
+/// Interval of looks at a condition outside of this process.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -46,7 +46,8 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Asked at run time: two clones may share one target directory, and what was compiled in one may be run in the other.
+/// Returns the folder at run time: two clones may share one target directory, and a program compiled in one may be run
+/// in the other.
 fn folder() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
     Path::new(&package).join("tests/scenarios")
@@ -113,19 +114,20 @@ struct Stage {
     lab: &'static str,
     /// Over a pool, herders belong to the lab.
     herder: Option<Child>,
-    /// Where clients find herder.
+    /// Address of herder for clients.
     host: String,
-    /// For what scenarios start themselves: `$P1` and so on.
+    /// Ports for programs that scenarios start: `$P1` and so on.
     ports: Vec<u16>,
     folder: PathBuf,
-    /// Where Compose v2 and docker-py are.
+    /// Folder of Compose v2 and docker-py.
     clients: PathBuf,
 }
 
-/// How many ports scenarios may use for what they start.
+/// Number of ports for programs that scenarios start.
 const PORTS: usize = 6;
 
-/// What a scenario may find when it starts: no lab of another scenario, no container, no volume, no network of its own, three healthy nodes.
+/// Condition before a scenario: no lab of another scenario, no container, volume or network of its own, three healthy
+/// nodes.
 const CLEAN: &str = "\
 for disk in /var/lib/herder-lab/$LAB-*; do [ -e $disk ] && herder lab down --name ${disk##*/}; done
 for file in *.pid; do [ -e \"$file\" ] && kill -9 $(cat \"$file\") 2>/dev/null; rm -f \"$file\"; done
@@ -224,8 +226,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs a shell command as a user would, with the client under test first on the PATH; gives what it printed
-    /// (both streams) and its exit code.
+    /// Runs a shell command as a user would, with the client under test first on the PATH. Returns its output (both
+    /// streams) and its exit code.
     fn run(&self, command: &str) -> (String, i32) {
         let herder = Path::new(env!("CARGO_BIN_EXE_herder")).parent().expect("a folder").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
@@ -308,7 +310,7 @@ fn hosts(lab: &str, which: &str) -> Vec<String> {
     hosts.iter().filter_map(|host| host[which].as_str()).map(|url| url.trim_start_matches("tcp://").into()).collect()
 }
 
-/// Ports that nobody has now, and that the kernel gives to no client as its own (it does from 32768 on). Where the search begins
+/// Returns free ports that the kernel gives to no client as its own (it does from 32768 on). Where the search begins
 /// differs from run to run.
 fn free_ports(count: usize) -> Vec<u16> {
     let first = 10_000 + u16::try_from(std::process::id() % 10_000).expect("less than 10,000");

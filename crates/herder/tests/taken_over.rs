@@ -1,5 +1,5 @@
-//! A worker of a swarm was taken over: somebody copied its identity, and tries every channel of the node link of a manager from
-//! another machine. Afterwards the same stranger attacks without any identity. All of it against a real lab of two hosts.
+//! Attacks a manager with the copied identity of a worker: every channel of the node link is tried from another
+//! machine. Afterwards the same stranger attacks without any identity. All of it against a real lab of two hosts.
 
 use std::fs;
 use std::path::PathBuf;
@@ -173,7 +173,7 @@ async fn who_copied_a_worker_can_be_that_worker_and_who_has_nothing_can_do_nothi
     stalled_bodies_take_little_memory(&lab).await;
 }
 
-/// Join codes and tokens are in no command line, and what is on the disk of a node is for root only.
+/// Join codes and tokens are in no command line, and files of a node are for root only.
 fn tokens_and_files_are_nobodys(lab: &Lab) {
     let processes = fs::read_dir("/proc").expect("processes").flatten();
     for process in processes.filter(|it| it.file_name().to_string_lossy().parse::<u32>().is_ok()) {
@@ -263,7 +263,7 @@ async fn no_action_over_the_bus(link: &Arc<Link>, manager: &Peer) {
     carrying.abort();
 }
 
-/// Channels `renew` and `join`: a certificate is for that worker; nobody else is let in.
+/// Channels `renew` and `join` give a certificate for that worker and for no other node.
 async fn certificates_are_for_that_worker(link: &Arc<Link>, manager: &Peer) {
     let shared = &link.identity().shared;
     assert!(!shared.has_authority() && !shared.has_join_code(), "a worker keeps what lets others in");

@@ -22,8 +22,8 @@ pub fn after(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Bod
     After { body, work: Some(Box::pin(work)) }.boxed_unsync()
 }
 
-/// An answer of one small document, held back until it is whole and `work` is done: clients go on as soon as the document has
-/// come, and do not wait for the end of the body. The head of the answer is not held back.
+/// Holds an answer of one small document back until it is whole and `work` is done. Clients go on as soon as the
+/// document has come, and do not wait for the end of the body. The head of the answer is not held back.
 pub fn hold_until(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
     let whole = async move {
         let whole = body.collect().await;

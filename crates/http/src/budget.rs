@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A body's first bytes are not counted: small requests never wait for large ones. 8192 connections hold 128 MiB of these.
+/// Bytes of a body that are not counted: small requests never wait for large ones. 8192 connections hold 128 MiB of
+/// these.
 const FREE_BYTES: usize = 16 << 10;
 
 /// The unit of counting; semaphores count less far than bytes go.

@@ -16,7 +16,7 @@ const PIECE_BYTES: usize = 128 << 10;
 /// Both sides have agreed to the upgrade already; it takes no longer than writing one head.
 const UPGRADE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// After the engine's end, a client has this long to close its own side. Nobody reads any more what it sends.
+/// Time for a client to close its own side after the engine's end. Its data is not read any more.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Joins two upgraded connections until both directions have ended, one breaks, or `lost` (the engine's node is gone).

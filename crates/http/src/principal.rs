@@ -31,7 +31,7 @@ impl Principal {
         Principal { peer: Peer::Local, certificate: None }
     }
 
-    /// True if the connection proves who the caller is: a unix socket (its file's owner decided who may open it), a
+    /// True if the connection proves the caller's identity: a unix socket (its file's owner decided who may open it), a
     /// client certificate, or herder itself.
     pub fn is_known(&self) -> bool {
         !matches!(self.peer, Peer::Tcp(_)) || self.certificate.is_some()

@@ -35,7 +35,8 @@ use crate::{Body, Peer, Principal};
 /// memory and files.
 const TCP_CONNECTIONS_MAX: usize = 8192;
 
-/// As [`TCP_CONNECTIONS_MAX`], of one unix socket. Its own, so that nobody on the network can shut out the operator.
+/// Same as [`TCP_CONNECTIONS_MAX`], for one unix socket. It is separate, so that clients on the network cannot shut out
+/// the operator.
 const UNIX_CONNECTIONS_MAX: usize = 1024;
 
 /// Open files that connections of TCP listeners leave for unix sockets, engines, other nodes and the store.
@@ -57,17 +58,17 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 /// A TLS handshake takes at most this long.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a client without TLS is told, in Docker's words.
+/// Refusal of a client without TLS, in Docker's words.
 const PLAIN_REFUSED: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
     {\"message\":\"Client sent an HTTP request to an HTTPS server.\"}\n";
 
-/// After the stop was asked for, requests under way have this long.
+/// Time for requests under way after a stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// After a failed `accept` (no more files), the next attempt waits this long.
+/// Pause after a failed `accept` (no more files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a listener could not be opened.
+/// Reason why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("unsupported protocol: {0:?}; listen on tcp://host:port or unix:///path")]
@@ -99,7 +100,7 @@ enum Socket {
 }
 
 impl Listener {
-    /// As given to [`bind`].
+    /// Returns the URL as given to [`bind`].
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -182,7 +183,7 @@ pub trait RawHandler: Send + Sync + std::fmt::Debug + 'static {
     fn span(&self, peer: &Peer) -> Span;
 }
 
-/// In the extensions of a request: the names in the certificate of the listener that it came by.
+/// Extension of a request: the names in the certificate of its listener.
 #[derive(Clone, Debug)]
 pub struct ListenerNames(pub Arc<[String]>);
 
@@ -212,13 +213,13 @@ async fn serve_limited<H: Handler>(
     shared.end().await;
 }
 
-/// How many files this process may have open.
+/// Returns the number of files that this process may have open.
 fn files_max() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// How many connections each of some TCP listeners may have, so that files are left for the rest of the node.
+/// Returns the number of connections for each TCP listener, so that files are left for the rest of the node.
 fn tcp_connections_max(files: usize, listeners: usize) -> usize {
     let share = files.saturating_sub(FILES_RESERVED) / FILES_PER_CONNECTION / listeners.max(1);
     share.clamp(1, TCP_CONNECTIONS_MAX)
@@ -236,7 +237,7 @@ pub async fn serve_raw<R: RawHandler>(
     shared.end().await;
 }
 
-/// What each connection needs.
+/// State for each connection.
 #[derive(Clone, Debug)]
 struct Shared<S> {
     service: S,
@@ -244,7 +245,7 @@ struct Shared<S> {
     stop: CancellationToken,
 }
 
-/// What a connection brings into the extensions of each of its requests.
+/// Facts of a connection for the extensions of each of its requests.
 #[derive(Clone, Debug)]
 struct Origin {
     caller: Arc<Principal>,
@@ -312,7 +313,7 @@ impl<S> Shared<S> {
     }
 }
 
-/// In the extensions of a request: keeps its connection counted after the connection was hijacked.
+/// Extension of a request: keeps its connection counted after the connection was hijacked.
 #[derive(Clone, Debug)]
 pub struct Counted {
     _permit: Arc<OwnedSemaphorePermit>,
@@ -413,7 +414,7 @@ async fn secure(stream: impl Stream, tls: &TlsAcceptor, shared: Shared<impl Serv
     }
 }
 
-/// Serves one connection that nobody accepted, as if it had come from a listener.
+/// Serves one connection without a listener, as if it had come from one.
 pub async fn one_connection<H: Handler>(handler: Arc<H>, stream: impl Stream) {
     let Ok(permit) = Arc::new(Semaphore::new(1)).acquire_owned().await else { return };
     let origin = Origin {

@@ -17,7 +17,8 @@ use super::{CONNECT_TIME_MAX, Entries, KvError, OPERATION_TIME_MAX, Store, Targe
 /// A blocking query is answered after this long without news. Bounds how long a dead connection goes unnoticed.
 const NEWS_WAIT: Duration = Duration::from_secs(20);
 
-/// Consul adds up to a sixteenth of the wait, so that not all clients come back together; then it must answer.
+/// Maximum time of a blocking query. Consul adds up to a sixteenth of the wait, so that not all clients come back
+/// together.
 const NEWS_TIME_MAX: Duration = Duration::from_secs(20 + 2 + 5);
 
 /// Consul lets a session run out after its time at the earliest, and after twice of it at the latest. With half of what
@@ -209,7 +210,8 @@ impl Consul {
     }
 }
 
-/// Old versions answer a wrong TTL of a session with 500. "No cluster leader" and the like say that the store is away.
+/// True if the text is the refusal of a session's wrong TTL, to which old versions answer 500. Others, such as "No
+/// cluster leader", mean that the store is away.
 fn is_refusal(text: &str) -> bool {
     text.contains("TTL")
 }
@@ -230,7 +232,7 @@ fn not_consul(error: &serde_json::Error) -> Trouble {
 pub(super) struct Source {
     consul: Arc<Consul>,
     target: Target,
-    /// Of the answer seen last; 0 asks for the state as it is.
+    /// Index of the last answer; 0 asks for the present state.
     index: u64,
 }
 

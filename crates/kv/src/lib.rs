@@ -27,13 +27,13 @@ const OPERATION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Opening a connection to one host, so that a dead one leaves time for the next within [`OPERATION_TIME_MAX`].
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// After a refusal that will pass (somebody was faster, a lock is only just free), the next attempt waits this long.
+/// Pause after a refusal that will pass (another client was faster, a lock is only just free).
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// What is in a directory (name below it → value), or under one key (one entry with an empty name, or none).
+/// Entries of a directory (name below it → value), or of one key (one entry with an empty name, or none).
 pub type Entries = BTreeMap<String, String>;
 
-/// Which kind of store.
+/// Kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
     Consul,
@@ -51,10 +51,10 @@ impl fmt::Display for Store {
     }
 }
 
-/// Why a store did not do what it was asked for.
+/// Reason why a store refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
-    /// Nothing came, or the connection broke; worth trying again.
+    /// There is no answer, or the connection broke; worth another attempt.
     #[error(
         "no answer from {store} at {hosts} for key `{key}`: {reason}; check that {store} runs there and that the hosts in \
          the discovery URL are right"
@@ -79,7 +79,8 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// With everything that caused it, as the outer sentence of a client library is often only "transport error".
+    /// Returns the error with all its causes, as the outer sentence of a client library is often only "transport
+    /// error".
     fn away(error: &dyn std::error::Error) -> Trouble {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         Trouble::Away(causes.fold(error.to_string(), |text, cause| {
@@ -104,7 +105,7 @@ enum BackEnd {
     Zookeeper(Arc<zookeeper::Zookeeper>),
 }
 
-/// Does the same with whatever the back end is.
+/// Does the same with any back end.
 macro_rules! each {
     ($back_end:expr, $one:ident => $call:expr) => {
         match $back_end {
@@ -172,8 +173,8 @@ impl Kv {
         self.watch(Target::Key(key.to_owned()))
     }
 
-    /// Waits until nobody has `key`, then holds it with `value`. Ends early only by an error or by being dropped.
-    /// Keeps holding it while this program lives and the store answers within `ttl`.
+    /// Waits until `key` is free, then holds it with `value`. Ends early only by an error or by being dropped. Keeps
+    /// holding it while this program lives and the store answers within `ttl`.
     pub async fn lock(&self, key: &str, value: &str, ttl: Duration) -> Result<Lock, KvError> {
         let mut watch = self.watch_key(key);
         loop {
@@ -219,7 +220,7 @@ impl Kv {
 
 type Work<'w, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'w>>;
 
-/// What a watch looks at.
+/// Object of a watch.
 #[derive(Clone, Debug)]
 enum Target {
     /// Everything below, without the slash at the end. In ZooKeeper, one level of it.
@@ -264,8 +265,8 @@ enum Source {
 }
 
 impl Watch {
-    /// Waits for the next state that differs from the last one given; the first call, and the first after an error, give
-    /// the state as it is. After an error call again, with a pause. May be dropped while it waits; nothing is lost.
+    /// Waits for the next state that differs from the last one. The first call, and the first after an error, return
+    /// the present state. After an error call again, with a pause. May be dropped while it waits; nothing is lost.
     pub async fn next(&mut self) -> Result<Entries, KvError> {
         loop {
             let news = match &mut self.source {

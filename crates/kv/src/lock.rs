@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OPERATION_TIME_MAX, RETRY_PAUSE, Trouble, Watch, consul, etcd, zookeeper};
 
-/// How often a lease is renewed within its time: one renewal may be lost.
+/// Number of renewals of a lease within its time: one may be lost.
 const RENEWALS_PER_TTL: u32 = 3;
 
 /// A lock in a store. Dropping it gives it back, in the background.
@@ -19,7 +19,7 @@ pub struct Lock {
     keeper: JoinHandle<()>,
 }
 
-/// What a back end holds.
+/// Lock of a back end.
 #[derive(Debug)]
 pub(super) enum Held {
     Consul(consul::Held),

@@ -16,14 +16,14 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// What rustls needs. A file that cannot be used fails here, not at the first connection.
+    /// Returns the configuration for rustls. A file that cannot be used fails here, not at the first connection.
     pub(super) fn config(&self, store: Store) -> Result<rustls::ClientConfig, KvError> {
         let files = herder_tls::Files { cert: &self.certificate, key: &self.key, ca: Some(&self.ca) };
         herder_tls::client(files).map_err(|source| KvError::Tls { store, source })
     }
 }
 
-/// A configuration that trusts nobody, for a store without TLS.
+/// Returns a configuration that trusts no certificate, for a store without TLS.
 pub(super) fn none(store: Store) -> Result<rustls::ClientConfig, KvError> {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions();

@@ -81,7 +81,7 @@ impl Zookeeper {
         }
     }
 
-    /// In a session of its own: giving the lock back is ending that session.
+    /// Takes the lock in a session of its own, whose end releases the lock.
     pub(super) async fn try_lock(&self, key: &str, value: &str, ttl: Duration) -> Result<Option<Held>, Trouble> {
         let client = self.connect(ttl).await?;
         let path = path(key);
@@ -157,10 +157,10 @@ fn trouble(error: Error) -> Trouble {
 pub(super) struct Source {
     zookeeper: Arc<Zookeeper>,
     target: Target,
-    /// What is there, so that only new nodes are read.
+    /// Present entries, so that only new nodes are read.
     entries: Entries,
     news: Option<(StateWatcher, BoxFuture<'static, WatchedEvent>)>,
-    /// Of a whole tree, whose watch stays.
+    /// Watch of a whole tree, which stays.
     tree: Option<(StateWatcher, PersistentWatcher)>,
 }
 
@@ -255,7 +255,7 @@ async fn read_tree(client: &Client, dir: &str) -> Result<Entries, Trouble> {
     Ok(entries)
 }
 
-/// What is there now, and a watch for the next change. Values in `known` are not read again.
+/// Returns the present entries, and a watch for the next change. Values in `known` are not read again.
 async fn look(
     zookeeper: &Zookeeper,
     target: &Target,

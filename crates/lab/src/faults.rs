@@ -5,16 +5,16 @@ use anyhow::Context as _;
 use crate::plan::{Plan, per_mille};
 use crate::shell;
 
-/// How bad a host's line becomes.
+/// Faults of a host's network.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Slowness {
-    /// How much passes, such as 1mbit
+    /// Maximum rate, such as 1mbit
     #[arg(long, value_name = "RATE")]
     pub rate: Option<String>,
-    /// How many packets are lost, such as 5%
+    /// Share of lost packets, such as 5%
     #[arg(long, value_name = "SHARE")]
     pub loss: Option<String>,
-    /// How late packets come, such as 50ms; needs netem in the kernel
+    /// Delay of packets, such as 50ms; needs netem in the kernel
     #[arg(long, value_name = "TIME")]
     pub delay: Option<String>,
 }

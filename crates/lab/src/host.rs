@@ -12,21 +12,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::plan::{ENGINE_PORT, HERDER_PORT, Plan};
 use crate::{http, shell};
 
-/// How long an engine may take to start on a busy machine.
+/// Maximum time of an engine's start on a busy machine.
 const ENGINE_START_MAX: Duration = Duration::from_secs(60);
-/// How long herder may take to join its pool.
+/// Maximum time for herder to join its pool.
 const HERDER_START_MAX: Duration = Duration::from_secs(20);
-/// How long a host's first process may take.
+/// Maximum time for the start of a host's first process.
 const INIT_START_MAX: Duration = Duration::from_secs(10);
-/// How long processes that were killed may take to be gone.
+/// Maximum time for killed processes to end.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often the outside world is looked at: there is no event to wait for across namespaces.
+/// Interval of looks at the outside world: there is no event across namespaces.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
-/// How long a ping may take before the engine counts as hung.
+/// Maximum time of a ping before the engine counts as hung.
 const PING_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What a host's first process does: private mounts, then nothing. The rest of the host are its children, so that its end
-/// is theirs.
+/// Script of a host's first process: private mounts, then a wait. The rest of the host are its children, so that its
+/// end is theirs.
 const INIT: &str = r#"
 set -e
 hostname "$HOST"
@@ -52,7 +52,7 @@ while :; do sleep 3600 & wait $! || true; done
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Host<'p> {
     pub plan: &'p Plan,
-    /// From 1.
+    /// Number of the host, from 1.
     pub number: u16,
 }
 

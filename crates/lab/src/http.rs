@@ -1,4 +1,4 @@
-//! As much HTTP as the lab needs to know whether an engine lives and to give it an image.
+//! A minimal HTTP client for the lab, to ping an engine and to give it an image.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

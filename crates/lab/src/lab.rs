@@ -16,7 +16,7 @@ use crate::{image, shell};
 /// Folder with all labs' disks.
 const DISKS: &str = "/var/lib/herder-lab";
 
-/// What a lab shall be.
+/// Specification of a lab.
 #[derive(Clone, Debug, Default)]
 pub struct LabSpec {
     pub name: String,
@@ -51,14 +51,14 @@ pub struct Lab {
     herder_args: Vec<String>,
 }
 
-/// What a host is at the moment.
+/// Present state of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostStatus {
     pub name: String,
     /// `up`, `engine down`, `engine hung`, `off`.
     pub state: &'static str,
     pub address: String,
-    /// For `DOCKER_HOST`.
+    /// Value for `DOCKER_HOST`.
     pub docker_host: String,
     /// herder's own door, if it runs there.
     pub herder_host: Option<String>,
@@ -326,7 +326,7 @@ impl Lab {
         self.labels.get(&number).cloned().unwrap_or_default()
     }
 
-    /// Does the same on all hosts at the same time; the first failure is told.
+    /// Does the same on all hosts at the same time; returns the first failure.
     fn on_all_hosts(&self, work: impl Fn(Host<'_>) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
         thread::scope(|scope| {
             let work = &work;
@@ -339,7 +339,7 @@ impl Lab {
         })
     }
 
-    /// The switch is a bridge in a namespace of its own: in one with an engine, that engine's firewall would eat frames.
+    /// Creates the switch: a bridge in a namespace of its own, since an engine's firewall would drop frames.
     fn switch_up(&self) -> anyhow::Result<()> {
         let (switch, uplink) = (self.plan.switch(), self.plan.uplink());
         shell::run(&["ip", "netns", "add", &switch])?;
@@ -367,7 +367,7 @@ impl Lab {
     }
 }
 
-/// Takes the lowest number that no other lab has and whose addresses lead nowhere else, and the lab's folder with it.
+/// Takes the lowest number that no other lab has and whose addresses are not routed, with the lab's folder.
 fn claim_number(name: &str) -> anyhow::Result<u16> {
     fs::create_dir_all(DISKS)?;
     let lock = fs::File::create("/run/herder-lab.lock")?;

@@ -29,11 +29,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Where disks of hosts are.
+    /// Returns the folder of the hosts' disks.
     pub(crate) fn disk(&self) -> String {
         format!("/var/lib/herder-lab/{}", self.name)
     }
-    /// Where sockets and pids are.
+    /// Returns the folder of sockets and pids.
     pub(crate) fn run(&self) -> String {
         format!("/run/herder-lab/{}", self.name)
     }
@@ -83,7 +83,7 @@ impl Plan {
     pub(crate) fn bridge(&self, host: u16) -> String {
         format!("{}.{}.1/24", self.network(), 100 + host)
     }
-    /// Where a host's engine takes subnets of new networks from.
+    /// Returns the pool of subnets for new networks of a host's engine.
     pub(crate) fn pool(&self, host: u16) -> String {
         format!("base={}.{}.0/24,size=28", self.network(), 150 + host)
     }

@@ -1,4 +1,4 @@
-//! Other programs: found, run, and their failures told with what they said.
+//! Other programs: lookup, runs, and errors with their output.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -24,7 +24,7 @@ use crate::{Lab, LabSpec};
 pub struct LabArgs {
     #[command(subcommand)]
     verb: Verb,
-    /// Which lab
+    /// Name of the lab
     #[arg(long, global = true, default_value = "lab", value_name = "NAME")]
     name: String,
 }
@@ -33,7 +33,7 @@ pub struct LabArgs {
 enum Verb {
     /// Make a lab: hosts with an engine each, joined by a network of their own
     Up {
-        /// How many hosts
+        /// Number of hosts
         #[arg(long, default_value_t = 3)]
         hosts: u16,
         /// Labels of engines: h1:zone=a,disk=ssd, or zone=a for all; may be repeated
@@ -69,14 +69,14 @@ enum Verb {
     /// End a host's engine at once; its containers stay
     Kill {
         host: String,
-        /// Not the engine: the herder beside it
+        /// Act on the herder beside the engine instead
         #[arg(long)]
         herder: bool,
     },
     /// Start a host's engine
     Start {
         host: String,
-        /// Not the engine: the herder beside it
+        /// Act on the herder beside the engine instead
         #[arg(long)]
         herder: bool,
         /// One more argument for this dockerd, this time; may be repeated
@@ -115,7 +115,7 @@ enum Verb {
     Down,
 }
 
-/// Does what the command line says. Blocks.
+/// Runs the command of the lab. Blocks.
 pub fn run(args: LabArgs) -> anyhow::Result<()> {
     let name = args.name;
     match args.verb {

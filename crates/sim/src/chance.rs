@@ -1,4 +1,4 @@
-//! Where randomness comes from: in a thread that plays a seed, all of it comes of that seed.
+//! Source of randomness: in a thread that plays a seed, all of it comes from that seed.
 //!
 //! Hash maps, `select!`, ids, salts and the patience of candidates are random; all of them ask the operating system at first, by
 //! `getrandom`. Here that function is ours. So nothing in the program that is played needs to know that it is played.
@@ -12,7 +12,7 @@ thread_local! {
     static SEEDED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
 }
 
-/// From now on, what this thread asks the system for comes of the seed. To be called before the thread does anything else.
+/// Seeds all randomness of this thread. It must be called before the thread does anything else.
 pub(crate) fn seed(seed: u64) {
     SEEDED.with_borrow_mut(|seeded| *seeded = Some(StdRng::seed_from_u64(seed)));
 }
@@ -44,7 +44,7 @@ extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
 mod tests {
     use std::collections::HashSet;
 
-    /// Whatever is random, in a text.
+    /// Draws a random text.
     fn draw() -> String {
         let set: HashSet<u32> = (0..20).collect();
         format!("{set:?} {}", rand::random::<u64>())

@@ -1,5 +1,5 @@
-//! A disk that is played: it takes its time, and when its host loses power it keeps what was flushed, and of the rest what it
-//! likes.
+//! A simulated disk: it takes its time, and after a loss of power it has what was flushed, and random parts of the
+//! rest.
 
 use std::io;
 use std::path::Path;
@@ -24,16 +24,16 @@ pub(crate) struct Disk(Arc<Mutex<Plate>>);
 #[derive(Debug)]
 struct Plate {
     rng: StdRng,
-    /// What is there after a loss of power.
+    /// Content after a loss of power.
     stable: Vec<u8>,
-    /// What is read: with all that was written.
+    /// Content for readers, with all writes.
     seen: Vec<u8>,
     unflushed: Vec<Written>,
     /// Counts the starts of its host. Whoever was there before may write no more.
     start: u64,
     /// Writes until the power is gone.
     fuse: Option<u32>,
-    /// How long a flush takes, in milliseconds.
+    /// Duration of a flush, in milliseconds.
     pace: std::ops::Range<u64>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Mount {
     gone: Arc<Notify>,
 }
 
-/// How a host ends.
+/// Kind of a host's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The program alone: the system still writes what it was given.
@@ -62,7 +62,7 @@ pub(crate) enum End {
     Torn,
 }
 
-/// How long a flush takes on a good day.
+/// Usual duration of a flush.
 pub(crate) const QUICK: std::ops::Range<u64> = 1..4;
 
 impl Disk {
@@ -85,7 +85,7 @@ impl Disk {
         Mount { disk: self.clone(), start: plate.start, gone: Arc::default() }
     }
 
-    /// From now on a flush takes so many milliseconds.
+    /// Sets the duration of a flush.
     pub(crate) fn pace(&self, millis: std::ops::Range<u64>) {
         self.0.lock().pace = millis;
     }
@@ -139,7 +139,7 @@ impl Plate {
 }
 
 impl Written {
-    /// Writes it, or only so many sectors of it.
+    /// Writes the bytes, or only some sectors of them.
     fn put(&self, bytes: &mut Vec<u8>, sectors: Option<usize>) {
         match self {
             Written::Length(length) => bytes.resize(*length, 0),

@@ -31,7 +31,7 @@ use crate::runs::Runs;
 const PIPE_BYTES: usize = 64 << 10;
 /// Events that somebody may be behind.
 const EVENTS_BEHIND_MAX: usize = 1024;
-/// How long a call takes on a good day, in milliseconds.
+/// Usual duration of a call, in milliseconds.
 pub(crate) const QUICK: std::ops::Range<u64> = 1..10;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -80,7 +80,7 @@ impl Engine {
         self.0.lock().power.get_or_insert_with(CancellationToken::new);
     }
 
-    /// Nothing runs any more, and nobody is told.
+    /// Ends all containers without notice.
     pub(crate) fn turn_off(&self) {
         let mut state = self.0.lock();
         if let Some(power) = state.power.take() {
@@ -154,7 +154,7 @@ impl State {
         self.containers.values().find(|it| it.id == name || it.name == name).cloned()
     }
 
-    /// How long the next call takes.
+    /// Returns the duration of the next call.
     fn take(&mut self) -> Duration {
         let pace = self.pace.clone();
         Duration::from_millis(self.rng.random_range(pace))
@@ -185,7 +185,7 @@ impl State {
         reply(201, &answer)
     }
 
-    /// What is below one container.
+    /// Answers calls about one container.
     fn container(&mut self, method: &Method, name: &str, action: Option<&str>) -> Response<Body> {
         let Some(found) = self.find(name) else { return refuse(404, &format!("No such container: {name}")) };
         match (method, action) {

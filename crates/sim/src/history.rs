@@ -1,9 +1,9 @@
-//! Whether what clients saw of one object can be told as a story in which everything happened at one moment each, somewhere
-//! between its question and its answer (linearizability, by the search of Wing and Gong).
+//! Check of linearizability (by the search of Wing and Gong): each operation of a client must take effect at one moment
+//! between its question and its answer.
 
 use std::collections::HashSet;
 
-/// What a client asked of the object, and what it heard. Values are numbers that are written once only.
+/// Operation of a client with its answer. Values are numbers that are written once only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
     Read(Option<u64>),
@@ -12,12 +12,12 @@ pub(crate) enum Did {
         old: Option<u64>,
         new: u64,
     },
-    /// Was told that something else than `old` was there.
+    /// The store reported another value than `old`.
     Refused {
         old: Option<u64>,
     },
     Removed,
-    /// Never heard whether it was written.
+    /// The outcome of the write is unknown.
     MayHaveReplaced {
         old: Option<u64>,
         new: u64,
@@ -29,7 +29,7 @@ pub(crate) enum Did {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) asked: u64,
-    /// None: never.
+    /// Time of the answer; `None` if there was none.
     pub(crate) heard: Option<u64>,
     pub(crate) did: Did,
 }
@@ -76,7 +76,8 @@ mod tests {
         text.parse().ok()
     }
 
-    /// Lines of `asked heard what`, such as `1 4 -→7` (7 was written where nothing was), `5 - 7→8?`, `6 9 read 7`.
+    /// Lines of `asked answered operation`, such as `1 4 -→7` (7 was written where nothing was), `5 - 7→8?`, `6 9 read
+    /// 7`.
     fn check(text: &str, expected: bool) {
         let calls: Vec<Call> = text
             .split(", ")

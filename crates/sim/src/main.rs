@@ -1,5 +1,5 @@
-//! Whole swarms in one thread: the real stores, managers and agents over a network, disks, clocks and engines that are played,
-//! everything from one seed. A story that failed is played again by its seed, step by step the same.
+//! Whole swarms in one thread: real stores, managers and agents over simulated networks, disks, clocks and engines, all
+//! from one seed. A story that failed is played again by its seed, step by step the same.
 //!
 //! `cargo xtask sim 17` plays one seed and prints what happened, `cargo xtask sim --seeds 0..5000` plays many.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
@@ -27,7 +27,7 @@ use play::Story;
 const USAGE: &str = "usage: herder-sim [stores|swarm|releases|parts] SEED, and everything is told
        herder-sim [stores|swarm|releases|parts] FROM..TO [SECONDS AT THE MOST, FOR EACH STORY]";
 
-/// After a seed: only its outcome is told.
+/// Argument after a seed: only its outcome is printed.
 const QUIETLY: &str = "quietly";
 
 enum Asked {

@@ -1,4 +1,4 @@
-//! Many seeds, each in a process of its own: some of what is random in a process counts on from one seed to the next.
+//! Runs of many seeds, each in a process of its own: some randomness in a process depends on earlier seeds.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use crate::QUIETLY;
 use crate::play::{OUTCOME, Story};
 
-/// What came of many seeds.
+/// Results of many seeds.
 #[derive(Debug)]
 pub(crate) struct Many {
     pub(crate) played: u64,
     took: Duration,
-    /// With what was told of them last.
+    /// Failed seeds with their last lines.
     pub(crate) failed: Vec<(u64, String)>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn play(story: Story, seeds: Range<u64>, time: Option<Duration>) -> M
     Many { played: played.into_inner(), took: began.elapsed(), failed }
 }
 
-/// If it fails: how its story ends.
+/// Plays a seed; an error is the end of its story.
 fn play_one(story: Story, seed: u64) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let arguments = [story.to_string(), seed.to_string(), QUIETLY.to_owned()];

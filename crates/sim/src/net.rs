@@ -38,7 +38,7 @@ struct Wires {
     newer: BTreeSet<String>,
     /// Nodes that do not reach each other, in one direction.
     cut: BTreeSet<(String, String)>,
-    /// Of a thousand messages.
+    /// Lost messages of a thousand.
     lost: u32,
     /// One way, in milliseconds.
     delay: std::ops::Range<u64>,
@@ -114,12 +114,12 @@ impl Net {
         wires.lives.remove(node);
     }
 
-    /// Nothing passes from one to the other.
+    /// Cuts one direction of traffic.
     pub(crate) fn cut(&self, from: &str, to: &str) {
         self.0.lock().cut.insert((from.to_owned(), to.to_owned()));
     }
 
-    /// From now on so many of a thousand messages are lost, and others take so many milliseconds.
+    /// Sets the share of lost messages (of a thousand) and the delay of others in milliseconds.
     pub(crate) fn weather(&self, lost: u32, delay: std::ops::Range<u64>) {
         let mut wires = self.0.lock();
         (wires.lost, wires.delay) = (lost, delay);
@@ -130,7 +130,7 @@ impl Net {
         self.weather(0, 0..3);
     }
 
-    /// What comes of one message now.
+    /// Returns the fate of one message now.
     fn way(&self, from: &str, to: &str) -> Way {
         let mut wires = self.0.lock();
         let mut delay = Duration::from_millis({
@@ -208,13 +208,13 @@ impl Transport for Port {
     }
 }
 
-/// What waits in one direction of a session.
+/// Maximum number of messages that wait in one direction of a session.
 const PIPE_MAX: usize = 256;
-/// What cannot pass is sent again so often.
+/// Interval at which a blocked message is sent again.
 const RESEND: Duration = Duration::from_millis(200);
 
 impl Port {
-    /// Of a start that the network knows already.
+    /// Returns the port of a start that the network knows already.
     pub(crate) fn of(net: &Net, me: &str, start: u64) -> Port {
         Port { net: net.clone(), me: me.to_owned(), start }
     }

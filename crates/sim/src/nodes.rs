@@ -1,4 +1,4 @@
-//! Nodes of a swarm: an engine, an agent, on some of them a manager, and a clock that may be wrong.
+//! Nodes of a simulated swarm: an engine, an agent, on some of them a manager, and a clock that may be wrong.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::runs::Runs;
 use crate::stores::{Managers, addr, rng};
 use crate::trace::Trace;
 
-/// As in the program: between two attempts to find a leader.
+/// Same as in the program: the pause between two attempts to find a leader.
 const REST: Duration = Duration::from_millis(150);
 const SENT_ON_REST: Duration = Duration::from_millis(20);
 const DESCRIBE_REST: Duration = Duration::from_secs(20);
@@ -33,18 +33,18 @@ const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
 /// Gossip believes that somebody is dead after so long without a sign, and looks so often.
 const GOSSIP_PATIENCE: Duration = Duration::from_millis(900);
 const GOSSIP_LOOK: Duration = Duration::from_millis(100);
-/// How often the watchdog looks whether the lease is over; the real one sleeps until then.
+/// Interval at which the watchdog checks the lease; the real one sleeps until its end.
 const WATCHDOG_LOOK: Duration = Duration::from_millis(100);
-/// When the stories begin, in seconds since 1970.
+/// Begin of the stories, in seconds since 1970.
 const EPOCH: u64 = 1_800_000_000;
 
 struct Host {
     engine: Engine,
-    /// How wrong its clock is, in milliseconds.
+    /// Error of its clock, in milliseconds.
     skew: Arc<AtomicI64>,
     starts: u64,
     up: Option<CancellationToken>,
-    /// Of the program that is up.
+    /// Parts of the running program.
     parts: Parts,
     gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
     /// Stopped in good order.
@@ -64,7 +64,7 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// So many managers, and so many workers besides.
+    /// Creates these managers and workers.
     pub(crate) fn new(seed: u64, managers: usize, workers: u64, folder: PathBuf, trace: Trace) -> Arc<Nodes> {
         let runs = Runs::new(trace.clone());
         let managers = Arc::new(Managers::new(seed, managers, folder.clone(), trace.clone()));
@@ -102,7 +102,7 @@ impl Nodes {
         self.hosts.lock().get(node).map_or(LEVEL, |it| it.release)
     }
 
-    /// From its next start on, the node runs the program of another release.
+    /// Sets the release that the node runs from its next start on.
     pub(crate) fn set_release(&self, node: &str, level: u32) {
         if let Some(host) = self.hosts.lock().get_mut(node) {
             host.release = level;
@@ -117,7 +117,7 @@ impl Nodes {
         self.hosts.lock().get(node).map(|it| it.engine.clone())
     }
 
-    /// From now on the clock of this node is so many milliseconds wrong.
+    /// Sets the error of this node's clock in milliseconds.
     pub(crate) fn skew(&self, node: &str, millis: i64) {
         if let Some(host) = self.hosts.lock().get(node) {
             host.skew.store(millis, Ordering::Relaxed);
@@ -228,7 +228,7 @@ impl Nodes {
         self.trace.tell(format_args!("{node} has stopped"));
     }
 
-    /// Nothing passes between these and others any more.
+    /// Cuts all traffic between these and other nodes.
     pub(crate) fn cut(&self, some: &[String]) {
         for other in self.names().iter().filter(|it| !some.contains(it)) {
             for node in some {
@@ -250,7 +250,8 @@ impl Nodes {
         }
     }
 
-    /// The watchdog of a node: ends what is fenced when the lease has run out, whatever became of the program and the engine.
+    /// Runs the watchdog of a node: it ends fenced tasks at the end of the lease, independently of the program and the
+    /// engine.
     async fn hold_lease(self: Arc<Nodes>, node: String) {
         let lease = self.folder.join(format!("agent-{node}")).join("lease");
         loop {
@@ -265,7 +266,7 @@ impl Nodes {
         }
     }
 
-    /// What nodes believe of each other.
+    /// Updates the nodes' beliefs about each other.
     async fn gossip(self: Arc<Nodes>) {
         let names = self.names();
         let mut seen: BTreeMap<(String, String), Instant> = BTreeMap::new();
@@ -338,7 +339,7 @@ impl Listener for Ear {
     }
 }
 
-/// Holds sessions with whoever leads, one after the other.
+/// Holds sessions with the current leader, one after the other.
 async fn work(
     node: String,
     level: u32,

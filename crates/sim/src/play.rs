@@ -1,4 +1,4 @@
-//! Playing one seed: a thread, a runtime whose clock jumps from one event to the next, and what came of it.
+//! One run of a seed: a thread, a runtime whose clock jumps from one event to the next, and the outcome.
 
 use std::fmt;
 use std::panic;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::trace::Trace;
 use crate::{chance, releases, stores, swarm};
 
-/// What is played.
+/// Kind of story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Story {
     /// Stores alone, and clients that remember what they saw.
@@ -21,7 +21,7 @@ pub(crate) enum Story {
     Swarm,
     /// The same with nodes of two releases, which are upgraded and go back.
     Releases,
-    /// As `Swarm`, and loops of leaders and agents panic.
+    /// Same as `Swarm`, with panics in loops of leaders and agents.
     Parts,
 }
 
@@ -29,22 +29,22 @@ impl Story {
     pub(crate) const ALL: [Story; 4] = [Story::Stores, Story::Swarm, Story::Releases, Story::Parts];
 }
 
-/// What came of a seed.
+/// Outcome of a seed.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) story: Story,
     pub(crate) seed: u64,
-    /// Of everything that happened. The same for the same seed.
+    /// Checksum of all events. It is the same for the same seed.
     pub(crate) sum: u64,
     pub(crate) failures: Vec<String>,
-    /// What it was about, in a line.
+    /// Description in a line.
     pub(crate) about: String,
 }
 
-/// Of the played clock. Something that waits for ever would make the clock run for ever.
+/// Maximum length of a story by the simulated clock. An endless wait would make the clock run for ever.
 const STORY_TIME_MAX: Duration = Duration::from_secs(180);
 
-/// How the last lines begin.
+/// Prefix of the last lines.
 pub(crate) const OUTCOME: &str = "# ";
 
 impl fmt::Display for Story {
@@ -65,7 +65,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Of the real clock, on a machine that is busy: a loop in which no time passes would never end.
+/// Maximum time by the real clock, on a busy machine: a loop in which no time passes would never end.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(240);
 
 /// Panics of threads that play, by the names of the threads.

@@ -1,5 +1,6 @@
-//! A story of two releases: nodes are upgraded and go back one after the other, while people declare services and things break. Nothing that
-//! a node of the next release wrote is lost, and nothing of it is written before all managers can read it.
+//! A story of two releases: nodes are upgraded and downgraded one after the other, while services change and faults
+//! happen. Nothing that a node of the next release wrote is lost, and nothing of it is written before all managers can
+//! read it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use crate::trace::Trace;
 const WORKERS: u64 = 2;
 /// The level of the release after this one.
 pub(crate) const NEXT: u32 = LEVEL + 1;
-/// How long nodes are upgraded, mixed, and brought back.
+/// Time of upgrades, mixed operation, and downgrades.
 const UPGRADE: Duration = Duration::from_secs(8);
 const MIXED: Duration = Duration::from_secs(12);
 const BACK: Duration = Duration::from_secs(8);
@@ -34,14 +35,14 @@ const BACK: Duration = Duration::from_secs(8);
 const NOVELTY: &str = "Novelty";
 const KIND: &str = "novelty";
 
-/// What nodes of the next release wrote for sure: object → the value of its new member.
+/// Acknowledged writes of nodes of the next release: object → the value of its new member.
 type Kept = BTreeMap<(String, String), u64>;
 
 fn kind() -> Option<Word> {
     Word::new(KIND).ok()
 }
 
-/// What a node of the next release sends where this one sends `message`.
+/// Returns the messages of a next-release node for `message` of this release.
 pub(crate) fn as_next_release(message: &Bytes) -> Vec<Bytes> {
     let Ok(mut value) = serde_json::from_slice::<Value>(message) else { return vec![message.clone()] };
     let mut sent = Vec::new();
@@ -106,7 +107,7 @@ fn novel(object: Object, value: u64) -> Option<Change> {
     })
 }
 
-/// Where an object has the new member.
+/// Returns the value of an object's new member.
 fn novelty_of(object: &Object) -> Option<u64> {
     let rest = match object {
         Object::Cluster(it) => &it.rest,

@@ -1,4 +1,4 @@
-//! What really runs, on all engines together, however little anybody knows of it.
+//! The containers that really run on all engines together, independently of the managers' knowledge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -22,10 +22,10 @@ use crate::trace::Trace;
 
 const CLIENTS: u64 = 3;
 const KEYS: u64 = 5;
-/// How long faults go on.
+/// Time in which faults happen.
 const TROUBLE: Duration = Duration::from_secs(12);
-/// After the last fault everything must be in order within this: candidates are patient for less than a second, a request for
-/// three, and a snapshot that was lost is sent again after ten.
+/// Maximum time to recover after the last fault. Candidates wait for less than a second, a request for three, and a
+/// lost snapshot is sent again after ten.
 const PEACE: Duration = Duration::from_secs(25);
 /// Calls of one object; the check of histories takes no more.
 const CALLS_MAX: usize = 100;
@@ -47,7 +47,7 @@ pub(crate) struct Managers {
     follows: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What all managers have told.
+/// Writes that all managers delivered.
 #[derive(Default)]
 pub(crate) struct Told {
     /// Command → what it wrote.
@@ -125,7 +125,7 @@ impl Managers {
         self.follows.lock().extend([tokio::spawn(writes), tokio::spawn(leads)]);
     }
 
-    /// As with a signal that cannot be caught, or worse: nobody is told.
+    /// Ends a node without notice, as SIGKILL does, or worse.
     pub(crate) async fn end(&self, node: &str, how: End) {
         let up = self.hosts.lock().get_mut(node).and_then(|it| it.up.take());
         let Some((mount, store)) = up else { return };
@@ -153,7 +153,7 @@ impl Managers {
         }
     }
 
-    /// Nothing passes between this one and others any more.
+    /// Cuts all traffic between this node and others.
     pub(crate) fn cut(&self, node: &str) {
         for other in self.names().iter().filter(|it| *it != node) {
             self.net.cut(node, other);
@@ -235,7 +235,7 @@ impl Managers {
     }
 }
 
-/// Compares what this manager tells with what others told.
+/// Compares this manager's watch with those of others.
 async fn follow_writes(node: String, store: Arc<Store>, told: Shared<Told>, trace: Trace) {
     let (_, mut watch) = store.watch();
     loop {
@@ -252,7 +252,7 @@ async fn follow_writes(node: String, store: Arc<Store>, told: Shared<Told>, trac
     }
 }
 
-/// In each term the leaders come one after the other, and never are there two.
+/// Checks that each term has one leader at most.
 async fn follow_leads(node: String, store: Arc<Store>, told: Shared<Told>, trace: Trace) {
     let mut leadership = store.leadership();
     loop {
@@ -281,7 +281,7 @@ async fn follow_leads(node: String, store: Arc<Store>, told: Shared<Told>, trace
     }
 }
 
-/// What clients have seen.
+/// Results that clients have seen.
 #[derive(Default)]
 struct History {
     moments: u64,
@@ -312,7 +312,7 @@ struct Client {
     rng: StdRng,
     managers: Arc<Managers>,
     history: Shared<History>,
-    /// What it saw last: key → value and version.
+    /// Last results: key → value and version.
     known: BTreeMap<String, Option<(u64, u64)>>,
     written: u64,
 }
@@ -491,7 +491,7 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
     format!("{count} managers, {terms} terms, {:?}", history.counts)
 }
 
-/// What everybody sees in the end belongs to the history.
+/// Reads the final state at every manager, as part of the history.
 async fn last_reads(managers: &Managers, history: &Shared<History>) {
     for node in managers.up() {
         let Some(store) = managers.store(&node) else { continue };

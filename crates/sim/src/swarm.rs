@@ -1,5 +1,4 @@
-//! A story of a whole swarm: people declare services and change their minds, nodes come and go, and in the end what is declared
-//! runs.
+//! A story of a whole swarm: services change, nodes come and go, and in the end the declared tasks run.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,18 +26,18 @@ use crate::stores::{addr, rng};
 use crate::trace::Trace;
 
 const WORKERS: u64 = 3;
-/// How long faults go on.
+/// Time in which faults happen.
 const TROUBLE: Duration = Duration::from_secs(25);
-/// After the last fault what is declared runs within this: nodes are silent for 5 s, restarts wait for 5 s, and updates take
+/// Maximum time to recover after the last fault: nodes are silent for 5 s, restarts wait for 5 s, and updates take
 /// their time.
 const PEACE: Duration = Duration::from_secs(90);
-/// A service that nobody touches: it shows how fast tasks of lost nodes are replaced.
+/// A service that never changes: it shows how fast tasks of lost nodes are replaced.
 pub(crate) const STEADY: &str = "steady";
-/// From `decide::swarm::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
+/// Same as in `decide::swarm::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
 const AT_ONCE_MIN: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4800);
 
-/// Times at which the leader gave up tasks of lost nodes: node and time of its loss → time of the decision.
+/// Decisions on tasks of lost nodes: node and time of its loss → time of the decision.
 type Replaced = BTreeMap<(String, Time), Time>;
 
 fn spec(name: &str, mode: Value, fenced: bool, image: u32) -> Option<ServiceSpec> {
@@ -292,7 +291,7 @@ fn tell_node(trace: &Trace, before: &NodeRecord, after: &NodeRecord) {
     }
 }
 
-/// Of the nodes that are down, never are the tasks of more given up at once than the documented share.
+/// Checks that tasks of lost nodes are given up no faster than documented.
 fn check_rate(view: &View, replaced: &Replaced, now: Time, trace: &Trace) {
     let at_once = view.nodes.len().div_ceil(3).max(AT_ONCE_MIN);
     let is_down = |(node, since): &(String, Time)| {
@@ -307,7 +306,7 @@ fn check_rate(view: &View, replaced: &Replaced, now: Time, trace: &Trace) {
     }
 }
 
-/// Why what is declared does not run, or nothing.
+/// Returns the reason why the declared tasks do not run.
 fn missing(view: &View, running: &[String]) -> Option<String> {
     if let Some(lost) = view.nodes.values().find(|it| it.node.status.state != SwarmNodeState::Ready) {
         return Some(format!("{} is not there: {:?}", lost.node.id, lost.node.status));

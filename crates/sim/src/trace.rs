@@ -1,4 +1,4 @@
-//! What happened in a story, as lines, and their sum: two runs with the same sum did the same.
+//! Log of a story, and its checksum: two runs with the same checksum did the same.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ struct Lines {
 }
 
 impl Trace {
-    /// What happens is told as it happens, if somebody wants to know.
+    /// Begins a log, which is printed at once if `told`.
     pub(crate) fn begin(told: bool) -> Trace {
         let lines = Lines { began: Instant::now(), sum: 0xcbf2_9ce4_8422_2325, told, failures: Vec::new() };
         Trace(Arc::new(Mutex::new(lines)))

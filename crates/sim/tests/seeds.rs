@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-/// What a test run without optimization has time for.
+/// Number of seeds that a test run without optimization has time for.
 const SEEDS: &str = "10";
 const SECONDS: &str = "30";
 
@@ -13,7 +13,7 @@ fn play(arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// One of so many seeds is played, for a share of the time.
+/// Plays the configured number of seeds, divided by `share`, in a time divided likewise.
 fn check(story: &str, share: u64) {
     let asked = |name: &str, otherwise: &str| std::env::var(name).unwrap_or_else(|_| otherwise.to_owned());
     let number = |name: &str, otherwise: &str| asked(name, otherwise).parse::<u64>().expect("a number").div_ceil(share);

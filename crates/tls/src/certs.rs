@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 /// Certificates are valid a little before they are made: clocks of hosts differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 
-/// Why a certificate cannot be made.
+/// Reason why a certificate cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make the certificate of {name}: {source}")]
 pub struct CertError {
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Pair {
     }
 }
 
-/// What a certificate is for.
+/// Purpose of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
     /// An engine: serves.
@@ -73,7 +73,7 @@ impl Subject {
     }
 }
 
-/// A new key, and the request to certify it, both in PEM. Names in the request are a wish: the CA decides.
+/// Makes a new key, and the request to certify it, both in PEM. Names in the request are a wish: the CA decides.
 pub fn request(subject: &Subject, names: &[String]) -> Result<Request, CertError> {
     let failed = |source| CertError { name: subject.common_name.clone(), source };
     let key = KeyPair::generate().map_err(failed)?;
@@ -229,7 +229,7 @@ fn name_of(cert: &X509Certificate<'_>) -> Option<DistinguishedName> {
     Some(name)
 }
 
-/// Why a certificate cannot be the root of a swarm.
+/// Reason why a certificate cannot be the root of a swarm.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     #[error("the CA certificate cannot be read: {0}")]

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
-/// Why TLS cannot be set up. Each names the file.
+/// Reason why TLS cannot be set up. Each names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read {what} from {}: {reason}", path.display())]
@@ -127,9 +127,10 @@ fn ca_error(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::Ca { path: path.into(), reason: error.to_string() }
 }
 
-/// Whom a client believes, where the usual rules are not enough.
+/// Verifier for a client where the usual rules are not enough.
 pub trait Judge: std::fmt::Debug + Send + Sync + 'static {
-    /// Whether `cert`, which came with `chain`, may speak for `name`. That the other side has its key is checked elsewhere.
+    /// Judges whether `cert`, which came with `chain`, may speak for `name`. That the other side has its key is checked
+    /// elsewhere.
     fn judge(
         &self,
         cert: &CertificateDer<'_>,

@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as two small pages need: one request a connection.
+//! A minimal HTTP/1.1 server for two small pages: one request a connection.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -10,7 +10,7 @@ use crate::{setting, wire};
 
 /// A form of this application is a few bytes; more is not for us.
 const BODY_BYTES_MAX: u64 = 4096;
-/// Likewise for the head.
+/// Maximum bytes of the head.
 const HEAD_BYTES_MAX: u64 = 16 << 10;
 /// A browser that stalls is let go.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);

@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The value of an environment variable, or what is in the file that `NAME_FILE` names (a secret or a config), or `default`.
+/// Returns an environment variable, or the content of the file that `NAME_FILE` names (a secret or a config), or
+/// `default`.
 fn setting(name: &str, default: &str) -> String {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let file = || std::fs::read_to_string(given(&format!("{name}_FILE"))?).ok().map(|text| text.trim().to_owned());

@@ -10,7 +10,7 @@ use crate::{setting, wire};
 /// Votes that may wait; more are refused, so that a lost worker does not eat the host's memory.
 const WAITING_MAX: usize = 100_000;
 
-/// How long `POP` waits for a vote before it answers that there is none.
+/// Maximum time that `POP` waits for a vote before it answers that there is none.
 const POP_WAIT: Duration = Duration::from_secs(10);
 
 type Shared = Arc<(Mutex<VecDeque<String>>, Condvar)>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::http::{self, Request};
 use crate::{hostname, setting, store};
 
-/// How often the store is asked for the counts while a browser looks. As in the original application.
+/// Interval at which the store is asked for the counts while a browser looks. As in the original application.
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 
 pub(crate) fn run() -> io::Result<()> {

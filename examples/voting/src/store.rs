@@ -23,7 +23,7 @@ pub(crate) fn run() -> io::Result<()> {
     })
 }
 
-/// What the store is asked with: its key first, if it has one.
+/// Returns the command for the store, with its key first, if it has one.
 fn with_key(line: &str) -> String {
     match setting("STORE_KEY", "").as_str() {
         "" => line.to_owned(),

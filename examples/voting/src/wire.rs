@@ -1,4 +1,4 @@
-//! How the roles talk: one line asked, one line answered, over TCP.
+//! Protocol of the roles: one line asked, one line answered, over TCP.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -45,7 +45,7 @@ pub(crate) fn ask(address: &str, line: &str) -> io::Result<String> {
     }
 }
 
-/// For a health check: whether somebody listens on this port of this container.
+/// Checks the health of this container: a program must listen on this port.
 pub(crate) fn check(port: &str) -> io::Result<()> {
     TcpStream::connect(("127.0.0.1", number(port)?)).map(drop)
 }

@@ -1,4 +1,5 @@
-//! Values that cannot be written as JSON must not become empty ones: a file would be replaced by nothing, and Ok answered.
+//! Check that values which cannot be written as JSON do not become empty ones: a file would be replaced by nothing, and
+//! Ok returned.
 
 use std::process::Command;
 
@@ -33,7 +34,7 @@ fn swallowed(text: &str) -> Vec<String> {
     calls.collect()
 }
 
-/// Where the parentheses of a call are closed.
+/// Returns the place after the closing parenthesis of a call.
 fn after_call(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, c) in text.char_indices() {

@@ -15,15 +15,15 @@ use herder_pool::Pool;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// What clients may do here.
+/// Rules of clients here.
 const RULES: &str = r#"{
     "inbound": [{"addressRegex": "test\\..*"}, {"address": "test-strict", "match": {"ok": true}}],
     "outbound": [{"addressRegex": "test\\..*"}, {"addressRegex": "herder\\.events\\..*"}]}"#;
 
-/// How often frames move between the two buses.
+/// Interval at which frames move between the two buses.
 const DELIVER_PAUSE: Duration = Duration::from_millis(1);
 
-/// How often `test.clock` ticks.
+/// Interval at which `test.clock` ticks.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Serves until `stop`. Where the door and the TCP bridge listen.

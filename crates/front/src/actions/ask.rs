@@ -21,7 +21,7 @@ use crate::{ApiError, Front, containers};
 /// A list of 10,000 containers takes some 20 MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// How long Docker waits for a container that says nothing else, before it is killed.
+/// Docker's default time between a container's stop signal and its kill.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Headers of a request that belong to a connection and not to what is asked.
@@ -204,7 +204,7 @@ async fn ask(engine: &Arc<Engine>, question: Question) -> Value {
     }
 }
 
-/// Nothing, if the node was lost meanwhile.
+/// Asks an engine; `None` if the node was lost meanwhile.
 async fn exchange(engine: Arc<Engine>, question: Question) -> Result<Option<(response::Parts, Bytes)>, ApiError> {
     let Question { method, path, headers, changes, .. } = question;
     let mut request = Request::new(herder_pool::empty());

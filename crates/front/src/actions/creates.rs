@@ -22,7 +22,7 @@ const AT_ONCE_PER_NODE: usize = 4;
 /// Containers of one request that are created at the same time, however many nodes there are.
 const AT_ONCE_MAX: usize = 256;
 
-/// What the answer says when a container did not come in time.
+/// Answer for a container that was not created in time.
 const LATE: &str = "the container was not created in time; if it comes later, it is listed";
 
 pub(super) async fn create(front: &Arc<Front>, create: Create, here: Option<&str>) -> Result<Value, ApiError> {
@@ -102,12 +102,12 @@ fn made(created: &Created) -> Value {
     shape::node_reply(&node.name, status, headers, &created.answer)
 }
 
-/// As HTTP writes it (RFC 9110, 5.6.7).
+/// Returns the date in HTTP's form (RFC 9110, 5.6.7).
 fn date() -> String {
     jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// A node that is lost meanwhile is late, whatever the last thing was that was heard of it.
+/// Returns the failure of an instance. If the node is lost meanwhile, it counts as late, whatever its last error was.
 fn failed(front: &Front, node: Option<&Node>, error: &ApiError) -> Value {
     let error = error.plain();
     let message = match error {

@@ -19,7 +19,7 @@ const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 /// More files than this in the folder are no templates that somebody has written.
 const TEMPLATES_MAX: usize = 1000;
 
-/// Templates that are told to another node at once; a message between nodes takes 9 MiB.
+/// Maximum bytes of templates in one answer to another node; a message between nodes takes 9 MiB.
 const OFFER_BYTES_MAX: usize = 8 << 20;
 
 fn refused(error: TemplateError) -> ApiError {
@@ -38,7 +38,7 @@ async fn own(settings: &ActionSettings, name: &str) -> Result<Offered, ApiError>
     read.map_err(|error| ApiError::not_found(format!("there is no template {name}: {error}")))
 }
 
-/// What this node offers to others: the template of this name, or all.
+/// Returns the templates that this node offers to others: the one of this name, or all.
 pub(super) async fn offered(settings: &ActionSettings, name: Option<&str>) -> Vec<Offered> {
     let Ok(folder) = folder(settings) else { return Vec::new() };
     if let Some(name) = name {
@@ -78,8 +78,8 @@ fn merge(offers: &[Offers]) -> BTreeMap<String, Shared> {
     shared::merge(offers.iter().map(|it| (it.addr.as_str(), it.templates.as_deref().unwrap_or_default())))
 }
 
-/// Templates with their variables and defaults, fields that Docker does not know, and what is wrong: this node's, or with
-/// `all` those of all nodes.
+/// Lists templates with their variables, defaults, unknown fields and faults: this node's, or with `all` those of all
+/// nodes.
 pub(super) async fn list(front: &Front, with_text: bool, all: bool) -> Result<Value, ApiError> {
     match front.placer.peers() {
         Some(peers) if all => list_all(front, peers.as_ref(), with_text).await,
@@ -97,7 +97,7 @@ async fn list_own(settings: &ActionSettings, with_text: bool) -> Result<Value, A
     Ok(json!({ "templates": list }))
 }
 
-/// Where nodes have different texts under one name, it says so.
+/// Lists the templates of all nodes, and notes different texts under one name.
 async fn list_all(front: &Front, peers: &dyn Peers, with_text: bool) -> Result<Value, ApiError> {
     let mut offers = peers.templates(None).await?;
     let templates = Some(offered(front.actions.settings(), None).await);

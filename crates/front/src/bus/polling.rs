@@ -12,7 +12,7 @@ use super::BusDoor;
 use crate::call::no_content;
 use crate::{ApiError, Call, Reply};
 
-/// After this many bytes a stream ends and the client comes again, so that browsers do not pile up what they read.
+/// Bytes after which a stream ends and the client reconnects, so that browsers do not pile up what they read.
 const STREAM_BYTES_MAX: usize = 128 << 10;
 
 /// Some browsers show nothing of a stream before it has two kibibytes.
@@ -102,7 +102,7 @@ fn attach(door: &BusDoor, session: &str) -> Result<Option<Attached>, ApiError> {
     Ok(session.attach())
 }
 
-/// What frames are, in the eyes of SockJS.
+/// Content type of frames in SockJS.
 const SCRIPT: &str = "application/javascript; charset=UTF-8";
 
 impl Stream {

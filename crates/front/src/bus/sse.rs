@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{ApiError, Call, Front, Reply};
 
-/// A silent stream carries a comment this often, so that proxies keep it, and a client that is gone is noticed.
+/// Interval of comments on a silent stream, so that proxies keep it, and a client that is gone is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Events that wait for the client to read; then its queue in the bus fills.
@@ -61,7 +61,7 @@ pub(crate) async fn stream(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
     Ok(reply)
 }
 
-/// The next piece of the stream: a message, how many were dropped since the last one, or a comment after long silence.
+/// Returns the next piece of the stream: a message, the number of dropped ones, or a comment after long silence.
 async fn next(inbox: &mut Inbox, dropped: &mut u64, is_allowed: impl Fn(&Message) -> bool) -> String {
     let now = inbox.dropped();
     if now > *dropped {

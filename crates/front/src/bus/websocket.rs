@@ -24,7 +24,7 @@ use herder_http::Counted;
 /// A client that takes nothing for this long is given up.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How frames look on the wire.
+/// Form of frames on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
     /// One frame of the bridge a message: binary as Vert.x sends them, or text.
@@ -64,7 +64,7 @@ pub(super) fn open(door: &BusDoor, call: &mut Call, form: Form) -> Result<Reply,
     Ok(reply)
 }
 
-/// What a turn of the loop found.
+/// Event of one turn of the loop.
 enum Turn {
     Said(Message),
     Ended,
@@ -139,7 +139,7 @@ impl Form {
         }
     }
 
-    /// The frames of a message; `None` if it makes no sense.
+    /// Returns the frames of a message; `None` if it is malformed.
     fn unwrap(self, message: Message) -> Option<Vec<Vec<u8>>> {
         let bytes = match message {
             Message::Text(text) => text.as_bytes().to_vec(),

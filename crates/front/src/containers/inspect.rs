@@ -56,8 +56,8 @@ fn with_overlays(text: &str, node: &Node) -> String {
     node.overlays.iter().fold(text.to_owned(), |text, (bridge, overlay)| text.replace(&id(bridge), &id(overlay)))
 }
 
-/// Where `NetworkSettings.Ports` is in the text. A quote inside a JSON string is escaped, so the keys are found only as
-/// keys; the object has no strings with braces.
+/// Returns the range of `NetworkSettings.Ports` in the text. A quote inside a JSON string is escaped, so the keys are
+/// found only as keys; the object has no strings with braces.
 fn published(text: &str) -> Option<std::ops::Range<usize>> {
     let settings = text.find("\"NetworkSettings\":{")?;
     let start = settings + text[settings..].find("\"Ports\":{")? + "\"Ports\":".len();

@@ -95,7 +95,7 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     }
 }
 
-/// In a task of its own, so that one piece is made while the one before is written to the socket.
+/// Sends the pieces in a task of its own, so that one is rendered while the one before is written.
 async fn send(pieces: Pieces, mut sender: Sender<Bytes, BoxError>) {
     for piece in pieces {
         if sender.send_data(piece.into()).await.is_err() {
@@ -105,7 +105,7 @@ async fn send(pieces: Pieces, mut sender: Sender<Bytes, BoxError>) {
     }
 }
 
-/// Why a list is not kept.
+/// Reason why a list is not cached.
 enum NotKept {
     Refused(ApiError),
     /// Made while it is sent.

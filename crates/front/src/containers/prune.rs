@@ -27,9 +27,9 @@ pub(crate) async fn containers(front: &Arc<Front>, call: Call) -> Result<Reply, 
     Ok(call::json(StatusCode::OK, &merge(&parts)))
 }
 
-/// The client's filters, with which the containers of a swarm's tasks are left alone: those that do not run are prepared for their
-/// turn in an update, or kept as history. Engines leave alone what has *all* labels that are named, so a client that names others
-/// itself gets what it asks for; tasks that lose their containers get new ones.
+/// Extends the client's filters so that containers of a swarm's tasks stay. Those that do not run are prepared for
+/// their turn in an update, or kept as history. Engines leave alone what has *all* labels that are named, so a client
+/// that names others itself gets what it asks for; tasks that lose their containers get new ones.
 fn sparing_tasks(filters: &str) -> String {
     let parsed = if filters.is_empty() { Some(json!({})) } else { serde_json::from_str(filters).ok() };
     match parsed {

@@ -132,7 +132,7 @@ pub(super) static ROUTES: &[Route] = &[
     route("*", "/volumes/{name*}", "volume.other", volume),
 ];
 
-/// What goes to the engine of a container as it is.
+/// Passes a call to the engine of its container unchanged.
 fn container(front: &Arc<Front>, call: Call) -> Answer<'_> {
     let path = call.path.clone();
     Box::pin(async move {

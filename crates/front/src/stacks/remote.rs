@@ -1,4 +1,4 @@
-//! A target that herder does not run on: the Docker API of an engine of a swarm, by TCP with or without TLS.
+//! A remote target: the Docker API of an engine of a swarm, by TCP with or without TLS.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -19,7 +19,8 @@ const KEY_BYTES_MAX: usize = 256;
 /// A swarm with a million tasks has less than this.
 const BACKUP_BYTES_MAX: usize = 2 << 30;
 
-/// Reading a backup of that size, writing it and becoming the leader takes less; who waits no longer does not end it.
+/// Maximum wait for a restore: reading a backup, writing it and becoming the leader take less. The restore goes on
+/// after it.
 const RESTORE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// `POST /herder/backup`: the body is the key, the answer the backup. With `stale`, a manager without a leader gives what it has.

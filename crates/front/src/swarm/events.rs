@@ -1,4 +1,4 @@
-//! Events of scope `swarm`: told to those who listen, and remembered for those who come later.
+//! Events of scope `swarm`: sent to listeners, and remembered for `since`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 use super::now;
 use crate::Front;
 
-/// As many as the Docker Engine remembers.
+/// Number of remembered events, as in the Docker Engine.
 const REMEMBERED: usize = 256;
 
-/// Events that wait for each listener; one that is slower is told how many it missed.
+/// Maximum number of events that wait for a listener; a slower one learns how many it missed.
 const WAITING_MAX: usize = 1024;
 
 /// An event with its time, in nanoseconds since 1970.
 pub(crate) type Event = (i64, Arc<Value>);
 
-/// Who listens, and what was.
+/// Listeners and remembered events.
 #[derive(Debug)]
 pub(crate) struct Told {
     listeners: broadcast::Sender<Event>,
@@ -40,7 +40,7 @@ impl Told {
         self.listeners.subscribe()
     }
 
-    /// What was between two times.
+    /// Returns the events between two times.
     pub(crate) fn between(&self, since: i64, until: i64) -> Vec<Event> {
         let past = self.past.lock();
         past.iter().filter(|(time, _)| (since..=until).contains(time)).cloned().collect()

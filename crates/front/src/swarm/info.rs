@@ -1,4 +1,4 @@
-//! What `/info` and `/_ping` say of the swarm.
+//! Answers of `/info` and `/_ping` about the swarm.
 
 use herder_decide::swarm::local;
 use serde_json::Value;

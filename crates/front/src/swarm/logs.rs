@@ -115,11 +115,11 @@ struct Lines {
     tasks: HashMap<String, Pending>,
 }
 
-/// What a task began to say.
+/// The beginning of a task's log line.
 #[derive(Debug, Default)]
 struct Pending {
     bytes: BytesMut,
-    /// It sent what makes no sense; nothing more of it is read.
+    /// True after malformed data of the task; the rest of it is not read.
     lost: bool,
 }
 
@@ -199,7 +199,7 @@ impl Lines {
     }
 }
 
-/// As Docker's client reads it.
+/// Returns the prefix of a line as Docker's client parses it.
 fn whose(node: &str, service: &str, task: &str) -> String {
     format!("com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task}")
 }

@@ -20,7 +20,7 @@ use crate::{ApiError, Front, Query};
 const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
                           to swarm and try again.";
 
-/// A node hears at once that a container is gone, and tells it in one message.
+/// Maximum wait until a node has reported the end of a container, which takes one message.
 const LET_GO_TIME_MAX: Duration = Duration::from_secs(3);
 const LET_GO_PAUSE: Duration = Duration::from_millis(25);
 
@@ -29,7 +29,7 @@ fn swarm_of(front: &Front) -> Option<&Arc<dyn Swarm>> {
     front.swarm().filter(|swarm| swarm.status().state != LocalState::Inactive)
 }
 
-/// What is declared, where this node can tell: lists of workers show what their engines have.
+/// Returns the declared objects, where this node can read them. Lists of workers show the objects of their engines.
 pub(crate) async fn view(front: &Front) -> Option<View> {
     let swarm = swarm_of(front)?;
     match read(swarm).await {
@@ -41,7 +41,7 @@ pub(crate) async fn view(front: &Front) -> Option<View> {
     }
 }
 
-/// The networks of the swarm: with all that is declared, or, on a worker, as it was told of them.
+/// Returns the networks of the swarm: with all declared objects, or, on a worker, as it received them.
 async fn told(front: &Front) -> Option<View> {
     if let Some(view) = view(front).await {
         return Some(view);
@@ -108,8 +108,8 @@ pub(crate) async fn inspect(
     }
 }
 
-/// Takes out plain containers that the pictures of nodes do not show as running: Compose removes a network only if none is shown, and
-/// pictures are newer than what the managers have heard.
+/// Removes plain containers that the pictures of nodes do not show as running. Compose removes a network only if none
+/// is shown, and pictures are newer than the managers' records.
 fn without_ended(front: &Front, view: &View, network: &NetworkRecord, shown: &mut Value) {
     let nodes = front.pool.nodes();
     let runs = |id: &str| nodes.iter().any(|it| it.containers.get(id).is_some_and(|it| it.is_running()));
@@ -196,7 +196,8 @@ async fn is_any_there(front: &Front, containers: &[&str]) -> bool {
     false
 }
 
-/// Waits until nodes have told the managers of containers on the network that are gone: clients remove networks right after containers.
+/// Waits until nodes have reported the ends of containers on the network: clients remove networks right after
+/// containers.
 async fn until_let_go(front: &Front, swarm: &Arc<dyn Swarm>, view: View, network: &str) -> Result<(), ApiError> {
     let until = Instant::now() + LET_GO_TIME_MAX;
     let mut view = view;

@@ -25,7 +25,7 @@ pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> R
     Ok(call::json(StatusCode::OK, &if defaults { spec::with_defaults(service) } else { spec::shown(service) }))
 }
 
-/// What the client declares.
+/// Returns the declaration of the client.
 async fn declared(call: &mut Call) -> Result<Declared, ApiError> {
     let spec: ServiceSpec = body::read(call).await?;
     let auth = call.parts.headers.get("x-registry-auth").and_then(|it| it.to_str().ok()).unwrap_or_default();

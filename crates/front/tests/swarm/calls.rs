@@ -49,7 +49,7 @@ impl Door {
         (parts.status.as_u16(), String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// What the answer begins with.
+    /// Checks the beginning of the answer.
     async fn check(&self, line: &str, body: &Value, expected: &str) {
         let (status, text) = self.ask(line, body).await;
         let said = format!("{status} {text}");
@@ -309,7 +309,7 @@ fn any_call() -> impl Strategy<Value = (String, Value)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever is asked, in whatever order: no handler panics, every answer is one of Docker's.
+    /// Calls in any order cause no panic, and every answer is one of Docker's.
     #[test]
     fn no_call_makes_trouble(calls in prop::collection::vec(any_call(), 1..25)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::{Value, json};
 
-/// Which of our ids, tokens and keys stand for those of the recording.
+/// Our ids, tokens and keys by those of the recording.
 #[derive(Default)]
 pub(crate) struct Known(BTreeMap<String, String>);
 
@@ -26,7 +26,7 @@ impl Known {
     }
 }
 
-/// Ids, tokens and keys are made by whoever answers.
+/// True for ids, tokens and keys, which the answering side makes.
 fn is_made(text: &str) -> bool {
     let plain = |it: u8| it.is_ascii_digit() || it.is_ascii_lowercase();
     text.len() == 25 && text.bytes().all(plain) || text.starts_with("SWMTKN-") || text.starts_with("SWMKEY-")
@@ -62,7 +62,7 @@ pub(crate) fn compare(was: &Value, is: &Value, known: &mut Known, found: &mut Ve
     values(was, is, "", false, known, found);
 }
 
-/// What is declared, and what is said: there the content counts.
+/// Members whose content must be equal: declarations, and texts.
 const EXACT: [&str; 10] = [
     "Spec",
     "PreviousSpec",
@@ -148,7 +148,7 @@ static MADE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(pattern).expect("a pattern")
 });
 
-/// Without what is made by whoever answers.
+/// Removes values that the answering side makes.
 fn plain(text: &str) -> String {
     MADE.replace_all(text, "…").into_owned()
 }

@@ -1,4 +1,4 @@
-//! A swarm in memory: commands are applied to a view at once, and nodes are what they are told to be.
+//! A swarm in memory: commands are applied to a view at once, and nodes follow.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ struct State {
     locked: bool,
     /// Writes that somebody else is faster with.
     late: u32,
-    /// What is asked is never answered.
+    /// True if calls are never answered.
     silent: bool,
 }
 
@@ -82,7 +82,7 @@ impl World {
         meta.map(|it| it.version.index)
     }
 
-    /// What nobody else can be faster with.
+    /// Writes without competition.
     pub(crate) fn write(&self, changes: Vec<Change>) {
         self.commit(changes).expect("written");
     }
@@ -105,7 +105,7 @@ impl World {
         Ok(view)
     }
 
-    /// What managers do at once: roles are taken on, a new root and the first network are made.
+    /// Carries out what managers do at once: roles, a new root and the first network.
     fn settle(&self) {
         let view = self.view();
         let moved = view.nodes.values().filter(|it| it.role != it.node.spec.role);

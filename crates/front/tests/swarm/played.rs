@@ -1,4 +1,4 @@
-//! What only a running swarm does, played as it was recorded: states of tasks, progress of updates.
+//! Plays the recorded effects of a running swarm: states of tasks, progress of updates.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::compare::Known;
 use crate::fake::World;
 
-/// Before a question, makes what the answer will be about.
+/// Creates the objects of the recorded answer before its question.
 pub(crate) fn play(world: &World, method: &str, path: &str, recorded: &Value, command: &str, known: &Known) {
     let bare = path.split('?').next().unwrap_or_default();
     let segments: Vec<&str> = bare.trim_start_matches('/').split('/').skip(1).collect();
@@ -66,7 +66,7 @@ fn put_task(world: &World, body: &Value, known: &Known, is_current: bool) {
     world.write(vec![record.into()]);
 }
 
-/// A task whose logs are asked for, and that no client was told of before.
+/// Adds a task whose logs are requested, and that no client saw before.
 fn of_which_service(world: &World, id: &str, command: &str) {
     let view = world.view();
     if view.tasks.contains_key(id) {
@@ -95,7 +95,7 @@ fn put_any_task(world: &World, id: &str, service: &ServiceRecord) {
     world.write(vec![TaskRecord { task, ..TaskRecord::default() }.into()]);
 }
 
-/// What a node says about itself, and whether it is heard of.
+/// Applies a node's description and liveness.
 fn described(world: &World, body: &Value, known: &Known) {
     let view = world.view();
     let Some(record) = view.nodes.get(&known.ours_in(body["ID"].as_str().unwrap_or_default())) else { return };
@@ -108,7 +108,7 @@ fn described(world: &World, body: &Value, known: &Known) {
     }
 }
 
-/// How far an update was; and if it failed, what the updater made of it.
+/// Applies the progress of an update; and after a failure, its result.
 fn updated(world: &World, body: &Value, known: &Known) {
     let id = known.ours_in(body["ID"].as_str().unwrap_or_default());
     let view = world.view();

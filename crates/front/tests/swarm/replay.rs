@@ -1,5 +1,5 @@
-//! What real swarm mode was asked and answered is asked of the door: the same status codes, the same forms of JSON, the same
-//! words. Where ours is meant to differ, `differences.txt` says so, and why; where it says so in vain, the test fails, too.
+//! Replays recorded requests to real swarm mode: the door answers with the same status codes, forms of JSON and words.
+//! Intended differences are in `differences.txt`, with reasons; a useless entry there fails the test, too.
 //!
 //! Two doors stand for the two nodes of the recordings. What is declared goes through the door and comes back from it; what
 //! only a running swarm does (states of tasks, progress of an update) is played as it was recorded.

@@ -6,7 +6,7 @@ use serde_json::Value;
 struct Rule {
     verb: String,
     pattern: String,
-    /// What a rewrite writes, or why.
+    /// Text of a rewrite, or the reason.
     rest: String,
     reason: String,
     used: bool,
@@ -38,7 +38,7 @@ impl Rules {
         self.find(verb, name).is_some()
     }
 
-    /// Why an exchange is not asked.
+    /// Returns the reason why an exchange is skipped.
     pub(crate) fn skips(&mut self, line: &str) -> Option<String> {
         self.find("skip", line)
     }
@@ -48,7 +48,7 @@ impl Rules {
         self.find("same", line).is_some()
     }
 
-    /// Asks for something else: what is at a place of the body is replaced, or with nothing to replace it, taken out.
+    /// Rewrites a request: the value at a place of the body is replaced or removed.
     pub(crate) fn rewrite(&mut self, name: &str, body: &mut Value) {
         for rule in self.0.iter_mut().filter(|it| it.verb == "rewrite" && fits(&it.pattern, name)) {
             let (pointer, value) = rule.rest.split_once('=').expect("pointer=value");
@@ -72,7 +72,7 @@ impl Rules {
         Some(rule.reason.clone())
     }
 
-    /// What says something about nothing.
+    /// Returns the rules that matched nothing.
     pub(crate) fn unused(&self) -> Vec<String> {
         let unused = self.0.iter().filter(|it| !it.used);
         unused.map(|it| format!("{} | {} | {}", it.verb, it.pattern, it.rest)).collect()

@@ -1,4 +1,4 @@
-//! From what a client wants and what is there to what would change. Pure.
+//! Comparison of a client's wishes with the present objects. Pure.
 
 use anyhow::Context as _;
 use herder_decide::swarm::control::Declared;
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::sandbox::Wanted;
 use herder_deploy::fields::{Field, compare};
 
-/// What is there.
+/// The present objects.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Of the stack.
+    /// Services of the stack.
     pub(super) services: Vec<Value>,
-    /// Of those services, those that are to run.
+    /// Tasks of those services that are to run.
     pub(super) tasks: Vec<Value>,
     pub(super) nodes: Vec<Value>,
     /// All secrets and configs.
@@ -29,11 +29,11 @@ pub(super) enum Action {
     Create,
     Update,
     Remove,
-    /// It is there already, as it is wanted.
+    /// The object already is as declared.
     Keep,
 }
 
-/// What would become of the tasks of a service.
+/// Effect on the tasks of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tasks {
     pub(super) start: u64,
@@ -56,9 +56,9 @@ pub(super) struct Change {
 pub(super) struct Plan {
     pub(super) stack: String,
     pub(super) changes: Vec<Change>,
-    /// What the swarm would not do, and why.
+    /// Refusals of the swarm, with reasons.
     pub(super) refused: Vec<String>,
-    /// What Docker's CLI says besides, and what stays though the file does not name it.
+    /// Further messages of Docker's CLI, and objects that stay though the file does not name them.
     pub(super) notes: Vec<String>,
 }
 
@@ -155,7 +155,7 @@ impl Plan {
         Ok(Change { fields, tasks, ..simple(action, "service", service.service.spec.name) })
     }
 
-    /// What the client declares, as the door reads it.
+    /// Parses the client's declaration as the door does.
     fn read(&mut self, wanted: &Wanted) -> anyhow::Result<ServiceSpec> {
         let mut body = wanted.body.clone();
         spec::without_nulls(&mut body);
@@ -170,7 +170,7 @@ impl Plan {
         })
     }
 
-    /// Of a secret or config, only labels can change.
+    /// Compares a secret or config, of which only labels can change.
     fn other_file(&mut self, wanted: &Wanted, kind: &'static str, id: &str, known: &Known) -> Change {
         let old = find(&known.files, id).map(|it| it["Spec"].clone()).unwrap_or_default();
         let name = text(&wanted.body["Name"]);
@@ -202,7 +202,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// By id or name, as clients say it.
+/// Finds an object by id or name.
 fn find<'k>(list: &'k [Value], id: &str) -> Option<&'k Value> {
     list.iter().find(|it| it["ID"] == id).or_else(|| list.iter().find(|it| it["Spec"]["Name"] == id))
 }
@@ -216,7 +216,7 @@ fn node_record(node: &Value) -> Option<NodeRecord> {
     Some(NodeRecord { node, ..NodeRecord::default() })
 }
 
-/// How many tasks such a service has at the same time.
+/// Returns the number of tasks that such a service has at the same time.
 fn wanted_tasks(spec: &ServiceSpec, known: &Known) -> u64 {
     let mode = &spec.mode;
     if mode.global.is_some() || mode.global_job.is_some() {

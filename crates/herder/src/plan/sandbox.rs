@@ -71,12 +71,12 @@ impl Sandbox {
         self.folder.join("door.sock")
     }
 
-    /// As Docker's CLI takes it.
+    /// Returns the host in the form for Docker's CLI.
     pub(super) fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// What was wanted, in the order in which it was.
+    /// Returns the requested objects in order.
     pub(super) fn close(self) -> Vec<Wanted> {
         std::mem::take(&mut *self.wanted.lock())
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::change::{Action, Change, Plan, Tasks};
 
-/// Of a long value, as much as a line can hold.
+/// Maximum length of a value that is shown in a line.
 const VALUE_CHARS_MAX: usize = 60;
 
 impl Action {

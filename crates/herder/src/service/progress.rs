@@ -1,4 +1,4 @@
-//! How far a service is from what is declared. Pure.
+//! Progress of a service towards its declaration. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use herder_model::swarm::{Service, ServiceRecord, Task, TaskRecord, TaskState, V
 pub(super) struct Slot {
     /// `web.1`, or `web` and the node.
     pub(super) name: String,
-    /// What its task does now.
+    /// Present state of its task.
     pub(super) state: String,
-    /// Of [`STEPS`].
+    /// Number of the step, of [`STEPS`].
     pub(super) step: u64,
-    /// Why an earlier task ended or this one waits. Empty while all is well.
+    /// Reason why an earlier task ended or this one waits. Empty while all is well.
     pub(super) error: String,
 }
 
-/// From `new` to `running`.
+/// Number of steps, from `new` to `running`.
 pub(super) const STEPS: u64 = 9;
 
-/// How it ended.
+/// Result of the wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// As declared.
+    /// The service is as declared.
     Done,
-    /// It will not become as declared by itself; why.
+    /// The service will not get there by itself, with the reason.
     Stuck(String),
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Progress {
     /// Tasks that are as declared, and how many there shall be.
     pub(super) done: u64,
     pub(super) wanted: u64,
-    /// What the whole waits for, or why it goes back.
+    /// Reason why the whole waits or rolls back.
     pub(super) note: String,
     pub(super) outcome: Option<Outcome>,
 }
@@ -45,11 +45,11 @@ pub(super) struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Host {
     pub(super) name: String,
-    /// What is on a node that is down cannot end, and nobody waits for it.
+    /// True on a node that is down: its tasks cannot end, and are not awaited.
     pub(super) is_down: bool,
 }
 
-/// What is to be told of a service with these tasks. `hosts` are nodes by id.
+/// Returns the progress of a service with these tasks. `hosts` are nodes by id.
 pub(super) fn progress(service: &Service, tasks: &[Task], hosts: &BTreeMap<String, Host>) -> Progress {
     let status = service.service_status.clone().unwrap_or_default();
     let mut record = ServiceRecord { spec_version: Version { index: 1 }, ..ServiceRecord::default() };
@@ -163,8 +163,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Tasks as `SLOT IMAGE DESIRED STATE [error]`, the oldest first, `!` after the slot on a node that is down; what is told of
-    /// them.
+    /// Tasks as `SLOT IMAGE DESIRED STATE [error]`, the oldest first, `!` after the slot on a node that is down; then
+    /// the printed progress.
     #[track_caller]
     fn check(image: &str, desired: u64, update: (&str, &str), tasks: &[&str], expected: &[&str]) {
         let service = json!({

@@ -21,10 +21,10 @@ use crate::plan::encode;
 /// Events come in bursts; one look is enough for those within this time.
 const SETTLE_TIME: Duration = Duration::from_millis(60);
 
-/// Not every step of a task is an event: after this time it is looked anyway.
+/// Interval of looks besides events, since not every step of a task is one.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
-/// A door that does not answer, or whose managers have no leader, is asked again for so long.
+/// Time for which a silent door, or one without a leader, is asked again.
 const TROUBLE_MAX: Duration = Duration::from_secs(30);
 
 /// More bars than this fit on no screen; a line says how many tasks run.
@@ -33,14 +33,14 @@ const BARS_MAX: usize = 20;
 /// An event of one line has less.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
-/// What happens at a door, as it happens.
+/// Stream of a door's events.
 pub(crate) struct Events {
     body: Body,
     rest: BytesMut,
 }
 
 impl Events {
-    /// From now on, and with `since` (seconds since 1970) also what was.
+    /// Opens the stream; with `since` (seconds since 1970) past events come first.
     pub(crate) async fn open(door: &Door, since: Option<i64>) -> anyhow::Result<Events> {
         let kinds = encode(&json!({ "type": ["service", "container", "node", "secret", "config"] }));
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
@@ -123,7 +123,7 @@ pub(super) async fn follow(door: &Door, mut events: Events, ids: &[String]) -> a
     if stuck.is_empty() { Ok(()) } else { bail!(stuck.join("; ")) }
 }
 
-/// Comes when something happened to one of the services, or when it is time to look anyway.
+/// Resolves at an event of one of the services, or when a look is due.
 async fn until_news(events: &mut Events, ids: &[String]) -> anyhow::Result<()> {
     let anyway = Instant::now() + LOOK_PERIOD;
     while let Ok(event) = timeout_at(anyway, events.next()).await {
@@ -159,11 +159,11 @@ async fn hosts(door: &Door) -> anyhow::Result<BTreeMap<String, Host>> {
     Ok(nodes.as_array().into_iter().flatten().filter_map(host).collect())
 }
 
-/// Where progress is shown.
+/// Output of progress.
 enum Screen {
     /// One bar for each slot, by its name; the first one is for the whole.
     Bars(MultiProgress, BTreeMap<String, ProgressBar>),
-    /// What was said of each slot last.
+    /// Lines, with the last one of each slot.
     Lines(BTreeMap<String, String>),
 }
 
@@ -230,7 +230,7 @@ impl Screen {
         }
     }
 
-    /// Leaves on the screen what was told last.
+    /// Leaves the last state on the screen.
     fn close(self) {
         if let Screen::Bars(_, bars) = self {
             bars.values().for_each(ProgressBar::abandon);

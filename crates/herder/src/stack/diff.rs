@@ -1,6 +1,6 @@
 //! The difference of two texts, line by line. Pure.
 
-/// Lines of both texts at most; a longer text is told as replaced whole.
+/// Maximum number of lines of both texts; longer ones are shown as replaced whole.
 const LINES_MAX: usize = 4000;
 
 /// The lines that `new` lacks with `-` and those that it adds with `+`, each with two lines around it.

@@ -14,7 +14,7 @@ const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "
 /// Names of the file that is merged onto it, where it exists.
 const OVERRIDES: [&str; 4] =
     ["compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml"];
-/// Bytes of a secret or config at most (swarmkit: 500 KiB and 1000 KiB); the cluster refuses the rest by kind.
+/// Maximum bytes of a secret or config (swarmkit: 500 KiB and 1000 KiB); the cluster refuses the rest by kind.
 const CONTENT_MAX: u64 = 1000 << 10;
 
 /// The files of a stack are refused; the text is every fault with its line.

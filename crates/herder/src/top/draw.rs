@@ -14,7 +14,7 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row as Shown, Table, TableState};
 use super::picture::{PANES, Pane, Picture, Row, Tone, sort};
 use super::view::{Look, View};
 
-/// From this size on, all tables fit.
+/// Size from which on all tables fit.
 const LARGE: (u16, u16) = (110, 30);
 
 /// Below this, a column says nothing.

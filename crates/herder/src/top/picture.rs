@@ -1,4 +1,4 @@
-//! What is known of a swarm at one moment, as tables. Pure.
+//! State of a swarm at one moment, as tables. Pure.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Events that are shown; older ones are forgotten.
 const EVENTS_MAX: usize = 500;
 
-/// Ids of swarm mode have so many digits.
+/// Number of digits of swarm mode's ids.
 const ID_CHARS: usize = 25;
 
 /// The four tables.
@@ -64,11 +64,11 @@ impl Pane {
     }
 }
 
-/// How well it is with a row.
+/// Health of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
-    /// On its way, or on purpose.
+    /// In progress, or intended.
     Busy,
     Bad,
     Plain,
@@ -80,7 +80,7 @@ pub(super) struct Row {
     pub(super) tone: Tone,
 }
 
-/// What the door said last.
+/// Last state from the door.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Picture {
     pub(super) nodes: Vec<Value>,
@@ -88,7 +88,7 @@ pub(super) struct Picture {
     pub(super) tasks: Vec<Value>,
     /// The newest first.
     pub(super) events: VecDeque<Value>,
-    /// In which times are told; without one, that of Greenwich.
+    /// Time zone of shown times; UTC without one.
     pub(super) zone: Option<TimeZone>,
 }
 
@@ -112,7 +112,7 @@ impl Picture {
         }
     }
 
-    /// How many rows a table has.
+    /// Returns the number of rows of a table.
     pub(super) fn count(&self, pane: Pane, all: bool) -> usize {
         match pane {
             Pane::Nodes => self.nodes.len(),
@@ -338,7 +338,7 @@ fn without_ids(name: &str) -> String {
     name.split('.').filter(|part| !is_id(part)).collect::<Vec<_>>().join(".")
 }
 
-/// What [`age`] made.
+/// Parses the result of [`age`].
 fn seconds(age: &str) -> Option<u64> {
     let unit = match age.chars().last()? {
         's' => 1,
@@ -350,7 +350,7 @@ fn seconds(age: &str) -> Option<u64> {
     age[..age.len() - 1].parse::<u64>().ok().map(|it| it * unit)
 }
 
-/// As `service ps` counts, in one unit.
+/// Formats an age in one unit, as `service ps` does.
 fn age(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds}s"),

@@ -1,4 +1,4 @@
-//! What is looked at, and what keys do. Pure.
+//! The visible part of the picture, and the effect of keys. Pure.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -7,7 +7,7 @@ use super::picture::{PANES, Pane};
 /// Lines that a page has.
 const PAGE: usize = 10;
 
-/// How one table is looked at.
+/// View of one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Look {
     /// The column by which rows are sorted.
@@ -23,7 +23,7 @@ pub(super) struct View {
     looks: [Look; PANES.len()],
     /// True if tasks that ended are shown, too.
     pub(super) all: bool,
-    /// Why what is shown may be old. Empty while all is well.
+    /// Reason why the picture may be old. Empty while all is well.
     pub(super) trouble: String,
 }
 
@@ -71,7 +71,7 @@ fn at(pane: Pane) -> usize {
 mod tests {
     use super::*;
 
-    /// Keys by name; then where one is: the table, the column (`-` before it if it is reversed) and the row.
+    /// Keys by name; then the position: the table, the column (`-` before it if it is reversed) and the row.
     #[track_caller]
     fn check(keys: &str, expected: &str) {
         let mut view = View::default();

@@ -54,7 +54,7 @@ impl Faults {
         Ok(Faults(()))
     }
 
-    /// There is none.
+    /// Waits for ever, since there is none.
     pub(super) async fn next(&mut self) -> (String, Fault) {
         std::future::pending().await
     }

@@ -41,13 +41,13 @@ use super::answers;
 use crate::listen::ServerTls;
 use crate::manage::reschedule_while_primary;
 
-/// How long a node that goes may take to be taken off its store.
+/// Maximum time for the removal of a leaving node from its store.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Time limit for parts to end once they are told to.
+/// Time limit for parts to end once they are stopped.
 const PARTS_END_MAX: Duration = Duration::from_secs(1);
 
-/// What all lives of a node have in common: what it was told when it was started.
+/// State that all lives of a node have in common: its settings.
 pub(super) struct Plan {
     pub(super) settings: UpSettings,
     pub(super) node: NodeSettings,
@@ -58,7 +58,7 @@ pub(super) struct Plan {
     pub(super) rules: Rules,
     pub(super) tls: ServerTls,
     pub(super) store: Option<Discovery>,
-    /// What the node is in a swarm.
+    /// Status of the node in a swarm.
     pub(super) standing: watch::Sender<Standing>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Life {
     in_store: Option<JoinHandle<()>>,
 }
 
-/// Why another life is to begin.
+/// Reason why another life is to begin.
 #[derive(Debug)]
 pub(super) enum Changed {
     /// This node is to be another one from now on.
@@ -87,9 +87,9 @@ pub(super) enum Changed {
 /// The reason for the end of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// The node stops, or becomes another one: the others hear that it leaves.
+    /// The node stops, or becomes another one: the others are informed that it leaves.
     Leaves,
-    /// A part has failed: the same node is back in a moment, and nobody need hear of it.
+    /// A part has failed: the same node is back in a moment, and other nodes are not informed.
     Failed,
 }
 
@@ -213,7 +213,7 @@ impl Life {
         Ok(Life { front, gossip, host, others, parts, stop, link, serving, in_store })
     }
 
-    /// Comes when this life is to end.
+    /// Resolves when this life is to end.
     pub(super) async fn change(&mut self) -> Changed {
         tokio::select! {
             Some(identity) = self.others.recv() => Changed::Identity(Box::new(identity)),
@@ -287,7 +287,7 @@ impl Follows {
     }
 }
 
-/// Has gossip ask at these addresses, whenever there are some, until nobody tells any more.
+/// Has gossip ask at these addresses whenever there are some, until the sender is dropped.
 async fn meet(gossip: Arc<Gossip>, mut seeds: watch::Receiver<Vec<SocketAddr>>) {
     while seeds.changed().await.is_ok() {
         let more = seeds.borrow_and_update().clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) struct Step {
     /// Line number in the file, from 1.
     pub line: usize,
-    /// For `sh -c`.
+    /// Command for `sh -c`.
     pub command: String,
     /// Try again until the expectation holds, at most this long. Zero: once.
     pub within: Duration,
@@ -66,7 +66,7 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 impl Step {
-    /// What is wrong with an answer, or nothing.
+    /// Returns the faults of an answer.
     pub(crate) fn judge(&self, output: &str, exit: i32) -> Result<(), String> {
         let lines: Vec<&str> = output.lines().map(|line| line.trim_end()).collect();
         let expected: Vec<&str> = self.expected.iter().map(String::as_str).collect();
