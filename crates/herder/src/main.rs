@@ -236,7 +236,8 @@ fn start_log(global: &Global) {
         let parts =
             ["herder", "herder_pool", "herder_front", "herder_docker", "herder_bus", "herder_wire", "herder_access"];
         let herder = parts.map(|part| format!("{part}={level}"));
-        EnvFilter::new(format!("warn,{}", herder.join(",")))
+        // Raft writes a warning for each heartbeat that fails; the store tells of a manager that is silent once.
+        EnvFilter::new(format!("warn,openraft=error,{}", herder.join(",")))
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if global.log_format == "json" {

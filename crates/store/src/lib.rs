@@ -25,6 +25,7 @@ mod running;
 mod seal;
 mod serve;
 mod settings;
+mod silence;
 mod snapshot;
 mod state;
 mod store;

@@ -14,12 +14,14 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, Snapshot};
-use tokio::time::timeout;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 
 use crate::board::Board;
 use crate::message::{Answer, Call, Part, Refusal, Request, decode, encode};
 use crate::proof;
 use crate::raft::{Address, Member, SnapshotMeta, Types, Vote};
+use crate::silence::{News, Silence};
 use crate::{Transport, TransportError};
 
 /// Maximum time for entries to reach another disk. One that is cut off is not waited for longer, so that it is soon
@@ -39,6 +41,7 @@ pub(crate) struct Links {
     pub(crate) me: Member,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) board: Arc<Board>,
+    pub(crate) silence: Arc<Mutex<Silence>>,
 }
 
 impl Links {
@@ -56,6 +59,15 @@ impl Links {
         let answer = self.transport.call(node, addr, request).await?;
         decode::<Answer>(&answer).map(|(answer, _)| answer).map_err(TransportError)
     }
+
+    /// Logs that a manager stopped to answer, or answers again.
+    fn tell(&self, node: &str, failure: Option<&str>) {
+        match (self.silence.lock().note(node, failure.is_none(), Instant::now()), failure) {
+            (Some(News::Silent), Some(why)) => tracing::warn!(node, why, "a manager does not answer"),
+            (Some(News::Answers(after)), _) => tracing::info!(node, ?after, "a manager answers again"),
+            _ => {}
+        }
+    }
 }
 
 /// The way to one member.
@@ -68,6 +80,12 @@ pub(crate) struct Link {
 impl Link {
     async fn call(&self, call: Call, body: &[u8], wait: Duration) -> Result<Answer, Unreachable<Types>> {
         let answer = timeout(wait, self.links.call(self.to.node(), &self.addr, Some(&self.to), call, body)).await;
+        let failure = match &answer {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {wait:?}")),
+        };
+        self.links.tell(self.to.node(), failure.as_deref());
         match answer {
             Ok(Ok(Answer::Refused(refusal))) => Err(Unreachable::from_string(format!("{}: {refusal:?}", self.to))),
             Ok(Ok(answer)) => Ok(answer),

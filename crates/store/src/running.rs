@@ -51,7 +51,7 @@ impl Running {
     ) -> Result<Running, StoreError> {
         let disk = Arc::new(disk);
         let me = found.member.clone();
-        let links = Links { me: me.clone(), transport, board: Arc::clone(&board) };
+        let links = Links { me: me.clone(), transport, board: Arc::clone(&board), silence: Arc::default() };
         let log = Log::new(Arc::clone(&disk), found, settings.log_bytes);
         let machine = Machine::new(Arc::clone(&disk), Arc::clone(&board));
         let config = Arc::new(settings.raft()?);
