@@ -1,5 +1,5 @@
-//! Comparison of herder's swarm with the engine's own swarm mode: two labs of one host each, the same engine in both,
-//! in turn, and with a client that creates its containers itself.
+//! Comparison of herder's swarm with the engine's own swarm mode, in turn, and with a client that creates its
+//! containers itself. There are two labs of one host each, with the same engine.
 
 mod side;
 

@@ -231,7 +231,7 @@ impl Herd {
                 _ = strays.changed() => {}
                 _ = lease.changed() => {}
                 Some(ended) = self.running.join_next() => if let Err(error) = ended {
-                    tracing::error!(%error, "the work on a task has ended; it is started again");
+                    tracing::error!(%error, "the work on a task has ended; restarting it");
                 },
                 () = sleep_until(until), if unheard && until > Instant::now() => {}
             }

@@ -99,7 +99,7 @@ impl Arrivals {
         let (name, auth) = (image.to_owned(), auth.to_owned());
         let work = async move {
             if let Err(error) = pull(&engine, &name, &auth, NEWER_TIME_MAX).await {
-                warn!(image = name, %error, "cannot pull; what is here is used");
+                warn!(image = name, %error, "cannot pull; using the image that is here");
             }
         };
         self.once(image, work).await;

@@ -156,7 +156,7 @@ impl Lease {
 
     fn write_fenced(&self, fenced: &[Fenced]) {
         if let Err(error) = blocking(|| fence::write_fenced(&self.folder, fenced)) {
-            warn!(folder = %self.folder.display(), %error, "fenced containers are not held while herder does not run");
+            warn!(folder = %self.folder.display(), %error, "fenced containers are not guarded while herder does not run");
         }
     }
 
@@ -177,7 +177,7 @@ impl Lease {
             file.write_all_at(text.as_bytes(), 0)
         });
         if let Err(error) = written {
-            warn!(path = %path.display(), %error, "the lease of fenced tasks is not kept over a restart");
+            warn!(path = %path.display(), %error, "cannot save the lease of fenced tasks for a restart");
         }
     }
 

@@ -156,7 +156,7 @@ pub async fn hold(
                             if assigned.apply(*changes) {
                                 listener.assign(assigned.clone());
                             } else {
-                                tracing::warn!("what the leader says does not fit what it said before; it is asked for all of it");
+                                tracing::warn!("assignment sequence gap; requesting full resync");
                                 speaker.say(&ToLeader::Whole);
                             }
                         }
@@ -181,7 +181,7 @@ pub async fn hold(
                         Ok(Some(ToNode::Elsewhere(leader))) => return Ended::Elsewhere(leader),
                         Ok(Some(ToNode::Dissolved)) => return Ended::Dissolved,
                         Ok(Some(ToNode::Refused(reason))) => return Ended::Refused(reason),
-                        Ok(None) => tracing::debug!("the leader sends a message of a later release; it is passed over"),
+                        Ok(None) => tracing::debug!("skipping a message of the leader that belongs to a later release"),
                         Err(error) => return Ended::Broken(format!("cannot decode a message of the leader: {error}")),
                     }
                 }

@@ -415,7 +415,7 @@ impl Bus {
 
     fn settle(&self, from: &str, id: u64, outcome: Outcome) {
         if !self.pending.settle(from, id, outcome) {
-            tracing::debug!(from, "an answer comes too late");
+            tracing::debug!(from, "dropping a late answer");
         }
     }
 

@@ -182,9 +182,10 @@ pub fn duplicates(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<String>> {
 
 type NetworkTest<'t> = &'t dyn Fn(&Node, &Network) -> bool;
 
-/// Finds the network that `text` means, and a node that has it (one that answers, if any does): by id, `node/name`,
-/// name, or a prefix of an id. Parts of one network on several nodes are one. `bridge`, `host` and `none`, which every
-/// engine has, mean those of the first node that answers; any other name that several networks have is ambiguous.
+/// Finds the network that `text` means, and a node that has it (one that answers, if any does). The text is an id,
+/// `node/name`, name, or a prefix of an id. Parts of one network on several nodes are one. `bridge`, `host` and `none`,
+/// which every engine has, mean those of the first node that answers; any other name that several networks have is
+/// ambiguous.
 pub fn network(nodes: &[Arc<Node>], text: &str) -> Result<(Arc<Node>, Arc<Network>), NotFound> {
     let mut ordered: Vec<&Arc<Node>> = nodes.iter().collect();
     ordered.sort_by_key(|node| !node.is_healthy());

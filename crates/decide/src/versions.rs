@@ -66,9 +66,9 @@ pub fn for_engine(client: Option<&str>, engine: &str) -> String {
     }
 }
 
-/// Adds the members to an answer of `GET /images/{name}/json` that a client of this version needs, whatever the
-/// engine's age. docker-compose 1.29 reads `ContainerConfig`, which engines of API 1.45 and later dropped;
-/// `VirtualSize` went with 1.44.
+/// Adds the members to an image inspection that a client of this version needs, whatever the engine's age. They belong
+/// to `GET /images/{name}/json`: docker-compose 1.29 reads `ContainerConfig`, which engines of API 1.45 and later
+/// dropped; `VirtualSize` went with 1.44.
 pub fn image_inspect(image: &mut Value, client: Option<&str>) {
     let Some(client) = client.and_then(Version::parse) else { return };
     let Some(fields) = image.as_object_mut() else { return };

@@ -155,7 +155,8 @@ impl Planner<'_> {
                 continue;
             };
             if !is_of(&there["Labels"], &desired.stack) {
-                let message = format!("network {name}: it exists and belongs to somebody else; name it `external`");
+                let message =
+                    format!("network {name}: it exists and does not belong to this stack; declare it `external`");
                 self.plan.refused.push(message);
             }
             let fields = compare(&declared_of(there, body), body);
@@ -216,9 +217,9 @@ impl Planner<'_> {
             }
             (None, Some((_, object))) => {
                 if !is_of(&object["Spec"]["Labels"], stack) {
-                    self.plan
-                        .refused
-                        .push(format!("{word} {name}: it exists and belongs to somebody else; name it `external`"));
+                    self.plan.refused.push(format!(
+                        "{word} {name}: it exists and does not belong to this stack; declare it `external`"
+                    ));
                     return;
                 }
                 // What is in a secret or config never changes: another content is another object.

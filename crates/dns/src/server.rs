@@ -106,7 +106,7 @@ impl Server {
         while let Ok(Some(line)) = lines.next_line().await {
             let done = match serde_json::from_str::<Feed>(&line) {
                 Ok(feed) if feed.end => {
-                    info!("another DNS server takes over");
+                    info!("another DNS server has taken over");
                     return self.end.cancel();
                 }
                 Ok(feed) => {
@@ -145,7 +145,7 @@ impl Server {
             Ok::<(), io::Error>(())
         };
         if let Err(error) = written.await {
-            warn!(%error, path = %self.kept.display(), "cannot keep what names there are");
+            warn!(%error, path = %self.kept.display(), "cannot save the names of networks");
         }
         error
     }

@@ -17,7 +17,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole object. An error means that the stream makes no sense from here on.
+    /// The next whole object. An error means that the stream is malformed from here on.
     #[expect(clippy::should_implement_trait, reason = "it is no iterator: there may be more later")]
     pub fn next(&mut self) -> Result<Option<Value>, String> {
         let mut values = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<Value>();

@@ -104,7 +104,7 @@ async fn send(out: &mut Sender<Bytes, BoxError>, event: &Value) -> Result<(), ht
 async fn history(front: &Front, since: i64, until: i64) -> Vec<(i64, Value)> {
     let asked = front.healthy_engines().into_iter().map(|engine| async move {
         history_of(&engine, since, until).await.unwrap_or_else(|error| {
-            tracing::warn!(error, addr = engine.addr(), "an engine does not tell its past");
+            tracing::warn!(error, addr = engine.addr(), "cannot fetch event history from engine");
             Vec::new()
         })
     });

@@ -22,7 +22,7 @@ use crate::call::gather_answer;
 use crate::path::for_engine;
 use crate::{ApiError, Front, Reply};
 
-/// Maximum number of pieces of a body that wait for one engine; the slowest engine paces the client. 16 pieces of 64
+/// Maximum number of pieces of a body that wait for one engine. The slowest engine paces the client; 16 pieces of 64
 /// KiB are 1 MiB a node.
 const PIECES_WAITING_MAX: usize = 16;
 
@@ -188,7 +188,7 @@ async fn held_back(answer: Channel<Bytes, BoxError>, work: JoinHandle<()>) -> Bo
         whole.extend(frame.into_data().iter().flatten().take(room));
     }
     if let Err(error) = work.await {
-        tracing::error!(%error, "work on all nodes was broken off");
+        tracing::error!(%error, "the work on all nodes was interrupted");
     }
     herder_pool::full(whole.freeze())
 }
@@ -259,7 +259,7 @@ async fn on_one(
     match outcome {
         Ok(()) => {
             if let Err(error) = engine.refresh_images().await {
-                tracing::debug!(%error, node = node.name, "cannot read images anew");
+                tracing::debug!(%error, node = node.name, "cannot read images again");
             }
             teller.progress.lock().ended(&node.name);
         }

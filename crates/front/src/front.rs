@@ -149,7 +149,7 @@ impl Front {
         let answer = AssertUnwindSafe(self.answer(request, &mut record)).catch_unwind().await.unwrap_or_else(|panic| {
             let reason = panic_text(panic.as_ref());
             tracing::error!(reason, "a handler panicked");
-            Err(ApiError::internal(format!("herder made a mistake and is sorry: {reason}")))
+            Err(ApiError::internal(format!("internal error of herder: {reason}")))
         });
         let mut reply = answer.unwrap_or_else(ApiError::into_reply);
         if method == Method::HEAD {

@@ -133,9 +133,9 @@ async fn import_once(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> 
             async move {
                 let copied = herder_place::transfer::copy(&name, &engine, &other).await;
                 if let Err(error) = copied {
-                    tracing::warn!(%error, node = other.node().name, image = name, "cannot bring an import to a node");
+                    tracing::warn!(%error, node = other.node().name, image = name, "cannot copy an import to a node");
                 } else if let Err(error) = other.refresh_images().await {
-                    tracing::debug!(%error, "cannot read images anew");
+                    tracing::debug!(%error, "cannot read images again");
                 }
             }
         });

@@ -104,7 +104,7 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
                 for (engine, answer) in &made {
                     let path = format!("/networks/{}", answer["Id"].as_str().unwrap_or_default());
                     if let Err(error) = engine.call(Method::DELETE, &path, None).await {
-                        tracing::warn!(%error, "cannot take a network back");
+                        tracing::warn!(%error, "cannot remove a network that was created for a container");
                     }
                 }
                 return Err(error.into());
@@ -192,7 +192,7 @@ pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiEr
 async fn refresh(engines: &[Arc<Engine>]) {
     for result in futures_util::future::join_all(engines.iter().map(|engine| engine.refresh_networks())).await {
         if let Err(error) = result {
-            tracing::debug!(%error, "cannot read networks anew");
+            tracing::debug!(%error, "cannot read networks again");
         }
     }
 }

@@ -68,8 +68,8 @@ pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     Ok(call::json(StatusCode::CREATED, &answer))
 }
 
-/// Returns the healthy engines for a new volume or network: of all nodes, or of the one in its name, limited by the
-/// whitelist in its labels.
+/// Returns the healthy engines for a new volume or network. They are those of all nodes, or of the one in its name,
+/// limited by the whitelist in its labels.
 pub(crate) fn chosen_engines(
     front: &Front,
     wanted: Option<&str>,
@@ -125,7 +125,7 @@ pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiEr
 async fn refresh(engines: &[Arc<Engine>]) {
     for result in futures_util::future::join_all(engines.iter().map(|engine| engine.refresh_volumes())).await {
         if let Err(error) = result {
-            tracing::debug!(%error, "cannot read volumes anew");
+            tracing::debug!(%error, "cannot read volumes again");
         }
     }
 }

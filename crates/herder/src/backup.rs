@@ -44,7 +44,7 @@ pub(crate) async fn write(asked: Asked) -> anyhow::Result<()> {
     }
     put(path, &bytes).with_context(|| format!("cannot write the backup to {}", path.display()))?;
     let read = fs::read(path).with_context(|| format!("cannot read {} again", path.display()))?;
-    Backup::open(&read, Some(&key)).with_context(|| format!("{} is not as it was written", path.display()))?;
+    Backup::open(&read, Some(&key)).with_context(|| format!("{} was changed since it was written", path.display()))?;
     let shown = is_new && asked.key_file.is_none();
     if asked.format == "json" {
         let mut summary = summary(&backup);
@@ -112,7 +112,7 @@ fn next(answer: &Value) -> String {
         line("docker node ls", "nodes of this pool that live come back by themselves, as workers");
     } else {
         line("docker swarm join-token worker", "for every other host: this pool has another CA than the swarm had,");
-        line("", "so they join anew (`docker swarm leave --force` there first)");
+        line("", "so they must join again (`docker swarm leave --force` there first)");
     }
     line("docker node promote NODE NODE", "until there are three managers again");
     line("docker node rm --force NODE", "for each that is gone for good");
@@ -167,7 +167,7 @@ fn said_key() -> anyhow::Result<Key> {
     if said.trim().is_empty() {
         bail!("the key of the backup is needed: --key-file FILE, {KEY_VARIABLE}, or a line on the input");
     }
-    said.trim().parse::<Key>().context("what was said is no key of a backup: expected SWMKEY-1-…")
+    said.trim().parse::<Key>().context("not the key of a backup: expected SWMKEY-1-…")
 }
 
 /// A terminal that does not show what is typed, until it is dropped.

@@ -58,7 +58,8 @@ async fn ask(door: &herder_cli::Door, frame: Value, limit: Duration) -> anyhow::
     let deadline = Instant::now() + limit + ANSWER_GRACE;
     loop {
         let heard = timeout_at(deadline, line.hear()).await;
-        let frame = heard.map_err(|_| anyhow!("the door at {} does not say what came of the request", door.host))??;
+        let frame =
+            heard.map_err(|_| anyhow!("the door at {} does not report the result of the request", door.host))??;
         if frame["address"] != REPLY_ADDRESS {
             continue;
         }
@@ -211,7 +212,7 @@ impl Line {
                 }
                 Message::Ping(_) | Message::Frame(_) => continue,
             };
-            let frame: Value = serde_json::from_slice(&bytes).context("the door says something that is no JSON")?;
+            let frame: Value = serde_json::from_slice(&bytes).context("the door sends malformed JSON")?;
             if frame["type"] == "err" && frame["address"].is_null() {
                 bail!("{}", refusal(&plain(&frame["body"])));
             }

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("herder: {error:#}");
             if let Some(usage) = error.downcast_ref::<UsageError>() {
-                eprintln!("`herder explain {}` tells more", usage.code());
+                eprintln!("see `herder explain {}`", usage.code());
             }
             ExitCode::FAILURE
         }

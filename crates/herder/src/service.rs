@@ -67,7 +67,9 @@ async fn declare(
     let Some(limit) = timeout else { return followed.await };
     match tokio::time::timeout(limit, followed).await {
         Ok(outcome) => outcome,
-        Err(_) => bail!("not as declared after {limit:?}; `herder why {}` tells what tasks wait for", targets[0].0),
+        Err(_) => {
+            bail!("service did not converge within {limit:?}; `herder why {}` shows what tasks wait for", targets[0].0)
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn print(asked: &Token) -> anyhow::Result<()> {
     let identity =
         identity.with_context(|| format!("no node has its state in {folder}; start one with `herder up`"))?;
     if !identity.shared.has_join_code() {
-        bail!("this pool is a swarm: `docker swarm join-token worker` on a manager prints what lets a node in");
+        bail!("this pool is a swarm: `docker swarm join-token worker` on a manager prints the command to join");
     }
     show(asked, &identity.join_code()?.to_string());
     Ok(())

@@ -130,7 +130,7 @@ async fn show(
                 }
                 Some(News::Event(event)) => picture.add(event),
                 Some(News::Trouble(why)) => view.trouble = format!("what is shown is old: {why}"),
-                None => bail!("nobody listens to the door any more"),
+                None => bail!("the reader of the door has ended"),
             },
             () = tokio::time::sleep(TICK) => {}
         }
@@ -182,7 +182,7 @@ async fn read(door: &Door) -> anyhow::Result<Lists> {
 async fn list(door: &Door, path: &str) -> anyhow::Result<Vec<Value>> {
     match door.ask(Method::GET, path).await? {
         Value::Array(items) => Ok(items),
-        _ => bail!("{} answers what is not understood", door.host),
+        _ => bail!("{} answers with a malformed document", door.host),
     }
 }
 

@@ -71,14 +71,14 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
             ended = &mut door => break ended.map_err(Into::into).and_then(|()| bail!("the endpoint closed by itself")),
             change = life.change() => match change {
                 Changed::Identity(identity) => {
-                    info!(node = identity.id, "this node goes on as one of another pool");
+                    info!(node = identity.id, "this node continues in another pool");
                     (*identity, Why::Leaves)
                 }
                 Changed::Failed(ended) if failures.are_too_many(Instant::now()) => {
                     break Err(anyhow!("the part `{}` of this node ends again and again: {}", ended.part, ended.end));
                 }
                 Changed::Failed(ended) => {
-                    warn!(part = ended.part, "this node begins anew");
+                    warn!(part = ended.part, "restarting this node");
                     (life.identity(), Why::Failed)
                 }
             },
@@ -88,7 +88,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
             }
         };
         if timeout(LIFE_END_MAX, life.end(why)).await.is_err() {
-            bail!("the node did not end within {} s, and cannot begin anew", LIFE_END_MAX.as_secs());
+            bail!("the node did not end within {} s, and cannot be restarted", LIFE_END_MAX.as_secs());
         }
         life = Life::begin(&plan, identity, true).await?;
         newest.send_replace(life.front.clone());
@@ -168,7 +168,7 @@ fn notify_ready() {
         Ok(())
     };
     if let Err(error) = told() {
-        warn!(%error, "cannot tell systemd that the node is up");
+        warn!(%error, "cannot notify systemd that the node is up");
     }
 }
 

@@ -95,7 +95,7 @@ impl AccessLog {
         }
         let text = text(form, &line, jiff::Zoned::now());
         if self.lines.try_send(text).is_err() && self.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(10_000) {
-            tracing::warn!("lines of the access log are dropped: they are not written as fast as requests come");
+            tracing::warn!("dropping lines of the access log: requests come faster than they are written");
         }
     }
 }

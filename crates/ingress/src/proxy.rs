@@ -214,7 +214,7 @@ async fn answer(
     line.route.clone_from(&route.name);
     line.service.clone_from(&route.service.name);
     if let Some(broken) = &route.broken {
-        tracing::warn!(route = route.name, broken, "a route cannot be used");
+        tracing::warn!(route = route.name, broken, "ignoring a route");
         return page(StatusCode::SERVICE_UNAVAILABLE, "this route cannot be used", &asked);
     }
     let upgrade = upgrade_of(&mut request);
@@ -351,7 +351,7 @@ async fn send(
         return page(StatusCode::SERVICE_UNAVAILABLE, "no task of this service takes requests now", &asked);
     }
     tracing::warn!(service = service.name, tried = tried.join(" "), error, "no task answered a request");
-    page(StatusCode::BAD_GATEWAY, "the service did not answer", &asked)
+    page(StatusCode::BAD_GATEWAY, "the service did not answer in time", &asked)
 }
 
 /// A task that takes this request.

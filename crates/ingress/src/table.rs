@@ -73,11 +73,7 @@ impl Table {
             };
             // A rule of a later release matches nothing: it cannot be known what it is for.
             let Ok(rule) = scope.map(|it| Rule::parse(&route.rule, it, route.old_syntax)).transpose() else {
-                tracing::warn!(
-                    route = name,
-                    rule = route.rule,
-                    "a rule cannot be read by this release; it is not used"
-                );
+                tracing::warn!(route = name, rule = route.rule, "ignoring a rule that this release cannot read");
                 continue;
             };
             let missing = route.middlewares.iter().find(|it| !middlewares.contains_key(*it));

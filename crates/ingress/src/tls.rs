@@ -38,7 +38,7 @@ impl Certificates {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(id, names = served.names.join(" "), error, "a certificate cannot be served")
+                    tracing::warn!(id, names = served.names.join(" "), error, "cannot serve a certificate")
                 }
             }
         }

@@ -76,7 +76,7 @@ impl Drop for Lock {
 async fn keep(mut held: Held, watch: Watch, value: String, stop: CancellationToken, lost: CancellationToken) {
     let reason = tokio::select! {
         reason = held.keep() => Some(reason),
-        () = taken(watch, &value) => Some("somebody else wrote or removed its key".to_owned()),
+        () = taken(watch, &value) => Some("another client wrote or removed its key".to_owned()),
         () = stop.cancelled() => None,
     };
     lost.cancel();

@@ -244,7 +244,7 @@ impl<'m> Lead<'m> {
                 happened.push(event);
             }
             if let Err(error) = self.steps(&happened, looks).await {
-                tracing::warn!(%error, "a step of the leader was not written; everything is looked at again");
+                tracing::warn!(%error, "failed to commit a step of the leader; closing sessions and re-evaluating all services");
                 // Nodes come again and say everything anew: nothing that they said is lost.
                 for node in self.sessions.keys().cloned().collect::<Vec<_>>() {
                     self.close(&node);
@@ -281,7 +281,7 @@ impl<'m> Lead<'m> {
         for _ in 1..ATTEMPTS_MAX {
             match self.step(happened, looks).await {
                 Err(StoreError::Conflict(conflict)) => {
-                    tracing::debug!(%conflict, "a step of the leader was overtaken; it is made again");
+                    tracing::debug!(%conflict, "a step of the leader was overtaken; repeating it");
                     self.agenda.again();
                     self.networks = true;
                     self.changed.extend(self.enforced.drain(..));
@@ -355,7 +355,7 @@ impl<'m> Lead<'m> {
     fn add(&mut self, proposal: &mut Proposal, changes: Vec<Change>) -> bool {
         let added = proposal.add(changes);
         if let Err(conflict) = &added {
-            tracing::debug!(%conflict, "a decision does not fit what is declared now; it is made again");
+            tracing::debug!(%conflict, "a decision conflicts with a newer declaration; deciding again");
         }
         added.is_ok()
     }
@@ -379,7 +379,11 @@ impl<'m> Lead<'m> {
                         self.heard_at.insert(node.clone(), (Instant::now(), self.pace));
                         let has_engine = hello.engine_error.is_empty();
                         if !has_engine {
-                            tracing::warn!(node, hello.engine_error, "a node is down: its engine does not answer");
+                            tracing::warn!(
+                                node,
+                                hello.engine_error,
+                                "marked a node as down: its engine does not answer"
+                            );
                             self.learn_lost(proposal.view(), node);
                         }
                         let opened = Session::new(*session, say.clone(), pulse.clone(), has_engine);
@@ -393,7 +397,7 @@ impl<'m> Lead<'m> {
                         self.touched.entry(node.clone()).or_default();
                     }
                     Err(reason) => {
-                        tracing::warn!(node, reason, "a node is refused");
+                        tracing::warn!(node, reason, "refused a node");
                         say.say(&ToNode::Refused(reason));
                     }
                 }
@@ -422,7 +426,7 @@ impl<'m> Lead<'m> {
                         self.ready.remove(node);
                         self.managers_changed(node, *is_manager, proposal, now);
                     }
-                    Err(error) => tracing::warn!(node, error, "the managers cannot be changed; trying again"),
+                    Err(error) => tracing::warn!(node, error, "cannot change the managers; trying again"),
                 }
             }
         }
@@ -537,8 +541,8 @@ impl<'m> Lead<'m> {
                 }
                 let hostname = &record.node.description.hostname;
                 match was_down {
-                    true => tracing::debug!(node = id, hostname, "a node that is down has ended what is fenced"),
-                    false => tracing::warn!(node = id, hostname, ?signs, "a node is down"),
+                    true => tracing::debug!(node = id, hostname, "a node that is down has ended its fenced tasks"),
+                    false => tracing::warn!(node = id, hostname, ?signs, "marked a node as down"),
                 }
                 let message = if was_down { &*record.node.status.message } else { SILENT };
                 self.heard_at.insert(id.clone(), (heard_at, pace));

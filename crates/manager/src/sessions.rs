@@ -122,7 +122,7 @@ pub(crate) fn open(store: Arc<Store>, events: mpsc::Sender<Event>, node: String,
     let (say, said) = mpsc::channel(SAID_WAITING_MAX);
     tokio::spawn(async move {
         let Some(ToLeader::Hello(hello)) = next(&node, &mut heard).await else {
-            tracing::warn!(node, "a session that does not begin with who the node is, is closed");
+            tracing::warn!(node, "closing session: expected Hello as first message");
             return;
         };
         // The session ends when the leader drops its end of it.
@@ -191,7 +191,7 @@ async fn next(node: &str, heard: &mut Heard) -> Option<ToLeader> {
         Ok(Some(said)) => Some(said),
         // It still counts as a sign of life, and is answered as one: the node waits for an answer to each message.
         Ok(None) => {
-            tracing::debug!(node, "the node sends a message of a later release; it is passed over");
+            tracing::debug!(node, "skipping a message of the node that belongs to a later release");
             Some(ToLeader::Alive)
         }
         Err(error) => {

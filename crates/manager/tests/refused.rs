@@ -270,7 +270,7 @@ async fn a_worker_that_speaks_as_a_manager_is_refused() {
     check(&mine, format!(r#"{{"Add":{{"node":"{me}","addr":"127.0.0.1:1"}}}}"#), refused).await;
     check(&mine, r#""Managers""#.to_owned(), refused).await;
     check(&format!("{leader}:0"), r#""Managers""#.to_owned(), "speaks for").await;
-    check(&mine, r#"{"Dance":{}}"#.to_owned(), "makes no sense").await;
+    check(&mine, r#"{"Dance":{}}"#.to_owned(), "malformed").await;
     // What it may ask: who is there. That tells a new manager's store from others.
     check(&mine, r#""Hello""#.to_owned(), leader).await;
 }

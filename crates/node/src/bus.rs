@@ -110,7 +110,7 @@ impl PoolBus {
 
     fn publish(&self, address: &str, body: Value) {
         if let Err(error) = self.bus.publish(address, Headers::default(), body) {
-            tracing::warn!(address, %error, "an event cannot be told");
+            tracing::warn!(address, %error, "cannot publish an event");
         }
     }
 
@@ -125,7 +125,7 @@ impl PoolBus {
             let event = match event {
                 Ok(event) => event,
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "too many events to tell all of them on the bus");
+                    tracing::warn!(missed, "too many events; some are not published on the bus");
                     continue;
                 }
                 Err(broadcast::error::RecvError::Closed) => return,

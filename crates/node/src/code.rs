@@ -70,17 +70,17 @@ impl Teller {
                 changed = self.rotation.changed() => {
                     if changed.is_err() { return }
                     if let Err(error) = self.tell().await {
-                        tracing::error!(%error, "cannot tell the other nodes the new join code");
+                        tracing::error!(%error, "cannot send the new join code to other nodes");
                     }
                 }
                 Ok(()) = self.rosters.changed() => {
                     if let Err(error) = self.tell().await {
-                        tracing::error!(%error, "cannot update the facts that this node tells of its join code");
+                        tracing::error!(%error, "cannot publish the join code of this node");
                     }
                 }
                 Ok(()) = self.swarm.changed() => {
                     if let Err(error) = self.tell().await {
-                        tracing::error!(%error, "cannot tell the other nodes that this one is a manager");
+                        tracing::error!(%error, "cannot inform the other nodes that this one is a manager");
                     }
                 }
             }
@@ -96,9 +96,9 @@ impl Teller {
         let told = view.values().filter_map(|seen| Rotation::of_fact(seen.facts.get(FACT)?));
         match told.max().map(|newest| self.link.adopt(newest)) {
             Some(Ok(true)) => {
-                tracing::info!("the join code was changed on another node; the old one lets nobody in any more")
+                tracing::info!("the join code was changed on another node; the old one is no longer valid")
             }
-            Some(Err(error)) => tracing::error!(%error, "the new join code is in force, but cannot be kept"),
+            Some(Err(error)) => tracing::error!(%error, "the new join code is in force, but cannot be saved"),
             Some(Ok(false)) | None => {}
         }
     }
@@ -119,7 +119,7 @@ pub async fn keep_keys(link: Arc<Link>, gossip: Arc<Gossip>, stop: CancellationT
         let keys = PoolKeys { seals, opens_also: was.into_iter().chain(next).collect() };
         if known.as_ref() != Some(&keys) {
             if known.is_some() {
-                tracing::info!(changing = next.is_some(), "gossip has another key");
+                tracing::info!(changing = next.is_some(), "gossip uses another key");
             }
             gossip.set_keys(keys.clone()).await;
             known = Some(keys);

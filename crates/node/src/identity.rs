@@ -101,7 +101,7 @@ async fn join(addresses: &[String], code: &JoinCode, name: &str) -> anyhow::Resu
             joined => return Ok(joined?),
         }
     }
-    bail!("there is nobody to join")
+    bail!("no node to join was found")
 }
 
 /// Returns the first addresses for gossip: given ones, and those that answer on the local network.

@@ -107,7 +107,7 @@ impl PoolPeers {
             Ok(ClaimReply { claim: 0, reason }) => Err(ApiError::conflict(reason)),
             Ok(ClaimReply { claim, .. }) => Ok(Some(claim)),
             Err(error) => {
-                tracing::warn!(name, keeper = keeper.addr, %error, "a node that looks after a name does not answer");
+                tracing::warn!(name, keeper = keeper.addr, %error, "a keeper of a name does not answer");
                 Ok(None)
             }
         }
@@ -243,7 +243,7 @@ impl Peers for PoolPeers {
             let asked = self.directory.others().into_iter().map(|peer| async move {
                 let answer = self.calls.templates(&peer, name).await;
                 if let Err(error) = &answer {
-                    tracing::info!(peer = peer.addr, %error, "a node does not say which templates it has");
+                    tracing::info!(peer = peer.addr, %error, "cannot list the templates of a node");
                 }
                 Offers { addr: peer.addr, templates: answer.ok().map(|it| it.into_iter().map(offered).collect()) }
             });
@@ -265,7 +265,7 @@ impl Peers for PoolPeers {
                 ApiError::internal(format!("the join code cannot be changed, the old one stays: {error}"))
             };
             let code = rotated.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-            tracing::info!("the join code was changed here; the old one lets nobody in any more");
+            tracing::info!("the join code was changed here; the old one is no longer valid");
             Ok(code.to_string())
         })
     }

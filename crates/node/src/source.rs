@@ -41,7 +41,7 @@ impl Source for NodeSource {
             let news = told.map(|piece| {
                 let piece = piece.map_err(|error| error.message().to_owned())?;
                 serde_json::from_slice(&piece.news)
-                    .map_err(|error| format!("what the node tells is unreadable: {error}"))
+                    .map_err(|error| format!("the answer of the node is malformed: {error}"))
             });
             Ok(Box::pin(news) as Following)
         })

@@ -27,7 +27,7 @@ pub async fn list(store: &Discovery) -> Vec<String> {
     match discovery::list(store, FIRST_LIST_TIME_MAX).await {
         Ok(found) => found.into_iter().collect(),
         Err(error) => {
-            tracing::warn!(%error, "discovery does not tell which nodes there are");
+            tracing::warn!(%error, "cannot read the nodes from discovery");
             Vec::new()
         }
     }
@@ -40,7 +40,7 @@ pub async fn keep(store: Discovery, here: SocketAddr, gossip: Arc<Gossip>, stop:
         let joined = discovery::join(&store, &address, HEARTBEAT, TTL, Duration::ZERO, stop.clone()).await;
         if let Err(error) = joined {
             // A list in a file is kept by a person.
-            tracing::info!(%error, "this node does not put itself into discovery");
+            tracing::info!(%error, "not registering this node: the discovery source is read-only");
         }
     };
     let followed = async {

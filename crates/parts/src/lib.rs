@@ -132,7 +132,7 @@ impl Parts {
             if parts.is_expected(&end) {
                 return;
             }
-            tracing::error!(part = name, %end, "a part has ended; what depends on it begins anew");
+            tracing::error!(part = name, %end, "a part has ended; restarting the parts that depend on it");
             parts.shared.ended.send_if_modified(|known| {
                 let is_first = known.is_none();
                 if is_first {
@@ -171,7 +171,7 @@ impl Parts {
                 if began.elapsed() >= HEALTHY_AFTER {
                     backoff = BACKOFF_MIN;
                 }
-                tracing::error!(part = name, %end, again_in = ?backoff, "a part has ended; it is started again");
+                tracing::error!(part = name, %end, again_in = ?backoff, "a part has ended; restarting it");
                 if parts.stop.run_until_cancelled(sleep(backoff)).await.is_none() {
                     return;
                 }

@@ -80,7 +80,7 @@ impl Rescheduler {
         join_all(nodes.iter().filter_map(|node| tidy_up(placer, node))).await;
         for (addr, id) in reschedule::superseded(&nodes) {
             if let Some(engine) = placer.pool.engine(&addr) {
-                tracing::info!(addr, id, "a container is there twice; the older goes");
+                tracing::info!(addr, id, "a container exists twice; removing the older");
                 engine.supersede_container(&id);
                 remove(&engine, &id).await;
             }

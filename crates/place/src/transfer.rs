@@ -61,14 +61,14 @@ pub async fn bring(placer: &Placer, image: &str, target: &Arc<Engine>) -> Result
         if !names::image(&[target.node()], image).is_empty() {
             return Ok(true);
         }
-        tracing::info!(image, from = node.name, to = target.node().name, "bringing an image over");
+        tracing::info!(image, from = node.name, to = target.node().name, "copying an image to a node");
         match copy(image, &source, target).await {
             Ok(()) => {
                 target.refresh_images().await?;
                 return Ok(!names::image(&[target.node()], image).is_empty());
             }
             Err(error) => {
-                tracing::warn!(image, from = node.name, %error, "cannot bring an image over");
+                tracing::warn!(image, from = node.name, %error, "cannot copy an image to a node");
                 last = Some(error);
             }
         }

@@ -46,11 +46,11 @@ pub struct Engine {
     pub(crate) facts: Mutex<Option<Facts>>,
     /// Seconds to add to the engine's times, when its clock differs from ours.
     pub(crate) shift: AtomicI64,
-    /// Somebody saw a sign that the engine may be gone.
+    /// A call gave a sign that the engine may be gone.
     pub(crate) suspicion: Notify,
     healthy: watch::Sender<bool>,
     described: Mutex<Description>,
-    /// Somebody else says that the host is gone.
+    /// Another part reports that the host is gone.
     pub(crate) presumed: Notify,
     /// Grows with each new picture of the node.
     version: watch::Sender<u64>,
@@ -152,7 +152,7 @@ impl Engine {
         node.labels.extend(described.labels.clone());
     }
 
-    /// Somebody who should know says that the host is gone: the node is unhealthy at once, until it answers again.
+    /// Marks the node as unhealthy at once, until it answers again, since another source says that its host is gone.
     pub fn presume_lost(&self) {
         self.presumed.notify_one();
     }

@@ -177,7 +177,7 @@ impl Engine {
     pub async fn await_picture(&self, number: u64) {
         let mut arrived = self.arrived.subscribe();
         if timeout(ARRIVAL_TIME_MAX, arrived.wait_for(|arrived| *arrived >= number)).await.is_err() {
-            info!(addr = self.addr(), number, "what the node has read again does not come");
+            info!(addr = self.addr(), number, "the result of another node's read does not arrive");
         }
     }
 

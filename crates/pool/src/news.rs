@@ -154,7 +154,7 @@ fn bare(node: &Node) -> Node {
 fn facts(node: &Node) -> Value {
     let written = serde_json::to_value(node);
     let mut facts = written.unwrap_or_else(|error| {
-        tracing::error!(node = node.name, %error, "the node's facts cannot be written as JSON: other nodes do not hear of changes");
+        tracing::error!(node = node.name, %error, "the node's facts cannot be written as JSON: other nodes do not get the changes");
         Value::Null
     });
     facts["updated_at"].take();
@@ -231,7 +231,9 @@ async fn next_event(events: &mut broadcast::Receiver<ClusterEvent>, addr: &str) 
                     return event;
                 }
             }
-            Err(broadcast::error::RecvError::Lagged(count)) => tracing::warn!(addr, count, "events were not told"),
+            Err(broadcast::error::RecvError::Lagged(count)) => {
+                tracing::warn!(addr, count, "events of an engine were dropped")
+            }
             // The board is gone, and the pool with it.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }

@@ -99,7 +99,7 @@ pub(crate) async fn follow(link: &EngineLink, happened: mpsc::Sender<Happened>, 
             heard = hear(link, &happened, &mut rest) => heard,
         };
         if let Err(error) = heard {
-            warn!(%error, "events of the engine are not heard");
+            warn!(%error, "cannot follow the events of the engine");
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -117,11 +117,11 @@ async fn hear(link: &EngineLink, happened: &mpsc::Sender<Happened>, rest: &mut D
     if !response.status().is_success() {
         return Err(failed(link, response.status()));
     }
-    info!(engine = link.url(), "events are heard");
+    info!(engine = link.url(), "following events");
     *rest = REST_MIN;
     let mut body = response.into_body();
     let mut decoder = Decoder::default();
-    let ended = || failed(link, "this program ends");
+    let ended = || failed(link, "stopping");
     happened.send(Happened::Attached).await.map_err(|_| ended())?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| failed(link, error))?;

@@ -173,7 +173,7 @@ async fn until(time: Option<Instant>) {
 
 impl Keeper<'_> {
     async fn hear(&mut self, event: Happened) {
-        debug!(?event, "the engine tells");
+        debug!(?event, "event of the engine");
         let result = match event {
             Happened::Attached | Happened::Engines => {
                 self.look_at_all().await;
@@ -193,7 +193,7 @@ impl Keeper<'_> {
     }
 
     fn doubt(&mut self, error: &EngineFailed) {
-        warn!(%error, "the engine is looked at again in {LOOK_AGAIN:?}");
+        warn!(%error, "reading the engine again in {LOOK_AGAIN:?}");
         self.look = Some(Instant::now() + LOOK_AGAIN);
     }
 
@@ -232,7 +232,7 @@ impl Keeper<'_> {
             self.health.insert(id.clone(), status.to_owned());
         }
         if !self.books.runs(&id, found) {
-            warn!(container = id, "it is not registered: there are {SERVICES_MAX} services already");
+            warn!(container = id, "not registering a service: there are {SERVICES_MAX} already");
         }
         Ok(())
     }
@@ -271,7 +271,7 @@ impl Keeper<'_> {
         for container in &running {
             self.runs(container).await?;
         }
-        info!(containers = running.len(), "the engine was looked at");
+        info!(containers = running.len(), "read the engine");
         if self.books.due().is_empty() {
             self.sink.settled();
         }
@@ -298,7 +298,7 @@ impl Keeper<'_> {
                 Ok(()) => {
                     if self.failures > 0 {
                         // It may have lost what it had.
-                        info!("the store takes writes again");
+                        info!("the store accepts writes again");
                         self.failures = 0;
                         self.books.again();
                     }
@@ -312,7 +312,7 @@ impl Keeper<'_> {
                 }
                 Err(error) => {
                     if self.failures == 0 {
-                        warn!(id = service.id, %error, "the store is away");
+                        warn!(id = service.id, %error, "the store is out of reach");
                     }
                     self.failed();
                     return;
@@ -330,7 +330,7 @@ impl Keeper<'_> {
         let Some(status) = self.health.get(container) else { return };
         for service in self.books.live().filter(|service| service.container == container) {
             if let Err(error) = self.sink.feed(service, status).await {
-                debug!(%error, "Consul does not hear of the health");
+                debug!(%error, "cannot send the health of a service to Consul");
             }
         }
     }

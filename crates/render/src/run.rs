@@ -211,7 +211,7 @@ impl Renderer<'_> {
                 Err(RunError::Source { dep, error })
             }
             News::Failed { dep, error, attempts } => {
-                warn!(%dep, error, attempts, "the source does not answer; what is rendered stays");
+                warn!(%dep, error, attempts, "the source does not answer; rendered files stay");
                 Ok(())
             }
         }
@@ -268,7 +268,7 @@ impl Renderer<'_> {
                 Err(error) => {
                     let count = failures.get(&order).copied().unwrap_or(0) + 1;
                     let rest = rest(count);
-                    warn!(%error, "the command is tried again in {rest:?}");
+                    warn!(%error, "trying the command again in {rest:?}");
                     self.again.push((order, limit, count, Instant::now() + rest));
                 }
             }
@@ -291,7 +291,7 @@ impl Renderer<'_> {
             Rendered::Text(text) => Ok(Some(text)),
             Rendered::Missing(missing) => {
                 let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                debug!(file = %self.entries[at].job.destination.display(), missing = missing.join(", "), "not all is answered");
+                debug!(file = %self.entries[at].job.destination.display(), missing = missing.join(", "), "the DNS server answers only in part");
                 Ok(None)
             }
             Rendered::Failed(why) => Err(RunError::Template(why)),
@@ -333,7 +333,7 @@ impl Renderer<'_> {
         if settings.noop {
             let there = std::fs::read_to_string(&job.destination).ok();
             if there.as_deref() != Some(text) {
-                info!(file = %job.destination.display(), "it would change");
+                info!(file = %job.destination.display(), "dry run: would change");
             }
             return Ok(false);
         }

@@ -279,7 +279,7 @@ async fn etcd_v2(api: &HttpApi, dep: &Dep, index: u64) -> Result<(Answer, u64), 
                 if error.to_string().contains("timed out") || error.to_string().contains("EcodeEventIndexCleared") => {}
             Err(error @ KvError::Refused { .. }) => {
                 // 400: the events since are forgotten.
-                tracing::debug!(%error, "the wait is begun anew");
+                tracing::debug!(%error, "repeating the blocking query");
             }
             Err(error) => return Err(failed(error)),
         }

@@ -1,4 +1,4 @@
-//! Check of linearizability (by the search of Wing and Gong): each operation of a client must take effect at one moment
+//! Check of linearizability, by the search of Wing and Gong. Each operation of a client must take effect at one moment
 //! between its question and its answer.
 
 use std::collections::HashSet;

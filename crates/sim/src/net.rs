@@ -81,12 +81,12 @@ impl Net {
         Port { net: self.clone(), me: me.to_owned(), start }
     }
 
-    /// Somebody answers there from now on.
+    /// Registers the store that answers at this address.
     pub(crate) fn plug(&self, node: &str, start: u64, store: Arc<Store>) {
         self.0.lock().stores.insert(node.to_owned(), (start, store));
     }
 
-    /// A manager answers there from now on.
+    /// Registers the manager that answers at this address.
     pub(crate) fn plug_manager(&self, node: &str, start: u64, manager: Arc<Manager>) {
         self.0.lock().managers.insert(node.to_owned(), (start, manager));
     }

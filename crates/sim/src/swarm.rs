@@ -89,7 +89,7 @@ pub(crate) async fn begin(nodes: &Arc<Nodes>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Somebody declares something, on any manager.
+/// Declares something, on any manager.
 pub(crate) async fn declare(nodes: &Nodes, rng: &mut StdRng, trace: &Trace) {
     let up = nodes.managers.up();
     let Some(node) = up.choose(rng) else { return };

@@ -226,7 +226,7 @@ impl<T: DeserializeOwned> Found<T> {
                 record,
             }),
             Err(error) => {
-                tracing::warn!(%error, "a record makes no sense and is passed over");
+                tracing::warn!(%error, "skipping a malformed record");
                 None
             }
         }

@@ -58,7 +58,7 @@ enum Left {
 /// node takes it over; errors of the managers leave it as it is, for another attempt.
 pub async fn run(records: &impl Records, api: &impl Api, id: &str, me: &str) {
     if let Err(left) = carry_out(records, api, id, me).await {
-        tracing::info!(operation = id, reason = %left, "an operation is left");
+        tracing::info!(operation = id, reason = %left, "leaving an operation to another node");
     }
 }
 

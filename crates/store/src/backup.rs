@@ -110,7 +110,7 @@ impl Store {
             last_log_id: Some(last.clone()),
             last_membership: Membership::new(Some(last.clone()), members),
         };
-        let doing = || StoreError::io("begin the swarm anew");
+        let doing = || StoreError::io("begin the swarm again");
         let bytes = snapshot::encode(&state).map_err(|error| doing()(error.into()))?;
         let vote = Vote { leader_id: leader(term, &me), committed: false };
         disk.set_committed(Some(last.clone()));

@@ -421,7 +421,7 @@ impl Inner {
 }
 
 fn parse_entry(plain: &[u8]) -> io::Result<Entry> {
-    envelope::unwrap(plain).map_err(|why| io::Error::other(format!("an entry makes no sense: {why}")))
+    envelope::unwrap(plain).map_err(|why| io::Error::other(format!("malformed log entry: {why}")))
 }
 
 /// Returns the place of a sealed value; it opens in this place only.

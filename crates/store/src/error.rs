@@ -21,7 +21,7 @@ pub enum StoreError {
     #[error("this manager does not lead any more")]
     LeadsNoMore,
     /// The command may have been written, or may still be. It will not be written twice.
-    #[error("whether the change was written is not known ({why}): look before it is tried again")]
+    #[error("the outcome of the change is unknown ({why}): check before trying again")]
     Lost { why: String },
     /// Nothing was written, because some manager lacks the feature.
     #[error("{feature} need feature level {}, and the swarm's managers agree on level {level}: upgrade all managers", feature.level())]
@@ -44,7 +44,7 @@ pub enum StoreError {
     Damaged { folder: PathBuf, what: String, why: String },
     #[error("failed to {doing}")]
     Io { doing: String, source: io::Error },
-    /// Somebody else has it open.
+    /// Another process has it open.
     #[error("the store in {} is in use by another process", folder.display())]
     InUse { folder: PathBuf },
     #[error("this node is not a manager of a swarm")]

@@ -138,7 +138,7 @@ impl Running {
             }
             Ok(Answer::Hello { member, .. }) => Ok(member),
             Ok(Answer::Refused(refusal)) => Err(fails(format!("it refused: {refusal:?}"))),
-            Ok(_) => Err(fails("its answer makes no sense".to_owned())),
+            Ok(_) => Err(fails("its answer is malformed".to_owned())),
             Err(error) => Err(fails(error.to_string())),
         }
     }

@@ -151,7 +151,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<(T, Bytes), S
     let length = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
     let length = usize::try_from(length).map_err(|_| short())?;
     let head = rest.get(..length).ok_or_else(short)?;
-    let head = serde_json::from_slice(head).map_err(|error| format!("a message makes no sense: {error}"))?;
+    let head = serde_json::from_slice(head).map_err(|error| format!("malformed message: {error}"))?;
     Ok((head, bytes.slice(FRAME_BYTES + length..)))
 }
 
@@ -170,6 +170,6 @@ mod tests {
         check(b"", "not whole");
         check(&bytes[..8], "not whole");
         check(b"\x02\0\0\0\0", "version 2");
-        check(b"\x01\0\0\0\x06\"Lazy\"", "makes no sense");
+        check(b"\x01\0\0\0\x06\"Lazy\"", "malformed");
     }
 }

@@ -33,7 +33,7 @@ impl Running {
         let answer = match request.to {
             Some(to) if to != self.me => Answer::Refused(Refusal::NotMe(self.me.clone())),
             _ if request.call.is_of_raft() && !self.is_manager(&request.from, &request.proof) => {
-                tracing::warn!(from, "a node that is no manager of this swarm is refused as one");
+                tracing::warn!(from, "refused a node that claims to be a manager of this swarm");
                 Answer::Refused(Refusal::Other(format!("{from} does not prove that it is a manager of this swarm")))
             }
             _ => self.answer(&request.from, request.call, body).await,

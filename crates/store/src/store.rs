@@ -195,7 +195,7 @@ impl Store {
         match answer {
             Answer::Outcome(Outcome::Done(index)) => {
                 let reached = timeout_at(until, self.board.reach(index)).await;
-                reached.map_err(|_| lost("it was written, but this manager is cut off and has not heard of it"))
+                reached.map_err(|_| lost("it was written, but this manager is cut off and has not received it"))
             }
             Answer::Outcome(Outcome::Conflict(conflict)) => Err(conflict.into()),
             _ => Err(strange()),

@@ -46,7 +46,7 @@ pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::ver
 pub enum IdentityError {
     #[error("cannot {what} {}: {source}", path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} is damaged: {reason}; remove it to join anew", path.display())]
+    #[error("{} is damaged: {reason}; remove it to join again", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(transparent)]
     Cert(#[from] CertError),

@@ -289,7 +289,7 @@ impl Link {
                     }
                     Ok(Err(error)) => {
                         if let Some(silent) = link.limits.strangers.due() {
-                            tracing::warn!(%from, %error, silent, "a stranger is refused");
+                            tracing::warn!(%from, %error, silent, "refused a connection without a certificate of this pool");
                         }
                     }
                     Err(_) => tracing::debug!(%from, "a connection was not opened in time"),

@@ -91,7 +91,7 @@ impl Worker {
 
     pub(super) async fn run(mut self) {
         if let Some(states) = kept::load(&self.folder).await {
-            info!(networks = states.len(), "networks are set up as they were known last");
+            info!(networks = states.len(), "setting up networks from the saved state");
             self.networks.shared.states.send_modify(|there| {
                 for (id, known) in states {
                     there.entry(id).or_insert(known);
@@ -209,7 +209,7 @@ impl Worker {
             match kept::save(&self.folder, states).await {
                 Ok(()) => self.kept = versions,
                 Err(error) => {
-                    warn!(%error, "cannot keep the state of networks; after a restart without managers they are missing")
+                    warn!(%error, "cannot save the state of networks; after a restart without managers they are missing")
                 }
             }
         }
@@ -241,7 +241,7 @@ impl Worker {
             }
             match engine_network::create(&self.engine, id, &known.state, &self.host).await {
                 Ok(network) => {
-                    debug!(network = id, name = network.name, "the engine has a network for it");
+                    debug!(network = id, name = network.name, "the engine has its network");
                     self.audit = true;
                     there.insert(id.clone(), network.clone());
                     ready.insert(id.clone(), Ok(network));
@@ -317,11 +317,11 @@ fn work(wanted: Table, before: &Table, audit: bool) -> Result<(Table, Vec<String
             warn!(
                 count = missing.len(),
                 first = first.join("; "),
-                "something removed or changed network state of herder; it is mended"
+                "network state of herder was removed or changed; repairing it"
             );
         }
     }
-    debug!(steps = ops.iter().map(steps).sum::<usize>(), audit, "kernel tables");
+    debug!(steps = ops.iter().map(steps).sum::<usize>(), audit, "kernel tables were updated");
     let failed = Kernel.carry_out(&ops);
     let hairpins = Kernel.set_hairpins();
     if !hairpins.is_empty() {

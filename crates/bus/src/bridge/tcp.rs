@@ -62,7 +62,7 @@ pub async fn connection(bridge: Arc<Bridge>, stream: impl AsyncRead + AsyncWrite
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::info!(%error, "a client of the bus is cut off");
+                    tracing::info!(%error, "closing the connection of a bus client");
                     join(&mut output, &json!({"type": "err", "message": error.to_string()}));
                     return write(&mut writer, &mut output).await;
                 }

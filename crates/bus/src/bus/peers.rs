@@ -45,7 +45,7 @@ impl Bus {
 
     fn take(&self, from: &str, frame: Frame<'_>) -> Result<(), FrameError> {
         if !self.table.lock().is_peer(from) {
-            tracing::debug!(from, "a frame of the bus came from nobody's link");
+            tracing::debug!(from, "a frame of the bus arrived without a link");
             return Ok(());
         }
         match frame {
@@ -165,7 +165,7 @@ impl Bus {
         }
         let (bus, node) = (self.me.clone(), node.to_owned());
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return tracing::warn!(node, "a peer lacks addresses, and nothing runs that could tell it again");
+            return tracing::warn!(node, "a peer lacks addresses, and no task is left to send them again");
         };
         runtime.spawn(async move {
             loop {

@@ -59,8 +59,8 @@ pub fn allow(whitelists: &[Expression], node: &str) -> bool {
     whitelists.iter().all(|list| list.value.split('|').any(|name| name == node))
 }
 
-/// Returns the container that the request replaces, by Compose's rules: named by the new one's label, or a stopped one
-/// of the same instance of the same service.
+/// Returns the container that the request replaces, by Compose's rules. It is named by the new one's label, or is a
+/// stopped one of the same instance of the same service.
 fn replaced<'n>(nodes: &'n [Arc<Node>], request: &CreateRequest) -> Option<(&'n Arc<Node>, &'n Arc<Container>)> {
     let label = |name: &str| request.container.labels.get(name);
     if let Some(old) = label(LABEL_REPLACES).filter(|old| !old.is_empty()) {

@@ -49,7 +49,7 @@ pub(super) async fn offered(settings: &ActionSettings, name: Option<&str>) -> Ve
         let Ok(one) = read(folder, &name).await else { continue };
         bytes += one.text.len();
         if bytes > OFFER_BYTES_MAX {
-            tracing::warn!(limit = OFFER_BYTES_MAX, "there are too many templates to tell other nodes of all");
+            tracing::warn!(limit = OFFER_BYTES_MAX, "too many templates to send all of them to other nodes");
             break;
         }
         offered.push(one);

@@ -126,7 +126,7 @@ async fn with_sizes(front: &Front, query: &ContainerQuery) -> Result<Reply, ApiE
                 );
             }
             Ok(_) => {}
-            Err(error) => tracing::info!(addr = engine.addr(), %error, "an engine does not tell the sizes"),
+            Err(error) => tracing::info!(addr = engine.addr(), %error, "cannot fetch sizes from engine"),
         }
     }
     let now = jiff::Timestamp::now().as_second();
@@ -155,7 +155,7 @@ async fn refresh_if_told(front: &Front, filters: &Filters) {
     let engines: Vec<Arc<Engine>> = front.healthy_engines().into_iter().filter(told).collect();
     for result in join_all(engines.iter().map(|engine| engine.refresh_all())).await {
         if let Err(error) = result {
-            tracing::info!(%error, "cannot read an engine anew");
+            tracing::info!(%error, "cannot read an engine again");
         }
     }
 }

@@ -135,7 +135,7 @@ impl Lines {
                     let whose = if self.details { whose(&node_id, &service_id, &task_id) } else { String::new() };
                     self.take(&mut pending, &whose, &mut out);
                     if pending.lost {
-                        self.failure(&format!("the logs of task {task_id} make no sense"), &mut out);
+                        self.failure(&format!("the logs of task {task_id} are malformed"), &mut out);
                     }
                 }
                 self.tasks.insert(task_id, pending);
@@ -252,7 +252,7 @@ mod tests {
         assert!(out.ends_with(b"for the following reasons: node x is not available\n"));
         let mut lines = lines(false, false, false);
         let out = lines.next(piece("t", b"GET / HTTP/1.1"));
-        assert!(out.ends_with(b"the logs of task t make no sense\n"));
+        assert!(out.ends_with(b"the logs of task t are malformed\n"));
         assert_eq!(lines.next(piece("t", &frame(1, "x"))), "");
     }
 

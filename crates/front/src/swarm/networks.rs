@@ -35,7 +35,7 @@ pub(crate) async fn view(front: &Front) -> Option<View> {
     match read(swarm).await {
         Ok(view) => Some(view),
         Err(error) => {
-            tracing::debug!(%error, "networks of the swarm are not known here");
+            tracing::debug!(%error, "cannot read the networks of the swarm");
             None
         }
     }

@@ -73,7 +73,7 @@ impl Plan {
         let mut plan = Plan { stack: stack.to_owned(), changes: Vec::new(), refused: Vec::new(), notes };
         for wanted in wanted {
             plan.add(wanted, known)
-                .with_context(|| format!("what docker sent is not understood: {}", wanted.path.join("/")))?;
+                .with_context(|| format!("cannot parse the output of docker: {}", wanted.path.join("/")))?;
         }
         let named = |service: &&Value| {
             let name = service["Spec"]["Name"].as_str().unwrap_or_default();

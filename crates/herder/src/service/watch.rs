@@ -63,10 +63,10 @@ impl Events {
                 continue;
             }
             if self.rest.len() > EVENT_BYTES_MAX {
-                bail!("what the door tells makes no sense");
+                bail!("the answer of the door is malformed");
             }
             let frame = self.body.frame().await.context("the door has closed: it may have stopped")?;
-            let frame = frame.map_err(anyhow::Error::from_boxed).context("the door does not tell any more")?;
+            let frame = frame.map_err(anyhow::Error::from_boxed).context("the door sends nothing any more")?;
             if let Ok(data) = frame.into_data() {
                 self.rest.extend_from_slice(&data);
             }
@@ -145,7 +145,7 @@ async fn look(door: &Door, id: &str) -> anyhow::Result<Option<(Service, Vec<Task
     let Some(service) = services.get_mut(0).map(Value::take) else { return Ok(None) };
     let filters = encode(&json!({ "service": [id] }));
     let tasks = door.ask(Method::GET, &format!("/tasks?filters={filters}")).await?;
-    let strange = || format!("{} answers what is not understood", door.host);
+    let strange = || format!("{} answers with a malformed document", door.host);
     let service = serde_json::from_value(service).with_context(strange)?;
     Ok(Some((service, serde_json::from_value(tasks).with_context(strange)?, hosts(door).await?)))
 }

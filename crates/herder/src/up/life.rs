@@ -247,7 +247,7 @@ impl Life {
             warn!(limit = ?FAREWELL_TIME_MAX, "the store does not answer; it names this node until its entry ends");
         }
         if !self.parts.all_ended(PARTS_END_MAX).await {
-            warn!(limit = ?PARTS_END_MAX, "some parts of the node do not end");
+            warn!(limit = ?PARTS_END_MAX, "some parts of the node did not end in time");
         }
     }
 }

@@ -114,7 +114,7 @@ impl Lead<'_> {
             }
             whole += usize::from(wants_whole);
             if !heard || !session.tell(view, &id, &touched) {
-                tracing::warn!(node = id, "a session is closed: the node does not listen");
+                tracing::warn!(node = id, "closing session: the node does not read messages");
                 self.close(&id);
             }
         }

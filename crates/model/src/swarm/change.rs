@@ -252,7 +252,7 @@ impl Written {
 /// Reason why a command was not applied. Nothing of it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Conflict {
-    /// Somebody wrote it meanwhile. The text is that of swarm mode.
+    /// Another client wrote the object meanwhile. The text is that of swarm mode.
     #[error("update out of sequence")]
     Sequence { kind: Kind, id: String },
     /// The object was removed.

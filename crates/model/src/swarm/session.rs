@@ -94,7 +94,7 @@ impl Message for ToNode {
 ///
 /// # Errors
 ///
-/// Returns an error for bytes that are no message, and for a message of this release that makes no sense.
+/// Returns an error for bytes that are no message, and for a malformed message of this release.
 pub fn decode<M: Message>(bytes: &[u8]) -> Result<Option<M>, serde_json::Error> {
     serde_json::from_slice(bytes).map(Some).or_else(|error| match name(bytes) {
         Some(name) if !M::NAMES.contains(&name.as_str()) => Ok(None),

@@ -54,7 +54,7 @@ pub type Committed<'s> = Pin<Box<dyn Future<Output = Result<View, NotWritten>> +
 /// Reason why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum NotWritten {
-    /// Somebody else was faster.
+    /// Another client was faster.
     #[error(transparent)]
     Conflict(#[from] Conflict),
     #[error(transparent)]

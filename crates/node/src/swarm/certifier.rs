@@ -15,7 +15,7 @@ use herder_wire::link::{Certifier, Roster, Wish};
 use herder_wire::{JoinCode, Secret, Subject, same_secret};
 
 /// Reason why a removed node gets no certificate.
-const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
+const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join again";
 const NO_SWARM: &str = "this manager knows no swarm yet";
 const NO_KEY: &str = "the key of the root is not in the store";
 

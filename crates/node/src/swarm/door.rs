@@ -31,7 +31,7 @@ impl Managers for Door {
     async fn raft(&self, from: &Subject, message: Bytes) -> Result<Bytes, Status> {
         let store = self.0.store().ok_or_else(|| Status::unavailable("this node is no manager"))?;
         if !may_use_store(store.view().cluster.as_deref(), self.0.link.roster().as_deref(), from) {
-            tracing::warn!(from = from.node, "a node that is no manager of this swarm is refused as one");
+            tracing::warn!(from = from.node, "refused a node that claims to be a manager of this swarm");
             return Err(Status::permission_denied(format!("{} is no manager of this swarm", from.node)));
         }
         store.handle(&from.node, message).await.map_err(|error| Status::unavailable(error.to_string()))

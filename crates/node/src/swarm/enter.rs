@@ -38,7 +38,8 @@ impl Host {
         if request.force_new_cluster && self.kept.borrow().is_some() {
             return self.begin_anew().await;
         }
-        Kept::remove(&self.state).map_err(|error| ApiError::internal(format!("cannot begin anew: {error}")))?;
+        Kept::remove(&self.state)
+            .map_err(|error| ApiError::internal(format!("cannot leave the old swarm: {error}")))?;
         let cluster = self.first_cluster(&request)?;
         let managing = self.open_store(None).await.map_err(refused)?;
         managing.store.begin(&self.here).await.map_err(refused)?;
@@ -60,7 +61,7 @@ impl Host {
             let known = self.known.lock();
             let why = match &*known.broken {
                 _ if known.locked => LOCKED.to_owned(),
-                "" => "this node is no manager: only a manager knows enough to begin the swarm anew".to_owned(),
+                "" => "this node is no manager: only a manager can begin the swarm again".to_owned(),
                 broken => format!("this manager's store cannot be opened: {broken}"),
             };
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)
@@ -103,7 +104,7 @@ impl Host {
             tracing::warn!(
                 asked,
                 here,
-                "the node goes on to be known to others as before: `herder up --advertise` sets their way to it, for the pool and the swarm"
+                "the address of this node for others stays as it was: `herder up --advertise` sets their way to it, for the pool and the swarm"
             );
         }
         Ok(())
@@ -226,7 +227,7 @@ impl Host {
             && others
             && let Err(error) = timeout(LEAVE_TIME_MAX, managing.store.remove_manager(&self.id)).await.unwrap_or(Ok(()))
         {
-            tracing::warn!(%error, "the other managers are not told that this one leaves");
+            tracing::warn!(%error, "cannot inform the other managers that this one leaves");
         }
         let last = manages.is_some() && !others;
         if last && let Some(managing) = &manages {

@@ -242,7 +242,7 @@ impl Host {
             None => Kept::remove(&self.state),
         };
         if let Err(error) = saved {
-            tracing::error!(%error, "what this node knows of its swarm cannot be kept");
+            tracing::error!(%error, "cannot save the state of this node in its swarm");
         }
         let manages = kept.as_ref().filter(|it| it.manages && !it.cluster.is_empty());
         self.facts.send_replace(manages.map(|it| it.cluster.clone()));

@@ -185,7 +185,7 @@ async fn keep_key(store: &Arc<Store>, known: Option<&ClusterRecord>, cluster: &C
         Err(error) => Err(error),
     };
     if let Err(error) = changed {
-        tracing::error!(%error, "the key of this manager's store cannot be changed; it stays as it is");
+        tracing::error!(%error, "cannot change the key of this manager's store");
     }
 }
 

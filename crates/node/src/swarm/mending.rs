@@ -91,10 +91,10 @@ impl Host {
         match set_aside(&self.state) {
             Ok(place) => {
                 let place = place.display();
-                tracing::warn!(%place, "the damaged store was set aside; the other managers give this one what they have");
+                tracing::warn!(%place, "moved the damaged store away; the other managers send their state");
             }
             Err(error) => {
-                tracing::error!(%error, "the damaged store cannot be set aside");
+                tracing::error!(%error, "cannot move the damaged store away");
                 return;
             }
         }

@@ -74,17 +74,17 @@ impl Host {
         match restored {
             Ok(restored) => {
                 if let Err(error) = remove_folder(&aside) {
-                    tracing::warn!(%error, folder = %aside.display(), "what was before the restore cannot be removed");
+                    tracing::warn!(%error, folder = %aside.display(), "cannot remove the store from before the restore");
                 }
                 Ok(restored)
             }
             Err(error) => {
                 self.close_store().await;
                 if let Err(error) = self.link.put_back(before) {
-                    tracing::error!(%error, "the certificate of before the restore is not in use again");
+                    tracing::error!(%error, "cannot use the certificate from before the restore again");
                 }
                 if let Err(error) = remove_folder(&store).and_then(|()| rename_folder(&aside, &store)) {
-                    tracing::error!(%error, folder = %aside.display(), "what was before the restore is left there");
+                    tracing::error!(%error, folder = %aside.display(), "rollback of the failed restore is incomplete; the previous store is left there");
                 }
                 self.open_kept_store().await;
                 Err(error)
@@ -154,7 +154,7 @@ impl Host {
         // Hosts that are left do not know this node yet.
         let addrs = view.nodes.values().filter(|it| it.addr != self.here).filter_map(|it| it.addr.parse().ok());
         self.seeds.send_replace(addrs.collect::<Vec<SocketAddr>>());
-        tracing::warn!(cluster, "the swarm goes on from a backup, with this node as its only manager");
+        tracing::warn!(cluster, "the swarm continues from a backup, with this node as its only manager");
         Ok(Restored { cluster, node: self.id.clone(), others, same_pool })
     }
 

@@ -114,7 +114,7 @@ pub(super) async fn keep(host: Weak<Host>, mut wanted: watch::Receiver<Wanted>) 
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot get the certificate that the swarm wants this node to have; trying again");
+                tracing::warn!(%error, "cannot get the new certificate of this node; trying again");
                 // It may want another one by then.
                 if let Ok(Err(_)) = timeout(REST, wanted.changed()).await {
                     return;
@@ -130,7 +130,7 @@ pub(super) async fn keep_pool(host: Weak<Host>) {
         let Some(it) = host.upgrade() else { return };
         let alone = it.kept.borrow().is_none() && !it.link.identity().shared.has_authority();
         if alone && let Err(error) = it.link.obtain(&it.directory.others()).await {
-            tracing::debug!(%error, "no node of the pool gives this one the key of the root yet");
+            tracing::debug!(%error, "no node of the pool has sent the key of the root yet");
         }
         drop(it);
         sleep(REST).await;
@@ -180,7 +180,7 @@ impl Host {
 
 /// Returns the TLS facts of the node's certificate.
 pub(super) fn tls_info(identity: &Identity) -> TlsInfo {
-    let issuer = identity.issuer().inspect_err(|error| tracing::error!(%error, "this node's root cannot be read"));
+    let issuer = identity.issuer().inspect_err(|error| tracing::error!(%error, "cannot read the root of this node"));
     of_issuer(identity.trust_root(), issuer.ok())
 }
 

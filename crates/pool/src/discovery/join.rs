@@ -30,8 +30,8 @@ pub async fn join(
     info!(addr, ?heartbeat, ?ttl, "registering");
     stop.run_until_cancelled(keep_registered(discovery, addr, heartbeat, ttl)).await;
     match discovery.deregister(addr).await {
-        Ok(()) => info!(addr, "taken off the list"),
-        Err(error) => info!(addr, %error, "not taken off the list; the entry goes after its ttl"),
+        Ok(()) => info!(addr, "deregistered"),
+        Err(error) => info!(addr, %error, "cannot deregister; the entry ends after its ttl"),
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ impl Patience {
 
     pub(super) fn worked(&mut self) {
         if self.pause.take().is_some() {
-            info!("{} works again", self.what);
+            info!("{} succeeded again", self.what);
         }
     }
 
@@ -33,7 +33,7 @@ impl Patience {
     pub(super) fn failed(&mut self, error: &dyn Display) -> Duration {
         let pause = match self.pause {
             None => {
-                warn!(%error, "{} failed; it is tried again until it works", self.what);
+                warn!(%error, "{} failed; retrying with backoff", self.what);
                 PAUSE_MIN
             }
             Some(pause) => (pause * 2).min(PAUSE_MAX),

@@ -96,7 +96,7 @@ fn members(entries: Entries, bad: &mut BTreeSet<String>) -> BTreeSet<String> {
             }
             Err(error) => {
                 if !bad.contains(&addr) {
-                    warn!(%error, "an entry in the store is left out");
+                    warn!(%error, "skipping an entry of the store");
                 }
                 still_bad.insert(addr);
             }

@@ -353,7 +353,7 @@ impl<R: Rng> Core<R> {
                 // Not each time: anybody can send a byte.
                 let dropped = self.counters.other_version;
                 if dropped.is_power_of_two() {
-                    tracing::warn!(%from, version, dropped, "gossip of a version that this one does not know is dropped");
+                    tracing::warn!(%from, version, dropped, "gossip of an unknown version is dropped");
                 }
                 return Effects::default();
             }
@@ -369,7 +369,7 @@ impl<R: Rng> Core<R> {
             Ok(Content::Swim(data)) => {
                 let mut wishes = Wishes::default();
                 if let Err(error) = self.foca.handle_data(&data, &mut wishes) {
-                    tracing::trace!(%from, %error, "gossip that makes no sense is dropped");
+                    tracing::trace!(%from, %error, "malformed gossip is dropped");
                     self.counters.malformed += 1;
                 }
                 self.grant(wishes)

@@ -176,7 +176,7 @@ impl Link {
         let wish = Wish { request, subject, names: crate::identity::names(node), lifetime };
         let cert = certifier.certify(wish).await?;
         let shared = identity.shared.public_for(trust);
-        tracing::info!(node, ?role, "a node gets a certificate");
+        tracing::info!(node, ?role, "certified a node");
         Ok(Certified { cert, shared, lifetime_s: told.as_secs() })
     }
 
@@ -210,7 +210,7 @@ impl Link {
         if let Answer::Refused(reason) = &answer
             && let Some(silent) = self.limits.newcomers.due()
         {
-            tracing::warn!(node = subject.node, reason, silent, "a node gets no certificate");
+            tracing::warn!(node = subject.node, reason, silent, "refused to certify a node");
         }
         say(&mut stream, &answer).await
     }

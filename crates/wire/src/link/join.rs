@@ -28,7 +28,7 @@ use crate::identity::{Certified, Identity, Shared, VERSIONS, new_id};
 use crate::join_code::{JoinCode, Secret, fingerprint};
 
 /// Refusal of a manager to a release without certificate requests.
-const TOO_OLD: &str = "the managers of this swarm certify its nodes; update herder on the node that shall join";
+const TOO_OLD: &str = "the managers of this swarm certify its nodes; update herder on the node that is to join";
 
 #[derive(Serialize, Deserialize)]
 struct Question {
@@ -117,7 +117,7 @@ async fn ask(addr: &str, code: &JoinCode, question: &Question) -> Result<Answer,
     let stream = shake(Arc::new(config), name_there, tcp, addr, Road::Join).await?;
     talk(stream, question).await.map_err(|source| match source.kind() {
         io::ErrorKind::InvalidData => {
-            LinkError::Refused { addr: addr.to_owned(), reason: format!("its answer makes no sense: {source}") }
+            LinkError::Refused { addr: addr.to_owned(), reason: format!("its answer is malformed: {source}") }
         }
         _ => LinkError::Connect { addr: addr.to_owned(), source },
     })
@@ -129,11 +129,13 @@ pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: 
         Ok(question) => {
             let answer = decide(link, &question).await;
             match &answer {
-                Answer::Welcome(_) | Answer::Admitted(_) => tracing::info!(%from, name = question.name, "a node joins"),
+                Answer::Welcome(_) | Answer::Admitted(_) => {
+                    tracing::info!(%from, name = question.name, "a node joined")
+                }
                 Answer::Elsewhere(_) => {}
                 Answer::Refused(reason) => {
                     if let Some(silent) = link.limits.newcomers.due() {
-                        tracing::warn!(%from, name = question.name, reason, silent, "a node that asks to join is refused");
+                        tracing::warn!(%from, name = question.name, reason, silent, "refused a node that asked to join");
                     }
                 }
             }
@@ -141,9 +143,9 @@ pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: 
         }
         Err(error) => {
             if let Some(silent) = link.limits.newcomers.due() {
-                tracing::warn!(%from, %error, silent, "a request to join that cannot be read is refused");
+                tracing::warn!(%from, %error, silent, "refused a malformed request to join");
             }
-            Answer::Refused(format!("the question makes no sense: {error}"))
+            Answer::Refused(format!("malformed question: {error}"))
         }
     };
     say(&mut stream, &answer).await

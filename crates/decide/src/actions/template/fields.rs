@@ -180,8 +180,8 @@ fn find(table: &[(Kind, &[&str])], name: &str) -> Option<Kind> {
     table.iter().find(|(_, names)| names.contains(&name)).map(|(kind, _)| *kind)
 }
 
-/// Returns the required kind of the field at this path, if known; also of an item of a list (`Cmd[1]`) and a field of a
-/// map (`Labels.role`).
+/// Returns the required kind of the field at this path, if known. The path may also name an item of a list (`Cmd[1]`)
+/// or a field of a map (`Labels.role`).
 pub(super) fn kind(path: &str) -> Option<Kind> {
     let (table, path) = match path.strip_prefix("HostConfig.") {
         Some(rest) => (HOST, rest),

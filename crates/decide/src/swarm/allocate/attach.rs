@@ -43,8 +43,8 @@ pub fn is_everywhere(target: &str) -> bool {
     matches!(target, "bridge" | "host" | "none")
 }
 
-/// Returns the networks of a service's tasks in the order of their interfaces: ingress first if it publishes ports
-/// there or has routes, then the specification's order.
+/// Returns the networks of a service's tasks in the order of their interfaces. Ingress comes first if it publishes
+/// ports there or has routes, then the specification's order.
 pub fn attached<'a>(view: &'a View, service: &'a ServiceRecord) -> Vec<Attached<'a>> {
     let spec = &service.service.spec;
     let mut attached = Vec::new();

@@ -13,7 +13,7 @@ use super::level;
 use crate::swarm::orchestrate::draft::{is_dead, is_wanted};
 
 /// Reason why a removed node is not admitted again.
-const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join anew";
+const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join again";
 const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
 
 /// A node opens a session: what is written of it. Nothing, if it is known as it is.

@@ -252,8 +252,7 @@ pub(crate) fn key(mode: Mode, task: &TaskRecord) -> Key {
     if mode.is_global() { Key::Node(task.task.node_id.clone()) } else { Key::Slot(task.task.slot) }
 }
 
-/// Returns the resolution mode of the service's name; empty for the usual one, a virtual IP. Nothing for the usual way,
-/// a virtual IP.
+/// Returns the resolution mode of the service's name; empty for the usual one, a virtual IP.
 pub(super) fn endpoint_mode(service: &ServiceRecord) -> &str {
     match service.service.spec.endpoint_spec.as_ref().map_or("", |it| &it.mode) {
         "vip" => "",

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use herder_model::swarm::{NodeRecord, SwarmNodeState, Time, View};
 
-/// Share of all nodes whose tasks are replaced at once: one in three, so that a cluster in three zones survives the
-/// loss of one zone without a wait.
+/// Share of all nodes whose tasks are replaced at once. With one in three, a cluster in three zones survives the loss
+/// of one zone without a wait.
 const SHARE: usize = 3;
 
 /// Nodes whose tasks are replaced at once however small the cluster is.

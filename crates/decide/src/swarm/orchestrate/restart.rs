@@ -200,7 +200,7 @@ pub(crate) fn gave_up(last: &TaskRecord, mode: Mode) -> bool {
     !may_restart(last, mode, cause)
 }
 
-/// Starts tasks whose turn it is: their delay is over, and the one before them in their slot has stopped, is on a lost
+/// Starts tasks whose turn it is. Their delay is over, and the one before them in their slot has stopped, is on a lost
 /// node, or takes too long. A fenced task starts only when the earlier one has surely stopped.
 pub(super) fn promote(draft: &mut Draft<'_>, service: &ServiceRecord) {
     let mode = Mode::of(&service.service.spec.mode);

@@ -375,7 +375,7 @@ impl Asked<'_> {
         let claims = &host.taken.claims;
         for wanted in self.conditions.generics() {
             if generic::claim(&has.generic_resources, claims, std::slice::from_ref(wanted)).is_none() {
-                short.push(format!("{} asked, not so many left", generic::words(wanted)));
+                short.push(format!("{} asked, fewer are left", generic::words(wanted)));
             }
         }
         short
@@ -393,7 +393,7 @@ fn unavailable(node: &NodeRecord) -> (String, String) {
             None => ("it is down".into(), format!("bring {hostname} back")),
         },
         (SwarmNodeState::Unknown | SwarmNodeState::Disconnected | SwarmNodeState::Other(_), _) => {
-            ("it was not heard of".into(), format!("see whether {hostname} can reach the managers"))
+            ("it sent no heartbeat".into(), format!("see whether {hostname} can reach the managers"))
         }
     }
 }
@@ -461,9 +461,9 @@ mod tests {
             "web.1",
             &[
                 "web.1: no suitable node",
-                "  host-a refuses: 2 CPUs asked, 1 of 2 left; 1 GPU asked, not so many left",
+                "  host-a refuses: 2 CPUs asked, 1 of 2 left; 1 GPU asked, fewer are left",
                 "what would help: free that much on host-a or ask for less (2 CPUs asked, 1 of 2 left), and free that much on \
-                 host-a or ask for less (1 GPU asked, not so many left)",
+                 host-a or ask for less (1 GPU asked, fewer are left)",
             ],
         );
     }
