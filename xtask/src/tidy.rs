@@ -1,6 +1,7 @@
 //! The architecture as a table, and the table as a test: which crate may use which.
 
 mod encode;
+mod prose;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -33,6 +34,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut violations = violations(&layers, uses);
     violations.extend(unlisted(&layers)?);
     violations.extend(encode::check()?);
+    violations.extend(prose::check()?);
     violations.extend(words::violations()?);
     for (path, lines) in long_files()? {
         println!("note: {path} has {lines} lines; over {FILE_LINES_MAX} it may hide a noun");
