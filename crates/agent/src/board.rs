@@ -21,7 +21,7 @@ const ON_THE_WAY_TIME: Duration = Duration::from_millis(100);
 /// The last status of each task, with the number of its change.
 #[derive(Debug)]
 pub(crate) struct Board {
-    told: Mutex<Told>,
+    told: Mutex<SentStates>,
     /// Number of the last change.
     changes: watch::Sender<u64>,
     /// Number of the last one for which somebody may wait.
@@ -29,7 +29,7 @@ pub(crate) struct Board {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct SentStates {
     number: u64,
     last: BTreeMap<String, (u64, TaskStatus)>,
 }

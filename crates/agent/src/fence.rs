@@ -36,7 +36,7 @@ const ID_LENGTH_MIN: usize = 12;
 
 /// Expiry of fenced containers as the agent writes it and the watchdog reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct StoredLease {
     /// End of the lease as time since the host's start, time asleep included.
     pub(crate) until: Duration,
     /// The host's start ([`boot_id`]).
@@ -45,7 +45,7 @@ pub(crate) struct Kept {
     pub(crate) watcher: u32,
 }
 
-impl Kept {
+impl StoredLease {
     /// Always of the same length for one boot id, so that it can be written over the one before.
     pub(crate) fn text(&self) -> String {
         let body = format!("{:020} {} {:010}", self.until.as_millis(), self.boot, self.watcher);
@@ -53,7 +53,7 @@ impl Kept {
     }
 
     /// Parses the file; `None` if it was read while it was being written.
-    pub(crate) fn parse(text: &str) -> Option<Kept> {
+    pub(crate) fn parse(text: &str) -> Option<StoredLease> {
         let text = text.trim_end();
         // A release before this one wrote neither a watcher nor a sum.
         let (body, is_whole) = match text.rsplit_once(' ') {
@@ -63,7 +63,7 @@ impl Kept {
         let mut words = body.split(' ');
         let (millis, boot) = (words.next()?.parse().ok()?, words.next()?.to_owned());
         let watcher = words.next().map_or(Some(0), |word| word.parse().ok())?;
-        is_whole.then(|| Kept { until: Duration::from_millis(millis), boot, watcher })
+        is_whole.then(|| StoredLease { until: Duration::from_millis(millis), boot, watcher })
     }
 }
 
@@ -131,7 +131,7 @@ pub fn watch(folder: &Path) -> io::Result<()> {
     let mut was_named = false;
     let mut until = None;
     loop {
-        match fs::read_to_string(folder.join(LEASE_FILE)).as_deref().map(Kept::parse) {
+        match fs::read_to_string(folder.join(LEASE_FILE)).as_deref().map(StoredLease::parse) {
             Ok(Some(kept)) if kept.boot != boot => return Ok(()),
             Ok(Some(kept)) => {
                 was_named |= kept.watcher == me;
@@ -209,20 +209,20 @@ mod tests {
 
     #[test]
     fn a_lease_is_read_as_it_was_written_and_never_half() {
-        let kept = Kept { until: Duration::from_millis(1500), boot: "b1".into(), watcher: 7 };
+        let kept = StoredLease { until: Duration::from_millis(1500), boot: "b1".into(), watcher: 7 };
         let text = kept.text();
-        assert_eq!(Kept::parse(&text), Some(kept.clone()));
-        let later = Kept { until: Duration::from_millis(2600), ..kept };
+        assert_eq!(StoredLease::parse(&text), Some(kept.clone()));
+        let later = StoredLease { until: Duration::from_millis(2600), ..kept };
         assert_eq!(text.len(), later.text().len());
         for cut in 1..text.len() - 1 {
             let torn = format!("{}{}", &text[..cut], &later.text()[cut..]);
-            let read = Kept::parse(&torn);
+            let read = StoredLease::parse(&torn);
             assert!(read.is_none() || torn == text || torn == later.text(), "{torn} is taken for {read:?}");
         }
-        let before = Kept { until: Duration::from_millis(9), boot: "b1".into(), watcher: 0 };
-        assert_eq!(Kept::parse("00000000000000000009 b1\n"), Some(before), "of the release before");
+        let before = StoredLease { until: Duration::from_millis(9), boot: "b1".into(), watcher: 0 };
+        assert_eq!(StoredLease::parse("00000000000000000009 b1\n"), Some(before), "of the release before");
         for nonsense in ["", "x b1\n", "00009"] {
-            assert_eq!(Kept::parse(nonsense), None, "{nonsense:?}");
+            assert_eq!(StoredLease::parse(nonsense), None, "{nonsense:?}");
         }
     }
 
@@ -252,7 +252,7 @@ mod tests {
 
     fn write_lease(folder: &Path, left: Duration, watcher: u32) -> Duration {
         let until = boottime() + left;
-        let kept = Kept { until, boot: boot_id(), watcher };
+        let kept = StoredLease { until, boot: boot_id(), watcher };
         fs::write(folder.join(LEASE_FILE), kept.text()).expect("written");
         until
     }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::fence::{self, Fenced, Kept, LEASE_FILE};
+use crate::fence::{self, Fenced, LEASE_FILE, StoredLease};
 
 /// Uptime of the host, which cannot be set, and the id of its boot.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ impl Lease {
     /// Restores the rest of the lease that this folder holds for the present boot.
     pub(crate) fn of(folder: &Path, uptime: Uptime, watchdog: Option<Watchdog>) -> Lease {
         let text = fs::read_to_string(folder.join(LEASE_FILE)).unwrap_or_default();
-        let kept = Kept::parse(&text).filter(|kept| kept.boot == uptime.boot);
+        let kept = StoredLease::parse(&text).filter(|kept| kept.boot == uptime.boot);
         let left = kept.map(|kept| kept.until.saturating_sub((uptime.now)())).unwrap_or_default();
         let fenced: BTreeMap<String, Fenced> =
             fence::read_fenced(folder).into_iter().map(|it| (it.id.clone(), it)).collect();
@@ -163,7 +163,7 @@ impl Lease {
     fn write(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
         let watcher = self.watcher();
-        let kept = Kept { until: (self.uptime.now)() + left, boot: self.uptime.boot.clone(), watcher };
+        let kept = StoredLease { until: (self.uptime.now)() + left, boot: self.uptime.boot.clone(), watcher };
         // Over what was there, all at once: a restart of the host makes it worthless anyway.
         let path = self.folder.join(LEASE_FILE);
         let written: io::Result<()> = blocking(|| {
@@ -255,8 +255,10 @@ mod tests {
         let watchdog = Watchdog { program: "true".into(), arguments: Vec::new() };
         let lease = Lease::of(folder.path(), Uptime::system(), Some(watchdog));
         lease.hold("0123456789ab", 0);
-        let watcher =
-            || Kept::parse(&fs::read_to_string(folder.path().join(LEASE_FILE)).expect("written")).map(|it| it.watcher);
+        let watcher = || {
+            StoredLease::parse(&fs::read_to_string(folder.path().join(LEASE_FILE)).expect("written"))
+                .map(|it| it.watcher)
+        };
         let first = watcher();
         assert!(first.is_some_and(|pid| pid > 0));
         let again = async {

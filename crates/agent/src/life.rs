@@ -128,7 +128,7 @@ pub(crate) struct Life {
     has_run: bool,
     /// The container that the watchdog knows of; empty if there is none.
     held: String,
-    /// Kept from making the container until it runs, so that tasks are finished one after the other.
+    /// Held back from making the container until it runs, so that tasks are finished one after the other.
     turn: Option<OwnedSemaphorePermit>,
     stop_seconds: Option<i64>,
 }

@@ -82,7 +82,7 @@ pub trait Listener: Send + Sync {
 
 /// Inputs of a session from the rest of the node.
 #[derive(Debug)]
-pub struct Mind {
+pub struct NodeInputs {
     /// The newest state of every task, and whatever changes.
     pub reports: mpsc::Receiver<Report>,
     pub description: watch::Receiver<NodeDescription>,
@@ -103,7 +103,7 @@ pub async fn hold(
     lines: &dyn Lines,
     manager: &ManagerAddr,
     mut hello: Hello,
-    mut mind: Mind,
+    mut mind: NodeInputs,
     listener: &dyn Listener,
 ) -> Ended {
     let (say, said) = mpsc::channel(SESSION_WAITING_MAX);

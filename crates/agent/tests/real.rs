@@ -491,7 +491,7 @@ async fn fences() {
     let took = before.elapsed();
     assert!(took >= Duration::from_millis(200), "{took:?}");
 
-    // Told to end by itself, and cut off while it does not.
+    // Stopped, and cut off before it has ended.
     let stubborn = world.told.tasks[0].task.spec.container_spec.clone();
     world.want("t3", TaskState::Running, serde_json::to_value(stubborn).expect("json"));
     world.agent().lease(long);

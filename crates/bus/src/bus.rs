@@ -17,7 +17,7 @@ use crate::error::BusError;
 use crate::frame::{Frame, FrameError, Post};
 use crate::inbox::{Consumer, Inbox, Queue};
 use crate::message::{self, Headers, Message, ReplyTo};
-use crate::pending::{ANSWERS_WAITING_MAX, Outcome, Pending, Told};
+use crate::pending::{ANSWERS_WAITING_MAX, Gathered, Outcome, Pending};
 use crate::table::{Hop, Table};
 
 /// Carries frames to peers.
@@ -250,8 +250,10 @@ impl Bus {
         let mut open = asked.len();
         while open > 0 {
             match timeout_at(deadline, answers.recv()).await {
-                Ok(Some((node, Told::Answer(outcome)))) => gathered.push(Answer { node: node.to_string(), outcome }),
-                Ok(Some((_, Told::Done))) => open -= 1,
+                Ok(Some((node, Gathered::Answer(outcome)))) => {
+                    gathered.push(Answer { node: node.to_string(), outcome })
+                }
+                Ok(Some((_, Gathered::Done))) => open -= 1,
                 Ok(None) | Err(_) => break,
             }
         }

@@ -32,12 +32,12 @@ struct Request {
 #[derive(Debug)]
 enum Waiter {
     One(oneshot::Sender<Outcome>),
-    Many { answers: mpsc::Sender<(Arc<str>, Told)>, expected: Option<u32>, got: u32 },
+    Many { answers: mpsc::Sender<(Arc<str>, Gathered)>, expected: Option<u32>, got: u32 },
 }
 
 /// Message of a node to a gathering.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum Gathered {
     Answer(Outcome),
     /// The node sends nothing more.
     Done,
@@ -56,7 +56,7 @@ impl Pending {
         &self,
         id: u64,
         asked: Arc<str>,
-        answers: mpsc::Sender<(Arc<str>, Told)>,
+        answers: mpsc::Sender<(Arc<str>, Gathered)>,
     ) -> Result<(), BusError> {
         self.insert(id, Request { asked, waiter: Waiter::Many { answers, expected: None, got: 0 } })
     }
@@ -87,7 +87,7 @@ impl Pending {
         let Waiter::Many { answers, expected, got } = &mut request.waiter else { return };
         *expected = Some(receivers);
         if *got >= receivers {
-            let told = answers.try_send((request.asked.clone(), Told::Done));
+            let told = answers.try_send((request.asked.clone(), Gathered::Done));
             requests.remove(&id);
             drop((requests, told));
         }
@@ -112,9 +112,9 @@ impl Pending {
             Waiter::Many { answers, expected, got } => {
                 *got += 1;
                 let node = request.asked.clone();
-                let first = answers.try_send((node.clone(), Told::Answer(outcome)));
+                let first = answers.try_send((node.clone(), Gathered::Answer(outcome)));
                 let done = expected.is_some_and(|expected| *got >= expected);
-                let second = if done { Some(answers.try_send((node, Told::Done))) } else { None };
+                let second = if done { Some(answers.try_send((node, Gathered::Done))) } else { None };
                 let ended = if done { requests.remove(&id) } else { None };
                 drop(requests);
                 drop((first, second, ended));
@@ -133,9 +133,9 @@ impl Pending {
                 Waiter::One(waiter) => drop(waiter.send(Err(BusError::gone(node)))),
                 Waiter::Many { answers, .. } => {
                     for _ in 0..missing {
-                        drop(answers.try_send((asked.clone(), Told::Answer(Err(BusError::gone(node))))));
+                        drop(answers.try_send((asked.clone(), Gathered::Answer(Err(BusError::gone(node))))));
                     }
-                    drop(answers.try_send((asked, Told::Done)));
+                    drop(answers.try_send((asked, Gathered::Done)));
                 }
             }
         }

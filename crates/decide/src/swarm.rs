@@ -26,7 +26,7 @@ pub use ids::Ids;
 pub use orchestrate::{Plan, Proposal, enforce, enforce_node, frees, give_up, is_dirty, matters, reconcile};
 pub use refusal::{Code, Denial, Refusal};
 pub use schedule::{Constraint, Filter, Fleet, NodeWhy, Placed, Refused, Why, eligible, schedule, why};
-pub use task::{Told, Touched, TouchedNodes, on_task_report, touch, touch_service};
+pub use task::{SentAssignments, Touched, TouchedNodes, on_task_report, touch, touch_service};
 
 // Old paths, until all callers name the new ones.
 pub use control::{lookup, spec};

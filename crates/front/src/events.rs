@@ -66,7 +66,7 @@ pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Result<Reply, ApiE
                 () = ended => return,
             };
             match event {
-                // Told already as the past.
+                // Sent already as the past.
                 Ok((time, event)) if !told.is_empty() && told.contains(&identity(time, &event)) => {}
                 Ok((time, _)) if until.is_some_and(|until| time > until) => return,
                 Ok((_, event)) if matches(&filters, &event) => {

@@ -121,14 +121,16 @@ pub(crate) async fn stream(front: &Arc<Front>, work: Work) -> Result<Reply, ApiE
         Naming::Classic => Progress::classic(&work.what),
     };
     let (told, answer) = Channel::<Bytes, BoxError>::new(LINES_WAITING_MAX);
-    let teller = Arc::new(Teller { progress: Mutex::new(progress), told: tokio::sync::Mutex::new(told) });
+    let broadcaster = Arc::new(Broadcaster { progress: Mutex::new(progress), told: tokio::sync::Mutex::new(told) });
     let count = engines.len();
     let (begun, mut beginnings) = mpsc::channel(count);
     let (go, may_tell) = watch::channel(false);
     let tasks: Vec<_> = engines
         .into_iter()
         .zip(requests)
-        .map(|(engine, request)| tokio::spawn(on_one(engine, request, teller.clone(), begun.clone(), may_tell.clone())))
+        .map(|(engine, request)| {
+            tokio::spawn(on_one(engine, request, broadcaster.clone(), begun.clone(), may_tell.clone()))
+        })
         .collect();
     drop((begun, may_tell));
     let nodes = front.pool.nodes();
@@ -142,18 +144,18 @@ pub(crate) async fn stream(front: &Arc<Front>, work: Work) -> Result<Reply, ApiE
         // Before, nobody reads what is told.
         let _ = go.send(true);
         for node in skipped {
-            let line = teller.progress.lock().skipped(&node);
+            let line = broadcaster.progress.lock().skipped(&node);
             if let Some(line) = line {
-                teller.tell(&line).await;
+                broadcaster.tell(&line).await;
             }
         }
         join_all(tasks).await;
         let (said, end) = {
-            let progress = teller.progress.lock();
+            let progress = broadcaster.progress.lock();
             (progress.said(), progress.end())
         };
         for line in said.iter().chain(&end) {
-            teller.tell(line).await;
+            broadcaster.tell(line).await;
         }
     });
     let body = if work.hold { held_back(answer, told_all).await } else { answer.boxed_unsync() };
@@ -232,12 +234,12 @@ async fn share_out(mut body: Body, mut feeds: Vec<Sender<Bytes, BoxError>>) {
     }
 }
 
-struct Teller {
+struct Broadcaster {
     progress: Mutex<Progress>,
     told: tokio::sync::Mutex<Sender<Bytes, BoxError>>,
 }
 
-impl Teller {
+impl Broadcaster {
     /// A client that has gone does not stop what nodes do, as with an engine.
     async fn tell(&self, line: &Value) {
         let _ = self.told.lock().await.send_data(Bytes::from(format!("{line}\r\n"))).await;
@@ -247,13 +249,13 @@ impl Teller {
 async fn on_one(
     engine: Arc<Engine>,
     request: Request<Body>,
-    teller: Arc<Teller>,
+    broadcaster: Arc<Broadcaster>,
     begun: mpsc::Sender<Option<Refusal>>,
     may_tell: watch::Receiver<bool>,
 ) {
     let node = engine.node();
     let outcome = tokio::select! {
-        outcome = follow(&engine, &node, request, &teller, &begun, may_tell) => outcome,
+        outcome = follow(&engine, &node, request, &broadcaster, &begun, may_tell) => outcome,
         () = engine.until_lost() => Err((StatusCode::INTERNAL_SERVER_ERROR, "the node was lost meanwhile".to_owned())),
     };
     match outcome {
@@ -261,10 +263,10 @@ async fn on_one(
             if let Err(error) = engine.refresh_images().await {
                 tracing::debug!(%error, node = node.name, "cannot read images again");
             }
-            teller.progress.lock().ended(&node.name);
+            broadcaster.progress.lock().ended(&node.name);
         }
         Err((status, message)) => {
-            teller.progress.lock().failed(&node.name, &message);
+            broadcaster.progress.lock().failed(&node.name, &message);
             // Read only until one engine has begun.
             let _ = begun.try_send(Some(Refusal { node, status, message }));
         }
@@ -276,7 +278,7 @@ async fn follow(
     engine: &Engine,
     node: &Node,
     request: Request<Body>,
-    teller: &Teller,
+    broadcaster: &Broadcaster,
     begun: &mpsc::Sender<Option<Refusal>>,
     mut may_tell: watch::Receiver<bool>,
 ) -> Result<(), (StatusCode, String)> {
@@ -291,9 +293,9 @@ async fn follow(
     let _ = begun.try_send(None);
     // All have refused but this one, or the client has gone: then nobody reads.
     let _ = may_tell.wait_for(|may| *may).await;
-    let begin = teller.progress.lock().begin(&node.name);
+    let begin = broadcaster.progress.lock().begin(&node.name);
     if let Some(begin) = begin {
-        teller.tell(&begin).await;
+        broadcaster.tell(&begin).await;
     }
     let mut waiting = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -304,17 +306,17 @@ async fn follow(
         }
         while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
             let line = waiting.split_to(end + 1);
-            tell_line(node, &line, teller).await;
+            tell_line(node, &line, broadcaster).await;
         }
     }
-    tell_line(node, &waiting, teller).await;
+    tell_line(node, &waiting, broadcaster).await;
     Ok(())
 }
 
-async fn tell_line(node: &Node, line: &[u8], teller: &Teller) {
+async fn tell_line(node: &Node, line: &[u8], broadcaster: &Broadcaster) {
     let Ok(line) = serde_json::from_slice::<Value>(line) else { return };
-    let told = teller.progress.lock().line(&node.name, &line);
+    let told = broadcaster.progress.lock().line(&node.name, &line);
     if let Some(told) = told {
-        teller.tell(&told).await;
+        broadcaster.tell(&told).await;
     }
 }

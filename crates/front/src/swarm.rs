@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use crate::{ApiError, Front, Reply, call};
 
-pub(crate) use events::Told;
+pub(crate) use events::EventLog;
 pub use events::follow;
 pub use herder_node::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 
@@ -47,7 +47,7 @@ const ATTEMPTS_MAX: u32 = 8;
 #[derive(Debug, Default)]
 pub(crate) struct SwarmDoor {
     swarm: OnceLock<Arc<dyn Swarm>>,
-    pub(crate) told: Told,
+    pub(crate) told: EventLog,
 }
 
 impl Front {

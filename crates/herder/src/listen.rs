@@ -33,7 +33,7 @@ impl ServerTls {
         if !self.verify && listener.local_addr().is_some_and(|addr| is_reached_from_afar(&addr)) {
             tracing::warn!(
                 url,
-                "this address is open to whoever reaches it, and gives power over all nodes; listen on 127.0.0.1, or use \
+                "this address is open to every client that reaches it, and gives power over all nodes; listen on 127.0.0.1, or use \
                  --tlsverify with certificates of `herder certs`"
             );
         }

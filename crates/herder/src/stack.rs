@@ -148,7 +148,7 @@ async fn deploy(asked: StackDeploy) -> anyhow::Result<ExitCode> {
         compare(&door, &asked.files, name, &asked.images.resolve_image, prune).await?;
     plan.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let settings = Settings { wait: !asked.detach, timeout: asked.timeout, keep: asked.keep };
-    let mut told = show::Told::default();
+    let mut told = show::NewsLines::default();
     let journal = Journal::of(&plan, &observed);
     let applied = apply(&door, &desired, &observed, &plan, &journal, &settings, &mut |news| told.tell(&news)).await?;
     if asked.format == "json" {
@@ -324,7 +324,7 @@ async fn rm(asked: StackRm) -> anyhow::Result<ExitCode> {
             }
             continue;
         }
-        let mut told = show::Told::default();
+        let mut told = show::NewsLines::default();
         let count = remove(&door, name, asked.timeout, &mut |news| told.tell(&news)).await?;
         if count == 0 {
             eprintln!("herder: there is no stack {name}");

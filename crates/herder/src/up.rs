@@ -46,7 +46,7 @@ pub(crate) async fn run(mut settings: UpSettings, experimental: bool) -> anyhow:
     let endpoint = FrontSettings { experimental, ..listen::front_settings(&settings.endpoint)? };
     let (plain, tls) = (ServerTls::default(), ServerTls::of(settings.tls.as_ref())?);
     let store = store::of(&node)?;
-    let (standing, _) = watch::channel(swarm::Standing::default());
+    let (standing, _) = watch::channel(swarm::JoinStatus::default());
     let plan = Plan { settings, node, endpoint, conf, actions, strategy, rules, tls, store, standing };
     // All but the first node of a new pool.
     let others = plan.settings.token.is_some() || Identity::load(&plan.settings.state)?.is_some();

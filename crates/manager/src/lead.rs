@@ -1,11 +1,11 @@
 //! The leader's loop.
 
-mod agenda;
 mod ingress;
 mod learn;
 mod managers;
 mod nets;
 mod tell;
+mod work_queue;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use herder_decide::swarm::allocate::Addresses;
 use herder_decide::swarm::control::{settle_networks, settle_root};
-use herder_decide::swarm::members::{self, Pace, Signs};
+use herder_decide::swarm::members::{self, HeartbeatScale, Signs};
 use herder_decide::swarm::nets::Nets;
 use herder_decide::swarm::{
     Fleet, Proposal, Touched, TouchedNodes, enforce_node, give_up, matters, nodes::level, on_task_report, reconcile,
@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Settings;
 use crate::sessions::Event;
-use agenda::Agenda;
 use ingress::IngressLead;
 use tell::Session;
+use work_queue::WorkQueue;
 
 /// Interval at which the leader looks for silent nodes. A lost node is marked within twice of it after the signs are
 /// there.
@@ -99,18 +99,18 @@ struct Lead<'m> {
     view: View,
     sessions: HashMap<String, Session>,
     /// Last heartbeats of nodes without a session, and the pace that they were given.
-    heard_at: HashMap<String, (Instant, Pace)>,
+    heard_at: HashMap<String, (Instant, HeartbeatScale)>,
     began: Instant,
     /// True until the first write of this leader.
     is_new: bool,
     /// Services to be looked at.
-    agenda: Agenda,
+    work_queue: WorkQueue,
     /// Nodes to which something may have to be sent.
     touched: TouchedNodes,
     /// The managers; `None` after a possible change.
     managers: Option<Vec<ManagerAddr>>,
     /// Heartbeat pace for the present number of nodes.
-    pace: Pace,
+    pace: HeartbeatScale,
     /// Resources of all nodes and the tasks on them, as the watch delivered them.
     fleet: Fleet,
     /// True if something was written that may help tasks without a node, since they were last tried.
@@ -154,10 +154,10 @@ impl<'m> Lead<'m> {
             heard_at: HashMap::new(),
             began: Instant::now(),
             is_new: true,
-            agenda: Agenda::default(),
+            work_queue: WorkQueue::default(),
             touched: TouchedNodes::new(),
             managers: None,
-            pace: Pace::of(view.nodes.len()),
+            pace: HeartbeatScale::of(view.nodes.len()),
             fleet: Fleet::of(&view),
             place: true,
             changed: BTreeSet::new(),
@@ -181,8 +181,8 @@ impl<'m> Lead<'m> {
     /// Looks at everything anew.
     fn everything(&mut self) {
         let view = self.view.clone();
-        self.agenda.add_all(view.services.keys().map(ToString::to_string));
-        self.agenda.add_all(view.services_of_tasks().map(ToOwned::to_owned));
+        self.work_queue.add_all(view.services.keys().map(ToString::to_string));
+        self.work_queue.add_all(view.services_of_tasks().map(ToOwned::to_owned));
         self.tell_everything(&view);
         self.changed.extend(view.nodes.keys().map(ToString::to_string));
         self.place = true;
@@ -195,7 +195,7 @@ impl<'m> Lead<'m> {
         // Who is none of the swarm's any more hears it.
         self.touched.extend(self.sessions.keys().map(|id| (id.clone(), Touched::whole())));
         self.managers = None;
-        self.pace = Pace::of(view.nodes.len());
+        self.pace = HeartbeatScale::of(view.nodes.len());
     }
 
     /// Schedules a new `Welcome` for all nodes, since its content may have changed.
@@ -258,7 +258,7 @@ impl<'m> Lead<'m> {
 
     /// Something is left to do, though nothing happens.
     fn is_busy(&self) -> bool {
-        self.agenda.is_waited_for()
+        self.work_queue.is_waited_for()
             || self.networks
             || self.place && self.fleet.is_waited_for()
             || !self.touched.is_empty()
@@ -273,7 +273,7 @@ impl<'m> Lead<'m> {
 
     /// Returns the earliest time at which a service is due.
     fn next_time(&self) -> Instant {
-        self.agenda.next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        self.work_queue.next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     /// A step, again while somebody else writes the same objects meanwhile.
@@ -282,7 +282,7 @@ impl<'m> Lead<'m> {
             match self.step(happened, looks).await {
                 Err(StoreError::Conflict(conflict)) => {
                     tracing::debug!(%conflict, "a step of the leader was overtaken; repeating it");
-                    self.agenda.again();
+                    self.work_queue.again();
                     self.networks = true;
                     self.changed.extend(self.enforced.drain(..));
                     self.place = true;
@@ -321,7 +321,7 @@ impl<'m> Lead<'m> {
             self.write(changes, now).await?;
         }
         self.is_new = false;
-        self.agenda.done();
+        self.work_queue.done();
         self.enforced.clear();
         for session in self.answers.drain(..).filter_map(|node| self.sessions.get(&node)) {
             session.say.say(&ToNode::Heard);
@@ -460,7 +460,7 @@ impl<'m> Lead<'m> {
                     if let Some(after) = after
                         && matters(proposal.view(), before.as_deref(), Some(after))
                     {
-                        self.agenda.add(&after.task.service_id);
+                        self.work_queue.add(&after.task.service_id);
                     }
                 }
             }
@@ -496,7 +496,7 @@ impl<'m> Lead<'m> {
     }
 
     /// Returns the node's last heartbeat, its pace, and its mark if it has a session. The sign is that of its pulse.
-    fn heard(&self, node: &str) -> (Instant, Pace, Option<u64>) {
+    fn heard(&self, node: &str) -> (Instant, HeartbeatScale, Option<u64>) {
         let (at, pace) = self.heard_at.get(node).copied().unwrap_or((self.began, self.pace));
         let session = self.sessions.get(node);
         let pulse = session.and_then(|it| it.pulse.heard());
@@ -561,12 +561,12 @@ impl<'m> Lead<'m> {
 
     /// The tasks of a node that is down are replaced in the same step.
     fn learn_lost(&mut self, view: &View, id: &str) {
-        self.agenda.add_all(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
+        self.work_queue.add_all(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
     }
 
     /// Everything that is to be done now, as far as it fits into one step.
     fn decide(&mut self, proposal: &mut Proposal, now: Time) {
-        self.agenda.wake(Instant::now());
+        self.work_queue.wake(Instant::now());
         self.keep_networks(proposal);
         let mut ids = self.settings.new_id;
         for node in std::mem::take(&mut self.changed) {
@@ -577,12 +577,12 @@ impl<'m> Lead<'m> {
         let mut tasks = 0;
         while proposal.len() < STEP_CHANGES
             && tasks < STEP_TASKS
-            && let Some(service) = self.agenda.next()
+            && let Some(service) = self.work_queue.next()
         {
             tasks += proposal.view().task_count_of_service(&service) + 1;
             self.complete(proposal, &service);
             let mut plan = reconcile(proposal.view(), &service, now, &mut ids);
-            self.agenda.set_time(&service, plan.again.map(|time| Instant::now() + time.since(now)));
+            self.work_queue.set_time(&service, plan.again.map(|time| Instant::now() + time.since(now)));
             if let Some(record) = proposal.view().services.get(&*service) {
                 plan.changes = self.addresses.give(proposal.view(), record, plan.changes);
             }

@@ -35,8 +35,8 @@ pub(crate) enum Event {
         node: String,
         session: u64,
         hello: Box<Hello>,
-        say: Mouth,
-        pulse: Arc<Pulse>,
+        say: SessionSender,
+        pulse: Arc<LastHeartbeat>,
     },
     Heard {
         node: String,
@@ -59,9 +59,9 @@ pub(crate) enum Event {
 
 /// The leader's end of one session.
 #[derive(Clone, Debug)]
-pub(crate) struct Mouth(mpsc::Sender<Bytes>);
+pub(crate) struct SessionSender(mpsc::Sender<Bytes>);
 
-impl Mouth {
+impl SessionSender {
     /// False, if the session is of no use any more.
     pub(crate) fn say(&self, message: &ToNode) -> bool {
         match encode(message) {
@@ -77,15 +77,15 @@ impl Mouth {
 /// Time of a node's last heartbeat. Marking the node as down is a compare-and-swap on it: a heartbeat that is answered
 /// later belongs to no live node.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct LastHeartbeat {
     /// Milliseconds since `epoch`, and one; 0 while the leader does not know the session.
     at: AtomicU64,
     epoch: Instant,
 }
 
-impl Pulse {
-    fn new() -> Arc<Pulse> {
-        Arc::new(Pulse { at: AtomicU64::new(0), epoch: Instant::now() })
+impl LastHeartbeat {
+    fn new() -> Arc<LastHeartbeat> {
+        Arc::new(LastHeartbeat { at: AtomicU64::new(0), epoch: Instant::now() })
     }
 
     fn now(&self) -> u64 {
@@ -126,13 +126,13 @@ pub(crate) fn open(store: Arc<Store>, events: mpsc::Sender<Event>, node: String,
             return;
         };
         // The session ends when the leader drops its end of it.
-        let (mouth, weak) = (Mouth(say.clone()), say.downgrade());
+        let (mouth, weak) = (SessionSender(say.clone()), say.downgrade());
         drop(say);
         if !store.leadership().borrow().me {
             mouth.say(&ToNode::Elsewhere(leader(&store)));
             return;
         }
-        let pulse = Pulse::new();
+        let pulse = LastHeartbeat::new();
         let opened = Event::Opened { node: node.clone(), session, hello, say: mouth, pulse: pulse.clone() };
         let listener = Listener { store, node, session, pulse, mouth: weak, waiting: VecDeque::from([opened]) };
         listener.listen(&events, heard).await;
@@ -145,7 +145,7 @@ struct Listener {
     store: Arc<Store>,
     node: String,
     session: u64,
-    pulse: Arc<Pulse>,
+    pulse: Arc<LastHeartbeat>,
     mouth: WeakSender<Bytes>,
     /// Events for the loop.
     waiting: VecDeque<Event>,
@@ -181,7 +181,7 @@ impl Listener {
     /// Acknowledges a heartbeat if the node counts as alive and this manager still leads.
     fn is_answered(&self) -> bool {
         let say = self.mouth.upgrade().filter(|_| self.store.leadership().borrow().me);
-        say.is_some_and(|say| Mouth(say).say(&ToNode::Heard))
+        say.is_some_and(|say| SessionSender(say).say(&ToNode::Heard))
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_node_is_given_up_or_answered_and_never_both() {
-        let pulse = Pulse::new();
+        let pulse = LastHeartbeat::new();
         assert!(!pulse.beat(), "nobody knows it yet");
         pulse.open();
         // At another time than it will be in a moment.

@@ -1,7 +1,7 @@
 //! The nouns: nodes and what is on them, as values.
 //!
 //! No I/O, no clock, no async. A [`Node`] is an immutable picture of one Docker host; the inventory replaces it as a
-//! whole, so whoever holds one sees a consistent state. See ARCHITECTURE.md.
+//! whole, so the holder of one sees a consistent state. See ARCHITECTURE.md.
 
 mod container;
 mod names;

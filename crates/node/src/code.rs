@@ -19,7 +19,7 @@ const FACT: &str = "join";
 /// Publishes this node's facts, with the join code's secret once it was changed. All nodes publish it, so that it
 /// outlives its author and reaches nodes that come back.
 #[derive(Clone, Debug)]
-pub struct Teller {
+pub struct FactsPublisher {
     link: Arc<Link>,
     gossip: Arc<Gossip>,
     facts: BTreeMap<String, String>,
@@ -31,15 +31,15 @@ pub struct Teller {
     view: watch::Receiver<View>,
 }
 
-impl Teller {
+impl FactsPublisher {
     pub fn new(
         link: Arc<Link>,
         gossip: Arc<Gossip>,
         facts: BTreeMap<String, String>,
         swarm: watch::Receiver<Option<String>>,
-    ) -> Teller {
+    ) -> FactsPublisher {
         let (rotation, view, rosters) = (link.rotations(), gossip.view(), link.rosters());
-        Teller { link, gossip, facts, swarm, rotation, rosters, view }
+        FactsPublisher { link, gossip, facts, swarm, rotation, rosters, view }
     }
 
     /// Publishes the rotation in force. Fails if the facts are too long, also where the secret would only later not

@@ -15,8 +15,8 @@ use herder_place::{Error as ApiError, Placer};
 use herder_pool::Engine;
 use herder_wire::calls::{
     Answers, Calls, ClaimReply, ClaimRequest, Code, CreateReply, CreateRequest, FollowReply, FollowRequest, JoinReply,
-    JoinRequest, Peer, Request, RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status, Template,
-    TemplatesReply, TemplatesRequest, Told, async_trait,
+    JoinRequest, NewsStream, Peer, Request, RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status,
+    Template, TemplatesReply, TemplatesRequest, async_trait,
 };
 use herder_wire::link::Access;
 use http::StatusCode;
@@ -284,7 +284,7 @@ pub fn denied(what: &str) -> String {
 
 /// Answers others.
 #[derive(Clone, Debug)]
-pub struct Clerk {
+pub struct PeerService {
     placer: Weak<Placer>,
     templates: Weak<dyn Templates>,
     /// Address of this node.
@@ -293,14 +293,14 @@ pub struct Clerk {
     access: Access,
 }
 
-impl Clerk {
-    pub fn new(placer: &Arc<Placer>, templates: Weak<dyn Templates>, here: &str) -> Clerk {
-        Clerk { placer: Arc::downgrade(placer), templates, here: here.to_owned(), access: Access::Full }
+impl PeerService {
+    pub fn new(placer: &Arc<Placer>, templates: Weak<dyn Templates>, here: &str) -> PeerService {
+        PeerService { placer: Arc::downgrade(placer), templates, here: here.to_owned(), access: Access::Full }
     }
 
     /// The same for a peer with this access.
-    pub fn with(&self, access: Access) -> Arc<Clerk> {
-        Arc::new(Clerk { access, ..self.clone() })
+    pub fn with(&self, access: Access) -> Arc<PeerService> {
+        Arc::new(PeerService { access, ..self.clone() })
     }
 
     /// Refuses workers.
@@ -322,7 +322,7 @@ impl Clerk {
 }
 
 #[async_trait]
-impl Answers for Clerk {
+impl Answers for PeerService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
         self.check("make containers on other nodes")?;
         let wanted = request.into_inner();
@@ -375,9 +375,9 @@ impl Answers for Clerk {
         Ok(Response::new(TemplatesReply { templates: offered.into_iter().map(template).collect() }))
     }
 
-    type FollowStream = Told;
+    type FollowStream = NewsStream;
 
-    async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Told>, Status> {
+    async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<NewsStream>, Status> {
         let told = self.engine()?.news().map(|news| {
             let news = serde_json::to_vec(&news).map_err(|error| Status::internal(error.to_string()))?;
             Ok(FollowReply { news })

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::PoolBus;
 use crate::exports;
 use crate::members::Directory;
-use crate::peers::Clerk;
+use crate::peers::PeerService;
 use crate::swarm::Door;
 
 /// Bytes moved at once, each way; as at the door.
@@ -60,16 +60,16 @@ pub(crate) async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
 
 /// Takes what peers open.
 #[derive(Debug)]
-pub struct Gate {
+pub struct LinkAcceptor {
     engine: String,
     placer: Weak<Placer>,
-    clerk: Arc<Clerk>,
+    clerk: Arc<PeerService>,
     bus: Arc<PoolBus>,
     door: Arc<Door>,
     stop: CancellationToken,
 }
 
-impl Gate {
+impl LinkAcceptor {
     /// Calls that peers made of this life of the node end with `stop`: its next life answers those after it.
     pub fn new(
         engine: &str,
@@ -79,13 +79,13 @@ impl Gate {
         bus: Arc<PoolBus>,
         door: Arc<Door>,
         stop: CancellationToken,
-    ) -> Gate {
-        let clerk = Arc::new(Clerk::new(placer, templates, here));
-        Gate { engine: engine.to_owned(), placer: Arc::downgrade(placer), clerk, bus, door, stop }
+    ) -> LinkAcceptor {
+        let clerk = Arc::new(PeerService::new(placer, templates, here));
+        LinkAcceptor { engine: engine.to_owned(), placer: Arc::downgrade(placer), clerk, bus, door, stop }
     }
 }
 
-impl herder_wire::link::Accept for Gate {
+impl herder_wire::link::Accept for LinkAcceptor {
     fn accept(&self, incoming: Incoming) {
         if self.placer.strong_count() == 0 {
             return;

@@ -9,11 +9,11 @@ mod host;
 mod kept;
 mod logs;
 mod managing;
-mod mending;
 mod restore;
 mod root;
+mod store_recovery;
 
 pub use api::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, Restored, Swarm};
 pub use door::Door;
-pub use host::{FACT, Host, Standing, Surroundings};
+pub use host::{FACT, Host, HostDeps, JoinStatus};
 pub use kept::{enter, remotes};

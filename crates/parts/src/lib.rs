@@ -2,7 +2,7 @@
 //!
 //! A part is a task that lives as long as the program or a node's life: a loop that leads, follows, renews. Its panic or its early
 //! end is invisible to everybody who only waits for what it does. Here it is logged with its name, and then the part is started
-//! again ([`Parts::restarted`]), or whoever owns it all begins anew ([`Parts::vital`], [`Parts::ended`]).
+//! again ([`Parts::restarted`]), or their owner begins anew ([`Parts::vital`], [`Parts::ended`]).
 
 use std::any::Any;
 use std::collections::BTreeMap;

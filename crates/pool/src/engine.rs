@@ -38,7 +38,7 @@ pub struct Engine {
     node: RwLock<Arc<Node>>,
     /// Each read takes a number when it starts; what a read saw never replaces what a later read saw.
     pub(crate) reads: Arc<AtomicU64>,
-    pub(crate) told: Mutex<read::Told>,
+    pub(crate) told: Mutex<read::LatestReads>,
     /// Numbers of the latest reads of images, networks, volumes.
     lists_told: read::ListsTold,
     readings: read::Readings,

@@ -167,7 +167,7 @@ fn changed<T>(last: Option<&[Arc<T>]>, now: &[Arc<T>]) -> Option<Vec<Arc<T>>> {
 }
 
 /// State of one listener: what was sent, and what waits.
-struct Teller {
+struct NewsSender {
     engine: Arc<Engine>,
     versions: watch::Receiver<u64>,
     events: broadcast::Receiver<ClusterEvent>,
@@ -178,18 +178,18 @@ struct Teller {
 impl Engine {
     /// Streams the news of this engine for other nodes; endless. Ends never.
     pub fn news(self: &Arc<Self>) -> impl Stream<Item = News> + Send + use<> {
-        let teller = Teller {
+        let sender = NewsSender {
             engine: self.clone(),
             versions: self.versions(),
             events: self.board.events(),
             last: None,
             pieces: VecDeque::new(),
         };
-        stream::unfold(teller, async |mut teller| Some((teller.next().await, teller)))
+        stream::unfold(sender, async |mut sender| Some((sender.next().await, sender)))
     }
 }
 
-impl Teller {
+impl NewsSender {
     async fn next(&mut self) -> News {
         if let Some(piece) = self.pieces.pop_front() {
             return piece;

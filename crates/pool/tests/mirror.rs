@@ -138,7 +138,7 @@ async fn what_is_asked_to_be_read_again_is_there_when_the_answer_comes() {
         engine.remove(&id, false);
         there.forget_container(&id);
         there.refresh_images().await.expect("an engine that answers");
-        assert!(!told.nodes()[0].containers.contains_key(&id), "{name} is gone for whoever removed it");
+        assert!(!told.nodes()[0].containers.contains_key(&id), "{name} is gone for the client that removed it");
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use herder_store::{Database, DatabaseBuilder, DatabaseError, Medium, StorageBackend};
+use herder_store::{Backend, Database, DatabaseBuilder, DatabaseError, StorageBackend};
 use parking_lot::Mutex;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -201,7 +201,7 @@ impl StorageBackend for Mount {
     }
 }
 
-impl Medium for Mount {
+impl Backend for Mount {
     fn open(&self, path: &Path, builder: &DatabaseBuilder) -> Result<Database, DatabaseError> {
         // Only the name is there.
         std::fs::File::create(path).map_err(|error| DatabaseError::Storage(error.into()))?;

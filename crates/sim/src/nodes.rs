@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use herder_agent::session::{Ended, Listener, Mind, hold};
+use herder_agent::session::{Ended, Listener, NodeInputs, hold};
 use herder_agent::{Agent, NoImages, Settings as AgentSettings, Uptime, Way};
 use herder_decide::swarm::members::Gossip;
 use herder_manager::{Manager, Settings as ManagerSettings};
@@ -319,9 +319,9 @@ async fn describe(agent: Arc<Agent>, to: watch::Sender<NodeDescription>) {
     }
 }
 
-struct Ear(Arc<Agent>);
+struct SessionHandler(Arc<Agent>);
 
-impl Listener for Ear {
+impl Listener for SessionHandler {
     fn welcome(&self, _: Welcome) {}
 
     fn assign(&self, assignments: Assignments) {
@@ -357,7 +357,7 @@ async fn work(
     loop {
         let any = &managers[attempt % managers.len()];
         let manager = leader.take().unwrap_or_else(|| ManagerAddr { id: any.clone(), addr: addr(any) });
-        let mind = Mind {
+        let mind = NodeInputs {
             reports: agent.reports(),
             description: description.subscribe(),
             engine: agent.health(),
@@ -369,7 +369,7 @@ async fn work(
         };
         let hello = Hello { addr: addr(&node), level, ..Hello::default() };
         attempt += 1;
-        let ended = hold(&port, &manager, hello, mind, &Ear(agent.clone())).await;
+        let ended = hold(&port, &manager, hello, mind, &SessionHandler(agent.clone())).await;
         let ended = if let Ended::Again = ended { Ended::Elsewhere(Some(manager)) } else { ended };
         let again = std::mem::replace(&mut sent_on, matches!(ended, Ended::Elsewhere(Some(_))));
         leader = if let Ended::Elsewhere(other) = ended { other } else { None };

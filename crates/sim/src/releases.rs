@@ -36,7 +36,7 @@ const NOVELTY: &str = "Novelty";
 const KIND: &str = "novelty";
 
 /// Acknowledged writes of nodes of the next release: object → the value of its new member.
-type Kept = BTreeMap<(String, String), u64>;
+type Acknowledged = BTreeMap<(String, String), u64>;
 
 fn kind() -> Option<Word> {
     Word::new(KIND).ok()
@@ -133,7 +133,7 @@ fn some_object(view: &View, rng: &mut StdRng) -> Option<Object> {
 }
 
 /// A manager of the next release writes something that only that release knows.
-async fn write_novelty(nodes: &Nodes, rng: &mut StdRng, kept: &mut Kept, number: u64, trace: &Trace) {
+async fn write_novelty(nodes: &Nodes, rng: &mut StdRng, kept: &mut Acknowledged, number: u64, trace: &Trace) {
     let next: Vec<String> = nodes.managers.up().into_iter().filter(|it| nodes.release(it) == NEXT).collect();
     let Some(store) = next.choose(rng).and_then(|it| nodes.managers.store(it)) else { return };
     let Ok(Ok(view)) = timeout(Duration::from_secs(2), store.read()).await else { return };
@@ -203,7 +203,7 @@ fn check_level(nodes: &Nodes, seen: &mut Seen, trace: &Trace) {
     }
 }
 
-fn check_kept(view: &View, kept: &Kept, trace: &Trace) {
+fn check_kept(view: &View, kept: &Acknowledged, trace: &Trace) {
     for ((kind, id), number) in kept {
         let Ok(parsed) = kind.parse::<Kind>() else { continue };
         match view.get(parsed, id) {
@@ -234,7 +234,7 @@ pub(crate) async fn story(seed: u64, folder: PathBuf, trace: Trace) -> String {
             }
         })
     };
-    let (mut kept, mut seen, mut number, mut raised) = (Kept::new(), Seen::default(), 0, false);
+    let (mut kept, mut seen, mut number, mut raised) = (Acknowledged::new(), Seen::default(), 0, false);
     let names = nodes.names();
     let began = Instant::now();
     while began.elapsed() < UPGRADE + MIXED + BACK && !trace.failed() {

@@ -43,13 +43,13 @@ pub(crate) struct Managers {
     trace: Trace,
     pub(crate) net: Net,
     hosts: Mutex<BTreeMap<String, Host>>,
-    pub(crate) told: Shared<Told>,
+    pub(crate) told: Shared<Delivered>,
     follows: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Writes that all managers delivered.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Delivered {
     /// Command → what it wrote.
     commands: BTreeMap<u64, String>,
     /// Term → who led in it, in this order.
@@ -105,7 +105,7 @@ impl Managers {
             (host.disk.mount(), host.starts)
         };
         let mut settings = Settings::new(self.folder.join(node), node);
-        settings.medium = Some(Arc::new(mount.clone()));
+        settings.backend = Some(Arc::new(mount.clone()));
         settings.wait = Duration::from_secs(3);
         (settings.snapshot_interval, settings.keep) = (40, 5);
         let port = self.net.port(node, start);
@@ -236,7 +236,7 @@ impl Managers {
 }
 
 /// Compares this manager's watch with those of others.
-async fn follow_writes(node: String, store: Arc<Store>, told: Shared<Told>, trace: Trace) {
+async fn follow_writes(node: String, store: Arc<Store>, told: Shared<Delivered>, trace: Trace) {
     let (_, mut watch) = store.watch();
     loop {
         let seen = watch.next().await;
@@ -253,7 +253,7 @@ async fn follow_writes(node: String, store: Arc<Store>, told: Shared<Told>, trac
 }
 
 /// Checks that each term has one leader at most.
-async fn follow_leads(node: String, store: Arc<Store>, told: Shared<Told>, trace: Trace) {
+async fn follow_leads(node: String, store: Arc<Store>, told: Shared<Delivered>, trace: Trace) {
     let mut leadership = store.leadership();
     loop {
         let now = leadership.borrow_and_update().clone();

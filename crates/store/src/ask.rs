@@ -96,7 +96,7 @@ impl Running {
         let mut metrics = self.raft.metrics();
         while self.leading_sign() == before {
             if metrics.changed().await.is_err() {
-                // The store has stopped; whoever waits here looks at that next.
+                // The store has stopped; the caller looks at that next.
                 std::future::pending::<()>().await;
             }
         }

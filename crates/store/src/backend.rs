@@ -11,12 +11,12 @@ use futures_util::future::BoxFuture;
 
 /// Storage that replaces the file of a store's database. With one, the store needs no thread besides those of its
 /// runtime: what takes long is done where it is asked for, so that a run in one thread can be repeated.
-pub trait Medium: fmt::Debug + Send + Sync + 'static {
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Opens the database, or makes it. The folder of `path` is there; afterwards there must be a file, too, or the store says that
     /// it was taken away.
     fn open(&self, path: &Path, builder: &redb::Builder) -> Result<redb::Database, redb::DatabaseError>;
 
-    /// Resolves when the medium accepts the next write. What is to be written until then is written together.
+    /// Resolves when the backend accepts the next write. What is to be written until then is written together.
     fn turn(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -26,11 +26,11 @@ pub use redb::{Builder as DatabaseBuilder, Database, DatabaseError, StorageBacke
 /// Permissions of a database file: its owner reads and writes it, and no other user.
 const PRIVATE: u32 = 0o600;
 
-/// Runs long work: on threads, or where a medium asks for it.
+/// Runs long work: on threads, or where a backend asks for it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hands(pub(crate) Option<Arc<dyn Medium>>);
+pub(crate) struct BackendHandle(pub(crate) Option<Arc<dyn Backend>>);
 
-impl Hands {
+impl BackendHandle {
     /// Runs work that waits for disks or computes for a while, where it blocks no other task.
     pub(crate) async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         match self.0 {
@@ -41,7 +41,7 @@ impl Hands {
 
     pub(crate) fn create(&self, path: &Path) -> Result<Database, DatabaseError> {
         match &self.0 {
-            Some(medium) => medium.open(path, &redb::Builder::new()),
+            Some(backend) => backend.open(path, &redb::Builder::new()),
             None => {
                 let made = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(path);
                 made.map_err(redb::StorageError::Io)?;
@@ -52,7 +52,7 @@ impl Hands {
 
     pub(crate) fn open(&self, path: &Path, builder: &redb::Builder) -> Result<Database, DatabaseError> {
         match &self.0 {
-            Some(medium) => medium.open(path, builder),
+            Some(backend) => backend.open(path, builder),
             None => {
                 // A release before this one left it readable for everybody.
                 std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(redb::StorageError::Io)?;

@@ -52,7 +52,7 @@ impl Store {
 
     /// Makes a backup of a given view.
     pub async fn backup_of(&self, view: View, key: Option<Key>) -> Result<Vec<u8>, StoreError> {
-        on_thread(&self.hands(), move || {
+        on_thread(&self.backend(), move || {
             let doing = || StoreError::io("write the backup");
             let plain = snapshot::encode(&State::of(view, Vec::new())).map_err(|error| doing()(error.into()))?;
             Ok(pack(&plain, key.as_ref()))

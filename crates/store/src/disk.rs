@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::backend::BackendHandle;
 use crate::log::KEPT_BYTES;
-use crate::medium::Hands;
 use crate::raft::{Entry, LogId, Member, SnapshotMeta, Types, Vote};
 use crate::seal::Sealer;
 use crate::{StoreError, envelope, vault};
@@ -53,7 +53,7 @@ pub(crate) enum Op {
 /// Receiver of a job's result.
 pub(crate) enum Done {
     Flushed(IOFlushed<Types>),
-    Told(oneshot::Sender<io::Result<()>>),
+    Reported(oneshot::Sender<io::Result<()>>),
 }
 
 struct Job {
@@ -94,7 +94,7 @@ enum Writer {
 
 struct Inner {
     folder: PathBuf,
-    hands: Hands,
+    backend: BackendHandle,
     /// The database, until it is closed.
     database: RwLock<Option<Database>>,
     sealer: Sealer,
@@ -108,9 +108,9 @@ struct Inner {
 
 impl Disk {
     /// Makes a database for a new member.
-    pub(crate) fn create(hands: &Hands, path: &Path, sealer: &Sealer, node: &str) -> Result<(), StoreError> {
+    pub(crate) fn create(backend: &BackendHandle, path: &Path, sealer: &Sealer, node: &str) -> Result<(), StoreError> {
         let doing = || format!("make {}", path.display());
-        let database = hands.create(path).map_err(other).map_err(StoreError::io(doing()))?;
+        let database = backend.create(path).map_err(other).map_err(StoreError::io(doing()))?;
         Disk::fill(&database, sealer, Member::new(node)).map_err(StoreError::io(doing()))
     }
 
@@ -119,10 +119,10 @@ impl Disk {
     }
 
     /// Opens a database and reads all of it: what cannot be trusted is found now.
-    pub(crate) fn open(hands: Hands, path: &Path, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
+    pub(crate) fn open(backend: BackendHandle, path: &Path, sealer: Sealer) -> Result<(Disk, Found), StoreError> {
         let folder = path.parent().unwrap_or(path).to_owned();
         let opened =
-            catch_unwind(AssertUnwindSafe(|| hands.open(path, redb::Builder::new().set_cache_size(CACHE_BYTES))));
+            catch_unwind(AssertUnwindSafe(|| backend.open(path, redb::Builder::new().set_cache_size(CACHE_BYTES))));
         let mut database = match opened {
             Ok(Ok(database)) => database,
             Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => return Err(StoreError::InUse { folder }),
@@ -132,21 +132,21 @@ impl Disk {
         // What was left by a crash is mended by now; what is broken now was changed.
         let checked = catch_unwind(AssertUnwindSafe(|| database.check_integrity()));
         match checked {
-            Ok(Ok(true)) => Disk::with(hands, database, folder, sealer),
+            Ok(Ok(true)) => Disk::with(backend, database, folder, sealer),
             Ok(Err(error)) => Err(vault::damaged(&folder, "store.redb", &error.to_string())),
             Ok(Ok(false)) | Err(_) => Err(vault::damaged(&folder, "store.redb", "its structure is broken")),
         }
     }
 
     pub(crate) fn with(
-        hands: Hands,
+        backend: BackendHandle,
         database: Database,
         folder: PathBuf,
         sealer: Sealer,
     ) -> Result<(Disk, Found), StoreError> {
         let inner = Arc::new(Inner {
             folder,
-            hands,
+            backend,
             database: RwLock::new(Some(database)),
             sealer,
             committed: Mutex::default(),
@@ -158,7 +158,7 @@ impl Disk {
         *inner.committed.lock() = found.committed.clone();
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let writer = Arc::clone(&inner);
-        let writer = if inner.hands.0.is_some() {
+        let writer = if inner.backend.0.is_some() {
             Writer::Task(tokio::spawn(writer.write_in_turn(queue)))
         } else {
             let thread = thread::Builder::new().name("herder-store".to_owned());
@@ -182,13 +182,13 @@ impl Disk {
         }
     }
 
-    pub(crate) fn hands(&self) -> &Hands {
-        &self.inner.hands
+    pub(crate) fn backend(&self) -> &BackendHandle {
+        &self.inner.backend
     }
 
     pub(crate) async fn write(&self, ops: Vec<Op>) -> io::Result<()> {
         let (done, told) = oneshot::channel();
-        self.send(ops, Done::Told(done)).await;
+        self.send(ops, Done::Reported(done)).await;
         told.await.unwrap_or_else(|_| Err(io::Error::other("the store is closed")))
     }
 
@@ -209,18 +209,18 @@ impl Disk {
     /// Returns log entries with their lengths, at most `bytes_max` bytes of them but at least one entry.
     pub(crate) async fn entries(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(Entry, usize)>> {
         let inner = Arc::clone(&self.inner);
-        self.hands().work(move || inner.entries(range, bytes_max)).await?
+        self.backend().work(move || inner.entries(range, bytes_max)).await?
     }
 
     pub(crate) async fn snapshot(&self) -> io::Result<Option<(SnapshotMeta, Bytes)>> {
         let inner = Arc::clone(&self.inner);
-        self.hands().work(move || inner.snapshot()).await?
+        self.backend().work(move || inner.snapshot()).await?
     }
 
     /// Returns the last entry that the snapshot covers.
     pub(crate) async fn snapshot_end(&self) -> io::Result<Option<LogId>> {
         let inner = Arc::clone(&self.inner);
-        let head = self.hands().work(move || inner.meta::<SnapshotHead>("snapshot")).await??;
+        let head = self.backend().work(move || inner.meta::<SnapshotHead>("snapshot")).await??;
         Ok(head.and_then(|head| head.meta.last_log_id))
     }
 
@@ -243,7 +243,7 @@ impl Done {
         match self {
             Done::Flushed(flushed) => flushed.io_completed(result),
             // Whoever asked may have gone.
-            Done::Told(told) => drop(told.send(result)),
+            Done::Reported(report) => drop(report.send(result)),
         }
     }
 }
@@ -257,12 +257,12 @@ impl Inner {
         self.write_last(failed.is_none());
     }
 
-    /// Same as [`Inner::write_jobs`], whenever the medium is ready.
+    /// Same as [`Inner::write_jobs`], whenever the backend is ready.
     async fn write_in_turn(self: Arc<Inner>, mut queue: mpsc::Receiver<Job>) {
         let (mut failed, mut jobs) = (None, Vec::new());
         while queue.recv_many(&mut jobs, JOBS_MAX).await > 0 {
-            if let Some(medium) = &self.hands.0 {
-                medium.turn().await;
+            if let Some(backend) = &self.backend.0 {
+                backend.turn().await;
             }
             while jobs.len() < JOBS_MAX
                 && let Ok(job) = queue.try_recv()

@@ -6,6 +6,7 @@
 //! A write that was acknowledged is on the disks of a majority. Nothing in the folder can be read without its key.
 
 mod ask;
+mod backend;
 mod backup;
 mod board;
 mod disk;
@@ -16,7 +17,6 @@ mod leading;
 mod link;
 mod log;
 mod machine;
-mod medium;
 mod members;
 mod message;
 mod proof;
@@ -34,12 +34,12 @@ mod vault;
 #[cfg(test)]
 mod tests;
 
+pub use backend::{Backend, Database, DatabaseBuilder, DatabaseError, StorageBackend};
 pub use backup::Backup;
 pub use board::{Seen, Watch};
 pub use error::{StoreError, TransportError};
 pub use key::Key;
 pub use leading::Leadership;
-pub use medium::{Database, DatabaseBuilder, DatabaseError, Medium, StorageBackend};
 pub use members::ManagerSeen;
 pub use settings::{COMMAND_BYTES_MAX, Settings};
 pub use store::{Store, Transport};

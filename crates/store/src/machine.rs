@@ -83,7 +83,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Bytes) -> Result<(), io::Error> {
         let decoded = bytes.clone();
-        let state = self.disk.hands().work(move || snapshot::decode(&decoded)).await?.map_err(io::Error::other)?;
+        let state = self.disk.backend().work(move || snapshot::decode(&decoded)).await?.map_err(io::Error::other)?;
         // When a store starts, it is given the snapshot that it has.
         if self.disk.snapshot_end().await? != meta.last_log_id {
             self.disk.write(vec![Op::Snapshot(meta.clone(), bytes)]).await?;
@@ -107,7 +107,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snap, io::Error> {
         let state = self.state.clone();
         // A large state takes a while, in which other work goes on.
-        let bytes: Bytes = self.disk.hands().work(move || snapshot::encode(&state)).await??.into();
+        let bytes: Bytes = self.disk.backend().work(move || snapshot::encode(&state)).await??.into();
         self.disk.write(vec![Op::Snapshot(self.meta.clone(), bytes.clone())]).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: bytes })
     }

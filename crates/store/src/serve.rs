@@ -118,7 +118,7 @@ impl Running {
             incoming.take().map(|it| it.bytes.freeze()).unwrap_or_default()
         };
         let copy = whole.clone();
-        let decoded = self.disk.hands().work(move || crate::snapshot::decode(&copy).map(drop)).await;
+        let decoded = self.disk.backend().work(move || crate::snapshot::decode(&copy).map(drop)).await;
         if let Err(why) = decoded.unwrap_or_else(|error| Err(error.to_string())) {
             // Raft would take it for a fault of this disk, and end.
             return Ok(Answer::Refused(Refusal::Other(format!("the snapshot is of no use: {why}"))));

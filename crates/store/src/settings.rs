@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Key, Medium, StoreError};
+use crate::{Backend, Key, StoreError};
 
 /// A command longer than this is refused (in JSON). Swarm mode has 1.5 MiB; a message between nodes has 9 MiB, and must hold
 /// a command with what is around it.
@@ -34,7 +34,7 @@ pub struct Settings {
     /// Commands kept for managers that are slow, though a snapshot has them (`LogEntriesForSlowFollowers`).
     pub keep: u64,
     /// Storage of the database, if not a file in the folder.
-    pub medium: Option<Arc<dyn Medium>>,
+    pub backend: Option<Arc<dyn Backend>>,
 }
 
 impl Settings {
@@ -51,7 +51,7 @@ impl Settings {
             snapshot_interval: 10_000,
             log_bytes: 64 << 20,
             keep: 500,
-            medium: None,
+            backend: None,
         }
     }
 }

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ask::{AGAIN, Asked};
+use crate::backend::BackendHandle;
 use crate::board::{Board, Watch};
 use crate::disk::{Disk, Found};
 use crate::leading::{Leadership, Leads};
-use crate::medium::Hands;
 use crate::members::ManagerSeen;
 use crate::message::{Answer, Call, Refusal};
 use crate::raft::{Address, Outcome, Proposal, RequestId};
@@ -61,11 +61,12 @@ impl Store {
     /// [`Store::begin`], or until a leader adds it ([`Store::add_manager`]).
     pub async fn open(settings: Settings, transport: Arc<dyn Transport>) -> Result<Arc<Store>, StoreError> {
         let opened = settings.clone();
-        let hands = Hands(settings.medium.clone());
-        let vault = on_thread(&hands, move || {
-            let hands = Hands(opened.medium.clone());
-            let fill =
-                |path: &std::path::Path, sealer: &crate::seal::Sealer| Disk::create(&hands, path, sealer, &opened.node);
+        let backend = BackendHandle(settings.backend.clone());
+        let vault = on_thread(&backend, move || {
+            let backend = BackendHandle(opened.backend.clone());
+            let fill = |path: &std::path::Path, sealer: &crate::seal::Sealer| {
+                Disk::create(&backend, path, sealer, &opened.node)
+            };
             Vault::open(&opened.folder, opened.key.as_ref(), fill)
         });
         let store = Store {
@@ -82,16 +83,16 @@ impl Store {
         Ok(Arc::new(store))
     }
 
-    pub(crate) fn hands(&self) -> Hands {
-        Hands(self.settings.medium.clone())
+    pub(crate) fn backend(&self) -> BackendHandle {
+        BackendHandle(self.settings.backend.clone())
     }
 
     pub(crate) async fn open_disk(&self) -> Result<(Disk, Found), StoreError> {
         let until = Instant::now() + LET_GO_WAIT;
         let opened = loop {
             let (path, sealer) = (self.vault.database(), self.vault.sealer());
-            let hands = self.hands();
-            match on_thread(&self.hands(), move || Disk::open(hands, &path, sealer)).await {
+            let backend = self.backend();
+            match on_thread(&self.backend(), move || Disk::open(backend, &path, sealer)).await {
                 Err(StoreError::InUse { .. }) if Instant::now() < until => sleep(LET_GO_POLL).await,
                 opened => break opened?,
             }
@@ -331,10 +332,10 @@ impl Store {
 
 /// Runs work that waits for disks on a thread where it blocks no task.
 pub(crate) async fn on_thread<T: Send + 'static>(
-    hands: &Hands,
+    backend: &BackendHandle,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let done = hands.work(work).await;
+    let done = backend.work(work).await;
     done.unwrap_or_else(|error| Err(StoreError::Stopped { why: error.to_string() }))
 }
 

@@ -17,12 +17,12 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::backend::BackendHandle;
 use crate::board::Board;
 use crate::disk::{Disk, LOG, Op, SNAPSHOT};
 use crate::leading::Leads;
 use crate::log::Log;
 use crate::machine::Machine;
-use crate::medium::Hands;
 use crate::message::{Answer, Call, Refusal, Request, decode, encode};
 use crate::raft::{Address, Entry, LogId, Member, Outcome, Proposal, RequestId, SnapshotMeta, Types, Vote};
 use crate::running::Running;
@@ -36,8 +36,8 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Folders {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<Types>> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.redb");
-        Disk::create(&Hands::default(), &path, &Sealer::new(&[1; 32]), "n1").expect("made");
-        let (disk, found) = Disk::open(Hands::default(), &path, Sealer::new(&[1; 32])).expect("opens");
+        Disk::create(&BackendHandle::default(), &path, &Sealer::new(&[1; 32]), "n1").expect("made");
+        let (disk, found) = Disk::open(BackendHandle::default(), &path, Sealer::new(&[1; 32])).expect("opens");
         let disk = Arc::new(disk);
         Ok((folder, Log::new(Arc::clone(&disk), found, 1 << 20), Machine::new(disk, Board::new())))
     }
@@ -51,12 +51,12 @@ fn the_store_is_what_raft_expects() {
 
 /// A disk in memory that can be full.
 #[derive(Clone, Debug, Default)]
-struct Medium {
+struct MemoryBackend {
     bytes: Arc<Mutex<Vec<u8>>>,
     full: Arc<AtomicBool>,
 }
 
-impl Medium {
+impl MemoryBackend {
     fn room(&self) -> io::Result<()> {
         if self.full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -71,14 +71,14 @@ impl Medium {
     }
 }
 
-impl redb::StorageBackend for Medium {
+impl redb::StorageBackend for MemoryBackend {
     fn len(&self) -> io::Result<u64> {
         Ok(self.bytes.lock().len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let bytes = self.bytes.lock();
-        let there = bytes.get(Medium::at(offset, out.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let there = bytes.get(MemoryBackend::at(offset, out.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(there);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl redb::StorageBackend for Medium {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.room()?;
-        self.bytes.lock()[Medium::at(offset, data.len())].copy_from_slice(data);
+        self.bytes.lock()[MemoryBackend::at(offset, data.len())].copy_from_slice(data);
         Ok(())
     }
 }
@@ -108,12 +108,12 @@ impl Transport for Nobody {
     }
 }
 
-async fn run(medium: &Medium, board: &Arc<Board>, member: Option<Member>) -> Running {
+async fn run(backend: &MemoryBackend, board: &Arc<Board>, member: Option<Member>) -> Running {
     if let Some(member) = member {
-        Disk::fill(&medium.open(), &Sealer::new(&[1; 32]), member).expect("made");
+        Disk::fill(&backend.open(), &Sealer::new(&[1; 32]), member).expect("made");
     }
     let (disk, found) =
-        Disk::with(Hands::default(), medium.open(), "memory".into(), Sealer::new(&[1; 32])).expect("opens");
+        Disk::with(BackendHandle::default(), backend.open(), "memory".into(), Sealer::new(&[1; 32])).expect("opens");
     let leads = Leads::new(watch::Sender::default());
     let settings = Settings::new("memory", "n1");
     Running::start(&settings, Arc::new(Nobody), Arc::clone(board), leads, (disk, found)).await.expect("starts")
@@ -133,13 +133,13 @@ async fn write(running: &Running, name: &str) -> Result<Outcome, StoreError> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_ends_the_store_with_its_reason_and_loses_nothing_that_was_acknowledged() {
-    let (medium, member) = (Medium::default(), Member::new("n1"));
-    let running = run(&medium, &Board::new(), Some(member.clone())).await;
+    let (backend, member) = (MemoryBackend::default(), Member::new("n1"));
+    let running = run(&backend, &Board::new(), Some(member.clone())).await;
     running.raft.initialize(BTreeMap::from([(member, Address::default())])).await.expect("begins");
     for name in ["a", "b"] {
         assert!(matches!(write(&running, name).await, Ok(Outcome::Done(_))));
     }
-    medium.full.store(true, Ordering::Relaxed);
+    backend.full.store(true, Ordering::Relaxed);
     let error = write(&running, "c").await.expect_err("the disk is full");
     assert!(matches!(error, StoreError::Lost { .. } | StoreError::Stopped { .. }), "{error}");
     let error = write(&running, "d").await.expect_err("it has stopped").to_string();
@@ -147,9 +147,9 @@ async fn a_full_disk_ends_the_store_with_its_reason_and_loses_nothing_that_was_a
     running.stop().await;
     drop(running);
 
-    medium.full.store(false, Ordering::Relaxed);
+    backend.full.store(false, Ordering::Relaxed);
     let board = Board::new();
-    let running = run(&medium, &board, None).await;
+    let running = run(&backend, &board, None).await;
     assert!(matches!(write(&running, "e").await, Ok(Outcome::Done(_))));
     let view = board.view();
     for name in ["a", "b", "e"] {
@@ -191,8 +191,8 @@ async fn a_log_of_few_but_long_commands_is_cut_short() {
 /// A node of the pool that is no manager has a certificate, and takes the same road.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_claims_to_be_a_manager_is_refused_and_one_that_is_one_is_heard() {
-    let (medium, member, board) = (Medium::default(), Member::new("n1"), Board::new());
-    let running = run(&medium, &board, Some(member.clone())).await;
+    let (backend, member, board) = (MemoryBackend::default(), Member::new("n1"), Board::new());
+    let running = run(&backend, &board, Some(member.clone())).await;
     running.raft.initialize(BTreeMap::from([(member, Address::default())])).await.expect("begins");
     assert!(matches!(write(&running, "before").await, Ok(Outcome::Done(_))));
     let cluster = ClusterRecord { managers_key: "key".into(), ..ClusterRecord::default() };
@@ -248,14 +248,14 @@ async fn a_node_that_claims_to_be_a_manager_is_refused_and_one_that_is_one_is_he
 
 #[tokio::test]
 async fn what_could_not_be_written_has_nothing_after_it() {
-    let medium = Medium::default();
+    let backend = MemoryBackend::default();
     let sealer = || Sealer::new(&[1; 32]);
-    Disk::fill(&medium.open(), &sealer(), Member::new("n1")).expect("made");
-    let (disk, _) = Disk::with(Hands::default(), medium.open(), "memory".into(), sealer()).expect("opens");
+    Disk::fill(&backend.open(), &sealer(), Member::new("n1")).expect("made");
+    let (disk, _) = Disk::with(BackendHandle::default(), backend.open(), "memory".into(), sealer()).expect("opens");
     disk.write(vec![Op::Purged(None)]).await.expect("written");
-    medium.full.store(true, Ordering::Relaxed);
+    backend.full.store(true, Ordering::Relaxed);
     disk.write(vec![Op::Purged(None)]).await.expect_err("full");
-    medium.full.store(false, Ordering::Relaxed);
+    backend.full.store(false, Ordering::Relaxed);
     disk.write(vec![Op::Purged(None)]).await.expect_err("there would be a hole");
     disk.close().await;
 }
@@ -265,9 +265,9 @@ async fn what_could_not_be_written_has_nothing_after_it() {
 async fn what_is_not_as_it_was_sealed_is_named() {
     let sealer = || Sealer::new(&[1; 32]);
     let check = async |change: fn(&redb::WriteTransaction), key: &[u8; 32], expected: &str| {
-        let medium = Medium::default();
-        Disk::fill(&medium.open(), &sealer(), Member::new("n1")).expect("made");
-        let (disk, _) = Disk::with(Hands::default(), medium.open(), "memory".into(), sealer()).expect("opens");
+        let backend = MemoryBackend::default();
+        Disk::fill(&backend.open(), &sealer(), Member::new("n1")).expect("made");
+        let (disk, _) = Disk::with(BackendHandle::default(), backend.open(), "memory".into(), sealer()).expect("opens");
         let entry = |index| -> Entry {
             let leader_id = openraft::vote::RaftLeaderId::new(1, Member::from(1));
             openraft::entry::RaftEntry::new_blank(LogId { leader_id, index })
@@ -277,12 +277,13 @@ async fn what_is_not_as_it_was_sealed_is_named() {
         let snapshot = Op::Snapshot(SnapshotMeta::default(), snapshot.into());
         disk.write(log.chain([snapshot]).collect()).await.expect("written");
         disk.close().await;
-        let database = medium.open();
+        let database = backend.open();
         let transaction = database.begin_write().expect("begins");
         change(&transaction);
         transaction.commit().expect("written");
         drop(database);
-        let opened = Disk::with(Hands::default(), medium.open(), "memory".into(), Sealer::new(key)).map(|_| ());
+        let opened =
+            Disk::with(BackendHandle::default(), backend.open(), "memory".into(), Sealer::new(key)).map(|_| ());
         let text = opened.as_ref().map_or_else(ToString::to_string, |()| "opens".to_owned());
         assert!(text.starts_with(expected), "{text}");
     };

@@ -38,13 +38,13 @@ struct Ledger {
 
 /// Writes that managers delivered to watchers.
 #[derive(Clone, Default)]
-struct Told {
+struct Delivered {
     /// Each command with its writes, as every manager delivered them.
     commands: Arc<Mutex<BTreeMap<u64, String>>>,
     watches: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-impl Told {
+impl Delivered {
     fn watch(&self, store: Arc<Store>) {
         let watch = tokio::spawn(follow(store, Arc::clone(&self.commands)));
         self.watches.lock().expect("fine").push(watch);
@@ -108,7 +108,7 @@ async fn follow(store: Arc<Store>, told: Arc<Mutex<BTreeMap<u64, String>>>) {
     }
 }
 
-async fn step(swarm: &Swarm, rng: &mut StdRng, down: &mut Vec<String>, told: &Told, size: usize) -> String {
+async fn step(swarm: &Swarm, rng: &mut StdRng, down: &mut Vec<String>, told: &Delivered, size: usize) -> String {
     let minority = (size - 1) / 2;
     let names = swarm.names();
     let victim = names.choose(rng).expect("some run").clone();
@@ -153,7 +153,7 @@ async fn run(size: usize, seed: u64) {
     let mut counter = Secret { id: "counter".to_owned(), ..Secret::default() };
     counter.spec.name = "counter".to_owned();
     swarm.store("n1").commit(vec![Change::from(counter)], Time(1)).await.expect("written");
-    let (ledger, told) = (Arc::new(Ledger::default()), Told::default());
+    let (ledger, told) = (Arc::new(Ledger::default()), Delivered::default());
     for store in swarm.stores() {
         told.watch(store);
     }

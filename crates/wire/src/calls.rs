@@ -29,7 +29,7 @@ pub use proto::{
 pub use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 /// The news stream of one node's engine.
-pub type Told = Pin<Box<dyn Stream<Item = Result<FollowReply, Status>> + Send>>;
+pub type NewsStream = Pin<Box<dyn Stream<Item = Result<FollowReply, Status>> + Send>>;
 
 use proto::node_client::NodeClient;
 use proto::node_server::NodeServer;
@@ -148,10 +148,10 @@ mod tests {
     use crate::link::Incoming;
 
     /// Grants every name but `taken`.
-    pub(super) struct Clerk;
+    pub(super) struct PeerService;
 
     #[async_trait]
-    impl Answers for Clerk {
+    impl Answers for PeerService {
         async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
             Ok(Response::new(CreateReply { status: 201, body: request.into_inner().body, ..Default::default() }))
         }
@@ -169,8 +169,8 @@ mod tests {
             let one = Template { name: request.into_inner().name, text: "{}".into(), modified: 7 };
             Ok(Response::new(TemplatesReply { templates: vec![one] }))
         }
-        type FollowStream = Told;
-        async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Told>, Status> {
+        type FollowStream = NewsStream;
+        async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<NewsStream>, Status> {
             let pieces = futures_util::stream::iter([1, 2]).map(|it| Ok(FollowReply { news: vec![it] }));
             Ok(Response::new(pieces.chain(futures_util::stream::pending()).boxed()))
         }
@@ -192,7 +192,7 @@ mod tests {
         let stop = CancellationToken::new();
         let _end = stop.clone().drop_guard();
         let accept = |incoming: Incoming| {
-            tokio::spawn(serve(Arc::new(Clerk), incoming.stream));
+            tokio::spawn(serve(Arc::new(PeerService), incoming.stream));
         };
         tokio::spawn(there.serve(listener, stop, accept));
         let calls = Calls::new(Link::new(first, folder.path().join("a")).unwrap());

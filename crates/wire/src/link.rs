@@ -175,7 +175,7 @@ pub struct Link {
     /// The roster of the swarm; `None` in a pool without managers.
     rosters: watch::Sender<Option<Arc<Roster>>>,
     /// Connections of peers that know no protocol of this version.
-    misfits: AtomicU64,
+    mismatched: AtomicU64,
     limits: LogLimits,
 }
 
@@ -201,7 +201,7 @@ impl Link {
             identities,
             certifier: Mutex::default(),
             rosters: watch::channel(None).0,
-            misfits: AtomicU64::new(0),
+            mismatched: AtomicU64::new(0),
             limits: LogLimits::default(),
         }))
     }
@@ -333,7 +333,7 @@ impl Link {
 
     /// Logs an incompatible peer, at most once in a while: it comes again and again until it is upgraded.
     fn tell_misfit(&self, from: SocketAddr, error: &io::Error) {
-        let count = self.misfits.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = self.mismatched.fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {
             tracing::warn!(%from, %error, count, "a peer of another version is refused");
         }

@@ -107,7 +107,7 @@ mod tests {
         let answer = format!("{ANSWER} {} 10.0.0.1:7946", name(&mine));
         assert_eq!(answered(answer.as_bytes(), &mine), Some(SocketAddr::from(([10, 0, 0, 1], 7946))));
         assert_eq!(answered(answer.as_bytes(), &other), None);
-        // The secret has no part in it: whoever holds the code of before or after a change is found.
+        // The secret has no part in it: holders of the code of before or after a change are found.
         let codes = [[3; 16], [4; 16]].map(|secret| JoinCode { ca: mine, secret });
         assert!(codes.iter().all(|code| is_question(question.as_bytes(), &code.ca)));
         assert_eq!(answered(&answer.as_bytes()[..answer.len() - 5], &mine), None);

@@ -1,7 +1,7 @@
 //! Rules for clients of a bridge. Pure.
 //!
 //! *Inbound* rules are for what clients send and publish, *outbound* ones for what they register for. An empty list allows
-//! nothing. Ways back are not subject to rules: whoever got a request may answer it, once.
+//! nothing. Ways back are not subject to rules: the receiver of a request may answer it, once.
 
 use regex::Regex;
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Changes to what discovery says. Kept in memory only, as the original kept its members.
+/// Changes to what discovery says. Held in memory only, as the original kept its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     added: BTreeSet<String>,

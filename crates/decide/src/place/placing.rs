@@ -113,7 +113,7 @@ impl Tickets {
             };
             // Read back already: counted once, not twice.
             if !node.containers.values().any(there) {
-                // It has its ports: whoever asks for it is about to start it.
+                // It has its ports: the client that asks for it is about to start it.
                 let (id, state) = (format!("placing-{number}"), "running".to_owned());
                 let container = Container { id, state, ..Container::clone(container) };
                 Arc::make_mut(node).put_container(Arc::new(container));

@@ -6,5 +6,5 @@ mod report;
 pub mod step;
 pub mod template;
 
-pub use assign::{Told, Touched, TouchedNodes, touch, touch_service};
+pub use assign::{SentAssignments, Touched, TouchedNodes, touch, touch_service};
 pub use report::on_task_report;

@@ -27,10 +27,10 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Answers that are still true: nothing changed, and no second has passed (`Up 5 seconds`).
 #[derive(Debug, Default)]
-pub(crate) struct Lists(Mutex<Kept>);
+pub(crate) struct Lists(Mutex<CachedLists>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedLists {
     version: u64,
     second: i64,
     /// Query string as it was sent, and answer.
@@ -48,7 +48,7 @@ impl Lists {
     ) -> Result<Bytes, E> {
         let mut kept = self.0.lock();
         if (kept.version, kept.second) != (version, second) {
-            *kept = Kept { version, second, answers: Vec::new() };
+            *kept = CachedLists { version, second, answers: Vec::new() };
         }
         if let Some((_, answer)) = kept.answers.iter().find(|(text, _)| text == query) {
             return Ok(answer.clone());

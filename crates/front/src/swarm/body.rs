@@ -5,7 +5,7 @@ use herder_decide::swarm::spec::without_nulls;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::fold::Folded;
+use super::fold::CaseInsensitive;
 use crate::call::JSON_BYTES_MAX;
 use crate::{ApiError, Call, Query, guard};
 
@@ -36,7 +36,7 @@ pub(super) fn parse<T: DeserializeOwned + Default>(value: Value) -> Result<T, Ap
     if value.is_null() {
         return Ok(T::default());
     }
-    serde_path_to_error::deserialize(Folded(value)).map_err(|error| {
+    serde_path_to_error::deserialize(CaseInsensitive(value)).map_err(|error| {
         // A path of one point is the body itself.
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();

@@ -24,18 +24,18 @@ pub(crate) type Event = (i64, Arc<Value>);
 
 /// Listeners and remembered events.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct EventLog {
     listeners: broadcast::Sender<Event>,
     past: Mutex<VecDeque<Event>>,
 }
 
-impl Default for Told {
-    fn default() -> Told {
-        Told { listeners: broadcast::Sender::new(WAITING_MAX), past: Mutex::default() }
+impl Default for EventLog {
+    fn default() -> EventLog {
+        EventLog { listeners: broadcast::Sender::new(WAITING_MAX), past: Mutex::default() }
     }
 }
 
-impl Told {
+impl EventLog {
     pub(crate) fn listen(&self) -> broadcast::Receiver<Event> {
         self.listeners.subscribe()
     }

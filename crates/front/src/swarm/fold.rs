@@ -8,7 +8,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
 
 /// JSON of which the fields of structs may be written in any case. Keys of maps (labels, options) are as they are.
-pub(super) struct Folded(pub(super) Value);
+pub(super) struct CaseInsensitive(pub(super) Value);
 
 /// The fields under the names that the struct knows. Of two that differ in case only, the exact one counts.
 fn fold(given: Map<String, Value>, fields: &[&str]) -> Map<String, Value> {
@@ -29,15 +29,14 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
     value.as_array()?.iter().map(|it| it.as_u64().and_then(|it| u8::try_from(it).ok())).collect()
 }
 
-impl<'de> Deserializer<'de> for Folded {
+impl<'de> Deserializer<'de> for CaseInsensitive {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
-            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Folded))),
-            Value::Object(map) => {
-                visitor.visit_map(MapDeserializer::new(map.into_iter().map(|(key, value)| (key, Folded(value)))))
-            }
+            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(CaseInsensitive))),
+            Value::Object(map) => visitor
+                .visit_map(MapDeserializer::new(map.into_iter().map(|(key, value)| (key, CaseInsensitive(value))))),
             plain => plain.deserialize_any(visitor),
         }
     }
@@ -57,9 +56,9 @@ impl<'de> Deserializer<'de> for Folded {
                 {
                     *data = Value::String(BASE64_STANDARD.encode(bytes));
                 }
-                Folded(Value::Object(map)).deserialize_any(visitor)
+                CaseInsensitive(Value::Object(map)).deserialize_any(visitor)
             }
-            other => Folded(other).deserialize_any(visitor),
+            other => CaseInsensitive(other).deserialize_any(visitor),
         }
     }
 
@@ -86,10 +85,10 @@ impl<'de> Deserializer<'de> for Folded {
     }
 }
 
-impl IntoDeserializer<'_, Error> for Folded {
-    type Deserializer = Folded;
+impl IntoDeserializer<'_, Error> for CaseInsensitive {
+    type Deserializer = CaseInsensitive;
 
-    fn into_deserializer(self) -> Folded {
+    fn into_deserializer(self) -> CaseInsensitive {
         self
     }
 }
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     fn read(given: Value) -> Result<ServiceSpec, Error> {
-        <ServiceSpec as Deserialize>::deserialize(Folded(given))
+        <ServiceSpec as Deserialize>::deserialize(CaseInsensitive(given))
     }
 
     #[test]

@@ -59,9 +59,9 @@ fn short(text: &str) -> String {
 
 /// Prints the news of a deployment on stderr, one line each.
 #[derive(Default)]
-pub(super) struct Told(News);
+pub(super) struct NewsLines(News);
 
-impl Told {
+impl NewsLines {
     pub(super) fn tell(&mut self, news: &Progress<'_>) {
         if let Some(line) = self.0.line(news) {
             eprintln!("{line}");

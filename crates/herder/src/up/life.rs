@@ -17,9 +17,9 @@ use herder_front::{Front, FrontSettings, server};
 use herder_node::bus::PoolBus;
 use herder_node::members::{self, Directory};
 use herder_node::peers::PoolPeers;
-use herder_node::roads::{Gate, NodeDialler};
+use herder_node::roads::{LinkAcceptor, NodeDialler};
 use herder_node::source::NodeSource;
-use herder_node::swarm::{Door, Host, Standing, Surroundings};
+use herder_node::swarm::{Door, Host, HostDeps, JoinStatus};
 use herder_node::{NodeSettings, code, identity, images, store};
 use herder_parts::{Ended, Fault, Parts};
 use herder_place::peers::Templates;
@@ -59,7 +59,7 @@ pub(super) struct Plan {
     pub(super) tls: ServerTls,
     pub(super) store: Option<Discovery>,
     /// Status of the node in a swarm.
-    pub(super) standing: watch::Sender<Standing>,
+    pub(super) standing: watch::Sender<JoinStatus>,
 }
 
 pub(super) struct Life {
@@ -164,7 +164,7 @@ impl Life {
         let agent = Arc::new(Agent::start(agent, &parts));
         agent.networks().start(networks, &engine, way, &me, &parts);
         let host = Host::start(
-            Surroundings {
+            HostDeps {
                 state: settings.state.clone(),
                 link: link.clone(),
                 directory: directory.clone(),
@@ -186,13 +186,14 @@ impl Life {
         let with = (front.clone(), stop.clone());
         parts.restarted("stacks", move || herder_front::stacks::follow(with.0.clone(), with.1.clone()));
         let templates: Weak<dyn Templates> = Arc::downgrade(&(front.clone() as Arc<dyn Templates>));
-        let gate = Gate::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door, stop.clone());
+        let gate =
+            LinkAcceptor::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door, stop.clone());
         let serving = parts.vital("node link", link.clone().serve(listener, stop.clone(), gate));
         let in_store = plan.store.clone().map(|store| {
             let with = (store, gossip.clone(), stop.clone());
             parts.restarted("discovery", move || store::keep(with.0.clone(), advertise, with.1.clone(), with.2.clone()))
         });
-        let teller = code::Teller::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
+        let teller = code::FactsPublisher::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
         teller.tell().await.context("--label")?;
         let with = stop.clone();
         parts.restarted("join code", move || teller.clone().keep(with.clone()));

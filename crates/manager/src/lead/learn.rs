@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use herder_decide::swarm::members::Pace;
+use herder_decide::swarm::members::HeartbeatScale;
 use herder_decide::swarm::nets::Nets;
 use herder_decide::swarm::{Fleet, frees, matters, touch, touch_service};
 use herder_model::swarm::{NodeRecord, Object, TaskRecord, View, Written};
@@ -27,7 +27,7 @@ impl Lead<'_> {
         }
         self.ingress.see(view, written);
         let waiting = self.addresses.see(written, self.settings.clock.now());
-        self.agenda.add_all(waiting);
+        self.work_queue.add_all(waiting);
         for written in written {
             match (&written.before, &written.after) {
                 (Some(Object::Task(before)), Some(Object::Task(after))) => {
@@ -63,19 +63,19 @@ impl Lead<'_> {
         if matters(view, before, after)
             && let Some(task) = after.or(before)
         {
-            self.agenda.add(&task.task.service_id);
+            self.work_queue.add(&task.task.service_id);
         }
     }
 
     fn learn_object(&mut self, view: &View, object: &Object) {
         match object {
-            Object::Service(it) => self.agenda.add(&it.service.id),
+            Object::Service(it) => self.work_queue.add(&it.service.id),
             Object::Node(it) => {
                 self.place = true;
                 self.networks = true;
                 self.managers = None;
                 self.touched.entry(it.node.id.clone()).or_default();
-                let pace = Pace::of(view.nodes.len());
+                let pace = HeartbeatScale::of(view.nodes.len());
                 if std::mem::replace(&mut self.pace, pace) != pace {
                     self.welcome_everybody(view);
                 }
@@ -115,11 +115,11 @@ impl Lead<'_> {
                 self.changed.insert(id.to_owned());
             }
             // How soon tasks of lost nodes are replaced depends on how many nodes there are.
-            _ => self.agenda.add_due(),
+            _ => self.work_queue.add_due(),
         }
-        self.agenda.add_all(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
+        self.work_queue.add_all(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
         let wide = |mode: &herder_model::swarm::ServiceMode| mode.global.is_some() || mode.global_job.is_some();
         let global = view.services.values().filter(|it| wide(&it.service.spec.mode));
-        self.agenda.add_all(global.map(|it| it.service.id.clone()));
+        self.work_queue.add_all(global.map(|it| it.service.id.clone()));
     }
 }

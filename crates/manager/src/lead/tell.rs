@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::swarm::members::Pace;
-use herder_decide::swarm::{Told, Touched};
+use herder_decide::swarm::members::HeartbeatScale;
+use herder_decide::swarm::{SentAssignments, Touched};
 use herder_model::swarm::{
     Cluster, ClusterRecord, IngressApplied, IngressServed, ManagerAddr, NewRoot, Role, ToNode, View, Welcome,
 };
 use tokio::time::Instant;
 
 use super::Lead;
-use crate::sessions::{Mouth, Pulse};
+use crate::sessions::{LastHeartbeat, SessionSender};
 
 /// Number of nodes that get all assignments in one step. After a change of leader all nodes need them, and copies of
 /// all tasks must not be on their way at once.
@@ -21,9 +21,9 @@ const WHOLE_MAX: usize = 256;
 /// State of one node's session, besides its record.
 pub(super) struct Session {
     pub(super) number: u64,
-    pub(super) say: Mouth,
-    pub(super) pulse: Arc<Pulse>,
-    told: Option<Told>,
+    pub(super) say: SessionSender,
+    pub(super) pulse: Arc<LastHeartbeat>,
+    told: Option<SentAssignments>,
     pub(super) is_welcome: bool,
     welcomed: Welcome,
     /// Networks that the node has, each with its version. `None`: it gets all of them whole.
@@ -34,15 +34,15 @@ pub(super) struct Session {
     /// Tasks of the node that get requests from ingress nodes, as sent last.
     pub(super) served: IngressServed,
     /// Heartbeat pace that the node was given; its lease depends on it.
-    pub(super) pace: Pace,
+    pub(super) pace: HeartbeatScale,
     /// Time since which the node reports a lost engine. It then counts as down, although it sends heartbeats.
     pub(super) engine_lost: Option<Instant>,
 }
 
 impl Session {
-    pub(super) fn new(number: u64, say: Mouth, pulse: Arc<Pulse>, has_engine: bool) -> Session {
+    pub(super) fn new(number: u64, say: SessionSender, pulse: Arc<LastHeartbeat>, has_engine: bool) -> Session {
         let engine_lost = (!has_engine).then(Instant::now);
-        let (welcomed, pace) = (Welcome::default(), Pace::default());
+        let (welcomed, pace) = (Welcome::default(), HeartbeatScale::default());
         Session {
             number,
             say,
@@ -59,7 +59,7 @@ impl Session {
         }
     }
 
-    fn welcome(&mut self, welcome: Welcome, pace: Pace) -> bool {
+    fn welcome(&mut self, welcome: Welcome, pace: HeartbeatScale) -> bool {
         let is_news = self.welcomed != welcome;
         if !self.is_welcome {
             self.is_welcome = true;
@@ -95,7 +95,7 @@ impl Lead<'_> {
         if self.touched.is_empty() {
             return;
         }
-        let pace = Pace::of(view.nodes.len());
+        let pace = HeartbeatScale::of(view.nodes.len());
         let welcome = self.welcome(view, pace);
         let mut whole = 0;
         for (id, touched) in std::mem::take(&mut self.touched) {
@@ -121,7 +121,7 @@ impl Lead<'_> {
     }
 
     /// Returns the message that is the same for all nodes.
-    fn welcome(&mut self, view: &View, pace: Pace) -> Welcome {
+    fn welcome(&mut self, view: &View, pace: HeartbeatScale) -> Welcome {
         let cluster = view.cluster.as_ref().map(|it| &it.cluster);
         Welcome {
             cluster: cluster.map(|it| it.id.clone()).unwrap_or_default(),

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use tokio::time::Instant;
 
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(super) struct WorkQueue {
     /// Services to reconcile.
     waiting: BTreeSet<String>,
     /// Looked at in the step that is made.
@@ -18,7 +18,7 @@ pub(super) struct Agenda {
     by_time: BTreeSet<(Instant, String)>,
 }
 
-impl Agenda {
+impl WorkQueue {
     /// Adds a service. Tasks without one, as those of plain containers on a network, add nothing.
     pub(super) fn add(&mut self, service: &str) {
         if !service.is_empty() && !self.waiting.contains(service) {
@@ -88,32 +88,32 @@ mod tests {
 
     #[test]
     fn every_service_has_its_turn_and_what_was_not_written_has_it_again() {
-        let mut agenda = Agenda::default();
-        agenda.add_all(["a", "b", "c"].map(str::to_owned));
-        assert_eq!(agenda.next().as_deref(), Some("a"));
-        agenda.done();
-        agenda.add("a");
-        assert_eq!(agenda.next().as_deref(), Some("b"));
-        assert_eq!(agenda.next().as_deref(), Some("c"));
-        agenda.again();
-        let turns: Vec<String> = std::iter::from_fn(|| agenda.next()).collect();
+        let mut work_queue = WorkQueue::default();
+        work_queue.add_all(["a", "b", "c"].map(str::to_owned));
+        assert_eq!(work_queue.next().as_deref(), Some("a"));
+        work_queue.done();
+        work_queue.add("a");
+        assert_eq!(work_queue.next().as_deref(), Some("b"));
+        assert_eq!(work_queue.next().as_deref(), Some("c"));
+        work_queue.again();
+        let turns: Vec<String> = std::iter::from_fn(|| work_queue.next()).collect();
         assert_eq!(turns, ["a", "b", "c"]);
-        assert!(!agenda.is_waited_for());
+        assert!(!work_queue.is_waited_for());
     }
 
     #[test]
     fn a_service_is_looked_at_when_its_last_time_has_come() {
-        let (mut agenda, began) = (Agenda::default(), Instant::now());
+        let (mut work_queue, began) = (WorkQueue::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
-        agenda.set_time("a", Some(at(5)));
-        agenda.set_time("b", Some(at(7)));
-        agenda.set_time("a", Some(at(9)));
-        assert_eq!(agenda.next_time(), Some(at(7)));
-        agenda.wake(at(8));
-        assert_eq!((agenda.next().as_deref(), agenda.next()), (Some("b"), None));
-        agenda.set_time("b", None);
-        assert_eq!(agenda.next_time(), Some(at(9)));
-        agenda.add_due();
-        assert_eq!(agenda.next().as_deref(), Some("a"));
+        work_queue.set_time("a", Some(at(5)));
+        work_queue.set_time("b", Some(at(7)));
+        work_queue.set_time("a", Some(at(9)));
+        assert_eq!(work_queue.next_time(), Some(at(7)));
+        work_queue.wake(at(8));
+        assert_eq!((work_queue.next().as_deref(), work_queue.next()), (Some("b"), None));
+        work_queue.set_time("b", None);
+        assert_eq!(work_queue.next_time(), Some(at(9)));
+        work_queue.add_due();
+        assert_eq!(work_queue.next().as_deref(), Some("a"));
     }
 }

@@ -65,7 +65,7 @@ impl ClusterRecord {
     }
 }
 
-/// A node. Its `manager_status` is not kept: whoever shows it asks raft.
+/// A node. Its `manager_status` is not kept: it is read from raft.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct NodeRecord {

@@ -146,7 +146,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Keeping<'_, D> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_struct(name, fields, Kept { visitor, fields, rest: self.rest })
+        self.inner.deserialize_struct(name, fields, KeepingVisitor { visitor, fields, rest: self.rest })
     }
 
     forward_to_deserialize_any! {
@@ -155,13 +155,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Keeping<'_, D> {
     }
 }
 
-struct Kept<'r, V> {
+struct KeepingVisitor<'r, V> {
     visitor: V,
     fields: &'static [&'static str],
     rest: &'r mut Map<String, Value>,
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Kept<'_, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for KeepingVisitor<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

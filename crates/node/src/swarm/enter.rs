@@ -17,8 +17,8 @@ use herder_wire::link::{self, Joined, LinkError};
 use http::StatusCode;
 use tokio::time::timeout;
 
-use super::host::{Host, Known, LEAVE_TIME_MAX, Standing, managers_told, now, refused};
-use super::kept::Kept;
+use super::host::{Host, JoinStatus, Known, LEAVE_TIME_MAX, managers_told, now, refused};
+use super::kept::PersistedState;
 use super::root::tls_info;
 
 /// Swarm mode's port for traffic between containers of several hosts.
@@ -38,7 +38,7 @@ impl Host {
         if request.force_new_cluster && self.kept.borrow().is_some() {
             return self.begin_anew().await;
         }
-        Kept::remove(&self.state)
+        PersistedState::remove(&self.state)
             .map_err(|error| ApiError::internal(format!("cannot leave the old swarm: {error}")))?;
         let cluster = self.first_cluster(&request)?;
         let managing = self.open_store(None).await.map_err(refused)?;
@@ -47,7 +47,7 @@ impl Host {
         let id = cluster.cluster.id.clone();
         managing.store.commit(vec![cluster.into(), node.into()], now()).await.map_err(refused)?;
         let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
-        self.keep(Some(Kept { cluster: id, managers, manages: true, ..Kept::default() }));
+        self.keep(Some(PersistedState { cluster: id, managers, manages: true, ..PersistedState::default() }));
         // The swarm is there by now. A node that is slow to come into its own swarm does so by itself.
         if timeout(ENTER_TIME_MAX, self.until_in(&self.id)).await.is_err() {
             tracing::warn!("the swarm has begun, and this node is not in session with its own manager yet");
@@ -163,11 +163,11 @@ impl Host {
         let code: JoinCode = request.join_token.parse().map_err(|_| ApiError::bad_request("invalid join token"))?;
         let remotes = request.remote_addrs.clone().unwrap_or_default();
         let mine = self.link.identity().join_code().map_err(|error| ApiError::internal(error.to_string()))?;
-        let mut kept = Kept {
+        let mut kept = PersistedState {
             token: request.join_token.clone(),
             availability: availability(&request.availability),
             managers: remotes.iter().map(|addr| ManagerAddr { id: String::new(), addr: with_port(addr) }).collect(),
-            ..Kept::default()
+            ..PersistedState::default()
         };
         if mine.of_same_pool(&code) {
             kept.managers.extend(managers_told(&self.views.borrow()).into_iter().map(|(manager, _)| manager));
@@ -200,7 +200,7 @@ impl Host {
     /// Resolves when the swarm has admitted the node with this id, or refuses it.
     pub(super) async fn until_in(&self, id: &str) -> Result<(), ApiError> {
         let mut standing = self.standing.subscribe();
-        let decided = |it: &Standing| it.node == id && (!it.cluster.is_empty() || !it.refused.is_empty());
+        let decided = |it: &JoinStatus| it.node == id && (!it.cluster.is_empty() || !it.refused.is_empty());
         let standing = standing.wait_for(decided).await;
         let refused = standing.map(|it| it.refused.clone()).unwrap_or_default();
         if refused.is_empty() {
@@ -243,7 +243,7 @@ impl Host {
         self.keep(None);
         if last {
             *self.known.lock() = Known::default();
-            self.standing.send_replace(Standing { node: self.id.clone(), ..Standing::default() });
+            self.standing.send_replace(JoinStatus { node: self.id.clone(), ..JoinStatus::default() });
             self.leaving.send_replace(false);
             return Ok(());
         }

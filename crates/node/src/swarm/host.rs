@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_agent::Agent;
-use herder_agent::session::{self, Ended, Listener, Mind};
+use herder_agent::session::{self, Ended, Listener, NodeInputs};
 use herder_decide::swarm::members::Gossip;
 use herder_ingress::Ingress;
 use herder_model::swarm::{
@@ -27,7 +27,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::attachments::PlainContainers;
-use super::kept::{Kept, remove_folder, store_folder};
+use super::kept::{PersistedState, remove_folder, store_folder};
 use super::managing::{Managing, NodeLines, NodeTransport};
 use super::root::{self, Wanted};
 use crate::ingress::TaskReach;
@@ -40,7 +40,7 @@ const REST: Duration = Duration::from_millis(150);
 /// Minimum interval of redirects from one manager to another.
 const SENT_ON_REST: Duration = Duration::from_millis(20);
 /// Time to avoid a manager after it dropped or refused a session. It covers a leader election.
-const SHUNNED: Duration = Duration::from_millis(700);
+const AVOIDED: Duration = Duration::from_millis(700);
 /// Interval of the engine's description of the node, as in swarm mode; also the pause after a failure.
 const DESCRIBE_REST: Duration = Duration::from_secs(20);
 const DESCRIBE_AGAIN: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(super) const LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Dependencies of the swarm part on the rest of the node.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct HostDeps {
     pub state: PathBuf,
     pub link: Arc<Link>,
     pub directory: Arc<Directory>,
@@ -61,7 +61,7 @@ pub struct Surroundings {
     /// Makes this node another one.
     pub another: mpsc::Sender<Identity>,
     /// Status of the node in a swarm, over all its lives.
-    pub standing: watch::Sender<Standing>,
+    pub standing: watch::Sender<JoinStatus>,
     /// Facts that this node tells besides its own.
     pub facts: watch::Sender<Option<String>>,
     /// Addresses of nodes that gossip shall find.
@@ -70,7 +70,7 @@ pub struct Surroundings {
 
 /// Status of joining or leaving a swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct JoinStatus {
     pub node: String,
     /// The swarm that has let the node in.
     pub cluster: String,
@@ -98,7 +98,7 @@ pub struct Host {
     pub(super) agent: Arc<Agent>,
     pub(super) ingress: Ingress,
     pub(super) front: std::sync::Weak<herder_place::Placer>,
-    pub(super) kept: watch::Sender<Option<Kept>>,
+    pub(super) kept: watch::Sender<Option<PersistedState>>,
     pub(super) known: Mutex<Known>,
     pub(super) description: watch::Sender<NodeDescription>,
     /// This manager's store cannot be trusted.
@@ -111,7 +111,7 @@ pub struct Host {
     pub(super) gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
     pub(super) written: broadcast::Sender<Arc<[Written]>>,
     pub(super) another: mpsc::Sender<Identity>,
-    pub(super) standing: watch::Sender<Standing>,
+    pub(super) standing: watch::Sender<JoinStatus>,
     pub(super) facts: watch::Sender<Option<String>>,
     pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
     /// Held while the store is opened or closed.
@@ -132,8 +132,8 @@ impl std::fmt::Debug for Host {
 
 impl Host {
     /// Resumes the node's stored role, and runs until the parts end.
-    pub async fn start(around: Surroundings, parts: Parts) -> anyhow::Result<Arc<Host>> {
-        let kept = Kept::load(&around.state)?;
+    pub async fn start(around: HostDeps, parts: Parts) -> anyhow::Result<Arc<Host>> {
+        let kept = PersistedState::load(&around.state)?;
         let reach = TaskReach::new(&around.directory.id, around.agent.clone());
         let ingress = Ingress::new(Arc::new(reach), parts.stop());
         let host = Arc::new(Host {
@@ -166,9 +166,9 @@ impl Host {
             restoring: tokio::sync::Mutex::default(),
             parts,
         });
-        host.standing.send_replace(Standing { node: host.id.clone(), ..Standing::default() });
+        host.standing.send_replace(JoinStatus { node: host.id.clone(), ..JoinStatus::default() });
         host.open_kept_store().await;
-        host.link.follow_roster(host.kept.borrow().as_ref().map(Kept::roster));
+        host.link.follow_roster(host.kept.borrow().as_ref().map(PersistedState::roster));
         let parts = &host.parts;
         let me = host.clone();
         parts.looping("swarm gossip", move || me.clone().follow_gossip());
@@ -236,10 +236,10 @@ impl Host {
     }
 
     /// Changes what is kept, also on the disk.
-    pub(super) fn keep(&self, kept: Option<Kept>) {
+    pub(super) fn keep(&self, kept: Option<PersistedState>) {
         let saved = match &kept {
             Some(kept) => kept.save(&self.state),
-            None => Kept::remove(&self.state),
+            None => PersistedState::remove(&self.state),
         };
         if let Err(error) = saved {
             tracing::error!(%error, "cannot save the state of this node in its swarm");
@@ -249,7 +249,7 @@ impl Host {
         self.kept.send_if_modified(|known| std::mem::replace(known, kept.clone()) != kept);
         // A manager sees in its store who is who.
         if self.managing.borrow().is_none() || kept.is_none() {
-            self.link.follow_roster(kept.as_ref().map(Kept::roster));
+            self.link.follow_roster(kept.as_ref().map(PersistedState::roster));
         }
     }
 
@@ -281,7 +281,7 @@ impl Host {
         if let Some((_, cluster)) = managers.first() {
             tracing::info!(cluster, "this node's pool is a swarm now");
             let managers = managers.iter().map(|(manager, _)| manager.clone()).collect();
-            self.keep(Some(Kept { managers, ..Kept::default() }));
+            self.keep(Some(PersistedState { managers, ..PersistedState::default() }));
         }
     }
 
@@ -289,12 +289,12 @@ impl Host {
     async fn work(self: Arc<Host>) {
         let mut attempt = 0;
         // Who did not answer lately: others may not have noticed yet, and send the node there.
-        let mut shunned: Option<(String, Instant)> = None;
+        let mut avoided: Option<(String, Instant)> = None;
         let mut sent_on = false;
         loop {
             let Some(kept) = self.in_swarm().await else { return };
-            shunned = shunned.filter(|(_, until)| *until > Instant::now());
-            let Some(manager) = self.candidate(&kept, attempt, shunned.as_ref().map_or("", |it| &it.0)) else {
+            avoided = avoided.filter(|(_, until)| *until > Instant::now());
+            let Some(manager) = self.candidate(&kept, attempt, avoided.as_ref().map_or("", |it| &it.0)) else {
                 self.lost("no manager of the swarm is known or in reach");
                 sleep(REST).await;
                 continue;
@@ -306,7 +306,7 @@ impl Host {
                 level: LEVEL,
                 ..Hello::default()
             };
-            let mind = Mind {
+            let mind = NodeInputs {
                 reports: self.agent.reports(),
                 description: self.description.subscribe(),
                 engine: self.agent.health(),
@@ -316,13 +316,15 @@ impl Host {
                 wishes: self.agent.networks().attachments().wishes(),
                 ingress: self.ingress.applied(),
             };
-            let ended = session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &Ear(self.clone())).await;
+            let ended =
+                session::hold(&NodeLines(self.calls.clone()), &manager, hello, mind, &SessionHandler(self.clone()))
+                    .await;
             tracing::debug!(?manager, ?ended, "a session ended");
             attempt += 1;
             sent_on &= matches!(ended, Ended::Elsewhere(_));
             match ended {
                 Ended::Elsewhere(leader) => {
-                    let leader = leader.filter(|it| shunned.as_ref().is_none_or(|(id, _)| *id != it.id));
+                    let leader = leader.filter(|it| avoided.as_ref().is_none_or(|(id, _)| *id != it.id));
                     let known = leader.is_some();
                     self.known.lock().leader = leader;
                     if known {
@@ -341,7 +343,7 @@ impl Host {
                 Ended::Dissolved => self.dissolved().await,
                 Ended::Broken(reason) => {
                     self.lost(&format!("the session with {} ended: {reason}", manager.addr));
-                    shunned = Some((manager.id, Instant::now() + SHUNNED));
+                    avoided = Some((manager.id, Instant::now() + AVOIDED));
                 }
             }
             sleep(REST).await;
@@ -370,13 +372,13 @@ impl Host {
     }
 
     /// Resolves when this node is in a swarm.
-    async fn in_swarm(&self) -> Option<Kept> {
+    async fn in_swarm(&self) -> Option<PersistedState> {
         let mut kept = self.kept.subscribe();
         kept.wait_for(Option::is_some).await.ok()?.clone()
     }
 
     /// Chooses the manager to ask next, another than `shunned` if there is one.
-    fn candidate(&self, kept: &Kept, attempt: usize, shunned: &str) -> Option<ManagerAddr> {
+    fn candidate(&self, kept: &PersistedState, attempt: usize, avoided: &str) -> Option<ManagerAddr> {
         if let Some(leader) = self.known.lock().leader.take() {
             return Some(leader);
         }
@@ -388,8 +390,8 @@ impl Host {
             manager.id = self.directory.at(&manager.addr).map(|it| it.id).unwrap_or_default();
         }
         managers.retain(|it| !it.id.is_empty());
-        let (others, shunned): (Vec<_>, Vec<_>) = managers.into_iter().partition(|it| it.id != shunned);
-        let managers = if others.is_empty() { shunned } else { others };
+        let (others, avoided): (Vec<_>, Vec<_>) = managers.into_iter().partition(|it| it.id != avoided);
+        let managers = if others.is_empty() { avoided } else { others };
         let count = managers.len().max(1);
         managers.into_iter().nth(attempt % count)
     }
@@ -487,14 +489,14 @@ pub(super) fn managers_told(view: &gossip::View) -> Vec<(ManagerAddr, String)> {
 }
 
 /// Receives the leader's messages for this node.
-struct Ear(Arc<Host>);
+struct SessionHandler(Arc<Host>);
 
-impl Listener for Ear {
+impl Listener for SessionHandler {
     fn welcome(&self, welcome: Welcome) {
         let kept = self.0.kept.borrow().clone();
         if let Some(kept) = kept {
             // The swarm knows what this node came with.
-            let kept = Kept {
+            let kept = PersistedState {
                 cluster: welcome.cluster.clone(),
                 token: String::new(),
                 managers: welcome.managers.clone(),

@@ -19,7 +19,7 @@ const STORE: &str = "managers";
 /// Members are only added; one that is missing means what was before it.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Kept {
+pub(super) struct PersistedState {
     /// Id of the swarm; empty until it has let this node in.
     pub(super) cluster: String,
     /// Token that admitted the node, until the swarm knows it.
@@ -47,17 +47,20 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for PersistedState {
     /// The token stays out of logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("cluster", &self.cluster).field("manages", &self.manages).finish_non_exhaustive()
+        f.debug_struct("PersistedState")
+            .field("cluster", &self.cluster)
+            .field("manages", &self.manages)
+            .finish_non_exhaustive()
     }
 }
 
-impl Kept {
+impl PersistedState {
     /// Returns the state of a node that a manager has admitted.
-    pub(super) fn joined(token: String, availability: Availability, managers: Vec<ManagerAddr>) -> Kept {
-        Kept { token, availability, managers, ..Kept::default() }
+    pub(super) fn joined(token: String, availability: Availability, managers: Vec<ManagerAddr>) -> PersistedState {
+        PersistedState { token, availability, managers, ..PersistedState::default() }
     }
 
     /// Returns the roster that this node was sent.
@@ -80,7 +83,7 @@ impl Kept {
     }
 
     /// Loads the state; `None` if the node is in no swarm.
-    pub(super) fn load(folder: &Path) -> anyhow::Result<Option<Kept>> {
+    pub(super) fn load(folder: &Path) -> anyhow::Result<Option<PersistedState>> {
         let path = folder.join(FILE);
         let damaged = |error: serde_json::Error| {
             let path = path.display();
@@ -142,12 +145,12 @@ pub(super) fn set_aside(folder: &Path) -> io::Result<PathBuf> {
 
 /// Notes that this node was let into a swarm, so that it opens a session with its managers.
 pub fn enter(folder: &Path, token: String, managers: Vec<ManagerAddr>) -> io::Result<()> {
-    Kept::joined(token, Availability::default(), managers).save(folder)
+    PersistedState::joined(token, Availability::default(), managers).save(folder)
 }
 
 /// Addresses of nodes that this one met in its swarm.
 pub fn remotes(folder: &Path) -> Vec<String> {
-    let kept = Kept::load(folder).ok().flatten().unwrap_or_default();
+    let kept = PersistedState::load(folder).ok().flatten().unwrap_or_default();
     kept.managers.into_iter().map(|it| it.addr).collect()
 }
 
@@ -162,8 +165,9 @@ mod tests {
     #[test]
     fn a_store_is_opened_as_the_swarm_says_and_else_as_without_a_word() {
         let check = |snapshot_interval, keep_entries, expected| {
-            let kept = Kept { snapshot_interval, keep_entries, ..Kept::default() };
-            let read: Kept = serde_json::from_str(&serde_json::to_string(&kept).expect("JSON")).expect("the same");
+            let kept = PersistedState { snapshot_interval, keep_entries, ..PersistedState::default() };
+            let read: PersistedState =
+                serde_json::from_str(&serde_json::to_string(&kept).expect("JSON")).expect("the same");
             let mut settings = Settings::new("folder", "node");
             read.open_with(&mut settings);
             assert_eq!((settings.snapshot_interval, settings.keep), expected);
@@ -190,17 +194,17 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_again_and_gone_when_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(Kept::load(folder.path()).expect("nothing there"), None);
-        let kept = Kept { cluster: "c".into(), token: "secret".into(), ..Kept::default() };
+        assert_eq!(PersistedState::load(folder.path()).expect("nothing there"), None);
+        let kept = PersistedState { cluster: "c".into(), token: "secret".into(), ..PersistedState::default() };
         kept.save(folder.path()).expect("saved");
         fs::create_dir(store_folder(folder.path())).expect("a store");
-        assert_eq!(Kept::load(folder.path()).expect("readable"), Some(kept.clone()));
+        assert_eq!(PersistedState::load(folder.path()).expect("readable"), Some(kept.clone()));
         assert!(!format!("{kept:?}").contains("secret"));
         for _ in 0..2 {
-            Kept::remove(folder.path()).expect("removed");
+            PersistedState::remove(folder.path()).expect("removed");
             assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
         }
         fs::write(folder.path().join(FILE), "{").expect("written");
-        assert!(Kept::load(folder.path()).expect_err("damaged").to_string().contains("is damaged"));
+        assert!(PersistedState::load(folder.path()).expect_err("damaged").to_string().contains("is damaged"));
     }
 }

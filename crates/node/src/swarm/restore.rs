@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::enter::millis;
 use super::host::{Host, LEAVE_TIME_MAX, managers_told, now, refused};
-use super::kept::{Kept, remove_folder, rename_folder, store_folder};
+use super::kept::{PersistedState, remove_folder, rename_folder, store_folder};
 use super::root::tls_info;
 
 /// Maximum attempts of the first change. The leader's loop, which runs already, may write the same object meanwhile.
@@ -143,7 +143,12 @@ impl Host {
         let view = managing.store.view();
         let cluster = view.cluster.as_ref().map(|it| it.cluster.id.clone()).unwrap_or_default();
         let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
-        self.keep(Some(Kept { cluster: cluster.clone(), managers, manages: true, ..Kept::default() }));
+        self.keep(Some(PersistedState {
+            cluster: cluster.clone(),
+            managers,
+            manages: true,
+            ..PersistedState::default()
+        }));
         let others = view.nodes.values().filter(|it| it.node.id != self.id);
         let name = |it: &std::sync::Arc<NodeRecord>| match &*it.node.description.hostname {
             "" => it.node.id.clone(),

@@ -21,7 +21,7 @@ const REST: Duration = Duration::from_secs(5);
 /// The same while a node waits for its certificate as a manager.
 const PROMOTION_REST: Duration = Duration::from_millis(300);
 
-/// Wishes of the leader for a node's certificate.
+/// Requirements of the leader for a node's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Id of the swarm; empty before its leader has said anything.

@@ -20,7 +20,7 @@ const RESIGN_WAIT_MAX: Duration = Duration::from_secs(5);
 pub enum Role {
     /// Serves by itself.
     Primary,
-    /// Hands calls on to the primary, if one is known.
+    /// Passes calls on to the primary, if one is known.
     Replica { primary: Option<String> },
 }
 

@@ -27,7 +27,7 @@ pub(super) fn start(
     match source {
         Source::Nodes(nodes) => {
             sender.send_replace(Some(nodes));
-            // Kept open until the stop, so that receivers see no end before it.
+            // Held open until the stop, so that receivers see no end before it.
             tokio::spawn(async move {
                 stop.cancelled().await;
                 drop(sender);

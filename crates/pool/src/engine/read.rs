@@ -307,14 +307,14 @@ impl Engine {
 
 /// Numbers of the latest reads of containers: an older read never replaces a newer one.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct LatestReads {
     /// Number of the last read of all containers.
     all: u64,
     /// Container id → number of a read that covered it later.
     by_id: HashMap<String, u64>,
 }
 
-impl Told {
+impl LatestReads {
     /// True if the container is out for good, whatever another node tells.
     pub(crate) fn is_over(&self, id: &str) -> bool {
         self.by_id.get(id).is_some_and(|read| *read >= GONE)

@@ -15,7 +15,7 @@ use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use super::tests::Clerk;
+use super::tests::PeerService;
 use super::*;
 use crate::identity::{Identity, server_name};
 use crate::link::Incoming;
@@ -109,7 +109,7 @@ async fn fields_and_calls_of_the_next_version_are_no_harm_here() {
     let _end = stop.clone().drop_guard();
     let accept = |incoming: Incoming| {
         assert_eq!(incoming.road, Road::Calls);
-        tokio::spawn(serve(Arc::new(Clerk), incoming.stream));
+        tokio::spawn(serve(Arc::new(PeerService), incoming.stream));
     };
     tokio::spawn(link.serve(listener, stop, accept));
     let endpoint = Endpoint::from_static("http://node.herder");

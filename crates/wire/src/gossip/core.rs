@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::compare::Range;
 use self::living::{Change, Living};
 use self::suspects::Suspects;
-use super::facts::{Table, Told, Version};
+use super::facts::{SentFacts, Table, Version};
 use super::seal::{OVERHEAD_BYTES, PoolKeys, Sealer};
 
 mod compare;
@@ -193,7 +193,7 @@ enum Content {
     /// Ids from `from` up to but not with `to`, with the versions of their facts.
     Digest { from: String, to: Option<String>, members: Vec<(String, Version)> },
     /// Facts of members, and who they are.
-    Facts(Vec<(Told, Option<foca::Member<Who>>)>),
+    Facts(Vec<(SentFacts, Option<foca::Member<Who>>)>),
     /// Summary of all members; a receiver with a different one answers with ranges.
     Summary(#[serde(with = "bytes_of")] Vec<u8>),
     /// Ranges that differ: newer members are sent, older ones are requested.
@@ -233,7 +233,7 @@ pub struct Core<R: Rng> {
     rng_seed: u64,
     seeds: Vec<SocketAddr>,
     /// Version of the own facts.
-    told: Told,
+    told: SentFacts,
     left: bool,
     /// Members when the timing was set last.
     sized_for: usize,
@@ -261,7 +261,7 @@ impl<R: Rng> std::fmt::Debug for Core<R> {
 
 /// Collects what foca wants done.
 #[derive(Default)]
-struct Wishes {
+struct FocaActions {
     packets: Vec<(SocketAddr, Vec<u8>)>,
     timers: Vec<(Duration, Timer<Who>)>,
     changed: bool,
@@ -272,7 +272,7 @@ struct Wishes {
     accused: Vec<Who>,
 }
 
-impl Runtime<Who> for Wishes {
+impl Runtime<Who> for FocaActions {
     fn notify(&mut self, notification: Notification<'_, Who>) {
         if let Notification::MemberUp(who) | Notification::Rename(_, who) = &notification {
             self.arrived.push(who.id.clone());
@@ -298,7 +298,7 @@ impl<R: Rng> Core<R> {
         rng.fill(&mut session);
         let table = Table::default();
         let who = Who { id: me.id.clone(), addr: me.addr, generation: me.generation, rebirths: 0 };
-        let told = Told { id: me.id, version: (me.generation, 1), facts: BTreeMap::new() };
+        let told = SentFacts { id: me.id, version: (me.generation, 1), facts: BTreeMap::new() };
         table.learn(told.clone());
         let mut living = Living::default();
         living.put(who.clone(), told.version);
@@ -367,12 +367,12 @@ impl<R: Rng> Core<R> {
         };
         match postcard::from_bytes(&plain) {
             Ok(Content::Swim(data)) => {
-                let mut wishes = Wishes::default();
-                if let Err(error) = self.foca.handle_data(&data, &mut wishes) {
+                let mut actions = FocaActions::default();
+                if let Err(error) = self.foca.handle_data(&data, &mut actions) {
                     tracing::trace!(%from, %error, "malformed gossip is dropped");
                     self.counters.malformed += 1;
                 }
-                self.grant(wishes)
+                self.grant(actions)
             }
             Ok(Content::Digest { from: first, to, members }) => self.answer(from, &first, to.as_deref(), &members),
             Ok(Content::Facts(all)) => self.hear(from, all),
@@ -394,12 +394,12 @@ impl<R: Rng> Core<R> {
     pub fn event(&mut self, now: Duration, event: Event) -> Effects {
         match event.0 {
             Due::Foca(timer) => {
-                let mut wishes = Wishes::default();
-                if let Err(error) = self.foca.handle_timer(timer, &mut wishes) {
+                let mut actions = FocaActions::default();
+                if let Err(error) = self.foca.handle_timer(timer, &mut actions) {
                     // Of a probe that a program which was stopped could not finish: nobody is accused by it.
                     tracing::trace!(%error, "a timer came too late");
                 }
-                self.grant(wishes)
+                self.grant(actions)
             }
             Due::Exchange => self.exchange(now),
             Due::Seeds => {
@@ -431,11 +431,11 @@ impl<R: Rng> Core<R> {
         let mut facts = self.told.facts.clone();
         facts.insert(LEFT.into(), String::new());
         let _ = self.set_facts(facts);
-        let mut wishes = Wishes::default();
+        let mut actions = FocaActions::default();
         // The facts go with it.
-        let _ = self.foca.gossip(&mut wishes);
-        let _ = self.foca.leave_cluster(&mut wishes);
-        self.grant(wishes)
+        let _ = self.foca.gossip(&mut actions);
+        let _ = self.foca.leave_cluster(&mut actions);
+        self.grant(actions)
     }
 
     /// Repeats the goodbye to as many members as possible.
@@ -486,8 +486,8 @@ impl<R: Rng> Core<R> {
         self.foca.iter_members().map(foca::Member::id).chain([self.foca.identity()]).map(|who| who.addr)
     }
 
-    fn grant(&mut self, wishes: Wishes) -> Effects {
-        let Wishes { packets, timers, changed, arrived, changes, accused } = wishes;
+    fn grant(&mut self, actions: FocaActions) -> Effects {
+        let FocaActions { packets, timers, changed, arrived, changes, accused } = actions;
         self.suspects.accuse(accused);
         if !arrived.is_empty() && !self.left && self.known.len() <= CHATTY_MAX {
             self.tell_own_facts();
@@ -537,11 +537,11 @@ impl<R: Rng> Core<R> {
         let lives = |seed: &SocketAddr| self.foca.iter_members().any(|it| it.id().addr == *seed);
         let missing = self.seeds.iter().filter(|seed| !lives(seed)).copied();
         let asked: Vec<SocketAddr> = missing.take(if self.live() == 1 { usize::MAX } else { 1 }).collect();
-        let mut wishes = Wishes::default();
+        let mut actions = FocaActions::default();
         for addr in asked {
-            let _ = self.foca.announce(unknown(addr), &mut wishes);
+            let _ = self.foca.announce(unknown(addr), &mut actions);
         }
-        self.grant(wishes)
+        self.grant(actions)
     }
 }
 

@@ -24,17 +24,21 @@ const SPARE: usize = 64;
 pub(super) type Version = (u64, u64);
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct SentFacts {
     pub(super) id: String,
     pub(super) version: Version,
     pub(super) facts: BTreeMap<String, String>,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for SentFacts {
     /// Values stay out of logs: one of them may hold a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts: Vec<&String> = self.facts.keys().collect();
-        f.debug_struct("Told").field("id", &self.id).field("version", &self.version).field("facts", &facts).finish()
+        f.debug_struct("SentFacts")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .field("facts", &facts)
+            .finish()
     }
 }
 
@@ -56,7 +60,7 @@ struct Inner {
 
 impl Table {
     /// True if it is news.
-    pub(super) fn learn(&self, told: Told) -> bool {
+    pub(super) fn learn(&self, told: SentFacts) -> bool {
         let mut inner = self.0.lock();
         let news = inner.known.get(&told.id).is_none_or(|(version, _)| *version < told.version);
         let fits =
@@ -78,11 +82,11 @@ impl Table {
     }
 
     /// All that is known of a member.
-    pub(super) fn told(&self, id: &str) -> Told {
+    pub(super) fn told(&self, id: &str) -> SentFacts {
         let inner = self.0.lock();
         let known = inner.known.get(id).map(|(version, facts)| (*version, BTreeMap::clone(facts)));
         let (version, facts) = known.unwrap_or_default();
-        Told { id: id.to_owned(), version, facts }
+        SentFacts { id: id.to_owned(), version, facts }
     }
 
     /// Takes the members whose facts changed since the last call, with their versions.
@@ -106,13 +110,17 @@ impl Table {
     }
 
     /// Returns the facts that are newer here than in a digest of the range.
-    pub(super) fn newer(&self, from: &str, to: Option<&str>, digest: &[(String, Version)]) -> Vec<Told> {
+    pub(super) fn newer(&self, from: &str, to: Option<&str>, digest: &[(String, Version)]) -> Vec<SentFacts> {
         let theirs: BTreeMap<&str, Version> = digest.iter().map(|(id, version)| (id.as_str(), *version)).collect();
         let inner = self.0.lock();
         let range = inner.known.range(from.to_owned()..).take_while(|(id, _)| to.is_none_or(|to| id.as_str() < to));
         let newer = range.filter(|(id, (version, _))| theirs.get(id.as_str()).is_none_or(|old| old < version));
         newer
-            .map(|(id, (version, facts))| Told { id: id.clone(), version: *version, facts: BTreeMap::clone(facts) })
+            .map(|(id, (version, facts))| SentFacts {
+                id: id.clone(),
+                version: *version,
+                facts: BTreeMap::clone(facts),
+            })
             .collect()
     }
 
@@ -155,7 +163,7 @@ impl BroadcastHandler<Who> for Table {
     type Error = NoFacts;
 
     fn receive_item(&mut self, data: &[u8], sender: Option<&Who>) -> Result<Option<Key>, NoFacts> {
-        let told: Told = postcard::from_bytes(data).map_err(|_| NoFacts)?;
+        let told: SentFacts = postcard::from_bytes(data).map_err(|_| NoFacts)?;
         let key = Key { id: told.id.clone(), version: told.version };
         let news = self.learn(told);
         // What this node itself wants to tell is told, known or not.

@@ -16,7 +16,7 @@ fn core(number: u8) -> Core<StdRng> {
     Core::new(member(number), KEY, Settings::default(), StdRng::seed_from_u64(number.into()))
 }
 
-/// Hands a packet to a core that is alone: what it counts, and how many packets it answers with.
+/// Gives a packet to a core that is alone: what it counts, and how many packets it answers with.
 #[track_caller]
 fn check(packet: &[u8], expected: Counters) {
     let mut core = core(1);

@@ -1,4 +1,4 @@
-//! Wishes of nodes for plain containers, one line each, and the records that the leader writes.
+//! Requests of nodes for plain containers, one line each, and the records that the leader writes.
 
 use herder_model::swarm::{Command, IpamConfig, IpamOptions};
 

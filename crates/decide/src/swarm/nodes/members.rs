@@ -139,7 +139,7 @@ pub enum Gossip {
 /// Scale of heartbeat times. It grows with the number of nodes, so that heartbeats do not take all of a leader's time.
 /// All times by which nodes are judged grow as many times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pace(u32);
+pub struct HeartbeatScale(u32);
 
 /// Number of nodes that keep the full pace, which replaces their tasks within seconds: 5,000 messages a second.
 const NODES_AT_FULL_PACE: usize = 2_000;
@@ -148,16 +148,16 @@ const HEARTBEAT: Duration = Duration::from_millis(400);
 /// Time after an answer of the leader in which a node may rely on being the only one with its tasks.
 const LEASE: Duration = Duration::from_secs(2);
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace(1)
+impl Default for HeartbeatScale {
+    fn default() -> HeartbeatScale {
+        HeartbeatScale(1)
     }
 }
 
-impl Pace {
+impl HeartbeatScale {
     /// Returns the pace of a swarm with so many nodes.
-    pub fn of(nodes: usize) -> Pace {
-        Pace(u32::try_from(nodes.div_ceil(NODES_AT_FULL_PACE)).unwrap_or(u32::MAX).max(1))
+    pub fn of(nodes: usize) -> HeartbeatScale {
+        HeartbeatScale(u32::try_from(nodes.div_ceil(NODES_AT_FULL_PACE)).unwrap_or(u32::MAX).max(1))
     }
 
     pub fn heartbeat(self) -> Duration {
@@ -175,8 +175,8 @@ pub struct Signs {
     /// Time since the last heartbeat.
     pub silent: Duration,
     pub gossip: Gossip,
-    /// Pace that the node was given.
-    pub pace: Pace,
+    /// Scale that the node was given.
+    pub pace: HeartbeatScale,
 }
 
 /// Silence after which a node is down, whatever gossip reports: its loops hang, or it does not find the leader.
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn gossip_suspects_and_the_session_confirms() {
         let check = |nodes: usize, silent_ms, gossip, expected: (bool, bool)| {
-            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip, pace: Pace::of(nodes) };
+            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip, pace: HeartbeatScale::of(nodes) };
             assert_eq!((is_down(signs), is_fenced_off(signs)), expected, "{signs:?}");
             // Who still has the lease is never taken for one that has ended what must not run twice.
             assert!(signs.silent > signs.pace.lease() || !is_fenced_off(signs));

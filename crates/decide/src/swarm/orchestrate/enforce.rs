@@ -27,8 +27,8 @@ pub fn enforce_node(view: &View, node: &str, now: Time) -> Vec<Change> {
     let mut room = Room::of(node);
     let tasks = view.tasks_of_node(&node.node.id).filter(|record| is_there(record));
     // In the order of the store: those that come first keep their room.
-    let misfits = tasks.filter(|record| !(meets_constraints(view, node, record) && room.take(record)));
-    misfits.map(|record| rejected(record, now)).collect()
+    let mismatched = tasks.filter(|record| !(meets_constraints(view, node, record) && room.take(record)));
+    mismatched.map(|record| rejected(record, now)).collect()
 }
 
 /// True if the task is assigned to the node, should be there, and has not ended.

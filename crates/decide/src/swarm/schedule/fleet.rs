@@ -1,6 +1,6 @@
 //! The fleet: resources of the swarm's nodes as sums, and the tasks that wait for a node.
 //!
-//! Kept up from what is written, so that a run of the scheduler walks neither all tasks nor what they take. Everything but the
+//! Updated from writes, so that a run of the scheduler walks neither all tasks nor what they take. Everything but the
 //! memory of failures is a sum over the objects of a view, in whatever order they came. Pure.
 
 use std::cmp::Ordering;
@@ -56,7 +56,7 @@ pub struct Fleet {
 #[derive(Debug, Default)]
 pub(super) struct Host {
     pub record: Option<Arc<NodeRecord>>,
-    /// The node takes new tasks. Kept here, as what follows: a run asks it of all nodes, and records lie all over the memory.
+    /// The node takes new tasks. Cached here, as what follows: a run asks it of all nodes, and records lie all over the memory.
     pub available: bool,
     /// Billionths of a processor.
     nano_cpus: i64,

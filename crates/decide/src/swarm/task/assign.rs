@@ -66,13 +66,13 @@ pub fn touch_service(nodes: &mut TouchedNodes, view: &View, before: &ServiceReco
 
 /// Content already sent to a node in a session, as far as later messages depend on it.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct SentAssignments {
     sequence: u64,
     /// Objects that its tasks need.
     needs: BTreeMap<Kind, BTreeSet<Box<str>>>,
 }
 
-impl Told {
+impl SentAssignments {
     fn has(&self, kind: Kind, id: &str) -> bool {
         self.needs.get(&kind).is_some_and(|ids| ids.contains(id))
     }
@@ -265,7 +265,7 @@ mod tests {
         fn changes_one_after_the_other_are_the_whole(events in prop::collection::vec(event(), 1..80)) {
             let mut view = world();
             let mut nodes = NODES.map(|node| (Touched::default(), node));
-            let mut told: [Told; 3] = Default::default();
+            let mut told: [SentAssignments; 3] = Default::default();
             let mut known: [Assignments; 3] = Default::default();
             for at in 1..3 {
                 known[at] = told[at].whole(&view, NODES[at]);

@@ -160,7 +160,7 @@ fn config(record: &TaskRecord, spec: &ContainerSpec, node: &NodeFacts, name: &st
     put(&mut body, "User", spec.user.as_str());
     put(&mut body, "WorkingDir", spec.dir.as_str());
     put(&mut body, "StopSignal", spec.stop_signal.as_str());
-    // For whoever stops it by hand, and for a node that finds it and knows nothing of its task any more.
+    // For operators who stop it by hand, and for a node that finds it and knows nothing of its task any more.
     if spec.stop_grace_period.is_some() {
         body["StopTimeout"] = stop_seconds(spec).into();
     }

@@ -173,7 +173,7 @@ impl<R: Rng> Core<R> {
         &mut self,
         effects: &mut Effects,
         to: SocketAddr,
-        all: impl IntoIterator<Item = (Told, Option<foca::Member<Who>>)>,
+        all: impl IntoIterator<Item = (SentFacts, Option<foca::Member<Who>>)>,
     ) {
         let most = effects.packets.len() + ANSWERS_MAX;
         let mut batch = Vec::new();
@@ -238,8 +238,11 @@ mod tests {
 
     fn know(node: &mut Core<StdRng>, members: impl Iterator<Item = usize>, state: State) {
         for number in members {
-            let told =
-                Told { id: who(number).id, version: (1, 2), facts: BTreeMap::from([("n".into(), "x".repeat(90))]) };
+            let told = SentFacts {
+                id: who(number).id,
+                version: (1, 2),
+                facts: BTreeMap::from([("n".into(), "x".repeat(90))]),
+            };
             node.hear(addr(0), vec![(told, Some(foca::Member::new(who(number), 0, state)))]);
         }
     }
@@ -288,7 +291,7 @@ mod tests {
         for state in [State::Alive, State::Down] {
             know(&mut one, 2..3, state);
         }
-        let told = Told { id: who(2).id, version: (1, 1), facts: BTreeMap::new() };
+        let told = SentFacts { id: who(2).id, version: (1, 1), facts: BTreeMap::new() };
         let effects = one.hear(addr(3), vec![(told, Some(foca::Member::alive(who(2))))]);
         assert_eq!(one.view()[&who(2).id].health, Health::Dead, "nobody else can say so");
         talk([&mut one, &mut other], effects.packets);

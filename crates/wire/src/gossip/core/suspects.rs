@@ -21,7 +21,7 @@ impl<R: Rng> Core<R> {
     /// Ends suspicions that would last for ever, and tells those whom this node is about to declare dead.
     ///
     /// foca drops its timers when this node itself is born again, and a suspect that nobody tells of the suspicion cannot show
-    /// that it lives. Told that it is dead, it does. And a suspect that has shown that it lives does not tell its accuser: in a
+    /// that it lives. Informed that it is dead, it does. And a suspect that has shown that it lives does not tell its accuser: in a
     /// large pool that may hear of it too late, and what it then declares is believed by everybody.
     pub(super) fn end_suspicions(&mut self, now: Duration) -> Effects {
         let time = self.settings.config(self.sized_for).suspect_to_down_after;
@@ -40,9 +40,9 @@ impl<R: Rng> Core<R> {
         }
         self.suspects.accused.retain(|addr| since.contains_key(addr));
         self.suspects.since = since;
-        let mut wishes = Wishes::default();
-        let _ = self.foca.apply_many(dead.into_iter(), true, &mut wishes);
-        let mut effects = self.grant(wishes);
+        let mut actions = FocaActions::default();
+        let _ = self.foca.apply_many(dead.into_iter(), true, &mut actions);
+        let mut effects = self.grant(actions);
         warned.into_iter().for_each(|member| self.warn(&mut effects, member));
         effects
     }
@@ -54,8 +54,8 @@ impl<R: Rng> Core<R> {
     }
 
     /// Takes in facts of members, and who they are.
-    pub(super) fn hear(&mut self, from: SocketAddr, all: Vec<(Told, Option<foca::Member<Who>>)>) -> Effects {
-        let (facts, members): (Vec<Told>, Vec<_>) = all.into_iter().unzip();
+    pub(super) fn hear(&mut self, from: SocketAddr, all: Vec<(SentFacts, Option<foca::Member<Who>>)>) -> Effects {
+        let (facts, members): (Vec<SentFacts>, Vec<_>) = all.into_iter().unzip();
         for told in facts {
             self.table.learn(told);
         }
@@ -73,16 +73,16 @@ impl<R: Rng> Core<R> {
         let doubts: Vec<foca::Member<Who>> = mine.into_iter().filter(|it| it.state() != State::Alive).collect();
         let doubted = !doubts.is_empty() && !self.left;
         let doubts = doubts.into_iter().filter(|it| *it.id() == me && doubted);
-        let mut wishes = Wishes::default();
+        let mut actions = FocaActions::default();
         // In a large pool, what was found by comparing is found by everybody that way: telling it as well would only be in the
         // way of what is new.
         let tell = self.known.len() <= CHATTY_MAX;
-        let _ = self.foca.apply_many(doubts.chain(others), tell, &mut wishes);
+        let _ = self.foca.apply_many(doubts.chain(others), tell, &mut actions);
         if doubted {
             // Any word of this node tells that it lives.
-            let _ = self.foca.announce(unknown(from), &mut wishes);
+            let _ = self.foca.announce(unknown(from), &mut actions);
         }
-        let mut effects = self.grant(wishes);
+        let mut effects = self.grant(actions);
         contradicted.into_iter().for_each(|member| self.warn(&mut effects, member));
         effects
     }
