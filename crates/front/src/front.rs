@@ -228,9 +228,7 @@ impl Front {
         let allowed = self.settings.allowed_hosts.iter().chain(certificate.iter().flat_map(|it| it.0.iter()));
         let machine = system::machine_name();
         let is_machine = same(machine) || machine.split_once('.').is_some_and(|(short, _)| same(short));
-        let is_node = |node: &Arc<herder_model::Node>| {
-            same(&node.name) || node.addr.rsplit_once(':').is_some_and(|(host, _)| same(host))
-        };
+        let is_node = |node: &Arc<herder_model::Node>| same(&node.name) || same(herder_model::host_of(&node.addr));
         is_machine
             || allowed.map(String::as_str).any(|pattern| guard::allows(pattern, name))
             || self.pool.nodes().iter().any(is_node)

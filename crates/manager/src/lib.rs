@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::swarm::members::Gossip;
+use herder_model::Liveness;
 use herder_model::swarm::{Clock, ManagerAddr};
 use herder_parts::Parts;
 use herder_store::Store;
@@ -31,7 +31,7 @@ pub struct Settings {
     /// This node.
     pub me: ManagerAddr,
     /// Liveness of nodes by gossip, by id.
-    pub gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
+    pub gossip: watch::Receiver<Arc<BTreeMap<String, Liveness>>>,
     pub clock: Clock,
     /// Makes ids of 25 characters.
     pub new_id: fn() -> String,

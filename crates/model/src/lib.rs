@@ -3,14 +3,18 @@
 //! No I/O, no clock, no async. A [`Node`] is an immutable picture of one Docker host; the inventory replaces it as a
 //! whole, so the holder of one sees a consistent state. See ARCHITECTURE.md.
 
+mod address;
 mod container;
+mod liveness;
 mod names;
 mod node;
 mod objects;
 mod pairs;
 pub mod swarm;
 
+pub use address::host_of;
 pub use container::{Container, Entry, Health, Hole, HostPort, MountPoint, PublishedPort, Status};
+pub use liveness::Liveness;
 pub use names::{Name, NameIndex};
 pub use node::{ClusterEvent, Node, NodeState, Resources};
 pub use objects::{Image, Network, Volume};

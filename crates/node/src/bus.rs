@@ -8,10 +8,10 @@ use crate::NodeSettings;
 use anyhow::Context as _;
 use herder_bus::bridge::{Bridge, Limits, Rules};
 use herder_bus::{Bus, Headers, Links, Settings};
-use herder_model::NodeState;
+use herder_model::{Liveness, NodeState};
 use herder_pool::Pool;
 use herder_wire::calls::Peer;
-use herder_wire::gossip::{Health, View};
+use herder_wire::gossip::View;
 use herder_wire::link::{Link, Road};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
@@ -67,7 +67,7 @@ impl PoolBus {
         let mut open: BTreeMap<String, (String, JoinHandle<()>)> = BTreeMap::new();
         loop {
             let view = views.borrow_and_update().clone();
-            let lives = |seen: &herder_wire::gossip::Seen| matches!(seen.health, Health::Alive | Health::Suspect);
+            let lives = |seen: &herder_wire::gossip::Seen| seen.health.is_there();
             let wanted: BTreeMap<&String, String> = view
                 .iter()
                 .filter(|(id, seen)| **id > directory.id && lives(seen))
@@ -169,9 +169,9 @@ impl PoolBus {
             known.retain(|id, _| !gone.contains(id));
             for (id, seen) in view.iter() {
                 let change = match seen.health {
-                    Health::Alive | Health::Suspect => "joined",
-                    Health::Dead => "lost",
-                    Health::Left => "left",
+                    Liveness::Alive | Liveness::Suspect => "joined",
+                    Liveness::Dead => "lost",
+                    Liveness::Left => "left",
                 };
                 let addr = seen.member.addr.to_string();
                 if known.insert(id.clone(), change) != Some(change) && directory.tells_of_seen(&addr, &view) {

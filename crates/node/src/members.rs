@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::NodeSettings;
 use herder_decide::claims;
 use herder_decide::placing::{Claiming, Step};
+use herder_model::Liveness;
 use herder_parts::Parts;
 use herder_pool::discovery::Role;
 use herder_pool::{Description, Pool};
 use herder_wire::calls::Peer;
-use herder_wire::gossip::{Health, Seen, View};
+use herder_wire::gossip::{Seen, View};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -132,7 +133,7 @@ impl Directory {
 
     /// The same by what gossip saw at one moment; what is known here may be older or newer.
     pub fn tells_of_seen(&self, addr: &str, view: &View) -> bool {
-        let alive = view.values().filter(|seen| seen.health <= Health::Suspect);
+        let alive = view.values().filter(|seen| seen.health <= Liveness::Suspect);
         let alive: Vec<(&str, String)> =
             alive.map(|seen| (seen.member.id.as_str(), seen.member.addr.to_string())).collect();
         teller(addr, alive.iter().map(|(id, at)| (*id, at.as_str()))).is_none_or(|id| id == self.id)
@@ -140,14 +141,14 @@ impl Directory {
 
     fn learn(&self, view: &View) {
         let mut known = Known::default();
-        for (id, seen) in view.iter().filter(|(_, seen)| seen.health != Health::Left) {
+        for (id, seen) in view.iter().filter(|(_, seen)| seen.health != Liveness::Left) {
             let addr = seen.member.addr.to_string();
             // A host that was made anew has a new id at its old address.
-            let better = !known.by_addr.contains_key(&addr) || seen.health != Health::Dead;
+            let better = !known.by_addr.contains_key(&addr) || seen.health != Liveness::Dead;
             if better {
                 known.by_addr.insert(addr.clone(), id.clone());
             }
-            if matches!(seen.health, Health::Alive | Health::Suspect) {
+            if seen.health.is_there() {
                 known.alive.insert(id.clone(), addr);
             }
         }
@@ -186,7 +187,7 @@ pub async fn follow(
                 continue;
             }
             engine.describe(description(seen));
-            if seen.health == Health::Dead && *id != directory.id {
+            if seen.health == Liveness::Dead && *id != directory.id {
                 engine.presume_lost();
             }
         }
@@ -209,9 +210,9 @@ pub fn rescheduler(views: watch::Receiver<View>, me: &str, parts: &Parts) -> wat
 async fn elect_rescheduler(mut views: watch::Receiver<View>, me: String, told: watch::Sender<Role>) {
     loop {
         let view = views.borrow_and_update().clone();
-        let known = view.values().filter(|seen| seen.health != Health::Left).count().max(1);
+        let known = view.values().filter(|seen| seen.health != Liveness::Left).count().max(1);
         let alive: Vec<&str> =
-            view.iter().filter(|(_, seen)| seen.health == Health::Alive).map(|(id, _)| id.as_str()).collect();
+            view.iter().filter(|(_, seen)| seen.health == Liveness::Alive).map(|(id, _)| id.as_str()).collect();
         let leads = alive.len() * 2 > known && claims::keeper("reschedule", alive) == Some(&me);
         let now = if leads { Role::Primary } else { Role::Replica { primary: None } };
         told.send_if_modified(|role| std::mem::replace(role, now.clone()) != now);

@@ -71,7 +71,7 @@ pub struct Description {
 
 impl Engine {
     pub(crate) fn new(addr: &str, settings: Arc<Settings>, board: Arc<Board>) -> Engine {
-        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        let host = herder_model::host_of(addr);
         let node = Node { addr: addr.to_owned(), ip: host.trim_matches(['[', ']']).to_owned(), ..Node::default() };
         let source = settings.source.clone().filter(|source| source.tells_of(addr));
         Engine {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use herder_agent::session::{Ended, Listener, NodeInputs, hold};
 use herder_agent::{Agent, NoImages, Settings as AgentSettings, Uptime, Way};
-use herder_decide::swarm::members::Gossip;
 use herder_manager::{Manager, Settings as ManagerSettings};
+use herder_model::Liveness;
 use herder_model::swarm::{Assignments, Clock, Hello, LEVEL, ManagerAddr, NetNews, NodeDescription, Time, Welcome};
 use herder_parts::{Fault, Parts};
 use herder_store::Store;
@@ -46,7 +46,7 @@ struct Host {
     up: Option<CancellationToken>,
     /// Parts of the running program.
     parts: Parts,
-    gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
+    gossip: watch::Sender<Arc<BTreeMap<String, Liveness>>>,
     /// Stopped in good order.
     left: bool,
     /// The feature level of the program that its next start runs.
@@ -281,13 +281,13 @@ impl Nodes {
                         *last = Instant::now();
                     }
                     let believed = match last.elapsed() > GOSSIP_PATIENCE {
-                        _ if left => Gossip::Left,
-                        true => Gossip::Dead,
-                        false => Gossip::Alive,
+                        _ if left => Liveness::Left,
+                        true => Liveness::Dead,
+                        false => Liveness::Alive,
                     };
                     (node.clone(), believed)
                 });
-                let believed: BTreeMap<String, Gossip> = believed.collect();
+                let believed: BTreeMap<String, Liveness> = believed.collect();
                 if let Some(host) = self.hosts.lock().get(&me) {
                     host.gossip.send_if_modified(|known| {
                         let is_news = **known != believed;

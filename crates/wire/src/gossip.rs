@@ -25,7 +25,7 @@ use tokio_util::time::DelayQueue;
 
 use self::core::{Core, Effects, Event};
 
-pub use self::core::{Health, Member, Seen, Settings, View};
+pub use self::core::{Member, Seen, Settings, View};
 pub use facts::{FACTS_BYTES_MAX, check as check_facts};
 pub use seal::PoolKeys;
 

@@ -40,7 +40,7 @@ impl Changes {
 
 /// True if `hostname` means the node with this address and name.
 pub fn is_meant(hostname: &str, addr: &str, name: &str) -> bool {
-    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let host = herder_model::host_of(addr);
     hostname == name || hostname == addr || hostname == host
 }
 

@@ -71,7 +71,7 @@ impl Swarm for Door {
             role: if kept.manages { Role::Manager } else { Role::Worker },
             control_available: manages,
             node_id: self.0.id.clone(),
-            node_addr: self.0.here.rsplit_once(':').map_or(&*self.0.here, |(host, _)| host).to_owned(),
+            node_addr: herder_model::host_of(&self.0.here).to_owned(),
             error: if known.broken.is_empty() { known.error.clone() } else { known.broken.clone() },
             certificate_expired: self.0.link.identity().ends_at() < SystemTime::now(),
             remote_managers: kept.managers.iter().map(manager).collect(),

@@ -153,7 +153,7 @@ impl Host {
         node.spec.role = Role::Manager;
         node.spec.availability = availability(&request.availability);
         node.description = self.description.borrow().clone();
-        let addr = self.here.rsplit_once(':').map_or(&*self.here, |(host, _)| host).to_owned();
+        let addr = herder_model::host_of(&self.here).to_owned();
         node.status = NodeStatus { state: SwarmNodeState::Ready, addr, ..NodeStatus::default() };
         let (addr, state_since) = (self.here.clone(), now());
         NodeRecord { node, role: Role::Manager, addr, state_since, level: LEVEL, ..NodeRecord::default() }
@@ -284,7 +284,7 @@ impl Host {
 /// Without the port.
 fn host_of(addr: &str) -> &str {
     let is_bare_v6 = addr.matches(':').count() > 1 && !addr.starts_with('[');
-    let host = if is_bare_v6 { addr } else { addr.rsplit_once(':').map_or(addr, |(host, _)| host) };
+    let host = if is_bare_v6 { addr } else { herder_model::host_of(addr) };
     host.trim_matches(['[', ']'])
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use herder_agent::Agent;
 use herder_agent::session::{self, Ended, Listener, NodeInputs};
-use herder_decide::swarm::members::Gossip;
 use herder_ingress::Ingress;
+use herder_model::Liveness;
 use herder_model::swarm::{
     Assignments, Clock, Hello, IngressNews, IngressServed, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time,
     Welcome, Written,
@@ -17,7 +17,7 @@ use herder_model::swarm::{
 use herder_parts::Parts;
 use herder_place::Error as ApiError;
 use herder_store::{Key, Settings as StoreSettings, Store, StoreError};
-use herder_wire::gossip::{self, Health};
+use herder_wire::gossip;
 use herder_wire::identity::Identity;
 use herder_wire::link::Link;
 use herder_wire::swarm::SwarmCalls;
@@ -108,7 +108,7 @@ pub struct Host {
     pub(super) managing: watch::Sender<Option<Managing>>,
     pub(super) ready: watch::Sender<bool>,
     pub(super) leaving: watch::Sender<bool>,
-    pub(super) gossip: watch::Sender<Arc<BTreeMap<String, Gossip>>>,
+    pub(super) gossip: watch::Sender<Arc<BTreeMap<String, Liveness>>>,
     pub(super) written: broadcast::Sender<Arc<[Written]>>,
     pub(super) another: mpsc::Sender<Identity>,
     pub(super) standing: watch::Sender<JoinStatus>,
@@ -258,7 +258,7 @@ impl Host {
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();
-            let gossip: BTreeMap<String, Gossip> = view.iter().map(|(id, seen)| (id.clone(), believed(seen))).collect();
+            let gossip: BTreeMap<String, Liveness> = view.iter().map(|(id, seen)| (id.clone(), seen.health)).collect();
             self.gossip.send_if_modified(|known| {
                 let changed = **known != gossip;
                 *known = Arc::new(gossip);
@@ -468,18 +468,9 @@ impl Host {
     }
 }
 
-fn believed(seen: &gossip::Seen) -> Gossip {
-    match seen.health {
-        Health::Alive => Gossip::Alive,
-        Health::Suspect => Gossip::Suspect,
-        Health::Left => Gossip::Left,
-        Health::Dead => Gossip::Dead,
-    }
-}
-
 /// Managers that tell of themselves, and the swarm that they manage.
 pub(super) fn managers_told(view: &gossip::View) -> Vec<(ManagerAddr, String)> {
-    let alive = view.iter().filter(|(_, seen)| matches!(seen.health, Health::Alive | Health::Suspect));
+    let alive = view.iter().filter(|(_, seen)| seen.health.is_there());
     alive
         .filter_map(|(id, seen)| {
             let cluster = seen.facts.get(FACT)?.clone();

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use herder_agent::session::{Heard, Lines};
-use herder_decide::swarm::members::Gossip;
 use herder_manager::Manager;
+use herder_model::Liveness;
 use herder_model::swarm::{Clock, ClusterRecord, Feature, LEVEL, ManagerAddr, Object, Written};
 use herder_parts::Parts;
 use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
@@ -74,7 +74,7 @@ impl Managing {
     pub(super) fn begin(
         store: Arc<Store>,
         me: ManagerAddr,
-        gossip: watch::Receiver<Arc<BTreeMap<String, Gossip>>>,
+        gossip: watch::Receiver<Arc<BTreeMap<String, Liveness>>>,
         link: Arc<Link>,
         written: broadcast::Sender<Arc<[Written]>>,
         parts: &Parts,

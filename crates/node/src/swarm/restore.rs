@@ -12,7 +12,6 @@ use herder_place::Error as ApiError;
 use herder_store::{Backup, Key, StoreError};
 use herder_tls::certs::Pair;
 use herder_wire::JoinCode;
-use herder_wire::gossip::Health;
 use herder_wire::identity::{IdentityError, OwnPool};
 use http::StatusCode;
 use tokio::time::timeout;
@@ -55,7 +54,7 @@ impl Host {
         self.may_be_replaced(force)?;
         let before = self.link.identity();
         let own = self.own_root();
-        let is_alone = self.views.borrow().iter().all(|(id, seen)| *id == self.id || !lives(seen.health));
+        let is_alone = self.views.borrow().iter().all(|(id, seen)| *id == self.id || !seen.health.is_there());
         let root = Root::of(record, before.trust_root(), own, is_alone).ok_or_else(|| {
             let text = "this node is in a pool with other nodes, has no key of its root, and the backup has none either: `docker swarm \
                         leave --force`, then restore";
@@ -262,10 +261,6 @@ fn key_of(record: &ClusterRecord, root: &str) -> Option<String> {
     let kept = (record.cluster.tls_info.trust_root == root).then(|| record.ca_key.clone());
     let next = || record.root_rotation.as_ref().filter(|it| it.root.cert == root).map(|it| it.root.key.clone());
     kept.or_else(next).filter(|it| !it.is_empty())
-}
-
-fn lives(health: Health) -> bool {
-    matches!(health, Health::Alive | Health::Suspect)
 }
 
 fn tokens(view: &View) -> impl Iterator<Item = JoinCode> {

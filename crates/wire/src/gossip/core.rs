@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foca::{Config, Foca, Identity, Notification, PeriodicParams, PostcardCodec, Runtime, State, Timer};
+use herder_model::Liveness;
 use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
 
@@ -95,22 +96,11 @@ pub struct Member {
     pub generation: u64,
 }
 
-/// Liveness of a member, as this node sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Health {
-    Alive,
-    /// Did not answer; has a moment to show that it lives.
-    Suspect,
-    Dead,
-    /// Said goodbye.
-    Left,
-}
-
 /// A member as this node sees it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Seen {
     pub member: Member,
-    pub health: Health,
+    pub health: Liveness,
     pub facts: Arc<BTreeMap<String, String>>,
 }
 
@@ -455,19 +445,19 @@ impl<R: Rng> Core<R> {
     pub fn view(&self) -> View {
         let mut view: BTreeMap<String, Seen> = BTreeMap::new();
         let me = self.foca.identity();
-        let health = if self.left { Health::Left } else { Health::Alive };
+        let health = if self.left { Liveness::Left } else { Liveness::Alive };
         let others = self.foca.iter_membership_state().map(|it| (it.id(), it.state()));
         for (who, state) in others {
             let facts = self.table.of(&who.id);
             let health = match state {
-                State::Alive => Health::Alive,
-                State::Suspect => Health::Suspect,
-                State::Down if facts.contains_key(LEFT) => Health::Left,
-                State::Down => Health::Dead,
+                State::Alive => Liveness::Alive,
+                State::Suspect => Liveness::Suspect,
+                State::Down if facts.contains_key(LEFT) => Liveness::Left,
+                State::Down => Liveness::Dead,
             };
             let seen = Seen { member: member(who), health, facts };
             // A host that moved is known at two addresses: the one where it lives counts, or else the last.
-            let order = |seen: &Seen| (seen.health < Health::Dead, seen.member.generation);
+            let order = |seen: &Seen| (seen.health < Liveness::Dead, seen.member.generation);
             if view.get(&who.id).is_none_or(|other| order(other) < order(&seen)) {
                 view.insert(who.id.clone(), seen);
             }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::core::{Core, Counters, Health, Member, Settings};
+use super::core::{Core, Counters, Member, Settings};
 use super::seal::Sealer;
 use super::*;
+use herder_model::Liveness;
 
 const KEY: [u8; 32] = [1; 32];
 
@@ -87,7 +88,7 @@ fn after_packets_of_other_versions_nodes_find_each_other_and_pass_on_facts_that_
     run([&mut one, &mut other], begin, Duration::from_secs(3));
     let view = other.view();
     let seen = view.get("node1").expect("node1 was heard of");
-    assert_eq!((seen.health, &*seen.facts), (Health::Alive, &facts));
+    assert_eq!((seen.health, &*seen.facts), (Liveness::Alive, &facts));
     assert_eq!(other.counters(), Counters::default());
 }
 

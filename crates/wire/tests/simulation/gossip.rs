@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use herder_model::Liveness;
 use herder_wire::gossip::core::Core;
-use herder_wire::gossip::{Health, Member, Settings};
+use herder_wire::gossip::{Member, Settings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -17,7 +18,7 @@ fn a_dead_node_is_known_to_be_dead() {
         pool.until(10 * SECOND, "a pool of five", Pool::agrees);
         pool.run(SECOND);
         pool.crash(3);
-        pool.until(4 * SECOND, "a death", |pool| pool.seen_by_all(3, Health::Dead))
+        pool.until(4 * SECOND, "a death", |pool| pool.seen_by_all(3, Liveness::Dead))
     });
     let most = tell("five nodes know of a death after", times);
     assert!(most <= 3 * SECOND, "{most:?}");
@@ -29,7 +30,7 @@ fn a_node_that_says_goodbye_has_left() {
         let mut pool = Pool::<()>::new(7, seed);
         pool.until(10 * SECOND, "a pool of seven", Pool::agrees);
         pool.leave(2);
-        pool.until(4 * SECOND, "a goodbye", |pool| pool.seen_by_all(2, Health::Left));
+        pool.until(4 * SECOND, "a goodbye", |pool| pool.seen_by_all(2, Liveness::Left));
     });
 }
 

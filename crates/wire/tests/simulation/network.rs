@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use herder_model::Liveness;
 use herder_wire::gossip::core::{Core, Effects, Event};
-use herder_wire::gossip::{Health, Member, Settings};
+use herder_wire::gossip::{Member, Settings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -224,7 +225,7 @@ impl<A> Pool<A> {
             for node in side {
                 let seen = view.get(&id(node)).ok_or(format!("node {seer} does not know {node}"))?;
                 let start = self.hosts[node].life.to_string();
-                if seen.health != Health::Alive || seen.facts.get("start") != Some(&start) {
+                if seen.health != Liveness::Alive || seen.facts.get("start") != Some(&start) {
                     return Err(format!("node {seer} sees {node} as {:?} with {:?}", seen.health, seen.facts));
                 }
             }
@@ -245,7 +246,7 @@ impl<A> Pool<A> {
         live.iter().map(by).sum()
     }
 
-    pub(crate) fn seen_by_all(&self, node: usize, expected: Health) -> Result<(), String> {
+    pub(crate) fn seen_by_all(&self, node: usize, expected: Liveness) -> Result<(), String> {
         for seer in self.live() {
             let health = self.hosts[seer].core().view().get(&id(node)).map(|seen| seen.health);
             if health != Some(expected) {

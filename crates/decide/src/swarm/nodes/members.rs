@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_model::Liveness;
 use herder_model::swarm::{
     Change, ClusterRecord, Hello, NodeDescription, NodeRecord, NodeStatus, Role, SwarmNode, SwarmNodeState, Time, View,
 };
@@ -118,23 +119,11 @@ fn set_status(record: &mut NodeRecord, status: NodeStatus, now: Time) {
 }
 
 fn host(addr: &str) -> String {
-    addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+    herder_model::host_of(addr).trim_matches(['[', ']']).to_owned()
 }
 
 /// Label of services that never have a task twice if it is `true`: nodes that lose the leader stop them.
 pub const FENCE: &str = "herder.fence";
-
-/// Liveness of a node in gossip.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gossip {
-    #[default]
-    Alive,
-    /// The node does not answer, and no other node has contradicted yet.
-    Suspect,
-    /// The node said goodbye: it was stopped, and may be started again.
-    Left,
-    Dead,
-}
 
 /// Scale of heartbeat times. It grows with the number of nodes, so that heartbeats do not take all of a leader's time.
 /// All times by which nodes are judged grow as many times.
@@ -174,7 +163,7 @@ impl HeartbeatScale {
 pub struct Signs {
     /// Time since the last heartbeat.
     pub silent: Duration,
-    pub gossip: Gossip,
+    pub gossip: Liveness,
     /// Scale that the node was given.
     pub pace: HeartbeatScale,
 }
@@ -199,10 +188,10 @@ pub fn is_down(signs: Signs) -> bool {
     let silent_max = SILENT_MAX.saturating_mul(signs.pace.0);
     signs.silent
         >= match signs.gossip {
-            Gossip::Alive => silent_max,
-            Gossip::Suspect => CONFIRM_SUSPECT.saturating_mul(signs.pace.0),
-            Gossip::Left => STOPPED_MAX.max(silent_max),
-            Gossip::Dead => CONFIRM.saturating_mul(signs.pace.0),
+            Liveness::Alive => silent_max,
+            Liveness::Suspect => CONFIRM_SUSPECT.saturating_mul(signs.pace.0),
+            Liveness::Left => STOPPED_MAX.max(silent_max),
+            Liveness::Dead => CONFIRM.saturating_mul(signs.pace.0),
         }
 }
 
@@ -331,25 +320,25 @@ mod tests {
             assert!(signs.silent > signs.pace.lease() || !is_fenced_off(signs));
         };
         for (silent_ms, gossip, down, fenced_off) in [
-            (0, Gossip::Dead, false, false),
-            (1300, Gossip::Dead, true, false),
-            (1300, Gossip::Alive, false, false),
-            (1400, Gossip::Suspect, false, false),
-            (1500, Gossip::Suspect, true, false),
-            (3000, Gossip::Dead, true, true),
-            (4900, Gossip::Alive, false, true),
-            (5000, Gossip::Alive, true, true),
-            (5000, Gossip::Left, false, true),
-            (15_000, Gossip::Left, true, true),
+            (0, Liveness::Dead, false, false),
+            (1300, Liveness::Dead, true, false),
+            (1300, Liveness::Alive, false, false),
+            (1400, Liveness::Suspect, false, false),
+            (1500, Liveness::Suspect, true, false),
+            (3000, Liveness::Dead, true, true),
+            (4900, Liveness::Alive, false, true),
+            (5000, Liveness::Alive, true, true),
+            (5000, Liveness::Left, false, true),
+            (15_000, Liveness::Left, true, true),
         ] {
             check(3, silent_ms, gossip, (down, fenced_off));
-            if gossip != Gossip::Left {
+            if gossip != Liveness::Left {
                 check(10_000, silent_ms * 5, gossip, (down, fenced_off));
             }
         }
-        check(2_000, 1500, Gossip::Suspect, (true, false));
-        check(2_001, 1500, Gossip::Suspect, (false, false));
-        check(10_000, 24_999, Gossip::Left, (false, true));
-        check(10_000, 25_000, Gossip::Left, (true, true));
+        check(2_000, 1500, Liveness::Suspect, (true, false));
+        check(2_001, 1500, Liveness::Suspect, (false, false));
+        check(10_000, 24_999, Liveness::Left, (false, true));
+        check(10_000, 25_000, Liveness::Left, (true, true));
     }
 }

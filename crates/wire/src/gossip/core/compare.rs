@@ -277,12 +277,12 @@ mod tests {
             know(&mut one, 2..3, state);
         }
         let state = |one: &Core<StdRng>| one.view()[&who(2).id].health;
-        assert_eq!(state(&one), Health::Suspect);
+        assert_eq!(state(&one), Liveness::Suspect);
         assert!(one.end_suspicions(Duration::ZERO).packets.is_empty(), "another one has accused it");
         one.suspects.accuse(vec![who(2)]);
         let packets = one.end_suspicions(Duration::ZERO).packets;
         talk([&mut one, &mut other], packets);
-        assert_eq!(state(&one), Health::Alive);
+        assert_eq!(state(&one), Liveness::Alive);
     }
 
     #[test]
@@ -293,9 +293,9 @@ mod tests {
         }
         let told = SentFacts { id: who(2).id, version: (1, 1), facts: BTreeMap::new() };
         let effects = one.hear(addr(3), vec![(told, Some(foca::Member::alive(who(2))))]);
-        assert_eq!(one.view()[&who(2).id].health, Health::Dead, "nobody else can say so");
+        assert_eq!(one.view()[&who(2).id].health, Liveness::Dead, "nobody else can say so");
         talk([&mut one, &mut other], effects.packets);
         let seen = &one.view()[&who(2).id];
-        assert_eq!(seen.health, Health::Alive);
+        assert_eq!(seen.health, Liveness::Alive);
     }
 }
