@@ -1,5 +1,6 @@
 //! The architecture as a table, and the table as a test: which crate may use which.
 
+mod dependencies;
 mod encode;
 mod prose;
 
@@ -33,6 +34,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let layers = layers(&std::fs::read_to_string(ARCHITECTURE)?)?;
     let mut violations = violations(&layers, uses);
     violations.extend(unlisted(&layers)?);
+    violations.extend(dependencies::check()?);
     violations.extend(encode::check()?);
     violations.extend(prose::check()?);
     violations.extend(words::violations()?);
