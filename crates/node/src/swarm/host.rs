@@ -377,7 +377,7 @@ impl Host {
         kept.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// Chooses the manager to ask next, another than `shunned` if there is one.
+    /// Chooses the manager to ask next, another than `avoided` if there is one.
     fn candidate(&self, kept: &PersistedState, attempt: usize, avoided: &str) -> Option<ManagerAddr> {
         if let Some(leader) = self.known.lock().leader.take() {
             return Some(leader);
