@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("npm", "npm", "clients of the event bus"),
     ("docker-registry", "docker-registry", "a registry to push to"),
     ("openssl", "openssl", "wrong and expired certificates"),
+    ("cfssl", "golang-cfssl", "an external CA"),
     ("/usr/share/doc/python3-venv", "python3-venv", "a place for docker-py"),
 ];
 

@@ -5,6 +5,7 @@ mod attachments;
 mod certifier;
 mod door;
 mod enter;
+mod external_ca;
 mod host;
 mod kept;
 mod logs;

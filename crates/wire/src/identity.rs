@@ -394,7 +394,10 @@ impl Identity {
 
     /// Returns the time of renewal: a third of the certificate's life before its end.
     pub fn renew_at(&self) -> SystemTime {
-        self.ends_at() - self.lifetime() / 3
+        // An external CA may give less than the swarm asks for.
+        let begins = der(&self.cert).ok().and_then(|it| subject::not_before(&it));
+        let validity = begins.map(|it| Duration::from_secs(self.not_after.saturating_sub(it)));
+        self.ends_at() - validity.map_or(self.lifetime(), |it| it.min(self.lifetime())) / 3
     }
 
     pub fn join_code(&self) -> Result<JoinCode, IdentityError> {
@@ -481,6 +484,18 @@ impl Identity {
         let mut config = builder.with_client_auth_cert(self.chain()?, self.private_key()?).map_err(tls)?;
         config.alpn_protocols = protocols;
         Ok(Arc::new(config))
+    }
+
+    /// Returns TLS for calls to an external CA: shows this node's certificate, and trusts the roots of the swarm and `more`
+    /// (PEM).
+    pub fn for_external_ca(&self, more: &[&str]) -> Result<Arc<ClientConfig>, IdentityError> {
+        let mut roots = self.roots()?;
+        for root in more.iter().filter(|it| !it.trim().is_empty()) {
+            roots.add(der(root)?).map_err(tls)?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().map_err(tls)?.with_root_certificates(roots);
+        builder.with_client_auth_cert(self.chain()?, self.private_key()?).map(Arc::new).map_err(tls)
     }
 
     fn roots(&self) -> Result<RootCertStore, IdentityError> {

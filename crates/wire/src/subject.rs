@@ -3,6 +3,7 @@
 use herder_model::swarm::Role;
 use herder_tls::certs;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::identity::node_of;
@@ -27,24 +28,37 @@ pub struct Subject {
     pub cluster: String,
     /// `None` in certificates that nodes of a pool without managers make, and in those of earlier releases.
     pub role: Option<Role>,
-    /// Milliseconds since 1970; 0 if the certificate does not say it.
+    /// Milliseconds since 1970; 0 if the certificate does not say it. Certificates of an external CA say when they begin to
+    /// be valid, which may be some minutes before they were issued.
     pub issued_ms: u64,
 }
 
 impl Subject {
+    /// Reads the subject of a certificate (PEM) that is not verified yet.
+    pub fn of_pem(cert: &str) -> Option<Subject> {
+        Subject::of(&CertificateDer::from_pem_slice(cert.as_bytes()).ok()?)
+    }
+
     /// `None` if it is no certificate of a node.
     pub(crate) fn of(cert: &CertificateDer<'_>) -> Option<Subject> {
         let node = node_of(cert)?;
         let (_, parsed) = X509Certificate::from_der(cert).ok()?;
         let unit = parsed.subject().iter_organizational_unit().find_map(|it| it.as_str().ok());
-        let role = match unit {
-            Some(MANAGER) => Some(Role::Manager),
-            Some(WORKER) => Some(Role::Worker),
-            Some(_) | None => None,
-        };
+        let role = unit.and_then(role);
         let cluster = parsed.subject().iter_organization().find_map(|it| it.as_str().ok()).unwrap_or_default();
-        let issued_ms = issued_ms(parsed.raw_serial());
+        let begins = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or_default();
+        // Certificates without a role are of earlier releases, or of a pool without managers.
+        let issued_ms = issued_ms(parsed.raw_serial()).or(role.map(|_| begins * 1000)).unwrap_or_default();
         Some(Subject { node, cluster: cluster.to_owned(), role, issued_ms })
+    }
+}
+
+/// Returns the role that an organizational unit stands for.
+pub(crate) fn role(unit: &str) -> Option<Role> {
+    match unit {
+        MANAGER => Some(Role::Manager),
+        WORKER => Some(Role::Worker),
+        _ => None,
     }
 }
 
@@ -59,18 +73,25 @@ pub(crate) fn serial(issued_ms: u64) -> Vec<u8> {
     [&[SERIAL_MARK][..], &issued_ms.to_be_bytes(), &rand::random::<[u8; 8]>()].concat()
 }
 
+/// Returns the begin of the certificate's validity, in seconds since 1970.
+pub(crate) fn not_before(cert: &CertificateDer<'_>) -> Option<u64> {
+    let (_, parsed) = X509Certificate::from_der(cert).ok()?;
+    u64::try_from(parsed.validity().not_before.timestamp()).ok()
+}
+
 /// Returns the end of the certificate, in seconds since 1970.
 pub(crate) fn not_after(cert: &CertificateDer<'_>) -> Option<u64> {
     let (_, parsed) = X509Certificate::from_der(cert).ok()?;
     u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
-fn issued_ms(serial: &[u8]) -> u64 {
+/// Reads the time of issue from a serial number that this program made.
+fn issued_ms(serial: &[u8]) -> Option<u64> {
     match serial.split_first() {
         Some((&SERIAL_MARK, rest)) if serial.len() == SERIAL_BYTES => {
-            rest.first_chunk().map(|it| u64::from_be_bytes(*it)).unwrap_or_default()
+            rest.first_chunk().map(|it| u64::from_be_bytes(*it))
         }
-        _ => 0,
+        _ => None,
     }
 }
 
@@ -78,11 +99,9 @@ fn issued_ms(serial: &[u8]) -> u64 {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use herder_tls::certs::{Authority, request};
-    use rustls::pki_types::pem::PemObject as _;
-
     use super::*;
     use crate::identity::server_name;
+    use herder_tls::certs::{Authority, request};
 
     #[test]
     fn a_certificate_says_who_the_node_is_and_what_it_was_asked_for_does_not_count() {
@@ -96,6 +115,19 @@ mod tests {
         let read = Subject::of(&CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()).unwrap();
         let expected = Subject { node: "n1".into(), cluster: "c1".into(), role: Some(Role::Worker), issued_ms: 7 };
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_certificate_with_another_serial_number_was_issued_when_it_begins() {
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let lifetime = Duration::from_secs(3600);
+        let root = Authority::new("elsewhere", begin, lifetime).unwrap();
+        let subject = certified("n1", "c1", Role::Manager);
+        let asked = request(&subject, &[]).unwrap();
+        let cert = root.certify(&asked.request, &subject, &[server_name("n1")], &[7; 20], begin, lifetime).unwrap();
+        let issued_ms = Subject::of_pem(&cert).unwrap().issued_ms;
+        assert!((1_799_990_000_000..=1_800_000_000_000).contains(&issued_ms), "{issued_ms}");
+        assert_eq!(Subject::of_pem("none"), None);
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Rep
         rotate_manager_token: body::flag(&call.query, "rotateManagerToken")?,
         rotate_unlock_key: body::flag(&call.query, "rotateManagerUnlockKey")?,
     };
+    if !update.spec.ca_config.external_cas.is_empty() {
+        swarm.reach_external_cas(update.spec.ca_config.clone()).await?;
+    }
     let root = control::wants_root(&read(swarm).await?, &update.spec)
         .then(|| swarm.new_root(&update.spec.ca_config))
         .transpose()?;

@@ -281,6 +281,10 @@ impl Swarm for Node {
         Ok(RootRotation { tls_info, join_tokens, ..RootRotation::default() })
     }
 
+    fn reach_external_cas(&self, _: CaConfig) -> Asked<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn unlock(&self, key: String) -> Asked<'_, bool> {
         Box::pin(async move {
             let fits = !key.contains("AAAAAAAAAAAA");

@@ -34,6 +34,8 @@ pub trait Swarm: Send + Sync + std::fmt::Debug + 'static {
     fn leave(&self, force: bool) -> Asked<'_, ()>;
     /// Makes a root that all nodes could have their certificates from, with the tokens of then.
     fn new_root(&self, wanted: &CaConfig) -> Result<RootRotation, ApiError>;
+    /// Checks that the external CAs of these settings can be reached.
+    fn reach_external_cas(&self, wanted: CaConfig) -> Asked<'_, ()>;
     /// Opens a locked store. False: it is the wrong key.
     fn unlock(&self, key: String) -> Asked<'_, bool>;
     /// All that this manager knows, sealed with a key (`SWMKEY-1-…`).

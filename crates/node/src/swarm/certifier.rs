@@ -1,31 +1,38 @@
 //! A manager's right to certify nodes: the key of the root and the tokens, as they are in its store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use herder_model::swarm::{ClusterRecord, ManagerAddr, Role, View};
+use herder_decide::swarm::control::externals_of;
+use herder_model::swarm::{ClusterRecord, ExternalCa, ManagerAddr, Role, View};
 use herder_store::Store;
 use herder_tls::certs::Pair;
 use herder_wire::identity::{Shared, Trust};
-use herder_wire::link::{Certifier, Roster, Wish};
+use herder_wire::link::{Certifier, Link, Roster, Wish};
 use herder_wire::{JoinCode, Secret, Subject, same_secret};
+
+use super::external_ca;
 
 /// Reason why a removed node gets no certificate.
 const REMOVED: &str = "this node was removed from the swarm; `docker swarm leave --force`, then join again";
 const NO_SWARM: &str = "this manager knows no swarm yet";
 const NO_KEY: &str = "the key of the root is not in the store";
 
-/// Certifies with what is in the store.
+/// Certifies with what is in the store, or has an external CA that the store names certify.
 #[derive(Debug)]
-pub(super) struct StoreCertifier(pub(super) Arc<Store>);
+pub(super) struct StoreCertifier {
+    pub(super) store: Arc<Store>,
+    /// Holds the certificate that this manager shows to an external CA. It holds this certifier, in turn.
+    pub(super) link: Weak<Link>,
+}
 
 impl StoreCertifier {
     fn cluster_record(&self) -> Option<Arc<ClusterRecord>> {
-        self.0.view().cluster
+        self.store.view().cluster
     }
 }
 
@@ -58,7 +65,7 @@ impl Certifier for StoreCertifier {
     }
 
     fn role_of(&self, subject: &Subject) -> Result<Role, String> {
-        let view = self.0.view();
+        let view = self.store.view();
         let record = view.cluster.as_ref().ok_or(NO_SWARM)?;
         if record.removed.contains(&subject.node) {
             return Err(REMOVED.to_owned());
@@ -68,7 +75,7 @@ impl Certifier for StoreCertifier {
     }
 
     fn managers(&self) -> Vec<ManagerAddr> {
-        roster(&self.0.view()).map(|it| it.managers).unwrap_or_default()
+        roster(&self.store.view()).map(|it| it.managers).unwrap_or_default()
     }
 
     fn lifetime(&self) -> Duration {
@@ -88,16 +95,30 @@ impl Certifier for StoreCertifier {
     }
 
     fn certify(&self, wish: Wish) -> BoxFuture<'_, Result<String, String>> {
-        let signed = self.cluster_record().ok_or(NO_SWARM.to_owned()).and_then(|record| sign(&record, &wish));
-        std::future::ready(signed).boxed()
+        async move {
+            let record = self.cluster_record().ok_or(NO_SWARM)?;
+            let root = signer(&record);
+            let cas: Vec<ExternalCa> = externals_of(&record.cluster.spec.ca_config, &root.cert).cloned().collect();
+            if cas.is_empty() {
+                return sign(&record, root, &wish);
+            }
+            let identity = self.link.upgrade().ok_or("this node stops")?.identity();
+            let after = record.demoted.get(&wish.subject.common_name).copied();
+            external_ca::sign(&cas, &wish, &identity, after).await
+        }
+        .boxed()
     }
 }
 
-fn sign(record: &ClusterRecord, wish: &Wish) -> Result<String, String> {
-    let root = match &record.root_rotation {
+/// Returns the root that signs. Its key is empty if only an external CA has it.
+pub(super) fn signer(record: &ClusterRecord) -> Pair {
+    match &record.root_rotation {
         Some(rotation) => Pair { cert: rotation.root.cert.clone(), key: rotation.root.key.clone() },
         None => Pair { cert: record.cluster.tls_info.trust_root.clone(), key: record.ca_key.clone() },
-    };
+    }
+}
+
+fn sign(record: &ClusterRecord, root: Pair, wish: &Wish) -> Result<String, String> {
     if root.key.is_empty() {
         return Err(NO_KEY.to_owned());
     }

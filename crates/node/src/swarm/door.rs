@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use herder_decide::swarm::local::{LocalState, ManagerSeen, Peer as ManagerPeer, SwarmStatus};
 use herder_model::swarm::{
-    CaConfig, Change, InitRequest, JoinRequest, ManagerAddr, NetworkRecord, Role, RootRotation, View, Written,
+    CaConfig, Change, ExternalCa, InitRequest, JoinRequest, ManagerAddr, NetworkRecord, Role, RootRotation, View,
+    Written,
 };
 use herder_place::Error as ApiError;
 use herder_place::peers::Asked;
@@ -19,7 +20,7 @@ use tokio::sync::broadcast;
 
 use super::certifier::may_use_store;
 use super::host::{Host, now, refused};
-use super::{logs, root};
+use super::{external_ca, logs, root};
 
 /// The host, for those who ask.
 #[derive(Clone, Debug)]
@@ -126,6 +127,16 @@ impl Swarm for Door {
 
     fn new_root(&self, wanted: &CaConfig) -> Result<RootRotation, ApiError> {
         root::make(&self.0.link.identity(), wanted)
+    }
+
+    fn reach_external_cas(&self, wanted: CaConfig) -> Asked<'_, ()> {
+        Box::pin(async move {
+            let identity = self.0.link.identity();
+            for ca in wanted.external_cas.iter().filter(|it| *it != &ExternalCa::default()) {
+                external_ca::reach(ca, &identity).await.map_err(|reason| root::unreachable(ca, &reason))?;
+            }
+            Ok(())
+        })
     }
 
     fn unlock(&self, key: String) -> Asked<'_, bool> {

@@ -10,13 +10,13 @@ use herder_model::swarm::{
 };
 use herder_place::Error as ApiError;
 use herder_store::{Key, StoreError};
-use herder_tls::certs::Pair;
 use herder_wire::JoinCode;
-use herder_wire::identity::{Identity, OwnPool, new_id};
+use herder_wire::identity::{Identity, IdentityError, OwnPool, Shared, new_id};
 use herder_wire::link::{self, Joined, LinkError};
 use http::StatusCode;
 use tokio::time::timeout;
 
+use super::certifier::signer;
 use super::host::{Host, JoinStatus, Known, LEAVE_TIME_MAX, managers_told, now, refused};
 use super::kept::PersistedState;
 use super::root::tls_info;
@@ -260,15 +260,17 @@ impl Host {
 
     /// Takes the root's key back when the swarm ends, and gives it to the nodes of the pool, which stays.
     fn take_root_back(&self, cluster: &ClusterRecord) -> Result<(), ApiError> {
-        if cluster.ca_key.is_empty() {
+        if !cluster.certifies() {
             return Ok(());
         }
-        let root = match &cluster.root_rotation {
-            Some(rotation) => Pair { cert: rotation.root.cert.clone(), key: rotation.root.key.clone() },
-            None => Pair { cert: cluster.cluster.tls_info.trust_root.clone(), key: cluster.ca_key.clone() },
+        let failed = |error: IdentityError| ApiError::internal(error.to_string());
+        let root = match signer(cluster) {
+            // Only an external CA has the key: this node begins a pool of its own.
+            root if root.key.is_empty() => Shared::new_root(SystemTime::now()).map_err(failed)?,
+            root => root,
         };
         let pool = OwnPool { root, gossip_key: None, removed: cluster.removed.clone() };
-        self.link.begin_pool(pool).map_err(|error| ApiError::internal(error.to_string()))
+        self.link.begin_pool(pool).map_err(failed)
     }
 
     pub(super) async fn open_locked(self: &Arc<Host>, key: &str) -> Result<bool, ApiError> {

@@ -125,8 +125,8 @@ async fn follow(store: Arc<Store>, link: Arc<Link>, written: broadcast::Sender<A
         let cluster = store.view().cluster;
         if cluster != known {
             if let Some(cluster) = &cluster {
-                let certifier =
-                    cluster.certifies().then(|| Arc::new(StoreCertifier(store.clone())) as Arc<dyn Certifier>);
+                let of_store = || StoreCertifier { store: store.clone(), link: Arc::downgrade(&link) };
+                let certifier = cluster.certifies().then(|| Arc::new(of_store()) as Arc<dyn Certifier>);
                 link.certify_with(certifier);
                 keep_key(&store, known.as_deref(), cluster).await;
             }

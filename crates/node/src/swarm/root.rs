@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use herder_model::swarm::{CaConfig, JoinTokens, NewRoot, Role, RootRotation, TlsInfo, Welcome};
+use herder_model::swarm::{CaConfig, ExternalCa, JoinTokens, NewRoot, Role, RootRotation, TlsInfo, Welcome};
 use herder_place::Error as ApiError;
 use herder_tls::certs::{Pair, check_root};
 use herder_wire::calls::Peer;
@@ -192,6 +192,15 @@ fn of_issuer(trust_root: &str, issuer: Option<Issuer>) -> TlsInfo {
         cert_issuer_public_key: STANDARD.encode(public_key),
         ..TlsInfo::default()
     }
+}
+
+/// Returns the refusal of settings whose external CA cannot be used, in the words of swarm mode.
+pub(super) fn unreachable(ca: &ExternalCa, reason: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "rpc error: code = InvalidArgument desc = there must be at least one valid, reachable external CA corresponding to the \
+         desired CA certificate: {}: {reason}",
+        ca.url
+    ))
 }
 
 /// Another root for the swarm of this node, and what goes with it: the wanted one, else a new one.

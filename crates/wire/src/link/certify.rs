@@ -53,6 +53,11 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Returns the role that the certificate is to have.
+    pub fn role(&self) -> Option<Role> {
+        subject::role(&self.subject.unit)
+    }
+
     /// Signs it with the key of this root. The certificate says that it was issued then, in milliseconds since 1970.
     pub fn sign(&self, root: Pair, issued_ms: u64, now: SystemTime) -> Result<String, CertError> {
         let serial = subject::serial(issued_ms);

@@ -1,7 +1,7 @@
 //! The swarm itself: its settings, tokens and keys.
 
 use herder_model::swarm::{
-    Change, ClusterRecord, ClusterSpec, ExternalCa, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord,
+    CaConfig, Change, ClusterRecord, ClusterSpec, ExternalCa, InitRequest, JoinRequest, JoinTokens, Kind, NodeRecord,
     RootRotation, View,
 };
 
@@ -77,7 +77,11 @@ pub fn check_init(request: &InitRequest) -> Result<(), Denial> {
         let text = format!("invalid DataPathPort {port}: expected 0 or a port from 1024 to 49151");
         return Err(Denial::plain(400, text));
     }
-    check(&complete(request.spec.clone()))
+    let spec = complete(request.spec.clone());
+    if !spec.ca_config.external_cas.is_empty() {
+        return Err(Refusal::new(Code::Unimplemented, EXTERNAL_INIT).into());
+    }
+    check(&spec)
 }
 
 /// Refuses a request to join that cannot be met.
@@ -136,14 +140,17 @@ fn complete(mut spec: ClusterSpec) -> ClusterSpec {
     or(&mut spec.raft.heartbeat_tick, HEARTBEAT_TICK);
     or(&mut spec.dispatcher.heartbeat_period, HEARTBEAT_PERIOD);
     or(&mut spec.ca_config.node_cert_expiry, CERT_EXPIRY);
+    spec.ca_config.external_cas.retain(|it| it != &ExternalCa::default());
     spec
 }
 
 const NO_EXTERNAL: &str =
     "there must be at least one valid, reachable external CA corresponding to the desired CA certificate";
 const NOT_CERTIFIED: &str = "the managers of this swarm do not certify its nodes yet: update herder on all managers";
-const EXTERNAL: &str = "external CAs are not supported: managers certify nodes with the key of the root in their store; leave \
-                        --external-ca out";
+const EXTERNAL_INIT: &str = "a swarm cannot begin with an external CA: begin it without, then run `docker swarm ca --rotate \
+                             --ca-cert FILE --external-ca protocol=cfssl,url=URL`";
+pub(super) const EXTERNAL_ONLY: &str = "the key of the root is with the external CA alone: give it with --ca-cert and --ca-key before another \
+                             root is made, or the external CA is left out";
 const ROTATING: &str = "the root is being changed already: wait until all nodes have the new one, or remove those that do not \
                         come back (`docker node rm`)";
 
@@ -165,18 +172,45 @@ fn check(spec: &ClusterSpec) -> Result<(), Denial> {
     if ca.signing_ca_cert.matches("-----BEGIN CERTIFICATE-----").count() > 1 {
         return refused("the desired CA certificate cannot contain multiple certificates");
     }
-    if ca.external_cas.iter().any(|it| it != &ExternalCa::default()) {
-        return Err(Refusal::new(Code::Unimplemented, EXTERNAL).into());
+    for external in &ca.external_cas {
+        if external.protocol != "cfssl" {
+            return refused(&format!("external CA {}: the protocol must be cfssl", external.url));
+        }
+        if !external.url.starts_with("https://") {
+            return refused(&format!("external CA {}: the URL must begin with https://", external.url));
+        }
     }
-    if !ca.signing_ca_cert.is_empty() && ca.signing_ca_key.is_empty() {
+    if !ca.signing_ca_cert.is_empty() && ca.signing_ca_key.is_empty() && external_of(ca, &ca.signing_ca_cert).is_none()
+    {
         return refused(NO_EXTERNAL);
     }
     Ok(())
 }
 
-/// True if these settings ask for another root than the one that is there, as `docker swarm ca --rotate` does.
+/// Returns the first external CA that signs for this root.
+fn external_of<'c>(ca: &'c CaConfig, root: &str) -> Option<&'c ExternalCa> {
+    externals_of(ca, root).next()
+}
+
+/// Returns the external CAs that sign for this root (PEM): those that name its certificate.
+pub fn externals_of<'c>(ca: &'c CaConfig, root: &str) -> impl Iterator<Item = &'c ExternalCa> {
+    ca.external_cas.iter().filter(move |it| it.ca_cert.trim() == root.trim())
+}
+
+/// True if these settings bring the key of the root that is there, which only an external CA has.
+fn brings_key(record: &ClusterRecord, spec: &ClusterSpec) -> bool {
+    let desired = spec.ca_config.signing_ca_cert.trim();
+    let is_there = desired == record.cluster.tls_info.trust_root.trim();
+    record.certifies() && record.ca_key.is_empty() && is_there && !spec.ca_config.signing_ca_key.is_empty()
+}
+
+/// True if a root must be made or checked for these settings: another one, or the key of the one that is there.
 pub fn wants_root(view: &View, spec: &ClusterSpec) -> bool {
-    let Some(record) = &view.cluster else { return false };
+    view.cluster.as_ref().is_some_and(|record| changes_root(record, spec) || brings_key(record, spec))
+}
+
+/// True if these settings ask for another root than the one that is there, as `docker swarm ca --rotate` does.
+fn changes_root(record: &ClusterRecord, spec: &ClusterSpec) -> bool {
     let desired = spec.ca_config.signing_ca_cert.trim();
     let is_there = desired == record.cluster.tls_info.trust_root.trim();
     match desired.is_empty() {
@@ -216,16 +250,34 @@ pub fn update_cluster(view: &View, update: ClusterUpdate, fresh: Fresh) -> Resul
     };
     let mut record = ClusterRecord::clone(record);
     let mut spec = complete(update.spec);
+    // As in swarm mode: without a certificate, the CA is one for the root that is there.
+    for external in spec.ca_config.external_cas.iter_mut().filter(|it| it.ca_cert.trim().is_empty()) {
+        external.ca_cert.clone_from(&record.cluster.tls_info.trust_root);
+    }
     check(&spec)?;
     check_version(Kind::Cluster, &record.cluster.id, update.version, record.cluster.meta.version.index)?;
-    let wants_root = wants_root(view, &spec);
-    if !spec.ca_config.signing_ca_cert.is_empty() && !record.certifies() {
+    let (changes_root, brings_key) = (changes_root(&record, &spec), brings_key(&record, &spec));
+    let ca = &spec.ca_config;
+    let needs_certifier = !ca.signing_ca_cert.is_empty() || !ca.external_cas.is_empty();
+    if needs_certifier && !record.certifies() {
         return Err(Refusal::new(Code::FailedPrecondition, NOT_CERTIFIED).into());
+    }
+    // The key of the root after this change, and who else may sign for it. Without both nobody could certify a node.
+    let present = match &record.root_rotation {
+        Some(rotation) => (&rotation.root.cert, &rotation.root.key),
+        None => (&record.cluster.tls_info.trust_root, &record.ca_key),
+    };
+    let has_key = !present.1.is_empty() || brings_key;
+    let stays_external = external_of(ca, present.0).is_some();
+    if record.certifies() && !has_key && (changes_root || !stays_external) {
+        return Err(Refusal::new(Code::FailedPrecondition, EXTERNAL_ONLY).into());
     }
     // As in swarm mode, they are asked for once, and shown to nobody.
     spec.ca_config.signing_ca_cert.clear();
     spec.ca_config.signing_ca_key.clear();
-    if wants_root {
+    if brings_key {
+        record.ca_key = fresh.root.map(|it| it.root.key).unwrap_or_default();
+    } else if changes_root {
         if record.root_rotation.is_some() {
             return Err(Refusal::new(Code::FailedPrecondition, ROTATING).into());
         }

@@ -1,9 +1,9 @@
 //! Calls one after the other on one swarm; what each of them is answered.
 
 use herder_model::swarm::{
-    ClusterRecord, ClusterSpec, Command, ConfigSpec, InitRequest, JoinRequest, JoinTokens, NodeRecord, NodeSpec,
-    Reachability, Role, RootRotation, SecretSpec, ServiceRecord, SwarmNodeState, Task, TaskRecord, TaskState, Time,
-    TlsInfo, View,
+    ClusterRecord, ClusterSpec, Command, ConfigSpec, InitRequest, JoinRequest, JoinTokens, NewRoot, NodeRecord,
+    NodeSpec, Reachability, Role, RootRotation, SecretSpec, ServiceRecord, SwarmNodeState, Task, TaskRecord, TaskState,
+    Time, TlsInfo, View,
 };
 use serde_json::{Value, json};
 
@@ -465,13 +465,18 @@ fn settings_that_cannot_be_are_refused() {
         json!({"CAConfig": {"SigningCAKey": "k"}}),
         &refused("if a signing CA key is provided, the signing CA cert must also be provided"),
     );
-    let not_here = |text: &str| format!("501 rpc error: code = Unimplemented desc = {text}");
+    check(
+        json!({"CAConfig": {"ExternalCAs": [{"Protocol": "acme", "URL": "https://ca"}]}}),
+        &refused("external CA https://ca: the protocol must be cfssl"),
+    );
+    check(
+        json!({"CAConfig": {"ExternalCAs": [{"Protocol": "cfssl", "URL": "http://ca"}]}}),
+        &refused("external CA http://ca: the URL must begin with https://"),
+    );
     check(
         json!({"CAConfig": {"ExternalCAs": [{"Protocol": "cfssl", "URL": "https://ca"}]}}),
-        &not_here(
-            "external CAs are not supported: managers certify nodes with the key of the root in their store; leave --external-ca \
-             out",
-        ),
+        "400 rpc error: code = FailedPrecondition desc = the managers of this swarm do not certify its nodes yet: update herder on \
+         all managers",
     );
     check(
         json!({"CAConfig": {"SigningCACert": "-----BEGIN CERTIFICATE-----", "SigningCAKey": "k", "ForceRotate": 1}}),
@@ -489,6 +494,47 @@ fn settings_that_cannot_be_are_refused() {
     let mut swarm = cluster();
     let late = update_cluster(&swarm.view, ClusterUpdate { version: 7, ..ClusterUpdate::default() }, fresh());
     assert_eq!(swarm.did(late), "500 rpc error: code = Unknown desc = update out of sequence");
+}
+
+#[test]
+fn a_root_whose_key_an_external_ca_has_is_not_left_without_a_signer() {
+    let mut swarm = cluster();
+    let mut record = ClusterRecord::clone(swarm.view.cluster.as_ref().expect("a cluster"));
+    let external = |cert: &str| json!({"Protocol": "cfssl", "URL": "https://ca", "CACert": cert});
+    record.cluster.tls_info.trust_root = "OLD\n".into();
+    record.ca_key = "old key".into();
+    assert_eq!(swarm.did(Ok(vec![record.into()])), "");
+    let mut step = |ca: Value, root: Option<(&str, &str)>, settles: bool, expected: &str| {
+        let spec: ClusterSpec = serde_json::from_value(json!({ "CAConfig": ca })).expect("settings");
+        assert_eq!(wants_root(&swarm.view, &spec), root.is_some(), "{ca}");
+        let root = root.map(|(cert, key)| RootRotation {
+            root: NewRoot { cert: cert.into(), key: key.into(), ..NewRoot::default() },
+            tls_info: TlsInfo { trust_root: cert.into(), ..TlsInfo::default() },
+            ..RootRotation::default()
+        });
+        let version = swarm.view.cluster.as_ref().map_or(0, |it| it.cluster.meta.version.index);
+        let update = ClusterUpdate { version, spec, ..ClusterUpdate::default() };
+        let done = swarm.did(update_cluster(&swarm.view, update, Fresh { root, ..fresh() }));
+        let refused = done.contains(cluster::EXTERNAL_ONLY);
+        if settles {
+            assert_eq!(swarm.did(Ok(settle_root(&swarm.view).into_iter().collect())), "");
+        }
+        let record = swarm.view.cluster.as_ref().expect("a cluster");
+        let (root, key) = (record.cluster.tls_info.trust_root.trim().to_owned(), record.ca_key.clone());
+        assert_eq!(format!("{root}, {key}{}", if refused { ", refused" } else { &done }), expected, "{ca}");
+    };
+    // For the root that is there: the managers keep its key.
+    step(json!({"ExternalCAs": [{"Protocol": "cfssl", "URL": "https://ca"}]}), None, false, "OLD, old key");
+    let new = json!({"SigningCACert": "NEW", "ExternalCAs": [external("NEW")]});
+    step(new, Some(("NEW", "")), true, "NEW, ");
+    step(json!({"ExternalCAs": [external("NEW")]}), None, false, "NEW, ");
+    // Nobody could certify a node any more, and nobody can sign the next root.
+    step(json!({}), None, false, "NEW, , refused");
+    step(json!({"ExternalCAs": [external("OTHER")]}), None, false, "NEW, , refused");
+    step(json!({"ForceRotate": 1, "ExternalCAs": [external("NEW")]}), Some(("NEXT", "k")), false, "NEW, , refused");
+    // With its key the root is the managers' own again.
+    step(json!({"SigningCACert": "NEW\n", "SigningCAKey": "new key"}), Some(("NEW", "new key")), false, "NEW, new key");
+    step(json!({"ForceRotate": 1}), Some(("NEXT", "k")), true, "NEXT, k");
 }
 
 #[test]
