@@ -35,9 +35,7 @@ fn swarms_come_through_all_faults_to_what_is_declared() {
 
 #[test]
 fn swarms_come_through_loops_that_panic() {
-    // Known to fail: seed 24, where three of six nodes are given up within 4.8 s and a manager has another state of a node. Back to
-    // a sixth when it is mended.
-    check("parts", 21);
+    check("parts", 6);
 }
 
 #[test]
