@@ -220,7 +220,8 @@ impl Host<'_> {
             command.args([flag, &value]);
         }
         command.args(join.iter().flat_map(|address| ["--join", address]));
-        command.args(token.iter().flat_map(|token| ["--token", token]));
+        // Arguments are shown to everybody by `ps`.
+        command.envs(token.map(|token| ("HERDER_TOKEN", token)));
         command.args(arguments).stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).process_group(0);
         command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let answers = || matches!(http::ask(&socket, "GET /_ping", &[], PING_TIME_MAX), Ok((200, _)));
