@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
     ("/usr/sbin/haproxy", "haproxy", "a proxy whose file is rendered"),
     ("/usr/sbin/nginx", "nginx-light", "a proxy whose file is rendered"),
+    ("pebble", "pebble", "an authority that speaks ACME"),
     ("node", "nodejs", "clients of the event bus"),
     ("npm", "npm", "clients of the event bus"),
     ("docker-registry", "docker-registry", "a registry to push to"),

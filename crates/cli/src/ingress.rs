@@ -28,7 +28,9 @@ pub enum IngressVerb {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder ingress enable                                    all nodes listen on 80 (web) and 443 (websecure)
-  herder ingress enable --on node.labels.edge==true --entrypoint web=:8080 --access-log json")]
+  herder ingress enable --on node.labels.edge==true --entrypoint web=:8080 --access-log json
+  herder ingress enable --resolver directory=letsencrypt,email=ops@example.com
+  herder ingress enable --resolver name=intern,directory=own")]
 pub struct IngressEnable {
     /// Constraint on the nodes that listen; may be given several times [default: all nodes]
     #[arg(long, value_name = "CONSTRAINT")]
@@ -42,6 +44,10 @@ pub struct IngressEnable {
     /// Peers whose X-Forwarded headers are believed
     #[arg(long, value_name = "CIDR")]
     pub trusted_proxy: Vec<String>,
+    /// Authority that certificates are ordered from: name (default), directory (URL, letsencrypt, letsencrypt-staging or own), email,
+    /// challenge (http-01, tls-alpn-01, dns-01), root=FILE, hook=PROGRAM, eab-id, eab-secret; may be given several times
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub resolver: Vec<String>,
     /// Route services with Traefik labels that do not say traefik.enable=true, too
     #[arg(long)]
     pub exposed_by_default: bool,
@@ -78,8 +84,16 @@ pub struct CertArgs {
 pub enum CertVerb {
     /// Show all certificates with their names and ends
     Ls(IngressLs),
+    /// Show one certificate: where it is from, when it is renewed, why not
+    Show(CertShow),
     /// Take in a certificate and its key, or replace one
     Import(CertImport),
+    /// Print a certificate with its chain, or write it and its key into files
+    Export(CertExport),
+    /// Ask for a new certificate now, and wait for it
+    Renew(CertRm),
+    /// Print the certificate of the swarm's own authority (resolvers with directory=own)
+    Authority(IngressDoor),
     /// Remove a certificate
     Rm(CertRm),
 }
@@ -94,6 +108,29 @@ pub struct CertImport {
     /// PEM file with its key
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CertShow {
+    pub name: String,
+    /// How to print it
+    #[arg(long, default_value = "text", value_parser = ["text", "json"])]
+    pub format: String,
+    #[command(flatten)]
+    pub door: Door,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CertExport {
+    pub name: String,
+    /// PEM file for the certificate and those of its CA [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub chain: Option<PathBuf>,
+    /// PEM file for its key, which only its owner can read [default: the key is not written]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     #[command(flatten)]
     pub door: Door,
 }

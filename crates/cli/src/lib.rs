@@ -24,7 +24,8 @@ pub use args::{
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
 pub use ingress::{
-    CertArgs, CertImport, CertRm, CertVerb, IngressArgs, IngressDoor, IngressEnable, IngressLs, IngressVerb,
+    CertArgs, CertExport, CertImport, CertRm, CertShow, CertVerb, IngressArgs, IngressDoor, IngressEnable, IngressLs,
+    IngressVerb,
 };
 pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
 pub use registrator::Registrator;

@@ -3,6 +3,7 @@
 //! [`table()`] computes all routes from the store's view, with every problem by name; [`Rule`] is held against requests. Traefik's
 //! labels are read as its documentation describes them, herder's own short ones beside them. See docs/ingress.md.
 
+mod certificates;
 mod labels;
 mod middleware;
 mod native;
@@ -12,6 +13,7 @@ mod serving;
 mod syntax;
 mod table;
 
+pub use certificates::{Due, challenges, due, failed, issued, ordered, wanted};
 pub use middleware::{ClientAddress, Cors, Criterion, Headers, Middleware};
 pub use native::DEFAULT_RESOLVER;
 pub use rule::{Rule, RuleError, Scope, Subject, host_fits};

@@ -1,19 +1,17 @@
-//! `herder ingress` and `herder cert`: what a door is asked, and how its answers are shown.
+//! `herder ingress`: what a door is asked, and how its answers are shown.
 
 use std::collections::BTreeMap;
-use std::fs::read_to_string;
 
 use anyhow::{Context as _, bail};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use herder_cli::{CertVerb, IngressEnable, IngressVerb};
+use herder_cli::{IngressEnable, IngressVerb};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
 use crate::door::Door;
 
 const PATH: &str = "/herder/ingress";
-const CERTIFICATES: &str = "/herder/certificates";
 
 pub(crate) async fn run(asked: IngressVerb) -> anyhow::Result<()> {
     match asked {
@@ -61,14 +59,16 @@ async fn enable(asked: IngressEnable) -> anyhow::Result<()> {
         let (name, address) = text.split_once('=').with_context(|| format!("--entrypoint {text}: write NAME=:PORT"))?;
         entrypoints.insert(name, json!({"address": address, "proxy_protocol": asked.proxy_protocol}));
     }
+    let resolvers = asked.resolver.iter().map(|it| crate::certificates::resolver(it));
+    let resolvers = resolvers.collect::<anyhow::Result<BTreeMap<String, Value>>>()?;
     let settings = json!({
         "on": asked.on, "entrypoints": entrypoints, "exposed_by_default": asked.exposed_by_default,
-        "trusted_proxies": asked.trusted_proxy, "access_log": asked.access_log,
+        "trusted_proxies": asked.trusted_proxy, "access_log": asked.access_log, "resolvers": resolvers,
     });
     put(&Door::of(&asked.door)?, PATH, &settings).await.map(drop)
 }
 
-async fn put(door: &Door, path: &str, value: &Value) -> anyhow::Result<Value> {
+pub(crate) async fn put(door: &Door, path: &str, value: &Value) -> anyhow::Result<Value> {
     let request = Request::builder().method(Method::PUT).uri(path).header(header::CONTENT_TYPE, "application/json");
     let response = door.send(request.body(herder_docker::full(value.to_string()))?).await?;
     if !response.status().is_success() {
@@ -77,11 +77,11 @@ async fn put(door: &Door, path: &str, value: &Value) -> anyhow::Result<Value> {
     door.read(response).await
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn list(value: &Value) -> String {
+pub(crate) fn list(value: &Value) -> String {
     let all = value.as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().map(text).collect::<Vec<_>>().join(",")
 }
@@ -110,37 +110,4 @@ fn routes(answer: &Value) -> Table {
         ]);
     }
     table
-}
-
-pub(crate) async fn certificates(asked: CertVerb) -> anyhow::Result<()> {
-    match asked {
-        CertVerb::Ls(asked) => {
-            let answer = Door::of(&asked.door)?.ask(Method::GET, CERTIFICATES).await?;
-            if asked.format == "json" {
-                anstream::println!("{answer}");
-                return Ok(());
-            }
-            let mut table = Table::new();
-            table.load_style(NOTHING).set_header(["NAME", "HOSTS", "SOURCE", "STATE", "ENDS"]);
-            for it in answer.as_array().map(Vec::as_slice).unwrap_or_default() {
-                let ends = jiff::Timestamp::from_second(it["not_after"].as_i64().unwrap_or_default())?;
-                let ends = ends.strftime("%Y-%m-%d").to_string();
-                table.add_row([text(&it["Name"]), list(&it["names"]), text(&it["source"]), text(&it["state"]), ends]);
-            }
-            anstream::println!("{table}");
-            Ok(())
-        }
-        CertVerb::Import(asked) => {
-            let read = |path: &std::path::Path| {
-                read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-            };
-            let value = json!({"chain": read(&asked.chain)?, "key": read(&asked.key)?});
-            let answer = put(&Door::of(&asked.door)?, &format!("{CERTIFICATES}/{}", asked.name), &value).await?;
-            anstream::println!("{}", list(&answer["Names"]));
-            Ok(())
-        }
-        CertVerb::Rm(asked) => {
-            Door::of(&asked.door)?.ask(Method::DELETE, &format!("{CERTIFICATES}/{}", asked.name)).await.map(drop)
-        }
-    }
 }

@@ -3,6 +3,7 @@
 mod actions;
 mod backup;
 mod bus;
+mod certificates;
 mod certs;
 mod doctor;
 mod door;
@@ -152,7 +153,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
         Verb::Ingress(asked) => runtime()?.block_on(ingress::run(asked.verb)),
-        Verb::Cert(asked) => runtime()?.block_on(ingress::certificates(asked.verb)),
+        Verb::Cert(asked) => runtime()?.block_on(certificates::run(asked.verb)),
         Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)).map(drop),
         Verb::Stack(asked) => runtime()?.block_on(stack::run(*asked)).map(drop),
         Verb::Service(asked) => runtime()?.block_on(service::run(asked)),

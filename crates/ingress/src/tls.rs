@@ -29,7 +29,7 @@ impl Certificates {
     pub(crate) fn of(all: &BTreeMap<String, ServedCertificate>) -> Certificates {
         let mut certificates = Certificates { of: all.clone(), ..Certificates::default() };
         for (id, served) in all {
-            match certified(&served.chain, &served.key) {
+            match certified(&served.chain, &served.key, served.challenge) {
                 Ok(key) => {
                     let key = Arc::new(key);
                     let to = if served.challenge { &mut certificates.challenges } else { &mut certificates.by_name };
@@ -57,12 +57,17 @@ impl Certificates {
     }
 }
 
-/// Reads a chain and its key.
-fn certified(chain: &str, key: &str) -> Result<CertifiedKey, String> {
+/// Reads a chain and its key. Answers to TLS-ALPN-01 have a critical extension that only authorities read: what else is in them is not
+/// looked at.
+fn certified(chain: &str, key: &str, is_challenge: bool) -> Result<CertifiedKey, String> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(|it| it.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|it| it.to_string())?;
     let provider = rustls::crypto::ring::default_provider();
+    if is_challenge {
+        let key = provider.key_provider.load_private_key(key).map_err(|it| it.to_string())?;
+        return Ok(CertifiedKey::new(chain, key));
+    }
     CertifiedKey::from_der(chain, key, &provider).map_err(|it| it.to_string())
 }
 
@@ -71,7 +76,7 @@ fn default_certificate() -> Option<Arc<CertifiedKey>> {
     static MADE: OnceLock<Option<Arc<CertifiedKey>>> = OnceLock::new();
     let make = || {
         let made = rcgen::generate_simple_self_signed(vec!["herder.default".to_owned()]).ok()?;
-        let key = certified(&made.cert.pem(), &made.signing_key.serialize_pem()).ok()?;
+        let key = certified(&made.cert.pem(), &made.signing_key.serialize_pem(), false).ok()?;
         Some(Arc::new(key))
     };
     MADE.get_or_init(make).clone()

@@ -59,6 +59,7 @@ pub(crate) async fn run(
     store: Arc<Store>,
     settings: &Settings,
     events: &mut mpsc::Receiver<Event>,
+    challenges: &watch::Sender<BTreeSet<String>>,
     stop: CancellationToken,
 ) {
     let mut leadership = store.leadership();
@@ -73,7 +74,7 @@ pub(crate) async fn run(
                 return true;
             }
             tracing::info!("this node leads the managers");
-            let mut lead = Lead::new(&store, settings, own_events.clone(), term);
+            let mut lead = Lead::new(&store, settings, own_events.clone(), challenges, term);
             lead.until_lost(&mut leadership, events, &mut own).await;
             tracing::info!("this node does not lead the managers any more");
             true
@@ -120,6 +121,8 @@ struct Lead<'m> {
     nets: Nets,
     /// The news of ingress nodes, and of the nodes of tasks that get requests from them.
     ingress: IngressLead,
+    /// Tokens of authorities that all nodes which listen answer for.
+    challenges: &'m watch::Sender<BTreeSet<String>>,
     /// Nodes that have come to a network, or left one.
     net_nodes: BTreeSet<String>,
     /// Networks that must be sent to all nodes.
@@ -139,7 +142,13 @@ struct Lead<'m> {
 }
 
 impl<'m> Lead<'m> {
-    fn new(store: &'m Arc<Store>, settings: &'m Settings, own_events: mpsc::Sender<Event>, term: u64) -> Lead<'m> {
+    fn new(
+        store: &'m Arc<Store>,
+        settings: &'m Settings,
+        own_events: mpsc::Sender<Event>,
+        challenges: &'m watch::Sender<BTreeSet<String>>,
+        term: u64,
+    ) -> Lead<'m> {
         let (view, watch) = store.watch();
         let mut lead = Lead {
             store,
@@ -161,6 +170,7 @@ impl<'m> Lead<'m> {
             addresses: Addresses::default(),
             nets: Nets::of(&view),
             ingress: IngressLead::default(),
+            challenges,
             net_nodes: BTreeSet::new(),
             net_records: BTreeSet::new(),
             net_whole: true,

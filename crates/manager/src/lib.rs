@@ -7,7 +7,7 @@
 mod lead;
 mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,28 +50,36 @@ impl std::fmt::Debug for Settings {
 pub struct Manager {
     store: Arc<Store>,
     events: mpsc::Sender<sessions::Event>,
+    challenges: watch::Receiver<BTreeSet<String>>,
 }
 
 impl Manager {
     /// Leads whenever this manager's store does, until the parts shall end.
     pub fn start(store: Arc<Store>, settings: Settings, parts: impl Into<Parts>) -> Arc<Manager> {
         let (events, heard) = mpsc::channel(sessions::EVENTS_WAITING_MAX);
+        let (told, challenges) = watch::channel(BTreeSet::new());
         let (settings, heard) = (Arc::new(settings), Arc::new(tokio::sync::Mutex::new(heard)));
         let (parts, of) = (parts.into(), store.clone());
         let mut has_failed = false;
         let stop = parts.stop().clone();
         parts.restarted(LEADER, move || {
             let (store, settings, heard, stop) = (of.clone(), settings.clone(), heard.clone(), stop.clone());
+            let told = told.clone();
             let has_failed = std::mem::replace(&mut has_failed, true);
             async move {
                 if has_failed {
                     // Raft alone would keep the lead, and nobody would do what a leader does.
                     store.give_up_lead().await;
                 }
-                lead::run(store, &settings, &mut *heard.lock().await, stop).await;
+                lead::run(store, &settings, &mut *heard.lock().await, &told, stop).await;
             }
         });
-        Arc::new(Manager { store, events })
+        Arc::new(Manager { store, events, challenges })
+    }
+
+    /// The tokens of authorities that every ingress node answers for, while this manager leads.
+    pub fn challenges(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.challenges.clone()
     }
 
     /// Informs all nodes that the swarm has ended.

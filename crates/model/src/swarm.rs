@@ -5,6 +5,7 @@
 
 mod assignments;
 mod attachment;
+mod certificate;
 mod change;
 mod claims;
 mod cluster;
@@ -30,6 +31,10 @@ pub(crate) mod word;
 
 pub use assignments::{AssignmentChanges, Assignments, Report, ServiceFacts, is_told, needs};
 pub use attachment::{AttachRefusal, Attached, AttachedNetwork, Attachment, RUNTIME_ATTACHMENT};
+pub use certificate::{
+    AUTHORITY_KIND, CERTIFICATE_KIND, CertificateOrder, CertificateRecord, OWN_AUTHORITY, authority_kind,
+    certificate_kind,
+};
 pub use change::{Action, Change, Command, Conflict, Kind, Object, Written};
 pub use claims::Held;
 pub use cluster::{
@@ -42,9 +47,9 @@ pub use container::{
 };
 pub use id::Id;
 pub use ingress::{
-    Backend, BackendState, CERTIFICATE_KIND, Carried, Entrypoint, HealthCheck, INGRESS_ID, INGRESS_KIND,
-    IngressApplied, IngressChanges, IngressNews, IngressServed, IngressSettings, IngressState, Resolver, Route,
-    RouteTls, ServedCertificate, ServedTask, Sticky, Upstream, certificate_kind, ingress_kind,
+    Backend, BackendState, Carried, Entrypoint, HealthCheck, INGRESS_ID, INGRESS_KIND, IngressApplied, IngressChanges,
+    IngressNews, IngressServed, IngressSettings, IngressState, Resolver, Route, RouteTls, ServedCertificate,
+    ServedTask, Sticky, Upstream, ingress_kind,
 };
 pub use level::{Feature, LEVEL};
 pub use meta::{Driver, Meta, TlsInfo, Version};

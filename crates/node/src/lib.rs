@@ -3,7 +3,6 @@
 //! See ARCHITECTURE.md.
 
 pub mod bus;
-pub mod certificate;
 pub mod code;
 mod exports;
 pub mod identity;

@@ -13,6 +13,8 @@ use rustls::pki_types::pem::PemObject as _;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+pub use crate::facts::{Facts, facts};
+
 /// Certificates are valid a little before they are made: clocks of hosts differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 

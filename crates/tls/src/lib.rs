@@ -4,6 +4,7 @@
 
 pub mod certs;
 mod config;
+mod facts;
 pub mod names;
 pub mod tcp;
 

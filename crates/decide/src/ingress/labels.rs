@@ -52,6 +52,8 @@ pub(super) struct Service {
     pub(super) health: Option<HealthCheck>,
     pub(super) strategy: String,
     pub(super) proxy_protocol: u8,
+    /// Of herder's own labels.
+    pub(super) native: bool,
 }
 
 /// One middleware of the labels.

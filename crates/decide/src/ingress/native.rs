@@ -33,7 +33,8 @@ pub(super) fn read(name: &str, mut options: Options, secret: &dyn Fn(&str) -> Op
         // A certificate that was imported: it is found by its names.
         Some(_) => (Some(RouteTls::default()), true),
     };
-    let mut service = Service { port: options.number("port"), scheme: "http".to_owned(), ..Service::default() };
+    let scheme = "http".to_owned();
+    let mut service = Service { port: options.number("port"), scheme, native: true, ..Service::default() };
     match options.text("proto").as_deref() {
         None | Some("http" | "") => {}
         Some("h2c" | "grpc") => service.scheme = "h2c".to_owned(),
@@ -175,7 +176,7 @@ pub(super) fn read_caddy(name: &str, mut options: Options, declared: &mut Declar
         return;
     };
     let key = (Carried::Http, format!("{name}-caddy"));
-    let service = Service { port, scheme: "http".to_owned(), ..Service::default() };
+    let service = Service { port, scheme: "http".to_owned(), native: true, ..Service::default() };
     declared.services.insert(key.clone(), service);
     let plain = Router { rule: rule(&hosts, ""), service: key.1.clone(), native: true, ..Router::default() };
     let redirect = format!("{name}-caddy-redirect");

@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine as _;
 use herder_model::swarm::{
     Backend, BackendState, Carried, INGRESS_ID, IngressSettings, IngressState, NodeRecord, Protocol, Route,
-    ServedCertificate, ServiceRecord, ServiceSpec, Upstream, View, ingress_kind,
+    ServiceRecord, ServiceSpec, Upstream, View, ingress_kind,
 };
 
+use super::certificates;
 use super::labels::{self, Declared, Middleware, Router, Service};
 use super::rule::{Rule, Scope};
 use crate::endpoints::{self, Endpoints, ServiceEndpoints, State};
@@ -24,7 +25,7 @@ const MIDDLEWARES_MAX: usize = 64;
 /// Something in labels that cannot be used, or not as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Name of the service.
+    /// Name of the service; empty, if it is about no service.
     pub service: String,
     /// Label, or the part of one that several share.
     pub label: String,
@@ -33,7 +34,10 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "service {}: {} {}", self.service, self.label, self.text)
+        if !self.service.is_empty() {
+            write!(f, "service {}: ", self.service)?;
+        }
+        write!(f, "{} {}", self.label, self.text)
     }
 }
 
@@ -87,6 +91,9 @@ pub fn fault(settings: &IngressSettings) -> Option<String> {
     if !["", "off", "common", "combined", "json"].contains(&settings.access_log.as_str()) {
         return Some(format!("access log {:?}: write off, common, combined or json", settings.access_log));
     }
+    if let Some(fault) = settings.resolvers.iter().find_map(|(name, it)| certificates::fault(name, it)) {
+        return Some(fault);
+    }
     let constraint = settings.on.iter().find_map(|it| Constraint::parse(it).err().map(|error| (it, error)));
     constraint.map(|(it, error)| format!("constraint {it}: {error}"))
 }
@@ -106,17 +113,10 @@ pub fn table(view: &View) -> Option<(IngressState, Vec<Problem>)> {
         String::from_utf8(base64::engine::general_purpose::STANDARD.decode(data).ok()?).ok()
     };
     let link = |node: &str| view.nodes.get(node).map(|it| it.addr.clone()).unwrap_or_default();
-    let (mut state, problems) = table_of(&settings, &endpoints, &secret, &link);
-    state.certificates = certificates(view);
+    let (mut state, mut problems) = table_of(&settings, &endpoints, &secret, &link);
+    (state.certificates, state.challenges) = certificates::served(view);
+    problems.extend(certificates::problems(view));
     Some((state, problems))
-}
-
-fn certificates(view: &View) -> BTreeMap<String, ServedCertificate> {
-    let kind = herder_model::swarm::certificate_kind();
-    let table = kind.and_then(|it| view.resources.get(&it));
-    let all = table.into_iter().flat_map(|it| it.iter());
-    let served = all.filter_map(|(id, it)| Some((id.to_string(), it.read::<ServedCertificate>().ok()?)));
-    served.filter(|(_, it)| !it.chain.is_empty()).collect()
 }
 
 /// Computes the routes of these services. `secret` gives the text of a secret, `link` the address of a node's link.
@@ -385,7 +385,10 @@ impl<'e> Maker<'e> {
         if !router.service.is_empty() {
             return local(&router.service).map(str::to_owned);
         }
-        let mut own = declared.services.keys().filter(|(it, _)| *it == carries).map(|(_, name)| name);
+        // What herder's own labels declare is for their own routes.
+        let fits = |it: &Service| !it.native || router.native;
+        let own = declared.services.iter().filter(|((it, _), is)| *it == carries && fits(is));
+        let mut own = own.map(|((_, name), _)| name);
         match (own.next(), own.next()) {
             (None, _) => Ok(service.name.clone()),
             (Some(one), None) => Ok(one.clone()),

@@ -22,6 +22,16 @@ pub(super) static ROUTES: &[Route] = &[
         Box::pin(swarm::ingress::import(front, call))
     })
     .only_for_known(),
+    route("GET", "/herder/certificates/{name}/key", "certificate.export", |front, call| {
+        Box::pin(swarm::ingress::export(front, call))
+    })
+    .only_for_known(),
+    route("POST", "/herder/certificates/{name}/renew", "certificate.renew", |front, call| {
+        Box::pin(swarm::ingress::renew(front, call))
+    }),
+    route("GET", "/herder/ingress/authority", "certificate.authority", |front, call| {
+        Box::pin(swarm::ingress::authority(front, call))
+    }),
     route("DELETE", "/herder/certificates/{name}", "certificate.remove", |front, call| {
         Box::pin(swarm::ingress::remove(front, call))
     }),

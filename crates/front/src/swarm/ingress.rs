@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use herder_decide::ingress;
-use herder_decide::swarm::control::{create_resource, remove_resource, update_resource};
+use herder_decide::swarm::control::{create_resource, remove_resource, resource, update_resource};
 use herder_model::swarm::{
-    BackendState, CERTIFICATE_KIND, INGRESS_ID, INGRESS_KIND, IngressSettings, Resource, ResourceError,
-    ServedCertificate, View, Word,
+    AUTHORITY_KIND, BackendState, CERTIFICATE_KIND, CertificateRecord, INGRESS_ID, INGRESS_KIND, IngressSettings,
+    OWN_AUTHORITY, Resource, ResourceError, ServedCertificate, View, Word,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -102,6 +102,8 @@ pub(crate) async fn certificates(front: &Arc<Front>, _: Call) -> Result<Reply, A
             let mut value: Value = it.read().ok()?;
             let members = value.as_object_mut()?;
             members.remove("key");
+            // Its key, and how far it is, is the leader's.
+            members.remove("order");
             members.insert("ID".to_owned(), json!(it.id));
             members.insert("Name".to_owned(), json!(it.name));
             members.insert("UpdatedAt".to_owned(), json!(it.meta.updated_at));
@@ -118,11 +120,19 @@ pub(crate) async fn import(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     let value = body::value(&mut call).await?;
     let given: ServedCertificate =
         serde_json::from_value(value).map_err(|error| ApiError::bad_request(format!("certificate: {error}")))?;
-    let (names, not_after) = herder_node::certificate::facts(&given.chain, &given.key)
+    let facts = herder_tls::certs::facts(&given.chain, &given.key)
         .map_err(|why| ApiError::bad_request(format!("certificate {name}: {why}")))?;
-    let record = json!({
-        "names": names, "chain": given.chain, "key": given.key, "source": "import", "not_after": not_after, "state": "valid",
-    });
+    let (names, not_before, not_after) = (facts.names, facts.not_before, facts.not_after);
+    let record = CertificateRecord {
+        names: names.clone(),
+        chain: given.chain,
+        key: given.key,
+        source: "import".to_owned(),
+        state: "valid".to_owned(),
+        not_before,
+        not_after,
+        ..CertificateRecord::default()
+    };
     let kind = word(CERTIFICATE_KIND)?;
     let id = new_id();
     change(swarm, true, |view| {
@@ -144,6 +154,54 @@ pub(crate) async fn import(front: &Arc<Front>, mut call: Call) -> Result<Reply, 
     })
     .await?;
     Ok(call::json(StatusCode::OK, &json!({"Name": name, "Names": names, "NotAfter": not_after})))
+}
+
+/// Finds a certificate by its name.
+fn certificate(view: &View, name: &str) -> Result<(Resource, CertificateRecord), ApiError> {
+    let known = resource(view, word(CERTIFICATE_KIND)?, name)?;
+    let record = known.read().map_err(|error| wrong(&error))?;
+    Ok((known.clone(), record))
+}
+
+/// `GET /herder/certificates/{name}/key`: the chain and the key.
+pub(crate) async fn export(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let name = call.hole("name");
+    let (_, record) = certificate(&read(the_swarm(front)?).await?, &name)?;
+    if record.chain.is_empty() {
+        return Err(ApiError::not_found(format!("certificate {name} was not issued yet: {}", record.last_error)));
+    }
+    Ok(call::json(StatusCode::OK, &json!({"Name": name, "Chain": record.chain, "Key": record.key})))
+}
+
+/// `POST /herder/certificates/{name}/renew`: a new one is asked for now.
+pub(crate) async fn renew(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
+    let (swarm, name) = (the_swarm(front)?, call.hole("name"));
+    let (_, record) = certificate(&read(swarm).await?, &name)?;
+    if record.source == "import" {
+        let text = format!("certificate {name} was imported: import a new one with `herder cert import`");
+        return Err(ApiError::bad_request(text));
+    }
+    let kind = word(CERTIFICATE_KIND)?;
+    change(swarm, true, |view| {
+        let known = resource(view, kind, &name)?;
+        let mut changed = known.clone();
+        // Any time that is over.
+        changed.set(&json!({"renew_at": 1, "next_try": 0})).map_err(|error| {
+            herder_decide::swarm::Refusal::new(herder_decide::swarm::Code::InvalidArgument, error.to_string())
+        })?;
+        update_resource(view, known.meta.version.index, changed)
+    })
+    .await?;
+    Ok(call::json(StatusCode::OK, &json!({"Name": name})))
+}
+
+/// `GET /herder/ingress/authority`: the certificate of the swarm's own authority, for those that shall trust it.
+pub(crate) async fn authority(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    let view = read(the_swarm(front)?).await?;
+    let known = resource(&view, word(AUTHORITY_KIND)?, OWN_AUTHORITY)
+        .map_err(|_| ApiError::not_found("no certificate was signed by an authority of this swarm yet"))?;
+    let value: Value = known.read().map_err(|error| wrong(&error))?;
+    Ok(call::json(StatusCode::OK, &json!({"Certificate": value["cert"]})))
 }
 
 /// `DELETE /herder/certificates/{name}`

@@ -77,6 +77,13 @@ impl IngressLead {
         }
     }
 
+    /// Returns the tokens that all of these nodes answer for.
+    fn challenges<'a>(&self, applied: impl Iterator<Item = &'a IngressApplied>) -> BTreeSet<String> {
+        let least = applied.map(|it| it.version).min();
+        let state = least.and_then(|it| self.kept.range(..=it).next_back());
+        state.map(|(_, it)| ingress::challenges(it)).unwrap_or_default()
+    }
+
     /// Returns the changes for a node that knows this version.
     fn news(&self, known: Option<u64>) -> IngressNews {
         let before = known.and_then(|it| self.kept.get(&it));
@@ -122,7 +129,9 @@ impl Lead<'_> {
         let listening: BTreeSet<String> = self.sessions.keys().filter(|it| listens(it)).cloned().collect();
         let applied =
             self.sessions.iter().filter(|(node, _)| listening.contains(*node)).map(|(_, it)| &it.ingress_applied);
-        self.ingress.serving.settle(applied);
+        self.ingress.serving.settle(applied.clone());
+        let served = self.ingress.challenges(applied);
+        self.challenges.send_if_modified(|known| std::mem::replace(known, served.clone()) != served);
         let mut served = self.ingress.serving.by_node(&listening);
         let mut deaf = Vec::new();
         for (node, session) in &mut self.sessions {

@@ -18,8 +18,6 @@ use super::{Word, is_default};
 pub const INGRESS_KIND: &str = "ingress";
 /// Id and name of that resource.
 pub const INGRESS_ID: &str = "ingress";
-/// Kind of the resources with certificates.
-pub const CERTIFICATE_KIND: &str = "certificate";
 
 /// The settings that `herder ingress enable` stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +56,7 @@ pub struct Entrypoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resolver {
-    /// URL of the directory.
+    /// URL of the directory; [`OWN_AUTHORITY`](super::OWN_AUTHORITY): the swarm signs itself.
     pub directory: String,
     #[serde(skip_serializing_if = "is_default")]
     pub email: String,
@@ -70,6 +68,12 @@ pub struct Resolver {
     /// Program of DNS-01, called as `HOOK set|unset NAME VALUE`.
     #[serde(skip_serializing_if = "is_default")]
     pub hook: String,
+    /// Id of an account that the CA knows already (external account binding).
+    #[serde(skip_serializing_if = "is_default")]
+    pub eab_id: String,
+    /// Name of the swarm's secret with that account's key (base64url).
+    #[serde(skip_serializing_if = "is_default")]
+    pub eab_secret: String,
 }
 
 /// Everything that an ingress node needs to know.
@@ -368,11 +372,6 @@ impl IngressState {
 /// The kind of the resource with the settings of the ingress.
 pub fn ingress_kind() -> Option<Word> {
     Word::new(INGRESS_KIND).ok()
-}
-
-/// The kind of the resources with certificates.
-pub fn certificate_kind() -> Option<Word> {
-    Word::new(CERTIFICATE_KIND).ok()
 }
 
 #[cfg(test)]

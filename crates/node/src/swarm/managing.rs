@@ -94,6 +94,13 @@ impl Managing {
         let (told, managers) = watch::channel(Vec::new());
         let of = store.clone();
         parts.looping("managers' board", move || look(of.clone(), told.clone()));
+        let certificates = herder_acme::Settings {
+            store: store.clone(),
+            served: manager.challenges(),
+            clock: Clock::system(),
+            new_id: herder_wire::identity::new_id,
+        };
+        parts.looping("managers' certificates", move || herder_acme::run(certificates.clone()));
         Managing { store, manager, managers, stop }
     }
 

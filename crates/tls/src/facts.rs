@@ -1,15 +1,25 @@
-//! Names and dates of certificates of the ingress.
+//! Names and dates of certificates that servers have.
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Returns the names of a chain's first certificate and its end (seconds since 1970), if the key fits.
+/// The facts of a chain's first certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Host names, in lower case.
+    pub names: Vec<String>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+/// Reads the facts of a chain's first certificate, if the key is that of the certificate.
 ///
 /// # Errors
 ///
 /// Returns what cannot be read, or does not fit together.
-pub fn facts(chain: &str, key: &str) -> Result<(Vec<String>, i64), String> {
+pub fn facts(chain: &str, key: &str) -> Result<Facts, String> {
     let certificates: Result<Vec<CertificateDer<'static>>, _> =
         CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let certificates = certificates.map_err(|error| format!("the chain cannot be read: {error}"))?;
@@ -33,7 +43,8 @@ pub fn facts(chain: &str, key: &str) -> Result<(Vec<String>, i64), String> {
     if names.is_empty() {
         return Err("the certificate names no host (subjectAltName)".to_owned());
     }
-    Ok((names, parsed.validity().not_after.timestamp()))
+    let (not_before, not_after) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    Ok(Facts { names, not_before, not_after })
 }
 
 #[cfg(test)]
@@ -44,9 +55,9 @@ mod tests {
     fn a_certificate_tells_its_names_and_its_end() {
         let made = rcgen::generate_simple_self_signed(vec!["A.example".to_owned(), "*.b.example".to_owned()]).unwrap();
         let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        let (names, ends) = facts(&chain, &key).unwrap();
-        assert_eq!(names, ["a.example", "*.b.example"]);
-        assert!(ends > 0);
+        let read = facts(&chain, &key).unwrap();
+        assert_eq!(read.names, ["a.example", "*.b.example"]);
+        assert!(read.not_after > read.not_before);
         let other = rcgen::generate_simple_self_signed(vec!["c".to_owned()]).unwrap();
         let wrong = facts(&chain, &other.signing_key.serialize_pem()).unwrap_err();
         assert!(wrong.starts_with("key and certificate do not fit together"), "{wrong}");

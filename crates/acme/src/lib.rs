@@ -1,0 +1,62 @@
+//! Certificates of the ingress: ordered from authorities that speak ACME, or signed by the swarm's own authority.
+//!
+//! One manager orders, the one that leads: [`run`]. Each step of an order is written before the next one is made, so that another leader
+//! goes on with the same order. Which certificates are wanted, and when, is decided in `decide::ingress`; ingress nodes get them, and the
+//! answers to the authority's questions, with their routes.
+
+mod account;
+mod book;
+mod client;
+mod hook;
+mod order;
+mod own;
+mod run;
+
+pub use run::{Settings, run};
+
+/// Why a certificate was not issued.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Failed {
+    pub(crate) text: String,
+    /// The authority said nothing: the order can go on later.
+    pub(crate) is_away: bool,
+}
+
+impl Failed {
+    /// The authority, or what this node has, does not allow it.
+    pub(crate) fn refused(text: impl Into<String>) -> Failed {
+        Failed { text: text.into(), is_away: false }
+    }
+
+    pub(crate) fn away(text: impl Into<String>) -> Failed {
+        Failed { text: text.into(), is_away: true }
+    }
+}
+
+impl From<herder_store::StoreError> for Failed {
+    fn from(error: herder_store::StoreError) -> Failed {
+        Failed::away(format!("the managers did not write it: {error}"))
+    }
+}
+
+impl From<instant_acme::Error> for Failed {
+    fn from(error: instant_acme::Error) -> Failed {
+        use instant_acme::Error;
+        let is_away = match &error {
+            Error::Api(problem) => problem.status.is_some_and(|it| it >= 500),
+            Error::Other(_) | Error::Json(_) | Error::Timeout(_) => true,
+            _ => false,
+        };
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(inner) = source {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text += &format!(": {inner_text}");
+            }
+            source = inner.source();
+        }
+        Failed { text: text.replace("API error: ", ""), is_away }
+    }
+}

@@ -1,0 +1,119 @@
+//! The loop of the leader: one certificate after the other, whenever one is due.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herder_decide::ingress::{self, Due};
+use herder_model::swarm::{CERTIFICATE_KIND, Clock, INGRESS_KIND, OWN_AUTHORITY, Object, Written};
+use herder_store::Store;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::book::Book;
+use crate::{Failed, order, own};
+
+/// Clocks may be set: it is looked so often whether one is due.
+const LOOK_MAX: i64 = 3600;
+/// After something that could not be written.
+const REST: Duration = Duration::from_secs(1);
+
+/// What the loop needs of its surroundings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub store: Arc<Store>,
+    /// The tokens that every ingress node answers for.
+    pub served: watch::Receiver<BTreeSet<String>>,
+    pub clock: Clock,
+    /// Makes ids of 25 characters.
+    pub new_id: fn() -> String,
+}
+
+/// Asks for certificates whenever this manager leads. Never returns.
+pub async fn run(settings: Settings) {
+    let mut leadership = settings.store.leadership();
+    loop {
+        let Ok(term) = leadership.wait_for(|it| it.me).await.map(|it| it.term) else {
+            return std::future::pending().await;
+        };
+        let Settings { store, clock, new_id, .. } = settings.clone();
+        let book = Book { store, term, clock, new_id };
+        tokio::select! {
+            () = lead(&book, settings.served.clone()) => {}
+            // An order that is cut off here is gone on with by whoever leads then.
+            _ = leadership.changed() => {}
+        }
+    }
+}
+
+async fn lead(book: &Book, mut served: watch::Receiver<BTreeSet<String>>) {
+    let (_, mut watch) = book.store.watch();
+    loop {
+        let view = book.store.view();
+        let state = ingress::table(&view).map(|(state, _)| state);
+        let due = state.as_ref().map_or(Err(None), |state| ingress::due(&view, state, book.now()));
+        let next = match due {
+            Ok(due) => {
+                let resolvers = state.map(|it| it.settings.resolvers).unwrap_or_default();
+                for mut due in due.into_iter().take(1) {
+                    let Some(resolver) = resolvers.get(&due.resolver) else { continue };
+                    let outcome = match resolver.directory.as_str() {
+                        OWN_AUTHORITY => own::sign(book, &due).await.map(|it| (it, "own")),
+                        _ => order::order(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
+                    };
+                    if let Err(error) = settle(book, &due, outcome).await {
+                        tracing::warn!(certificate = due.name, %error, "what became of an order was not written");
+                        sleep(REST).await;
+                    }
+                }
+                continue;
+            }
+            Err(next) => next,
+        };
+        let pause = next.map_or(LOOK_MAX, |it| (it - book.now()).clamp(0, LOOK_MAX));
+        let pause = Duration::from_secs(u64::try_from(pause).unwrap_or_default());
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = async { while !watch.next().await.matters() {} } => {}
+        }
+    }
+}
+
+/// Writes what became of an order.
+async fn settle(book: &Book, due: &Due, outcome: Result<((String, String), &str), Failed>) -> Result<(), Failed> {
+    let issued = outcome.and_then(|((chain, key), source)| {
+        let facts = herder_tls::certs::facts(&chain, &key).map_err(Failed::refused)?;
+        Ok(ingress::issued(due, source, chain, key, (facts.not_before, facts.not_after)))
+    });
+    let record = match issued {
+        Ok(record) => {
+            tracing::info!(certificate = due.name, resolver = due.resolver, "a certificate was issued");
+            record
+        }
+        Err(failed) => {
+            tracing::warn!(certificate = due.name, resolver = due.resolver, error = %failed, "a certificate was not issued");
+            ingress::failed(due, &failed.text, failed.is_away, book.now())
+        }
+    };
+    book.write(&due.name, &record).await
+}
+
+/// News that may change which certificates are wanted.
+trait Matters {
+    fn matters(&self) -> bool;
+}
+
+impl Matters for herder_store::Seen {
+    fn matters(&self) -> bool {
+        self.resync || self.written.iter().any(is_of_certificates)
+    }
+}
+
+fn is_of_certificates(written: &Written) -> bool {
+    let mut objects = written.before.iter().chain(&written.after);
+    objects.any(|it| match it {
+        Object::Resource(it) => [INGRESS_KIND, CERTIFICATE_KIND].contains(&it.kind.as_str()),
+        Object::Service(_) => true,
+        _ => false,
+    })
+}
