@@ -20,6 +20,8 @@ const EJECTED_MAX: Duration = Duration::from_secs(30);
 /// Number of requests for each retry, besides an initial allowance.
 const REQUESTS_PER_RETRY: u64 = 5;
 const RETRIES_FREE: u64 = 10;
+/// Streams of a task that drains end so long before it is stopped.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Weight of a new answer in the average response time of a task.
 const TIME_SHARE: u64 = 8;
 
@@ -55,6 +57,8 @@ pub(crate) struct Task {
     ejected_until: Mutex<Option<Instant>>,
     /// Average microseconds until a head came.
     micros: AtomicU64,
+    /// When what it still has must have ended, if it drains.
+    leaves: watch::Sender<Option<Instant>>,
 }
 
 /// A request or connection that a task has. Dropped, it has ended.
@@ -97,7 +101,8 @@ impl Services {
             let stays = state.services.contains_key(name);
             let busy = service.tasks.read().iter().any(|it| it.in_flight.load(Ordering::SeqCst) > 0);
             if !stays {
-                service.tasks.read().iter().for_each(|it| it.set(BackendState::Draining));
+                let drain_ms = service.is.read().drain_ms;
+                service.tasks.read().iter().for_each(|it| it.set(BackendState::Draining, drain_ms));
             }
             stays || busy
         });
@@ -105,7 +110,7 @@ impl Services {
             let tasks = upstream.backends.iter().map(|(id, backend)| {
                 let task = known.entry(id.clone()).or_insert_with(|| Arc::new(Task::new(id)));
                 *task.backend.write() = backend.clone();
-                task.set(backend.state);
+                task.set(backend.state, upstream.drain_ms);
                 if upstream.health.is_none() {
                     task.healthy.store(true, Ordering::Relaxed);
                 }
@@ -147,12 +152,41 @@ impl Task {
             failures: AtomicU32::new(0),
             ejected_until: Mutex::new(None),
             micros: AtomicU64::new(0),
+            leaves: watch::Sender::new(None),
         }
     }
 
-    fn set(&self, state: BackendState) {
+    fn set(&self, state: BackendState, drain_ms: u64) {
+        self.leaves.send_if_modified(|leaves| match state {
+            BackendState::Serving => leaves.take().is_some(),
+            BackendState::Draining | BackendState::Down if leaves.is_some() => false,
+            BackendState::Draining | BackendState::Down => {
+                let drain = Duration::from_millis(drain_ms);
+                *leaves = Some(Instant::now() + drain.saturating_sub(FAREWELL.min(drain / 4)));
+                true
+            }
+        });
         self.serving.store(state == BackendState::Serving, Ordering::SeqCst);
         self.draining.store(state != BackendState::Serving, Ordering::SeqCst);
+    }
+
+    /// Waits until the task drains, and its time is nearly up.
+    pub(crate) async fn time_is_up(self: Arc<Task>) {
+        let mut leaves = self.leaves.subscribe();
+        loop {
+            let until = *leaves.borrow_and_update();
+            let is_up = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = is_up => return,
+                // The sender lives as long as `self`.
+                _ = leaves.changed() => {}
+            }
+        }
     }
 
     fn serves(&self) -> bool {

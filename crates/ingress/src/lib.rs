@@ -7,6 +7,7 @@ mod balance;
 mod connect;
 mod guard;
 mod health;
+mod leave;
 mod listen;
 mod log;
 mod middleware;

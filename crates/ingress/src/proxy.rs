@@ -26,6 +26,7 @@ use crate::Shared;
 use crate::balance::{Held, Service, cookie_name, sticky_value};
 use crate::connect::open;
 use crate::guard::Counted;
+use crate::leave;
 use crate::log::Line;
 use crate::middleware::Passing;
 use crate::page::{full, page};
@@ -185,6 +186,12 @@ async fn answer(
     if request.method() == Method::CONNECT {
         return page(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served", &asked);
     }
+    if !is_framed(&asked) {
+        // What of the body is whose is not clear: the connection ends.
+        let mut reply = page(StatusCode::NOT_IMPLEMENTED, "no transfer coding is known but chunked", &asked);
+        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return reply;
+    }
     let path = request.uri().path().to_owned();
     if let Some(token) = path.strip_prefix(CHALLENGE_PATH)
         && let Some(answer) = table.challenges.get(token)
@@ -238,6 +245,13 @@ async fn answer(
     };
     let after = route.middlewares.iter().take(reached).rev();
     after.fold(reply, |reply, it| it.after(arrival.tls, &asked, reply))
+}
+
+/// Returns whether the only transfer coding is `chunked`, once. Others would reach the task undecoded, and without their name.
+fn is_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = codings.next().is_none_or(|it| it.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    chunked && codings.next().is_none()
 }
 
 /// The path that rules are held against. None for what could be another path to a service than to a rule.
@@ -451,12 +465,17 @@ fn back(
             return page(StatusCode::BAD_GATEWAY, "the service answered what was not asked", &HeaderMap::new());
         };
         let protocol = reply.headers().get(header::UPGRADE).cloned().unwrap_or(upgrade.protocol);
+        let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         let task = hyper::upgrade::on(&mut reply);
         let stop = shared.stop.clone();
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let (Ok(client), Ok(task)) = futures_util::join!(upgrade.on, task) else { return };
             let (mut client, mut task) = (TokioIo::new(client), TokioIo::new(task));
-            let ended = copy_bidirectional_with_sizes(&mut client, &mut task, PIECE_BYTES, PIECE_BYTES).await;
+            let ended = if is_websocket {
+                leave::websocket(client, task, held.task.clone().time_is_up()).await
+            } else {
+                copy_bidirectional_with_sizes(&mut client, &mut task, PIECE_BYTES, PIECE_BYTES).await.map(drop)
+            };
             if let Err(error) = ended {
                 tracing::debug!(%error, "an upgraded connection broke");
             }
@@ -469,10 +488,11 @@ fn back(
         return Response::from_parts(parts, full(""));
     }
     remove_hop_headers(reply.headers_mut());
-    reply.map(|body| {
-        let body = body.map_err(Into::into).boxed_unsync();
-        Kept { body, bytes: 0, end: None, _held: (held, counted) }.boxed_unsync()
-    })
+    let (parts, body) = reply.into_parts();
+    let body = body.map_err(Into::into).boxed_unsync();
+    let body = leave::body(&parts.headers, body, held.task.clone().time_is_up());
+    Response::from_parts(parts, body)
+        .map(|body| Kept { body, bytes: 0, end: None, _held: (held, counted) }.boxed_unsync())
 }
 
 /// Reads a small body whole, so that it can be sent again.

@@ -1,0 +1,116 @@
+//! Requests that could be understood in two ways, each in `smuggling.txt`: what the client is answered, and what the task behind sees.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::edge::{Edge, PATIENCE, backends, state};
+
+const NEXT: &str = "GET /next HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// A task that writes down each request with its framing and its body, read as strictly as RFC 9112 wants it.
+async fn strict(edge: &Edge, log: Log) {
+    edge.task("t", move |stream| {
+        let log = log.clone();
+        async move {
+            let mut stream = BufReader::new(stream);
+            loop {
+                let mut head = Vec::new();
+                loop {
+                    let mut line = String::new();
+                    if stream.read_line(&mut line).await? == 0 {
+                        return Ok(());
+                    }
+                    if line == "\r\n" {
+                        break;
+                    }
+                    head.push(line.trim_end().to_owned());
+                }
+                let of = |name: &str| {
+                    let all = head.iter().skip(1).filter_map(|it| it.split_once(": "));
+                    all.filter(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, it)| it.to_owned()).collect::<Vec<_>>()
+                };
+                let (lengths, codings) = (of("content-length"), of("transfer-encoding"));
+                assert!(lengths.len() + codings.len() < 2, "one framing: {head:?}");
+                assert_eq!(of("host"), ["a"]);
+                let mut body = Vec::new();
+                if let Some(length) = lengths.first() {
+                    body.resize(length.parse().expect("a length"), 0);
+                    stream.read_exact(&mut body).await?;
+                } else if !codings.is_empty() {
+                    loop {
+                        let mut size = String::new();
+                        stream.read_line(&mut size).await?;
+                        let Ok(count) = usize::from_str_radix(size.trim(), 16) else { return Ok(()) };
+                        let mut chunk = vec![0; count + 2];
+                        stream.read_exact(&mut chunk).await?;
+                        body.extend_from_slice(&chunk[..count]);
+                        if count == 0 {
+                            assert_eq!(chunk, b"\r\n", "no trailers");
+                            break;
+                        }
+                    }
+                }
+                let framing = lengths.first().or(codings.first()).cloned().unwrap_or_else(|| "none".to_owned());
+                let line = head.first().cloned().unwrap_or_default();
+                log.lock().push(format!("{line} [{framing}] {:?}", String::from_utf8_lossy(&body)));
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+            }
+        }
+    })
+    .await;
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    let text = text.replace("\\r", "\r").replace("\\n", "\n").replace("\\t", "\t");
+    let mut parts = text.split("\\x");
+    let mut all = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        all.push(u8::from_str_radix(&part[..2], 16).expect("a byte"));
+        all.extend_from_slice(part[2..].as_bytes());
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_request_is_understood_in_two_ways() {
+    let mut edge = Edge::new();
+    let log = Log::default();
+    strict(&edge, log.clone()).await;
+    let routes = json!({"a": {"rule": "Host(`a`)", "service": "a"}});
+    edge.apply(state(routes, json!({}), json!({"a": {"pass_host": true, "backends": backends(&[("t", "serving")])}})));
+    let mut wrong = Vec::new();
+    for case in include_str!("smuggling.txt").lines().filter(|it| !it.is_empty() && !it.starts_with('#')) {
+        let mut parts = case.splitn(3, " | ");
+        let (Some(name), Some(request), Some(expected)) = (parts.next(), parts.next(), parts.next()) else {
+            panic!("{case}")
+        };
+        log.lock().clear();
+        let mut stream = TcpStream::connect(edge.at("web")).await.expect("it listens");
+        let mut sent = bytes(request);
+        sent.extend_from_slice(NEXT.as_bytes());
+        // A connection that was refused already may not take the rest.
+        let _ = stream.write_all(&sent).await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end in time");
+        let answer = String::from_utf8_lossy(&answer);
+        let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).filter_map(|it| it.get(..3)).collect();
+        let seen = log.lock().clone();
+        let (statuses, seen) = (statuses.join(" "), seen.join(" ; "));
+        let found = if seen.is_empty() { statuses.clone() } else { format!("{statuses} -> {seen}") };
+        let is_right = match expected {
+            "bad" => !statuses.contains("200") && !seen.contains("/x ") && !seen.contains("/next"),
+            _ => found == expected.replace(" +next", "").replace(" +no-next", ""),
+        };
+        if !is_right || found.contains("smuggled") {
+            wrong.push(format!("{name}: {found}\n    not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
