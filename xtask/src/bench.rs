@@ -43,13 +43,14 @@ const IN_ROUNDS: &str = "failover";
 /// The one that takes hours: only when it is named. `--minutes` after `--` makes it shorter.
 const HOURS: &str = "soak";
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "bus", builds: &[], what: What::Of("herder-bus"), needs_lab: false },
     Bench { name: "store", builds: &[], what: What::Of("herder-store"), needs_lab: false },
     Bench { name: "control", builds: &[], what: What::Of("herder-manager"), needs_lab: false },
+    Bench { name: "ingress", builds: &[], what: What::Of("herder-ingress"), needs_lab: false },
     Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
