@@ -183,7 +183,13 @@ fn alpn(name: &str, digest: &[u8]) -> Result<ServedCertificate, Failed> {
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let key = KeyPair::generate().map_err(failed)?;
     let chain = params.self_signed(&key).map_err(failed)?.pem();
-    Ok(ServedCertificate { names: vec![name.to_owned()], chain, key: key.serialize_pem(), challenge: true })
+    Ok(ServedCertificate {
+        names: vec![name.to_owned()],
+        chain,
+        key: key.serialize_pem(),
+        not_after: 0,
+        challenge: true,
+    })
 }
 
 /// The request to certify this key for these names.

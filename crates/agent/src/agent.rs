@@ -189,10 +189,19 @@ impl Agent {
         self.node.served.send_if_modified(|known| std::mem::replace(known, served.clone()) != served);
     }
 
+    /// Whether the leader has said that a node sends requests to this port of a task of this node.
+    pub fn is_served(&self, from: &str, task: &str, port: u16) -> bool {
+        let served = self.node.served.borrow();
+        served.from.contains(from) && served.tasks.get(task).is_some_and(|it| it.ports.contains(&port))
+    }
+
     /// The address of a task's container on a network of this host, if it runs here.
-    pub async fn address(&self, container: &str) -> Option<IpAddr> {
+    pub async fn address(&self, task: &str, container: &str) -> Option<IpAddr> {
         let path = format!("/containers/{}/json", crate::call::escaped(container));
         let inspection = self.node.engine.get(path).json().await.ok()?;
+        if inspection["Config"]["Labels"]["com.docker.swarm.task.id"] != task {
+            return None;
+        }
         let networks = inspection["NetworkSettings"]["Networks"].as_object()?;
         if networks.contains_key("host") {
             return Some(IpAddr::from([127, 0, 0, 1]));

@@ -44,6 +44,9 @@ pub struct IngressEnable {
     /// Peers whose X-Forwarded headers are believed
     #[arg(long, value_name = "CIDR")]
     pub trusted_proxy: Vec<String>,
+    /// Address where nodes that listen show figures, as /metrics for Prometheus [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
     /// Authority that certificates are ordered from: name (default), directory (URL, letsencrypt, letsencrypt-staging or own), email,
     /// challenge (http-01, tls-alpn-01, dns-01), root=FILE, hook=PROGRAM, eab-id, eab-secret; may be given several times
     #[arg(long, value_name = "KEY=VALUE,...")]

@@ -64,6 +64,7 @@ async fn enable(asked: IngressEnable) -> anyhow::Result<()> {
     let settings = json!({
         "on": asked.on, "entrypoints": entrypoints, "exposed_by_default": asked.exposed_by_default,
         "trusted_proxies": asked.trusted_proxy, "access_log": asked.access_log, "resolvers": resolvers,
+        "metrics": asked.metrics.unwrap_or_default(),
     });
     put(&Door::of(&asked.door)?, PATH, &settings).await.map(drop)
 }

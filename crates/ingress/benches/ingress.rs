@@ -72,7 +72,7 @@ fn state(text: serde_json::Value) -> IngressState {
 fn serve(upstream: &str, chain: &str, key: &str) {
     runtime().block_on(async {
         let reach = Arc::new(Upstream(upstream.parse().expect("an address")));
-        let ingress = Ingress::new(reach, &CancellationToken::new());
+        let ingress = Ingress::new(reach, CancellationToken::new());
         let read = |path: &str| std::fs::read_to_string(path).expect("PEM");
         let after = state(json!({
             "settings": {"entrypoints": {"web": {"address": "127.0.0.1:0"}, "tls": {"address": "127.0.0.1:0"}}},
@@ -383,8 +383,7 @@ fn idle(proxy: &Proxy) -> Row {
 /// How long it takes to route by another table.
 fn swap() -> Row {
     let times = runtime().block_on(async {
-        let ingress =
-            Ingress::new(Arc::new(Upstream(SocketAddr::from(([127, 0, 0, 1], 1)))), &CancellationToken::new());
+        let ingress = Ingress::new(Arc::new(Upstream(SocketAddr::from(([127, 0, 0, 1], 1)))), CancellationToken::new());
         let of = |last: &str| {
             let mut routes: serde_json::Map<String, serde_json::Value> = (0..ROUTES)
                 .map(|at| {
@@ -397,7 +396,8 @@ fn swap() -> Row {
         let states = [of("Host(`x`)"), of("Host(`y`)")];
         ingress.take(&news(&IngressState::default(), &states[0], 1)).expect("it is the first");
         let swaps = (0..20).map(|at: u64| {
-            let (before, after) = if at % 2 == 0 { (&states[0], &states[1]) } else { (&states[1], &states[0]) };
+            let (before, after) =
+                if at.is_multiple_of(2) { (&states[0], &states[1]) } else { (&states[1], &states[0]) };
             let news = news(before, after, at + 2);
             let began = Instant::now();
             ingress.take(&news).expect("it follows");

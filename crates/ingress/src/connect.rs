@@ -14,9 +14,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use crate::Shared;
@@ -106,11 +108,12 @@ impl Service<Uri> for Connector {
         let shared = self.shared.clone();
         let task = uri.authority().and_then(|it| self.tasks.lock().get(it.as_str()).cloned());
         let port = uri.port_u16().unwrap_or_default();
+        let is_tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
         Box::pin(async move {
             let gone = || io::Error::new(io::ErrorKind::NotFound, "the task is gone");
             let (shared, task) =
                 (shared.upgrade().ok_or_else(gone)?, task.and_then(|it| it.upgrade()).ok_or_else(gone)?);
-            let conn = open(&shared, &task, port).await?;
+            let conn = open_for(&shared, &task, port, is_tls).await?;
             Ok(TokioIo::new(Opened(conn)))
         })
     }
@@ -122,6 +125,23 @@ pub(crate) async fn open(shared: &Shared, task: &Task, port: u16) -> io::Result<
     match timeout(CONNECT_TIME_MAX, shared.reach.connect(&task.id, &backend, port)).await {
         Ok(opened) => opened,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the task does not answer")),
+    }
+}
+
+/// Opens a connection to a task, with TLS if it wants that. Whose certificate it has is not looked at: the way to a task leads to no other
+/// one, and the certificates of tasks name nothing that is known here.
+pub(crate) async fn open_for(shared: &Shared, task: &Task, port: u16, is_tls: bool) -> io::Result<Conn> {
+    let conn = open(shared, task, port).await?;
+    if !is_tls {
+        return Ok(conn);
+    }
+    static CONFIG: OnceLock<Option<Arc<rustls::ClientConfig>>> = OnceLock::new();
+    let config = CONFIG.get_or_init(|| herder_tls::client_with(None, None).ok().map(Arc::new)).clone();
+    let config = config.ok_or_else(|| io::Error::other("there is no TLS towards tasks"))?;
+    let name = ServerName::try_from("task").map_err(io::Error::other)?;
+    match timeout(CONNECT_TIME_MAX, TlsConnector::from(config).connect(name, conn)).await {
+        Ok(opened) => opened.map(|it| Box::new(it) as Conn),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the task does not answer a TLS greeting")),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use crate::Shared;
 use crate::balance::Task;
-use crate::connect::open;
+use crate::connect::open_for;
 
 /// Interval at which due checks are started.
 const LOOK: Duration = Duration::from_millis(250);
@@ -25,7 +25,8 @@ pub(crate) async fn check(shared: Weak<Shared>) {
     let mut due: HashMap<String, Instant> = HashMap::new();
     loop {
         look.tick().await;
-        let Some(shared) = shared.upgrade() else { return };
+        // The ingress is dropped: its parts end now.
+        let Some(shared) = shared.upgrade() else { return std::future::pending().await };
         let now = Instant::now();
         let mut seen = HashMap::new();
         for service in shared.services.all() {
@@ -40,10 +41,11 @@ pub(crate) async fn check(shared: Weak<Shared>) {
                 }
                 seen.insert(key, now + Duration::from_millis(health.interval_ms));
                 let (shared, task, health) = (shared.clone(), task.clone(), health.clone());
+                let is_tls = upstream.scheme == "https";
                 let port = if health.port == 0 { upstream.port } else { health.port };
                 tokio::spawn(async move {
                     let limit = Duration::from_millis(health.timeout_ms);
-                    let outcome = timeout(limit, ask(&shared, &task, &health, port)).await;
+                    let outcome = timeout(limit, ask(&shared, &task, &health, port, is_tls)).await;
                     let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
                     let before = task.healthy.swap(outcome.is_ok(), Ordering::Relaxed);
                     match outcome {
@@ -59,9 +61,9 @@ pub(crate) async fn check(shared: Weak<Shared>) {
 }
 
 /// Asks a task once.
-async fn ask(shared: &Shared, task: &Task, health: &HealthCheck, port: u16) -> Result<(), String> {
+async fn ask(shared: &Shared, task: &Task, health: &HealthCheck, port: u16, is_tls: bool) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let conn = open(shared, task, port).await.map_err(|it| text(&it))?;
+    let conn = open_for(shared, task, port, is_tls).await.map_err(|it| text(&it))?;
     let opened = hyper::client::conn::http1::handshake(TokioIo::new(conn)).await;
     let (mut sender, connection) = opened.map_err(|it| text(&it))?;
     tokio::spawn(async move { drop(connection.await) });

@@ -10,6 +10,7 @@ mod health;
 mod leave;
 mod listen;
 mod log;
+mod metrics;
 mod middleware;
 mod page;
 mod password;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use herder_model::swarm::{IngressApplied, IngressNews, IngressState};
+use herder_parts::Parts;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +61,8 @@ pub(crate) struct Shared {
     pub(crate) applied: watch::Sender<IngressApplied>,
     pub(crate) services: Services,
     pub(crate) log: log::AccessLog,
-    pub(crate) metrics: log::Metrics,
+    pub(crate) metrics: metrics::Metrics,
+    pub(crate) parts: Parts,
     pub(crate) stop: CancellationToken,
 }
 
@@ -68,21 +71,25 @@ pub(crate) struct Shared {
 pub struct Gap;
 
 impl Ingress {
-    /// An ingress that listens on nothing yet. `reach` opens connections to tasks.
-    pub fn new(reach: Arc<dyn Reach>, stop: &CancellationToken) -> Ingress {
+    /// An ingress that listens on nothing yet. `reach` opens connections to tasks; its loops are among `parts`.
+    pub fn new(reach: Arc<dyn Reach>, parts: impl Into<Parts>) -> Ingress {
         let applied = watch::Sender::new(IngressApplied::default());
-        let stop = stop.child_token();
+        let parts: Parts = parts.into();
+        let stop = parts.stop().child_token();
+        let parts = parts.until(stop.clone());
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             clients: Clients::new(),
             reach,
             applied: applied.clone(),
             services: Services::new(applied),
-            log: log::AccessLog::start(&stop),
-            metrics: log::Metrics::default(),
+            log: log::AccessLog::start(&parts),
+            metrics: metrics::Metrics::default(),
+            parts: parts.clone(),
             stop,
         });
-        tokio::spawn(shared.stop.clone().run_until_cancelled_owned(health::check(Arc::downgrade(&shared))));
+        let of = Arc::downgrade(&shared);
+        parts.looping("ingress checks", move || health::check(of.clone()));
         Ingress { shared, known: Mutex::default(), listeners: Mutex::default() }
     }
 
@@ -112,7 +119,7 @@ impl Ingress {
         let table = Table::of(state, &self.shared.services, &self.shared.table.load());
         self.shared.table.store(Arc::new(table));
         self.shared.clients.tidy();
-        let failed = self.listeners.lock().listen(&self.shared, &state.settings.entrypoints);
+        let failed = self.listeners.lock().listen(&self.shared, &state.settings);
         let busy = self.shared.services.busy();
         self.shared.applied.send_if_modified(|applied| {
             let now = IngressApplied { version, busy, failed };
@@ -133,7 +140,7 @@ impl Ingress {
 
     /// Figures in the text form of Prometheus.
     pub fn metrics(&self) -> String {
-        self.shared.metrics.text()
+        self.shared.metrics.text(&self.shared)
     }
 }
 

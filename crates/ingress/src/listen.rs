@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use herder_decide::ingress::Subject;
 use herder_http::{Busy, HeadLimit};
-use herder_model::swarm::Entrypoint;
+use herder_model::swarm::{Entrypoint, IngressSettings};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -26,8 +26,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::connect::Stream;
 use crate::request::Arrival;
-use crate::{Shared, proxy, tcp, tls};
+use crate::{Shared, metrics, proxy, tcp, tls};
 
+/// Stands for the address of the figures among entrypoints; labels cannot name it.
+const METRICS: &str = "(metrics)";
 /// Connections of clients at the same time, on all entrypoints; more wait in the kernel.
 const CONNECTIONS_MAX: usize = 20_000;
 /// Those of one client.
@@ -65,14 +67,15 @@ struct Open {
 
 impl Listeners {
     /// Listens on these entrypoints and no others. Returns those that could not be opened, and why.
-    pub(crate) fn listen(
-        &mut self,
-        shared: &Arc<Shared>,
-        wanted: &BTreeMap<String, Entrypoint>,
-    ) -> BTreeMap<String, String> {
+    pub(crate) fn listen(&mut self, shared: &Arc<Shared>, settings: &IngressSettings) -> BTreeMap<String, String> {
+        let mut wanted = settings.entrypoints.clone();
+        if !settings.metrics.is_empty() {
+            let metrics = Entrypoint { address: settings.metrics.clone(), ..Entrypoint::default() };
+            wanted.insert(METRICS.to_owned(), metrics);
+        }
         self.open.retain(|name, open| wanted.get(name) == Some(&open.is));
         let mut failed = BTreeMap::new();
-        for (name, entrypoint) in wanted {
+        for (name, entrypoint) in &wanted {
             if self.open.contains_key(name) {
                 continue;
             }
@@ -119,14 +122,22 @@ fn open(shared: &Arc<Shared>, name: &str, entrypoint: &Entrypoint) -> io::Result
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         let address = socket.local_addr()?;
-        tokio::spawn(stop.clone().run_until_cancelled_owned(tcp::carry_udp(shared, name, Arc::new(socket))));
+        let socket = Arc::new(socket);
+        let parts = shared.parts.until(stop.clone());
+        parts.looping("ingress entrypoint", move || tcp::carry_udp(shared.clone(), name.clone(), socket.clone()));
         address
     } else {
         let listener = bind(&entrypoint.address, std::net::TcpListener::bind)?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(shared, name, is.clone(), listener)));
+        let (parts, listener, of) = (shared.parts.until(stop.clone()), Arc::new(listener), is.clone());
+        if name == METRICS {
+            parts.looping("ingress metrics", move || metrics::serve(shared.clone(), listener.clone()));
+        } else {
+            let again = move || accept(shared.clone(), name.clone(), of.clone(), listener.clone());
+            parts.looping("ingress entrypoint", again);
+        }
         address
     };
     Ok(Open { is, address, _end: stop.drop_guard() })
@@ -165,7 +176,7 @@ impl Drop for OneOf {
     }
 }
 
-async fn accept(shared: Arc<Shared>, name: String, is: Entrypoint, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, name: String, is: Entrypoint, listener: Arc<TcpListener>) {
     let (limit, counts) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Counts::default()));
     loop {
         let Ok(permit) = limit.clone().acquire_owned().await else { return };

@@ -1,6 +1,5 @@
-//! The access log and the figures of the ingress.
+//! The access log.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,16 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use herder_parts::Parts;
 use http::Version;
-use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Lines that wait to be written; more are dropped and counted.
 const WAITING_MAX: usize = 4096;
-/// Upper ends of the histogram, in milliseconds.
-const BUCKETS_MS: [u64; 8] = [5, 10, 25, 100, 250, 1000, 5000, 30_000];
 
 /// Log line of one request.
 #[derive(Clone, Debug)]
@@ -75,16 +71,23 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    /// Begins to write to standard output, until `stop`.
-    pub(crate) fn start(stop: &CancellationToken) -> AccessLog {
-        let (lines, mut waiting) = mpsc::channel::<String>(WAITING_MAX);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-            while let Some(line) = waiting.recv().await {
-                let mut out = std::io::stdout().lock();
-                // A log that cannot be written must not stop requests.
-                let _ = writeln!(out, "{line}");
+    /// Begins to write to standard output, as long as these parts live.
+    pub(crate) fn start(parts: &Parts) -> AccessLog {
+        let (lines, waiting) = mpsc::channel::<String>(WAITING_MAX);
+        let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+        parts.looping("ingress log", move || {
+            let waiting = waiting.clone();
+            async move {
+                let mut waiting = waiting.lock().await;
+                while let Some(line) = waiting.recv().await {
+                    let mut out = std::io::stdout().lock();
+                    // A log that cannot be written must not stop requests.
+                    let _ = writeln!(out, "{line}");
+                }
+                // The ingress is dropped, and its parts end now.
+                std::future::pending::<()>().await;
             }
-        }));
+        });
         AccessLog { lines, dropped: Arc::default() }
     }
 
@@ -127,65 +130,6 @@ fn text(form: &str, line: &Line, now: jiff::Zoned) -> String {
         let _ = write!(text, " \"{}\" \"{}\"", clean(&line.referer), clean(&line.agent));
     }
     text
-}
-
-/// Figures, by route and service.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics {
-    requests: Mutex<BTreeMap<(String, String, u16), Figures>>,
-    handshakes: AtomicU64,
-    retries: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Figures {
-    count: u64,
-    seconds: f64,
-    buckets: [u64; BUCKETS_MS.len()],
-}
-
-impl Metrics {
-    pub(crate) fn answered(&self, line: &Line, time: Duration) {
-        let mut all = self.requests.lock();
-        let figures = all.entry((line.route.clone(), line.service.clone(), line.status / 100)).or_default();
-        figures.count += 1;
-        figures.seconds += time.as_secs_f64();
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        for (bucket, end) in figures.buckets.iter_mut().zip(BUCKETS_MS) {
-            *bucket += u64::from(ms <= end);
-        }
-        self.retries.fetch_add(u64::from(line.retries), Ordering::Relaxed);
-    }
-
-    pub(crate) fn handshake(&self) {
-        self.handshakes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        let all = self.requests.lock();
-        let _ = writeln!(text, "# TYPE herder_ingress_requests_total counter");
-        for ((route, service, class), it) in &*all {
-            let labels = format!("route={route:?},service={service:?},code_class=\"{class}xx\"");
-            let _ = writeln!(text, "herder_ingress_requests_total{{{labels}}} {}", it.count);
-        }
-        let _ = writeln!(text, "# TYPE herder_ingress_request_seconds histogram");
-        for ((route, service, class), it) in &*all {
-            let labels = format!("route={route:?},service={service:?},code_class=\"{class}xx\"");
-            for (count, end) in it.buckets.iter().zip(BUCKETS_MS) {
-                let end = Duration::from_millis(end).as_secs_f64();
-                let _ = writeln!(text, "herder_ingress_request_seconds_bucket{{{labels},le=\"{end}\"}} {count}");
-            }
-            let _ = writeln!(text, "herder_ingress_request_seconds_bucket{{{labels},le=\"+Inf\"}} {}", it.count);
-            let _ = writeln!(text, "herder_ingress_request_seconds_sum{{{labels}}} {}", it.seconds);
-            let _ = writeln!(text, "herder_ingress_request_seconds_count{{{labels}}} {}", it.count);
-        }
-        for (name, value) in [("tls_handshakes_total", &self.handshakes), ("retries_total", &self.retries)] {
-            let _ = writeln!(text, "# TYPE herder_ingress_{name} counter");
-            let _ = writeln!(text, "herder_ingress_{name} {}", value.load(Ordering::Relaxed));
-        }
-        text
-    }
 }
 
 #[cfg(test)]

@@ -408,7 +408,8 @@ async fn attempt(
     if let Some(host) = host {
         request.headers_mut().insert(header::HOST, host);
     }
-    *request.uri_mut() = format!("http://{authority}{target}").parse::<Uri>().map_err(|it| bad(format!("{it}")))?;
+    let scheme = if upstream.scheme == "https" { "https" } else { "http" };
+    *request.uri_mut() = format!("{scheme}://{authority}{target}").parse::<Uri>().map_err(|it| bad(format!("{it}")))?;
     client.request(request).await.map_err(|error| {
         let sent = !error.is_connect();
         let mut text = error.to_string();

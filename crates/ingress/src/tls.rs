@@ -45,6 +45,12 @@ impl Certificates {
         certificates
     }
 
+    /// The ends of the certificates that are known, in seconds since 1970, by their first names.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&str, i64)> {
+        let known = self.of.values().filter(|it| it.not_after > 0);
+        known.filter_map(|it| Some((it.names.first()?.as_str(), it.not_after)))
+    }
+
     pub(crate) fn is_of(&self, all: &BTreeMap<String, ServedCertificate>) -> bool {
         self.of == *all
     }

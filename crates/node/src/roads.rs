@@ -99,6 +99,7 @@ impl herder_wire::link::Accept for LinkAcceptor {
             (Road::Calls, _) => Box::pin(calls::serve(self.clerk.with(access), incoming.stream)),
             (Road::Bus, _) => Box::pin(self.bus.clone().carry(incoming)),
             (Road::Swarm, _) => Box::pin(swarm::serve(self.door.clone(), incoming.subject, incoming.stream)),
+            (Road::Ingress, _) => Box::pin(self.door.clone().tunnel(incoming.node, incoming.stream)),
             // Answered by the link itself.
             (Road::Join | Road::Renew, _) => return,
         };

@@ -61,12 +61,14 @@ pub enum Road {
     Swarm,
     /// A newcomer asks to be let in. The only one without a certificate.
     Join,
+    /// The bytes of a connection from a peer's ingress to a task beside this node.
+    Ingress,
     /// A node asks a manager for a new certificate. Its own one may have expired lately.
     Renew,
 }
 
 impl Road {
-    const ALL: [Road; 6] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Join, Road::Renew];
+    const ALL: [Road; 7] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Ingress, Road::Join, Road::Renew];
 
     fn protocol(self) -> &'static [u8] {
         match self {
@@ -74,6 +76,7 @@ impl Road {
             Road::Calls => b"herder-calls/1",
             Road::Bus => b"herder-bus/1",
             Road::Swarm => b"herder-swarm/1",
+            Road::Ingress => b"herder-ingress/1",
             Road::Join => b"herder-join/1",
             Road::Renew => b"herder-renew/1",
         }

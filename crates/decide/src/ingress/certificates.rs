@@ -178,8 +178,8 @@ pub(super) fn served(view: &View) -> (BTreeMap<String, ServedCertificate>, BTree
     let (mut certificates, mut challenges) = (BTreeMap::new(), BTreeMap::new());
     for (resource, record) in records(view) {
         if !record.chain.is_empty() {
-            let CertificateRecord { names, chain, key, .. } = record.clone();
-            let served = ServedCertificate { names, chain, key, challenge: false };
+            let CertificateRecord { names, chain, key, not_after, .. } = record.clone();
+            let served = ServedCertificate { names, chain, key, not_after, challenge: false };
             certificates.insert(resource.id.clone(), served);
         }
         let order = record.order.unwrap_or_default();

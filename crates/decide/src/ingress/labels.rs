@@ -15,8 +15,6 @@ pub(super) struct Declared {
     pub(super) enable: Option<bool>,
     /// Name of the overlay network that its tasks are reached on.
     pub(super) network: Option<String>,
-    /// The virtual IP instead of the tasks.
-    pub(super) by_vip: bool,
     pub(super) drain_ms: Option<u64>,
     pub(super) routers: BTreeMap<(Carried, String), Router>,
     pub(super) services: BTreeMap<(Carried, String), Service>,
@@ -141,8 +139,9 @@ fn read_traefik(
     declared.enable = top.flag("enable");
     let network = top.text("docker.network");
     declared.network = top.text("swarm.network").or(network).filter(|it| !it.is_empty());
-    let by_vip = top.flag("docker.lbswarm");
-    declared.by_vip = top.flag("swarm.lbswarm").or(by_vip).unwrap_or_default();
+    // The virtual IP leads to all tasks in turn; so do routes, with the tasks that drain known.
+    top.flag("docker.lbswarm");
+    top.flag("swarm.lbswarm");
     // Constraints choose between several Traefiks; there is one ingress.
     top.text("constraint-label");
     top.text("tags");
@@ -262,12 +261,8 @@ fn service(
         }
         Carried::Udp => {}
     }
-    let is_https = service.scheme == "https";
-    if is_https {
-        faults.push((prefix.to_owned(), "has the scheme https, which is not supported yet: it is not used".to_owned()));
-    }
     options.end(faults);
-    (!is_https).then_some(service)
+    Some(service)
 }
 
 fn http_service(options: &mut Options, service: &mut Service) {

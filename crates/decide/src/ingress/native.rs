@@ -38,12 +38,9 @@ pub(super) fn read(name: &str, mut options: Options, secret: &dyn Fn(&str) -> Op
     match options.text("proto").as_deref() {
         None | Some("http" | "") => {}
         Some("h2c" | "grpc") => service.scheme = "h2c".to_owned(),
-        Some("https") => {
-            options.faults.push(("herder.http.proto".to_owned(), "https is not supported yet".to_owned()));
-            usable = false;
-        }
+        Some("https") => service.scheme = "https".to_owned(),
         Some(other) => {
-            let text = format!("{other:?} is no protocol: write http, h2c or grpc");
+            let text = format!("{other:?} is no protocol: write http, https, h2c or grpc");
             options.faults.push(("herder.http.proto".to_owned(), text));
             usable = false;
         }

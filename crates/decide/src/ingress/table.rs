@@ -88,6 +88,11 @@ pub fn fault(settings: &IngressSettings) -> Option<String> {
             ));
         }
     }
+    let metrics = &settings.metrics;
+    let is_port = metrics.strip_prefix(':').map(|it| it.parse::<u16>().is_ok());
+    if !metrics.is_empty() && !is_port.unwrap_or_else(|| metrics.parse::<SocketAddr>().is_ok()) {
+        return Some(format!("metrics: {metrics} is no address: write :9100 or 10.0.0.1:9100"));
+    }
     if !["", "off", "common", "combined", "json"].contains(&settings.access_log.as_str()) {
         return Some(format!("access log {:?}: write off, common, combined or json", settings.access_log));
     }
@@ -277,19 +282,6 @@ impl<'e> Maker<'e> {
         }
         let weight = service.weight.unwrap_or(1);
         let on = |id: &String| network.as_ref().is_none_or(|it| it == id);
-        if declared.by_vip {
-            let places = endpoints.networks.iter().filter(|(id, _)| on(id));
-            let vips = places.filter_map(|(id, it)| Some((id.clone(), IpAddr::from(it.virtual_ip?))));
-            let addresses: BTreeMap<String, IpAddr> = vips.collect();
-            if addresses.is_empty() {
-                let text = "needs a virtual IP, and the service has none (mode dnsrr, or no overlay network)";
-                self.problem(&endpoints.name, "traefik.swarm.lbswarm", text);
-            }
-            let state = BackendState::Serving;
-            let backend = Backend { addresses, weight, state, ..Backend::default() };
-            upstream.backends.insert(endpoints.id.clone(), backend);
-            return;
-        }
         let protocol = if carries == Carried::Udp { "udp" } else { "tcp" };
         for task in &endpoints.tasks {
             // By its address on the ingress network every node reaches a task, whichever of its own networks is chosen.

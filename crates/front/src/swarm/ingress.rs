@@ -96,7 +96,7 @@ fn present<'v>(view: &'v View, kind: Word, id: &str) -> Option<&'v Arc<Resource>
 pub(crate) async fn certificates(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let view = read(the_swarm(front)?).await?;
     let kind = word(CERTIFICATE_KIND)?;
-    let all: Vec<Value> = view
+    let mut all: Vec<Value> = view
         .resources_of(kind)
         .filter_map(|it| {
             let mut value: Value = it.read().ok()?;
@@ -110,6 +110,7 @@ pub(crate) async fn certificates(front: &Arc<Front>, _: Call) -> Result<Reply, A
             Some(value)
         })
         .collect();
+    all.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
     Ok(call::json(StatusCode::OK, &Value::Array(all)))
 }
 

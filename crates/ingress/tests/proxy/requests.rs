@@ -1,10 +1,8 @@
 //! Requests go where they should, and none is lost.
 
-use std::net::SocketAddr;
-
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::edge::{Edge, PATIENCE, ask, backends, head, state, status};
@@ -310,4 +308,38 @@ async fn udp_packets_come_back_to_their_client() {
         let count = timeout(PATIENCE, client.recv(&mut bytes)).await.expect("in time").expect("an answer");
         assert_eq!(String::from_utf8_lossy(&bytes[..count]), format!("re:{text}"));
     }
+}
+
+#[tokio::test]
+async fn tasks_may_want_tls_and_figures_tell_of_requests() {
+    let mut edge = Edge::new();
+    let made = rcgen::generate_simple_self_signed(vec!["any".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config.expect("a certificate and its key")));
+    edge.task("t", move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut stream = acceptor.accept(stream).await?;
+            let mut head = [0; 1000];
+            let count = stream.read(&mut head).await?;
+            assert!(count > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret").await?;
+            stream.shutdown().await
+        }
+    })
+    .await;
+    let service = json!({"s": {"pass_host": true, "scheme": "https", "backends": backends(&[("t", "serving")])}});
+    let mut declared = state(json!({"r": {"rule": "Host(`a`)", "service": "s"}}), json!({}), service);
+    declared["settings"]["metrics"] = json!("127.0.0.1:0");
+    edge.apply(declared);
+    assert!(edge.ask("GET / HTTP/1.1\nhost: a\n").await.ends_with("secret"));
+    let figures = ask(edge.at("(metrics)"), "GET /metrics HTTP/1.1\nhost: x\n").await;
+    let requests = r#"herder_ingress_requests_total{route="r",service="s",code_class="2xx"} 1"#;
+    for line in [requests, "herder_ingress_table_version 1", r#"herder_ingress_inflight{service="s"} 0"#] {
+        assert!(figures.contains(line), "{line} in {figures}");
+    }
+    assert_eq!(status(&ask(edge.at("(metrics)"), "GET / HTTP/1.1\nhost: x\n").await), "404");
 }

@@ -114,3 +114,92 @@ async fn no_request_is_understood_in_two_ways() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// A frame of HTTP/2 in the only stream.
+fn frame(kind: u8, flags: u8, stream: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], body].concat()
+}
+
+/// Asks over HTTP/2 with these fields as they are, and a body: the status, or `reset`.
+async fn ask_h2(edge: &Edge, fields: &str, body: &str) -> String {
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    let mut block = Vec::new();
+    for field in fields.split('|') {
+        let (name, value) = field.split_once('=').expect("a field");
+        let (name, value) = (bytes(name), bytes(value));
+        // Literal, not indexed, not compressed (RFC 7541, 6.2.2).
+        for (at, text) in [&name, &value].into_iter().enumerate() {
+            block.extend_from_slice(&[0][at..]);
+            block.push(u8::try_from(text.len()).expect("a short text"));
+            block.extend_from_slice(text);
+        }
+    }
+    let mut stream = TcpStream::connect(edge.at("web")).await.expect("it listens");
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(4, 0, 0, &[]));
+    sent.extend(frame(1, if body.is_empty() { END_HEADERS | END_STREAM } else { END_HEADERS }, 1, &block));
+    if !body.is_empty() {
+        sent.extend(frame(0, END_STREAM, 1, body.as_bytes()));
+    }
+    let _ = stream.write_all(&sent).await;
+    let answered = async {
+        loop {
+            let mut head = [0; 9];
+            if stream.read_exact(&mut head).await.is_err() {
+                return "reset".to_owned();
+            }
+            let mut body = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            if stream.read_exact(&mut body).await.is_err() {
+                return "reset".to_owned();
+            }
+            match (head[3], body.first()) {
+                (1, Some(0x88)) => return "200".to_owned(),
+                (1, Some(0x8c)) => return "400".to_owned(),
+                (1, other) => return format!("another status {other:?}"),
+                (3 | 7, _) => return "reset".to_owned(),
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("an answer in time")
+}
+
+#[tokio::test]
+async fn nothing_comes_out_of_http2_that_frames_a_request_anew() {
+    let mut edge = Edge::new();
+    let log = Log::default();
+    strict(&edge, log.clone()).await;
+    let routes = json!({"a": {"rule": "Host(`a`)", "service": "a"}});
+    edge.apply(state(routes, json!({}), json!({"a": {"pass_host": true, "backends": backends(&[("t", "serving")])}})));
+    let good = ":method=POST|:scheme=http|:authority=a|:path=/x";
+    for (fields, body, expected) in [
+        ("", "", "200 POST /x HTTP/1.1 [0]"),
+        ("", "abc", "200 POST /x HTTP/1.1 [chunked]"),
+        ("|content-length=3", "abc", "200 POST /x HTTP/1.1 [3]"),
+        ("|content-length=2", "abc", "reset"),
+        ("|content-length=4", "abc", "reset"),
+        ("|content-length=3|content-length=4", "abc", "reset"),
+        ("|transfer-encoding=chunked", "0\r\n\r\n", "reset"),
+        ("|connection=keep-alive", "", "reset"),
+        ("|Upper=x", "", "reset"),
+        ("|x=1\\r\\nhost: b", "", "reset"),
+        ("|x=1\\x00", "", "reset"),
+        ("|x y=1", "", "reset"),
+        ("|host=b", "", "400"),
+        ("|host=a", "", "200 POST /x HTTP/1.1 [0]"),
+        ("|:path=/y", "", "reset"),
+    ] {
+        log.lock().clear();
+        let answer = ask_h2(&edge, &format!("{good}{fields}"), body).await;
+        let seen =
+            log.lock().iter().map(|it| it.split(" \"").next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+        let found = format!("{answer} {}", seen.join("; ")).trim().to_owned();
+        assert_eq!(found, expected, "{fields} {body:?}");
+    }
+    for path in ["/x HTTP/1.1\\r\\nhost: b", "x", "/x\\x00", ""] {
+        let answer = ask_h2(&edge, &format!(":method=GET|:scheme=http|:authority=a|:path={path}"), "").await;
+        assert!(answer == "reset" || answer == "400", "{path}: {answer}");
+    }
+}

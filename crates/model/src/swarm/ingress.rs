@@ -36,6 +36,9 @@ pub struct IngressSettings {
     /// `off`, `common`, `combined`, `json`; empty is `off`.
     #[serde(skip_serializing_if = "is_default")]
     pub access_log: String,
+    /// Address where figures are read, in the form of an entrypoint's; empty: nowhere.
+    #[serde(skip_serializing_if = "is_default")]
+    pub metrics: String,
     /// Sources of certificates, by the name that rules give.
     #[serde(skip_serializing_if = "is_default")]
     pub resolvers: BTreeMap<String, Resolver>,
@@ -254,6 +257,9 @@ pub struct ServedCertificate {
     pub chain: String,
     /// PEM.
     pub key: String,
+    /// End of its validity in seconds since 1970; 0: not known.
+    #[serde(skip_serializing_if = "is_default")]
+    pub not_after: i64,
     /// True if this certificate only answers TLS-ALPN-01 for its names.
     #[serde(skip_serializing_if = "is_default")]
     pub challenge: bool,

@@ -16,6 +16,7 @@ use herder_place::peers::Asked;
 use herder_store::{Store, StoreError};
 use herder_wire::Subject;
 use herder_wire::swarm::{Heard, Managers, Said, Status};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
 use super::certifier::may_use_store;
@@ -25,6 +26,13 @@ use super::{external_ca, logs, root};
 /// The host, for those who ask.
 #[derive(Clone, Debug)]
 pub struct Door(pub Arc<Host>);
+
+impl Door {
+    /// Carries a connection of a peer's ingress to a task of this node.
+    pub(crate) async fn tunnel(self: Arc<Door>, from: String, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        crate::ingress::serve(&self.0.agent, &from, stream).await;
+    }
+}
 
 /// Calls of other nodes.
 #[herder_wire::swarm::async_trait]

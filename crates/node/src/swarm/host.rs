@@ -134,8 +134,8 @@ impl Host {
     /// Resumes the node's stored role, and runs until the parts end.
     pub async fn start(around: HostDeps, parts: Parts) -> anyhow::Result<Arc<Host>> {
         let kept = PersistedState::load(&around.state)?;
-        let reach = TaskReach::new(&around.directory.id, around.agent.clone());
-        let ingress = Ingress::new(Arc::new(reach), parts.stop());
+        let reach = TaskReach::new(&around.directory.id, around.agent.clone(), around.link.clone());
+        let ingress = Ingress::new(Arc::new(reach), &parts);
         let host = Arc::new(Host {
             id: around.directory.id.clone(),
             here: around.directory.here.clone(),

@@ -115,7 +115,13 @@ fn pauses_after_failures_double_up_to_a_day() {
 
 #[test]
 fn answers_to_authorities_are_served_beside_the_certificates() {
-    let alpn = ServedCertificate { names: vec!["a".into()], chain: "c".into(), key: "k".into(), challenge: true };
+    let alpn = ServedCertificate {
+        names: vec!["a".into()],
+        chain: "c".into(),
+        key: "k".into(),
+        not_after: 0,
+        challenge: true,
+    };
     let order = CertificateOrder {
         tokens: [("t1".to_owned(), "t1.thumb".to_owned())].into(),
         alpn: [("t2".to_owned(), alpn)].into(),

@@ -1,11 +1,12 @@
 //! Label sets as texts, in `labels.txt`: what is declared, and after `--` the routes and problems that it means.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use herder_model::swarm::{Entrypoint, Resolver};
 
 use super::*;
-use crate::endpoints::{NetworkPlace, Port, PortMode};
+use crate::endpoints::{Health, NetworkPlace, Port, PortMode, TaskEndpoint};
 
 fn settings() -> IngressSettings {
     let entrypoint = |(name, address): (&str, &str)| {
@@ -19,7 +20,7 @@ fn settings() -> IngressSettings {
     }
 }
 
-/// `service web port=80,53/udp network=shop_front vip`
+/// `service web port=80,53/udp network=shop_front,back task`
 fn service(line: &str) -> ServiceEndpoints {
     let mut words = line.split_whitespace();
     let name = words.next().expect("a name");
@@ -33,17 +34,39 @@ fn service(line: &str) -> ServiceEndpoints {
                 let protocol = protocol.to_owned();
                 Port { name: String::new(), protocol, target, published: 0, mode: PortMode::Ingress }
             })),
-            ("network", name) => {
-                let virtual_ip = line.contains(" vip").then_some([10, 0, 1, 2].into());
-                service
-                    .networks
-                    .insert(format!("n-{name}"), NetworkPlace { name: name.to_owned(), is_ingress: false, virtual_ip });
+            ("network", names) => {
+                for name in names.split(',') {
+                    let place = NetworkPlace { name: name.to_owned(), ..NetworkPlace::default() };
+                    service.networks.insert(format!("n-{name}"), place);
+                }
+            }
+            ("task", "") => {
+                let address = |(at, id): (u8, &String)| (id.clone(), Ipv4Addr::new(10, 0, 1 - at, 2));
+                // The last network by its name has 10.0.1, the one before 10.0.0.
+                let addresses = (0..2).zip(service.networks.keys().rev()).map(address).collect();
+                service.tasks.push(task(addresses));
             }
             ("stack", name) => drop(service.labels.insert("com.docker.stack.namespace".to_owned(), name.to_owned())),
             _ => {}
         }
     }
     service
+}
+
+fn task(addresses: BTreeMap<String, Ipv4Addr>) -> TaskEndpoint {
+    TaskEndpoint {
+        id: "t1".to_owned(),
+        name: "web.1".to_owned(),
+        node: "n1".to_owned(),
+        hostname: "h1".to_owned(),
+        node_address: None,
+        container: "c1".to_owned(),
+        addresses,
+        ports: Vec::new(),
+        health: Health::Unchecked,
+        weight: 1,
+        state: State::Serving,
+    }
 }
 
 fn secret(name: &str) -> Option<String> {
