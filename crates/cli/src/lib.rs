@@ -31,8 +31,9 @@ pub use manage::{Join, JoinSettings, ListSettings, Manage, ManageSettings};
 pub use registrator::Registrator;
 pub use render::Render;
 pub use stack::{
-    StackArgs, StackConfig, StackDeploy, StackDiff, StackExport, StackFiles, StackImages, StackLogs, StackLs, StackOne,
-    StackPlan, StackRm, StackRollback, StackVerb, StackWatch,
+    StackArgs, StackAt, StackConfig, StackDeploy, StackDiff, StackExport, StackFiles, StackImages, StackLogs, StackLs,
+    StackOne, StackPlan, StackRm, StackRollback, StackTarget, StackVerb, StackWatch, TargetAdd, TargetLs, TargetOne,
+    TargetVerb,
 };
 pub use swarm::{
     Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, Top, Watch,

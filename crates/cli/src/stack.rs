@@ -1,5 +1,7 @@
 //! `herder stack`: Compose files on a cluster.
 
+mod target;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use clap::{Args, Subcommand};
 
 use crate::args::positive;
 use crate::up::Door;
+
+pub use target::{StackTarget, TargetAdd, TargetLs, TargetOne, TargetVerb};
 
 /// Deploy Compose files as stacks.
 #[derive(Clone, Debug, Args)]
@@ -25,7 +29,7 @@ pub enum StackVerb {
     Config(StackConfig),
     /// List stacks
     Ls(StackLs),
-    /// Remove a stack; its volumes stay
+    /// Remove a stack; its volumes stay unless they are asked for
     Rm(StackRm),
     /// List the tasks of a stack
     Ps(StackOne),
@@ -43,6 +47,18 @@ pub enum StackVerb {
     Watch(StackWatch),
     /// Print the Compose file of a revision
     Export(StackExport),
+    /// Remote swarms and single engines to which stacks are deployed by name
+    Target(StackTarget),
+}
+
+/// The cluster that has the stacks.
+#[derive(Clone, Debug, Args)]
+pub struct StackAt {
+    #[command(flatten)]
+    pub door: Door,
+    /// A target that the door keeps: a remote swarm or a single engine; see `herder stack target --help`
+    #[arg(long, default_value = "own", value_name = "NAME")]
+    pub target: String,
 }
 
 /// One stack, and how it is printed.
@@ -52,7 +68,7 @@ pub struct StackOne {
     #[arg(value_name = "STACK")]
     pub name: String,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
     /// Output format
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     pub format: String,
@@ -61,7 +77,9 @@ pub struct StackOne {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder stack logs shop                      all services
-  herder stack logs shop web --tail 20 -f     one, and what comes")]
+  herder stack logs shop web --tail 20 -f     one, and what comes
+
+Each line stands behind the service and the number of its task; lines of stderr go to stderr.")]
 pub struct StackLogs {
     /// Name of the stack
     #[arg(value_name = "STACK")]
@@ -75,8 +93,14 @@ pub struct StackLogs {
     /// Lines of each task, from the end, or all
     #[arg(long, default_value = "all", value_name = "LINES")]
     pub tail: String,
+    /// Lines of this last time only, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub since: Option<Duration>,
+    /// Print the time of each line
+    #[arg(long, short)]
+    pub timestamps: bool,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -99,7 +123,7 @@ pub struct StackRollback {
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = positive)]
     pub timeout: Duration,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -115,7 +139,7 @@ pub struct StackDiff {
     #[arg(value_name = "REVISION", num_args = 0..=2)]
     pub revisions: Vec<u64>,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -124,7 +148,7 @@ pub struct StackWatch {
     #[arg(value_name = "STACK")]
     pub name: String,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -136,7 +160,7 @@ pub struct StackExport {
     #[arg(value_name = "REVISION")]
     pub revision: Option<u64>,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
     /// Output format
     #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
     pub format: String,
@@ -174,6 +198,7 @@ pub struct StackImages {
   herder stack deploy -c stack.yml -c prod.yml shop
   herder stack deploy -c stack.yml shop --detach    does not wait
   TAG=1.4 herder stack deploy -c stack.yml shop     variables of the environment win over .env
+  herder stack deploy shop --target paris           to a target that the door keeps
 
 Services start after those that they depend on. Services, networks, secrets and configs of the stack \
 that the files do not name any more are removed (--no-prune keeps them); volumes never are. If a \
@@ -205,7 +230,7 @@ pub struct StackDeploy {
     #[arg(long)]
     pub supersede: bool,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
     /// Output format of the result
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
@@ -230,7 +255,7 @@ pub struct StackPlan {
     #[arg(long)]
     pub detailed_exitcode: bool,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
     /// Output format
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
@@ -271,7 +296,7 @@ pub struct StackConfig {
 #[derive(Clone, Debug, Args)]
 pub struct StackLs {
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
     /// Output format
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     pub format: String,
@@ -281,14 +306,18 @@ pub struct StackLs {
 #[command(after_help = "Example:
   herder stack rm shop
 
-Services, networks, secrets and configs of the stack are removed, and its tasks end. Volumes stay.")]
+Services, networks, secrets and configs of the stack are removed, and its tasks end. Volumes stay, \
+unless --volumes is given.")]
 pub struct StackRm {
     /// Name of the stack; may be repeated
     #[arg(value_name = "STACK", required = true)]
     pub names: Vec<String>,
+    /// Remove the volumes of the stack as well, with all that is in them
+    #[arg(long)]
+    pub volumes: bool,
     /// The time for each stack
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = positive)]
     pub timeout: Duration,
     #[command(flatten)]
-    pub door: Door,
+    pub at: StackAt,
 }

@@ -21,7 +21,7 @@ mod units;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Related, Severity};
-pub use load::{FILE_MAX, FILES_MAX, Options, Sources, Step, load};
+pub use load::{FILE_MAX, FILES_MAX, Options, Sources, Step, is_project_name, load};
 pub use node::{Join, Map, Node, Position, Value};
 pub use objects::{
     Condition, Content, Dependency, Desired, DesiredService, FileObject, IMAGE_LABEL, STACK_LABEL, objects,

@@ -76,6 +76,13 @@ pub fn load(sources: &Sources, options: &Options) -> Step {
     }
 }
 
+/// True for a text that can be the name of a project.
+pub fn is_project_name(name: &str) -> bool {
+    let first = name.chars().next();
+    first.is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit())
+        && name.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || matches!(it, '_' | '-'))
+}
+
 /// Variables by name, as one part of a project sees them.
 pub(crate) type Environment = Rc<BTreeMap<String, String>>;
 
@@ -250,10 +257,7 @@ impl Loader<'_> {
     }
 
     fn named(&mut self, name: String, at: Position) -> Option<String> {
-        let first = name.chars().next();
-        let fits = first.is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit())
-            && name.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || matches!(it, '_' | '-'));
-        if !fits {
+        if !is_project_name(&name) {
             let message = format!("`{name}` cannot be the name of a project");
             let help = "use lower-case letters, digits, `-` and `_`, beginning with a letter or digit";
             self.report.refuse("name", at, Path::ROOT.key("name"), message, help);

@@ -1,9 +1,17 @@
 //! The target of a deployment, as an HTTP client.
 
 use std::future::Future;
+use std::pin::Pin;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use http::Method;
 use serde_json::Value;
+
+use crate::plan::Kind;
+
+/// The pieces of an answer that comes bit by bit.
+pub type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 /// The Docker API of a target.
 pub trait Api: Sync {
@@ -14,6 +22,17 @@ pub trait Api: Sync {
         path: &str,
         body: Option<&Value>,
     ) -> impl Future<Output = Result<Answer, Fault>> + Send;
+
+    /// Asks for an answer that may never end: logs.
+    fn pieces(&self, path: &str) -> impl Future<Output = Result<Pieces, Fault>> + Send;
+
+    /// Tells the content of a secret or config that exists. A target that keeps no such objects needs it for its containers.
+    fn content(&self, _kind: Kind, _name: &str, _body: &Value) {}
+
+    /// Ends a deployment that all went well in: what was kept for going back may go.
+    fn settle(&self, _stack: &str) -> impl Future<Output = Result<(), Fault>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// The answer to one request.
@@ -74,7 +93,11 @@ pub(crate) async fn list(api: &impl Api, path: &str, what: &str) -> Result<Vec<V
 
 /// Filters as part of a path.
 pub(crate) fn filters(filters: &Value) -> String {
-    let text = filters.to_string();
+    escape(&filters.to_string())
+}
+
+/// A text as part of a path.
+pub fn escape(text: &str) -> String {
     let escaped = text.bytes().map(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),

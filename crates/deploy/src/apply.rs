@@ -120,6 +120,9 @@ struct Run<'a, A: Api> {
 impl<'a, A: Api> Run<'a, A> {
     async fn all(&mut self) -> Result<(), Fault> {
         let plan = self.plan;
+        for step in plan.steps.iter().filter(|it| it.action == Action::Keep && !it.body.is_null()) {
+            self.api.content(step.kind, &step.name, &step.body);
+        }
         for step in plan.steps.iter().filter(|it| it.action == Action::Create && it.kind != Kind::Service) {
             self.create(step).await?;
         }
@@ -148,7 +151,7 @@ impl<'a, A: Api> Run<'a, A> {
         for step in plan.steps.iter().filter(|it| it.action == Action::Remove) {
             self.remove(step).await?;
         }
-        Ok(())
+        self.api.settle(&self.desired.stack).await
     }
 
     async fn create(&mut self, step: &'a Step) -> Result<(), Fault> {
@@ -347,11 +350,12 @@ async fn remove_object(api: &impl Api, kind: Kind, id: &str, name: &str, deadlin
     }
 }
 
-/// Removes everything of a stack but its volumes; the number of objects comes back.
+/// Removes everything of a stack, its volumes only where `volumes` asks for it; the number of objects comes back.
 pub async fn remove(
     api: &impl Api,
     stack: &str,
     timeout: Duration,
+    volumes: bool,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<usize, Fault> {
     let observed = observe(api, stack).await?;
@@ -368,11 +372,43 @@ pub async fn remove(
         let tasks = list(api, &format!("/tasks?filters={label}"), "tasks").await?;
         let live = tasks.iter().filter(|task| task["Status"]["State"] == "running").count();
         if live == 0 {
-            return Ok(plan.steps.len());
+            break;
         }
         if Instant::now() >= deadline {
             return Err(Fault::Late { seconds: timeout.as_secs(), waiting: vec![format!("{live} tasks")] });
         }
         sleep(LOOK_PERIOD).await;
     }
+    let mut count = plan.steps.len();
+    if volumes {
+        count += remove_volumes(api, stack, deadline, progress).await?;
+    }
+    Ok(count)
+}
+
+/// Removes the volumes of a stack that the target shows. A container that just ended may hold one for a moment.
+async fn remove_volumes(
+    api: &impl Api,
+    stack: &str,
+    deadline: Instant,
+    progress: &mut (dyn FnMut(Progress<'_>) + Send),
+) -> Result<usize, Fault> {
+    let label = filters(&json!({"label": [format!("{STACK_LABEL}={stack}")]}));
+    let all = ask(api, Method::GET, &format!("/volumes?filters={label}"), None, "volumes").await?;
+    let names = all["Volumes"].as_array().into_iter().flatten().filter_map(|it| it["Name"].as_str());
+    // A volume of each node may have the same name: one call removes them all.
+    let names: BTreeSet<&str> = names.map(|name| name.rsplit('/').next().unwrap_or(name)).collect();
+    for name in &names {
+        remove_object(api, Kind::Volume, name, name, deadline).await?;
+        let step = Step {
+            action: Action::Remove,
+            kind: Kind::Volume,
+            name: (*name).to_owned(),
+            id: (*name).to_owned(),
+            fields: Vec::new(),
+            body: Value::Null,
+        };
+        progress(Progress::Step(&step));
+    }
+    Ok(names.len())
 }

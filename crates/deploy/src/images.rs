@@ -15,7 +15,7 @@ use crate::{Api, Observed};
 /// The time for all look-ups together. A registry that is not there must not hold a deployment up.
 const LOOK_UP_MAX: Duration = Duration::from_secs(8);
 
-/// Images by the name in the file, as their registries know them; nothing for those that no registry knows.
+/// Images by their names with tags, as their registries know them; nothing for those that no registry knows.
 pub type Images = BTreeMap<String, Option<Image>>;
 
 /// An image as its registry knows it.
@@ -32,7 +32,7 @@ pub async fn look_up(api: &impl Api, desired: &Desired, observed: &Observed, whe
         "never" => false,
         "changed" => {
             let there = observed.services.iter().find(|it| it["Spec"]["Name"] == service.name.as_str());
-            there.is_none_or(|there| there["Spec"]["Labels"][IMAGE_LABEL] != image_of(&service.spec))
+            there.is_none_or(|there| there["Spec"]["Labels"][IMAGE_LABEL] != service.spec["Labels"][IMAGE_LABEL])
         }
         _ => true,
     };

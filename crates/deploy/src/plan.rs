@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fields::{Field, compare};
 use crate::observe::{Observed, is_of};
-use crate::seal::{DIGEST_LABEL, is_seal_of, seal, short};
+use crate::seal::{DIGEST_LABEL, config_digest, is_seal_of, seal, short};
 
 /// Change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +30,8 @@ pub enum Kind {
     Secret,
     Config,
     Service,
+    /// Only removed, and only when asked for.
+    Volume,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             Kind::Secret => "secret",
             Kind::Config => "config",
             Kind::Service => "service",
+            Kind::Volume => "volume",
         }
     }
 
@@ -50,6 +53,7 @@ impl Kind {
             Kind::Secret => "secrets",
             Kind::Config => "configs",
             Kind::Service => "services",
+            Kind::Volume => "volumes",
         }
     }
 }
@@ -159,7 +163,12 @@ impl Planner<'_> {
                     format!("network {name}: it exists and does not belong to this stack; declare it `external`");
                 self.plan.refused.push(message);
             }
-            let fields = compare(&declared_of(there, body), body);
+            let mut declared = body.clone();
+            if let Some(members) = declared.as_object_mut() {
+                // It is about the request, not about the network.
+                members.remove("CheckDuplicate");
+            }
+            let fields = compare(&declared_of(there, body), &declared);
             if !fields.is_empty() {
                 let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
                 let message = format!(
@@ -190,7 +199,10 @@ impl Planner<'_> {
             return;
         };
         let is_same = |object: &Value| match kind {
-            Kind::Config => object["Spec"]["Data"].as_str() == Some(BASE64.encode(data).as_str()),
+            Kind::Config => match object["Spec"]["Data"].as_str() {
+                Some(there) => there == BASE64.encode(data),
+                None => object["Spec"]["Labels"][DIGEST_LABEL] == config_digest(data).1.as_str(),
+            },
             _ => object["Spec"]["Labels"][DIGEST_LABEL].as_str().is_some_and(|label| is_seal_of(label, data)),
         };
         let version = format!("{}.{}", cut(name), short(data));
@@ -209,7 +221,10 @@ impl Planner<'_> {
                 let id = object["ID"].as_str().unwrap_or_default();
                 self.renamed.insert((kind, name.clone()), there.to_owned());
                 self.used.insert((kind, there.to_owned()));
-                self.push(Action::Keep, kind, there, id, Vec::new(), Value::Null);
+                // The body is not sent: a target without such objects copies its content into containers.
+                let labels = labels_of(object);
+                let body = FileObject { name: there.to_owned(), labels, ..file.clone() }.body(data);
+                self.push(Action::Keep, kind, there, id, Vec::new(), body);
             }
             (None, None) => {
                 self.used.insert((kind, name.clone()));
@@ -329,6 +344,12 @@ impl Planner<'_> {
     }
 }
 
+/// The labels of a secret or config.
+fn labels_of(object: &Value) -> BTreeMap<String, String> {
+    let labels = object["Spec"]["Labels"].as_object().into_iter().flatten();
+    labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
 /// Lists of files in a container spec, with the member that names a file.
 pub(crate) const FILES: [(Kind, &str, &str); 2] =
     [(Kind::Secret, "Secrets", "SecretName"), (Kind::Config, "Configs", "ConfigName")];
@@ -371,7 +392,8 @@ fn declared_of(there: &Value, body: &Value) -> Value {
 fn keep_digest(old: &Value, new: &mut Value) {
     let wanted = new["Labels"][IMAGE_LABEL].as_str().unwrap_or_default().to_owned();
     let image = new["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default().to_owned();
-    let is_same = old["Labels"][IMAGE_LABEL] == wanted.as_str() && image == wanted;
+    // An image that was looked up has a digest behind its tag.
+    let is_same = old["Labels"][IMAGE_LABEL] == wanted.as_str() && (image == wanted || !image.contains('@'));
     if is_same {
         new["TaskTemplate"]["ContainerSpec"]["Image"] = old["TaskTemplate"]["ContainerSpec"]["Image"].clone();
     }

@@ -39,6 +39,13 @@ pub(crate) fn is_seal_of(label: &str, data: &[u8]) -> bool {
     rounds <= ROUNDS && pbkdf2::verify(ALGORITHM, rounds, &salt, data, &digest).is_ok()
 }
 
+/// The label and its value by which the content of a config is compared where a target does not show it.
+pub fn config_digest(data: &[u8]) -> (&'static str, String) {
+    let digest = ring::digest::digest(&ring::digest::SHA256, data);
+    let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    (DIGEST_LABEL, format!("sha256:{digits}"))
+}
+
 /// Eight hexadecimal digits of a digest, for the name of another version of an object.
 pub(crate) fn short(data: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, data);

@@ -6,11 +6,14 @@
 pub(crate) mod asked;
 pub(crate) mod document;
 mod inside;
+pub(crate) mod logs;
 pub(crate) mod operations;
 pub(crate) mod problem;
 pub(crate) mod python;
+pub(crate) mod reach;
 pub(crate) mod remote;
 pub(crate) mod shown;
+pub(crate) mod targets;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
@@ -87,8 +90,15 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
             let (front, swarm, me, id) = (front.clone(), swarm.clone(), me.clone(), operation.id.clone());
             let work = tokio::spawn(async move {
                 let target = operation.record.target;
-                let Ok(api) = v2::api_of(&front, &target, &format!("stack-operation-{id}")).await else { return };
-                herder_stacks::run(&Kept(swarm), &api, &id, &me).await;
+                let request_id = format!("stack-operation-{id}");
+                let kept = Kept(swarm);
+                match targets::api_of(&front, &target, &request_id).await {
+                    Ok(api) => herder_stacks::run(&kept, &api, &id, &me).await,
+                    Err(problem) => {
+                        let door = Inside::new(&front, &request_id);
+                        herder_stacks::fail(&kept, &door, &id, &me, &problem.detail).await;
+                    }
+                }
             });
             running.insert(operation.id, work);
         }

@@ -40,8 +40,8 @@ const MANAGERS_TIME_MAX: Duration = Duration::from_secs(25);
 const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Attempts at a change without a version of the client when the object was written meanwhile. Each time somebody else
-/// got on.
-const ATTEMPTS_MAX: u32 = 8;
+/// got on, so that as many clients may write at the same time.
+const ATTEMPTS_MAX: u32 = 64;
 
 /// State of the door for the swarm.
 #[derive(Debug, Default)]

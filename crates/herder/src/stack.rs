@@ -5,17 +5,23 @@ mod files;
 mod look;
 mod server;
 mod show;
+mod target;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use futures_util::TryStreamExt as _;
 use herder_cli::{
     StackArgs, StackConfig, StackDeploy, StackLs, StackPlan, StackRm, StackRollback, StackVerb, StackWatch,
 };
 use herder_compose::Desired;
-use herder_deploy::{Answer, Api, Fault, Journal, Observed, Plan, Settings, apply, images, observe, remove};
+use herder_deploy::able::Able;
+use herder_deploy::{
+    Answer, Api, Fault, Journal, Observed, Pieces, Plan, Settings, apply, escape, images, observe, remove,
+};
 use herder_docker::{empty, full};
 use http::{Method, Request, header};
+use http_body_util::BodyDataStream;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
@@ -46,6 +52,7 @@ pub(crate) async fn run(asked: StackArgs) -> anyhow::Result<ExitCode> {
         StackVerb::Diff(asked) => look::diff(asked).await,
         StackVerb::Watch(asked) => watch(asked).await,
         StackVerb::Export(asked) => look::export(asked).await,
+        StackVerb::Target(asked) => target::run(asked).await,
     };
     match outcome {
         Err(error) if error.is::<Refused>() => {
@@ -102,6 +109,16 @@ impl Api for Door {
         let body = serde_json::from_slice(&bytes).with_context(|| format!("{} answers no JSON", self.host));
         Ok(Answer { status, body: body.map_err(unreachable)? })
     }
+
+    async fn pieces(&self, path: &str) -> Result<Pieces, Fault> {
+        let unreachable = |error: anyhow::Error| Fault::Unreachable(format!("{error:#}"));
+        let request = Request::builder().uri(path).body(empty()).map_err(|error| unreachable(error.into()))?;
+        let response = self.send_within(request, CALL_WAIT_MAX).await.map_err(unreachable)?;
+        if !response.status().is_success() {
+            return Err(unreachable(self.refusal(response).await));
+        }
+        Ok(Box::pin(BodyDataStream::new(response.into_body()).map_err(|error| error.to_string())))
+    }
 }
 
 /// A stack as its files declare it, beside what the cluster has.
@@ -113,12 +130,13 @@ struct Compared {
 
 async fn compare(
     door: &Door,
+    is_herder: bool,
     files: &herder_cli::StackFiles,
     name: Option<&str>,
     resolve: &str,
     prune: bool,
 ) -> anyhow::Result<Compared> {
-    let mut files = Files::load(files)?;
+    let mut files = Files::load(files, name)?;
     let (mut desired, notes) = files.objects(name)?;
     notes.iter().for_each(|note| eprint!("{}", files.render(note)));
     files.read_contents(&desired)?;
@@ -133,19 +151,25 @@ async fn compare(
         rand::rng().fill_bytes(&mut salt);
         salt
     };
-    let plan = Plan::of(&desired, &observed, &files.sources, prune, &mut salt);
+    let mut plan = Plan::of(&desired, &observed, &files.sources, prune, &mut salt);
+    if !is_herder {
+        let version = door.ask(Method::GET, "/version").await?;
+        let version = version["ApiVersion"].as_str().and_then(|it| it.split_once('.'));
+        let api = version.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        plan.refused.extend(Able::Swarm { api: api.unwrap_or((1, 24)) }.refusals(&desired));
+    }
     Ok(Compared { desired, observed, plan })
 }
 
 async fn deploy(asked: StackDeploy) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    if server::is_herder(&door).await {
+    let (door, is_herder) = server::place(&asked.at).await?;
+    if is_herder {
         return deploy_at_herder(&door, asked).await;
     }
     let name = asked.name.as_deref();
     let prune = !asked.no_prune;
     let Compared { desired, observed, plan } =
-        compare(&door, &asked.files, name, &asked.images.resolve_image, prune).await?;
+        compare(&door, false, &asked.files, name, &asked.images.resolve_image, prune).await?;
     plan.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let settings = Settings { wait: !asked.detach, timeout: asked.timeout, keep: asked.keep };
     let mut told = show::NewsLines::default();
@@ -164,7 +188,7 @@ async fn deploy(asked: StackDeploy) -> anyhow::Result<ExitCode> {
 
 /// Deploys through the stack API: the leader carries it out.
 async fn deploy_at_herder(door: &Door, asked: StackDeploy) -> anyhow::Result<ExitCode> {
-    let mut files = Files::load(&asked.files)?;
+    let mut files = Files::load(&asked.files, asked.name.as_deref())?;
     let (desired, notes) = files.objects(asked.name.as_deref())?;
     notes.iter().for_each(|note| eprint!("{}", files.render(note)));
     files.read_contents(&desired)?;
@@ -174,7 +198,7 @@ async fn deploy_at_herder(door: &Door, asked: StackDeploy) -> anyhow::Result<Exi
         "prune": !asked.no_prune, "timeout": asked.timeout.as_secs().max(1), "keep": asked.keep,
         "resolve": asked.images.resolve_image, "supersede": asked.supersede,
     });
-    let answer = server::ask(door, Method::PUT, &server::path(&stack, ""), Some(&body)).await?;
+    let answer = server::ask(door, Method::PUT, &server::path(&asked.at, &stack, ""), Some(&body)).await?;
     server::tell_notes(&answer);
     let Some(id) = answer["id"].as_str() else {
         return said(&asked.format, &stack, 0, &format!("nothing to do ({} services)", answer["services"]));
@@ -201,12 +225,13 @@ fn said(format: &str, stack: &str, changes: usize, text: &str) -> anyhow::Result
 }
 
 async fn rollback(asked: StackRollback) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
+    let (door, _) = server::place(&asked.at).await?;
     let body = json!({
         "revision": asked.revision.unwrap_or(0),
         "options": {"timeout": asked.timeout.as_secs().max(1)},
     });
-    let answer = server::ask(&door, Method::POST, &server::path(&asked.name, "/rollback"), Some(&body)).await?;
+    let answer =
+        server::ask(&door, Method::POST, &server::path(&asked.at, &asked.name, "/rollback"), Some(&body)).await?;
     let id = answer["id"].as_str().unwrap_or_default();
     if asked.detach {
         return said(
@@ -222,8 +247,8 @@ async fn rollback(asked: StackRollback) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(asked: StackWatch) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    let stack = server::ask(&door, Method::GET, &server::path(&asked.name, ""), None).await?;
+    let (door, _) = server::place(&asked.at).await?;
+    let stack = server::ask(&door, Method::GET, &server::path(&asked.at, &asked.name, ""), None).await?;
     let Some(id) = stack["operation"].as_str() else {
         let (state, revision) = (stack["state"].as_str().unwrap_or_default(), &stack["revision"]);
         let error = stack["error"].as_str().map(|it| format!(": {it}")).unwrap_or_default();
@@ -236,9 +261,12 @@ async fn watch(asked: StackWatch) -> anyhow::Result<ExitCode> {
 }
 
 async fn plan(asked: StackPlan) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
+    let (door, is_herder) = server::place(&asked.at).await?;
     let name = asked.name.as_deref();
-    let compared = compare(&door, &asked.files, name, &asked.images.resolve_image, !asked.no_prune).await?;
+    if asked.at.target != herder_stacks::OWN {
+        return plan_at_target(&door, &asked).await;
+    }
+    let compared = compare(&door, is_herder, &asked.files, name, &asked.images.resolve_image, !asked.no_prune).await?;
     let plan = &compared.plan;
     if asked.format == "json" {
         anstream::println!("{}", show::json(plan));
@@ -252,13 +280,45 @@ async fn plan(asked: StackPlan) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// The plan for a target that the door keeps, as the door makes it.
+async fn plan_at_target(door: &Door, asked: &StackPlan) -> anyhow::Result<ExitCode> {
+    let mut files = Files::load(&asked.files, asked.name.as_deref())?;
+    let (desired, _) = files.objects(asked.name.as_deref())?;
+    files.read_contents(&desired)?;
+    let mut body = server::bundle(&files);
+    body["options"] = json!({"prune": !asked.no_prune, "resolve": asked.images.resolve_image});
+    let path = server::path(&asked.at, &desired.stack, "/plan");
+    let plan = server::ask(door, Method::POST, &path, Some(&body)).await?;
+    if asked.format == "json" {
+        anstream::println!("{plan}");
+    } else {
+        anstream::print!("{}", look::drift(&plan));
+        let count = |key: &str| plan[key].as_u64().unwrap_or(0);
+        let (create, update, remove) = (count("create"), count("update"), count("remove"));
+        anstream::println!("stack {}: {create} to create, {update} to update, {remove} to remove", desired.stack);
+        let refused = plan["refused"].as_array().into_iter().flatten();
+        refused.for_each(|reason| anstream::println!("refused: {}", show::word(reason)));
+    }
+    let is_refused = plan["refused"].as_array().is_some_and(|it| !it.is_empty());
+    let has_changes = ["create", "update", "remove"].iter().any(|key| plan[*key] != 0);
+    Ok(match (is_refused, has_changes) {
+        (true, _) => ExitCode::from(REFUSED),
+        (false, true) if asked.detailed_exitcode => ExitCode::from(CHANGES),
+        (false, _) => ExitCode::SUCCESS,
+    })
+}
+
 fn config(asked: &StackConfig) -> anyhow::Result<ExitCode> {
-    let files = Files::load(&asked.files)?;
-    let project = &files.project;
+    let mut files = Files::load(&asked.files, asked.objects.as_deref())?;
     files.project.diagnostics.iter().for_each(|it| eprint!("{}", files.render(it)));
     if asked.quiet {
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(stack) = &asked.objects {
+        anstream::print!("{}", objects(&mut files, stack)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let project = &files.project;
     let as_json = asked.format == "json";
     let lines = |lines: Vec<String>| if as_json { json!(lines).to_string() + "\n" } else { lines.join("\n") + "\n" };
     let text = if asked.images {
@@ -271,20 +331,6 @@ fn config(asked: &StackConfig) -> anyhow::Result<ExitCode> {
         lines(project.services().map(|(name, _)| name.to_owned()).collect())
     } else if asked.variables {
         show::variables(&project.variables, as_json)
-    } else if let Some(stack) = &asked.objects {
-        let (desired, notes) = files.objects(Some(stack))?;
-        notes.iter().for_each(|note| eprint!("{}", files.render(note)));
-        let services: Vec<&Value> = desired.services.iter().map(|service| &service.spec).collect();
-        let named = |files: &[herder_compose::FileObject]| {
-            files.iter().map(|file| json!({"Name": file.name, "External": file.external})).collect::<Vec<_>>()
-        };
-        let objects = json!({
-            "Services": services,
-            "Networks": desired.networks.values().collect::<Vec<_>>(),
-            "Secrets": named(&desired.secrets),
-            "Configs": named(&desired.configs),
-        });
-        format!("{objects:#}\n")
     } else if as_json {
         format!("{:#}\n", project.export())
     } else {
@@ -294,9 +340,39 @@ fn config(asked: &StackConfig) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The bodies that a deployment sends, as JSON. The content of secrets is left out.
+fn objects(files: &mut Files, stack: &str) -> anyhow::Result<String> {
+    let (desired, notes) = files.objects(Some(stack))?;
+    notes.iter().for_each(|note| eprint!("{}", files.render(note)));
+    files.read_contents(&desired)?;
+    let services: Vec<&Value> = desired.services.iter().map(|service| &service.spec).collect();
+    let bodies = |all: &[herder_compose::FileObject], is_shown: bool| {
+        let body = |file: &herder_compose::FileObject| {
+            if file.external {
+                return json!({"Name": file.name, "External": true});
+            }
+            let mut body = file.body(file.data(&files.sources).unwrap_or_default());
+            if let Some(members) = body.as_object_mut().filter(|_| !is_shown) {
+                members.remove("Data");
+            }
+            body
+        };
+        all.iter().map(body).collect::<Vec<_>>()
+    };
+    let objects = json!({
+        "Services": services,
+        "Networks": desired.networks.values().collect::<Vec<_>>(),
+        "Secrets": bodies(&desired.secrets, false),
+        "Configs": bodies(&desired.configs, true),
+    });
+    Ok(format!("{objects:#}\n"))
+}
+
 async fn ls(asked: StackLs) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    if let Ok(stacks) = server::ask(&door, Method::GET, "/v2/targets/own/stacks", None).await {
+    let (door, is_herder) = server::place(&asked.at).await?;
+    if is_herder {
+        let path = format!("/v2/targets/{}/stacks", escape(&asked.at.target));
+        let stacks = server::ask(&door, Method::GET, &path, None).await?;
         anstream::print!("{}", show::kept_stacks(&stacks["items"], asked.format == "json"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -306,12 +382,12 @@ async fn ls(asked: StackLs) -> anyhow::Result<ExitCode> {
 }
 
 async fn rm(asked: StackRm) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
+    let (door, is_herder) = server::place(&asked.at).await?;
     let mut code = ExitCode::SUCCESS;
-    let is_herder = server::is_herder(&door).await;
     for name in &asked.names {
         if is_herder {
-            let path = server::path(name, &format!("?timeout={}", asked.timeout.as_secs().max(1)));
+            let path = format!("?timeout={}&volumes={}", asked.timeout.as_secs().max(1), u8::from(asked.volumes));
+            let path = server::path(&asked.at, name, &path);
             match server::ask(&door, Method::DELETE, &path, None).await {
                 Ok(operation) => drop(server::follow(&door, operation["id"].as_str().unwrap_or_default()).await?),
                 Err(error)
@@ -325,7 +401,7 @@ async fn rm(asked: StackRm) -> anyhow::Result<ExitCode> {
             continue;
         }
         let mut told = show::NewsLines::default();
-        let count = remove(&door, name, asked.timeout, &mut |news| told.tell(&news)).await?;
+        let count = remove(&door, name, asked.timeout, asked.volumes, &mut |news| told.tell(&news)).await?;
         if count == 0 {
             eprintln!("herder: there is no stack {name}");
             code = ExitCode::FAILURE;

@@ -32,6 +32,7 @@ pub enum Wish {
     },
     Remove {
         timeout_seconds: u64,
+        volumes: bool,
     },
 }
 
@@ -123,8 +124,9 @@ pub fn begin(
         ..Revision::default()
     };
     let new = match wish {
-        Wish::Remove { timeout_seconds } => {
+        Wish::Remove { timeout_seconds, volumes } => {
             operation.verb = Verb::Remove;
+            operation.volumes = volumes;
             operation.timeout_seconds = timeout_seconds;
             record.state = StackState::Removing;
             None
@@ -248,7 +250,7 @@ mod tests {
                             let revision = words.next().expect("a number").parse().expect("a number");
                             Wish::Rollback { revision, options }
                         }
-                        _ => Wish::Remove { timeout_seconds: 1 },
+                        _ => Wish::Remove { timeout_seconds: 1, volumes: false },
                     };
                     begin(&view, "own", "shop", wish, "me", &now, ids).map(|it| it.changes)
                 }

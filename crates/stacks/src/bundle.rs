@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use herder_compose::{Content, Desired, Diagnostic, FILE_MAX, Options, Sources, Step, Variable, load, objects};
+use herder_compose::{
+    Content, Desired, Diagnostic, FILE_MAX, Options, Sources, Step, Variable, is_project_name, load, objects,
+};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of all files of a bundle at most. A bundle is one entry of the managers' log.
@@ -107,7 +109,8 @@ impl Bundle {
             environment: self.environment.clone(),
             env_files: self.env_files.as_ref().map(|all| all.iter().map(|it| absolute(directory, it)).collect()),
             profiles: self.profiles.clone(),
-            name: None,
+            // The stack's name is that of the project, as far as it can be.
+            name: stack.filter(|name| is_project_name(name)).map(str::to_owned),
         };
         self.load_with(sources, &options, directory, stack).map_err(|error| match error {
             BundleError::Files(all) => {

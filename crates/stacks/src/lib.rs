@@ -6,8 +6,10 @@
 
 mod begin;
 mod bundle;
+pub mod engine;
 mod record;
 mod run;
+mod target;
 
 pub use begin::{Begun, Ids, Refused, Wish, begin, cancel};
 pub use bundle::{Bundle, BundleError, File, Loaded};
@@ -15,4 +17,8 @@ pub use record::{
     DeployOptions, Found, Operation, OperationState, Revision, Stack, StackState, StepRecord, StepState, Verb, find,
     kinds, operations, record_name, revisions, stacks,
 };
-pub use run::{NotWritten, Records, run};
+pub use run::{NotWritten, Records, fail, run};
+pub use target::{
+    Chance, OWN, Target, TargetError, TargetKind, Tls, WantedTarget, credentials, remove_target, target, targets,
+    write_target,
+};

@@ -16,13 +16,22 @@ pub struct Kinds {
     pub stack: Word,
     pub revision: Word,
     pub operation: Word,
+    pub target: Word,
+    /// The key under which credentials are sealed.
+    pub key: Word,
 }
 
 /// The kinds of records; nothing if this process has seen too many words that it does not know.
 pub fn kinds() -> Option<Kinds> {
     static KINDS: LazyLock<Option<Kinds>> = LazyLock::new(|| {
         let word = |text| Word::new(text).ok();
-        Some(Kinds { stack: word("stack")?, revision: word("stack-revision")?, operation: word("stack-operation")? })
+        Some(Kinds {
+            stack: word("stack")?,
+            revision: word("stack-revision")?,
+            operation: word("stack-operation")?,
+            target: word("stack-target")?,
+            key: word("stack-key")?,
+        })
     });
     *KINDS
 }
@@ -187,6 +196,9 @@ pub struct Operation {
     pub started: String,
     pub finished: String,
     pub timeout_seconds: u64,
+    /// True if a removal takes the volumes as well.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub volumes: bool,
     /// True if somebody asked to end it.
     pub cancel: bool,
     /// True if the time was over before all tasks ran; the cluster goes on.
@@ -216,7 +228,7 @@ pub struct Found<T> {
 }
 
 impl<T: DeserializeOwned> Found<T> {
-    fn of(resource: &Resource) -> Option<Found<T>> {
+    pub(crate) fn of(resource: &Resource) -> Option<Found<T>> {
         match resource.read() {
             Ok(record) => Some(Found {
                 id: resource.id.clone(),

@@ -62,6 +62,23 @@ pub async fn run(records: &impl Records, api: &impl Api, id: &str, me: &str) {
     }
 }
 
+/// Ends an operation whose target cannot be reached, before anything was done.
+pub async fn fail(records: &impl Records, api: &impl Api, id: &str, me: &str, reason: &str) {
+    let outcome = async {
+        let Some(kinds) = kinds() else { return Err(Left::Failed("too many kinds of objects".into())) };
+        let view = records.read().await.map_err(Left::Failed)?;
+        let found = find::<Operation>(&view, kinds.operation, id).filter(|it| !it.record.state.is_over());
+        let Some(found) = found else { return Err(Left::Taken) };
+        let mut run = Run { records, api, kinds, id, me, operation: found.record };
+        run.operation.runner = me.to_owned();
+        run.claim().await?;
+        run.end(Outcome::failed(reason)).await
+    };
+    if let Err(left) = outcome.await {
+        tracing::info!(operation = id, reason = %left, "an operation is left");
+    }
+}
+
 async fn carry_out(records: &impl Records, api: &impl Api, id: &str, me: &str) -> Result<(), Left> {
     let Some(kinds) = kinds() else { return Err(Left::Failed("too many kinds of objects".into())) };
     let view = records.read().await.map_err(Left::Failed)?;
@@ -143,7 +160,10 @@ impl<R: Records, A: Api> Run<'_, R, A> {
         };
         let plan = Plan::of(&desired, &observed, &sources, revision.options.prune, &mut salt);
         let journal = match self.operation.journal.clone() {
-            Some(journal) => journal,
+            Some(journal) => {
+                self.found_done(&plan);
+                journal
+            }
             None => {
                 let journal = Journal::of(&plan, &observed);
                 let changes = plan.steps.iter().filter(|step| step.action != Action::Keep);
@@ -180,6 +200,16 @@ impl<R: Records, A: Api> Run<'_, R, A> {
         Ok(Outcome::of(result.map(drop), settings.keep))
     }
 
+    /// Marks steps that an earlier attempt carried out and could not write down.
+    fn found_done(&mut self, plan: &Plan) {
+        for step in &mut self.operation.steps {
+            let there = plan.steps.iter().find(|it| it.kind.word() == step.kind && it.name == step.subject);
+            if there.is_some_and(|it| it.action == Action::Keep) {
+                step.state = StepState::Done;
+            }
+        }
+    }
+
     async fn remove(&mut self) -> Result<Outcome, Left> {
         let shown = Arc::new(Mutex::new(Shown::of(&self.operation)));
         let teller = shown.clone();
@@ -187,7 +217,7 @@ impl<R: Records, A: Api> Run<'_, R, A> {
         let timeout = Duration::from_secs(self.operation.timeout_seconds);
         let (api, stack) = (self.api, self.operation.stack.clone());
         let result = {
-            let work = remove(api, &stack, timeout, &mut tell);
+            let work = remove(api, &stack, timeout, self.operation.volumes, &mut tell);
             self.while_working(work, &shown).await?
         };
         self.show(&shown);

@@ -37,6 +37,7 @@ fn after(plan: &Plan) -> Observed {
             Kind::Secret => observed.secrets.push(json!({"ID": id, "Spec": step.body})),
             Kind::Config => observed.configs.push(json!({"ID": id, "Spec": step.body})),
             Kind::Service => observed.services.push(json!({"ID": id, "Spec": step.body})),
+            Kind::Volume => {}
         }
     }
     observed

@@ -12,7 +12,7 @@ pub(super) fn spec(context: &Context<'_>, service: &Node) -> Value {
     let text = |key: &str| service.get(key).and_then(Node::scalar_text).unwrap_or_default();
     let flag = |key: &str| service.get(key).and_then(Node::as_bool);
     let mut spec = Json::new();
-    put(&mut spec, "Image", text("image"));
+    put(&mut spec, "Image", tagged(&text("image")));
     spec.insert("Labels".into(), json!(labels(service.get("labels"), context.stack)));
     put(&mut spec, "Command", list(service.get("entrypoint")));
     put(&mut spec, "Args", list(service.get("command")));
@@ -53,6 +53,19 @@ pub(super) fn spec(context: &Context<'_>, service: &Node) -> Value {
 
 fn nanoseconds(node: &Node) -> Option<i64> {
     units::duration(node.as_str()?)
+}
+
+/// An image as Docker's client sends it: with `latest` where neither a tag nor a digest is said, and without the default
+/// registry.
+fn tagged(image: &str) -> String {
+    let familiar = image.strip_prefix("docker.io/").or(image.strip_prefix("index.docker.io/")).unwrap_or(image);
+    let familiar = familiar.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(familiar);
+    let last = familiar.rsplit('/').next().unwrap_or_default();
+    let is_id = familiar.strip_prefix("sha256:").is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if last.is_empty() || last.contains([':', '@']) || is_id {
+        return familiar.to_owned();
+    }
+    format!("{familiar}:latest")
 }
 
 /// `K=V` in the order of names; `K` alone removes what the image has.
@@ -127,7 +140,13 @@ fn mount(context: &Context<'_>, mount: &Node) -> Value {
             }
             put(&mut json, "BindOptions", bind);
         }
-        "volume" => put(&mut json, "VolumeOptions", volume_options(context, mount, text("source"))),
+        "volume" => {
+            let options = volume_options(context, mount, text("source"));
+            // Docker's client sends empty options of an external volume; a mount without them would be another one.
+            if !text("source").is_empty() || options != json!({}) {
+                json.insert("VolumeOptions".into(), options);
+            }
+        }
         "tmpfs" => {
             let mut options = Json::new();
             if let Some(size) = detail("tmpfs", "size").and_then(|size| size.as_str()?.parse::<i64>().ok()) {
@@ -218,7 +237,10 @@ fn files(context: &Context<'_>, service: &Node, section: &str) -> Vec<Value> {
 const FILE_MODE: i64 = 0o444;
 
 fn privileges(context: &Context<'_>, service: &Node) -> Value {
+    // Both are there in each service of Docker's client. Without them a change of labels would restart tasks.
     let mut json = Json::new();
+    json.insert("CredentialSpec".into(), Value::Null);
+    json.insert("SELinuxContext".into(), Value::Null);
     if let Some(spec) = service.get("credential_spec") {
         let text = |key: &str| spec.get(key).and_then(Node::as_str).unwrap_or_default();
         let mut credential = Json::new();

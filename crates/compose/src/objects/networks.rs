@@ -25,6 +25,8 @@ pub(super) fn declared(context: &mut Context<'_>) -> BTreeMap<String, Value> {
         let driver = if text("driver").is_empty() { "overlay" } else { text("driver") };
         let mut body = Json::new();
         body.insert("Name".into(), name.as_str().into());
+        // Engines before API 1.44 make two networks of one name without it.
+        body.insert("CheckDuplicate".into(), true.into());
         body.insert("Driver".into(), driver.into());
         body.insert("Labels".into(), json!(labels(node.get("labels"), context.stack)));
         put(&mut body, "Options", json!(texts(node.get("driver_opts"))));

@@ -95,7 +95,9 @@ fn service(context: &mut Context<'_>, key: &str, node: &Node, completed: &BTreeS
     let mut task = Json::new();
     task.insert("ContainerSpec".into(), container::spec(context, node));
     task.insert("Resources".into(), resources(node));
-    put(&mut task, "RestartPolicy", restart_policy(node));
+    if let policy @ Value::Object(_) = restart_policy(node) {
+        task.insert("RestartPolicy".into(), policy);
+    }
     task.insert("Placement".into(), placement(node));
     put(&mut task, "LogDriver", log_driver(node));
     task.insert("ForceUpdate".into(), 0.into());

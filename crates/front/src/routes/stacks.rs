@@ -3,8 +3,9 @@
 use super::{Route, route};
 use crate::stacks::v1::{self, Simple};
 use crate::stacks::v2::{self, answered};
-use crate::stacks::{asked, document, operations};
+use crate::stacks::{asked, document, logs, operations, targets};
 
+const TARGET: &str = "/v2/targets/{target}";
 const ONE: &str = "/v2/targets/{target}/stacks/{stack}";
 
 pub(crate) static ROUTES: &[Route] = &[
@@ -50,8 +51,23 @@ pub(crate) static ROUTES: &[Route] = &[
     route("DELETE", "/v1/volume/delete", "volume.remove-at", |front, call| {
         Box::pin(answered(v1::delete_one(front, call, Simple::Volume)))
     }),
-    route("GET", "/v2/targets", "target.list", |front, _| Box::pin(answered(v2::targets(front)))),
-    route("GET", "/v2/targets/{target}", "target.inspect", |front, call| Box::pin(answered(v2::target(front, call)))),
+    route("GET", "/v2/targets", "target.list", |front, call| Box::pin(answered(targets::list(front, call)))),
+    route("POST", "/v2/targets", "target.create", |front, call| Box::pin(answered(targets::put(front, call)))),
+    route("GET", TARGET, "target.inspect", |front, call| Box::pin(answered(targets::inspect(front, call)))),
+    route("PUT", TARGET, "target.update", |front, call| Box::pin(answered(targets::put(front, call)))),
+    route("DELETE", TARGET, "target.remove", |front, call| Box::pin(answered(targets::delete(front, call)))),
+    route("POST", "/v2/targets/{target}/check", "target.check", |front, call| {
+        Box::pin(answered(targets::check(front, call)))
+    }),
+    route("GET", "/v2/targets/{target}/nodes", "target.nodes", |front, call| {
+        Box::pin(answered(targets::inventory(front, call, "nodes")))
+    }),
+    route("GET", "/v2/targets/{target}/networks", "target.networks", |front, call| {
+        Box::pin(answered(targets::inventory(front, call, "networks")))
+    }),
+    route("GET", "/v2/targets/{target}/volumes", "target.volumes", |front, call| {
+        Box::pin(answered(targets::inventory(front, call, "volumes")))
+    }),
     route("GET", "/v2/targets/{target}/stacks", "stack.list", |front, call| Box::pin(answered(v2::list(front, call)))),
     route("POST", "/v2/targets/{target}/stacks", "stack.deploy", |front, call| {
         Box::pin(answered(v2::deploy(front, call)))
@@ -67,6 +83,9 @@ pub(crate) static ROUTES: &[Route] = &[
     }),
     route("GET", "/v2/targets/{target}/stacks/{stack}/tasks", "stack.tasks", |front, call| {
         Box::pin(answered(v2::tasks(front, call)))
+    }),
+    route("GET", "/v2/targets/{target}/stacks/{stack}/logs", "stack.logs", |front, call| {
+        Box::pin(answered(logs::stack_logs(front, call)))
     }),
     route("GET", "/v2/targets/{target}/stacks/{stack}/revisions", "stack.revisions", |front, call| {
         Box::pin(answered(v2::list_revisions(front, call)))

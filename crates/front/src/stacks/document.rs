@@ -51,7 +51,14 @@ static V1: &[Described] = &[
 
 static V2: &[Described] = &[
     op("GET", "/v2/targets", "list_targets", "Lists targets", ""),
-    op("GET", "/v2/targets/{target}", "get_target", "Shows a target", ""),
+    op("POST", "/v2/targets", "create_target", "Keeps a target by name", "Target"),
+    op("GET", "/v2/targets/{target}", "get_target", "Shows a target; credentials are never shown", ""),
+    op("PUT", "/v2/targets/{target}", "update_target", "Changes a target", "Target"),
+    op("DELETE", "/v2/targets/{target}", "delete_target", "Forgets a target that has no stacks", ""),
+    op("POST", "/v2/targets/{target}/check", "check_target", "Connects to a target and tells each step", ""),
+    op("GET", "/v2/targets/{target}/nodes", "list_nodes", "Lists the nodes of a target", ""),
+    op("GET", "/v2/targets/{target}/networks", "list_networks", "Lists the networks of a target", ""),
+    op("GET", "/v2/targets/{target}/volumes", "list_volumes", "Lists the volumes of a target", ""),
     op("GET", "/v2/targets/{target}/stacks", "list_stacks", "Lists stacks", ""),
     op("POST", "/v2/targets/{target}/stacks", "create_stack", "Deploys a stack", "Deploy"),
     op("GET", "/v2/targets/{target}/stacks/{stack}", "get_stack", "Shows a stack with its services", ""),
@@ -66,6 +73,7 @@ static V2: &[Described] = &[
     ),
     op("GET", "/v2/targets/{target}/stacks/{stack}/services", "list_services", "Lists the services of a stack", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/tasks", "list_tasks", "Lists the tasks of a stack", ""),
+    op("GET", "/v2/targets/{target}/stacks/{stack}/logs", "get_logs", "Gives what the tasks of a stack say", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/revisions", "list_revisions", "Lists revisions", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/revisions/{number}", "get_revision", "Shows a revision", ""),
     op(
@@ -96,6 +104,24 @@ static V2: &[Described] = &[
     op("POST", "/v2/compose/check", "check_files", "Tells the faults of files, with places", "Deploy"),
     op("POST", "/v2/compose/config", "get_config", "Gives the canonical file", "Deploy"),
     op("POST", "/v2/compose/variables", "list_variables", "Lists the variables that files read", "Deploy"),
+];
+
+/// The content of a good answer.
+fn answer(id: &str) -> Value {
+    match id {
+        "follow_operation" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        "get_logs" => json!({"text/plain": {"schema": {"type": "string"}}}),
+        _ => json!({"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}}),
+    }
+}
+
+/// Parameters in the query of operations, by the names of these.
+const QUERIES: [(&str, &[&str]); 5] = [
+    ("plan_stack", &["against"]),
+    ("delete_stack", &["timeout", "volumes"]),
+    ("list_operations", &["stack", "target"]),
+    ("get_logs", &["service", "follow", "tail", "since", "timestamps", "format"]),
+    ("list_stacks", &["limit", "after"]),
 ];
 
 /// The names in the holes of a path.
@@ -185,12 +211,17 @@ fn openapi_document() -> Value {
             }
             parameter
         });
+        let queries = QUERIES.iter().filter(|(id, _)| *id == it.id).flat_map(|(_, names)| *names);
+        let queries = queries.map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}}));
+        let parameters: Vec<Value> = named.chain(queries).collect();
         let json_of =
             |name: &str| json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{name}")}}});
         let mut operation = json!({
-            "operationId": it.id, "summary": it.summary, "parameters": named.collect::<Vec<_>>(),
+            "operationId": it.id, "summary": it.summary, "parameters": parameters,
             "responses": {
-                "2XX": {"description": "It is done or under way", "content": {"application/json": {}}},
+                "200": {"description": "It is done", "content": answer(it.id)},
+                "201": {"description": "It is made", "content": answer(it.id)},
+                "202": {"description": "It is under way", "content": answer(it.id)},
                 "default": {"description": "A refusal", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}},
             },
         });
@@ -206,7 +237,7 @@ fn openapi_document() -> Value {
             "prune": {"type": "boolean", "default": true},
             "timeout": {"type": "integer", "description": "Seconds", "default": 600},
             "keep": {"type": "boolean", "default": false},
-            "resolve": {"enum": ["always", "changed", "never"], "default": "always"},
+            "resolve": {"type": "string", "enum": ["always", "changed", "never"], "default": "always"},
             "supersede": {"type": "boolean", "default": false},
         }),
         &[],
@@ -214,9 +245,9 @@ fn openapi_document() -> Value {
     let deploy = schema(
         json!({
             "name": text,
-            "files": {"type": "object", "description": "Paths and their texts, or {\"base64\": …}",
+            "files": {"type": "object", "additionalProperties": true, "description": "Paths and their texts, or {\"base64\": …}",
                 "example": {"compose.yaml": "services:\n  web:\n    image: nginx\n"}},
-            "main": texts, "directory": text, "environment": {"type": "object"}, "env_files": texts, "profiles": texts,
+            "main": texts, "directory": text, "environment": {"type": "object", "additionalProperties": true}, "env_files": texts, "profiles": texts,
             "options": {"$ref": "#/components/schemas/Options"},
         }),
         &["files"],
@@ -227,11 +258,16 @@ fn openapi_document() -> Value {
         "servers": [{"url": "/"}],
         "paths": paths(V2, "", operation),
         "components": {"schemas": {
+            "Answer": {"type": "object", "additionalProperties": true},
             "Deploy": deploy,
             "Options": options,
+            "Target": schema(json!({
+                "name": text, "kind": {"type": "string", "enum": ["swarm", "engine"]}, "address": text, "labels": {"type": "object", "additionalProperties": text},
+                "tls": schema(json!({"ca": text, "cert": text, "key": text}), &["ca", "cert", "key"]),
+            }), &["address"]),
             "Rollback": schema(json!({"revision": {"type": "integer", "default": 0}, "options": {"$ref": "#/components/schemas/Options"}}), &[]),
             "Scale": schema(json!({"replicas": {"type": "integer"}}), &["replicas"]),
-            "Problem": schema(json!({"title": text, "status": {"type": "integer"}, "code": text, "detail": text, "errors": {"type": "array"}}), &[]),
+            "Problem": schema(json!({"title": text, "status": {"type": "integer"}, "code": text, "detail": text, "errors": {"type": "array", "items": {}}}), &[]),
         }},
     })
 }

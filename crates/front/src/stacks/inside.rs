@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Weak};
 
-use herder_deploy::{Answer, Api, Fault};
+use futures_util::TryStreamExt as _;
+use herder_deploy::{Answer, Api, Fault, Pieces};
 use herder_docker::{empty, full, gather};
-use http::{Method, Request, header};
+use herder_pool::Body;
+use http::{Method, Request, Response, header};
+use http_body_util::BodyDataStream;
 use serde_json::Value;
 
 use crate::Front;
@@ -45,4 +48,28 @@ impl Api for Inside {
         };
         Ok(Answer { status, body })
     }
+
+    async fn pieces(&self, path: &str) -> Result<Pieces, Fault> {
+        let unreachable = |reason: String| Fault::Unreachable(format!("this cluster: {reason}"));
+        let front = self.front.upgrade().ok_or_else(|| unreachable("the node is shutting down".into()))?;
+        let request = Request::builder().uri(path).header("x-request-id", &self.request_id).body(empty());
+        let reply = front.handle(request.map_err(|error| unreachable(error.to_string()))?).await;
+        pieces(reply, path).await
+    }
 }
+
+/// The body of a good answer, piece by piece; a refusal in its own words.
+pub(super) async fn pieces(reply: Response<Body>, path: &str) -> Result<Pieces, Fault> {
+    let status = reply.status();
+    if status.is_success() {
+        return Ok(Box::pin(BodyDataStream::new(reply.into_body()).map_err(|error| error.to_string())));
+    }
+    let bytes = gather(reply.into_body(), REFUSAL_BYTES_MAX).await.unwrap_or_default();
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let message = body["message"].as_str().unwrap_or("no reason is given").to_owned();
+    let what = path.split('?').next().unwrap_or_default().trim_start_matches('/').to_owned();
+    Err(Fault::Refused { what, status: status.as_u16(), message })
+}
+
+/// Bytes of a refusal at most.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;

@@ -2,7 +2,7 @@
 
 use herder_deploy::Fault;
 use herder_pool::full;
-use herder_stacks::{BundleError, Refused};
+use herder_stacks::{BundleError, Refused, TargetError};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -97,6 +97,20 @@ impl From<Refused> for Problem {
             Refused::NoOperation(_) => Problem::new(StatusCode::NOT_FOUND, "operation_not_found", detail),
             Refused::Over(_) => Problem::new(StatusCode::CONFLICT, "operation_over", detail),
             Refused::Record(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", detail),
+        }
+    }
+}
+
+impl From<TargetError> for Problem {
+    fn from(error: TargetError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            TargetError::Wrong(_) => Problem::bad_request(detail),
+            TargetError::Missing(_) => Problem::new(StatusCode::NOT_FOUND, "target_not_found", detail),
+            TargetError::Taken(_) => Problem::new(StatusCode::CONFLICT, "target_exists", detail),
+            TargetError::InUse { .. } => Problem::new(StatusCode::CONFLICT, "target_in_use", detail),
+            TargetError::Unreadable(_) => Problem::new(StatusCode::CONFLICT, "credentials_unreadable", detail),
+            TargetError::Record(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", detail),
         }
     }
 }

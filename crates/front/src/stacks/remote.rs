@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_deploy::{Answer, Api, Fault};
+use herder_deploy::{Answer, Api, Fault, Pieces};
 use herder_docker::{EngineLink, LinkError, Way, empty, full, gather, spoken_version};
+use herder_stacks::engine::Raw;
 use http::{Method, Request, header};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
 
+use super::inside::pieces;
 use crate::Front;
 
 /// The time for one answer of a remote engine.
@@ -96,6 +98,8 @@ pub(crate) struct Remote {
     link: EngineLink,
     /// The version in paths: `/v1.41`.
     prefix: String,
+    /// The newest version that the engine and herder both speak.
+    version: (u32, u32),
     front: Arc<Front>,
 }
 
@@ -110,7 +114,7 @@ impl Remote {
             Way::Tls(Arc::new(config.map_err(|error| Fault::Unreachable(format!("{addr}: {error}")))?))
         };
         let (link, front) = (EngineLink::new(addr, way), front.clone());
-        let mut remote = Remote { addr: addr.to_owned(), link, prefix: String::new(), front };
+        let mut remote = Remote { addr: addr.to_owned(), link, prefix: String::new(), version: API_VERSION_MIN, front };
         let version = timeout(FIRST_TIME_MAX, remote.call(Method::GET, "/version", None)).await;
         let late = |_| Fault::Unreachable(format!("{addr} does not answer within {} s", FIRST_TIME_MAX.as_secs()));
         let version = version.map_err(late)??;
@@ -125,10 +129,37 @@ impl Remote {
             let (major, minor) = API_VERSION_MIN;
             return Err(Fault::Unreachable(format!("{addr} speaks API {spoken}; {major}.{minor} or later is needed")));
         }
-        remote.prefix = format!("/v{}", spoken_version(spoken));
+        let spoken = spoken_version(spoken);
+        remote.prefix = format!("/v{spoken}");
+        remote.version = number(&spoken).unwrap_or(API_VERSION_MIN);
         Ok(remote)
     }
+
+    pub(crate) fn version(&self) -> (u32, u32) {
+        self.version
+    }
 }
+
+impl Raw for Remote {
+    async fn raw(&self, method: Method, path: &str, media_type: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), Fault> {
+        self.front.breakers.check(&self.addr, Instant::now())?;
+        let unreachable = |reason: String| Fault::Unreachable(format!("{}: {reason}", self.addr));
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.prefix));
+        let request = request.header(header::CONTENT_TYPE, media_type).body(full(body));
+        let request = request.map_err(|error| unreachable(error.to_string()))?;
+        let late = |_| unreachable(format!("no answer within {} s", RAW_TIME_MAX.as_secs()));
+        let answer = timeout(RAW_TIME_MAX, async {
+            let response = self.link.send(request).await.map_err(|error| unreachable(reason(&error)))?;
+            let status = response.status().as_u16();
+            let bytes = gather(response.into_body(), ANSWER_BYTES_MAX).await;
+            Ok((status, bytes.map_err(|error| unreachable(error.to_string()))?.to_vec()))
+        });
+        answer.await.map_err(late)?
+    }
+}
+
+/// The time for a pull of an image, or for files that are copied into a container.
+const RAW_TIME_MAX: Duration = Duration::from_secs(600);
 
 impl Api for Remote {
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Fault> {
@@ -162,6 +193,16 @@ impl Api for Remote {
             }
             Err(error) => Err(unreachable(format!("its answer is no JSON: {error}"))),
         }
+    }
+
+    async fn pieces(&self, path: &str) -> Result<Pieces, Fault> {
+        self.front.breakers.check(&self.addr, Instant::now())?;
+        let unreachable = |reason: String| Fault::Unreachable(format!("{}: {reason}", self.addr));
+        let request = Request::builder().uri(format!("{}{path}", self.prefix)).body(empty());
+        let request = request.map_err(|error| unreachable(error.to_string()))?;
+        let late = |_| unreachable(format!("no answer within {} s", ANSWER_TIME_MAX.as_secs()));
+        let response = timeout(ANSWER_TIME_MAX, self.link.send(request)).await.map_err(late)?;
+        pieces(response.map_err(|error| unreachable(reason(&error)))?, path).await
     }
 }
 

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_deploy::{Answer, Api, Fault, Journal, Settings, apply, remove};
+use herder_deploy::{Fault, Journal, Settings, apply, listing, remove};
 use herder_stacks::{Bundle, DeployOptions, File};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::Inside;
 use super::asked::load;
 use super::problem::Problem;
 use super::python::repr;
+use super::reach::Reach;
 use super::remote::{Pem, Remote};
 use super::v2::{Answered, Compared, compare, docker, docker_list, of_stack, request_id};
-use super::{Inside, shown};
 use crate::{Call, Front, Reply, call, guard};
 
 /// Bytes of a request at most.
@@ -28,21 +29,6 @@ const MAIN: &str = "docker-compose.yml";
 
 const NO_CONNECTION: &str = "Connection error, please check if the Docker engine is reachable.";
 const NO_CONNECTION_FOR_NETWORKS: &str = "Connection error - please check if the Docker engine is reachable.";
-
-/// A target of one call.
-enum Target {
-    Own(Inside),
-    Remote(Box<Remote>),
-}
-
-impl Api for Target {
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Fault> {
-        match self {
-            Target::Own(api) => api.call(method, path, body).await,
-            Target::Remote(api) => api.call(method, path, body).await,
-        }
-    }
-}
 
 /// A request as the original takes it.
 struct Asked {
@@ -88,7 +74,7 @@ impl Asked {
     }
 
     /// The engine that the call names. `no_connection` is the status and the text of an engine that does not answer.
-    async fn target(&self, front: &Arc<Front>, no_connection: (u16, &str)) -> Result<Target, Refusal> {
+    async fn target(&self, front: &Arc<Front>, no_connection: (u16, &str)) -> Result<Reach, Refusal> {
         let url = self.required("engine-url")?.trim();
         let addr = match url.split_once("://") {
             None if url.is_empty() => "",
@@ -101,7 +87,7 @@ impl Asked {
             None => url,
         };
         if addr.is_empty() || addr.eq_ignore_ascii_case(&self.host) {
-            return Ok(Target::Own(Inside::new(front, &self.request_id)));
+            return Ok(Reach::Own(Inside::new(front, &self.request_id)));
         }
         let pem = self.pem();
         let missing = pem.missing();
@@ -117,7 +103,7 @@ impl Asked {
         };
         let remote = Remote::connect(front, &addr, &pem).await;
         let remote = remote.map_err(|fault| Refusal::new(no_connection.0, no_connection.1, fault.to_string()))?;
-        Ok(Target::Remote(Box::new(remote)))
+        Ok(Reach::Remote(Box::new(remote)))
     }
 }
 
@@ -218,7 +204,7 @@ async fn deploy_stack(front: &Arc<Front>, asked: &Asked) -> Outcome {
 }
 
 /// Refuses networks and volumes that must exist and do not, in the original's words.
-async fn external(api: &Target, desired: &herder_compose::Desired, canonical: &Value) -> Result<(), Refusal> {
+async fn external(api: &Reach, desired: &herder_compose::Desired, canonical: &Value) -> Result<(), Refusal> {
     let unreachable = |problem: Problem| Refusal::new(400, NO_CONNECTION, problem.detail);
     if !desired.external_networks.is_empty() {
         let networks = docker_list(api, "/networks").await.map_err(unreachable)?;
@@ -331,7 +317,7 @@ async fn stack_status(front: &Arc<Front>, asked: &Asked, stack: &str) -> Outcome
     let services = docker_list(&api, &format!("/services?{}", of_stack(stack))).await.map_err(failed)?;
     let tasks = docker_list(&api, &format!("/tasks?{}", of_stack(stack))).await.map_err(failed)?;
     let mut items = Vec::new();
-    for service in shown::services(&services, &tasks) {
+    for service in listing::services(&services, &tasks) {
         let there = services.iter().find(|it| it["ID"] == service["id"]);
         // A task with a health check runs once it is healthy.
         let has_check = there.is_some_and(|it| {
@@ -373,7 +359,7 @@ pub(crate) async fn delete(front: &Arc<Front>, call: Call) -> Answered {
 
 async fn delete_stack(front: &Arc<Front>, asked: &Asked, stack: &str) -> Outcome {
     let api = asked.target(front, (400, NO_CONNECTION)).await?;
-    match remove(&api, stack, REMOVE_TIME_MAX, &mut |_| {}).await {
+    match remove(&api, stack, REMOVE_TIME_MAX, false, &mut |_| {}).await {
         // Tasks that take longer to end do so by themselves.
         Ok(_) | Err(Fault::Late { .. }) => done(200, &format!("Stack {stack} deleted."), Value::Null),
         Err(fault) => Err(refused(&fault, "Error deleting stack.")),
@@ -417,7 +403,7 @@ impl Simple {
         }
     }
 
-    async fn all(self, api: &Target) -> Result<Vec<Value>, Problem> {
+    async fn all(self, api: &Reach) -> Result<Vec<Value>, Problem> {
         Ok(match self {
             Simple::Network => {
                 let all = docker_list(api, "/networks").await?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use herder_deploy::images::{self, Images};
-use herder_deploy::{Api, Plan, observe};
+use herder_deploy::{Api, Plan, listing, observe};
 use herder_model::swarm::View;
 use herder_stacks::{
     Begun, DeployOptions, Found, Ids, Loaded, Operation, Stack, StackState, Wish, begin, cancel, find, kinds,
@@ -19,12 +19,12 @@ use tokio::time::{Instant, sleep};
 use super::asked::{Asked, AskedOptions, Asker, WAIT_MAX, load, read};
 use super::operations::{LOOK_PERIOD, reply_of};
 use super::problem::Problem;
-use super::{Inside, shown};
+use super::reach::Reach;
+use super::shown;
+pub(crate) use super::targets::api_of;
 use crate::swarm::{self, Swarm};
 use crate::{ApiError, Call, Front, Reply, call};
 
-/// The target that is this cluster.
-pub(crate) const OWN: &str = "own";
 /// Entries of a list that come in one answer at most, and where the client names no number.
 const LIST_MAX: usize = 1000;
 
@@ -34,14 +34,6 @@ pub(crate) type Answered = Result<Reply, Problem>;
 /// Makes a reply of a refusal.
 pub(crate) async fn answered(answer: impl Future<Output = Answered>) -> Result<Reply, ApiError> {
     Ok(answer.await.unwrap_or_else(Problem::into_reply))
-}
-
-/// The Docker API of a target.
-pub(crate) async fn api_of(front: &Arc<Front>, target: &str, request_id: &str) -> Result<Inside, Problem> {
-    if target == OWN {
-        return Ok(Inside::new(front, request_id));
-    }
-    Err(Problem::new(StatusCode::NOT_FOUND, "target_not_found", format!("there is no target {target}")))
 }
 
 pub(crate) fn swarm_of(front: &Front) -> Result<&Arc<dyn Swarm>, Problem> {
@@ -68,7 +60,7 @@ pub(crate) struct Compared {
     notes: Vec<Value>,
 }
 
-pub(crate) async fn compare(api: &impl Api, loaded: Loaded, options: &DeployOptions) -> Result<Compared, Problem> {
+pub(crate) async fn compare(api: &Reach, loaded: Loaded, options: &DeployOptions) -> Result<Compared, Problem> {
     let Loaded { mut desired, sources, notes, .. } = loaded;
     let observed = observe(api, &desired.stack).await?;
     let images = images::look_up(api, &desired, &observed, &options.resolve).await;
@@ -91,30 +83,10 @@ pub(crate) async fn compare(api: &impl Api, loaded: Loaded, options: &DeployOpti
     let broken = |error: tokio::task::JoinError| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", format!("the plan could not be made: {error}"))
     };
-    let (plan, desired, observed) = plan.await.map_err(broken)?;
+    let (mut plan, desired, observed) = plan.await.map_err(broken)?;
+    plan.refused.extend(api.able().refusals(&desired));
     all.extend(plan.notes.iter().map(|text| json!({"severity": "note", "code": "left", "message": text})));
     Ok(Compared { plan, desired, observed, images, notes: all })
-}
-
-/// `GET /v2/targets`.
-pub(crate) async fn targets(front: &Arc<Front>) -> Answered {
-    ok(&json!({"items": [own(front)?]}))
-}
-
-fn own(front: &Front) -> Result<Value, Problem> {
-    let status = swarm_of(front)?.status();
-    Ok(json!({
-        "name": OWN, "kind": "own", "node": status.node_id, "manager": status.control_available,
-        "version": env!("CARGO_PKG_VERSION"),
-        "capabilities": ["replicas", "global", "jobs", "rolling_update", "depends_on", "secrets", "configs", "overlay"],
-    }))
-}
-
-/// `GET /v2/targets/{target}`.
-pub(crate) async fn target(front: &Arc<Front>, call: Call) -> Answered {
-    let name = call.hole("target");
-    api_of(front, &name, "").await?;
-    ok(&own(front)?)
 }
 
 /// `GET /v2/targets/{target}/stacks`.
@@ -318,7 +290,9 @@ pub(crate) async fn docker(api: &impl Api, method: Method, path: &str, body: Opt
         return Ok(answer.body);
     }
     let message = answer.body["message"].as_str().unwrap_or_default().to_owned();
-    Err(herder_deploy::Fault::Refused { what: path.to_owned(), status: answer.status, message }.into())
+    // The subject without filters, which say nothing to people.
+    let what = path.split('?').next().unwrap_or_default().trim_start_matches('/').to_owned();
+    Err(herder_deploy::Fault::Refused { what, status: answer.status, message }.into())
 }
 
 pub(crate) fn of_stack(stack: &str) -> String {
@@ -338,7 +312,7 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call) -> Answered {
         Some(found) => shown::stack(found),
         None => shown::unrecorded(&target, &BTreeSet::new(), &services).pop().ok_or_else(|| no_stack(&stack))?,
     };
-    value["services"] = shown::services(&services, &tasks).into();
+    value["services"] = listing::services(&services, &tasks).into();
     let mut reply = call::json(StatusCode::OK, &value);
     if let Some(found) = &found
         && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", found.version))
@@ -357,7 +331,7 @@ pub(crate) async fn services(front: &Arc<Front>, call: Call) -> Answered {
     if services.is_empty() && known(&swarm::read(swarm_of(front)?).await?, &target, &stack).is_none() {
         return Err(no_stack(&stack));
     }
-    paged(&call, shown::services(&services, &tasks), "name")
+    paged(&call, listing::services(&services, &tasks), "name")
 }
 
 /// `GET …/stacks/{stack}/tasks`.
@@ -370,7 +344,7 @@ pub(crate) async fn tasks(front: &Arc<Front>, call: Call) -> Answered {
         return Err(no_stack(&stack));
     }
     let nodes = docker_list(&api, "/nodes").await?;
-    paged(&call, shown::tasks(&tasks, &services, &nodes), "id")
+    paged(&call, listing::tasks(&tasks, &services, &nodes), "id")
 }
 
 /// `DELETE /v2/targets/{target}/stacks/{stack}`.
@@ -394,7 +368,14 @@ pub(crate) async fn remove(front: &Arc<Front>, call: Call) -> Answered {
         None => 60,
         Some(text) => text.parse().map_err(|_| Problem::bad_request(format!("timeout: `{text}` is no number")))?,
     };
-    let begun = write(front, &asker, &target, &stack, Wish::Remove { timeout_seconds: timeout }).await?;
+    let begun = write(
+        front,
+        &asker,
+        &target,
+        &stack,
+        Wish::Remove { timeout_seconds: timeout, volumes: call.query.flag("volumes") },
+    )
+    .await?;
     reply_of(front, &asker, &begun.operation, Vec::new(), StatusCode::OK).await
 }
 

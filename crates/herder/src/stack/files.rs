@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use herder_cli::StackFiles;
-use herder_compose::{Content, Desired, Diagnostic, FILE_MAX, Options, Project, Sources, Step, load, objects};
+use herder_compose::{
+    Content, Desired, Diagnostic, FILE_MAX, Options, Project, Sources, Step, is_project_name, load, objects,
+};
 
 /// Names of the file of a project, the first that exists.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
@@ -58,10 +60,12 @@ impl Files {
         &self.options.environment
     }
 
-    /// Finds, reads and loads the files that the command line names.
-    pub(super) fn load(asked: &StackFiles) -> anyhow::Result<Files> {
+    /// Finds, reads and loads the files that the command line names. The name of the stack is that of the project, where
+    /// there is one.
+    pub(super) fn load(asked: &StackFiles, stack: Option<&str>) -> anyhow::Result<Files> {
         let environment: BTreeMap<String, String> = std::env::vars().collect();
-        let options = options(asked, environment)?;
+        let mut options = options(asked, environment)?;
+        options.name = stack.filter(|name| is_project_name(name)).map(str::to_owned);
         let mut sources = Sources::new();
         loop {
             match load(&sources, &options) {

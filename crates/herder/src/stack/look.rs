@@ -1,28 +1,30 @@
 //! Verbs that look at a stack.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
-use futures_util::future::try_join_all;
-use herder_cli::{StackDiff, StackExport, StackLogs, StackOne};
-use herder_docker::empty;
-use http::{Method, Request};
-use http_body_util::BodyExt as _;
+use anyhow::bail;
+use futures_util::StreamExt as _;
+use herder_cli::{StackAt, StackDiff, StackExport, StackLogs, StackOne};
+use herder_compose::STACK_LABEL;
+use herder_deploy::{Api as _, Fault, escape, listing, logs};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::show::{table, word};
 use super::{diff, server};
 use crate::door::Door;
 
-/// The time in which logs begin to come.
-const LOGS_WAIT_MAX: Duration = Duration::from_secs(30);
-
 pub(super) async fn ps(asked: StackOne) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    let tasks = server::ask(&door, Method::GET, &server::path(&asked.name, "/tasks"), None).await?;
-    let tasks = tasks["items"].as_array().cloned().unwrap_or_default();
+    let (door, is_herder) = server::place(&asked.at).await?;
+    let tasks = if is_herder {
+        let tasks = server::ask(&door, Method::GET, &server::path(&asked.at, &asked.name, "/tasks"), None).await?;
+        tasks["items"].as_array().cloned().unwrap_or_default()
+    } else {
+        let (services, tasks) = listed(&door, &asked.name).await?;
+        let nodes = door.ask(Method::GET, "/nodes").await?;
+        listing::tasks(&tasks, &services, nodes.as_array().map_or(&[], Vec::as_slice))
+    };
     if asked.format == "json" {
         anstream::println!("{}", json!(tasks));
         return Ok(ExitCode::SUCCESS);
@@ -44,9 +46,15 @@ pub(super) async fn ps(asked: StackOne) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn services(asked: StackOne) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    let services = server::ask(&door, Method::GET, &server::path(&asked.name, "/services"), None).await?;
-    let services = services["items"].as_array().cloned().unwrap_or_default();
+    let (door, is_herder) = server::place(&asked.at).await?;
+    let services = if is_herder {
+        let services =
+            server::ask(&door, Method::GET, &server::path(&asked.at, &asked.name, "/services"), None).await?;
+        services["items"].as_array().cloned().unwrap_or_default()
+    } else {
+        let (services, tasks) = listed(&door, &asked.name).await?;
+        listing::services(&services, &tasks)
+    };
     if asked.format == "json" {
         anstream::println!("{}", json!(services));
         return Ok(ExitCode::SUCCESS);
@@ -66,8 +74,8 @@ pub(super) async fn services(asked: StackOne) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn history(asked: StackOne) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    let all = server::ask(&door, Method::GET, &server::path(&asked.name, "/revisions"), None).await?;
+    let (door, _) = server::place(&asked.at).await?;
+    let all = server::ask(&door, Method::GET, &server::path(&asked.at, &asked.name, "/revisions"), None).await?;
     let all = all["items"].as_array().cloned().unwrap_or_default();
     if asked.format == "json" {
         anstream::println!("{}", json!(all));
@@ -90,12 +98,12 @@ pub(super) async fn history(asked: StackOne) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn export(asked: StackExport) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
+    let (door, _) = server::place(&asked.at).await?;
     let number = match asked.revision {
         Some(number) => number,
-        None => present(&door, &asked.name).await?,
+        None => present(&door, &asked.at, &asked.name).await?,
     };
-    let revision = revision(&door, &asked.name, number).await?;
+    let revision = revision(&door, &asked.at, &asked.name, number).await?;
     if asked.format == "json" {
         anstream::println!("{:#}", revision["canonical"]);
     } else {
@@ -105,34 +113,34 @@ pub(super) async fn export(asked: StackExport) -> anyhow::Result<ExitCode> {
 }
 
 /// The number of the revision that is in place.
-async fn present(door: &Door, stack: &str) -> anyhow::Result<u64> {
-    let found = server::ask(door, Method::GET, &server::path(stack, ""), None).await?;
+async fn present(door: &Door, at: &StackAt, stack: &str) -> anyhow::Result<u64> {
+    let found = server::ask(door, Method::GET, &server::path(at, stack, ""), None).await?;
     match found["revision"].as_u64() {
         Some(0) | None => bail!("herder keeps no revision of stack {stack}: it was not deployed by herder"),
         Some(number) => Ok(number),
     }
 }
 
-async fn revision(door: &Door, stack: &str, number: u64) -> anyhow::Result<Value> {
-    server::ask(door, Method::GET, &server::path(stack, &format!("/revisions/{number}")), None).await
+async fn revision(door: &Door, at: &StackAt, stack: &str, number: u64) -> anyhow::Result<Value> {
+    server::ask(door, Method::GET, &server::path(at, stack, &format!("/revisions/{number}")), None).await
 }
 
 pub(super) async fn diff(asked: StackDiff) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
+    let (door, _) = server::place(&asked.at).await?;
     let text = match asked.revisions.as_slice() {
         [] => {
             let body = json!({"options": {"resolve": "never"}});
-            let path = server::path(&asked.name, "/plan?against=revision");
+            let path = server::path(&asked.at, &asked.name, "/plan?against=revision");
             let plan = server::ask(&door, Method::POST, &path, Some(&body)).await?;
             drift(&plan)
         }
         numbers => {
-            let old = revision(&door, &asked.name, numbers[0]).await?;
+            let old = revision(&door, &asked.at, &asked.name, numbers[0]).await?;
             let later = match numbers.get(1) {
                 Some(number) => *number,
-                None => present(&door, &asked.name).await?,
+                None => present(&door, &asked.at, &asked.name).await?,
             };
-            let new = revision(&door, &asked.name, later).await?;
+            let new = revision(&door, &asked.at, &asked.name, later).await?;
             let text = |it: &Value| it["yaml"].as_str().unwrap_or_default().to_owned();
             diff::lines(&text(&old), &text(&new))
         }
@@ -142,7 +150,7 @@ pub(super) async fn diff(asked: StackDiff) -> anyhow::Result<ExitCode> {
 }
 
 /// Describes the changes that a deployment of the present revision would make.
-fn drift(plan: &Value) -> String {
+pub(super) fn drift(plan: &Value) -> String {
     let mut text = String::new();
     for change in plan["changes"].as_array().into_iter().flatten().filter(|it| it["action"] != "keep") {
         let sign = match change["action"].as_str() {
@@ -160,76 +168,64 @@ fn drift(plan: &Value) -> String {
 }
 
 pub(super) async fn logs(asked: StackLogs) -> anyhow::Result<ExitCode> {
-    let door = Door::of(&asked.door)?;
-    let services = server::ask(&door, Method::GET, &server::path(&asked.name, "/services"), None).await?;
-    let all: BTreeMap<String, String> =
-        services["items"].as_array().into_iter().flatten().map(|it| (word(&it["name"]), word(&it["id"]))).collect();
-    let prefix = format!("{}_", asked.name);
-    let mut wanted = Vec::new();
-    for service in &asked.services {
-        let full = format!("{prefix}{service}");
-        let found = all.get_key_value(&full).or_else(|| all.get_key_value(service));
-        wanted.push(found.with_context(|| format!("stack {} has no service {service}", asked.name))?);
+    let (door, _) = server::place(&asked.at).await?;
+    let wanted = logs::Asked {
+        services: asked.services,
+        follow: asked.follow,
+        tail: asked.tail,
+        since: asked.since.map(|it| seconds_before(it).to_string()).unwrap_or_default(),
+    };
+    if asked.at.target != herder_stacks::OWN {
+        return logs_of_target(&door, &asked.at, &asked.name, &wanted, asked.timestamps).await;
     }
-    if asked.services.is_empty() {
-        wanted = all.iter().collect();
+    let mut lines = logs::open(&door, &asked.name, &wanted).await?;
+    let width = lines.width;
+    while let Some(line) = lines.next().await {
+        let line = line.map_err(|error| anyhow::anyhow!("the logs broke off: {error}"))?;
+        let text = line.shown(width, asked.timestamps);
+        if line.stream == "stderr" {
+            anstream::eprint!("{text}");
+        } else {
+            anstream::print!("{text}");
+        }
     }
-    let width = wanted.iter().map(|(name, _)| name.len() - prefix.len().min(name.len())).max().unwrap_or(0);
-    let streams = wanted.iter().map(|(name, id)| {
-        let short = name.strip_prefix(&prefix).unwrap_or(name);
-        service_logs(&door, id, format!("{short:<width$} | "), &asked)
-    });
-    try_join_all(streams).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the logs of one service, each line behind its name.
-async fn service_logs(door: &Door, id: &str, prefix: String, asked: &StackLogs) -> anyhow::Result<()> {
-    let tail = herder_front::encode_query(&asked.tail);
-    let path = format!("/services/{id}/logs?stdout=1&stderr=1&follow={}&tail={tail}", u8::from(asked.follow));
-    let request = Request::builder().method(Method::GET).uri(path).body(empty())?;
-    let response = door.send_within(request, LOGS_WAIT_MAX).await?;
-    if !response.status().is_success() {
-        return Err(door.refusal(response).await);
+/// The logs of a stack of a target, as the door reads them there.
+async fn logs_of_target(
+    door: &Door,
+    at: &StackAt,
+    stack: &str,
+    wanted: &logs::Asked,
+    timestamps: bool,
+) -> anyhow::Result<ExitCode> {
+    let services: String = wanted.services.iter().map(|it| format!("&service={}", escape(it))).collect();
+    let (follow, times) = (u8::from(wanted.follow), u8::from(timestamps));
+    let (tail, since) = (escape(&wanted.tail), &wanted.since);
+    let query = format!("/logs?follow={follow}&timestamps={times}&tail={tail}&since={since}{services}");
+    let mut pieces = door.pieces(&server::path(at, stack, &query)).await?;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| anyhow::anyhow!("the logs broke off: {error}"))?;
+        anstream::print!("{}", String::from_utf8_lossy(&piece));
     }
-    let is_framed = response.headers().get(http::header::CONTENT_TYPE).is_none_or(|it| !is_raw(it));
-    let mut body = response.into_body();
-    let mut bytes = Vec::new();
-    let mut line = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| anyhow::anyhow!("the logs broke off: {error}"))?.into_data() else {
-            continue;
-        };
-        bytes.extend_from_slice(&data);
-        if is_framed {
-            unframe(&mut bytes, &mut line);
-        } else {
-            line.append(&mut bytes);
-        }
-        while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-            let rest = line.split_off(end + 1);
-            anstream::print!("{prefix}{}", String::from_utf8_lossy(&line));
-            line = rest;
-        }
-    }
-    if !line.is_empty() {
-        anstream::println!("{prefix}{}", String::from_utf8_lossy(&line));
-    }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn is_raw(kind: &http::HeaderValue) -> bool {
-    kind.to_str().is_ok_and(|it| it.contains("raw-stream"))
+/// The time of the clock before `span`, in seconds since 1970.
+fn seconds_before(span: Duration) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(span).as_secs()
 }
 
-/// Takes whole frames off `bytes`: a header of 8 bytes with the length, then as many bytes.
-fn unframe(bytes: &mut Vec<u8>, out: &mut Vec<u8>) {
-    while bytes.len() >= 8 {
-        let length = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
-        if bytes.len() < 8 + length {
-            return;
-        }
-        out.extend_from_slice(&bytes[8..8 + length]);
-        bytes.drain(..8 + length);
+/// The services of a stack and their tasks, as the Docker API of any swarm tells them.
+async fn listed(door: &Door, stack: &str) -> anyhow::Result<(Vec<Value>, Vec<Value>)> {
+    let label = escape(&json!({"label": [format!("{STACK_LABEL}={stack}")]}).to_string());
+    let list = |value: Value| value.as_array().cloned().unwrap_or_default();
+    let services = list(door.ask(Method::GET, &format!("/services?filters={label}")).await?);
+    if services.is_empty() {
+        return Err(Fault::Missing(vec![format!("there is no stack {stack}")]).into());
     }
+    let tasks = list(door.ask(Method::GET, &format!("/tasks?filters={label}")).await?);
+    Ok((services, tasks))
 }

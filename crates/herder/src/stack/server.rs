@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::bail;
+use herder_cli::StackAt;
 use herder_compose::Sources;
+use herder_deploy::escape;
 use herder_docker::{empty, full};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
@@ -38,7 +40,7 @@ pub(crate) struct Ended {
 }
 
 /// True if the endpoint is a door of herder that keeps stacks.
-pub(super) async fn is_herder(door: &Door) -> bool {
+async fn is_herder(door: &Door) -> bool {
     ask(door, Method::GET, "/v2/targets/own", None).await.is_ok_and(|it| it["kind"] == "own")
 }
 
@@ -61,8 +63,18 @@ pub(super) async fn ask(door: &Door, method: Method, path: &str, body: Option<&V
 }
 
 /// The path of a stack.
-pub(super) fn path(stack: &str, rest: &str) -> String {
-    format!("/v2/targets/own/stacks/{}{rest}", herder_front::encode_query(stack))
+pub(super) fn path(at: &StackAt, stack: &str, rest: &str) -> String {
+    format!("/v2/targets/{}/stacks/{}{rest}", escape(&at.target), escape(stack))
+}
+
+/// The endpoint, and whether it is a door of herder; only such a door keeps targets.
+pub(super) async fn place(at: &StackAt) -> anyhow::Result<(Door, bool)> {
+    let door = Door::of(&at.door)?;
+    let is_herder = is_herder(&door).await;
+    if !is_herder && at.target != herder_stacks::OWN {
+        bail!("{} keeps no targets: only a manager of a swarm of herder does", door.host);
+    }
+    Ok((door, is_herder))
 }
 
 /// Files as the stack API takes them, with the variables that they may read.

@@ -1,0 +1,154 @@
+//! The objects of files beside those that Docker's own client sends for them.
+//!
+//! `tests/docker/NAME.json` was recorded by `record.py` from `docker stack deploy` at a real engine: the bodies of all creates.
+//! Every difference stands in `tests/docker/differences.txt` with its reason. `UPDATE=1 cargo test -p herder-compose --test docker`
+//! writes the differences anew, reasons of known ones stay.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use herder_compose::{Content, Desired, Options, Sources, Step, load, objects};
+use serde_json::{Value, json};
+
+const STACK: &str = "rec";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker")
+}
+
+/// The Compose file of a recording: beside it, or one of the examples.
+fn source(name: &str) -> PathBuf {
+    let beside = folder().join(format!("{name}.yaml"));
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/stacks");
+    if beside.exists() { beside } else { examples.join(format!("{name}.yaml")) }
+}
+
+/// The variables of the recordings.
+fn environment() -> BTreeMap<String, String> {
+    let names = [
+        ("POSTGRES_PASSWORD", "p"),
+        ("REPLICATION_PASSWORD", "r"),
+        ("RESTIC_PASSWORD", "x"),
+        ("CHAT_DB_PASSWORD", "c"),
+        ("RUNNER_TOKEN", "t"),
+        ("KEYCLOAK_DB", "k"),
+        ("REGISTRY_USERS", "u"),
+        ("FROM_HERE", "here"),
+    ];
+    names.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn desired(path: &Path) -> (Desired, Sources) {
+    let path = path.canonicalize().unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let options = Options {
+        files: vec![text(&path)],
+        directory: text(path.parent().unwrap()),
+        environment: environment(),
+        name: Some(STACK.into()),
+        ..Options::default()
+    };
+    let mut sources = Sources::new();
+    let project = loop {
+        match load(&sources, &options) {
+            Step::Need(paths) => {
+                sources.extend(paths.into_iter().map(|path| (path.clone(), std::fs::read(&path).ok())))
+            }
+            Step::Done(project) => break project,
+            Step::Refused(diagnostics) => panic!("{}: {}", path.display(), diagnostics[0]),
+        }
+    };
+    let (desired, _) =
+        objects(&project, STACK, &options.environment).unwrap_or_else(|it| panic!("{}: {}", path.display(), it[0]));
+    for object in desired.secrets.iter().chain(&desired.configs) {
+        if let Content::File(path) = &object.content {
+            sources.insert(path.clone(), std::fs::read(path).ok());
+        }
+    }
+    (desired, sources)
+}
+
+/// The bodies of all creates, by kind and name.
+fn bodies(desired: &Desired, sources: &Sources) -> Value {
+    let mut all = json!({});
+    for (name, body) in &desired.networks {
+        all["networks"][name] = body.clone();
+    }
+    for (kind, files) in [("secrets", &desired.secrets), ("configs", &desired.configs)] {
+        for file in files.iter().filter(|it| !it.external) {
+            all[kind][&file.name] = file.body(file.data(sources).unwrap_or_default());
+        }
+    }
+    for service in &desired.services {
+        all["services"][&service.name] = service.spec.clone();
+    }
+    all
+}
+
+/// The differences of two values; what is null, false or empty is as if it were not there in Go.
+fn differences(path: &str, docker: &Value, herder: &Value, found: &mut Vec<String>) {
+    let is_empty =
+        |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || *value == json!("") || *value == json!([]);
+    match (docker, herder) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            keys.into_iter().for_each(|key| differences(&format!("{path}.{key}"), &docker[key], &herder[key], found));
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().all(Value::is_object) => {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs.for_each(|(n, (a, b))| differences(&format!("{path}[{n}]"), a, b, found));
+        }
+        _ if docker == herder || (is_empty(docker) && is_empty(herder)) => {}
+        _ => found.push(format!("{path}: docker {docker}, herder {herder}")),
+    }
+}
+
+#[test]
+fn objects_are_those_of_dockers_own_client() {
+    let mut names: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .filter_map(|path| {
+            (path.extension()? == "json").then(|| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        })
+        .collect();
+    names.sort();
+    assert!(names.len() >= 26, "{names:?}");
+    let mut found = Vec::new();
+    for name in &names {
+        let recorded: Value =
+            serde_json::from_slice(&std::fs::read(folder().join(format!("{name}.json"))).unwrap()).unwrap();
+        let (desired, sources) = desired(&source(name));
+        differences(name, &recorded, &bodies(&desired, &sources), &mut found);
+    }
+    let path = folder().join("differences.txt");
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    // A line that begins with # is the reason of those that follow.
+    let mut reason = "";
+    let mut reasons: BTreeMap<&str, &str> = BTreeMap::new();
+    for line in written.lines().filter(|line| !line.is_empty()) {
+        match line.strip_prefix("# ") {
+            Some(text) => reason = text,
+            None => drop(reasons.insert(line, reason)),
+        }
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        let mut by_reason: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+        for line in &found {
+            by_reason.entry(reasons.get(line.as_str()).copied().unwrap_or("?")).or_default().push(line);
+        }
+        let mut text = String::new();
+        for (reason, lines) in by_reason {
+            let _ = writeln!(text, "# {reason}");
+            text.extend(lines.iter().map(|line| format!("{line}\n")));
+            text.push('\n');
+        }
+        std::fs::write(&path, text.trim_end().to_owned() + "\n").unwrap();
+        return;
+    }
+    let is_known = |line: &&String| reasons.get(line.as_str()).is_some_and(|reason| *reason != "?");
+    let new: Vec<&String> = found.iter().filter(|line| !is_known(line)).collect();
+    let gone: Vec<&&str> = reasons.keys().filter(|line| !found.iter().any(|it| it == *line)).collect();
+    assert!(new.is_empty() && gone.is_empty(), "new: {new:#?}\ngone: {gone:#?}");
+}

@@ -1,0 +1,216 @@
+//! `/v2/targets`: this cluster, and targets that are stored by name with sealed credentials.
+
+use std::sync::Arc;
+
+use herder_model::swarm::{Change, View};
+use herder_stacks::engine::OneEngine;
+use herder_stacks::{
+    Chance, Found, OWN, Target, TargetError, TargetKind, WantedTarget, credentials, remove_target, target, targets,
+    write_target,
+};
+use http::{Method, StatusCode};
+use rand::Rng as _;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Inside;
+use super::asked::read;
+use super::problem::Problem;
+use super::reach::Reach;
+use super::remote::{Pem, Remote};
+use super::v2::{ATTEMPTS_MAX, Answered, author, docker, docker_list, ok, paged, request_id, swarm_of};
+use crate::{ApiError, Call, Front, call, swarm};
+
+/// The way to a target of this name.
+pub(crate) async fn api_of(front: &Arc<Front>, name: &str, request_id: &str) -> Result<Reach, Problem> {
+    if name == OWN {
+        return Ok(Reach::Own(Inside::new(front, request_id)));
+    }
+    let view = swarm::read(swarm_of(front)?).await?;
+    let found = target(&view, name)?;
+    dial(front, &view, &found).await
+}
+
+async fn dial(front: &Arc<Front>, view: &View, found: &Found<Target>) -> Result<Reach, Problem> {
+    let tls = credentials(view, found)?;
+    let pem = Pem { ca: tls.ca, cert: tls.cert, key: tls.key };
+    let remote = Remote::connect(front, &found.record.address, &pem).await?;
+    Ok(match found.record.kind {
+        TargetKind::Engine => {
+            let version = remote.version();
+            Reach::Engine(Box::new(OneEngine::new(remote)), version)
+        }
+        _ => Reach::Remote(Box::new(remote)),
+    })
+}
+
+/// `GET /v2/targets`.
+pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Answered {
+    let view = swarm::read(swarm_of(front)?).await?;
+    let mut all = vec![own(front)?];
+    all.extend(targets(&view).iter().map(shown));
+    paged(&call, all, "name")
+}
+
+fn own(front: &Front) -> Result<Value, Problem> {
+    let status = swarm_of(front)?.status();
+    Ok(json!({
+        "name": OWN, "kind": "own", "node": status.node_id, "manager": status.control_available,
+        "version": env!("CARGO_PKG_VERSION"),
+        "capabilities": ["replicas", "global", "jobs", "rolling_update", "depends_on", "secrets", "configs", "overlay",
+            "privileged", "devices"],
+    }))
+}
+
+/// A target without its credentials.
+fn shown(found: &Found<Target>) -> Value {
+    let it = &found.record;
+    let capabilities: &[&str] = match it.kind {
+        TargetKind::Engine => &["replicas", "depends_on", "secrets", "configs", "privileged", "devices"],
+        _ => &["replicas", "global", "jobs", "rolling_update", "depends_on", "secrets", "configs", "overlay"],
+    };
+    let tls = match it.sealed.is_empty() {
+        true => Value::Null,
+        false => json!({"fingerprint": it.fingerprint}),
+    };
+    json!({
+        "id": found.id, "name": it.target, "kind": it.kind, "address": format!("tcp://{}", it.address), "labels": it.labels,
+        "by": it.by, "tls": tls, "created": found.created_at, "updated": found.updated_at, "capabilities": capabilities,
+    })
+}
+
+/// `GET /v2/targets/{target}`.
+pub(crate) async fn inspect(front: &Arc<Front>, call: Call) -> Answered {
+    let name = call.hole("target");
+    if name == OWN {
+        return ok(&own(front)?);
+    }
+    let view = swarm::read(swarm_of(front)?).await?;
+    ok(&shown(&target(&view, &name)?))
+}
+
+/// `POST /v2/targets`, `PUT /v2/targets/{target}`.
+pub(crate) async fn put(front: &Arc<Front>, mut call: Call) -> Answered {
+    let mut wanted: WantedTarget = read(&mut call).await?;
+    let in_path = call.hole("target");
+    let is_new = in_path.is_empty();
+    if !is_new {
+        wanted.name = in_path;
+    }
+    // Wrong certificates are refused before they are stored.
+    if let Some(tls) = wanted.tls.as_ref().filter(|tls| !tls.ca.trim().is_empty()) {
+        let config = herder_tls::client_of_pem(&tls.ca, &tls.cert, &tls.key);
+        config.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "tls_bad_pem", error.to_string()))?;
+    }
+    let by = author(&call);
+    let ids = [swarm::new_id(), swarm::new_id()];
+    let view = commit(front, |view| {
+        let mut chance = Chance { key: [0; 32], nonce: [0; 12] };
+        rand::rng().fill_bytes(&mut chance.key);
+        rand::rng().fill_bytes(&mut chance.nonce);
+        write_target(view, &wanted, is_new, &by, ids.clone(), chance)
+    })
+    .await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(call::json(status, &shown(&target(&view, &wanted.name)?)))
+}
+
+/// `DELETE /v2/targets/{target}`.
+pub(crate) async fn delete(front: &Arc<Front>, call: Call) -> Answered {
+    let name = call.hole("target");
+    if name == OWN {
+        return Err(Problem::bad_request("this cluster cannot be removed from its targets"));
+    }
+    commit(front, |view| remove_target(view, &name)).await?;
+    ok(&json!({"name": name}))
+}
+
+/// Decides on the newest state and writes, again where somebody else wrote meanwhile.
+async fn commit(
+    front: &Arc<Front>,
+    decide: impl Fn(&View) -> Result<Vec<Change>, TargetError>,
+) -> Result<View, Problem> {
+    let swarm = swarm_of(front)?;
+    let mut attempts = 1;
+    loop {
+        let changes = decide(&swarm::read(swarm).await?)?;
+        match swarm.commit(changes).await {
+            Ok(view) => return Ok(view),
+            Err(swarm::NotWritten::Conflict(_)) if attempts < ATTEMPTS_MAX => attempts += 1,
+            Err(swarm::NotWritten::Conflict(conflict)) => return Err(ApiError::conflict(conflict.to_string()).into()),
+            Err(swarm::NotWritten::Failed(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// `POST /v2/targets/{target}/check`: connects, and tells each step with its failure.
+pub(crate) async fn check(front: &Arc<Front>, call: Call) -> Answered {
+    let name = call.hole("target");
+    let mut steps = Vec::new();
+    let start = Instant::now();
+    let failed = |mut steps: Vec<Value>, step: &str, reason: String| {
+        steps.push(json!({"step": step, "ok": false, "error": reason}));
+        ok(&json!({"ok": false, "steps": steps}))
+    };
+    let api = match api_of(front, &name, &request_id(&call)).await {
+        Ok(api) => api,
+        Err(problem) if problem.status == StatusCode::NOT_FOUND => return Err(problem),
+        Err(problem) => return failed(steps, "connect", problem.detail),
+    };
+    let latency = start.elapsed().as_millis();
+    steps.push(json!({"step": "connect", "ok": true, "milliseconds": latency as u64}));
+    let info = match docker(&api, Method::GET, "/info", None).await {
+        Ok(info) => info,
+        Err(problem) => return failed(steps, "info", problem.detail),
+    };
+    steps.push(json!({"step": "info", "ok": true, "engine": info["ServerVersion"], "host": info["Name"]}));
+    if let Reach::Remote(_) = api {
+        let swarm = &info["Swarm"];
+        let state = swarm["LocalNodeState"].as_str().unwrap_or("inactive");
+        let reason = match (state, swarm["ControlAvailable"].as_bool()) {
+            ("active", Some(true)) => None,
+            ("active", _) => {
+                let managers = swarm["RemoteManagers"].as_array().into_iter().flatten();
+                let managers: Vec<&str> = managers.filter_map(|it| it["Addr"].as_str()).collect();
+                Some(format!("it is a worker; managers are {}", managers.join(", ")))
+            }
+            ("locked", _) => Some("its swarm is locked; `docker swarm unlock` opens it".to_owned()),
+            (state, _) => {
+                Some(format!("it is in no swarm ({state}); use the kind engine, or `docker swarm init` there"))
+            }
+        };
+        match reason {
+            Some(reason) => return failed(steps, "swarm", reason),
+            None => steps.push(json!({"step": "swarm", "ok": true, "nodes": swarm["Nodes"]})),
+        }
+    }
+    ok(&json!({"ok": true, "steps": steps}))
+}
+
+/// `GET /v2/targets/{target}/nodes`, `/networks`, `/volumes`.
+pub(crate) async fn inventory(front: &Arc<Front>, call: Call, what: &str) -> Answered {
+    let name = call.hole("target");
+    let api = api_of(front, &name, &request_id(&call)).await?;
+    let all = match what {
+        "volumes" => {
+            let all = docker(&api, Method::GET, "/volumes", None).await?;
+            let all = all["Volumes"].as_array().cloned().unwrap_or_default();
+            all.iter().map(|it| json!({"name": it["Name"], "driver": it["Driver"], "labels": it["Labels"]})).collect()
+        }
+        "networks" => {
+            let all = docker_list(&api, "/networks").await?;
+            let shown = |it: &Value| json!({"name": it["Name"], "id": it["Id"], "driver": it["Driver"], "scope": it["Scope"], "labels": it["Labels"]});
+            all.iter().map(shown).collect()
+        }
+        _ => {
+            let all = docker_list(&api, "/nodes").await?;
+            let shown = |it: &Value| {
+                json!({"name": it["Description"]["Hostname"], "id": it["ID"], "role": it["Spec"]["Role"],
+                    "availability": it["Spec"]["Availability"], "state": it["Status"]["State"],
+                    "address": it["Status"]["Addr"], "engine": it["Description"]["Engine"]["EngineVersion"]})
+            };
+            all.iter().map(shown).collect::<Vec<_>>()
+        }
+    };
+    paged(&call, all, "name")
+}
