@@ -9,6 +9,7 @@ mod engine_network;
 mod kept;
 mod names;
 mod ports;
+mod underlay;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 pub use attach::{Attachments, NotAnswered, Records, Wishes, wanted_of};
 pub use doctor::{Check, check};
 pub use engine_network::LABEL_NETWORK;
+pub use underlay::underlay;
 
 use self::names::NameServer;
 use self::worker::Worker;

@@ -13,6 +13,7 @@ mod plan;
 mod table;
 #[cfg(test)]
 mod tests;
+mod underlay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use names::Names;
 pub use nft::{BASE_SIZES, STAMP_PREFIX, chain_rule};
 pub use plan::{Op, plan};
 pub use table::{Table, bridge_name, mtu, table, vxlan_name};
+pub use underlay::{Routes, routes};
 
 /// States of networks, by network id.
 pub type States = BTreeMap<String, Arc<NetState>>;

@@ -1,6 +1,6 @@
 //! The node in its swarm: entering, leaving, being a worker, being a manager.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -264,6 +264,7 @@ impl Host {
                 *known = Arc::new(gossip);
                 changed
             });
+            self.agent.networks().suspect(suspects(&view, &self.id));
             self.enrol(&view);
             if views.changed().await.is_err() {
                 return;
@@ -358,6 +359,9 @@ impl Host {
             let rest = match self.agent.describe().await {
                 Ok(mut description) => {
                     description.tls_info = root::tls_info(&self.link.identity());
+                    if let Ok(here) = self.here.parse::<SocketAddr>() {
+                        description.underlay = herder_agent::net::underlay(here.ip()).await;
+                    }
                     self.description.send_if_modified(|it| std::mem::replace(it, description.clone()) != description);
                     DESCRIBE_REST
                 }
@@ -466,6 +470,13 @@ impl Host {
         }
         self.keep(Some(kept));
     }
+}
+
+/// Nodes that get no new connections by virtual IPs and published ports while others have tasks of the service. A node
+/// that was stopped in good order is not among them: its containers go on.
+fn suspects(view: &gossip::View, own: &str) -> BTreeSet<String> {
+    let lost = view.iter().filter(|(id, seen)| *id != own && matches!(seen.health, Liveness::Suspect | Liveness::Dead));
+    lost.map(|(id, _)| id.clone()).collect()
 }
 
 /// Managers that tell of themselves, and the swarm that they manage.
