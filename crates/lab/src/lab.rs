@@ -228,9 +228,12 @@ impl Lab {
         self.host(host)?.engine_signal("-CONT")
     }
 
-    /// Power off: every process of the host dies at once, its disk stays.
+    /// Power off: the host falls silent, every process of it dies, its disk stays.
     pub fn crash(&self, host: &str) -> anyhow::Result<()> {
-        self.host(host)?.power_off()
+        let host = self.host(host)?;
+        // First, so that nothing is heard of processes that die before others.
+        faults::partition(&self.plan, host.number, false)?;
+        host.power_off()
     }
 
     /// Power on after a crash.
@@ -239,6 +242,7 @@ impl Lab {
         if host.init().is_some() {
             bail!("{} is on", host.name());
         }
+        faults::heal(&self.plan, host.number)?;
         self.boot(host)
     }
 

@@ -57,7 +57,9 @@ pub(crate) fn delete(flows: &Flows) -> Result<usize, NetError> {
             let is_answered = status.map(u32::from_be_bytes).unwrap_or_default() & SEEN_REPLY != 0;
             let is_left = flows.backends.contains(&back.source) && back.source != first.to;
             let is_open = flows.vips.contains(&first.to) || flows.ports.contains(&(first.protocol, first.port));
-            if first.protocol != TCP && (is_left || is_open && !is_answered) {
+            let is_gone = flows.gone.contains(&back.source) || flows.gone.contains(&first.source);
+            let is_lost = !is_answered && flows.lost.contains(&back.source);
+            if is_gone || is_lost || first.protocol != TCP && (is_left || is_open && !is_answered) {
                 let tuple = attrs.get(TUPLE_ORIGINAL).unwrap_or_default();
                 deletions.push(Message::new(DELETE, ACK).head(&head(family)).attr(TUPLE_ORIGINAL | 0x8000, tuple));
             }

@@ -1,7 +1,7 @@
 //! The voting application, the sample of the swarm tutorials, as one static program with five roles.
 //!
-//! `vote` → `queue` → `worker` → `store` ← `result`. Each role is a container of its own, from one image without a
-//! registry. Standard library only, so that the image is one file.
+//! `vote` → `queue` → `worker` → `store` ← `result`. Each role is a container of its own, from images that need no registry. Linked
+//! statically, so that an image is one file.
 
 #![expect(clippy::print_stdout, reason = "each part says on its standard output what it does")]
 
@@ -14,13 +14,25 @@ mod wire;
 mod worker;
 
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 const USAGE: &str = "usage: voting vote|queue|worker|store|result, or voting check PORT (whether somebody listens here)
 Environment: PORT to listen on (vote and result 80, queue 7001, store 7002), QUEUE and STORE as host:port,
 OPTION_A and OPTION_B (Cats and Dogs), DATA for the store's file (/data/votes), STORE_KEY that the store asks for (none).
 Each may come from a file: NAME_FILE says which.";
 
+/// Requests that are under way when the container is stopped may take so long to end.
+const END_TIME: Duration = Duration::from_millis(300);
+
 fn main() -> ExitCode {
+    let handled = ctrlc::set_handler(|| {
+        thread::sleep(END_TIME);
+        std::process::exit(0);
+    });
+    if let Err(error) = handled {
+        eprintln!("voting: the signal to end is not handled: {error}");
+    }
     let role = std::env::args().nth(1).unwrap_or_default();
     let outcome = match role.as_str() {
         "vote" => vote::run(),

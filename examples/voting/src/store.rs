@@ -17,9 +17,12 @@ struct Votes {
 pub(crate) fn run() -> io::Result<()> {
     let votes = Arc::new(Mutex::new(Votes::open(Path::new(&setting("DATA", "/data/votes")))?));
     let key = with_key("");
-    wire::serve(&setting("PORT", "7002"), move |line| match line.strip_prefix(key.as_str()) {
-        Some(line) => votes.lock().unwrap_or_else(PoisonError::into_inner).answer(line),
-        None => "ERR wrong key".into(),
+    wire::serve(&setting("PORT", "7002"), move || {
+        let (votes, key) = (votes.clone(), key.clone());
+        move |line: &str| match line.strip_prefix(key.as_str()) {
+            Some(line) => votes.lock().unwrap_or_else(PoisonError::into_inner).answer(line),
+            None => "ERR wrong key".into(),
+        }
     })
 }
 

@@ -20,13 +20,11 @@ pub(crate) fn run() -> io::Result<()> {
     }
 }
 
-/// Waits for one vote and stores it. A vote that cannot be stored goes back into the queue.
+/// Waits for one vote and stores it. The queue keeps it until then.
 fn carry_one(queue: &str, address: &str) -> io::Result<()> {
-    let answer = wire::ask(queue, "POP")?;
+    let mut queue = wire::Link::open(queue)?;
+    let answer = queue.ask("POP")?;
     let Some(vote) = answer.strip_prefix("VOTE ") else { return Ok(()) };
-    let stored = store::ask(address, &format!("SET {vote}"));
-    if stored.is_err() {
-        wire::ask(queue, &format!("PUSH {vote}"))?;
-    }
-    stored.map(drop)
+    store::ask(address, &format!("SET {vote}"))?;
+    queue.ask("DONE").map(drop)
 }

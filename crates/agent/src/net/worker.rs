@@ -327,7 +327,7 @@ fn work(wanted: Table, before: &Table, audit: bool) -> Result<(Table, Vec<String
     if !hairpins.is_empty() {
         debug!(?hairpins, "bridge ports send frames back");
     }
-    let flows = ended(&before.items, &wanted.items);
+    let flows = ended(before, &wanted);
     let deleted = Kernel.end_flows(&flows)?;
     if deleted > 0 {
         debug!(deleted, "connections of backends that left");

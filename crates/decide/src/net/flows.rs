@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::item::{Field, Item, Set, Value};
+use super::table::Table;
 
 /// Connections that are to be deleted from the kernel's connection tracking.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flows {
     /// UDP and SCTP flows that these backends answer: their clients would go on talking to an endpoint that left.
     pub backends: BTreeSet<IpAddr>,
+    /// Backends on nodes that are lost. Connections that they have not accepted are opened anew, to others.
+    pub lost: BTreeSet<IpAddr>,
+    /// Addresses that no container has any more. Clients of their connections get a reset with their next packet, not silence.
+    pub gone: BTreeSet<IpAddr>,
     /// Flows to these virtual IPs that no backend answered: there is one now.
     pub vips: BTreeSet<IpAddr>,
     /// Affected published ports: (protocol number, port).
@@ -23,7 +28,9 @@ impl Flows {
 }
 
 /// Returns the connections that end with the step from one table to the next.
-pub fn ended(before: &BTreeMap<Item, Value>, after: &BTreeMap<Item, Value>) -> Flows {
+pub fn ended(before: &Table, after: &Table) -> Flows {
+    let lost = &after.lost;
+    let (before, after) = (&before.items, &after.items);
     let slots = |items: &BTreeMap<Item, Value>| -> BTreeSet<(Vec<Field>, IpAddr)> {
         let slot = |item: &Item, value: &Value| match (item, value) {
             (Item::Element(_, Set::VipSlots | Set::PortSlots, key), Value::Fields(data)) => {
@@ -33,9 +40,10 @@ pub fn ended(before: &BTreeMap<Item, Value>, after: &BTreeMap<Item, Value>) -> F
         };
         items.iter().filter_map(|(item, value)| slot(item, value)).collect()
     };
+    let mut flows = Flows { gone: &endpoints(before) - &endpoints(after), ..Flows::default() };
     let (before, after) = (slots(before), slots(after));
-    let mut flows = Flows::default();
     flows.backends.extend(before.difference(&after).map(|(_, backend)| *backend));
+    flows.lost = &flows.backends & lost;
     let fronts = |slots: &BTreeSet<(Vec<Field>, IpAddr)>| -> BTreeSet<Vec<Field>> {
         slots.iter().map(|(front, _)| front.clone()).collect()
     };
@@ -47,6 +55,16 @@ pub fn ended(before: &BTreeMap<Item, Value>, after: &BTreeMap<Item, Value>) -> F
         }
     }
     flows
+}
+
+/// Addresses of the containers of all nodes.
+fn endpoints(items: &BTreeMap<Item, Value>) -> BTreeSet<IpAddr> {
+    let endpoint = |item: &Item| match item {
+        Item::Element(_, Set::Hairpin, key) => address(key.get(1)?),
+        Item::Neighbour { address, .. } => Some(*address),
+        _ => None,
+    };
+    items.keys().filter_map(endpoint).collect()
 }
 
 fn address(field: &Field) -> Option<IpAddr> {

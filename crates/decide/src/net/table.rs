@@ -1,6 +1,6 @@
 //! Everything that one node's kernel has to contain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use herder_model::swarm::{Affinity, BalanceMode, KeepAddress, NetEndpoint, NetNode, NetState, Protocol, VXLAN_PORT};
@@ -26,6 +26,8 @@ const EXIT_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x4872, 0, 0, 1);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     pub items: BTreeMap<Item, Value>,
+    /// Addresses of containers on nodes that are down or suspected.
+    pub(super) lost: BTreeSet<IpAddr>,
     pub(super) bases: BTreeMap<Family, Base>,
 }
 
@@ -61,6 +63,7 @@ pub fn table(states: &States, host: &Host) -> Table {
         net.links(&mut table);
         net.remotes(&mut table);
         net.balancing(&mut table);
+        net.lost(&mut table);
         clamps.push((net.vxlan.clone(), mtu(state, host)));
         if state.facts.ingress {
             net.mesh(&mut table);
@@ -190,6 +193,16 @@ impl Net<'_> {
             let addresses = [Some(IpAddr::V4(address)), node.ingress6.map(IpAddr::V6)];
             self.remote(table, node.vtep, Mac::of(address), addresses.into_iter().flatten());
         }
+    }
+
+    fn lost(&self, table: &mut Table) {
+        let is_lost = |it: &&NetEndpoint| {
+            it.node != self.host.node
+                && (self.host.suspects.contains(&it.node) || self.state.nodes.get(&it.node).is_none_or(|node| !node.up))
+        };
+        let lost = self.state.endpoints.values().filter(is_lost);
+        let addresses = lost.flat_map(|it| [Some(IpAddr::V4(it.v4)), it.v6.map(IpAddr::V6)]);
+        table.lost.extend(addresses.flatten());
     }
 
     fn remote(&self, table: &mut Table, vtep: IpAddr, mac: Mac, addresses: impl Iterator<Item = IpAddr>) {

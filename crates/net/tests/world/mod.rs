@@ -204,7 +204,9 @@ fn kernel(verb: &str, node: &str) {
             said += &format!("{}: {}\n", failed.step, failed.error);
         }
         Kernel.set_hairpins();
-        let flows = herder_decide::net::ended(&seen, &wanted.items);
+        let mut before = herder_decide::net::Table::default();
+        before.items = seen;
+        let flows = herder_decide::net::ended(&before, &wanted);
         Kernel.end_flows(&flows).expect("conntrack");
     }
     std::io::stdout().write_all(said.as_bytes()).expect("written");

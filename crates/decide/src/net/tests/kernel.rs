@@ -1,6 +1,7 @@
 //! Kernel tables and plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -97,7 +98,7 @@ fn difference(before: &States, after: &States, host: &Host) -> (String, Flows) {
             op => said.push(say(&op)),
         }
     }
-    (said.join("\n"), ended(&before.items, &after.items))
+    (said.join("\n"), ended(&before, &after))
 }
 
 fn say(op: &Op) -> String {
@@ -122,7 +123,9 @@ fn an_endpoint_that_leaves_costs_a_few_elements() {
     assert_eq!(flows.backends, ["10.0.1.4".parse().unwrap()].into());
     // And when it is gone.
     Arc::make_mut(after.get_mut("ov").unwrap()).endpoints.remove("t2");
-    let (said, _) = difference(&before, &after, &host("n1"));
+    assert_eq!((&flows.lost, &flows.gone), (&[].into(), &[].into()), "its connections go on");
+    let (said, flows) = difference(&before, &after, &host("n1"));
+    assert_eq!(flows.gone, ["10.0.1.4".parse().unwrap()].into());
     let gone = "- neighbour 10.0.1.4 dev hv4097\n- fdb 02:42:0a:00:01:04 dev hx4097 master\n\
                 - fdb 02:42:0a:00:01:04 dev hx4097";
     assert_eq!(said, format!("{wanted}\n{gone}"));
@@ -139,6 +142,26 @@ fn a_first_backend_moves_waiting_flows() {
     ingress.endpoints.insert("t9".into(), endpoint);
     let (_, flows) = difference(&before, &after, &host("n1"));
     assert_eq!(flows, Flows { ports: [(17, 9000)].into(), ..Flows::default() });
+}
+
+#[test]
+fn connections_that_a_lost_node_has_not_accepted_are_opened_anew() {
+    let here = host("n1");
+    let suspecting = Host { suspects: ["n2".to_owned()].into(), ..here.clone() };
+    let mut down = states();
+    for state in down.values_mut() {
+        Arc::make_mut(state).nodes.get_mut("n2").unwrap().up = false;
+    }
+    let lost: BTreeSet<IpAddr> = ["10.0.1.4".parse().unwrap(), "10.255.0.6".parse().unwrap()].into();
+    let before = table(&states(), &here);
+    for after in [table(&states(), &suspecting), table(&down, &here)] {
+        let flows = ended(&before, &after);
+        assert_eq!((&flows.lost, &flows.gone), (&lost, &BTreeSet::new()));
+    }
+    // A task that moves from this node to the other one keeps its address, and its connections.
+    let mut after = states();
+    Arc::make_mut(after.get_mut("ov").unwrap()).endpoints.get_mut("t1").unwrap().node = "n2".into();
+    assert_eq!(ended(&before, &table(&after, &here)), Flows::default());
 }
 
 #[test]
