@@ -1,9 +1,11 @@
-//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on top. It then scales,
-//! updates, and loses a host.
+//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on overlay networks. It then
+//! scales, updates, and loses a host while people vote.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -16,6 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// The target whose programs need no libraries: the image is one file.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+const STACK: &str = "examples/voting/stack.yml";
+/// Ports of the vote page and of the result page on every node.
+const VOTE_PORT: u16 = 5000;
+const RESULT_PORT: u16 = 5001;
+/// Pause between two votes of the one who votes all the time.
+const VOTE_PERIOD: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(once: bool) -> anyhow::Result<()> {
     // Before anything is made: Ctrl-C then ends the waiting, not the program, so that everything is removed.
@@ -30,13 +38,13 @@ pub(crate) fn run(once: bool) -> anyhow::Result<()> {
     let mut build = Command::new(run::cargo_path());
     build.args(["build", "--release", "--package", "voting", "--target", STATIC_TARGET]);
     run::check(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let demo = Demo::start()?;
+    let mut demo = Demo::start()?;
     demo.swarm()?;
     demo.deploy()?;
     demo.vote()?;
     demo.change()?;
     demo.heal()?;
-    demo.invite()?;
+    demo.invite();
     if once {
         return Ok(());
     }
@@ -55,11 +63,27 @@ struct Host {
 struct Demo {
     herder: PathBuf,
     hosts: Vec<Host>,
+    /// Index of the host whose door is used.
+    door: usize,
+    /// Votes that were accepted.
+    votes: u64,
+}
+
+/// Someone who votes by these addresses in turn, each vote over a new connection, until told to stop.
+struct Voter {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Tally>,
+}
+
+#[derive(Default)]
+struct Tally {
+    accepted: u64,
+    failed: u64,
 }
 
 impl Demo {
     fn start() -> anyhow::Result<Demo> {
-        let mut demo = Demo { herder: run::target()?.join("debug/herder"), hosts: Vec::new() };
+        let mut demo = Demo { herder: run::target()?.join("debug/herder"), hosts: Vec::new(), door: 0, votes: 0 };
         println!("Starting a lab of three hosts, herder on each …");
         run::check(&mut demo.lab(&["down"]))?;
         run::check(demo.lab(&["up", "--hosts", "3", "--herder"]).stdout(Stdio::null()))?;
@@ -80,106 +104,108 @@ impl Demo {
         self.does(&["swarm", "init"])?;
         self.until("a swarm of three", || Ok(self.says(&["node", "ls", "-q"])?.lines().count() == 3))?;
         self.does(&["node", "promote", "h2", "h3"])?;
-        for (host, zone) in [("h1", "zone=a"), ("h2", "zone=b"), ("h3", "zone=c")] {
-            self.does(&["node", "update", "--label-add", zone, host])?;
-        }
         self.until("three managers", || {
             Ok(self.says(&["node", "ls", "--format", "{{.ManagerStatus}}"])?.matches("Reachable").count() == 2)
         })?;
         run::check(&mut self.docker(&["node", "ls"]))
     }
 
-    /// The voting application as a stack, its image without a registry, its secret only in memory.
+    /// The voting application from the stack file; its images without a registry.
     fn deploy(&self) -> anyhow::Result<()> {
         println!("\nDeploying the voting application …");
-        let program = run::target()?.join(STATIC_TARGET).join("release");
-        let mut tar =
-            Command::new("tar").arg("-C").arg(program).args(["-c", "voting"]).stdout(Stdio::piped()).spawn()?;
-        let image = tar.stdout.take().context("a pipe")?;
-        let change = ["--change", r#"ENTRYPOINT ["/voting"]"#, "--change", r#"CMD ["vote"]"#];
-        run::check(
-            self.docker(&["import"]).args(change).args(["-", "voting:latest"]).stdin(image).stdout(Stdio::null()),
-        )?;
-        tar.wait()?;
-        let mut random = Command::new("head").args(["-c", "24", "/dev/urandom"]).stdout(Stdio::piped()).spawn()?;
-        let mut key =
-            Command::new("base64").stdin(random.stdout.take().context("a pipe")?).stdout(Stdio::piped()).spawn()?;
-        let key_text = key.stdout.take().context("a pipe")?;
-        run::check(self.docker(&["secret", "create", "store_key", "-"]).stdin(key_text).stdout(Stdio::null()))?;
-        random.wait()?;
-        key.wait()?;
-        let arguments = ["stack", "deploy", "--resolve-image", "never", "-c", "examples/voting/stack.yml", "voting"];
-        let mut deploy = self.docker(&arguments);
-        run::check(deploy.env("QUEUE_HOST", &self.hosts[0].address).env("STORE_HOST", &self.hosts[1].address))?;
+        let program = run::target()?.join(STATIC_TARGET).join("release/voting");
+        let mut images = Command::new("sh");
+        images.args(["examples/voting/images.sh", &program.to_string_lossy()]).env("DOCKER_HOST", self.door());
+        run::check(&mut images)?;
+        run::check(&mut self.docker(&["stack", "deploy", "--resolve-image", "never", "-c", STACK, "voting"]))?;
         self.settled()?;
         run::check(&mut self.docker(&["stack", "services", "voting"]))
     }
 
-    fn vote(&self) -> anyhow::Result<()> {
-        let votes = self.published("vote")?;
-        for (number, url) in votes.iter().cycle().take(6).enumerate() {
-            let vote = if number % 3 == 2 { "vote=b" } else { "vote=a" };
-            let line = ["-sf", "--retry", "5", "--retry-connrefused", "-o", "/dev/null", "-d", vote, url];
+    fn vote(&mut self) -> anyhow::Result<()> {
+        for host in self.hosts.iter().cycle().take(6) {
+            let url = format!("http://{}:{VOTE_PORT}/", host.address);
+            let line = ["-sf", "--retry", "5", "--retry-connrefused", "-o", "/dev/null", "-d", "vote=a", &url];
             run::check(Command::new("curl").args(line))?;
         }
+        self.votes += 6;
         self.counted()?;
-        println!("\nSix votes were cast and counted.");
+        println!("\nSix votes were cast, by all nodes, and counted.");
         Ok(())
     }
 
-    fn change(&self) -> anyhow::Result<()> {
+    fn change(&mut self) -> anyhow::Result<()> {
+        let voter = Voter::begin(self.hosts.iter());
         let began = Instant::now();
-        self.does(&["service", "scale", "--detach", "voting_vote=6"])?;
+        self.does(&["service", "scale", "--detach", "voting_vote=4"])?;
         self.settled()?;
-        println!("Scaled the vote page from 3 to 6 in {:.1?}.", began.elapsed());
+        println!("Scaled the vote page from 2 to 4 in {:.1?}.", began.elapsed());
         let began = Instant::now();
-        let update = ["service", "update", "--detach", "--env-add", "OPTION_B=Birds", "--update-parallelism", "2"];
-        self.does(&[&update[..], &["--no-resolve-image", "voting_vote"]].concat())?;
+        let text = std::fs::read_to_string(STACK)?.replace(":before", ":after").replace("replicas: 2", "replicas: 4");
+        let after = run::target()?.join("demo-stack.yml");
+        std::fs::write(&after, text)?;
+        let after = after.to_string_lossy();
+        self.does(&["stack", "deploy", "--resolve-image", "never", "-c", &after, "voting"])?;
         self.until("a completed update", || {
             Ok(self.says(&["service", "inspect", "voting_vote", "--format", "{{.UpdateStatus.State}}"])?.trim()
                 == "completed")
         })?;
         println!(
-            "Rolled out another option, two at a time, each new one healthy before an old one went, in {:.1?}.",
+            "Rolled out the other images, each new task healthy before an old one went, in {:.1?}.",
             began.elapsed()
         );
-        Ok(())
+        self.tell(voter)
     }
 
-    /// A host loses power, and comes back.
-    fn heal(&self) -> anyhow::Result<()> {
-        println!("\nHost h3 loses power …");
-        run::check(&mut self.lab(&["crash", "h3"]))?;
+    /// A host loses power, and comes back: one that has neither the queue nor the store.
+    fn heal(&mut self) -> anyhow::Result<()> {
+        let running = ["--filter", "desired-state=running", "--format", "{{.Node}}"];
+        let used = self.says(&[&["service", "ps", "voting_redis", "voting_db"][..], &running].concat())?;
+        let is_free = |number: &usize| !used.lines().any(|node| node == format!("h{number}"));
+        let number = (1..=self.hosts.len()).rfind(is_free).context("a host without queue and store")?;
+        let lost = format!("h{number}");
+        self.door = usize::from(number == 1);
+        let others = self.hosts.iter().enumerate().filter(|(index, _)| index + 1 != number);
+        let voter = Voter::begin(others.map(|(_, host)| host));
+        println!("\nHost {lost} loses power …");
+        run::check(&mut self.lab(&["crash", &lost]))?;
         let began = Instant::now();
-        self.until("h3 to be seen as down", || {
-            Ok(self.says(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?.contains("h3 Down"))
+        self.until(&format!("{lost} to be seen as down"), || {
+            Ok(self.says(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?.contains(&format!("{lost} Down")))
         })?;
         println!("noticed after {:.1?};", began.elapsed());
         self.settled()?;
         println!("everything runs on the other two after {:.1?}.", began.elapsed());
-        self.counted()?;
-        run::check(&mut self.lab(&["boot", "h3"]))?;
-        self.until("h3 to be back", || {
-            Ok(self.says(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?.contains("h3 Ready"))
+        self.tell(voter)?;
+        run::check(&mut self.lab(&["boot", &lost]))?;
+        self.until(&format!("{lost} to be back"), || {
+            Ok(self.says(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?.contains(&format!("{lost} Ready")))
         })?;
-        println!("h3 has power again, and is a manager as before.\n");
+        println!("{lost} has power again, and is a manager as before.\n");
         run::check(&mut self.docker(&["stack", "services", "voting"]))
     }
 
-    fn invite(&self) -> anyhow::Result<()> {
+    fn tell(&mut self, voter: Voter) -> anyhow::Result<()> {
+        let Tally { accepted, failed } = voter.end()?;
+        self.votes += accepted;
+        println!("Meanwhile {accepted} votes were accepted, and {failed} requests failed.");
+        self.counted()?;
+        println!("All {} votes are counted.", self.votes);
+        Ok(())
+    }
+
+    fn invite(&self) {
         println!("\nLook:");
-        for service in ["vote", "result"] {
-            for url in self.published(service)? {
-                println!("  {service:<8} {url}");
-            }
+        for host in &self.hosts {
+            println!("  vote http://{0}:{VOTE_PORT}   result http://{0}:{RESULT_PORT}", host.address);
         }
-        println!("\nTry:\n  export DOCKER_HOST={}", self.hosts[0].door);
+        println!("\nTry:\n  export DOCKER_HOST={}", self.door());
         println!("  docker info; docker node ls; docker service ls; docker service ps voting_vote");
+        println!("  docker network ls; docker network inspect --verbose voting_frontend");
         println!("  docker service scale voting_vote=12; docker service logs voting_worker");
         println!("  {} why voting_vote -H $DOCKER_HOST", self.herder.display());
         println!("  {} lab crash h2 --name {LAB}; docker service ls", self.herder.display());
         println!("  docker ps; docker run --rm -it busybox");
-        Ok(())
     }
 
     /// Every service runs as often as it was declared.
@@ -191,29 +217,19 @@ impl Demo {
         })
     }
 
-    /// Waits until any result page shows the six votes.
+    /// Waits until the result page, which each node shows, has all votes that were accepted.
     fn counted(&self) -> anyhow::Result<()> {
-        self.until("six votes", || {
-            let Some(result) = self.published("result")?.into_iter().next() else { return Ok(false) };
-            let scores = Command::new("curl").args(["-sf", "--max-time", "5", &format!("{result}/scores")]).output()?;
-            Ok(String::from_utf8_lossy(&scores.stdout).contains(r#""a":4,"b":2"#))
+        self.until("all votes to be counted", || {
+            let Some(host) = self.hosts.get(self.door) else { return Ok(false) };
+            let url = format!("http://{}:{RESULT_PORT}/scores", host.address);
+            let scores = Command::new("curl").args(["-sf", "--max-time", "5", &url]).output()?;
+            let Ok(scores) = serde_json::from_slice::<serde_json::Value>(&scores.stdout) else { return Ok(false) };
+            Ok(scores["a"].as_u64().zip(scores["b"].as_u64()).is_some_and(|(a, b)| a + b >= self.votes))
         })
     }
 
-    /// `http://host:port` of each task of a service.
-    fn published(&self, service: &str) -> anyhow::Result<Vec<String>> {
-        let name = format!("voting_{service}");
-        let arguments =
-            ["service", "ps", &name, "--filter", "desired-state=running", "--format", "{{.Node}} {{.Ports}}"];
-        let text = self.says(&arguments)?;
-        // `h2 *:32768->80/tcp`
-        let url = |line: &str| {
-            let (node, ports) = line.split_once(' ')?;
-            let host = self.hosts.get(node.strip_prefix('h')?.parse::<usize>().ok()?.checked_sub(1)?)?;
-            let port = ports.split_once("*:")?.1.split_once("->")?.0;
-            Some(format!("http://{}:{port}", host.address))
-        };
-        Ok(text.lines().filter_map(url).collect())
+    fn door(&self) -> &str {
+        self.hosts.get(self.door).map_or("", |host| &host.door)
     }
 
     fn lab(&self, arguments: &[&str]) -> Command {
@@ -224,7 +240,7 @@ impl Demo {
 
     fn docker(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", self.hosts.first().map_or("", |host| &host.door)).args(arguments);
+        command.env("DOCKER_HOST", self.door()).args(arguments);
         command
     }
 
@@ -252,6 +268,37 @@ impl Demo {
             std::thread::sleep(LOOK_PERIOD);
         }
         Ok(())
+    }
+}
+
+impl Voter {
+    fn begin<'h>(hosts: impl Iterator<Item = &'h Host>) -> Voter {
+        let urls: Vec<String> = hosts.map(|host| format!("http://{}:{VOTE_PORT}/", host.address)).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut tally = Tally::default();
+            for (number, url) in urls.iter().cycle().enumerate() {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let vote = if number % 3 == 2 { "vote=b" } else { "vote=a" };
+                let mut cast = Command::new("curl");
+                cast.args(["-sf", "--max-time", "10", "-o", "/dev/null", "-d", vote, url]);
+                match cast.status() {
+                    Ok(status) if status.success() => tally.accepted += 1,
+                    _ => tally.failed += 1,
+                }
+                thread::sleep(VOTE_PERIOD);
+            }
+            tally
+        });
+        Voter { stop, thread }
+    }
+
+    fn end(self) -> anyhow::Result<Tally> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the voter ended early"))
     }
 }
 
