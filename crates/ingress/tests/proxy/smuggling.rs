@@ -73,7 +73,7 @@ fn bytes(text: &str) -> Vec<u8> {
     let mut all = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         all.push(u8::from_str_radix(&part[..2], 16).expect("a byte"));
-        all.extend_from_slice(part[2..].as_bytes());
+        all.extend_from_slice(&part.as_bytes()[2..]);
     }
     all
 }
