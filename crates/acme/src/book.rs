@@ -33,7 +33,7 @@ impl Book {
         self.put(certificate_kind(), name, &value).await
     }
 
-    /// What is kept of an authority, if there is anything.
+    /// Returns the stored state of an authority.
     pub(crate) fn authority(&self, name: &str) -> Option<Value> {
         let view = self.store.view();
         find(&view, authority_kind()?, name)?.read().ok()

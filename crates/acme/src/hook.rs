@@ -10,7 +10,7 @@ use crate::Failed;
 
 /// The program returns when the zone's servers have the text.
 const HOOK_TIME_MAX: Duration = Duration::from_secs(300);
-/// Of what it says, so much is told.
+/// Bytes of a hook's output that an error shows.
 const SAID_BYTES_MAX: usize = 500;
 
 /// Calls `PROGRAM set|unset NAME VALUE`.

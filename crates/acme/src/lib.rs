@@ -14,7 +14,7 @@ mod run;
 
 pub use run::{Settings, run};
 
-/// Why a certificate was not issued.
+/// The reason why a certificate was not issued.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct Failed {

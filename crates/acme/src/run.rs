@@ -18,7 +18,7 @@ const LOOK_MAX: i64 = 3600;
 /// After something that could not be written.
 const REST: Duration = Duration::from_secs(1);
 
-/// What the loop needs of its surroundings.
+/// Inputs of the loop.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub store: Arc<Store>,
@@ -40,7 +40,7 @@ pub async fn run(settings: Settings) {
         let book = Book { store, term, clock, new_id };
         tokio::select! {
             () = lead(&book, settings.served.clone()) => {}
-            // An order that is cut off here is gone on with by whoever leads then.
+            // The next leader continues an order that is cut off here.
             _ = leadership.changed() => {}
         }
     }

@@ -81,7 +81,7 @@ fn port() -> u16 {
 struct World {
     folder: tempfile::TempDir,
     directory: String,
-    /// Where the authority is asked what it did, and where its names are set.
+    /// Ports of the authority's management interface and of its DNS server.
     management: u16,
     names_at: u16,
     root: String,
@@ -286,7 +286,7 @@ impl World {
         String::from_utf8(output.expect("curl").stdout).expect("text")
     }
 
-    /// Whether a client that trusts the authority accepts what the ingress serves for a name.
+    /// Connects as a client that trusts the authority; fails unless the certificate for the name is accepted.
     async fn accepts(&self, name: &str) -> Result<(), String> {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(self.issuer().await.as_bytes()).map_err(|it| it.to_string())?;

@@ -189,7 +189,7 @@ impl Agent {
         self.node.served.send_if_modified(|known| std::mem::replace(known, served.clone()) != served);
     }
 
-    /// Whether the leader has said that a node sends requests to this port of a task of this node.
+    /// True if the leader has said that a node sends requests to this port of a task of this node.
     pub fn is_served(&self, from: &str, task: &str, port: u16) -> bool {
         let served = self.node.served.borrow();
         served.from.contains(from) && served.tasks.get(task).is_some_and(|it| it.ports.contains(&port))

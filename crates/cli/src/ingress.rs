@@ -118,7 +118,7 @@ pub struct CertImport {
 #[derive(Clone, Debug, Args)]
 pub struct CertShow {
     pub name: String,
-    /// How to print it
+    /// Output format
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     pub format: String,
     #[command(flatten)]

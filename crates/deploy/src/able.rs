@@ -1,4 +1,4 @@
-//! What a target can do, and what is refused there before anything is changed. Pure.
+//! Refuses stacks that a target cannot run, before anything is changed. Pure.
 
 use herder_compose::{Desired, DesiredService};
 use serde_json::Value;

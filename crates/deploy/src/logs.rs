@@ -187,7 +187,7 @@ pub struct Splitter {
     is_framed: bool,
     is_over: bool,
     bytes: Vec<u8>,
-    /// What stdout and stderr have said of a line that has not ended.
+    /// The begun line of stdout and of stderr.
     open: [Vec<u8>; 2],
     ready: VecDeque<(bool, Vec<u8>)>,
 }

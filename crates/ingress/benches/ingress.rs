@@ -380,7 +380,7 @@ fn idle(proxy: &Proxy) -> Row {
     Row { figure, unit: "MB", measured, baseline: None, goal: Goal::Below(60.0) }
 }
 
-/// How long it takes to route by another table.
+/// Measures the time until requests are routed by another table.
 fn swap() -> Row {
     let times = runtime().block_on(async {
         let ingress = Ingress::new(Arc::new(Upstream(SocketAddr::from(([127, 0, 0, 1], 1)))), CancellationToken::new());

@@ -57,7 +57,7 @@ pub(crate) struct Task {
     ejected_until: Mutex<Option<Instant>>,
     /// Average microseconds until a head came.
     micros: AtomicU64,
-    /// When what it still has must have ended, if it drains.
+    /// The time at which its last connections are cut, if it drains.
     leaves: watch::Sender<Option<Instant>>,
 }
 

@@ -26,7 +26,7 @@ const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 const CLOSE_OF_SERVER: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
 const CLOSE_OF_CLIENT: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
-/// Where one is in the frames of a websocket (RFC 6455, 5.2).
+/// Position in the frames of a websocket (RFC 6455, 5.2).
 #[derive(Debug, Default)]
 struct Frames {
     head: Vec<u8>,

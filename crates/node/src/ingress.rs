@@ -1,5 +1,5 @@
-//! Path from the ingress of this node to tasks: by their addresses on this host, on the ingress network, or on their
-//! own hosts; else by a tunnel to the node beside them.
+//! Path from the ingress of this node to tasks. Addresses on this host, on the ingress network and on the tasks' own
+//! hosts come first, then a tunnel to the node beside them.
 
 use std::collections::HashMap;
 use std::io;

@@ -80,7 +80,7 @@ pub struct Target {
     /// `host:port`.
     pub address: String,
     pub labels: BTreeMap<String, String>,
-    /// Who wrote it last.
+    /// Name of the caller that wrote it last.
     pub by: String,
     /// SHA-256 of the client's certificate, for people.
     pub fingerprint: String,

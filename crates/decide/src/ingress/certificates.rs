@@ -1,4 +1,4 @@
-//! Which certificates routes need, when they are asked for, and which answers ingress nodes give to authorities.
+//! Certificates that routes need, the times of their orders, and the answers of ingress nodes to authorities.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -50,7 +50,7 @@ pub(super) struct Service {
     pub(super) health: Option<HealthCheck>,
     pub(super) strategy: String,
     pub(super) proxy_protocol: u8,
-    /// Of herder's own labels.
+    /// True for herder's own labels.
     pub(super) native: bool,
 }
 

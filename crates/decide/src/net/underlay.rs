@@ -13,7 +13,7 @@ const ENGINES: [&str; 2] = ["docker", "br-"];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     pub host: Vec<String>,
-    /// Of networks of the engine.
+    /// Subnets of the engine's own networks.
     pub engine: Vec<String>,
 }
 

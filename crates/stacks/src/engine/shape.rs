@@ -19,7 +19,7 @@ const SPEC_LABEL: &str = "herder.spec";
 const SLOT_LABEL: &str = "herder.slot";
 /// Secrets and configs that were copied into the container: their names and labels.
 const FILES_LABEL: &str = "herder.files";
-/// What was declared of a network beyond what an engine can say.
+/// Label with the parts of a network's declaration that an engine does not keep.
 const NETWORK_LABEL: &str = "herder.network";
 /// The end of the name of a container that another one has replaced.
 pub(super) const FORMER: &str = ".former";
@@ -201,7 +201,7 @@ pub(super) fn node(info: &Value) -> Value {
     })
 }
 
-/// What is sent to an engine to make a container.
+/// Request to an engine to make a container.
 pub(super) struct Made {
     pub(super) create: container::Create,
     pub(super) files: Vec<File>,

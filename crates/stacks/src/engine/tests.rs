@@ -1,4 +1,4 @@
-//! What an engine is shown as.
+//! Tests of the objects that an engine is shown as.
 
 use std::collections::BTreeMap;
 
