@@ -186,6 +186,9 @@ async fn answer(
     if request.method() == Method::CONNECT {
         return page(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served", &asked);
     }
+    if asked.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return page(StatusCode::BAD_REQUEST, "the request must have one length", &asked);
+    }
     if !is_framed(&asked) {
         // What of the body is whose is not clear: the connection ends.
         let mut reply = page(StatusCode::NOT_IMPLEMENTED, "no transfer coding is known but chunked", &asked);
