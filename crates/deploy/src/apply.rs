@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use herder_compose::{Desired, DesiredService, STACK_LABEL};
 use http::Method;
 use serde_json::{Value, json};
@@ -50,6 +51,9 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// Attempts at a service that somebody else changes at the same time.
 const ATTEMPTS_MAX: u32 = 5;
 
+/// Services that are written at the same time.
+const AT_ONCE_MAX: usize = 8;
+
 /// Carries `plan` out. On failure, what it created is removed and what it changed gets its former spec back.
 ///
 /// `journal` is that of the deployment's first plan. Where an earlier attempt was cut short, `plan` holds what is left of it.
@@ -92,7 +96,7 @@ pub async fn apply(
 }
 
 /// Ids of secrets and configs by kind and name.
-fn ids(observed: &Observed) -> BTreeMap<(Kind, String), String> {
+fn ids(observed: &Observed) -> FileIds {
     let named = |kind: Kind, objects: &[Value]| -> Vec<((Kind, String), String)> {
         let pairs = objects.iter().filter_map(|object| {
             Some(((kind, object["Spec"]["Name"].as_str()?.to_owned()), object["ID"].as_str()?.to_owned()))
@@ -102,12 +106,15 @@ fn ids(observed: &Observed) -> BTreeMap<(Kind, String), String> {
     named(Kind::Secret, &observed.secrets).into_iter().chain(named(Kind::Config, &observed.configs)).collect()
 }
 
+/// Ids of objects by kind and name.
+type FileIds = BTreeMap<(Kind, String), String>;
+
 struct Run<'a, A: Api> {
     api: &'a A,
     desired: &'a Desired,
     plan: &'a Plan,
     journal: &'a Journal,
-    ids: BTreeMap<(Kind, String), String>,
+    ids: FileIds,
     /// Steps that were carried out.
     changes: usize,
     /// Services that this deployment created or changed.
@@ -127,20 +134,31 @@ impl<'a, A: Api> Run<'a, A> {
             self.create(step).await?;
         }
         let desired = self.desired;
-        for service in &desired.services {
-            let Some(step) = plan.step(Kind::Service, &service.name) else { continue };
-            match step.action {
-                Action::Create => {
-                    self.wait_for_dependencies(service).await?;
-                    self.create(step).await?;
-                }
-                Action::Update => {
-                    self.wait_for_dependencies(service).await?;
-                    self.update(step).await?;
-                }
-                Action::Keep | Action::Remove => continue,
+        let changes = desired.services.iter().filter_map(|service| {
+            let step = plan.step(Kind::Service, &service.name)?;
+            matches!(step.action, Action::Create | Action::Update).then_some((service, step))
+        });
+        let mut left: Vec<(&DesiredService, &Step)> = changes.collect();
+        while !left.is_empty() {
+            // Those that depend on none of the others are written at the same time.
+            let names: BTreeSet<&str> = left.iter().map(|(service, _)| service.name.as_str()).collect();
+            let waits = |(service, _): &(&DesiredService, &Step)| {
+                service.depends_on.iter().any(|it| names.contains(it.service.as_str()))
+            };
+            let (later, mut now): (Vec<_>, Vec<_>) = left.iter().copied().partition(waits);
+            // The loader refuses circles; without this one would never end.
+            left = if now.is_empty() {
+                now.extend(later);
+                Vec::new()
+            } else {
+                later
+            };
+            for (service, _) in &now {
+                self.wait_for_dependencies(service).await?;
             }
-            self.changed.insert(&service.name);
+            for some in now.chunks(AT_ONCE_MAX) {
+                self.write_all(some).await?;
+            }
         }
         if self.settings.wait {
             for name in self.changed.clone() {
@@ -154,34 +172,33 @@ impl<'a, A: Api> Run<'a, A> {
         self.api.settle(&self.desired.stack).await
     }
 
-    async fn create(&mut self, step: &'a Step) -> Result<(), Fault> {
-        let body = self.with_ids(step);
-        let path = match step.kind {
-            Kind::Service => "/services/create".to_owned(),
-            kind => format!("/{}/create", kind.path()),
-        };
-        let what = format!("{} {}", step.kind.word(), step.name);
-        let answer = match ask(self.api, Method::POST, &path, Some(&body), &what).await {
-            // Another executor of the same deployment was faster.
-            Err(Fault::Refused { status: 409, message, .. }) => {
-                let there = own_object(self.api, step.kind, &step.name, &self.desired.stack).await?;
-                there.ok_or(Fault::Refused { what, status: 409, message })?
+    /// Creates and updates services at the same time. All are tried; the first failure comes back.
+    async fn write_all(&mut self, some: &[(&'a DesiredService, &'a Step)]) -> Result<(), Fault> {
+        let (api, ids, stack) = (self.api, &self.ids, &self.desired.stack);
+        let outcomes = join_all(some.iter().map(|(_, step)| write(api, ids, stack, step))).await;
+        let mut failure = None;
+        for ((service, step), outcome) in some.iter().zip(outcomes) {
+            match outcome {
+                Ok(id) => {
+                    self.written(step, id);
+                    self.changed.insert(&service.name);
+                }
+                Err(fault) => failure = failure.or(Some(fault)),
             }
-            answer => answer?,
-        };
-        let id = answer["ID"].as_str().or(answer["Id"].as_str()).unwrap_or_default().to_owned();
-        self.ids.insert((step.kind, step.name.clone()), id);
-        self.changes += 1;
-        (self.progress)(Progress::Step(step));
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn create(&mut self, step: &'a Step) -> Result<(), Fault> {
+        let id = write(self.api, &self.ids, &self.desired.stack, step).await?;
+        self.written(step, id);
         Ok(())
     }
 
-    async fn update(&mut self, step: &'a Step) -> Result<(), Fault> {
-        let body = self.with_ids(step);
-        send_spec(self.api, &step.id, &step.name, &body).await?;
+    fn written(&mut self, step: &'a Step, id: String) {
+        self.ids.insert((step.kind, step.name.clone()), id);
         self.changes += 1;
         (self.progress)(Progress::Step(step));
-        Ok(())
     }
 
     async fn remove(&mut self, step: &'a Step) -> Result<(), Fault> {
@@ -189,23 +206,6 @@ impl<'a, A: Api> Run<'a, A> {
         self.changes += 1;
         (self.progress)(Progress::Step(step));
         Ok(())
-    }
-
-    /// The body of a service with the ids of its secrets and configs.
-    fn with_ids(&self, step: &Step) -> Value {
-        let mut body = step.body.clone();
-        if step.kind != Kind::Service {
-            return body;
-        }
-        for (kind, list, key) in FILES {
-            let id_key = if kind == Kind::Secret { "SecretID" } else { "ConfigID" };
-            let files = body["TaskTemplate"]["ContainerSpec"].get_mut(list).and_then(Value::as_array_mut);
-            for file in files.into_iter().flatten() {
-                let name = file[key].as_str().unwrap_or_default().to_owned();
-                file[id_key] = self.ids.get(&(kind, name)).cloned().unwrap_or_default().into();
-            }
-        }
-        body
     }
 
     /// Waits for the dependencies of a service that this deployment changed, or whose service is new.
@@ -257,6 +257,43 @@ impl<'a, A: Api> Run<'a, A> {
             sleep(LOOK_PERIOD).await;
         }
     }
+}
+
+/// Creates an object, or updates a service; its id comes back.
+async fn write(api: &impl Api, ids: &FileIds, stack: &str, step: &Step) -> Result<String, Fault> {
+    let body = with_ids(ids, step);
+    if step.action == Action::Update {
+        send_spec(api, &step.id, &step.name, &body).await?;
+        return Ok(step.id.clone());
+    }
+    let path = format!("/{}/create", step.kind.path());
+    let what = format!("{} {}", step.kind.word(), step.name);
+    let answer = match ask(api, Method::POST, &path, Some(&body), &what).await {
+        // Another executor of the same deployment was faster.
+        Err(Fault::Refused { status: 409, message, .. }) => {
+            let there = own_object(api, step.kind, &step.name, stack).await?;
+            there.ok_or(Fault::Refused { what, status: 409, message })?
+        }
+        answer => answer?,
+    };
+    Ok(answer["ID"].as_str().or(answer["Id"].as_str()).unwrap_or_default().to_owned())
+}
+
+/// The body of a service with the ids of its secrets and configs.
+fn with_ids(ids: &FileIds, step: &Step) -> Value {
+    let mut body = step.body.clone();
+    if step.kind != Kind::Service {
+        return body;
+    }
+    for (kind, list, key) in FILES {
+        let id_key = if kind == Kind::Secret { "SecretID" } else { "ConfigID" };
+        let files = body["TaskTemplate"]["ContainerSpec"].get_mut(list).and_then(Value::as_array_mut);
+        for file in files.into_iter().flatten() {
+            let name = file[key].as_str().unwrap_or_default().to_owned();
+            file[id_key] = ids.get(&(kind, name)).cloned().unwrap_or_default().into();
+        }
+    }
+    body
 }
 
 /// A service, its tasks, and the number of nodes that may have tasks.
