@@ -14,9 +14,9 @@ use super::{OneEngine, Raw, former, good};
 
 /// The pause between two looks at a container that was started.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// The time in which a replaced container must run before the next one is replaced.
+/// The time in which a container must start.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
-/// The watch over a container before the next one is replaced, where the service names none.
+/// The watch over a container after its start, where the service names none: one that ends at once is a failure.
 const MONITOR: Duration = Duration::from_secs(2);
 
 impl<A: Raw> OneEngine<A> {
@@ -35,6 +35,9 @@ impl<A: Raw> OneEngine<A> {
                 return Err(fault);
             }
         }
+        for slot in 1..=count {
+            self.watch(&shape::container_name(name, slot), spec).await?;
+        }
         Ok(Answer { status: 201, body: json!({"ID": name}) })
     }
 
@@ -43,14 +46,13 @@ impl<A: Raw> OneEngine<A> {
         let count = shape::wanted(spec);
         let slots = if count == 0 { 0..=0 } else { 1..=count };
         let wanted = shape::template(spec);
-        let last = *slots.end();
         for slot in slots.clone() {
             let there = present.iter().find(|it| shape::slot(it) == slot);
             if there.is_some_and(|it| shape::template(&shape::spec(it)) == wanted && it["State"] == "running") {
                 continue;
             }
             self.replace(there, spec, slot).await?;
-            if slot != last {
+            if slot > 0 {
                 self.watch(&shape::container_name(name, slot), spec).await?;
             }
         }
@@ -183,30 +185,32 @@ impl<A: Raw> OneEngine<A> {
         }
     }
 
-    /// Waits until a container has run for a while; an error if it ends.
+    /// Waits until a container has run for a while, healthy or not yet checked; an error if it ends otherwise than well.
     async fn watch(&self, name: &str, spec: &Value) -> Result<(), Fault> {
         let nanos = spec["UpdateConfig"]["Monitor"].as_u64().filter(|it| *it > 0);
         let monitor = nanos.map_or(MONITOR, Duration::from_nanos).min(START_TIME_MAX);
+        let service = spec["Name"].as_str().unwrap_or_default();
+        let failed = |reason: String| Fault::Failed { service: service.to_owned(), reason };
         let deadline = Instant::now() + START_TIME_MAX;
-        let mut running_since = None;
+        let mut started = None;
         loop {
             let answer = self.api.call(Method::GET, &format!("/containers/{name}/json"), None).await?;
-            let task =
-                shape::tasks(&good(answer, &format!("container {name}"))?).into_iter().next().unwrap_or_default();
-            let service = spec["Name"].as_str().unwrap_or_default().to_owned();
-            match task["Status"]["State"].as_str() {
-                Some("running") if running_since.get_or_insert_with(Instant::now).elapsed() >= monitor => return Ok(()),
-                Some("running") => {}
+            let tasks = shape::tasks(&good(answer, &format!("container {name}"))?);
+            if let Some(task) = tasks.iter().find(|it| it["Status"]["State"] == "failed") {
+                let reason = task["Status"]["Err"].as_str().unwrap_or_default();
+                return Err(failed(format!("a task failed: {reason}")));
+            }
+            match tasks.first().and_then(|it| it["Status"]["State"].as_str()) {
                 Some("complete") => return Ok(()),
-                Some("failed") => {
-                    let reason = task["Status"]["Err"].as_str().unwrap_or_default();
-                    return Err(Fault::Failed { service, reason: format!("container {name}: {reason}") });
+                Some("running" | "starting") => {
+                    if started.get_or_insert_with(Instant::now).elapsed() >= monitor {
+                        return Ok(());
+                    }
                 }
-                _ => running_since = None,
+                _ => started = None,
             }
             if Instant::now() > deadline {
-                let reason = format!("container {name} does not run within {} s", START_TIME_MAX.as_secs());
-                return Err(Fault::Failed { service, reason });
+                return Err(failed(format!("container {name} does not run within {} s", START_TIME_MAX.as_secs())));
             }
             sleep(LOOK_PERIOD).await;
         }
