@@ -103,7 +103,9 @@ impl Certifier for StoreCertifier {
                 return sign(&record, root, &wish);
             }
             let identity = self.link.upgrade().ok_or("this node stops")?.identity();
-            let after = record.demoted.get(&wish.subject.common_name).copied();
+            // What counts as a manager's must be newer than the node's last demotion.
+            let is_manager = wish.role() == Some(Role::Manager);
+            let after = record.demoted.get(&wish.subject.common_name).filter(|_| is_manager).copied();
             external_ca::sign(&cas, &wish, &identity, after).await
         }
         .boxed()
