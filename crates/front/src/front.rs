@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 use futures_util::FutureExt as _;
 use herder_bus::bridge::Bridge;
 use herder_decide::schedule::Scheduler;
+use herder_decide::swarm::local::LocalState;
 use herder_decide::versions::Version;
 use herder_http::ListenerNames;
+use herder_model::swarm::Role;
 use herder_place::Placer;
 use herder_pool::{Body, Engine, Pool};
 use http::header::{HeaderName, HeaderValue};
@@ -25,7 +27,7 @@ use crate::path::{self, Target};
 use crate::replica::Replica;
 use crate::routes::{Handler, TABLE};
 use crate::stacks::remote::Breakers;
-use crate::swarm::SwarmDoor;
+use crate::swarm::{Swarm, SwarmDoor};
 use crate::{ApiError, Call, Peer, Reply, bus, guard, system};
 
 /// `Server` header and the version that `docker version` shows.
@@ -118,10 +120,31 @@ impl Front {
         }
     }
 
-    /// The engines of all nodes that answer.
+    /// The engines of all nodes that answer. A worker of a swarm has only its own.
     pub(crate) fn healthy_engines(&self) -> Vec<Arc<Engine>> {
         let nodes = self.pool.nodes();
-        nodes.iter().filter(|node| node.is_healthy()).filter_map(|node| self.pool.engine(&node.addr)).collect()
+        let reached = nodes.iter().filter(|node| node.is_healthy() && self.reaches(&node.addr));
+        reached.filter_map(|node| self.pool.engine(&node.addr)).collect()
+    }
+
+    /// Whether calls of this door are passed on to the engine of that node. Workers of a swarm do not reach other nodes' engines.
+    pub(crate) fn reaches(&self, addr: &str) -> bool {
+        let is_worker = |swarm: &Arc<dyn Swarm>| {
+            let status = swarm.status();
+            status.state == LocalState::Active && status.role == Role::Worker
+        };
+        let is_bound = self.swarm().is_some_and(is_worker);
+        !is_bound || self.placer.peers().is_none_or(|peers| peers.here() == addr)
+    }
+
+    /// Sorts what several engines have: the one beside this door is first, and those that it does not reach are left out where others
+    /// are left.
+    pub(crate) fn nearest<T>(&self, found: &mut Vec<T>, engine: impl Fn(&T) -> &Arc<Engine>) {
+        if found.iter().any(|it| self.reaches(engine(it).addr())) {
+            found.retain(|it| self.reaches(engine(it).addr()));
+        }
+        let here = self.placer.peers().map(|it| it.here());
+        found.sort_by_key(|it| Some(engine(it).addr()) != here);
     }
 
     /// The newest version of the API that every healthy engine speaks. A client that keeps to it can use whatever node

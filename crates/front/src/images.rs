@@ -28,20 +28,17 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     Ok(call::json(StatusCode::OK, &images))
 }
 
-/// The engines of healthy nodes that have the image.
+/// The engines of healthy nodes that have the image, the one beside this door first.
 fn owners(front: &Front, name: &str) -> Result<Vec<Arc<Engine>>, ApiError> {
     let found = names::image(&front.pool.nodes(), name).into_iter().filter(|(node, _)| node.is_healthy());
-    let owners: Vec<_> = found.filter_map(|(node, _)| front.pool.engine(&node.addr)).collect();
+    let mut owners: Vec<_> = found.filter_map(|(node, _)| front.pool.engine(&node.addr)).collect();
+    front.nearest(&mut owners, |it| it);
     if owners.is_empty() { Err(ApiError::not_found(format!("No such image: {name}"))) } else { Ok(owners) }
 }
 
 /// `/images/{name}/{action}` on one node that has it. Unknown actions pass, too.
 pub(crate) async fn act(front: &Arc<Front>, call: Call, name: &str, action: &str) -> Result<Reply, ApiError> {
-    let mut owners = owners(front, name)?;
-    // A worker reaches no other engine than its own.
-    let here = front.placer.peers().map(|it| it.here());
-    let own = owners.iter().position(|it| Some(it.addr()) == here).unwrap_or_default();
-    let engine = owners.swap_remove(own);
+    let engine = owners(front, name)?.swap_remove(0);
     forward::to_engine(front, call, &engine, format!("/images/{name}/{action}")).await
 }
 
@@ -49,8 +46,10 @@ pub(crate) async fn act(front: &Arc<Front>, call: Call, name: &str, action: &str
 pub(crate) async fn push(front: &Arc<Front>, call: Call, name: &str) -> Result<Reply, ApiError> {
     let tag = call.query.get("tag");
     let nodes = names::pushable(&front.pool.nodes(), name, tag);
-    let mut engines = nodes.iter().filter(|it| it.is_healthy()).filter_map(|node| front.pool.engine(&node.addr));
-    let Some(engine) = engines.next() else {
+    let healthy = nodes.iter().filter(|it| it.is_healthy());
+    let mut engines: Vec<_> = healthy.filter_map(|node| front.pool.engine(&node.addr)).collect();
+    front.nearest(&mut engines, |it| it);
+    let Some(engine) = engines.into_iter().next() else {
         let tag = tag.filter(|tag| !tag.is_empty()).map(|tag| format!(":{tag}")).unwrap_or_default();
         return Err(ApiError::not_found(format!("No such image: {name}{tag}")));
     };

@@ -45,6 +45,7 @@ fn parts(front: &Front, text: &str) -> Result<Vec<Part>, ApiError> {
         let here = node.networks.iter().filter(|it| same(it));
         found.extend(here.map(|it| Part { engine: engine.clone(), node: node.clone(), network: it.clone() }));
     }
+    front.nearest(&mut found, |part: &Part| &part.engine);
     if found.is_empty() { Err(missing()) } else { Ok(found) }
 }
 

@@ -18,11 +18,12 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Result<Reply, ApiErr
     Ok(call::json(StatusCode::OK, &volumes))
 }
 
-/// Healthy engines with the volume, and its bare name.
+/// Healthy engines with the volume, the one beside this door first, and its bare name.
 fn owners(front: &Front, name: &str) -> Result<Vec<(Arc<Engine>, String)>, ApiError> {
     let found = names::volume(&front.pool.nodes(), name).into_iter().filter(|(node, _)| node.is_healthy());
-    let owners: Vec<_> =
+    let mut owners: Vec<_> =
         found.filter_map(|(node, volume)| Some((front.pool.engine(&node.addr)?, volume.name.clone()))).collect();
+    front.nearest(&mut owners, |(engine, _)| engine);
     if owners.is_empty() { Err(ApiError::not_found(format!("get {name}: no such volume"))) } else { Ok(owners) }
 }
 

@@ -63,6 +63,11 @@ fn balance_and_mesh() -> Result<(), Failed> {
     // Faults.
     world.run(1, &["nft", "flush", "ruleset"]);
     world.run(2, &["ip", "link", "del", "hx4097"]);
+    // Something else has a device with its identifier (moby#42548).
+    world.run(
+        2,
+        &["ip", "link", "add", "stray", "type", "vxlan", "id", "4097", "dstport", "4789", "local", "10.231.77.12"],
+    );
     world.run(2, &["ip", "neigh", "flush", "dev", "hv4096", "nud", "permanent"]);
     world.run(2, &["ip", "rule", "del", "pref", "20100"]);
     for host in 1..=2 {

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::swarm::control::{Declared, ServiceUpdate, create_service, remove_service, update_service};
+use herder_decide::swarm::control::{
+    Declared, NetworkRequest, ServiceUpdate, create_network, create_service, remove_service, update_service,
+};
 use herder_model::swarm::{
-    Availability, Change, Cluster, ClusterRecord, NodeRecord, Object, Role, ServiceSpec, SwarmNode, SwarmNodeState,
-    TaskState, Time, View,
+    Availability, Change, Cluster, ClusterRecord, Kind, NodeRecord, Object, Role, ServiceSpec, SwarmNode,
+    SwarmNodeState, TaskState, Time, View,
 };
 use herder_store::{Store, StoreError};
 use rand::RngExt as _;
@@ -33,6 +35,8 @@ const TROUBLE: Duration = Duration::from_secs(25);
 const PEACE: Duration = Duration::from_secs(90);
 /// A service that never changes: it shows how fast tasks of lost nodes are replaced.
 pub(crate) const STEADY: &str = "steady";
+/// The network of services that are not fenced.
+const NETWORK: &str = "mesh";
 /// Same as in `decide::swarm::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
 const AT_ONCE_MIN: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4800);
@@ -42,10 +46,12 @@ type Replaced = BTreeMap<(String, Time), Time>;
 
 fn spec(name: &str, mode: Value, fenced: bool, image: u32) -> Option<ServiceSpec> {
     let labels = if fenced { json!({"herder.fence": "true"}) } else { json!({}) };
+    let is_connected = !fenced && name != STEADY;
+    let networks = if is_connected { json!([{"Target": NETWORK}]) } else { json!([]) };
     serde_json::from_value(json!({
         "Name": name, "Labels": labels, "Mode": mode,
-        "TaskTemplate": {"ContainerSpec": {"Image": format!("app:{image}")}, "RestartPolicy": {"Condition": "any",
-            "Delay": 500_000_000}},
+        "TaskTemplate": {"ContainerSpec": {"Image": format!("app:{image}")}, "Networks": networks,
+            "RestartPolicy": {"Condition": "any", "Delay": 500_000_000}},
         "UpdateConfig": {"Parallelism": 1, "Monitor": 1_000_000_000},
     }))
     .ok()
@@ -96,6 +102,15 @@ pub(crate) async fn declare(nodes: &Nodes, rng: &mut StdRng, trace: &Trace) {
     let Some(store) = nodes.managers.store(node) else { return };
     let Ok(Ok(view)) = timeout(Duration::from_secs(2), store.read()).await else { return };
     let now = nodes.clock(node).now();
+    if view.named(Kind::Network, NETWORK).is_none() {
+        let request = NetworkRequest { name: NETWORK.into(), driver: "overlay".into(), ..NetworkRequest::default() };
+        let outcome = match create_network(&view, &request, new_id()) {
+            Ok(changes) => store.commit(changes, now).await.map(drop).map_err(|error| error.to_string()),
+            Err(denial) => Err(format!("{denial:?}")),
+        };
+        trace.tell(format_args!("create network {NETWORK}: {outcome:?}"));
+        return;
+    }
     let number = rng.random_range(0..4);
     let name = format!("s{number}");
     // The first ones are fenced, the last ones global.
@@ -250,6 +265,10 @@ async fn follow_one(store: Arc<Store>, replaced: Shared<Replaced>, trace: Trace,
     let (_, mut watch) = store.watch();
     loop {
         let seen = watch.next().await;
+        let is_placed = |it: &Object| matches!(it, Object::Task(_) | Object::Service(_));
+        if seen.written.iter().any(|it| it.after.as_ref().is_some_and(is_placed)) {
+            check_addresses(&seen.view, &trace);
+        }
         for written in seen.written.iter() {
             if let (Some(Object::Node(before)), Some(Object::Node(after))) = (&written.before, &written.after) {
                 tell_node(&trace, before, after);
@@ -303,6 +322,23 @@ fn check_rate(view: &View, replaced: &Replaced, now: Time, trace: &Trace) {
     let lately: Vec<&str> = lately.map(|((node, _), _)| node.as_str()).collect();
     if lately.len() > at_once {
         trace.fail(format_args!("tasks of {lately:?} were given up within {PAUSE:?}, of {} nodes", view.nodes.len()));
+    }
+}
+
+/// An address of a network has one owner.
+fn check_addresses(view: &View, trace: &Trace) {
+    let mut owners = BTreeMap::new();
+    let tasks = view.tasks.values().filter(|it| it.task.status.state <= TaskState::Running).flat_map(|it| {
+        it.networks.iter().filter_map(|place| Some((place.network_id.as_str(), place.v4?, it.task.id.as_str())))
+    });
+    let services = view.services.values().map(|it| &it.service).flat_map(|it| {
+        let vips = it.endpoint.virtual_ips.iter();
+        vips.filter_map(|vip| Some((vip.network_id.as_str(), vip.address()?, it.id.as_str())))
+    });
+    for (network, address, owner) in tasks.chain(services) {
+        if let Some(other) = owners.insert((network, address), owner) {
+            trace.fail(format_args!("{address} of network {network} is given to {owner} and to {other}"));
+        }
     }
 }
 

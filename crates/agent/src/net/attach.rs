@@ -84,6 +84,16 @@ impl Attachments {
         self.shared.wishes.send_if_modified(|wishes| wishes.insert(id.to_owned(), None) != Some(None));
     }
 
+    /// The attachment of a container, with its id. What the node has said counts before what the managers have written.
+    pub fn of(&self, container_id: &str) -> Option<(String, Attachment)> {
+        let wishes = self.shared.wishes.borrow().clone();
+        let told = wishes.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
+        let records = self.shared.records.borrow().clone().unwrap_or_default();
+        let written = records.iter().filter(|(id, _)| !wishes.contains_key(*id));
+        let mut all = told.chain(written.map(|(id, it)| (id.clone(), wanted_of(it))));
+        all.find(|(_, it)| it.container_id == container_id)
+    }
+
     pub fn record(&self, id: &str) -> Option<Arc<TaskRecord>> {
         self.shared.records.borrow().as_ref()?.get(id).cloned()
     }
@@ -151,6 +161,20 @@ mod tests {
         assert_eq!(*wishes.borrow(), Wishes::from([("id-web".into(), None)]));
         attachments.take(records(&["other"]));
         assert!(wishes.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_container_has_what_was_said_last() {
+        let attachments = Attachments::default();
+        attachments.take(records(&["web"]));
+        assert_eq!(attachments.of("c1"), None);
+        let made = Attachment { container_id: "c1".into(), ..wanted("web") };
+        attachments.want("id-web", made.clone());
+        assert_eq!(attachments.of("c1"), Some(("id-web".into(), made)), "the managers have not written it yet");
+        attachments.release("id-web");
+        assert_eq!(attachments.of("c1"), None);
+        attachments.take(Records::new());
+        assert_eq!(attachments.of("c1"), None);
     }
 
     #[tokio::test(start_paused = true)]

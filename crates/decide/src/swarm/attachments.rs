@@ -14,6 +14,8 @@ use super::allocate::{Addresses, subnet_of, v6_of};
 use super::control::lookup;
 
 const MESSAGE: &str = "attached";
+/// Status of a network that was removed while the container was stopped. Another one of that name is not the one that it was on.
+const REMOVED: u16 = 410;
 
 /// Returns whether the task stands for a plain container.
 pub fn is_attachment(record: &TaskRecord) -> bool {
@@ -35,9 +37,14 @@ pub fn attach(
         return None;
     }
     let had = before.map_or(&[][..], |it| &it.networks);
+    let refused = before.and_then(|it| it.attached.as_ref()).map(|it| it.refused.clone()).unwrap_or_default();
     let mut attached = Attached { wanted: wanted.clone(), ..Attached::default() };
     let mut networks: Vec<TaskNetwork> = Vec::new();
     for asked in &wanted.networks {
+        if let Some(removed) = refused.get(&asked.target).filter(|it| it.status == REMOVED) {
+            attached.refused.insert(asked.target.clone(), removed.clone());
+            continue;
+        }
         match place(view, addresses, had, asked) {
             Ok(place) => {
                 attached.given.insert(asked.target.clone(), place.network_id.clone());
@@ -86,6 +93,23 @@ fn made(node: &str, id: &str, now: Time) -> TaskRecord {
 pub fn release(view: &View, node: &str, id: &str) -> Option<Change> {
     let record = view.tasks.get(id).filter(|it| is_attachment(it) && it.task.node_id == node)?;
     Some(Change::Remove(Kind::Task, record.task.id.clone()))
+}
+
+/// The attachment of a container that was stopped when one of its networks was removed.
+pub(super) fn without(record: &TaskRecord, network: &str) -> TaskRecord {
+    let mut record = record.clone();
+    record.networks.retain(|it| it.network_id != network);
+    if let Some(attached) = &mut record.attached {
+        let attached = Arc::make_mut(attached);
+        let had: Vec<String> =
+            attached.given.iter().filter(|(_, id)| *id == network).map(|(target, _)| target.clone()).collect();
+        for target in had {
+            attached.given.remove(&target);
+            let reason = format!("network {target} was removed while the container was stopped");
+            attached.refused.insert(target, refusal(REMOVED, reason));
+        }
+    }
+    record
 }
 
 /// A place in the network. One that the container has already stays, unless another address is asked for.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use herder_model::swarm::{
-    Driver, IpamConfig, NetworkRecord, NetworkSpec, NodeRecord, OVERLAY, ServiceRecord, TaskNetwork, TaskRecord,
-    TaskState, VNI_OPTION, View,
+    Driver, IpamConfig, NetworkRecord, NetworkSpec, NodeRecord, OVERLAY, ServiceRecord, SwarmNodeState, TaskNetwork,
+    TaskRecord, TaskState, VNI_OPTION, View,
 };
 use serde_json::{Map, Value, json};
 
-use super::Denial;
 use super::allocate::{self, subnet_of};
 use super::control::lookup;
+use super::{Code, Denial, Refusal};
 use crate::list::Filters;
 use crate::versions::Version;
 
@@ -120,12 +120,16 @@ struct Endpoint<'v> {
     place: &'v TaskNetwork,
 }
 
-/// Tasks that run with an address in this network.
+/// Tasks that run with an address in this network, on nodes that are not down.
 fn endpoints<'v>(view: &'v View, network: &'v NetworkRecord) -> impl Iterator<Item = Endpoint<'v>> {
     let runs =
         |it: &&std::sync::Arc<TaskRecord>| (TaskState::Starting..=TaskState::Running).contains(&it.task.status.state);
     let is_shown = |it: &&std::sync::Arc<TaskRecord>| it.attached.as_ref().is_none_or(|it| it.wanted.running);
-    view.tasks.values().filter(runs).filter(is_shown).filter_map(|record| {
+    let is_lost = |it: &&std::sync::Arc<TaskRecord>| {
+        view.nodes.get(it.task.node_id.as_str()).is_some_and(|it| it.node.status.state == SwarmNodeState::Down)
+    };
+    let all = view.tasks.values().filter(runs).filter(is_shown).filter(move |it| !is_lost(it));
+    all.filter_map(|record| {
         let place = record.networks.iter().find(|it| it.network_id == network.id)?;
         Some(Endpoint { record, place })
     })
@@ -286,6 +290,19 @@ pub(super) fn users<'v>(view: &'v View, network: &str) -> impl Iterator<Item = &
 /// Ids of plain containers that have a place in the network.
 pub fn plain_containers<'v>(view: &'v View, network: &str) -> impl Iterator<Item = &'v str> + use<'v> {
     users(view, network).filter_map(|it| Some(it.attached.as_ref()?.wanted.container_id.as_str()))
+}
+
+/// Whether the managers know of a plain container on the network that runs.
+pub fn has_running(view: &View, network: &str) -> bool {
+    users(view, network).any(|it| it.attached.as_ref().is_some_and(|it| it.wanted.running))
+}
+
+/// The refusal to remove a network that a plain container is on.
+pub fn in_use(view: &View, network: &str, container: &str) -> Denial {
+    let mut all = users(view, network);
+    let task = all.find(|it| it.attached.as_ref().is_some_and(|it| it.wanted.container_id == container));
+    let task = task.map_or(container, |it| it.task.id.as_str());
+    Refusal::new(Code::FailedPrecondition, format!("network {network} is in use by task {task}")).into()
 }
 
 /// The networks that a client may see, in the order of their ids.

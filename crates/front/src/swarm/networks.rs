@@ -181,30 +181,44 @@ pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> 
     Ok(true)
 }
 
-/// Returns whether an engine has one of the containers. Pictures may be older than the end of a container.
-async fn is_any_there(front: &Front, containers: &[&str]) -> bool {
+/// The containers of a network, as engines have them.
+enum Left {
+    Nothing,
+    Stopped,
+    /// The id of one.
+    Running(String),
+}
+
+/// Asks engines for containers. Pictures of them may be older than the start or the end of a container.
+async fn left(front: &Front, containers: &[&str]) -> Left {
     let shown = |id: &str| front.pool.nodes().iter().find(|it| it.containers.contains_key(id)).cloned();
+    let mut left = Left::Nothing;
     for id in containers {
         let Some(node) = shown(id) else { continue };
         if let Some(engine) = front.pool.engine(&node.addr) {
             reread(&engine, id).await;
         }
-        if shown(id).is_some() {
-            return true;
+        match shown(id).and_then(|it| it.containers.get(*id).map(|it| it.is_running())) {
+            Some(true) => return Left::Running((*id).to_owned()),
+            Some(false) => left = Left::Stopped,
+            None => {}
         }
     }
-    false
+    left
 }
 
-/// Waits until nodes have reported the ends of containers on the network: clients remove networks right after
-/// containers.
+/// Waits until nodes have reported which containers on the network are gone or stopped: clients remove networks right after
+/// that.
 async fn until_let_go(front: &Front, swarm: &Arc<dyn Swarm>, view: View, network: &str) -> Result<(), ApiError> {
     let until = Instant::now() + LET_GO_TIME_MAX;
     let mut view = view;
     loop {
         let containers: Vec<&str> = networks::plain_containers(&view, network).collect();
-        if containers.is_empty() || Instant::now() >= until || is_any_there(front, &containers).await {
-            return Ok(());
+        match left(front, &containers).await {
+            Left::Running(container) => return Err(networks::in_use(&view, network, &container).into()),
+            Left::Stopped if !networks::has_running(&view, network) => return Ok(()),
+            _ if containers.is_empty() || Instant::now() >= until => return Ok(()),
+            _ => {}
         }
         sleep(LET_GO_PAUSE).await;
         view = read(swarm).await?;

@@ -9,7 +9,7 @@ use herder_agent::Agent;
 use herder_agent::net::wanted_of;
 use herder_decide::overlays::Place;
 use herder_model::Name;
-use herder_model::swarm::{Attached, Attachment, TaskRecord};
+use herder_model::swarm::{Attachment, TaskRecord};
 use herder_place::overlays::{Given, Overlays};
 use herder_place::peers::Asked;
 use herder_place::{Error as ApiError, Placer};
@@ -195,10 +195,6 @@ impl Overlays for PlainContainers {
     }
 
     fn of(&self, container_id: &str) -> Option<(String, Attachment)> {
-        let records = self.agent.networks().attachments().records();
-        let records = records.borrow();
-        let wanted = |it: &TaskRecord| it.attached.as_deref().map(|it: &Attached| it.wanted.clone());
-        let mut all = records.iter().flatten().filter_map(|(id, it)| Some((id.clone(), wanted(it)?)));
-        all.find(|(_, it)| it.container_id == container_id)
+        self.agent.networks().attachments().of(container_id)
     }
 }

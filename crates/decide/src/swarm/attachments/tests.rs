@@ -102,3 +102,32 @@ fn plain_containers_get_places_in_attachable_networks() {
         assert_eq!(step(&mut view, &mut addresses, line), expected, "{line}");
     }
 }
+
+#[test]
+fn a_stopped_container_holds_no_network() {
+    let mut view = View::default();
+    write(&mut view, Some(network("n-ov", "ov", 1, true).into()));
+    let mut addresses = Addresses::default();
+    let place = |running: bool| Attachment {
+        container_id: "c1".into(),
+        running,
+        networks: vec![AttachedNetwork { target: "ov".into(), ..AttachedNetwork::default() }],
+        ..Attachment::default()
+    };
+    let change = attach(&view, &mut addresses, "n1", "a1", &place(true), Time(1));
+    write(&mut view, change);
+    let refusal = crate::swarm::control::remove_network(&view, "ov").expect_err("it runs");
+    assert!(refusal.to_string().ends_with("network n-ov is in use by task a1"), "{refusal}");
+    let change = attach(&view, &mut addresses, "n1", "a1", &place(false), Time(2));
+    write(&mut view, change);
+    for change in crate::swarm::control::remove_network(&view, "ov").expect("it is stopped") {
+        write(&mut view, Some(change));
+    }
+    assert!(view.networks.is_empty());
+    assert!(view.tasks["a1"].networks.is_empty());
+    // Another network of that name is another network.
+    write(&mut view, Some(network("n-new", "ov", 2, true).into()));
+    let change = attach(&view, &mut addresses, "n1", "a1", &place(true), Time(3));
+    write(&mut view, change);
+    assert!(view.tasks["a1"].networks.is_empty());
+}

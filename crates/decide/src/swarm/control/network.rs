@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::Changes;
 use super::{check, lookup};
 use crate::swarm::allocate::{self, free_vni};
+use crate::swarm::attachments;
 use crate::swarm::networks::{self, driver_state, names};
 use crate::swarm::nodes::level;
 use crate::swarm::{Code, Denial, Refusal};
@@ -344,25 +345,34 @@ pub fn remove_network(view: &View, text: &str) -> Changes {
             service.service.id
         ));
     }
-    // A task whose service is gone ends soon; clients remove the networks of a stack right after its services.
-    let stays = |it: &&TaskRecord| {
+    // A task whose service is gone ends soon; clients remove the networks of a stack right after its services. As in swarm mode, a plain
+    // container that does not run holds no network: without it, it does not start again.
+    let (stopped, users): (Vec<&TaskRecord>, Vec<&TaskRecord>) =
+        networks::users(view, id).partition(|it| is_stopped(it));
+    let stays = |it: &&&TaskRecord| {
         let service = &it.task.service_id;
         it.task.desired_state <= TaskState::Running && (service.is_empty() || view.services.contains_key(service))
     };
-    if let Some(task) = networks::users(view, id).find(stays) {
+    if let Some(task) = users.iter().find(stays) {
         return refused(format!("network {id} is in use by task {}", task.task.id));
     }
-    Ok(vec![gone(view, record)])
+    let mut changes: Vec<Change> = stopped.into_iter().map(|it| attachments::without(it, id).into()).collect();
+    changes.push(gone(record, users.is_empty()));
+    Ok(changes)
+}
+
+fn is_stopped(record: &TaskRecord) -> bool {
+    record.attached.as_ref().is_some_and(|it| !it.wanted.running && !it.wanted.container_id.is_empty())
 }
 
 /// Networks that nothing uses, with their names. The ingress network is never among them.
 pub fn prune_networks(view: &View, wanted: impl Fn(&NetworkRecord) -> bool) -> (Vec<Change>, Vec<String>) {
     let unused = networks::visible(view).filter(|it| !it.spec.ingress && wanted(it) && !networks::is_used(view, it));
-    unused.map(|it| (gone(view, it), it.name.clone())).unzip()
+    unused.map(|it| (gone(it, true), it.name.clone())).unzip()
 }
 
-fn gone(view: &View, record: &NetworkRecord) -> Change {
-    if networks::users(view, &record.id).next().is_none() {
+fn gone(record: &NetworkRecord, is_unused: bool) -> Change {
+    if is_unused {
         return Change::Remove(Kind::Network, record.id.clone());
     }
     NetworkRecord { name: String::new(), ..record.clone() }.into()
