@@ -127,7 +127,7 @@ impl Front {
         reached.filter_map(|node| self.pool.engine(&node.addr)).collect()
     }
 
-    /// Whether calls of this door are passed on to the engine of that node. Workers of a swarm do not reach other nodes' engines.
+    /// True if calls of this door are passed on to the engine of that node. Workers of a swarm do not reach other nodes' engines.
     pub(crate) fn reaches(&self, addr: &str) -> bool {
         let is_worker = |swarm: &Arc<dyn Swarm>| {
             let status = swarm.status();

@@ -292,7 +292,7 @@ pub fn plain_containers<'v>(view: &'v View, network: &str) -> impl Iterator<Item
     users(view, network).filter_map(|it| Some(it.attached.as_ref()?.wanted.container_id.as_str()))
 }
 
-/// Whether the managers know of a plain container on the network that runs.
+/// True if the managers know of a running plain container on the network.
 pub fn has_running(view: &View, network: &str) -> bool {
     users(view, network).any(|it| it.attached.as_ref().is_some_and(|it| it.wanted.running))
 }
