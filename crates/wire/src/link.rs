@@ -68,7 +68,7 @@ pub enum Road {
 }
 
 impl Road {
-    const ALL: [Road; 7] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Ingress, Road::Join, Road::Renew];
+    const ALL: [Road; 7] = [Road::Engine, Road::Calls, Road::Bus, Road::Swarm, Road::Join, Road::Ingress, Road::Renew];
 
     fn protocol(self) -> &'static [u8] {
         match self {
@@ -87,6 +87,15 @@ impl Road {
         vec![self.protocol().to_vec()]
     }
 }
+
+/// Configurations are found by the place of a road in [`Road::ALL`].
+const _: () = {
+    let mut at = 0;
+    while at < Road::ALL.len() {
+        assert!(Road::ALL[at] as usize == at, "the roads stand in their order");
+        at += 1;
+    }
+};
 
 /// Reason why a peer cannot be reached.
 #[derive(Debug, thiserror::Error)]
