@@ -56,12 +56,15 @@ pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Rep
         rotate_manager_token: body::flag(&call.query, "rotateManagerToken")?,
         rotate_unlock_key: body::flag(&call.query, "rotateManagerUnlockKey")?,
     };
-    if !update.spec.ca_config.external_cas.is_empty() {
-        swarm.reach_external_cas(update.spec.ca_config.clone()).await?;
+    let view = read(swarm).await?;
+    let mut added = update.spec.ca_config.clone();
+    // One that was there when it was declared may be away by now: other settings can be changed all the same.
+    let known = view.cluster.as_ref().map(|it| &it.cluster.spec.ca_config.external_cas);
+    added.external_cas.retain(|it| known.is_none_or(|known| !known.contains(it)));
+    if !added.external_cas.is_empty() {
+        swarm.reach_external_cas(added).await?;
     }
-    let root = control::wants_root(&read(swarm).await?, &update.spec)
-        .then(|| swarm.new_root(&update.spec.ca_config))
-        .transpose()?;
+    let root = control::wants_root(&view, &update.spec).then(|| swarm.new_root(&update.spec.ca_config)).transpose()?;
     let fresh = Fresh { worker: new_id(), manager: new_id(), unlock_key: new_unlock_key(), root };
     change(swarm, false, |view| control::update_cluster(view, update.clone(), fresh.clone())).await?;
     Ok(call::no_content(StatusCode::OK))
