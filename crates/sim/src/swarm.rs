@@ -325,7 +325,7 @@ fn check_rate(view: &View, replaced: &Replaced, now: Time, trace: &Trace) {
     }
 }
 
-/// An address of a network has one owner.
+/// Checks that each address of a network has one owner.
 fn check_addresses(view: &View, trace: &Trace) {
     let mut owners = BTreeMap::new();
     let tasks = view.tasks.values().filter(|it| it.task.status.state <= TaskState::Running).flat_map(|it| {

@@ -13,7 +13,7 @@ pub struct Flows {
     pub backends: BTreeSet<IpAddr>,
     /// Backends on nodes that are lost. Connections that they have not accepted are opened anew, to others.
     pub lost: BTreeSet<IpAddr>,
-    /// Addresses that no container has any more. Clients of their connections get a reset with their next packet, not silence.
+    /// Addresses without a container now. Clients of their connections get a reset with their next packet, not silence.
     pub gone: BTreeSet<IpAddr>,
     /// Flows to these virtual IPs that no backend answered: there is one now.
     pub vips: BTreeSet<IpAddr>,

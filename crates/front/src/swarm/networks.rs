@@ -181,7 +181,7 @@ pub(crate) async fn remove(front: &Front, name: &str) -> Result<bool, ApiError> 
     Ok(true)
 }
 
-/// The containers of a network, as engines have them.
+/// State of the containers of a network on their engines.
 enum Left {
     Nothing,
     Stopped,
