@@ -1,6 +1,6 @@
 # Starts Debian's `pebble`, an authority for tests, and a DNS server by which a name leads to all of the addresses.
 # 51-pebble.sh ADDRESS NAME TO...
-# Leaves `ca.pem`, by which its own address is trusted, and the process ids in `pebble.pids`.
+# Leaves `ca.pem`, by which its own address is trusted, and the process ids in `pebble.pid`.
 address=$1 name=$2
 shift 2
 ext=subjectAltName=IP:$address
@@ -13,9 +13,9 @@ cat >pebble.json <<END
  "privateKey": "pebble.key", "httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": false}}
 END
 pebble-challtestsrv -http01 "" -https01 "" -tlsalpn01 "" -defaultIPv6 "" -dns01 "$address:8053" -management "$address:8055" >names.log 2>&1 &
-echo $! >pebble.pids
+echo $! >pebble.pid
 PEBBLE_VA_NOSLEEP=1 PEBBLE_AUTHZREUSE=0 pebble -config pebble.json -dnsserver "$address:8053" >pebble.log 2>&1 &
-echo $! >>pebble.pids
+echo $! >>pebble.pid
 to=$(printf '"%s",' "$@")
 for _ in $(seq 200); do
     curl -sf --cacert ca.pem "https://$address:14000/dir" >/dev/null &&
