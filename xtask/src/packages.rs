@@ -33,6 +33,7 @@ pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("docker-registry", "docker-registry", "a registry to push to"),
     ("openssl", "openssl", "wrong and expired certificates"),
     ("cfssl", "golang-cfssl", "an external CA"),
+    ("faketime", "faketime", "a leader whose clock is wrong"),
     ("/usr/share/doc/python3-venv", "python3-venv", "a place for docker-py"),
 ];
 
