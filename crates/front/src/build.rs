@@ -2,6 +2,7 @@
 //! needs it there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use herder_decide::{ground, names, prune, request};
 use herder_model::Node;
@@ -9,9 +10,13 @@ use herder_pool::Engine;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::path::{encode_query, for_engine};
 use crate::{ApiError, Call, Front, Reply, call, fanout, forward};
+
+/// Time for a client to open its session. The docker CLI opens it beside the build, and hangs if the build is refused before.
+const SESSION_OPEN_TIME: Duration = Duration::from_millis(500);
 
 pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
     let text = call.query.get("buildargs").unwrap_or("{}");
@@ -27,7 +32,13 @@ pub(crate) async fn build(front: &Arc<Front>, mut call: Call) -> Result<Reply, A
         ranked.retain(|node| node.addr == *addr);
     }
     let node = match call.query.get("session").is_some_and(|session| !session.is_empty()) {
-        true => with_session(front, ranked)?,
+        true => match with_session(front, ranked) {
+            Ok(node) => node,
+            Err(error) => {
+                sleep(SESSION_OPEN_TIME).await;
+                return Err(error);
+            }
+        },
         false => ranked.swap_remove(0),
     };
     let engine = front.pool.engine(&node.addr).ok_or_else(|| ApiError::internal("the chosen node has just left"))?;
