@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use herder_decide::ingress::{self, Due};
 use herder_model::swarm::{CERTIFICATE_KIND, Clock, INGRESS_KIND, OWN_AUTHORITY, Object, Written};
-use herder_store::Store;
+use herder_store::{Seen, Store};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::book::Book;
 use crate::{Failed, order, own};
 
-/// Clocks may be set: it is looked so often whether one is due.
+/// Longest pause between two looks, in seconds: clocks may be set.
 const LOOK_MAX: i64 = 3600;
-/// After something that could not be written.
+/// Pause after a write that failed.
 const REST: Duration = Duration::from_secs(1);
 
 /// Inputs of the loop.
@@ -55,16 +55,19 @@ async fn lead(book: &Book, mut served: watch::Receiver<BTreeSet<String>>) {
         let next = match due {
             Ok(due) => {
                 let resolvers = state.map(|it| it.settings.resolvers).unwrap_or_default();
-                for mut due in due.into_iter().take(1) {
-                    let Some(resolver) = resolvers.get(&due.resolver) else { continue };
-                    let outcome = match resolver.directory.as_str() {
-                        OWN_AUTHORITY => own::sign(book, &due).await.map(|it| (it, "own")),
-                        _ => order::order(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
-                    };
-                    if let Err(error) = settle(book, &due, outcome).await {
-                        tracing::warn!(certificate = due.name, %error, "what became of an order was not written");
-                        sleep(REST).await;
-                    }
+                // The others are due still when this one is written.
+                let first = due.into_iter().find_map(|it| Some((resolvers.get(&it.resolver)?, it)));
+                let Some((resolver, mut due)) = first else {
+                    sleep(REST).await;
+                    continue;
+                };
+                let outcome = match resolver.directory.as_str() {
+                    OWN_AUTHORITY => own::sign(book, &due).await.map(|it| (it, "own")),
+                    _ => order::order(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
+                };
+                if let Err(error) = settle(book, &due, outcome).await {
+                    tracing::warn!(certificate = due.name, %error, "the outcome of an order was not written");
+                    sleep(REST).await;
                 }
                 continue;
             }
@@ -74,12 +77,12 @@ async fn lead(book: &Book, mut served: watch::Receiver<BTreeSet<String>>) {
         let pause = Duration::from_secs(u64::try_from(pause).unwrap_or_default());
         tokio::select! {
             () = sleep(pause) => {}
-            () = async { while !watch.next().await.matters() {} } => {}
+            () = async { while !matters(&watch.next().await) {} } => {}
         }
     }
 }
 
-/// Writes what became of an order.
+/// Writes the outcome of an order.
 async fn settle(book: &Book, due: &Due, outcome: Result<((String, String), &str), Failed>) -> Result<(), Failed> {
     let issued = outcome.and_then(|((chain, key), source)| {
         let facts = herder_tls::certs::facts(&chain, &key).map_err(Failed::refused)?;
@@ -98,15 +101,9 @@ async fn settle(book: &Book, due: &Due, outcome: Result<((String, String), &str)
     book.write(&due.name, &record).await
 }
 
-/// News that may change which certificates are wanted.
-trait Matters {
-    fn matters(&self) -> bool;
-}
-
-impl Matters for herder_store::Seen {
-    fn matters(&self) -> bool {
-        self.resync || self.written.iter().any(is_of_certificates)
-    }
+/// True for news that may change which certificates are wanted.
+fn matters(seen: &Seen) -> bool {
+    seen.resync || seen.written.iter().any(is_of_certificates)
 }
 
 fn is_of_certificates(written: &Written) -> bool {

@@ -65,12 +65,7 @@ pub async fn run(records: &impl Records, api: &impl Api, id: &str, me: &str) {
 /// Ends an operation whose target cannot be reached, before anything was done.
 pub async fn fail(records: &impl Records, api: &impl Api, id: &str, me: &str, reason: &str) {
     let outcome = async {
-        let Some(kinds) = kinds() else { return Err(Left::Failed("too many kinds of objects".into())) };
-        let view = records.read().await.map_err(Left::Failed)?;
-        let found = find::<Operation>(&view, kinds.operation, id).filter(|it| !it.record.state.is_over());
-        let Some(found) = found else { return Err(Left::Taken) };
-        let mut run = Run { records, api, kinds, id, me, operation: found.record };
-        run.operation.runner = me.to_owned();
+        let (mut run, _) = open(records, api, id, me).await?;
         run.claim().await?;
         run.end(Outcome::failed(reason)).await
     };
@@ -79,13 +74,23 @@ pub async fn fail(records: &impl Records, api: &impl Api, id: &str, me: &str, re
     }
 }
 
-async fn carry_out(records: &impl Records, api: &impl Api, id: &str, me: &str) -> Result<(), Left> {
+/// Reads an operation that is not over, with `me` as its runner, and the view that it was read from.
+async fn open<'r, R: Records, A: Api>(
+    records: &'r R,
+    api: &'r A,
+    id: &'r str,
+    me: &'r str,
+) -> Result<(Run<'r, R, A>, View), Left> {
     let Some(kinds) = kinds() else { return Err(Left::Failed("too many kinds of objects".into())) };
     let view = records.read().await.map_err(Left::Failed)?;
     let found = find::<Operation>(&view, kinds.operation, id).filter(|it| !it.record.state.is_over());
-    let Some(found) = found else { return Err(Left::Taken) };
-    let mut run = Run { records, api, kinds, id, me, operation: found.record };
-    run.operation.runner = me.to_owned();
+    let mut operation = found.ok_or(Left::Taken)?.record;
+    operation.runner = me.to_owned();
+    Ok((Run { records, api, kinds, id, me, operation }, view))
+}
+
+async fn carry_out(records: &impl Records, api: &impl Api, id: &str, me: &str) -> Result<(), Left> {
+    let (mut run, view) = open(records, api, id, me).await?;
     run.operation.state = OperationState::Running;
     run.claim().await?;
     let outcome = match run.operation.verb {
