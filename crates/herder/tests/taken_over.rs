@@ -14,6 +14,7 @@ use herder_wire::calls::{self, Calls, ClaimRequest, Code, CreateRequest, Peer, R
 use herder_wire::identity::Identity;
 use herder_wire::link::{Link, Road, join};
 use herder_wire::swarm::{SESSION_WAITING_MAX, SwarmCalls};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -33,6 +34,12 @@ const BODIES: usize = 200;
 const BODY_BYTES: usize = 8 << 20;
 /// Memory that they may add: a share of 128 MiB for bodies, and room for buffers: 280 MB were measured. It was 1.85 GB.
 const MEMORY_KB_MAX: u64 = 512 << 10;
+/// Open files that this test and the lab may have: herder takes 7,936 connections over TCP then.
+const FILES: u64 = 16_384;
+/// Connections over TCP that say nothing: with those that wait in the kernel, more than an endpoint takes.
+const IDLE: usize = 12_000;
+/// A connection that takes so long waits for others to end.
+const FULL: Duration = Duration::from_secs(2);
 
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect("it starts");
@@ -52,6 +59,9 @@ impl Lab {
     fn begin() -> Lab {
         let name = format!("{}-taken", std::env::var("SCENARIOS_LAB").unwrap_or("scenarios".into()));
         let mut lab = Lab { name, doors: Vec::new() };
+        let mut files = getrlimit(Resource::Nofile);
+        files.current = Some(files.maximum.map_or(FILES, |it| it.min(FILES)));
+        setrlimit(Resource::Nofile, files).expect("up to the hard limit");
         lab.call("down", &[]);
         lab.call("up", &["--hosts", "2", "--memory", "2g", "--herder"]);
         let status: Value = serde_json::from_str(&lab.call("status", &["--format", "json"])).expect("JSON");
@@ -171,6 +181,9 @@ async fn who_copied_a_worker_can_be_that_worker_and_who_has_nothing_can_do_nothi
     old_tls_is_refused(&manager).await;
     half_handshakes_fill_no_log_and_delay_no_node(&lab, &manager).await;
     stalled_bodies_take_little_memory(&lab).await;
+    idle_connections_leave_those_of_the_socket(&lab).await;
+    a_page_of_a_stranger_changes_nothing(&lab).await;
+    a_job_counts_no_slot_twice(&lab).await;
 }
 
 /// Join codes and tokens are in no command line, and files of a node are for root only.
@@ -408,4 +421,115 @@ async fn stalled_bodies_take_little_memory(lab: &Lab) {
     eprintln!("{BODIES} bodies of {BODY_BYTES} bytes: {} kB at the most, {before} kB before", peak);
     assert!(peak <= before + MEMORY_KB_MAX, "{peak} kB, {before} kB before");
     lab.until("Ready\nReady", |lab| lab.docker(&["node", "ls", "--format", "{{.Status}}"])).await;
+}
+
+/// Connections over TCP that say nothing, more than an endpoint takes.
+async fn idle_connections_leave_those_of_the_socket(lab: &Lab) {
+    let addr = lab.doors[0].trim_start_matches("tcp://").to_owned();
+    let mut idle = Vec::with_capacity(IDLE);
+    while idle.len() < IDLE {
+        // One that waits is more than the endpoint and its backlog take.
+        let Ok(connected) = timeout(FULL, TcpStream::connect(&addr)).await else { break };
+        idle.push(connected.expect("a connection"));
+    }
+    eprintln!("{} idle connections over TCP", idle.len());
+    let socket = format!("unix:///run/herder-lab/{}/h1/herder.sock", lab.name);
+    assert_eq!(run("docker", &["-H", &socket, "node", "ls", "--format", "{{.Status}}"]), "Ready\nReady");
+    assert!(timeout(FULL, ask(&addr, "GET /_ping HTTP/1.1", "")).await.is_err(), "TCP has room left");
+    drop(idle);
+    let answer = timeout(LIMIT, ask(&addr, "GET /_ping HTTP/1.1", "")).await.expect("its turn");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+/// Answer to a request with these lines of a head; `Host` is the endpoint's address unless they name another one.
+async fn ask(addr: &str, head: &str, body: &str) -> String {
+    let mut tcp = TcpStream::connect(addr).await.expect("a connection");
+    let host = if head.contains("\nHost: ") { String::new() } else { format!("\nHost: {addr}") };
+    let head = format!("{head}{host}\nContent-Length: {}\nConnection: close\n\n", body.len()).replace('\n', "\r\n");
+    tcp.write_all(format!("{head}{body}").as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    let _ = tcp.read_to_string(&mut answer).await;
+    answer
+}
+
+/// Requests that a browser sends for a page from elsewhere, to an endpoint on TCP with real containers behind it.
+async fn a_page_of_a_stranger_changes_nothing(lab: &Lab) {
+    let addr = lab.doors[0].trim_start_matches("tcp://").to_owned();
+    lab.docker(&["create", "--name", "stopped", "busybox", "true"]);
+    lab.docker(&["run", "-d", "--name", "runs", "busybox", "sleep", "1000"]);
+    let seen = |lab: &Lab| {
+        let containers = lab.docker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+        let token = lab.docker(&["swarm", "join-token", "-q", "worker"]);
+        format!("{containers}\n{token}\n{}", lab.docker(&["volume", "ls", "-q"]))
+    };
+    let before = seen(lab);
+    let evil = "Origin: http://evil.example";
+    let rebound = "Host: evil.example:2375";
+    let create = r#"{"Image": "busybox", "HostConfig": {"Binds": ["/:/host"]}}"#;
+    let upgrade = "Upgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==";
+    for (head, body, expected) in [
+        // A form or a simple request of a script needs no permission of the server.
+        ("POST /containers/create?name=evil HTTP/1.1\nContent-Type: text/plain", create, "400"),
+        ("POST /volumes/create HTTP/1.1\nContent-Type: application/x-www-form-urlencoded", "{}", "400"),
+        ("POST / HTTP/1.1\nContent-Type: text/plain", r#"{"action": "spawn", "image": "busybox"}"#, "415"),
+        (&format!("POST /containers/create?name=evil HTTP/1.1\nContent-Type: application/json\n{evil}"), create, "403"),
+        (&format!("POST /containers/prune HTTP/1.1\n{evil}"), "", "403"),
+        ("POST /containers/prune HTTP/1.1\nSec-Fetch-Site: cross-site\nSec-Fetch-Mode: no-cors", "", "403"),
+        (&format!("DELETE /containers/runs?force=1 HTTP/1.1\n{evil}"), "", "403"),
+        (&format!("POST /swarm/update?version=1&rotateWorkerToken=1 HTTP/1.1\n{evil}"), "{}", "403"),
+        (&format!("POST /herder/token/rotate HTTP/1.1\n{evil}"), "", "403"),
+        (&format!("POST /herder/backup HTTP/1.1\n{evil}"), "", "403"),
+        ("POST /herder/backup HTTP/1.1", "", "403"),
+        (&format!("GET /containers/runs/attach/ws?stream=1&stdout=1 HTTP/1.1\n{upgrade}\n{evil}"), "", "403"),
+        // A name that resolves to this address since a moment ago.
+        (&format!("GET /containers/json HTTP/1.1\n{rebound}"), "", "403"),
+        (&format!("POST /containers/prune HTTP/1.1\n{rebound}\nOrigin: http://evil.example:2375"), "", "403"),
+        (&format!("GET /containers/runs/attach/ws?stream=1 HTTP/1.1\n{rebound}\n{upgrade}"), "", "403"),
+        (&format!("GET /eventbus/info HTTP/1.1\n{rebound}"), "", "403"),
+    ] {
+        let answer = timeout(LIMIT, ask(&addr, head, body)).await.expect("in time");
+        assert_eq!(answer.split(' ').nth(1), Some(expected), "{head}\n{answer}");
+        assert!(!answer.to_lowercase().contains("access-control-allow-origin: *"), "{answer}");
+    }
+    assert_eq!(seen(lab), before);
+    // The endpoint's own pages and clients that are no browsers go on.
+    for head in ["GET /containers/json HTTP/1.1".to_owned(), format!("GET /info HTTP/1.1\nOrigin: http://{addr}")] {
+        let answer = ask(&addr, &head, "").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    lab.docker(&["rm", "-f", "runs", "stopped"]);
+}
+
+/// Tasks of a job whose node was cut off complete there as well as on the node that they were given to.
+async fn a_job_counts_no_slot_twice(lab: &Lab) {
+    let gate = PathBuf::from("/var/lib/herder-lab").join(&lab.name).join("gate");
+    fs::create_dir_all(&gate).expect("a folder");
+    let mount = format!("type=bind,src={},dst=/gate", gate.display());
+    let wait = "until [ -e /gate/open ]; do sleep 0.1; done";
+    let create = ["service", "create", "-d", "--no-resolve-image", "--name", "job", "--mode", "replicated-job"];
+    let job = ["--replicas", "4", "--mount", &mount, "busybox", "sh", "-c", wait];
+    lab.docker(&[&create[..], &job[..]].concat());
+    let states = |lab: &Lab| {
+        let all = lab.docker(&["service", "ps", "job", "--format", "{{.CurrentState}}"]);
+        let count = |state: &str| all.lines().filter(|it| it.starts_with(state)).count();
+        (count("Running"), count("Complete"))
+    };
+    let shown = |lab: &Lab| {
+        let services = lab.docker(&["service", "ls", "--filter", "name=job", "--format", "{{.Replicas}}"]);
+        services.rsplit_once('(').map_or(services.clone(), |(_, completed)| completed.to_owned())
+    };
+    lab.until("(4, 0)", |lab| format!("{:?}", states(lab))).await;
+    let there = lab.docker(&["service", "ps", "job", "--filter", "node=h2", "--format", "{{.Name}}"]).lines().count();
+    assert!(there > 0, "nothing runs on h2");
+    lab.call("partition", &["h2"]);
+    // The tasks of h2 are given to h1, and run there, too.
+    let mine = ["service", "ps", "job", "--filter", "node=h1", "--format", "{{.CurrentState}}"];
+    lab.until("4", |lab| lab.docker(&mine).matches("Running").count().to_string()).await;
+    fs::write(gate.join("open"), "").expect("written");
+    lab.until("4/4 completed)", shown).await;
+    lab.call("heal", &[]);
+    // What the lost node did meanwhile is told; each slot was asked for once.
+    lab.until(&format!("(0, {})", 4 + there), |lab| format!("{:?}", states(lab))).await;
+    assert_eq!(shown(lab), "4/4 completed)");
+    lab.docker(&["service", "rm", "job"]);
 }
