@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_decide::endpoints::ServiceEndpoints;
 use herder_decide::ingress::{self, Due};
 use herder_model::swarm::{CERTIFICATE_KIND, Clock, INGRESS_KIND, OWN_AUTHORITY, Object, Written};
 use herder_store::{Seen, Store};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub store: Arc<Store>,
     /// The tokens that every ingress node answers for.
     pub served: watch::Receiver<BTreeSet<String>>,
+    /// The plain containers of the pool that have routing labels.
+    pub plain: watch::Receiver<Arc<Vec<ServiceEndpoints>>>,
     pub clock: Clock,
     /// Makes ids of 25 characters.
     pub new_id: fn() -> String,
@@ -39,18 +42,23 @@ pub async fn run(settings: Settings) {
         let Settings { store, clock, new_id, .. } = settings.clone();
         let book = Book { store, term, clock, new_id };
         tokio::select! {
-            () = lead(&book, settings.served.clone()) => {}
+            () = lead(&book, settings.served.clone(), settings.plain.clone()) => {}
             // The next leader continues an order that is cut off here.
             _ = leadership.changed() => {}
         }
     }
 }
 
-async fn lead(book: &Book, mut served: watch::Receiver<BTreeSet<String>>) {
+async fn lead(
+    book: &Book,
+    mut served: watch::Receiver<BTreeSet<String>>,
+    mut plain: watch::Receiver<Arc<Vec<ServiceEndpoints>>>,
+) {
     let (_, mut watch) = book.store.watch();
     loop {
         let view = book.store.view();
-        let state = ingress::table(&view).map(|(state, _)| state);
+        let containers = plain.borrow_and_update().clone();
+        let state = ingress::table(&view, &containers).map(|(state, _)| state);
         let due = state.as_ref().map_or(Err(None), |state| ingress::due(&view, state, book.now()));
         let next = match due {
             Ok(due) => {
@@ -78,6 +86,7 @@ async fn lead(book: &Book, mut served: watch::Receiver<BTreeSet<String>>) {
         tokio::select! {
             () = sleep(pause) => {}
             () = async { while !matters(&watch.next().await) {} } => {}
+            Ok(()) = plain.changed() => {}
         }
     }
 }

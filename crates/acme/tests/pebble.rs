@@ -219,7 +219,7 @@ impl World {
             let (_, mut watch) = store.watch();
             let (mut known, mut version) = (IngressState::default(), 1);
             loop {
-                if let Some((state, _)) = table(&store.view()) {
+                if let Some((state, _)) = table(&store.view(), &[]) {
                     let changes = IngressChanges::between(&known, &state);
                     let whole = known == IngressState::default();
                     version += 1;
@@ -238,6 +238,7 @@ impl World {
 
     fn lead(&self) -> JoinHandle<()> {
         let settings = Settings {
+            plain: watch::channel(Arc::default()).1,
             store: self.store.clone(),
             served: self.served.subscribe(),
             clock: Clock::system(),

@@ -195,11 +195,12 @@ impl Agent {
         served.from.contains(from) && served.tasks.get(task).is_some_and(|it| it.ports.contains(&port))
     }
 
-    /// The address of a task's container on a network of this host, if it runs here.
+    /// The address of a task's container on a network of this host, if it runs here. A plain container is its own task.
     pub async fn address(&self, task: &str, container: &str) -> Option<IpAddr> {
         let path = format!("/containers/{}/json", crate::call::escaped(container));
         let inspection = self.node.engine.get(path).json().await.ok()?;
-        if inspection["Config"]["Labels"]["com.docker.swarm.task.id"] != task {
+        let of = inspection["Config"]["Labels"]["com.docker.swarm.task.id"].as_str();
+        if of.unwrap_or(container) != task {
             return None;
         }
         let networks = inspection["NetworkSettings"]["Networks"].as_object()?;

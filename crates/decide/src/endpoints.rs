@@ -15,6 +15,11 @@ use crate::swarm::task::container::{is_checked, task_name};
 /// Labels that begin so make a plain container a part of the table.
 const ROUTING_LABELS: [&str; 4] = ["traefik.", "herder.http.", "herder.tcp.", "herder.udp."];
 const CADDY_LABEL: &str = "caddy";
+/// Labels of Compose: containers of one service of one project stand behind the same routes.
+const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+/// `True` for a container of `docker compose run`.
+const COMPOSE_ONE_OFF: &str = "com.docker.compose.oneoff";
 
 /// All services with what stands behind them, in the order of their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,18 +159,34 @@ impl TaskEndpoint {
     }
 }
 
-/// Builds the table of everything that the store declares and of the plain containers with routing labels.
-pub fn endpoints<'n>(view: &View, pool: impl IntoIterator<Item = &'n Node>) -> Endpoints {
+/// Builds the table of everything that the store declares, and of these plain containers on nodes of the swarm.
+pub fn endpoints(view: &View, plain: &[ServiceEndpoints]) -> Endpoints {
     let declared = view.services.keys().map(ToString::to_string);
     let running = view.services_of_tasks().filter(|it| !it.is_empty()).map(ToOwned::to_owned);
     let ids: BTreeSet<String> = declared.chain(running).collect();
     let mut services: Vec<ServiceEndpoints> = ids.iter().filter_map(|id| service(view, id)).collect();
-    for node in pool {
-        let plain = node.containers.values().filter(|it| it.is_running() && is_routed(it));
-        services.extend(plain.map(|it| container(node, it)));
+    let nodes: BTreeMap<&str, &str> = view.nodes.values().map(|it| (it.addr.as_str(), it.node.id.as_str())).collect();
+    for container in plain {
+        let mut container = container.clone();
+        container.tasks.retain_mut(|it| {
+            let id = nodes.get(it.node.as_str());
+            it.node = id.map(|it| (*it).to_owned()).unwrap_or_default();
+            id.is_some()
+        });
+        services.extend(Some(container).filter(|it| !it.tasks.is_empty()));
     }
     services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     Endpoints { version: view.index, services }
+}
+
+/// Builds the rows of the running plain containers with routing labels. The pool knows their nodes by address: that of the
+/// node link stands for the id of the node until [`endpoints`] has found it.
+pub fn plain<'n>(pool: impl IntoIterator<Item = &'n Node>) -> Vec<ServiceEndpoints> {
+    let of_node = |node: &'n Node| {
+        let containers = node.containers.values().filter(|it| it.is_running() && is_routed(it));
+        containers.map(|it| container(node, it)).collect::<Vec<_>>()
+    };
+    pool.into_iter().flat_map(of_node).collect()
 }
 
 /// Builds the rows of one service. None, if neither it nor a task of it is there.
@@ -269,7 +290,8 @@ fn task(view: &View, record: &TaskRecord) -> TaskEndpoint {
 fn is_routed(container: &Container) -> bool {
     let mut labels = container.labels.iter().map(|(key, _)| key);
     let is_task = container.labels.iter().any(|(key, _)| key.starts_with("com.docker.swarm.task"));
-    !is_task && labels.any(is_routing)
+    let runs_once = container.labels.get(COMPOSE_ONE_OFF).is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    !is_task && !runs_once && labels.any(is_routing)
 }
 
 /// Returns whether a label declares routes or their options.
@@ -304,7 +326,7 @@ fn container(node: &Node, container: &Container) -> ServiceEndpoints {
     let task = TaskEndpoint {
         id: container.id.clone(),
         name: container.name.clone(),
-        node: node.id.clone(),
+        node: node.addr.clone(),
         hostname: node.name.clone(),
         node_address: node.ip.parse().ok(),
         container: container.id.clone(),
@@ -314,9 +336,14 @@ fn container(node: &Node, container: &Container) -> ServiceEndpoints {
         weight: 1,
         state: if serves { State::Serving } else { State::Down },
     };
+    let of_compose = (container.labels.get(COMPOSE_SERVICE), container.labels.get(COMPOSE_PROJECT));
+    let name = match of_compose {
+        (Some(service), Some(project)) => format!("{service}-{project}"),
+        _ => container.name.clone(),
+    };
     ServiceEndpoints {
         id: container.id.clone(),
-        name: container.name.clone(),
+        name,
         is_container: true,
         labels: container.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         networks: BTreeMap::new(),

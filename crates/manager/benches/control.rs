@@ -76,7 +76,8 @@ async fn run(nodes: usize, tasks: usize, json: bool) {
     let stop = CancellationToken::new();
     let me = ManagerAddr { id: "m1".into(), addr: "m1:2377".into() };
     let gossip = watch::channel(Arc::default()).1;
-    let around = Settings { me, gossip, clock: Clock::new(now), new_id, level: LEVEL };
+    let plain = watch::channel(Arc::default()).1;
+    let around = Settings { me, gossip, plain, clock: Clock::new(now), new_id, level: LEVEL };
     let manager = Manager::start(store.clone(), around, stop.clone());
 
     let began = Instant::now();

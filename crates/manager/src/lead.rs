@@ -220,6 +220,7 @@ impl<'m> Lead<'m> {
     ) {
         let mut look = interval(LOOK);
         let mut gossip = self.settings.gossip.clone();
+        let mut plain = self.settings.plain.clone();
         loop {
             let mut happened = Vec::new();
             let mut looks = false;
@@ -234,6 +235,7 @@ impl<'m> Lead<'m> {
                 _ = look.tick() => looks = true,
                 // Gossip that has ended tells nothing more.
                 Ok(()) = gossip.changed() => looks = true,
+                Ok(()) = plain.changed() => self.ingress.see_plain(),
                 () = sleep_until(next_time) => {}
                 () = std::future::ready(()), if is_busy => {}
             }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_decide::endpoints::ServiceEndpoints;
 use herder_model::Liveness;
 use herder_model::swarm::{Clock, ManagerAddr};
 use herder_parts::Parts;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub me: ManagerAddr,
     /// Liveness of nodes by gossip, by id.
     pub gossip: watch::Receiver<Arc<BTreeMap<String, Liveness>>>,
+    /// The plain containers of the pool that have routing labels.
+    pub plain: watch::Receiver<Arc<Vec<ServiceEndpoints>>>,
     pub clock: Clock,
     /// Makes ids of 25 characters.
     pub new_id: fn() -> String,

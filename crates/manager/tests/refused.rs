@@ -102,7 +102,8 @@ impl Swarm {
         let stop = CancellationToken::new();
         let me = ManagerAddr { id: manager.id.clone(), addr: addr.clone() };
         let (_, gossip) = watch::channel(Arc::new(BTreeMap::new()));
-        let settings = Settings { me, gossip, clock: Clock::new(|| Time(2)), new_id, level: LEVEL };
+        let plain = watch::channel(Arc::default()).1;
+        let settings = Settings { me, gossip, plain, clock: Clock::new(|| Time(2)), new_id, level: LEVEL };
         let door =
             Arc::new(Door { store: store.clone(), manager: Manager::start(store.clone(), settings, stop.clone()) });
         let link = Link::new(manager.clone(), folder.path().join("manager")).expect("a link");

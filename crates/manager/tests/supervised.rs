@@ -66,7 +66,8 @@ async fn a_leader_whose_loop_ended_leads_again_within_five_seconds() {
     let me = ManagerAddr { id: "m".into(), addr: "m:1".into() };
     // Its sender lives as long as the manager, as that of a node does.
     let (_gossip, gossip) = watch::channel(Arc::default());
-    let settings = Settings { me, gossip, clock: Clock::system(), new_id: || "id".to_owned(), level: LEVEL };
+    let plain = watch::channel(Arc::default()).1;
+    let settings = Settings { me, gossip, plain, clock: Clock::system(), new_id: || "id".to_owned(), level: LEVEL };
     let manager = Manager::start(store.clone(), settings, &parts);
     let mut session = timeout(LIMIT, welcomed(&manager)).await.expect("it leads");
     for fault in [Fault::Panic, Fault::Return, Fault::Panic] {

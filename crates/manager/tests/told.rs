@@ -122,7 +122,8 @@ impl Swarm {
         let stop = CancellationToken::new();
         let me = ManagerAddr { id: "m".into(), addr: "m:1".into() };
         let gossip = watch::channel(Arc::default()).1;
-        let settings = Settings { me, gossip, clock: Clock::system(), new_id, level: LEVEL };
+        let plain = watch::channel(Arc::default()).1;
+        let settings = Settings { me, gossip, plain, clock: Clock::system(), new_id, level: LEVEL };
         let manager = Manager::start(store.clone(), settings, stop.clone());
         let mut nodes = BTreeMap::new();
         let news = watch::Sender::default();

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use herder_agent::Agent;
+use herder_decide::endpoints::{self, ServiceEndpoints};
 use herder_ingress::{Conn, Reach};
 use herder_model::swarm::Backend;
+use herder_pool::Pool;
 use herder_wire::link::{Link, Road};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Addresses of containers that are remembered. They do not change while a container runs.
@@ -78,6 +81,10 @@ impl TaskReach {
             return Some(*known);
         }
         let address = self.agent.address(task, container).await?;
+        // A plain container that is restarted may get another one.
+        if task == container {
+            return Some(address);
+        }
         let mut known = self.known.lock();
         if known.len() >= KNOWN_MAX {
             known.clear();
@@ -131,6 +138,20 @@ impl TaskReach {
         let mut text = String::new();
         let _ = stream.take(WISH_BYTES_MAX as u64).read_to_string(&mut text).await;
         Err(io::Error::new(io::ErrorKind::ConnectionRefused, text))
+    }
+}
+
+/// Keeps the table of plain containers with routing labels up to date.
+pub(crate) async fn follow_routed(pool: Arc<Pool>, told: watch::Sender<Arc<Vec<ServiceEndpoints>>>) {
+    let mut changes = pool.changes();
+    loop {
+        changes.borrow_and_update();
+        let nodes = pool.nodes();
+        let seen = Arc::new(endpoints::plain(nodes.iter().map(AsRef::as_ref)));
+        told.send_if_modified(|known| std::mem::replace(known, seen.clone()) != seen);
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -140,7 +140,9 @@ impl Nodes {
     pub(crate) fn begin_manager(&self, node: &str, store: Arc<Store>, parts: &Parts) {
         let Some(gossip) = self.hosts.lock().get(node).map(|it| it.gossip.subscribe()) else { return };
         let me = ManagerAddr { id: node.to_owned(), addr: addr(node) };
-        let settings = ManagerSettings { me, gossip, clock: self.clock(node), new_id, level: self.release(node) };
+        let plain = watch::channel(Arc::default()).1;
+        let settings =
+            ManagerSettings { me, gossip, plain, clock: self.clock(node), new_id, level: self.release(node) };
         let manager = Manager::start(store, settings, parts);
         self.net.plug_manager(node, self.managers.start_of(node), manager);
     }

@@ -85,7 +85,7 @@ fn every_task_behind_every_port_is_a_row() {
          task web.1 on=a running port=80:8080/tcp:host\ntask web.2 on=b running port=80:8080/tcp:host\n\
          task web.3 on=a running want=shutdown\ntask web.4 on=a starting\ntask web.5 on=a complete\ntask web.6 pending",
     );
-    let table = endpoints(&view, []);
+    let table = endpoints(&view, &[]);
     assert_eq!(table.version, 7);
     assert_eq!(
         text(&table),
@@ -97,36 +97,50 @@ fn every_task_behind_every_port_is_a_row() {
 
 #[test]
 fn tasks_of_a_removed_service_are_there_until_they_end() {
-    let table = endpoints(&view("node a\ntask web.1 on=a running want=remove"), []);
+    let table = endpoints(&view("node a\ntask web.1 on=a running want=remove"), &[]);
     let states: Vec<_> = table.services.iter().map(|it| (it.name.as_str(), it.tasks[0].state)).collect();
     assert_eq!(states, [("web", State::Draining)]);
-    assert_eq!(endpoints(&view("node a\ntask web.1 on=a failed"), []).services, []);
+    assert_eq!(endpoints(&view("node a\ntask web.1 on=a failed"), &[]).services, []);
 }
 
 #[test]
 fn plain_containers_are_there_if_they_have_routing_labels() {
-    let container = |id: &str, label: &str, health: Option<ContainerHealth>| {
+    let container = |id: &str, labels: &str, health: Option<ContainerHealth>| {
         let port = PublishedPort { private: 80, public: 32768, protocol: "tcp".into(), ip: "0.0.0.0".into() };
         Arc::new(Container {
             id: id.to_owned(),
             name: format!("c{id}"),
             state: "running".into(),
-            labels: [(label.to_owned(), "x".to_owned())].into_iter().collect(),
+            labels: labels
+                .split(' ')
+                .map(|it| it.split_once('=').unwrap_or((it, "x")))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
             published: vec![PublishedPort { ip: "::".into(), ..port.clone() }, port],
             exposed_ports: vec!["80/tcp".into(), "9/udp".into()],
             health,
             ..Container::default()
         })
     };
-    let mut node = Node { id: "n1".into(), ip: "10.0.0.9".into(), state: NodeState::Healthy, ..Node::default() };
+    let mut node =
+        Node { addr: "10.0.0.9:7946".into(), ip: "10.0.0.9".into(), state: NodeState::Healthy, ..Node::default() };
     node.put_container(container("1", "traefik.enable", None));
     node.put_container(container("2", "Herder.http.host", Some(ContainerHealth::Starting)));
     node.put_container(container("3", "other", None));
-    let table = endpoints(&View::default(), [&node]);
+    let of_compose = "herder.http.host com.docker.compose.project=shop com.docker.compose.service=web";
+    node.put_container(container("4", of_compose, None));
+    node.put_container(container("5", &format!("{of_compose} com.docker.compose.oneoff=True"), None));
+    let mut of_swarm = testing::object("node n1");
+    if let Object::Node(record) = &mut of_swarm {
+        Arc::make_mut(record).addr = "10.0.0.9:7946".to_owned();
+    }
+    assert_eq!(endpoints(&View::default(), &plain([&node])).services, [], "its node is not in the swarm");
+    let table = endpoints(&View::of(1, [of_swarm]), &plain([&node]));
     assert_eq!(
         text(&table),
         "c1 80/tcp 1@n1 10.0.0.9:32768 serving Unchecked\nc1 9/udp 1@n1 serving Unchecked\n\
-         c2 80/tcp 2@n1 10.0.0.9:32768 down Starting\nc2 9/udp 2@n1 down Starting"
+         c2 80/tcp 2@n1 10.0.0.9:32768 down Starting\nc2 9/udp 2@n1 down Starting\n\
+         web-shop 80/tcp 4@n1 10.0.0.9:32768 serving Unchecked\nweb-shop 9/udp 4@n1 serving Unchecked"
     );
 }
 
@@ -134,6 +148,6 @@ fn plain_containers_are_there_if_they_have_routing_labels() {
 fn a_service_without_tasks_and_ports_is_there_by_name() {
     let service = Service { id: "s".into(), ..Service::default() };
     let record = Object::Service(Arc::new(ServiceRecord { service, ..ServiceRecord::default() }));
-    let table = endpoints(&View::of(1, [record]), []);
+    let table = endpoints(&View::of(1, [record]), &[]);
     assert_eq!((table.services.len(), table.rows().count()), (1, 0));
 }

@@ -108,10 +108,11 @@ pub fn listens(settings: &IngressSettings, node: &NodeRecord) -> bool {
     settings.on.iter().all(|it| Constraint::parse(it).is_ok_and(|it| it.accepts(node)))
 }
 
-/// Computes the routes of everything that is declared. None, while the ingress is not enabled.
-pub fn table(view: &View) -> Option<(IngressState, Vec<Problem>)> {
+/// Computes the routes of everything that is declared, and of these plain containers. None, while the ingress is not
+/// enabled.
+pub fn table(view: &View, plain: &[ServiceEndpoints]) -> Option<(IngressState, Vec<Problem>)> {
     let settings = settings(view)?;
-    let endpoints = endpoints::endpoints(view, []);
+    let endpoints = endpoints::endpoints(view, plain);
     let secret = |name: &str| {
         let id = view.named(herder_model::swarm::Kind::Secret, name)?;
         let data = &view.secrets.get(id)?.spec.data;
@@ -277,7 +278,8 @@ impl<'e> Maker<'e> {
             let fits = |it: &str| it == name || long.as_deref() == Some(it);
             endpoints.networks.iter().find(|(_, it)| fits(&it.name)).map(|(id, _)| id.clone())
         });
-        if let (Some(name), None) = (&declared.network, &network) {
+        // A container is reached by its own node, whichever of its networks is named.
+        if let (Some(name), None, false) = (&declared.network, &network, endpoints.is_container) {
             self.problem(&endpoints.name, "traefik.swarm.network", format!("{name} is no network of this service"));
         }
         let weight = service.weight.unwrap_or(1);

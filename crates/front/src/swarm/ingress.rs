@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use herder_decide::ingress;
 use herder_decide::swarm::control::{create_resource, remove_resource, resource, update_resource};
+use herder_decide::{endpoints, ingress};
 use herder_model::swarm::{
     AUTHORITY_KIND, BackendState, CERTIFICATE_KIND, CertificateRecord, INGRESS_ID, INGRESS_KIND, IngressSettings,
     OWN_AUTHORITY, Resource, ResourceError, ServedCertificate, View, Word,
@@ -29,7 +29,9 @@ fn wrong(error: &ResourceError) -> ApiError {
 /// `GET /herder/ingress`: settings, routes, services with their tasks, and problems.
 pub(crate) async fn show(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
     let view = read(the_swarm(front)?).await?;
-    let Some((state, problems)) = ingress::table(&view) else {
+    let nodes = front.pool.nodes();
+    let plain = endpoints::plain(nodes.iter().map(AsRef::as_ref));
+    let Some((state, problems)) = ingress::table(&view, &plain) else {
         return Ok(call::json(StatusCode::OK, &json!({"Enabled": false})));
     };
     let nodes: Vec<&str> = view

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use herder_decide::endpoints::ServiceEndpoints;
 use herder_decide::ingress::{self, Serving};
 use herder_model::swarm::{
     CERTIFICATE_KIND, INGRESS_KIND, IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object,
@@ -37,6 +38,11 @@ impl IngressLead {
         self.is_heard = true;
     }
 
+    /// Notes that plain containers have come, gone or changed.
+    pub(super) fn see_plain(&mut self) {
+        self.is_changed |= self.enabled;
+    }
+
     /// Notes what was written. Without the ingress nothing of it counts.
     pub(super) fn see(&mut self, view: &View, written: &[Written]) {
         let is_of_ingress = |object: &Object| match object {
@@ -51,13 +57,13 @@ impl IngressLead {
     }
 
     /// Computes the table anew, if something was written that it depends on.
-    fn update(&mut self, view: &View) {
+    fn update(&mut self, view: &View, plain: &[ServiceEndpoints]) {
         // A leader that is new has no version that nodes know.
         let is_first = self.version == 0;
         if !std::mem::take(&mut self.is_changed) && !is_first {
             return;
         }
-        let table = ingress::table(view);
+        let table = ingress::table(view, plain);
         self.enabled = table.is_some();
         let state = table.map(|(state, _)| state).unwrap_or_default();
         if state == *self.state && !is_first {
@@ -117,7 +123,8 @@ impl Lead<'_> {
 
     /// Sends changes to ingress nodes, and to the nodes of tasks which of them get requests.
     pub(super) fn tell_ingress(&mut self, view: &View) {
-        self.ingress.update(view);
+        let plain = self.settings.plain.borrow().clone();
+        self.ingress.update(view, &plain);
         if !std::mem::take(&mut self.ingress.is_heard) {
             return;
         }

@@ -212,7 +212,8 @@ impl Host {
         let store = Store::open(settings, Arc::new(NodeTransport(self.calls.clone()))).await?;
         let me = ManagerAddr { id: self.id.clone(), addr: self.here.clone() };
         let (link, written) = (self.link.clone(), self.written.clone());
-        let managing = Managing::begin(store, me, self.gossip.subscribe(), link, written, &self.parts);
+        let pool = self.front.upgrade().map(|it| it.pool.clone());
+        let managing = Managing::begin(store, me, self.gossip.subscribe(), pool, link, written, &self.parts);
         self.managing.send_replace(Some(managing.clone()));
         self.ready.send_replace(true);
         let mut known = self.known.lock();

@@ -12,6 +12,7 @@ use herder_manager::Manager;
 use herder_model::Liveness;
 use herder_model::swarm::{Clock, ClusterRecord, Feature, LEVEL, ManagerAddr, Object, Written};
 use herder_parts::Parts;
+use herder_pool::Pool;
 use herder_store::{Key, ManagerSeen, Store, StoreError, Transport, TransportError};
 use herder_wire::calls::Peer;
 use herder_wire::link::{Certifier, Link};
@@ -20,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::certifier::{StoreCertifier, roster};
+use crate::ingress::follow_routed;
 
 /// Maximum age of the known state of managers.
 const LOOK: Duration = Duration::from_millis(300);
@@ -75,15 +77,21 @@ impl Managing {
         store: Arc<Store>,
         me: ManagerAddr,
         gossip: watch::Receiver<Arc<BTreeMap<String, Liveness>>>,
+        pool: Option<Arc<Pool>>,
         link: Arc<Link>,
         written: broadcast::Sender<Arc<[Written]>>,
         parts: &Parts,
     ) -> Managing {
         let stop = parts.stop().child_token();
         let parts = parts.until(stop.clone());
+        let (told, plain) = watch::channel(Arc::default());
+        if let Some(pool) = pool {
+            parts.looping("managers' plain containers", move || follow_routed(pool.clone(), told.clone()));
+        }
         let settings = herder_manager::Settings {
             me,
             gossip,
+            plain: plain.clone(),
             clock: Clock::system(),
             new_id: herder_wire::identity::new_id,
             level: LEVEL,
@@ -97,6 +105,7 @@ impl Managing {
         let certificates = herder_acme::Settings {
             store: store.clone(),
             served: manager.challenges(),
+            plain,
             clock: Clock::system(),
             new_id: herder_wire::identity::new_id,
         };
