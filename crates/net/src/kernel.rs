@@ -201,10 +201,12 @@ fn calls_iptables(bridge: &str) -> bool {
 
 /// A rule about one of herder's bridges, as herder writes them.
 fn is_our_rule(rule: &str) -> bool {
-    let mut words = rule.split(' ');
-    matches!(words.next(), Some("-i" | "-o"))
-        && words.next().is_some_and(|name| is_ours(name, 'v'))
-        && rule.contains(" -m conntrack --ctstate ")
+    let words: Vec<&str> = rule.split(' ').collect();
+    match words[..] {
+        ["-i", from, "-o", to, "-j", "ACCEPT"] => from == to && is_ours(from, 'v'),
+        ["-i" | "-o", name, "-m", "conntrack", "--ctstate", ..] => is_ours(name, 'v'),
+        _ => false,
+    }
 }
 
 fn say(op: &Op) -> String {

@@ -44,12 +44,22 @@ fn balance_and_mesh() -> Result<(), Failed> {
         ("c3", "10.231.77.11:8080", "tcp", ALL, "10.98.1.254"),
         ("c1", idle, "tcp", "refused", ""),
         ("cl", "10.231.77.11:8081", "tcp", "refused", ""),
+        // Published on some addresses only (moby#32299).
+        ("h1", "127.0.0.1:8083", "tcp", ALL, "10.98.1.254"),
+        ("cl", "10.231.77.12:8083", "tcp", ALL, "10.231.77.1"),
+        ("cl", "10.231.77.11:8083", "tcp", "refused", ""),
+        ("h1", "10.231.77.11:8083", "tcp", "refused", ""),
         // Between tasks ingress carries only the mesh.
         ("c1", "10.98.2.1:80", "tcp", "timeout", ""),
     ];
     for (from, to, protocol, names, sources) in cases {
         let said = format!("{from} → {to}/{protocol}: ");
         same(&format!("{said}{}", world.ask(from, to, protocol)), &format!("{said}{names} from {sources}"))?;
+    }
+    // Connections without packets stay for longer than 15 minutes (moby#37822).
+    for (from, to) in [("c1", "10.99.200.1:81"), ("cl", "10.231.77.11:8082")] {
+        let seconds = world.idle_time(from, to, 1);
+        same(&format!("{from} → {to}: {}", seconds > 16 * 60), &format!("{from} → {to}: true"))?;
     }
     // A backend leaves: elements change, and no rule.
     world.stop_serving("c3");
@@ -76,9 +86,38 @@ fn balance_and_mesh() -> Result<(), Failed> {
     }
     same(&world.ask("cl", "10.231.77.11:8080", "tcp"), "c1 c2 from 10.231.77.1")?;
     same(&world.ask("c2", vip, "tcp"), "c1 c2 from 10.99.0.1 10.99.2.1")?;
+    // A firewall script empties all chains, those of the engine as well; what it was to drop is dropped.
+    for host in 1..=3 {
+        world.run(host, &["iptables", "-w", "-F"]);
+    }
+    same(&world.ask("c2", vip, "tcp"), "timeout from")?;
+    for host in 1..=3 {
+        world.apply(host);
+        same(&world.missing(host), "")?;
+    }
+    same(&world.ask("c2", vip, "tcp"), "c1 c2 from 10.99.0.1 10.99.2.1")?;
+    same(&world.ask("cl", "10.231.77.13:8080", "tcp"), "c1 c2 from 10.231.77.1")?;
+    // Rules of people come first.
+    let own = [
+        "iptables",
+        "-w",
+        "-I",
+        "DOCKER-USER",
+        "-p",
+        "tcp",
+        "-m",
+        "conntrack",
+        "--ctorigdstport",
+        "8080",
+        "-j",
+        "REJECT",
+    ];
+    world.run(3, &own);
+    world.apply(3);
+    same(&world.ask("cl", "10.231.77.13:8080", "tcp"), "refused from")?;
     // The networks go.
     world.clear(1);
-    same(&world.run(1, &["nft", "list", "ruleset"]), "")?;
+    same(&world.run(1, &["sh", "-c", "nft list tables | grep herder; iptables -w -S | grep hv4"]), "")?;
     Ok(())
 }
 

@@ -68,6 +68,10 @@ pub enum Set {
     Targets,
     /// Published ports without a backend: connections are refused.
     NoPorts,
+    /// Ports that are published on some addresses of hosts only.
+    Limited,
+    /// Those addresses, with protocol and port.
+    PublishedOn,
     /// All virtual IPs.
     VipAddrs,
     /// VIP and index → backend.
@@ -99,7 +103,7 @@ pub enum Part {
 
 impl Set {
     /// Sets of the tables `ip` and `ip6`.
-    pub const INET: [Set; 16] = [
+    pub const INET: [Set; 18] = [
         Set::Dns,
         Set::Late,
         Set::Gateways,
@@ -111,6 +115,8 @@ impl Set {
         Set::KeepUdp,
         Set::Targets,
         Set::NoPorts,
+        Set::Limited,
+        Set::PublishedOn,
         Set::VipAddrs,
         Set::VipSlots,
         Set::PortSlots,
@@ -138,6 +144,8 @@ impl Set {
             Set::KeepUdp => "keepudp",
             Set::Targets => "targets",
             Set::NoPorts => "noports",
+            Set::Limited => "limited",
+            Set::PublishedOn => "publishedon",
             Set::VipAddrs => "vipaddrs",
             Set::VipSlots => "vslots",
             Set::PortSlots => "pslots",
@@ -155,8 +163,8 @@ impl Set {
             Set::Entry | Set::NodesMac => &[Part::Mac],
             Set::Late | Set::Nodes | Set::Entries | Set::VipAddrs => &[Part::Addr],
             Set::KeepUdp => &[Part::Port],
-            Set::Targets => &[Part::Addr, Part::Proto, Part::Port],
-            Set::NoPorts | Set::Ports => &[Part::Proto, Part::Port],
+            Set::Targets | Set::PublishedOn => &[Part::Addr, Part::Proto, Part::Port],
+            Set::NoPorts | Set::Limited | Set::Ports => &[Part::Proto, Part::Port],
             Set::VipSlots => &[Part::Addr, Part::Index],
             Set::PortSlots => &[Part::Proto, Part::Port, Part::Index],
             Set::Exits => &[Part::Mark],
@@ -179,6 +187,8 @@ impl Set {
             | Set::KeepUdp
             | Set::Targets
             | Set::NoPorts
+            | Set::Limited
+            | Set::PublishedOn
             | Set::VipAddrs => &[],
         }
     }

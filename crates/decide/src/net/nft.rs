@@ -161,9 +161,11 @@ pub(super) fn inet(family: Family, ingress: Option<&Ingress>, dns_port: u16) -> 
     let dns = |protocol: &str| format!("iifname . {ip} daddr @dns {protocol} dport 53 redirect to :{dns_port}");
     let vips = format!("meta l4proto {{ tcp, udp, sctp }} iifname . {ip} daddr vmap @vips");
     let late = |protocol: &str| format!("{protocol} dport 53 dnat {ip} to {ip} saddr map @late : {dns_port}");
-    let pre = [dns("udp"), dns("tcp"), late("udp"), late("tcp"), vips, ports.clone()];
+    let key = "meta l4proto . th dport";
+    let limited = format!("{local} {key} @limited {ip} daddr . {key} != @publishedon return");
+    let pre = [dns("udp"), dns("tcp"), late("udp"), late("tcp"), vips, limited.clone(), ports.clone()];
     base.chain("pre", "type nat hook prerouting priority -111; policy accept;", &pre);
-    base.chain("out", "type nat hook output priority -111; policy accept;", &[ports]);
+    base.chain("out", "type nat hook output priority -111; policy accept;", &[limited, ports]);
     base.chain("post", "type nat hook postrouting priority 89; policy accept;", &post);
     base.chain("iso", "type filter hook forward priority -5; policy accept;", &iso);
     let none = "meta l4proto . th dport @noports fib daddr type local";

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use herder_model::swarm::{Affinity, BalanceMode, KeepAddress, NetEndpoint, NetNode, NetState, Protocol, VXLAN_PORT};
+use herder_model::swarm::{Affinity, KeepAddress, NetEndpoint, NetNode, NetState, Protocol, VXLAN_PORT};
 use ipnet::IpNet;
 
 use super::backends::backends;
@@ -164,6 +164,9 @@ impl Net<'_> {
         };
         table.items.insert(Item::Vxlan(self.vxlan.clone()), value);
         table.items.insert(Item::BridgeCalls(self.bridge.clone()), Value::Set);
+        // Without it, bridged frames need the engine's own rules, which firewall scripts flush.
+        let rule = format!("-i {0} -o {0} -j ACCEPT", self.bridge);
+        table.items.insert(Item::DockerUser(rule), Value::Set);
         // Without a fixed one a bridge takes the lowest MAC of its ports, and containers lose their gateway when a port comes.
         let own = Net::node_address(self.own, Family::Ip).filter(|_| facts.ingress);
         if let Some(IpAddr::V4(address)) = own.or_else(|| self.subnet(Family::Ip).map(|(_, gateway)| gateway)) {
@@ -225,8 +228,8 @@ impl Net<'_> {
             return;
         }
         self.late(table);
-        let services = self.state.services.iter().filter(|(_, service)| service.mode == BalanceMode::Vip);
-        for (id, service) in services {
+        // A service that changes to `dnsrr` keeps its virtual IPs while it is updated.
+        for (id, service) in &self.state.services {
             let vips = [service.vip4.map(IpAddr::V4), service.vip6.map(IpAddr::V6)];
             for vip in vips.into_iter().flatten() {
                 let family = if vip.is_ipv6() { Family::Ip6 } else { Family::Ip };
@@ -332,6 +335,13 @@ impl Net<'_> {
             let target = Field::Port(port.target);
             self.reached(table, family, &port.service, &protocol, &target);
             let key = vec![protocol.clone(), Field::Port(port.published)];
+            if !port.on.is_empty() {
+                table.element(family, Set::Limited, key.clone(), Vec::new());
+            }
+            for address in port.on.iter().filter(|it| it.is_ipv6() == (family == Family::Ip6)) {
+                let key = vec![(*address).into(), protocol.clone(), Field::Port(port.published)];
+                table.element(family, Set::PublishedOn, key, Vec::new());
+            }
             let targets = self.targets(&port.service, family);
             for (n, address) in (0..).zip(&targets) {
                 let key = vec![protocol.clone(), Field::Port(port.published), Field::Index(n)];

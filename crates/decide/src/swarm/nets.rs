@@ -417,6 +417,9 @@ fn endpoint(task: &TaskRecord, network: &NetworkRecord) -> Option<NetEndpoint> {
 /// Digits of a container's id that stand for it: its hostname, if the service gives none.
 const SHORT_ID: usize = 12;
 
+/// Service label: addresses of hosts on which its ports are published, with commas between.
+pub(in crate::swarm) const PUBLISH_ON: &str = "herder.publish-on";
+
 fn service(view: &View, record: &ServiceRecord, network: &NetworkRecord) -> Option<NetService> {
     let places = attached(view, record);
     let place = places.iter().find(|it| it.id == network.id)?;
@@ -438,9 +441,17 @@ fn service(view: &View, record: &ServiceRecord, network: &NetworkRecord) -> Opti
     })
 }
 
+/// Reads a value of [`PUBLISH_ON`]. Nothing if a part of it is no address.
+pub(in crate::swarm) fn addresses(text: &str) -> Option<Vec<IpAddr>> {
+    text.split(',').map(|it| it.trim().parse().ok()).collect()
+}
+
 fn ports(record: &ServiceRecord) -> impl Iterator<Item = NetPort> {
     let ports = record.service.endpoint.ports.iter().filter(|it| it.is_ingress() && it.published_port != 0);
-    ports.map(|it| NetPort {
+    let labels = record.service.spec.labels.as_ref();
+    let on = labels.and_then(|it| it.get(PUBLISH_ON)).and_then(|it| addresses(it)).unwrap_or_default();
+    ports.map(move |it| NetPort {
+        on: on.clone(),
         protocol: match it.protocol.as_str() {
             "udp" => Protocol::Udp,
             "sctp" => Protocol::Sctp,

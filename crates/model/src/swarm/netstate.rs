@@ -256,6 +256,9 @@ pub struct NetPort {
     pub target: u16,
     /// Id of the service.
     pub service: String,
+    /// Addresses of hosts that it is published on; none: all.
+    #[serde(skip_serializing_if = "is_default")]
+    pub on: Vec<IpAddr>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }

@@ -62,7 +62,11 @@ impl World {
                 ip -n {p}sw link add p{i} type veth peer name eth0 netns {p}h{i}; ip -n {p}sw link set p{i} master sw up
                 ip -n {p}h{i} addr add 10.231.77.1{i}/24 dev eth0; ip -n {p}h{i} link set eth0 up
                 ip -n {p}h{i} route add default via 10.231.77.1
-                ip netns exec {p}h{i} sh -c 'echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables'
+                ip netns exec {p}h{i} sh -c 'echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables
+                    set -e; iptables -w -N DOCKER-USER; iptables -w -A DOCKER-USER -j RETURN
+                    iptables -w -P FORWARD DROP; iptables -w -A FORWARD -j DOCKER-USER
+                    iptables -w -A FORWARD -i hv+ ! -o hv+ -j ACCEPT
+                    iptables -w -A FORWARD -o hv+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'
                 ip netns add {p}c{i}; ip -n {p}c{i} link set lo up"
             ));
             // As an engine makes them: bridges with MACs of their own choice, containers with fixed addresses.
@@ -120,6 +124,20 @@ impl World {
         }
     }
 
+    /// Opens a connection, and returns for how many seconds a host tracks it without a packet.
+    pub(crate) fn idle_time(&self, from: &str, to: &str, host: usize) -> u64 {
+        let mut held =
+            within(from).arg(this()).args(["hold", to]).stdout(Stdio::piped()).spawn().expect("this program");
+        let mut ready = [0; 1];
+        held.stdout.as_mut().expect("its output").read_exact(&mut ready).expect("a connection");
+        let text = self.run(host, &["cat", "/proc/net/nf_conntrack"]);
+        let _ = (held.kill(), held.wait());
+        let address = to.split(':').next().unwrap_or_default();
+        let is_it = |line: &&str| line.contains("ESTABLISHED") && line.contains(&format!("dst={address} "));
+        let line = text.lines().find(is_it).expect("a tracked connection");
+        line.split_ascii_whitespace().nth(4).and_then(|it| it.parse().ok()).expect("a time")
+    }
+
     pub(crate) fn run(&self, host: usize, command: &[&str]) -> String {
         let output = within(&format!("h{host}")).args(command).output().expect("a command");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -153,10 +171,13 @@ fn states() -> Value {
             "subnets": [{"subnet": "10.98.0.0/16", "gateway": "10.98.0.1"}]},
         "services": {"web": {"name": "web"}, "idle": {"name": "idle"}}
     });
-    for (protocol, published, service) in [("tcp", 8080, "web"), ("udp", 8080, "web"), ("tcp", 8081, "idle")] {
+    for (protocol, published, target, service) in
+        [("tcp", 8080, 80, "web"), ("udp", 8080, 80, "web"), ("tcp", 8081, 80, "idle"), ("tcp", 8082, 81, "web")]
+    {
         ingress["ports"][format!("{published}/{protocol}")] =
-            json!({"protocol": protocol, "published": published, "target": 80, "service": service});
+            json!({"protocol": protocol, "published": published, "target": target, "service": service});
     }
+    ingress["ports"]["8083/tcp"] = json!({"protocol": "tcp", "published": 8083, "target": 80, "service": "web", "on": ["127.0.0.1", "10.231.77.12"]});
     for i in 1..=3 {
         let node = |ingress: Option<String>| json!({"vtep": format!("10.231.77.1{i}"), "ingress": ingress, "up": true});
         ov["nodes"][format!("n{i}")] = node(None);
@@ -175,6 +196,7 @@ pub(crate) fn child(verb: &str, rest: &[String]) -> bool {
         ("apply" | "missing" | "clear", [node]) => kernel(verb, node),
         ("serve", [name]) => serve(name),
         ("ask", [to, protocol]) => ask(to.parse().expect("an address"), protocol),
+        ("hold", [to]) => hold(to.parse().expect("an address")),
         _ => return false,
     }
     true
@@ -185,11 +207,8 @@ fn kernel(verb: &str, node: &str) {
     std::io::stdin().read_to_string(&mut text).expect("states");
     let states: States = serde_json::from_str(&text).expect("states");
     let host = Host { node: node.into(), underlay_mtu: 1500, dns_port: 5399, ..Host::default() };
-    let mut wanted = if verb == "clear" { Table::default() } else { table(&states, &host) };
-    // There is no engine here, and so no chain of its own.
-    wanted.items.retain(|item, _| !matches!(item, herder_decide::net::Item::DockerUser(_)));
-    let mut seen = Kernel.seen(&wanted).expect("the kernel");
-    seen.retain(|item, _| !matches!(item, herder_decide::net::Item::DockerUser(_)));
+    let wanted = if verb == "clear" { Table::default() } else { table(&states, &host) };
+    let seen = Kernel.seen(&wanted).expect("the kernel");
     let ops = plan(&wanted, &seen);
     let mut said = String::new();
     if verb == "missing" {
@@ -221,10 +240,21 @@ fn serve(name: &str) {
             let _ = udp.send_to(format!("{own} {}", from.ip()).as_bytes(), from);
         }
     });
+    // On another port nothing is said, and connections stay.
+    let silent = TcpListener::bind("0.0.0.0:81").expect("a socket");
+    std::thread::spawn(move || silent.incoming().collect::<Vec<_>>());
     let tcp = TcpListener::bind("0.0.0.0:80").expect("a socket");
     while let Ok((mut stream, from)) = tcp.accept() {
         let _ = stream.write_all(format!("{name} {}", from.ip()).as_bytes());
     }
+}
+
+/// Opens a connection, and keeps it until this process is killed.
+fn hold(to: SocketAddr) {
+    let _stream = TcpStream::connect_timeout(&to, PATIENCE).expect("a connection");
+    std::io::stdout().write_all(b".").expect("written");
+    std::io::stdout().flush().expect("written");
+    std::thread::park();
 }
 
 fn ask(to: SocketAddr, protocol: &str) {

@@ -66,6 +66,34 @@ fn every_name_has_its_answer() {
     }
 }
 
+/// moby#38575, moby#44009.
+#[test]
+fn names_follow_services_that_change() {
+    let check = |change: fn(&mut herder_model::swarm::NetState), expected: &str| {
+        let mut states = states();
+        change(std::sync::Arc::make_mut(states.get_mut("ov").unwrap()));
+        let names = Names::of(&states, &host("n1"));
+        let said = ["web", "tasks.web", "www", "tasks.www"].map(|name| ask(&names, "10.0.1.3", RecordType::A, name));
+        assert_eq!(said.join(", "), expected);
+    };
+    let tasks = "10.0.1.3/5 10.0.1.4/5";
+    // It still has its virtual IP for those that resolved it before.
+    let to_dnsrr = |ov: &mut herder_model::swarm::NetState| {
+        ov.services.get_mut("web").unwrap().mode = herder_model::swarm::BalanceMode::Dnsrr;
+    };
+    check(to_dnsrr, &[tasks; 4].join(", "));
+    // An alias of two services has both virtual IPs; moved to the other one, it has that one's.
+    check(
+        |ov| ov.services.get_mut("idle").unwrap().aliases.push("www".into()),
+        &format!("10.0.1.2/30, {tasks}, 10.0.1.2/30 10.0.1.9/30, {tasks}"),
+    );
+    let moved = |ov: &mut herder_model::swarm::NetState| {
+        ov.services.get_mut("web").unwrap().aliases.clear();
+        ov.services.get_mut("idle").unwrap().aliases.push("www".into());
+    };
+    check(moved, &format!("10.0.1.2/30, {tasks}, 10.0.1.9/30, empty"));
+}
+
 #[test]
 fn only_what_is_in_service_has_a_name() {
     let mut states = states();

@@ -77,6 +77,8 @@ element ip ports tcp . 8080 goto p2
 element bridge exits 0x48ff0002 02:42:0a:ff:00:02
 element bridge exits 0x48ff0003 02:42:0a:ff:00:03
 DOCKER-USER -i hv4096 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+DOCKER-USER -i hv4096 -o hv4096 -j ACCEPT
+DOCKER-USER -i hv4097 -o hv4097 -j ACCEPT
 DOCKER-USER -o hv4096 -m conntrack --ctstate DNAT -j ACCEPT
 DOCKER-USER -o hv4096 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 "#;
@@ -172,6 +174,29 @@ fn suspected_nodes_get_nothing_unless_all_are() {
         all.iter().filter(|line| line.starts_with("element ip pslots")).count()
     };
     assert_eq!([&suspects(&[]), &suspects(&["n2"]), &suspects(&["n1", "n2"])].map(count), [2, 1, 2]);
+}
+
+/// moby#38575.
+#[test]
+fn a_service_that_changes_to_dnsrr_is_balanced_while_it_has_a_virtual_ip() {
+    let before = states();
+    let mut after = before.clone();
+    let web = Arc::make_mut(after.get_mut("ov").unwrap()).services.get_mut("web").unwrap();
+    web.mode = herder_model::swarm::BalanceMode::Dnsrr;
+    assert_eq!(difference(&before, &after, &host("n1")).0, "");
+    Arc::make_mut(after.get_mut("ov").unwrap()).services.get_mut("web").unwrap().vip4 = None;
+    assert!(difference(&before, &after, &host("n1")).0.contains("- element ip vipaddrs 10.0.1.2"));
+}
+
+/// moby#32299.
+#[test]
+fn a_port_is_published_on_the_addresses_that_its_service_names() {
+    let before = states();
+    let mut after = before.clone();
+    let ports = &mut Arc::make_mut(after.get_mut("in").unwrap()).ports;
+    ports.get_mut("8080/tcp").unwrap().on = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+    let wanted = "+ element ip limited tcp . 8080\n+ element ip publishedon 127.0.0.1 . tcp . 8080";
+    assert_eq!(difference(&before, &after, &host("n1")).0, wanted);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use herder_model::swarm::{Endpoint, EndpointSpec, NetworkRecord, PortConfig, ServiceRecord, View, VirtualIp};
+use herder_model::swarm::{
+    Endpoint, EndpointSpec, NetworkRecord, PortConfig, ServiceRecord, TaskRecord, TaskState, View, VirtualIp,
+};
 
 use super::addresses::{is_free, last_held, walk};
 use super::attach::attached;
@@ -10,7 +12,8 @@ use super::pool::{Subnet, subnet_of};
 use super::ports;
 
 /// Makes the endpoint of a service what its specification says. Virtual IPs and dynamic ports that it has already stay; what is
-/// missing is given, as far as there is any left.
+/// missing is given, as far as there is any left. A service that changes to `dnsrr` keeps its virtual IPs while it has
+/// tasks of before: clients that have resolved its name still use them.
 pub fn complete_endpoint(
     view: &View,
     record: &mut ServiceRecord,
@@ -28,7 +31,17 @@ pub fn complete_endpoint(
     } else if on_networks && mode == "vip" {
         endpoint.spec = EndpointSpec { mode: mode.clone(), ..said.clone() };
     }
-    if mode == "vip" {
+    let is_of_before = |it: &TaskRecord| {
+        let is_alive = it.task.status.state <= TaskState::Running && it.task.desired_state <= TaskState::Complete;
+        is_alive && it.endpoint_mode != "dnsrr"
+    };
+    if mode != "vip" {
+        let mut tasks = view.tasks_of_service(&record.service.id);
+        if tasks.any(|it| is_of_before(it)) {
+            let stays = |vip: &VirtualIp| places.iter().any(|it| it.id == vip.network_id);
+            endpoint.virtual_ips = had.virtual_ips.into_iter().filter(stays).collect();
+        }
+    } else {
         for place in places {
             let Some(network) = place.network else { continue };
             let Some(subnet) = subnet_of(network) else {
