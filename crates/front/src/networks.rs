@@ -180,6 +180,8 @@ pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiEr
     let path = for_engine(None, "/networks/prune", Some(&query));
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
     let mut merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
+    // Networks take no space; clients are told of none.
+    merged.as_object_mut().map(|it| it.shift_remove("SpaceReclaimed"));
     let pruned = swarm::networks::prune(front, &filters).await?;
     if !pruned.is_empty() {
         let mut names = merged["NetworksDeleted"].as_array().cloned().unwrap_or_default();

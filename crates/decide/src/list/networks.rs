@@ -16,13 +16,27 @@ pub fn is_predefined(name: &str) -> bool {
     matches!(name, "bridge" | "host" | "none" | "nat")
 }
 
+/// The filter `dangling` of networks: at most one value.
+pub fn is_dangling(filters: &Filters) -> Result<Option<bool>, ListError> {
+    let values: Vec<&str> = filters.values("dangling").collect();
+    match values[..] {
+        [] => Ok(None),
+        ["true" | "1"] => Ok(Some(true)),
+        ["false" | "0"] => Ok(Some(false)),
+        [_] => Err(ListError::Flag("dangling")),
+        _ => Err(ListError::Several("dangling")),
+    }
+}
+
 /// The networks as one JSON array. Those made for all nodes, and global ones, are bare and stand once. Those of one node are
 /// `node/name`, unless no other node has a network of that name and the form is Docker's.
 pub fn networks(nodes: &[Arc<Node>], filters: &Filters, naming: Naming) -> Result<Value, ListError> {
     filters.check(KNOWN)?;
     filters.check_values("scope", &["global", "local", "swarm"], "local, global or swarm")?;
-    filters.check_values("type", &["builtin", "custom"], "custom or builtin")?;
-    let dangling = filters.flag("dangling")?;
+    let dangling = is_dangling(filters)?;
+    if let Some(other) = filters.values("type").find(|it| !matches!(*it, "builtin" | "custom")) {
+        return Err(ListError::Type(other.to_owned()));
+    }
     let (names, ids) = (filters.patterns("name"), filters.patterns("id"));
     let used = if dangling.is_some() { used_ids(nodes) } else { BTreeSet::new() };
     let mut seen: BTreeSet<&str> = BTreeSet::new();
@@ -33,14 +47,14 @@ pub fn networks(nodes: &[Arc<Node>], filters: &Filters, naming: Naming) -> Resul
             let shared = naming == Naming::Docker && nodes.len() > 1 && others_have(nodes, node, &network.name);
             let name = network_name(node, network, if shared { Naming::Classic } else { naming });
             let kind = if is_predefined(&network.name) { "builtin" } else { "custom" };
-            let is_dangling = kind == "custom" && !used.contains(id);
+            let is_unused = kind == "custom" && !used.contains(id);
             let fits = ids.match_any(&[id, &network.id])
                 && names.match_name(&node.name, &network.name)
                 && filters.is("driver", &network.driver)
                 && filters.is("scope", &network.scope)
                 && filters.is("type", kind)
                 && filters.labels(|key| network.labels.get(key).map(String::as_str))
-                && dangling.is_none_or(|wanted| wanted == is_dangling);
+                && dangling.is_none_or(|wanted| wanted == is_unused);
             if fits && seen.insert(id) {
                 let mut entry = Value::clone(&network.summary);
                 entry["Id"] = json!(id);
@@ -122,7 +136,7 @@ mod tests {
             (r#"{"type":["custom"]}"#, "77=app 5=own"),
             (r#"{"id":["4"]}"#, "77=app"),
             (r#"{"node":["n2"],"type":["builtin"]}"#, "3=n2/bridge"),
-            (r#"{"type":["foo"]}"#, "invalid filter 'type=foo': expected custom or builtin"),
+            (r#"{"type":["foo"]}"#, "invalid filter: 'type'='foo'; expected builtin or custom"),
         ] {
             let text = match networks(&nodes, &Filters::parse(filters).unwrap(), Naming::Docker) {
                 Ok(list) => list

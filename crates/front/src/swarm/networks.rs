@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::list::{Filters, is_predefined};
+use herder_decide::list::{Filters, is_dangling, is_predefined};
 use herder_decide::swarm::control::{self, NetworkRequest};
 use herder_decide::swarm::local::LocalState;
 use herder_decide::swarm::spec::without_nulls;
@@ -63,7 +63,7 @@ pub(crate) async fn add_to(
     shown: &mut Value,
 ) -> Result<(), ApiError> {
     let Some(view) = told(front).await else { return Ok(()) };
-    let dangling = filters.flag("dangling").map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let dangling = is_dangling(filters).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let wanted = networks::visible(&view).filter(|it| networks::is_wanted(&view, it, filters, dangling));
     if let Some(list) = shown.as_array_mut() {
         let entries: Vec<Value> = wanted.map(|it| networks::entry(it, client)).collect();
@@ -79,6 +79,10 @@ pub(crate) async fn inspect(
     client: Option<&str>,
     name: &str,
 ) -> Option<Result<Value, ApiError>> {
+    let verbose = match query.get("verbose").map_or(Ok(false), |text| verbose(text)) {
+        Ok(verbose) => verbose,
+        Err(error) => return Some(Err(error)),
+    };
     let scope = query.get("scope").unwrap_or_default();
     swarm_of(front).filter(|_| scope != "local")?;
     if scope == "swarm" && is_predefined(name) {
@@ -86,10 +90,6 @@ pub(crate) async fn inspect(
     }
     let Some(view) = told(front).await else {
         return (scope == "swarm").then(|| Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)));
-    };
-    let verbose = match body::flag(query, "verbose") {
-        Ok(verbose) => verbose,
-        Err(error) => return Some(Err(error)),
     };
     let found = match scope {
         "swarm" => lookup::network(&view, name),
@@ -105,6 +105,18 @@ pub(crate) async fn inspect(
         }
         Err(denial) if scope == "swarm" => Some(Err(denial.into())),
         Err(_) => None,
+    }
+}
+
+/// Reads a parameter as an engine reads it for networks.
+fn verbose(text: &str) -> Result<bool, ApiError> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        other => {
+            let reason = format!("strconv.ParseBool: parsing {other:?}: invalid syntax");
+            Err(ApiError::bad_request(format!("invalid value for verbose: {other}: {reason}")))
+        }
     }
 }
 
@@ -140,7 +152,7 @@ fn predefined(name: &str) -> Value {
 pub(crate) async fn create(front: &Front, request: &Value) -> Result<Option<String>, ApiError> {
     let mut request = request.clone();
     without_nulls(&mut request);
-    let request: NetworkRequest = body::parse(request)?;
+    let mut request: NetworkRequest = body::parse(request)?;
     if !request.is_swarms() {
         if !is_predefined(&request.name)
             && let Some(view) = view(front).await
@@ -151,6 +163,7 @@ pub(crate) async fn create(front: &Front, request: &Value) -> Result<Option<Stri
         return Ok(None);
     }
     let Some(swarm) = swarm_of(front) else {
+        request.check_predefined()?;
         return Err(ApiError::new(StatusCode::FORBIDDEN, NO_MANAGER));
     };
     let nodes = front.pool.nodes();
@@ -159,11 +172,7 @@ pub(crate) async fn create(front: &Front, request: &Value) -> Result<Option<Stri
         return Err(ApiError::conflict(format!("network with name {} already exists", request.name)));
     }
     let has_config = |name: &str| nodes.iter().any(|node| node.networks.iter().any(|it| it.name == name));
-    if let Some(config) = request.config_from.as_ref().map(|it| &it.network).filter(|it| !it.is_empty())
-        && !has_config(config)
-    {
-        return Err(ApiError::not_found(format!("configuration network {config:?} does not exist")));
-    }
+    request.lacks_config = request.config_from.as_ref().is_some_and(|it| !has_config(&it.network));
     let id = new_id();
     change(swarm, true, |view| control::create_network(view, &request, id.clone())).await?;
     Ok(Some(id))

@@ -46,7 +46,7 @@ pub fn network<'v>(view: &'v View, text: &str) -> Result<&'v Arc<NetworkRecord>,
         [found] => Ok(found),
         [] => Err(Denial::plain(404, format!("network {text} not found"))),
         _ => {
-            let text = format!("network {text} is ambiguous ({} matches found based on name)", found.len());
+            let text = format!("network {text} is ambiguous ({} matches found based on ID prefix)", found.len());
             Err(Denial::plain(400, text))
         }
     }

@@ -47,6 +47,9 @@ pub struct NetworkRequest {
     pub ipam: Option<Ipam>,
     pub options: BTreeMap<String, String>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// No engine has the network that `config_from` names; the door knows that.
+    #[serde(skip)]
+    pub lacks_config: bool,
 }
 
 /// Address management that a client requests.
@@ -71,20 +74,29 @@ pub struct IpamRequest {
 impl NetworkRequest {
     /// True if the swarm is asked for, not the engines.
     pub fn is_swarms(&self) -> bool {
-        self.driver == OVERLAY || self.scope == "swarm" || self.ingress
+        // A configuration is kept by engines, whatever driver it is for.
+        let is_config = self.config_only && !self.has_operator_fields();
+        !is_config && (self.driver == OVERLAY || self.scope == "swarm" || self.ingress)
+    }
+
+    fn has_operator_fields(&self) -> bool {
+        self.ingress || self.internal || self.attachable || !self.scope.is_empty()
+    }
+
+    /// Checks the name: engines have networks of these names by themselves.
+    pub fn check_predefined(&self) -> Result<(), Denial> {
+        if !matches!(self.name.as_str(), "bridge" | "host" | "none" | "default") {
+            return Ok(());
+        }
+        let text = format!("operation is not permitted on predefined {} network ", self.name);
+        Err(Denial::plain(403, text))
     }
 
     /// Checks what an engine refuses before it asks the managers, in its order.
     fn check(&self) -> Result<(), Denial> {
         let plain = |status, text: &str| Err(Denial::plain(status, text));
-        if matches!(self.name.as_str(), "bridge" | "host" | "none" | "default") {
-            let text = format!("operation is not permitted on predefined {} network ", self.name);
-            return Err(Denial::plain(403, text));
-        }
-        let errors: Vec<String> = self.ipam.iter().flat_map(|it| &it.config).flat_map(IpamRequest::errors).collect();
-        if !errors.is_empty() {
-            return Err(Denial::plain(400, format!("invalid network config:\n{}", errors.join("\n"))));
-        }
+        self.check_predefined()?;
+        self.check_ipam()?;
         if self.name.trim().is_empty() {
             return plain(400, "invalid name: name is empty");
         }
@@ -94,22 +106,38 @@ impl NetworkRequest {
         if self.ingress && self.scope != "swarm" && LOCAL_DRIVERS.contains(&self.driver.as_str()) {
             return plain(403, "Ingress network can only be global scope network");
         }
-        if self.config_only {
+        if self.config_only && self.has_operator_fields() {
             return plain(
                 403,
                 "configuration network can only contain network specific fields. Network operator fields like \
                  [ ingress | internal | attachable | scope ] are not supported.",
             );
         }
+        self.check_config_from()?;
         if self.enable_ipv4 == Some(false) {
             return plain(400, "IPv4 cannot be disabled in a Swarm scoped network");
         }
-        self.check_config_from()
+        Ok(())
+    }
+
+    fn check_ipam(&self) -> Result<(), Denial> {
+        let configs = self.ipam.iter().flat_map(|it| &it.config);
+        let errors: Vec<String> = configs.flat_map(|it| it.errors(self.enable_ipv6 == Some(true))).collect();
+        let text = match &errors[..] {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            several => format!("* {}", several.join("\n* ")),
+        };
+        Err(Denial::plain(400, format!("invalid network config:\n{text}")))
     }
 
     fn check_config_from(&self) -> Result<(), Denial> {
-        if self.config_name().is_empty() {
+        let name = self.config_name();
+        if name.is_empty() {
             return Ok(());
+        }
+        if self.lacks_config {
+            return Err(Denial::plain(404, format!("configuration network {name:?} does not exist")));
         }
         let own_ipam = self.ipam.as_ref().is_some_and(|it| !it.config.is_empty() || !it.options.is_empty());
         let own_labels = self.labels.as_ref().is_some_and(|it| !it.is_empty());
@@ -188,56 +216,55 @@ impl IpamRequest {
         }
     }
 
-    /// Returns an engine's errors about it, one sentence for each fault.
-    fn errors(&self) -> Vec<String> {
-        if self.subnet.is_empty() {
-            let is_said = !self.range.is_empty() || !self.gateway.is_empty() || !self.auxiliary_addresses.is_empty();
-            return is_said
-                .then(|| {
-                    "invalid subnet: it must be given with its ip-range, gateway or auxiliary addresses".to_owned()
-                })
-                .into_iter()
-                .collect();
+    /// Returns an engine's errors about it, one sentence for each fault. A subnet of IPv6 counts only where IPv6 is on.
+    fn errors(&self, has_v6: bool) -> Vec<String> {
+        let is_empty = self.range.is_empty() && self.gateway.is_empty() && self.auxiliary_addresses.is_empty();
+        if self.subnet.is_empty() && is_empty {
+            return Vec::new();
         }
         let Ok(net) = self.subnet.parse::<IpNet>() else {
             return vec![format!("invalid subnet {}: invalid CIDR block notation", self.subnet)];
         };
+        if net.addr().is_ipv6() && !has_v6 {
+            return Vec::new();
+        }
         let mut errors = Vec::new();
         if net.trunc() != net {
             errors.push(format!("invalid subnet {net}: it should be {}", net.trunc()));
         }
-        let net = net.trunc();
         if !self.range.is_empty() {
-            match self.range.parse::<IpNet>() {
-                Err(_) => errors.push(format!("invalid ip-range {}: invalid CIDR block notation", self.range)),
-                Ok(range) if range.addr().is_ipv4() != net.addr().is_ipv4() => {
-                    errors.push(format!("invalid ip-range {range}: it should be an {} range", family(net)));
-                }
-                Ok(range) => {
-                    if range.trunc() != range {
-                        errors.push(format!("invalid ip-range {range}: it should be {}", range.trunc()));
-                    }
-                    if !net.contains(&range.trunc()) {
-                        errors.push(format!("invalid ip-range {range}: parent subnet {net} doesn't contain ip-range"));
-                    }
-                }
-            }
+            self.range_errors(net, &mut errors);
         }
-        let addresses = std::iter::once(("gateway".to_owned(), &self.gateway)).filter(|(_, it)| !it.is_empty());
+        let addresses = std::iter::once(("gateway ".to_owned() + &self.gateway, &self.gateway));
         let auxiliary = self.auxiliary_addresses.iter().map(|(name, it)| (format!("auxiliary address {name}"), it));
-        for (what, address) in addresses.chain(auxiliary) {
-            match address.parse::<IpAddr>() {
-                Err(_) => errors.push(format!("invalid {what} {address}: invalid address")),
-                Ok(it) if it.is_ipv4() != net.addr().is_ipv4() => {
-                    errors.push(format!("invalid {what} {address}: parent subnet is an {} block", family(net)));
-                }
-                Ok(it) if !net.contains(&it) => {
-                    errors.push(format!("invalid {what} {address}: parent subnet {net} doesn't contain this address"));
-                }
-                Ok(_) => {}
-            }
+        for (what, address) in addresses.chain(auxiliary).filter(|(_, it)| !it.is_empty()) {
+            let reason = match address.parse::<IpAddr>() {
+                Err(_) => "invalid address".to_owned(),
+                Ok(it) if it.is_ipv4() != net.addr().is_ipv4() => format!("parent subnet is an {} block", family(net)),
+                Ok(it) if !net.contains(&it) => format!("parent subnet {net} doesn't contain this address"),
+                Ok(_) => continue,
+            };
+            errors.push(format!("invalid {what}: {reason}"));
         }
         errors
+    }
+
+    fn range_errors(&self, net: IpNet, errors: &mut Vec<String>) {
+        let mut add = |reason: String| errors.push(format!("invalid ip-range {}: {reason}", self.range));
+        let Ok(range) = self.range.parse::<IpNet>() else { return add("invalid CIDR block notation".to_owned()) };
+        if range.addr().is_ipv4() != net.addr().is_ipv4() {
+            return add(format!("parent subnet is an {} block", family(net)));
+        }
+        if range.prefix_len() < net.prefix_len() {
+            add(format!("CIDR block is bigger than its parent subnet {net}"));
+        }
+        if range.trunc() != range {
+            add(format!("it should be {}", range.trunc()));
+        }
+        let overlaps = net.trunc().contains(&range.addr()) || range.trunc().contains(&net.addr());
+        if !overlaps {
+            add(format!("parent subnet {net} doesn't contain ip-range"));
+        }
     }
 }
 
