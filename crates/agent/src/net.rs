@@ -27,7 +27,8 @@ use tokio::time::timeout;
 pub use attach::{Attachments, NotAnswered, Records, Wishes, wanted_of};
 pub use doctor::{Check, check};
 pub use engine_network::LABEL_NETWORK;
-pub use underlay::underlay;
+pub use ports::listeners;
+pub use underlay::{DataPathError, data_path, underlay};
 
 use self::names::NameServer;
 use self::worker::Worker;

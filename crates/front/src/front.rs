@@ -220,11 +220,13 @@ impl Front {
         let call = Call { parts, body, version, path, query, holes, caller: record.caller.clone() };
         match route.handler {
             Handler::Front(handler) => handler(self, call).await,
-            Handler::Swarm(handler) => match self.swarm() {
-                Some(swarm) => handler(swarm, call).await,
-                None => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM)),
-            },
+            Handler::Swarm(handler) => handler(self.needs_swarm()?, call).await,
         }
+    }
+
+    /// The door's swarm, or the refusal of a door without one.
+    pub(crate) fn needs_swarm(&self) -> Result<&Arc<dyn Swarm>, ApiError> {
+        self.swarm().ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM))
     }
 
     /// Refuses what a web page of a stranger may have sent; see [`guard`].

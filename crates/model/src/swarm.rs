@@ -59,7 +59,7 @@ pub use netstate::{
 };
 pub use network::{
     Capabilities, ConfigFrom, FIRST_VNI, INGRESS, IpamConfig, IpamOptions, NetworkAttachmentSpec, NetworkRecord,
-    NetworkSpec, OVERLAY, SwarmNetwork, TaskNetwork, Underlay, VNI_OPTION,
+    NetworkSpec, OVERLAY, SCTP, SwarmNetwork, TaskNetwork, Underlay, VNI_OPTION,
 };
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,

@@ -9,6 +9,7 @@ mod hairpin;
 mod iptables;
 mod kernel;
 mod links;
+mod listeners;
 mod netlink;
 mod nft;
 mod routes;
@@ -16,7 +17,8 @@ mod watch;
 
 pub use iptables::lacks_rules;
 pub use kernel::{Failed, Kernel};
-pub use links::{data_path_mtu, interface_addresses};
+pub use links::{data_path_mtu, interface_address, interface_addresses};
+pub use listeners::listeners;
 pub use watch::Notices;
 
 /// Reason why the kernel cannot be read or changed.

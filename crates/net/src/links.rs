@@ -217,3 +217,17 @@ pub fn data_path_mtu(address: IpAddr) -> Result<Option<u32>, NetError> {
     let links = Links::read(&mut socket)?;
     Ok(index.and_then(|index| links.by_index.get(&index)).map(|link| link.mtu))
 }
+
+/// Address of the interface with this name: its first one of IPv4, else its first one.
+///
+/// # Errors
+///
+/// If netlink cannot be used.
+pub fn interface_address(name: &str) -> Result<Option<IpAddr>, NetError> {
+    let mut socket = Socket::open(Bus::Route)?;
+    let links = Links::read(&mut socket)?;
+    let all = addresses(&mut socket)?.into_iter().filter(|(index, _)| links.name(*index) == Some(name));
+    let mut all: Vec<IpAddr> = all.map(|(_, address)| address.addr()).collect();
+    all.sort_by_key(IpAddr::is_ipv6);
+    Ok(all.first().copied())
+}

@@ -1,6 +1,6 @@
 //! Calls between the doors of a pool, in both directions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -10,13 +10,13 @@ use herder_decide::actions::shared::Offered;
 use herder_decide::claims::Settled;
 use herder_decide::placing::Claiming;
 use herder_place::overlays::Joining;
-use herder_place::peers::{Asked, Claim, Offers, Outcome, Peers, Templates, Wanted};
+use herder_place::peers::{Asked, Claim, Offers, Outcome, Peers, PortTaken, Templates, Wanted};
 use herder_place::{Error as ApiError, Placer};
 use herder_pool::Engine;
 use herder_wire::calls::{
     Answers, Calls, ClaimReply, ClaimRequest, Code, CreateReply, CreateRequest, FollowReply, FollowRequest, JoinReply,
-    JoinRequest, NewsStream, Peer, Request, RereadReply, RereadRequest, Response, SettleReply, SettleRequest, Status,
-    Template, TemplatesReply, TemplatesRequest, async_trait,
+    JoinRequest, NewsStream, Peer, PortsReply, PortsRequest, Request, RereadReply, RereadRequest, Response,
+    SettleReply, SettleRequest, Status, TakenPort, Template, TemplatesReply, TemplatesRequest, async_trait,
 };
 use herder_wire::link::Access;
 use http::StatusCode;
@@ -270,6 +270,38 @@ impl Peers for PoolPeers {
         })
     }
 
+    fn listeners<'p>(&'p self, nodes: &'p BTreeSet<String>, ports: &'p BTreeSet<String>) -> Asked<'p, Vec<PortTaken>> {
+        Box::pin(async move {
+            let here = async {
+                if !nodes.contains(&self.directory.id) {
+                    return Vec::new();
+                }
+                let taken = herder_agent::net::listeners(ports.clone()).await;
+                let taken = taken.into_iter().map(|(port, program)| PortTaken {
+                    node: self.directory.id.clone(),
+                    port,
+                    program,
+                });
+                taken.collect()
+            };
+            let others = self.directory.others().into_iter().filter(|peer| nodes.contains(&peer.id));
+            let others = others.map(|peer| async move {
+                match self.calls.ports(&peer, ports.iter().cloned().collect()).await {
+                    Ok(taken) => {
+                        let of = |TakenPort { port, program }| PortTaken { node: peer.id.clone(), port, program };
+                        taken.into_iter().map(of).collect()
+                    }
+                    Err(error) => {
+                        tracing::info!(peer = peer.addr, %error, "a node does not tell which ports are taken on its host");
+                        Vec::new()
+                    }
+                }
+            });
+            let (here, others): (Vec<PortTaken>, Vec<Vec<PortTaken>>) = tokio::join!(here, join_all(others));
+            Ok(here.into_iter().chain(others.into_iter().flatten()).collect())
+        })
+    }
+
     fn settle(&self, claim: Claim, settled: Settled) {
         for (keeper, number) in &claim.keepers {
             self.settle_at(keeper, *number, settled.clone());
@@ -389,6 +421,14 @@ impl Answers for PeerService {
         let number = self.engine()?.reread(source::wanted(request.into_inner())).await;
         let number = number.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(RereadReply { number }))
+    }
+
+    async fn ports(&self, request: Request<PortsRequest>) -> Result<Response<PortsReply>, Status> {
+        self.check("read the ports of other nodes")?;
+        let ports = request.into_inner().ports.into_iter().collect();
+        let taken = herder_agent::net::listeners(ports).await.into_iter();
+        let taken = taken.map(|(port, program)| TakenPort { port, program }).collect();
+        Ok(Response::new(PortsReply { taken }))
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {

@@ -3,7 +3,7 @@
 //! A door claims the name at the node that looks after it, chooses a node by its own picture, and asks that node. The node
 //! admits by what is really there; when it refuses, the door asks the next best.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,6 +52,9 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn templates<'p>(&'p self, name: Option<&'p str>) -> Asked<'p, Vec<Offers>>;
     /// Makes a new join code for the pool.
     fn rotate_join_code(&self) -> Asked<'_, String>;
+    /// Asks nodes, by id, which of these ports (`8080/tcp`) programs of their hosts listen on. Those that do not answer soon are
+    /// passed over.
+    fn listeners<'p>(&'p self, nodes: &'p BTreeSet<String>, ports: &'p BTreeSet<String>) -> Asked<'p, Vec<PortTaken>>;
     /// Reports the outcome of a claim to its keepers. Does not wait.
     fn settle(&self, claim: Claim, settled: Settled);
 }
@@ -60,6 +63,17 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
 pub trait Templates: Send + Sync + std::fmt::Debug + 'static {
     /// Those of this name, or all.
     fn own<'t>(&'t self, name: Option<&'t str>) -> Pin<Box<dyn Future<Output = Vec<Offered>> + Send + 't>>;
+}
+
+/// A port that a program of a node's host listens on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortTaken {
+    /// Id of the node.
+    pub node: String,
+    /// Such as `8080/tcp`.
+    pub port: String,
+    /// Name and process of the program.
+    pub program: String,
 }
 
 /// Templates that another node offers.

@@ -24,7 +24,8 @@ mod proto {
 pub use proto::node_server::Node as Answers;
 pub use proto::{
     ClaimReply, ClaimRequest, CreateReply, CreateRequest, FollowReply, FollowRequest, JoinReply, JoinRequest, Part,
-    RereadReply, RereadRequest, SettleReply, SettleRequest, Template, TemplatesReply, TemplatesRequest,
+    PortsReply, PortsRequest, RereadReply, RereadRequest, SettleReply, SettleRequest, TakenPort, Template,
+    TemplatesReply, TemplatesRequest,
 };
 pub use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
@@ -40,6 +41,8 @@ const CREATE_TIME_MAX: Duration = Duration::from_secs(600);
 const JOIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// A claim is a look into memory.
 const CLAIM_TIME_MAX: Duration = Duration::from_secs(3);
+/// A client waits; a node that is slower warns when it finds a port taken.
+const PORTS_TIME_MAX: Duration = Duration::from_secs(1);
 /// An engine lists 10,000 containers in about 2 s.
 const REREAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// A create body, with room around it; as large as the door takes them.
@@ -101,6 +104,13 @@ impl Calls {
 
     pub async fn reread(&self, peer: &Peer, request: RereadRequest) -> Result<RereadReply, Status> {
         answered(peer, "reread", self.client(peer).reread(timed(request, REREAD_TIME_MAX)).await)
+    }
+
+    /// Those of the ports (`8080/tcp`) that programs of the peer's host listen on.
+    pub async fn ports(&self, peer: &Peer, ports: Vec<String>) -> Result<Vec<TakenPort>, Status> {
+        let request = timed(PortsRequest { ports }, PORTS_TIME_MAX);
+        let reply: PortsReply = answered(peer, "ports", self.client(peer).ports(request).await)?;
+        Ok(reply.taken)
     }
 
     /// Forgets the connections to nodes that are not among these.
@@ -178,6 +188,10 @@ mod tests {
             let number = if request.into_inner().part() == Part::Images { 1 } else { 0 };
             Ok(Response::new(RereadReply { number }))
         }
+        async fn ports(&self, request: Request<PortsRequest>) -> Result<Response<PortsReply>, Status> {
+            let taken = request.into_inner().ports.into_iter().map(|port| TakenPort { port, program: "x".into() });
+            Ok(Response::new(PortsReply { taken: taken.collect() }))
+        }
     }
 
     #[tokio::test]
@@ -208,6 +222,8 @@ mod tests {
         }
         let request = RereadRequest { part: Part::Images.into(), container: String::new() };
         assert_eq!(calls.reread(&peer, request).await.unwrap().number, 1);
+        let taken = calls.ports(&peer, vec!["80/tcp".into()]).await.unwrap();
+        assert_eq!(taken, [TakenPort { port: "80/tcp".into(), program: "x".into() }]);
         let body = vec![7; 8 << 20];
         let reply = calls.create(&peer, CreateRequest { body: body.clone(), ..Default::default() }).await.unwrap();
         assert_eq!((reply.status, reply.body), (201, body));

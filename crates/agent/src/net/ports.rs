@@ -41,6 +41,11 @@ impl Holders {
     }
 }
 
+/// Those of the ports (`8080/tcp`) that a program of this host listens on, each with the program.
+pub async fn listeners(ports: BTreeSet<String>) -> BTreeMap<String, String> {
+    tokio::task::spawn_blocking(move || herder_net::listeners(&ports)).await.unwrap_or_default()
+}
+
 /// A socket that never listens: connections that the mesh does not take find a closed port.
 fn bound(port: &NetPort) -> io::Result<Option<Socket>> {
     let kind = match port.protocol {

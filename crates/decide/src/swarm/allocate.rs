@@ -13,10 +13,11 @@ mod ports;
 mod service;
 
 pub use addresses::Addresses;
-pub use attach::{Attached, attached, is_everywhere};
+pub use attach::{Attached, FIXED_OPTION, attached, fixed_range, is_everywhere};
 pub use ingress::{first_ingress, ingress_spec, node_addresses};
 pub(crate) use pool::v6_of;
 pub use pool::{Subnet, free_vni, overlap, subnet_of, subnets};
+pub(crate) use service::published;
 pub use service::{complete_endpoint, complete_endpoint_of};
 
 /// Time for which a freed address is not assigned again, unless no other is left. By then every node knows that it was

@@ -2,6 +2,7 @@
 //!
 //! Ids, time and randomness are handed in. Whether an object is still what the client saw is checked again by the write.
 
+mod admission;
 mod check;
 mod cluster;
 mod files;
@@ -12,6 +13,7 @@ mod resources;
 mod service;
 pub mod spec;
 
+pub use admission::{TakenPort, admit_ports, new_ports};
 pub use check::{config, node, secret, service};
 pub use cluster::{
     ClusterUpdate, Fresh, check_init, check_join, cluster_spec, externals_of, settle_root, update_cluster, wants_root,

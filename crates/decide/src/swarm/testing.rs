@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use herder_model::swarm::{
-    Availability, Change, DiscreteResource, GenericResource, NamedResource, NodeRecord, Object, Placement, Platform,
-    PortConfig, Preference, Reservations, ResourceRequirements, Role, Service, ServiceRecord, Spread, SwarmNode,
-    SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState, Time, Version, View,
+    Availability, Change, DiscreteResource, GenericResource, NamedResource, NetworkAttachmentConfig, NodeRecord,
+    Object, Placement, Platform, PortConfig, Preference, Reservations, ResourceRequirements, Role, Service,
+    ServiceRecord, Spread, SwarmNode, SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState, Time, Version, View,
 };
 
 /// One object a line:
 ///
-/// - `node a zone=east cpus=4 mem=1024 res=GPU=x,SSD:4 down|unknown|pause|drain manager os=linux arch=x86_64`; other words with
-///   `=` are labels.
+/// - `node a zone=east cpus=4 mem=1024 res=GPU=x,SSD:4 down|unknown|pause|drain manager os=linux arch=x86_64 lacks=nft`; other
+///   words with `=` are labels.
 /// - `service web …` and `task web.1 …` with the words of [`spec`]; a task further has a state (`pending` if none is named),
 ///   `on=NODE`, `want=STATE`, `v=VERSION`, `at=SECONDS`, `holds=GPU=x`, `ports=80,53/udp`, `err=TEXT_WITH_UNDERSCORES`.
 ///   `.1` is a task without a service.
@@ -62,16 +62,18 @@ fn node(id: &str, words: &[&str]) -> NodeRecord {
             "manager" => role = Role::Manager,
             "os" => value.clone_into(&mut node.description.platform.os),
             "arch" => value.clone_into(&mut node.description.platform.architecture),
+            "lacks" => node.description.underlay.lacks = vec![value.to_owned()],
             _ => drop(labels.insert(key.to_owned(), value.to_owned())),
         }
     }
     NodeRecord { node, role, ..NodeRecord::default() }
 }
 
-/// `cpus=1 mem=64 res=GPU:1 if=node.role==manager spread=node.labels.zone max=2 arch=amd64`
+/// `cpus=1 mem=64 res=GPU:1 if=node.role==manager spread=node.labels.zone max=2 arch=amd64 net=NETWORK`
 fn spec(words: &[&str]) -> TaskSpec {
     let mut reserved = Reservations::default();
     let mut placement = Placement::default();
+    let mut networks = Vec::new();
     for (key, value) in pairs(words) {
         match key {
             "cpus" => reserved.nano_cpus = number::<i64>(value) * 1_000_000_000,
@@ -82,6 +84,7 @@ fn spec(words: &[&str]) -> TaskSpec {
                 let spread = Some(Spread { spread_descriptor: value.to_owned(), ..Spread::default() });
                 placement.preferences.push(Preference { spread, ..Preference::default() });
             }
+            "net" => networks.push(NetworkAttachmentConfig { target: value.to_owned(), ..Default::default() }),
             "max" => placement.max_replicas = number(value),
             "arch" => placement.platforms.push(Platform {
                 architecture: value.to_owned(),
@@ -92,7 +95,7 @@ fn spec(words: &[&str]) -> TaskSpec {
         }
     }
     let resources = ResourceRequirements { reservations: Some(reserved), ..ResourceRequirements::default() };
-    TaskSpec { resources: Some(resources), placement: Some(placement), ..TaskSpec::default() }
+    TaskSpec { resources: Some(resources), placement: Some(placement), networks, ..TaskSpec::default() }
 }
 
 fn task(id: &str, words: &[&str]) -> TaskRecord {
@@ -117,7 +120,7 @@ fn task(id: &str, words: &[&str]) -> TaskRecord {
             "holds" => task.generic_resources = generic(value),
             "ports" => record.ports = value.split(',').map(port).collect(),
             "err" => task.status.err = value.replace('_', " "),
-            "cpus" | "mem" | "res" | "if" | "spread" | "max" | "arch" => {}
+            "cpus" | "mem" | "res" | "if" | "spread" | "max" | "arch" | "net" => {}
             _ => task.status.state = state(key),
         }
     }

@@ -26,7 +26,12 @@ pub(super) static ROUTES: &[Route] = &[
         Box::pin(nodes::update(swarm, call, id))
     }),
     route("GET", "/services", "service.list", |swarm, call| Box::pin(services::all(swarm, call))),
-    route("POST", "/services/create", "service.create", |swarm, call| Box::pin(services::create(swarm, call))),
+    Route::new(
+        "POST",
+        "/services/create",
+        "service.create",
+        Handler::Front(|front, call| Box::pin(services::create(front, call))),
+    ),
     route("GET", "/services/{id}", "service.inspect", |swarm, call| {
         let id = call.hole("id");
         Box::pin(services::inspect(swarm, call, id))
@@ -34,10 +39,15 @@ pub(super) static ROUTES: &[Route] = &[
     route("DELETE", "/services/{id}", "service.remove", |swarm, call| {
         Box::pin(services::remove(swarm, call.hole("id")))
     }),
-    route("POST", "/services/{id}/update", "service.update", |swarm, call| {
-        let id = call.hole("id");
-        Box::pin(services::update(swarm, call, id))
-    }),
+    Route::new(
+        "POST",
+        "/services/{id}/update",
+        "service.update",
+        Handler::Front(|front, call| {
+            let id = call.hole("id");
+            Box::pin(services::update(front, call, id))
+        }),
+    ),
     route("GET", "/services/{id}/logs", "service.logs", |swarm, call| {
         let id = call.hole("id");
         Box::pin(logs::of_service(swarm, call, id))

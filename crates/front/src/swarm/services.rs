@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use herder_decide::swarm::control::{self, AuthFrom, Declared, ServiceUpdate};
+use herder_decide::swarm::control::{self, AuthFrom, Declared, ServiceUpdate, TakenPort};
 use herder_decide::swarm::{list, lookup, spec};
-use herder_model::swarm::ServiceSpec;
+use herder_model::swarm::{ServiceSpec, View};
+use herder_place::peers::PortTaken;
 use http::StatusCode;
 use serde_json::json;
 
 use super::{Swarm, body, change, new_id, now, read};
-use crate::{ApiError, Call, Reply, call};
+use crate::{ApiError, Call, Front, Reply, call};
 
 pub(crate) async fn all(swarm: &Arc<dyn Swarm>, call: Call) -> Result<Reply, ApiError> {
     let filters = body::filters(&call.query)?;
@@ -26,21 +27,40 @@ pub(crate) async fn inspect(swarm: &Arc<dyn Swarm>, call: Call, id: String) -> R
 }
 
 /// Returns the declaration of the client.
-async fn declared(call: &mut Call) -> Result<Declared, ApiError> {
+async fn declared(front: &Front, call: &mut Call) -> Result<Declared, ApiError> {
     let spec: ServiceSpec = body::read(call).await?;
     let auth = call.parts.headers.get("x-registry-auth").and_then(|it| it.to_str().ok()).unwrap_or_default();
-    Ok(Declared { spec, registry_auth: auth.to_owned(), client: call.version.clone() })
+    let nodes = front.pool.nodes();
+    let networks = nodes.iter().flat_map(|node| &node.networks);
+    let local_networks = networks.flat_map(|it| [it.name.clone(), it.id.clone()]).collect();
+    Ok(Declared { spec, registry_auth: auth.to_owned(), client: call.version.clone(), local_networks })
 }
 
-pub(crate) async fn create(swarm: &Arc<dyn Swarm>, mut call: Call) -> Result<Reply, ApiError> {
-    let declared = declared(&mut call).await?;
+/// Refuses a service that would take a port from a program of a node's host.
+async fn admit(front: &Front, view: &View, spec: &ServiceSpec) -> Result<(), ApiError> {
+    let ports = control::new_ports(view, spec);
+    let Some(peers) = front.placer.peers().filter(|_| !ports.is_empty()) else { return Ok(()) };
+    let nodes = view.nodes.keys().map(ToString::to_string).collect();
+    let taken = peers.listeners(&nodes, &ports).await?;
+    let of = |PortTaken { node, port, program }| TakenPort { node, port, program };
+    Ok(control::admit_ports(view, &taken.into_iter().map(of).collect::<Vec<_>>())?)
+}
+
+pub(crate) async fn create(front: &Arc<Front>, mut call: Call) -> Result<Reply, ApiError> {
+    let swarm = front.needs_swarm()?;
+    let declared = declared(front, &mut call).await?;
     let id = new_id();
+    let view = read(swarm).await?;
+    // What is wrong with it by itself is said first, and needs no other node.
+    control::create_service(&view, &declared, id.clone(), now())?;
+    admit(front, &view, &declared.spec).await?;
     change(swarm, true, |view| control::create_service(view, &declared, id.clone(), now())).await?;
     Ok(call::json(StatusCode::CREATED, &json!({ "ID": id, "Warnings": null })))
 }
 
-pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -> Result<Reply, ApiError> {
-    let declared = declared(&mut call).await?;
+pub(crate) async fn update(front: &Arc<Front>, mut call: Call, id: String) -> Result<Reply, ApiError> {
+    let swarm = front.needs_swarm()?;
+    let declared = declared(front, &mut call).await?;
     let auth_from = match call.query.get("registryAuthFrom").unwrap_or_default() {
         "" | "spec" => AuthFrom::Spec,
         "previous-spec" => AuthFrom::PreviousSpec,
@@ -53,6 +73,11 @@ pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -
         other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}"))),
     };
     let update = ServiceUpdate { version, declared, auth_from, rollback };
+    if !rollback {
+        let view = read(swarm).await?;
+        control::update_service(&view, &id, &update, now())?;
+        admit(front, &view, &update.declared.spec).await?;
+    }
     change(swarm, false, |view| control::update_service(view, &id, &update, now())).await?;
     Ok(call::json(StatusCode::OK, &json!({ "Warnings": null })))
 }

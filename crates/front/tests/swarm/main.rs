@@ -3,6 +3,7 @@
 mod calls;
 mod compare;
 mod fake;
+mod networks;
 mod played;
 mod replay;
 mod rules;

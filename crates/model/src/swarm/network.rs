@@ -180,6 +180,9 @@ pub struct NetworkAttachmentSpec {
     pub rest: Rest,
 }
 
+/// Entry of [`Underlay::lacks`] of a node whose kernel cannot publish ports of SCTP.
+pub const SCTP: &str = "sctp";
+
 /// Place of a node in the physical network, as the node reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
@@ -199,6 +202,9 @@ pub struct Underlay {
     /// Capabilities of the node's kernel and tools.
     #[serde(skip_serializing_if = "is_default")]
     pub can: Capabilities,
+    /// Programs that overlay networks need and the node does not have; and [`SCTP`], if its kernel does not track that.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lacks: Vec<String>,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
 }

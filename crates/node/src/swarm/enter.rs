@@ -34,6 +34,7 @@ const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can 
 impl Host {
     pub(super) async fn begin_swarm(self: &Arc<Host>, request: InitRequest) -> Result<String, ApiError> {
         self.check_advertised(&request.advertise_addr)?;
+        check_data_path(&request.data_path_addr).await?;
         // Outside of a swarm it is an ordinary beginning.
         if request.force_new_cluster && self.kept.borrow().is_some() {
             return self.begin_anew().await;
@@ -43,11 +44,20 @@ impl Host {
         let cluster = self.first_cluster(&request)?;
         let managing = self.open_store(None).await.map_err(refused)?;
         managing.store.begin(&self.here).await.map_err(refused)?;
-        let node = self.first_node(&request);
+        let mut node = self.first_node(&request);
+        if !request.data_path_addr.is_empty() {
+            node.node.description.underlay = self.underlay(&request.data_path_addr).await;
+        }
         let id = cluster.cluster.id.clone();
         managing.store.commit(vec![cluster.into(), node.into()], now()).await.map_err(refused)?;
         let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
-        self.keep(Some(PersistedState { cluster: id, managers, manages: true, ..PersistedState::default() }));
+        self.keep(Some(PersistedState {
+            cluster: id,
+            managers,
+            manages: true,
+            data_path: request.data_path_addr,
+            ..PersistedState::default()
+        }));
         // The swarm is there by now. A node that is slow to come into its own swarm does so by itself.
         if timeout(ENTER_TIME_MAX, self.until_in(&self.id)).await.is_err() {
             tracing::warn!("the swarm has begun, and this node is not in session with its own manager yet");
@@ -161,12 +171,14 @@ impl Host {
 
     pub(super) async fn enter(self: &Arc<Host>, request: JoinRequest) -> Result<(), ApiError> {
         let code: JoinCode = request.join_token.parse().map_err(|_| ApiError::bad_request("invalid join token"))?;
+        check_data_path(&request.data_path_addr).await?;
         let remotes = request.remote_addrs.clone().unwrap_or_default();
         let mine = self.link.identity().join_code().map_err(|error| ApiError::internal(error.to_string()))?;
         let mut kept = PersistedState {
             token: request.join_token.clone(),
             availability: availability(&request.availability),
             managers: remotes.iter().map(|addr| ManagerAddr { id: String::new(), addr: with_port(addr) }).collect(),
+            data_path: request.data_path_addr.clone(),
             ..PersistedState::default()
         };
         if mine.of_same_pool(&code) {
@@ -288,6 +300,14 @@ fn host_of(addr: &str) -> &str {
     let is_bare_v6 = addr.matches(':').count() > 1 && !addr.starts_with('[');
     let host = if is_bare_v6 { addr } else { herder_model::host_of(addr) };
     host.trim_matches(['[', ']'])
+}
+
+/// Refuses a data path that this node does not have. An empty one is the node's address.
+async fn check_data_path(text: &str) -> Result<(), ApiError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    herder_agent::net::data_path(text).await.map(drop).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// Milliseconds since 1970.

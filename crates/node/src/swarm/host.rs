@@ -12,7 +12,7 @@ use herder_ingress::Ingress;
 use herder_model::Liveness;
 use herder_model::swarm::{
     Assignments, Clock, Hello, IngressNews, IngressServed, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time,
-    Welcome, Written,
+    Underlay, Welcome, Written,
 };
 use herder_parts::Parts;
 use herder_place::Error as ApiError;
@@ -354,15 +354,15 @@ impl Host {
 
     /// Keeps what the engine says of the node.
     async fn describe(self: Arc<Host>) {
-        let mut identities = self.link.identities();
+        let (mut identities, mut kept) = (self.link.identities(), self.kept.subscribe());
+        let data_path_of = |kept: &Option<PersistedState>| kept.as_ref().map_or("", |it| &it.data_path).to_owned();
         loop {
             identities.mark_unchanged();
+            let data_path = data_path_of(&kept.borrow_and_update());
             let rest = match self.agent.describe().await {
                 Ok(mut description) => {
                     description.tls_info = root::tls_info(&self.link.identity());
-                    if let Ok(here) = self.here.parse::<SocketAddr>() {
-                        description.underlay = herder_agent::net::underlay(here.ip()).await;
-                    }
+                    description.underlay = self.underlay(&data_path).await;
                     self.description.send_if_modified(|it| std::mem::replace(it, description.clone()) != description);
                     DESCRIBE_REST
                 }
@@ -372,8 +372,32 @@ impl Host {
                 }
             };
             // Who signed its certificate is part of it, and is waited for.
-            let _ = timeout(rest, identities.changed()).await;
+            let changed = async {
+                tokio::select! {
+                    _ = identities.changed() => {}
+                    _ = kept.wait_for(|it| data_path_of(it) != data_path) => {}
+                }
+            };
+            let _ = timeout(rest, changed).await;
         }
+    }
+
+    /// Describes the physical network of this node, with the data path that was asked for when it entered the swarm.
+    pub(super) async fn underlay(&self, data_path: &str) -> Underlay {
+        let said = match data_path {
+            "" => None,
+            text => match herder_agent::net::data_path(text).await {
+                Ok(address) => Some(address),
+                Err(error) => {
+                    tracing::warn!(%error, "the data path of this node is not to be had; its address is used");
+                    None
+                }
+            },
+        };
+        let here = self.here.parse::<SocketAddr>().ok().map(|it| it.ip());
+        let Some(address) = said.or(here) else { return Underlay::default() };
+        let data_path_addr = said.map(|it| it.to_string()).unwrap_or_default();
+        Underlay { data_path_addr, ..herder_agent::net::underlay(address).await }
     }
 
     /// Resolves when this node is in a swarm.

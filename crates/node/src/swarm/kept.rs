@@ -40,6 +40,9 @@ pub(super) struct PersistedState {
     pub(super) snapshot_interval: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) keep_entries: u64,
+    /// Address or interface of the data path, as the client gave it; empty: the node's address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) data_path: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]

@@ -168,7 +168,7 @@ impl Addresses {
             return if is_there { Ok(network) } else { Err(format!("network {} is gone", place.id)) };
         };
         if let Some(subnet) = subnet_of(of) {
-            let wanted = place.address_of_slot(slot);
+            let wanted = place.address_of_slot(slot)?;
             let address = self.next(view, of, &subnet, wanted).ok_or_else(|| match wanted {
                 Some(wanted) => {
                     format!("address {wanted} of network {} is in use, or not one of its own", of.spec.name)

@@ -19,22 +19,38 @@ pub struct Attached<'a> {
 }
 
 /// The driver option that gives each slot of a service its own address: `10.0.1.50-10.0.1.59` or `10.0.1.50-59`.
-const FIXED: &str = "herder.ip";
+pub const FIXED_OPTION: &str = "herder.ip";
+
+/// Reads a value of [`FIXED_OPTION`]: its first and last address.
+pub fn fixed_range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let (first, last) = text.split_once('-').map_or((text, None), |(first, last)| (first, Some(last.trim())));
+    let first: Ipv4Addr = first.trim().parse().ok()?;
+    let last: Ipv4Addr = match last {
+        None => first,
+        Some(last) => match last.parse::<u8>() {
+            Ok(last) => Ipv4Addr::from((u32::from(first) & !0xff) | u32::from(last)),
+            Err(_) => last.parse().ok()?,
+        },
+    };
+    (first <= last).then_some((first, last))
+}
 
 impl Attached<'_> {
-    /// The address that the specification fixes for a slot.
-    pub fn address_of_slot(&self, slot: u64) -> Option<Ipv4Addr> {
-        let text = self.config?.driver_opts.get(FIXED)?;
-        let first: Ipv4Addr = text.split('-').next()?.trim().parse().ok()?;
-        let last: Ipv4Addr = match text.split_once('-').map(|(_, last)| last.trim()) {
-            None => first,
-            Some(last) => match last.parse::<u8>() {
-                Ok(last) => Ipv4Addr::from((u32::from(first) & !0xff) | u32::from(last)),
-                Err(_) => last.parse().ok()?,
-            },
-        };
-        let at = u32::from(first).checked_add(u32::try_from(slot.saturating_sub(1)).ok()?)?;
-        (at <= u32::from(last)).then(|| at.into())
+    /// The address that the specification fixes for a slot; `None` if it fixes none.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if the range ends before the slot.
+    pub fn address_of_slot(&self, slot: u64) -> Result<Option<Ipv4Addr>, String> {
+        let Some(text) = self.config.and_then(|it| it.driver_opts.get(FIXED_OPTION)) else { return Ok(None) };
+        let at = fixed_range(text).and_then(|(first, last)| {
+            let at = u32::from(first).checked_add(u32::try_from(slot.saturating_sub(1)).ok()?)?;
+            (at <= u32::from(last)).then(|| at.into())
+        });
+        at.map(Some).ok_or_else(|| {
+            let network = self.network.map_or(self.id, |it| &it.spec.name);
+            format!("{FIXED_OPTION}={text} of network {network} has no address for slot {slot}; give it a larger range, or scale the service down")
+        })
     }
 }
 

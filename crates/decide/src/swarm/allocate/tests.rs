@@ -332,8 +332,8 @@ fn what_cannot_be_a_network_is_refused_in_the_words_of_swarm_mode() {
     check(
         "n",
         json!({"IPAM": {"Config": [{"Subnet": "10.9.0.5/24", "IPRange": "10.8.0.0/28", "Gateway": "10.7.0.1"}]}}),
-        "400 invalid network config:\ninvalid subnet 10.9.0.5/24: it should be 10.9.0.0/24\ninvalid ip-range 10.8.0.0/28: \
-         parent subnet 10.9.0.0/24 doesn't contain ip-range\ninvalid gateway 10.7.0.1: parent subnet 10.9.0.0/24 doesn't \
+        "400 invalid network config:\n* invalid subnet 10.9.0.5/24: it should be 10.9.0.0/24\n* invalid ip-range 10.8.0.0/28: \
+         parent subnet 10.9.0.5/24 doesn't contain ip-range\n* invalid gateway 10.7.0.1: parent subnet 10.9.0.5/24 doesn't \
          contain this address",
     );
 }
@@ -363,6 +363,61 @@ fn services_and_their_tasks_get_addresses_and_ports_that_stay() {
     swarm.step(false);
     assert_eq!(swarm.view.tasks.len(), 4);
     assert_eq!(swarm.declare("web", json!({"EndpointSpec": {"Mode": "dnsrr"}})), "");
+}
+
+#[test]
+fn a_slot_has_the_address_that_its_service_fixes() {
+    let mut swarm = Swarm::new(1);
+    swarm.network("ov", json!({"IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}]}}));
+    let web = |replicas: u32, range: &str| {
+        json!({"Mode": {"Replicated": {"Replicas": replicas}}, "EndpointSpec": {"Mode": "dnsrr"},
+            "Networks": [{"Target": "ov", "DriverOpts": {"herder.ip": range}}]})
+    };
+    let refused = "400 rpc error: code = InvalidArgument desc = invalid herder.ip";
+    for (range, expected) in [
+        ("10.9.0.50-x", " \"10.9.0.50-x\" of network ov: expected an address, or a range such as 10.0.1.50-59"),
+        ("10.9.0.50-49", " \"10.9.0.50-49\" of network ov: expected an address, or a range such as 10.0.1.50-59"),
+        ("10.9.0.250-10.9.1.3", " \"10.9.0.250-10.9.1.3\" of network ov: the network has 10.9.0.1 to 10.9.0.254"),
+    ] {
+        assert_eq!(swarm.declare("web", web(1, range)), format!("{refused}{expected}"));
+    }
+    assert_eq!(swarm.declare("web", web(3, "10.9.0.50-51")), "");
+    swarm.step(false);
+    let mut tasks = swarm.tasks();
+    tasks.sort();
+    assert!(tasks[0].starts_with("New herder.ip=10.9.0.50-51 of network ov has no address for slot 3; "), "{tasks:?}");
+    assert_eq!(tasks[1..], ["Pending 10.9.0.50", "Pending 10.9.0.51"]);
+    // The task that follows one that ended gets its address at once.
+    let second = swarm.view.tasks.values().find(|it| it.task.slot == 2).expect("the second slot").task.id.clone();
+    swarm.set(&second, TaskState::Running, "n0");
+    swarm.set(&second, TaskState::Failed, "n0");
+    swarm.step(false);
+    let at = |it: &&Arc<TaskRecord>| it.task.slot == 2 && it.task.id != second;
+    let next = swarm.view.tasks.values().find(at).expect("another task");
+    assert_eq!(next.networks[0].v4, "10.9.0.51".parse().ok());
+}
+
+/// moby#38575.
+#[test]
+fn a_service_that_changes_to_dnsrr_has_its_virtual_ip_until_it_is_updated() {
+    let mut swarm = Swarm::new(1);
+    swarm.network("ov", json!({}));
+    let web = |mode: &str| json!({"Networks": [{"Target": "ov"}], "EndpointSpec": {"Mode": mode}});
+    assert_eq!(swarm.declare("web", web("vip")), "10.0.16.2/28");
+    swarm.step(false);
+    let first = swarm.view.tasks.values().next().expect("a task").task.id.clone();
+    swarm.set(&first, TaskState::Running, "n0");
+    assert_eq!(swarm.declare("web", web("dnsrr")), "10.0.16.2/28", "its task is one of before");
+    swarm.step(false);
+    let vips = |swarm: &Swarm| {
+        let service = control::lookup::service(&swarm.view, "web").expect("a service");
+        service.service.endpoint.virtual_ips.len()
+    };
+    assert_eq!(vips(&swarm), 1);
+    swarm.set(&first, TaskState::Shutdown, "n0");
+    swarm.step(false);
+    assert_eq!(vips(&swarm), 0);
+    swarm.check();
 }
 
 #[test]

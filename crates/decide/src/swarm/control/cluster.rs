@@ -23,7 +23,9 @@ const ELECTION_TICK: i64 = 10;
 const HEARTBEAT_TICK: i64 = 1;
 /// Ended tasks that are kept for each slot.
 const HISTORY: i64 = 5;
+/// Prefix lengths of subnets that are cut out of address pools: the longest one, and that of a swarm that does not say.
 const PREFIX_MAX: u32 = 29;
+const SUBNET_SIZE: u32 = 24;
 
 /// Random texts, made anew for each call; those that are not wanted are not used.
 #[derive(Clone, Default)]
@@ -69,12 +71,10 @@ pub fn check_init(request: &InitRequest) -> Result<(), Denial> {
     }
     availability(&request.availability)?;
     addr("ListenAddr", &request.listen_addr)?;
-    if request.subnet_size > PREFIX_MAX {
-        return Err(Denial::plain(400, format!("subnet size must be less than {}", PREFIX_MAX + 1)));
-    }
+    pools(request)?;
     let port = request.data_path_port;
     if port != 0 && !(1024..=49151).contains(&port) {
-        let text = format!("invalid DataPathPort {port}: expected 0 or a port from 1024 to 49151");
+        let text = format!("Datapath port number is not in valid range (1024-49151) : {port}");
         return Err(Denial::plain(400, text));
     }
     let spec = complete(request.spec.clone());
@@ -82,6 +82,25 @@ pub fn check_init(request: &InitRequest) -> Result<(), Denial> {
         return Err(Refusal::new(Code::Unimplemented, EXTERNAL_INIT).into());
     }
     check(&spec)
+}
+
+/// Checks the address pools, and the size of the subnets that they are cut into.
+fn pools(request: &InitRequest) -> Result<(), Denial> {
+    let invalid = |text: String| Err(Denial::plain(400, text));
+    let size = if request.subnet_size == 0 { SUBNET_SIZE } else { request.subnet_size };
+    if size > PREFIX_MAX {
+        return invalid(format!("subnet size is out of range: {size}"));
+    }
+    for pool in request.default_addr_pool.iter().flatten() {
+        match pool.parse::<ipnet::Ipv4Net>() {
+            Err(_) => return invalid(format!("invalid base pool {pool}: invalid CIDR address: {pool}")),
+            Ok(net) if size < u32::from(net.prefix_len()) => {
+                return invalid(format!("invalid CIDR: {pool:?}. Subnet size is too small for pool: {size}"));
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a request to join that cannot be met.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use herder_model::swarm::{
-    Change, JobStatus, Kind, PortConfig, ServiceMode, ServiceRecord, ServiceSpec, Time, UpdateStatus, View,
+    Change, JobStatus, Kind, NetworkAttachmentConfig, NetworkRecord, PortConfig, ServiceMode, ServiceRecord,
+    ServiceSpec, Time, UpdateStatus, View,
 };
 
 use super::{Changes, check_version};
@@ -12,6 +13,9 @@ use crate::swarm::task::container::extension;
 use crate::swarm::{self, Code, Denial, Refusal, allocate, lookup, spec};
 
 const NO_RENAMING: &str = "renaming services is not supported";
+const NETWORKS_TWICE: &str = "networks must be migrated to TaskSpec before being changed";
+const LOCAL: &str = "cannot be used with services. Only networks scoped to the swarm can be used, such as those created with \
+                     the overlay driver.";
 
 /// Source of the registry credentials of an updated service when the client sends none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Declared {
     pub registry_auth: String,
     /// API version of the client.
     pub client: Option<String>,
+    /// Names of networks that engines have by themselves. A service cannot be on them.
+    pub local_networks: BTreeSet<String>,
 }
 
 impl fmt::Debug for Declared {
@@ -48,7 +54,8 @@ impl Declared {
     fn completed(&self, view: &View, own_id: Option<&str>) -> Result<ServiceSpec, Denial> {
         let mut spec = self.valid()?;
         ports_are_free(view, &spec, own_id)?;
-        resolve_networks(view, &mut spec)?;
+        super::admission::protocols_are_there(view, &spec)?;
+        resolve_networks(view, &mut spec, &self.local_networks)?;
         Ok(spec)
     }
 
@@ -57,6 +64,7 @@ impl Declared {
         spec::adjust(&mut spec, self.client.as_deref());
         spec::complete(&mut spec)?;
         swarm::service(&spec)?;
+        super::admission::published_on(&spec)?;
         if let Some(container) = &spec.task_template.container_spec {
             extension::check(container).map_err(|text| Refusal::new(Code::InvalidArgument, text))?;
         }
@@ -127,6 +135,10 @@ pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time
     let refused = |code, text: &str| Err(Denial::from(Refusal::new(code, text)));
     if update.declared.spec.name.is_empty() {
         return refused(Code::Unimplemented, NO_RENAMING);
+    }
+    let (outside, inside) = (&update.declared.spec.networks, &update.declared.spec.task_template.networks);
+    if !outside.is_empty() && !inside.is_empty() && outside != inside {
+        return refused(Code::Unimplemented, NETWORKS_TWICE);
     }
     let mut spec = update.declared.completed(view, Some(&found.service.id))?;
     if let Some(container) = &mut spec.task_template.container_spec {
@@ -263,7 +275,7 @@ fn ports_are_free(view: &View, spec: &ServiceSpec, own_id: Option<&str>) -> Resu
 }
 
 /// Names the networks by their ids, and refuses what a service cannot be on.
-fn resolve_networks(view: &View, spec: &mut ServiceSpec) -> Result<(), Denial> {
+fn resolve_networks(view: &View, spec: &mut ServiceSpec, local: &BTreeSet<String>) -> Result<(), Denial> {
     let ports = spec.endpoint_spec.iter().flat_map(|it| &it.ports);
     if ports.into_iter().any(PortConfig::is_ingress) && view.ingress().is_none() {
         let text = "service needs ingress network, but no ingress network is present";
@@ -273,14 +285,45 @@ fn resolve_networks(view: &View, spec: &mut ServiceSpec) -> Result<(), Denial> {
         if allocate::is_everywhere(&config.target) {
             continue;
         }
-        let network = lookup::network(view, &config.target)?;
+        let network = lookup::network(view, &config.target).map_err(|denial| match local.contains(&config.target) {
+            true => Denial::plain(403, format!("The network {} {LOCAL}", config.target)),
+            false => denial,
+        })?;
         if network.spec.ingress {
             let text = format!("Service cannot be explicitly attached to the ingress network {:?}", network.name);
             return Err(Refusal::new(Code::InvalidArgument, text).into());
         }
+        fixed_addresses(network, config, &spec.mode)?;
         config.target.clone_from(&network.id);
     }
     Ok(())
+}
+
+/// Checks the addresses that a service fixes for its slots.
+fn fixed_addresses(
+    network: &NetworkRecord,
+    config: &NetworkAttachmentConfig,
+    mode: &ServiceMode,
+) -> Result<(), Denial> {
+    let Some(text) = config.driver_opts.get(allocate::FIXED_OPTION) else { return Ok(()) };
+    let refused = |reason: String| {
+        let text = format!("invalid {} {text:?} of network {}: {reason}", allocate::FIXED_OPTION, network.spec.name);
+        Err(Refusal::new(Code::InvalidArgument, text).into())
+    };
+    if mode.global.is_some() || mode.global_job.is_some() {
+        return refused("only tasks of replicated services have slots".into());
+    }
+    let subnet = allocate::subnet_of(network);
+    let Some((first, last)) = allocate::fixed_range(text) else {
+        return refused("expected an address, or a range such as 10.0.1.50-59".into());
+    };
+    match subnet.filter(|it| it.first <= first && last <= it.last) {
+        Some(_) => Ok(()),
+        None => {
+            let own = subnet.map_or("no addresses".to_owned(), |it| format!("{} to {}", it.first, it.last));
+            refused(format!("the network has {own}"))
+        }
+    }
 }
 
 fn published(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {

@@ -547,7 +547,13 @@ fn requests_to_enter_are_checked_before_anything_is_done() {
     assert_eq!(init(json!({"Spec": {"Name": "mine"}})), "400 swarm spec must be named \"default\"");
     assert_eq!(init(json!({"ListenAddr": "a:b"})), "400 invalid ListenAddr \"a:b\"");
     assert!(init(json!({"Availability": "often"})).starts_with("400 invalid Availability: \"often\""));
-    assert!(init(json!({"DataPathPort": 80})).starts_with("400 invalid DataPathPort 80"));
+    let port = "400 Datapath port number is not in valid range (1024-49151) : 80";
+    assert_eq!(init(json!({"DataPathPort": 80})), port);
+    assert_eq!(init(json!({"DataPathPort": 1024, "SubnetSize": 29, "DefaultAddrPool": ["10.1.0.0/16"]})), "");
+    assert_eq!(init(json!({"SubnetSize": 30})), "400 subnet size is out of range: 30");
+    let small = "400 invalid CIDR: \"10.1.0.0/26\". Subnet size is too small for pool: 24";
+    assert_eq!(init(json!({"DefaultAddrPool": ["10.2.0.0/16", "10.1.0.0/26"]})), small);
+    assert_eq!(init(json!({"DefaultAddrPool": ["x"]})), "400 invalid base pool x: invalid CIDR address: x");
     let token = format!("SWMTKN-1-{}-{}", "a".repeat(50), "b".repeat(25));
     let join = |addrs: &[&str], token: &str| {
         let remote_addrs = Some(addrs.iter().map(|it| (*it).to_owned()).collect());

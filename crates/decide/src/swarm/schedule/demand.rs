@@ -6,11 +6,13 @@ use std::fmt;
 
 use herder_model::swarm::{Availability, Engine};
 use herder_model::swarm::{
-    GenericResource, NodeRecord, Placement, Platform, PortConfig, Reservations, SwarmNodeState, TaskRecord, TaskSpec,
+    GenericResource, NodeRecord, Placement, Platform, PortConfig, Reservations, SCTP, SwarmNodeState, TaskRecord,
+    TaskSpec,
 };
 
 use super::Constraint;
 use super::constraint::Label;
+use crate::swarm::allocate::is_everywhere;
 
 /// Reason why a node does not take a task, in the order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +23,8 @@ pub enum Filter {
     Resources,
     /// Drivers of volumes and logs.
     Plugins,
+    /// What overlay networks need.
+    Networks,
     Constraints,
     /// Architecture and operating system of the image.
     Platforms,
@@ -29,10 +33,11 @@ pub enum Filter {
 }
 
 impl Filter {
-    pub const ALL: [Filter; 7] = [
+    pub const ALL: [Filter; 8] = [
         Filter::Ready,
         Filter::Resources,
         Filter::Plugins,
+        Filter::Networks,
         Filter::Constraints,
         Filter::Platforms,
         Filter::HostPorts,
@@ -62,6 +67,7 @@ impl fmt::Display for Sentence {
             Filter::MaxReplicas => return f.write_str("max replicas per node limit exceed"),
             Filter::Resources => "insufficient resources",
             Filter::Plugins => "missing plugin",
+            Filter::Networks => "missing network capability",
             Filter::Constraints => "scheduling constraints not satisfied",
             Filter::Platforms => "unsupported platform",
             Filter::HostPorts => PORT_TAKEN,
@@ -85,6 +91,8 @@ pub(super) struct Demand<'t> {
     placement: Option<&'t Placement>,
     /// Type of plugin and name.
     drivers: Vec<(&'static str, &'t str)>,
+    /// True if the task is on a network that not every engine has by itself.
+    on_networks: bool,
 }
 
 impl<'t> Demand<'t> {
@@ -94,6 +102,7 @@ impl<'t> Demand<'t> {
             reserved: reserved.filter(|it| **it != Reservations::default()),
             placement: spec.placement.as_ref().filter(|it| **it != Placement::default()),
             drivers: drivers(spec),
+            on_networks: spec.networks.iter().any(|it| !is_everywhere(&it.target)),
         }
     }
 }
@@ -116,6 +125,7 @@ fn drivers(spec: &TaskSpec) -> Vec<(&'static str, &str)> {
 pub(super) struct Conditions {
     pub reserved: Reservations,
     drivers: Vec<(&'static str, String)>,
+    on_networks: bool,
     pub constraints: Vec<Constraint>,
     /// True if a constraint is malformed, so no node meets it.
     hopeless: bool,
@@ -131,6 +141,7 @@ impl Conditions {
         let mut conditions = Conditions {
             reserved: demand.reserved.cloned().unwrap_or_default(),
             drivers: demand.drivers.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect(),
+            on_networks: demand.on_networks,
             ..Conditions::default()
         };
         let Some(placement) = demand.placement else { return conditions };
@@ -162,6 +173,8 @@ impl Conditions {
             Some(Filter::Resources)
         } else if self.missing_plugin(node).is_some() {
             Some(Filter::Plugins)
+        } else if self.missing_for_networks(node).next().is_some() {
+            Some(Filter::Networks)
         } else if !self.meets_constraints(node) {
             Some(Filter::Constraints)
         } else if !self.runs_on(node) {
@@ -189,6 +202,12 @@ impl Conditions {
     pub(super) fn missing_plugin(&self, node: &NodeRecord) -> Option<&str> {
         let engine = &node.description().engine;
         self.drivers.iter().find(|(kind, name)| !has_plugin(engine, kind, name)).map(|(_, name)| name.as_str())
+    }
+
+    /// Programs that overlay networks need and the node does not have. Nodes of older releases tell of none.
+    pub(super) fn missing_for_networks<'n>(&self, node: &'n NodeRecord) -> impl Iterator<Item = &'n str> + use<'n> {
+        let lacks = if self.on_networks { &*node.description().underlay.lacks } else { &[] };
+        lacks.iter().map(String::as_str).filter(|it| *it != SCTP)
     }
 
     pub(super) fn generics(&self) -> &[GenericResource] {
@@ -326,6 +345,16 @@ mod tests {
     }
 
     #[test]
+    fn overlay_networks_need_programs_of_the_host() {
+        let node = |lacks: Value| json!({"Description": {"Underlay": {"lacks": lacks}}});
+        let nodes = json!([node(json!(["nft"])), node(json!(["sctp"])), {}]);
+        let on = |network: &str| json!({"Networks": [{"Target": network}]});
+        check(on("4kx"), nodes.clone(), "Networks fits fits");
+        check(on("host"), nodes.clone(), "fits fits fits");
+        check(json!({}), nodes, "fits fits fits");
+    }
+
+    #[test]
     fn filters_are_asked_in_their_order() {
         let spec = json!({"Placement": {"Constraints": ["node.id==x"], "Platforms": [{"OS": "plan9"}]}});
         check(spec.clone(), json!([{"ID": "x"}, {"ID": "y"}]), "Platforms Constraints");
@@ -338,14 +367,14 @@ mod tests {
         let text = |nodes: usize| Filter::ALL.map(|filter| filter.sentence(nodes).to_string()).join("; ");
         assert_eq!(
             text(1),
-            "1 node not available for new tasks; insufficient resources on 1 node; missing plugin on 1 node; scheduling \
-             constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
+            "1 node not available for new tasks; insufficient resources on 1 node; missing plugin on 1 node; missing \
+             network capability on 1 node; scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
              node; max replicas per node limit exceed"
         );
         assert_eq!(
             text(2),
             "2 nodes not available for new tasks; insufficient resources on 2 nodes; missing plugin on 2 nodes; \
-             scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
+             missing network capability on 2 nodes; scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
              in use on 2 nodes; max replicas per node limit exceed"
         );
     }

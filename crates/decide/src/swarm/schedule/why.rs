@@ -229,6 +229,7 @@ fn verdict(record: &TaskRecord, nodes: &[NodeWhy]) -> String {
         return "it should stop, so it gets no node".into();
     }
     match (task.status.state, task.node_id.is_empty()) {
+        (TaskState::New | TaskState::Allocated, _) if !task.status.err.is_empty() => task.status.err.clone(),
         (TaskState::New | TaskState::Allocated, _) => "it is not yet handed to the scheduler".into(),
         (TaskState::Pending, true) if fitting == 0 && task.status.err.is_empty() => "no node takes it".into(),
         (TaskState::Pending, true) if fitting == 0 => task.status.err.clone(),
@@ -252,6 +253,10 @@ fn name(node: &NodeWhy) -> &str {
 /// Nodes with the fewest reasons are the nearest to help.
 fn help(record: &TaskRecord, nodes: &[NodeWhy]) -> Vec<String> {
     let only = |node: &&NodeWhy| record.task.node_id.is_empty() || node.chosen;
+    if record.task.status.state == TaskState::New && !record.task.status.err.is_empty() {
+        // What it waits for is not to be had from a node; the reason says what would help.
+        return Vec::new();
+    }
     if nodes.is_empty() {
         return vec!["add a node: the swarm has none".into()];
     }
@@ -290,6 +295,12 @@ impl Asked<'_> {
         }
         if let Some(driver) = self.conditions.missing_plugin(node) {
             add(Filter::Plugins, format!("no driver {driver}"), format!("install the driver {driver} on {hostname}"));
+        }
+        let missing: Vec<&str> = self.conditions.missing_for_networks(node).collect();
+        if !missing.is_empty() {
+            let programs = missing.join(" and ");
+            let detail = format!("no {programs}, which overlay networks need");
+            add(Filter::Networks, detail, format!("install {programs} on {hostname}"));
         }
         let placement = self.record.task.spec.placement.iter();
         for text in placement.flat_map(|it| &it.constraints) {
@@ -490,6 +501,24 @@ mod tests {
                 "  host-b refuses: the image is for linux/amd64, the node is linux/arm64",
                 "what would help: use an image that is also for linux/arm64",
             ],
+        );
+    }
+
+    #[test]
+    fn a_task_on_a_network_says_what_it_waits_for() {
+        check(
+            "node a lacks=nft\ntask web.1 net=4kx",
+            "web.1",
+            &[
+                "web.1: no node takes it",
+                "  host-a refuses: no nft, which overlay networks need",
+                "what would help: install nft on host-a",
+            ],
+        );
+        check(
+            "node a\ntask web.1 new net=4kx err=no_address_is_left_in_network_ov",
+            "web.1",
+            &["web.1: no address is left in network ov", "  host-a fits: 0 of the service, 0 in all"],
         );
     }
 
