@@ -162,8 +162,8 @@ pub(crate) async fn create(front: &Front, request: &Value) -> Result<Option<Stri
         }
         return Ok(None);
     }
+    request.check_predefined()?;
     let Some(swarm) = swarm_of(front) else {
-        request.check_predefined()?;
         return Err(ApiError::new(StatusCode::FORBIDDEN, NO_MANAGER));
     };
     let nodes = front.pool.nodes();
