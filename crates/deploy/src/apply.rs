@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use herder_compose::{Desired, DesiredService, STACK_LABEL};
 use http::Method;
 use serde_json::{Value, json};
@@ -153,17 +154,14 @@ impl<'a, A: Api> Run<'a, A> {
             } else {
                 later
             };
-            for (service, _) in &now {
-                self.wait_for_dependencies(service).await?;
-            }
-            for some in now.chunks(AT_ONCE_MAX) {
-                self.write_all(some).await?;
-            }
+            let awaited = now.iter().flat_map(|(service, _)| self.dependencies(service)).collect();
+            self.wait_for(awaited).await?;
+            self.write_all(&now).await?;
         }
         if self.settings.wait {
-            for name in self.changed.clone() {
-                self.wait_for(name, None).await?;
-            }
+            let changed =
+                self.changed.iter().copied().map(|service| Awaited { service, before: None, is_required: true });
+            self.wait_for(changed.collect()).await?;
         }
         // What is not declared any more goes last: a failure before leaves it as it was.
         for step in plan.steps.iter().filter(|it| it.action == Action::Remove) {
@@ -174,10 +172,17 @@ impl<'a, A: Api> Run<'a, A> {
 
     /// Creates and updates services at the same time. All are tried; the first failure comes back.
     async fn write_all(&mut self, some: &[(&'a DesiredService, &'a Step)]) -> Result<(), Fault> {
-        let (api, ids, stack) = (self.api, &self.ids, &self.desired.stack);
-        let outcomes = join_all(some.iter().map(|(_, step)| write(api, ids, stack, step))).await;
+        let (api, ids, stack) = (self.api, self.ids.clone(), &self.desired.stack);
+        let mut left = some.iter();
+        let mut under_way = FuturesUnordered::new();
         let mut failure = None;
-        for ((service, step), outcome) in some.iter().zip(outcomes) {
+        loop {
+            while under_way.len() < AT_ONCE_MAX
+                && let Some((service, step)) = left.next()
+            {
+                under_way.push(write_service(api, &ids, stack, service, step));
+            }
+            let Some((service, step, outcome)) = under_way.next().await else { break };
             match outcome {
                 Ok(id) => {
                     self.written(step, id);
@@ -208,55 +213,92 @@ impl<'a, A: Api> Run<'a, A> {
         Ok(())
     }
 
-    /// Waits for the dependencies of a service that this deployment changed, or whose service is new.
-    async fn wait_for_dependencies(&mut self, service: &DesiredService) -> Result<(), Fault> {
+    /// The dependencies that a service waits for: those that this deployment changed, and all of a service that is new.
+    fn dependencies<'s>(&self, service: &'s DesiredService) -> Vec<Awaited<'s>> {
         let is_new = self.journal.creates(Kind::Service, &service.name);
-        for dependency in &service.depends_on {
-            let has_changed = self.changed.contains(dependency.service.as_str());
-            let is_declared = self.desired.services.iter().any(|it| it.name == dependency.service);
-            if !is_declared || !(is_new || has_changed) {
-                continue;
-            }
-            // One question is enough for all conditions: a task with a health check runs only once it is healthy, and a
-            // service that another one waits for to complete is a job.
-            match self.wait_for(&dependency.service, Some(&service.name)).await {
-                Err(Fault::Failed { .. }) if !dependency.required => {}
-                outcome => outcome?,
-            }
-        }
-        Ok(())
+        let counts = |name: &str| {
+            self.desired.services.iter().any(|it| it.name == name) && (is_new || self.changed.contains(name))
+        };
+        let dependencies = service.depends_on.iter().filter(|it| counts(&it.service));
+        let awaited = dependencies.map(|it| Awaited {
+            service: &it.service,
+            before: Some(&service.name),
+            is_required: it.required,
+        });
+        awaited.collect()
     }
 
-    /// Waits until a service runs as declared.
-    async fn wait_for(&mut self, name: &str, before: Option<&str>) -> Result<(), Fault> {
-        let mut shown: Option<Status> = None;
-        loop {
-            let (service, tasks, nodes) = look(self.api, name).await?;
-            let status = status(&service, &tasks, nodes);
-            match status.state {
-                State::Converged => {
-                    (self.progress)(Progress::Converged { service: name, status: &status });
-                    return Ok(());
-                }
-                State::Failed => {
-                    let update = service["UpdateStatus"]["Message"].as_str().filter(|it| !it.is_empty());
-                    let task = status.failure.map(|it| format!("a task failed: {}", it.message));
-                    let reason = task.or(update.map(str::to_owned)).unwrap_or_else(|| "its update stopped".into());
+    /// Waits until services run as declared. One look is for all of them: each question is one to the managers.
+    async fn wait_for(&mut self, mut left: Vec<Awaited<'_>>) -> Result<(), Fault> {
+        let mut shown: BTreeMap<String, Status> = BTreeMap::new();
+        let mut is_first = true;
+        while !left.is_empty() {
+            let seen = look(self.api, &self.desired.stack).await?;
+            let mut waiting = Vec::new();
+            for awaited in left {
+                let name = awaited.service;
+                let Some((service, status)) = seen.get(name) else {
+                    let reason = "it was removed while it was waited for".to_owned();
                     return Err(Fault::Failed { service: name.to_owned(), reason });
+                };
+                // One question is enough for all conditions: a task with a health check runs only once it is healthy, and a
+                // service that another one waits for to complete is a job.
+                match status.state {
+                    // The orchestrator may not have made the tasks of a service on each node yet.
+                    State::Converged if is_first && status.wanted == 0 => waiting.push(awaited),
+                    State::Converged => (self.progress)(Progress::Converged { service: name, status }),
+                    State::Failed if !awaited.is_required => {}
+                    State::Failed => return Err(failure(name, service, status)),
+                    State::Waiting => {
+                        if shown.get(name) != Some(status) {
+                            (self.progress)(Progress::Waiting { service: name, status, before: awaited.before });
+                            shown.insert(name.to_owned(), status.clone());
+                        }
+                        waiting.push(awaited);
+                    }
                 }
-                State::Waiting => {}
             }
-            if shown.as_ref() != Some(&status) {
-                (self.progress)(Progress::Waiting { service: name, status: &status, before });
-                shown = Some(status);
+            left = waiting;
+            is_first = false;
+            if left.is_empty() {
+                break;
             }
             if Instant::now() >= self.deadline {
-                let waiting = vec![name.to_owned()];
+                let mut waiting: Vec<String> = left.iter().map(|it| it.service.to_owned()).collect();
+                waiting.dedup();
                 return Err(Fault::Late { seconds: self.settings.timeout.as_secs(), waiting });
             }
             sleep(LOOK_PERIOD).await;
         }
+        Ok(())
     }
+}
+
+/// A service that is waited for.
+struct Awaited<'a> {
+    service: &'a str,
+    /// The service that waits for it.
+    before: Option<&'a str>,
+    /// False if its failure stops nothing.
+    is_required: bool,
+}
+
+fn failure(name: &str, service: &Value, status: &Status) -> Fault {
+    let update = service["UpdateStatus"]["Message"].as_str().filter(|it| !it.is_empty());
+    let task = status.failure.as_ref().map(|it| format!("a task failed: {}", it.message));
+    let reason = task.or(update.map(str::to_owned)).unwrap_or_else(|| "its update stopped".into());
+    Fault::Failed { service: name.to_owned(), reason }
+}
+
+/// Writes a service, and says which one it was.
+async fn write_service<'s>(
+    api: &impl Api,
+    ids: &FileIds,
+    stack: &str,
+    service: &'s DesiredService,
+    step: &'s Step,
+) -> (&'s DesiredService, &'s Step, Result<String, Fault>) {
+    (service, step, write(api, ids, stack, step).await)
 }
 
 /// Creates an object, or updates a service; its id comes back.
@@ -296,20 +338,31 @@ fn with_ids(ids: &FileIds, step: &Step) -> Value {
     body
 }
 
-/// A service, its tasks, and the number of nodes that may have tasks.
-async fn look(api: &impl Api, name: &str) -> Result<(Value, Vec<Value>, u64), Fault> {
-    let service = ask(api, Method::GET, &format!("/services/{name}"), None, name).await?;
-    let of_service = filters(&json!({"service": [service["ID"]]}));
-    let tasks = list(api, &format!("/tasks?filters={of_service}"), name).await?;
-    let mode = &service["Spec"]["Mode"];
-    let mut nodes = 0;
-    if mode.get("Global").is_some() || mode.get("GlobalJob").is_some() {
-        // The orchestrator makes a task for each node that fits, so its own tasks say how many do.
-        let wanted = tasks.iter().filter(|task| matches!(task["DesiredState"].as_str(), Some("running" | "complete")));
-        let ids: BTreeSet<&str> = wanted.filter_map(|task| task["NodeID"].as_str()).collect();
-        nodes = ids.len() as u64;
+/// The services of a stack by their names, each with its status.
+async fn look(api: &impl Api, stack: &str) -> Result<BTreeMap<String, (Value, Status)>, Fault> {
+    let label = filters(&json!({"label": [format!("{STACK_LABEL}={stack}")]}));
+    let services = list(api, &format!("/services?filters={label}"), "services").await?;
+    // After the services: tasks that they had a moment before would look like those of an update.
+    let tasks = list(api, &format!("/tasks?filters={label}"), "tasks").await?;
+    let mut of_service: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for task in tasks {
+        of_service.entry(task["ServiceID"].as_str().unwrap_or_default().to_owned()).or_default().push(task);
     }
-    Ok((service, tasks, nodes))
+    let seen = services.into_iter().map(|service| {
+        let tasks = of_service.remove(service["ID"].as_str().unwrap_or_default()).unwrap_or_default();
+        let mode = &service["Spec"]["Mode"];
+        let mut nodes = 0;
+        if mode.get("Global").is_some() || mode.get("GlobalJob").is_some() {
+            // The orchestrator makes a task for each node that fits, so its own tasks say how many do.
+            let is_wanted = |task: &&Value| matches!(task["DesiredState"].as_str(), Some("running" | "complete"));
+            let ids: BTreeSet<&str> =
+                tasks.iter().filter(is_wanted).filter_map(|task| task["NodeID"].as_str()).collect();
+            nodes = ids.len() as u64;
+        }
+        let status = status(&service, &tasks, nodes);
+        (service["Spec"]["Name"].as_str().unwrap_or_default().to_owned(), (service, status))
+    });
+    Ok(seen.collect())
 }
 
 /// Undoes what a journal names, the last first. What cannot be undone is told, and the others go on.

@@ -1,5 +1,6 @@
 //! The objects of a target that a stack is compared with.
 
+use futures_util::try_join;
 use herder_compose::STACK_LABEL;
 use serde_json::{Value, json};
 
@@ -21,12 +22,14 @@ pub struct Observed {
 /// Reads what a target has of a stack, and everything that the stack may refer to.
 pub async fn observe(api: &impl Api, stack: &str) -> Result<Observed, Fault> {
     let label = filters(&json!({"label": [format!("{STACK_LABEL}={stack}")]}));
-    Ok(Observed {
-        services: list(api, &format!("/services?filters={label}"), "services").await?,
-        networks: list(api, "/networks", "networks").await?,
-        secrets: list(api, "/secrets", "secrets").await?,
-        configs: list(api, "/configs", "configs").await?,
-    })
+    let of_stack = format!("/services?filters={label}");
+    let (services, networks, secrets, configs) = try_join!(
+        list(api, &of_stack, "services"),
+        list(api, "/networks", "networks"),
+        list(api, "/secrets", "secrets"),
+        list(api, "/configs", "configs"),
+    )?;
+    Ok(Observed { services, networks, secrets, configs })
 }
 
 impl Observed {
