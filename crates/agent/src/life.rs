@@ -1,14 +1,18 @@
 //! One task: step after step, as `decide::swarm::step` says, until it is not this node's any more.
 
+mod hooks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_decide::swarm::container::hooks::{Hooks, step_name};
 use herder_decide::swarm::container::{self, Create, NodeFacts, Overlay, Overlays, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
 use herder_docker::{EngineError, classify};
 use herder_model::swarm::{
     Assignments, Clock, ContainerStatus, IngressServed, PortStatus, TaskRecord, TaskState, TaskStatus,
 };
+use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
@@ -131,6 +135,13 @@ pub(crate) struct Life {
     /// Held back from making the container until it runs, so that tasks are finished one after the other.
     turn: Option<OwnedSemaphorePermit>,
     stop_seconds: Option<i64>,
+    hooks: Hooks,
+    /// Names of the containers of its `PreStart` steps.
+    steps: Vec<String>,
+    post_started: bool,
+    pre_stopped: bool,
+    /// The failure of a hook, for which its container is being stopped; empty if there is none.
+    failure: String,
 }
 
 impl Life {
@@ -148,6 +159,11 @@ impl Life {
             held: String::new(),
             turn: None,
             stop_seconds: None,
+            hooks: Hooks::default(),
+            steps: Vec::new(),
+            post_started: told.state >= TaskState::Running,
+            pre_stopped: false,
+            failure: String::new(),
             told,
             node,
         }
@@ -155,6 +171,12 @@ impl Life {
 
     /// Returns when nothing of the task is left.
     pub(crate) async fn run(mut self) {
+        let order = self.order.borrow().clone();
+        self.note(&order);
+        if self.told.state == TaskState::Starting && order.record().is_none_or(is_over) {
+            // This node's herder was started anew while a step ran.
+            self.remove_steps().await;
+        }
         loop {
             let (order, shown) = (self.order.borrow_and_update().clone(), self.shown.borrow_and_update().clone());
             self.note(&order);
@@ -174,6 +196,7 @@ impl Life {
                 }
             }
         }
+        self.remove_steps().await;
         self.node.files.remove(&self.id);
         self.node.board.forget(&self.id);
     }
@@ -184,7 +207,11 @@ impl Life {
         if record.task.status.state > self.told.state {
             self.told = record.task.status.clone();
         }
-        self.stop_seconds = record.task.spec.container_spec.as_ref().map(stop_seconds);
+        let Some(spec) = &record.task.spec.container_spec else { return };
+        self.stop_seconds = Some(stop_seconds(spec));
+        self.hooks = Hooks::of(spec);
+        let name = container::task_name(record);
+        self.steps = (1..=self.hooks.pre_start.len()).map(|number| step_name(&name, number)).collect();
     }
 
     fn next(&mut self, order: &Order, shown: &Shown) -> Step {
@@ -230,6 +257,8 @@ impl Life {
                     is_checked: container::is_checked(record),
                     is_unhealthy: self.unhealthy,
                     has_run: self.has_run,
+                    has_hooks: !self.post_started && !self.hooks.post_start.is_empty(),
+                    failure: &self.failure,
                 };
                 step::next(task, &shown.seen)
             }
@@ -243,6 +272,7 @@ impl Life {
             (Step::Fail(why), _) => self.fail(why, shown),
             (Step::Stop, _) => return self.stop(order, shown).await,
             (Step::Remove, _) => return self.remove(shown).await,
+            (Step::PostStart, _) => return self.post_start(shown).await,
             (Step::Prepare, Order::Have(record, told)) => return self.prepare(record, told, shown).await,
             (Step::Start, Order::Have(record, told)) => return self.start(record, told, shown).await,
             // Only a task that the node has is made.
@@ -270,8 +300,8 @@ impl Life {
     }
 
     fn tell(&mut self, state: TaskState, shown: &Shown) {
-        let status =
-            TaskStatus { state, message: step::message(state).into(), err: String::new(), ..self.told.clone() };
+        let message = step::message(state).into();
+        let status = TaskStatus { state, message, err: String::new(), ..self.told.clone() };
         self.put(status, shown);
     }
 
@@ -305,7 +335,7 @@ impl Life {
 
     /// Resolves when the order no longer agrees with `record`, so that going on is useless.
     async fn called_off(mut order: watch::Receiver<Order>) {
-        let off = |order: &Order| order.record().is_none_or(|record| record.task.desired_state >= TaskState::Shutdown);
+        let off = |order: &Order| order.record().is_none_or(is_over);
         // The sender lives as long as the node.
         let _ = order.wait_for(off).await;
     }
@@ -385,6 +415,8 @@ impl Life {
         let facts = node.facts.borrow().clone();
         // Once more: the host may have been turned off since the container was made, and the files with it.
         let create = self.plan(record, told, &facts).await?;
+        let auth = told.services.get(&record.task.service_id).map_or("", |facts| &facts.registry_auth);
+        self.pre_start(&create, auth, shown).await?;
         let off = Life::called_off(self.order.clone());
         tokio::select! {
             biased;
@@ -392,17 +424,7 @@ impl Life {
             () = self.take_turn() => {}
         }
         let container = escaped(&shown.id);
-        for (network, endpoint) in &create.networks {
-            let body = serde_json::json!({"Container": shown.id, "EndpointConfig": endpoint});
-            let connected =
-                node.engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
-            match connected {
-                // It is connected already.
-                Err(error)
-                    if refusal(&error).is_some_and(|(status, text)| classify::is_connected_already(status, text)) => {}
-                connected => connected?,
-            }
-        }
+        connect(&node.engine, &shown.id, &create.networks).await?;
         let started = node.engine.post(format!("/containers/{container}/start")).done().await;
         self.turn = None;
         let Err(error) = started else { return self.until_changed(shown).await };
@@ -440,6 +462,7 @@ impl Life {
             }
             stopped = async {
                 self.drain(order).await;
+                self.pre_stop(shown).await;
                 self.stop_in_time(shown).await
             } => stopped,
         };
@@ -530,6 +553,25 @@ impl Life {
         }
         Ok(self.node.observer.look(&self.id, &before.id).await?)
     }
+}
+
+fn is_over(record: &TaskRecord) -> bool {
+    record.task.desired_state >= TaskState::Shutdown
+}
+
+/// Connects a container to its networks besides the first.
+async fn connect(engine: &Engine, container: &str, networks: &[(String, Value)]) -> Result<(), EngineError> {
+    for (network, endpoint) in networks {
+        let body = json!({"Container": container, "EndpointConfig": endpoint});
+        let connected = engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
+        match connected {
+            // It is connected already.
+            Err(error)
+                if refusal(&error).is_some_and(|(status, text)| classify::is_connected_already(status, text)) => {}
+            connected => connected?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns when the node leaves its swarm.

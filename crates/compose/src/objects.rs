@@ -4,6 +4,7 @@
 //! API cannot say travels in the member `Herder` of the container spec. A key without a way is refused, all at once.
 
 mod container;
+mod hooks;
 mod host;
 mod keys;
 mod networks;

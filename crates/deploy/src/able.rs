@@ -51,13 +51,20 @@ impl Able {
                 let beyond = beyond(&container["Herder"]);
                 if !beyond.is_empty() {
                     let beyond = beyond.join(", ");
+                    let or = if hooks(&container["Herder"]).is_empty() { ", or one engine as target" } else { "" };
                     all.push(format!(
-                        "service {name}: {beyond} cannot be said to a swarm of Docker's engines; use a swarm of herder, or \
-                         one engine as target"
+                        "service {name}: {beyond} cannot be said to a swarm of Docker's engines; use a swarm of herder{or}"
                     ));
                 }
             }
             Able::Engine { .. } => {
+                let hooks = hooks(&container["Herder"]);
+                if !hooks.is_empty() {
+                    let hooks = hooks.join(", ");
+                    all.push(format!(
+                        "service {name}: {hooks} cannot be run on one engine yet; use a swarm of herder as target"
+                    ));
+                }
                 let replicas = spec["Mode"]["Replicated"]["Replicas"].as_u64().unwrap_or(1);
                 let is_published = |port: &Value| port["PublishedPort"].as_u64().is_some_and(|it| it > 0);
                 let ports = spec["EndpointSpec"]["Ports"].as_array();
@@ -88,7 +95,15 @@ fn beyond(herder: &Value) -> Vec<String> {
     if herder["ClearEntrypoint"] == true {
         all.push("an empty entrypoint".into());
     }
+    all.extend(hooks(herder));
     all
+}
+
+/// Hooks that run beside each container, by their keys in the file.
+fn hooks(herder: &Value) -> Vec<String> {
+    let words =
+        [("PreStart", "pre_start with per_replica"), ("PostStart", "post_start"), ("PreStop", "pre_stop")].into_iter();
+    words.filter(|(member, _)| !herder["Hooks"][*member].is_null()).map(|(_, word)| word.to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -117,6 +132,15 @@ mod tests {
         check(privileged.clone(), new, &[words]);
         check(privileged.clone(), engine, &[]);
         check(privileged, Able::Herder, &[]);
+        let hooks =
+            json!({"TaskTemplate": {"ContainerSpec": {"Herder": {"Hooks": {"PostStart": [{}], "PreStop": [{}]}}}}});
+        let words = "service web: post_start, pre_stop cannot be said to a swarm of Docker's engines; use a swarm of \
+                     herder";
+        check(hooks.clone(), new, &[words]);
+        let words =
+            "service web: post_start, pre_stop cannot be run on one engine yet; use a swarm of herder as target";
+        check(hooks.clone(), engine, &[words]);
+        check(hooks, Able::Herder, &[]);
         let start = json!({"TaskTemplate": {"ContainerSpec": {"Healthcheck": {"StartInterval": 1}}}});
         check(start, engine, &["service web: healthcheck.start_interval needs API 1.44, this engine has 1.41"]);
         let twice = |published: u64| json!({"Mode": {"Replicated": {"Replicas": 2}}, "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": published}]}});

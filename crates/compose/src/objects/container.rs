@@ -47,7 +47,7 @@ pub(super) fn spec(context: &Context<'_>, service: &Node) -> Value {
     if let Some(score) = service.get("oom_score_adj").and_then(Node::as_int) {
         put(&mut spec, "OomScoreAdj", score);
     }
-    put(&mut spec, "Herder", host::extension(service));
+    put(&mut spec, "Herder", host::extension(context, service));
     spec.into()
 }
 
@@ -57,7 +57,7 @@ fn nanoseconds(node: &Node) -> Option<i64> {
 
 /// An image as Docker's client sends it: with `latest` where neither a tag nor a digest is said, and without the default
 /// registry.
-fn tagged(image: &str) -> String {
+pub(super) fn tagged(image: &str) -> String {
     let familiar = image.strip_prefix("docker.io/").or(image.strip_prefix("index.docker.io/")).unwrap_or(image);
     let familiar = familiar.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(familiar);
     let last = familiar.rsplit('/').next().unwrap_or_default();
@@ -69,7 +69,7 @@ fn tagged(image: &str) -> String {
 }
 
 /// `K=V` in the order of names; `K` alone removes what the image has.
-fn environment(service: &Node) -> Vec<String> {
+pub(super) fn environment(service: &Node) -> Vec<String> {
     let entries = service.get("environment").into_iter().flat_map(Node::entries);
     let mut lines: Vec<String> = entries
         .map(|(key, value)| value.scalar_text().map_or_else(|| key.to_owned(), |value| format!("{key}={value}")))
@@ -112,7 +112,7 @@ fn health(service: &Node) -> Value {
     json.into()
 }
 
-fn mounts(context: &Context<'_>, service: &Node) -> Vec<Value> {
+pub(super) fn mounts(context: &Context<'_>, service: &Node) -> Vec<Value> {
     let declared = service.get("volumes").into_iter().flat_map(Node::elements).map(|mount| self::mount(context, mount));
     let temporary = list(service.get("tmpfs")).into_iter().map(|line| tmpfs(&line));
     declared.chain(temporary).collect()

@@ -5,10 +5,10 @@ use serde_json::{Map as Json, Value, json};
 
 use crate::node::{Node, Value as Is};
 
-use super::{list, put, texts};
+use super::{Context, hooks, list, put, texts};
 
-/// The member `Herder`: `{"HostConfig": …, "Config": …, "ClearEntrypoint": …}`; null if nothing needs it.
-pub(super) fn extension(service: &Node) -> Value {
+/// The member `Herder`: `{"HostConfig": …, "Config": …, "ClearEntrypoint": …, "Hooks": …}`; null if nothing needs it.
+pub(super) fn extension(context: &Context<'_>, service: &Node) -> Value {
     let mut json = Json::new();
     put(&mut json, "HostConfig", host_config(service));
     let domain = service.get("domainname").and_then(Node::as_str).unwrap_or_default();
@@ -18,6 +18,7 @@ pub(super) fn extension(service: &Node) -> Value {
     // The API takes an empty entrypoint for none, which is the image's own.
     let is_cleared = service.get("entrypoint").is_some_and(|it| it.as_list().is_some_and(<[Node]>::is_empty));
     put(&mut json, "ClearEntrypoint", is_cleared);
+    put(&mut json, "Hooks", hooks::extension(context, service));
     json.into()
 }
 

@@ -16,8 +16,6 @@ enum Class {
 
 use Class::{Honoured, Note, Refused};
 
-const NOT_YET: &str = "leave it out for now, or run the container with `docker run`";
-
 /// The class of each key; keys that are not here are honoured.
 fn class(key: &str, value: &Node) -> Class {
     let text = value.as_str().unwrap_or_default();
@@ -42,7 +40,6 @@ fn class(key: &str, value: &Node) -> Class {
         ),
         "cpu_count" | "cpu_percent" => Refused("is for Windows containers only", "use cpus"),
         "credential_spec" if value.get("file").is_some() && text.is_empty() => Honoured,
-        "pre_start" | "post_start" | "pre_stop" => Refused("hooks are not run on a cluster yet", NOT_YET),
         "models" => Refused(
             "there is no model runner on the cluster",
             "declare a service for the model and set its address as a variable",
@@ -67,7 +64,10 @@ pub(super) fn check(context: &mut Context<'_>, name: &str, service: &Node) {
         }
     }
     ports(context, name, service);
-    mounts(context, name, service);
+    mounts(context, &at_key(name, "volumes"), service);
+    for step in service.get("pre_start").into_iter().flat_map(Node::elements) {
+        mounts(context, &at_key(name, "pre_start"), step);
+    }
     attachments(context, name, service);
     for label in service.get("labels").into_iter().chain(service.get("deploy").and_then(|it| it.get("labels"))) {
         let reserved = ["com.docker.compose", "com.docker.stack", "com.docker.swarm"];
@@ -95,19 +95,19 @@ fn ports(context: &mut Context<'_>, name: &str, service: &Node) {
     }
 }
 
-fn mounts(context: &mut Context<'_>, name: &str, service: &Node) {
-    for mount in service.get("volumes").into_iter().flat_map(Node::elements) {
+fn mounts(context: &mut Context<'_>, path: &str, owner: &Node) {
+    for mount in owner.get("volumes").into_iter().flat_map(Node::elements) {
         let kind = mount.get("type").and_then(Node::as_str).unwrap_or_default();
         let source = mount.get("source");
         let relative = source.and_then(|source| source.written.as_deref());
         if let (Some(written), "bind") = (relative, kind) {
             let message = format!("{written} is a path of this machine; the task may run on another one");
             let help = "use `configs:` for files, a volume for data, or an absolute path that every node has";
-            context.report.refuse("relative-bind", mount.at, at_key(name, "volumes"), message, help);
+            context.report.refuse("relative-bind", mount.at, path.to_owned(), message, help);
         }
         if matches!(kind, "npipe" | "cluster") {
             let message = format!("mounts of the type {kind} are not offered");
-            context.report.error("refused", mount.at, at_key(name, "volumes"), message);
+            context.report.error("refused", mount.at, path.to_owned(), message);
         }
     }
 }

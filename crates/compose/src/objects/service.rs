@@ -8,35 +8,37 @@ use crate::node::Node;
 use crate::units;
 
 use super::{
-    Condition, Context, Dependency, DesiredService, IMAGE_LABEL, at_key, container, keys, labels, list, networks, put,
-    texts,
+    Condition, Context, Dependency, DesiredService, IMAGE_LABEL, at_key, container, hooks, keys, labels, list,
+    networks, put, texts,
 };
 
 /// Characters of a service's name at most: it is a DNS label.
-const NAME_MAX: usize = 63;
+pub(super) const NAME_MAX: usize = 63;
 
 /// All services of a project, dependencies first, otherwise by name.
 pub(super) fn all(context: &mut Context<'_>) -> Vec<DesiredService> {
     let project = context.project;
-    let mut services: BTreeMap<&str, DesiredService> = BTreeMap::new();
+    let mut services: BTreeMap<String, DesiredService> = BTreeMap::new();
     let completed = completed(context);
     for (key, node) in project.services() {
         keys::check(context, key, node);
-        let service = service(context, key, node, &completed);
-        services.insert(key, service);
+        let mut service = service(context, key, node, &completed);
+        let jobs = hooks::jobs(context, node, &mut service);
+        services.extend(jobs.into_iter().chain([service]).map(|service| (service.key.clone(), service)));
     }
     let mut order = Vec::new();
     let mut done = BTreeSet::new();
-    for (key, _) in services.clone() {
+    for key in services.keys() {
         visit(key, &services, &mut done, &mut order);
     }
-    order.into_iter().filter_map(|key| services.remove(key)).collect()
+    let order: Vec<String> = order.into_iter().map(str::to_owned).collect();
+    order.into_iter().filter_map(|key| services.remove(&key)).collect()
 }
 
 /// Appends a service behind those that it depends on. The loader has refused circles.
 fn visit<'a>(
     key: &'a str,
-    services: &BTreeMap<&'a str, DesiredService>,
+    services: &'a BTreeMap<String, DesiredService>,
     done: &mut BTreeSet<&'a str>,
     order: &mut Vec<&'a str>,
 ) {
@@ -54,7 +56,7 @@ fn visit<'a>(
         let Some(service) = services.get(key) else { continue };
         for dependency in service.depends_on.iter().rev() {
             let next = services.iter().find(|(_, service)| service.name == dependency.service);
-            stack.extend(next.map(|(key, _)| (*key, false)));
+            stack.extend(next.map(|(key, _)| (key.as_str(), false)));
         }
     }
 }

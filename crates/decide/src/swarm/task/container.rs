@@ -4,6 +4,7 @@
 
 pub mod extension;
 mod files;
+pub mod hooks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -40,6 +40,8 @@ pub enum Step {
     /// Bring what the container needs, and make it.
     Prepare,
     Start,
+    /// Run the hooks in the container that has just been started.
+    PostStart,
     /// End the container in the time that its task grants.
     Stop,
     /// Remove the container: it has ended, and is not kept as history.
@@ -63,6 +65,10 @@ pub struct Task<'t> {
     pub is_unhealthy: bool,
     /// Its container has run, or may have.
     pub has_run: bool,
+    /// Its container has hooks that run after its start, and they have not run yet.
+    pub has_hooks: bool,
+    /// The reason for which the container is being stopped; empty if there is none.
+    pub failure: &'t str,
 }
 
 /// Docker's message for a container whose health check failed.
@@ -101,13 +107,16 @@ pub fn next(task: Task<'_>, seen: &Seen) -> Step {
 
 /// Returns the step from `Starting` on.
 fn running(task: Task<'_>, seen: &Seen) -> Step {
-    let Task { told, is_unhealthy, has_run, .. } = task;
+    let Task { told, is_unhealthy, has_run, has_hooks, failure, .. } = task;
     match seen {
+        Seen::Running(_) if !failure.is_empty() => Step::Stop,
+        Seen::Ended { .. } if !failure.is_empty() => Step::Fail(failure.to_owned()),
         Seen::Nothing if !has_run => Step::Prepare,
         Seen::Nothing => Step::Fail(format!("No such container: {}", task.name)),
         Seen::Created => Step::Start,
         Seen::Running(Health::Unhealthy) => Step::Stop,
         Seen::Running(_) if is_unhealthy => Step::Stop,
+        Seen::Running(_) if has_hooks && told < TaskState::Running => Step::PostStart,
         Seen::Running(Health::Starting) => Step::Rest,
         Seen::Running(_) if told < TaskState::Running => Step::Tell(TaskState::Running),
         Seen::Running(_) => Step::Rest,
@@ -172,7 +181,16 @@ mod tests {
     }
 
     fn task(desired: TaskState, told: TaskState) -> Task<'static> {
-        Task { desired, told, name: "web.1.t", is_checked: false, is_unhealthy: false, has_run: true }
+        Task {
+            desired,
+            told,
+            name: "web.1.t",
+            is_checked: false,
+            is_unhealthy: false,
+            has_run: true,
+            has_hooks: false,
+            failure: "",
+        }
     }
 
     fn seen(text: &str) -> Seen {
@@ -261,6 +279,25 @@ mod tests {
     }
 
     #[test]
+    fn hooks_run_once_before_the_task_counts_as_running() {
+        let starting = Task { has_hooks: true, ..task(TaskState::Running, TaskState::Starting) };
+        for seen_now in ["running", "checking", "healthy"] {
+            assert_eq!(next(starting, &seen(seen_now)), Step::PostStart, "{seen_now}");
+        }
+        assert_eq!(next(starting, &seen("unhealthy")), Step::Stop);
+        // It ended before they ran.
+        assert_eq!(next(starting, &seen("0")), Step::Tell(TaskState::Running));
+        assert_eq!(next(Task { told: TaskState::Running, ..starting }, &seen("running")), Step::Rest);
+        let failed = Task { has_hooks: false, failure: "post_start 1: exit 3", ..starting };
+        assert_eq!(next(failed, &seen("running")), Step::Stop);
+        assert_eq!(next(failed, &seen("137")), Step::Fail("post_start 1: exit 3".into()));
+        assert_eq!(
+            next(Task { desired: TaskState::Shutdown, ..failed }, &seen("137")),
+            Step::Tell(TaskState::Shutdown)
+        );
+    }
+
+    #[test]
     fn a_task_that_never_began_to_start_is_rejected() {
         for (told, expected) in [
             (TaskState::Assigned, TaskState::Rejected),
@@ -291,6 +328,7 @@ mod tests {
                         Step::Tell(state) => told = state,
                         Step::Prepare => is = Seen::Created,
                         Step::Start => is = Seen::Running(Health::Unchecked),
+                        Step::PostStart => unreachable!("there are no hooks"),
                         Step::Stop => {
                             unhealthy = is == Seen::Running(Health::Unhealthy);
                             is = Seen::Ended { exit_code: 143, error: String::new() };

@@ -1,15 +1,18 @@
 //! The member `Herder` of a container spec: settings of the engine that the swarm API has no word for.
 //!
 //! ```json
-//! {"Herder": {"HostConfig": {"Privileged": true, "ShmSize": 67108864}, "Config": {"Domainname": "x"}, "ClearEntrypoint": true}}
+//! {"Herder": {"HostConfig": {"Privileged": true, "ShmSize": 67108864}, "Config": {"Domainname": "x"}, "ClearEntrypoint": true,
+//!             "Hooks": {"PostStart": [{"Command": ["/warm-up"]}]}}}
 //! ```
 //!
 //! `HostConfig` and `Config` hold members of the body of the engine's `POST /containers/create` (API 1.50), those listed
-//! here and no others. Docker's own clients pass over the member and do not send it back, so an update without it keeps
+//! here and no others; `Hooks` are commands around the container's life ([`super::hooks`]). Docker's own clients pass over the member and do not send it back, so an update without it keeps
 //! the one that is stored; an empty one removes it.
 
 use herder_model::swarm::ContainerSpec;
 use serde_json::{Value, json};
+
+use super::hooks;
 
 /// The name of the member.
 pub const MEMBER: &str = "Herder";
@@ -63,6 +66,10 @@ pub fn check(spec: &ContainerSpec) -> Result<(), String> {
             "HostConfig" => HOST_CONFIG.to_vec(),
             "Config" => CONFIG.to_vec(),
             "ClearEntrypoint" if value.is_boolean() => continue,
+            "Hooks" => {
+                hooks::check(value).map_err(|text| format!("ContainerSpec.{MEMBER}.Hooks: {text}"))?;
+                continue;
+            }
             _ => return Err(format!("ContainerSpec.{MEMBER}.{name}: unknown member")),
         };
         let Some(settings) = value.as_object() else {
@@ -158,6 +165,16 @@ mod tests {
             (
                 json!({"HostConfig": {"Binds": []}}),
                 "ContainerSpec.Herder.HostConfig.Binds: a task cannot set this member",
+            ),
+            (json!({"Hooks": {"PreStop": [{"Command": ["x"], "Env": ["A=b"]}]}}), ""),
+            (
+                json!({"Hooks": {"PreStop": [{"Commands": []}]}}),
+                "ContainerSpec.Herder.Hooks: unknown field `Commands`, expected one of `Image`, `Command`, `Env`, `User`, \
+                 `WorkingDir`, `Privileged`, `Mounts`",
+            ),
+            (
+                json!({"Hooks": {"PostStart": [{"User": "x"}]}}),
+                "ContainerSpec.Herder.Hooks: PostStart 1 has no command",
             ),
             (json!({"HostConfig": 1}), "ContainerSpec.Herder.HostConfig: must be an object"),
         ];
