@@ -63,43 +63,46 @@ pub struct Restore {
     pub format: String,
 }
 
-/// Show what `docker stack deploy` would change, before it does.
+/// Show what the deployment of a stack would change, and what becomes of its tasks, before it does.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
-  herder plan stack.yml shop                  what `docker stack deploy -c stack.yml shop` would change
-  herder plan stack.yml shop --prune          also which services would be removed
+  herder plan stack.yml shop                  what `herder stack deploy -c stack.yml shop` would change
   herder plan stack.yml --detailed-exitcode   2 if there are changes, for scripts
   herder plan stack.yml -c more.yml --format json
+  herder plan stack.yml shop --docker         what `docker stack deploy -c stack.yml shop` would change
+  herder plan stack.yml shop --docker --prune also which services would be removed
 
-The docker CLI at hand reads the files, so a plan knows the keys that it knows and refuses what it \
-refuses. What it would send is compared with what the swarm has; nothing is changed. What is in a secret \
-is told by nobody, so that is not compared. Checks that need more than the file (a port that another \
-service publishes) are made when the stack is deployed.
+The files are read as `herder stack deploy` reads them, or, with --docker, by the docker CLI at hand, whose \
+requests go no further. What would be sent is compared with what the swarm has; nothing is changed. Checks that \
+need more than the file (a port that another service publishes) are made when the stack is deployed.
 
-Exit codes: 0 done; 1 the swarm would refuse something, or there is no plan; 2 (with --detailed-exitcode) \
-there are changes.")]
+Exit codes: 0 done; 1 the swarm would refuse something, or there is no plan; 2 the files are wrong, or (with \
+--detailed-exitcode) there are changes.")]
 pub struct Plan {
     /// The stack file; - reads it from the input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Name of the stack [default: that of the file's folder]
+    /// Name of the stack [default: the project's name; with --docker that of the file's folder]
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// A further file that is put on top; may be repeated
     #[arg(long, short, value_name = "FILE")]
     pub compose_file: Vec<PathBuf>,
-    /// Plan the removal of services that the file does not name
-    #[arg(long)]
+    /// Keep objects that the files do not name
+    #[arg(long, conflicts_with = "prune")]
+    pub no_prune: bool,
+    /// With --docker: plan the removal of services that the file does not name
+    #[arg(long, requires = "docker")]
     pub prune: bool,
-    /// Lookup of images in their registry, as with `docker stack deploy`
+    /// Lookup of images in their registry, as with `herder stack deploy`
     #[arg(long, default_value = "always", value_parser = ["always", "changed", "never"])]
     pub resolve_image: String,
     /// End with code 2 if there are changes
     #[arg(long)]
     pub detailed_exitcode: bool,
-    /// The docker CLI that reads the files
-    #[arg(long, default_value = "docker", value_name = "PROGRAM")]
-    pub docker: PathBuf,
+    /// Plan what `docker stack deploy` would do; a value names the program [default: docker]
+    #[arg(long, num_args = 0..=1, default_missing_value = "docker", value_name = "PROGRAM")]
+    pub docker: Option<PathBuf>,
     #[command(flatten)]
     pub door: Door,
     /// Output format

@@ -1,8 +1,8 @@
-//! `herder plan`: what `docker stack deploy` would change, before it does.
+//! `herder plan`: what a deployment would change, and what becomes of its tasks, before it does.
 //!
-//! The docker CLI at hand deploys the stack to a door of straw: what it asks is answered by the real door, what it wants to
-//! change is written down and goes no further. So a plan knows every key of stack files that the CLI knows, and means by them
-//! what the CLI means.
+//! The files are read and compared as `herder stack deploy` does it. With `--docker`, the docker CLI at hand deploys the stack to
+//! a door of straw: what it asks is answered by the real door, what it wants to change is written down and goes no further. So
+//! such a plan knows every key of stack files that the CLI knows, and means by them what the CLI means.
 
 mod change;
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use herder_cli::Plan as Asked;
+use herder_cli::{Plan as Asked, StackAt, StackFiles};
 use herder_front::encode_query;
 use http::Method;
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::door::Door;
+use crate::stack::{self, Compared};
 use change::{Known, Plan};
 use sandbox::Sandbox;
 
@@ -48,22 +49,13 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
             bail!("{}: there is no such stack file", file.display());
         }
     }
-    let name = match &asked.name {
-        Some(name) => name.clone(),
-        None => name_of(&asked.file)?,
+    let plan = match &asked.docker {
+        Some(program) => of_docker(&asked, &files, program).await?,
+        None => match of_herder(&asked, &files).await {
+            Ok(plan) => plan,
+            Err(error) => return stack::exit_code(Err(error)),
+        },
     };
-    let door = Arc::new(Door::of(&asked.door)?);
-    // What is wrong here is told in the door's own words, not through the CLI.
-    door.ask(Method::GET, "/swarm").await?;
-    let sandbox = Sandbox::open(door.clone())?;
-    // The sandbox goes with this function, however it ends.
-    let warnings = tokio::select! {
-        warnings = deploy(&asked, &files, &name, &sandbox) => warnings?,
-        signal = interrupted() => bail!("interrupted by {signal}"),
-    };
-    let wanted = sandbox.close();
-    let known = known(&door, &name).await?;
-    let plan = Plan::of(&name, &wanted, &known, warnings, asked.prune)?;
     if asked.format == "json" {
         anstream::println!("{}", show::json(&plan));
     } else {
@@ -74,6 +66,38 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<ExitCode> {
         (true, false) if asked.detailed_exitcode => ExitCode::from(CHANGES),
         (true, _) => ExitCode::SUCCESS,
     })
+}
+
+/// The plan of `herder stack deploy`.
+async fn of_herder(asked: &Asked, files: &[&PathBuf]) -> anyhow::Result<Plan> {
+    let at = StackAt { door: asked.door.clone(), target: herder_stacks::OWN.to_owned() };
+    let files = StackFiles { files: files.iter().map(|file| (*file).clone()).collect(), ..StackFiles::default() };
+    let (door, is_herder) = stack::place(&at).await?;
+    let name = asked.name.as_deref();
+    let Compared { observed, plan, .. } =
+        stack::compare(&door, is_herder, &files, name, &asked.resolve_image, !asked.no_prune).await?;
+    let known = known(&door, &plan.stack).await?;
+    Plan::of_deployment(&plan, &observed, &known)
+}
+
+/// The plan of `docker stack deploy`.
+async fn of_docker(asked: &Asked, files: &[&PathBuf], program: &Path) -> anyhow::Result<Plan> {
+    let name = match &asked.name {
+        Some(name) => name.clone(),
+        None => name_of(&asked.file)?,
+    };
+    let door = Arc::new(Door::of(&asked.door)?);
+    // What is wrong here is told in the door's own words, not through the CLI.
+    door.ask(Method::GET, "/swarm").await?;
+    let sandbox = Sandbox::open(door.clone())?;
+    // The sandbox goes with this function, however it ends.
+    let warnings = tokio::select! {
+        warnings = deploy(asked, program, files, &name, &sandbox) => warnings?,
+        signal = interrupted() => bail!("interrupted by {signal}"),
+    };
+    let wanted = sandbox.close();
+    let known = known(&door, &name).await?;
+    Plan::of(&name, &wanted, &known, warnings, asked.prune)
 }
 
 /// Resolves when the program is to end.
@@ -103,8 +127,13 @@ fn name_of(file: &Path) -> anyhow::Result<String> {
 }
 
 /// Has Docker's CLI deploy the stack to the sandbox. Returns its warnings.
-async fn deploy(asked: &Asked, files: &[&PathBuf], name: &str, sandbox: &Sandbox) -> anyhow::Result<Vec<String>> {
-    let program = &asked.docker;
+async fn deploy(
+    asked: &Asked,
+    program: &Path,
+    files: &[&PathBuf],
+    name: &str,
+    sandbox: &Sandbox,
+) -> anyhow::Result<Vec<String>> {
     let docker = |arguments: &[&str]| {
         let mut command = Command::new(program);
         command.args(arguments).kill_on_drop(true);

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::door::Door;
 use files::{Files, Refused};
+pub(crate) use server::place;
 
 /// The files are wrong, or the command line is.
 const WRONG_FILES: u8 = 2;
@@ -54,6 +55,11 @@ pub(crate) async fn run(asked: StackArgs) -> anyhow::Result<ExitCode> {
         StackVerb::Export(asked) => look::export(asked).await,
         StackVerb::Target(asked) => target::run(asked).await,
     };
+    exit_code(outcome)
+}
+
+/// The exit code of an outcome; what went wrong is told.
+pub(crate) fn exit_code(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match outcome {
         Err(error) if error.is::<Refused>() => {
             eprint!("{error}");
@@ -122,13 +128,13 @@ impl Api for Door {
 }
 
 /// A stack as its files declare it, beside what the cluster has.
-struct Compared {
-    desired: Desired,
-    observed: Observed,
-    plan: Plan,
+pub(crate) struct Compared {
+    pub(crate) desired: Desired,
+    pub(crate) observed: Observed,
+    pub(crate) plan: Plan,
 }
 
-async fn compare(
+pub(crate) async fn compare(
     door: &Door,
     is_herder: bool,
     files: &herder_cli::StackFiles,

@@ -9,8 +9,9 @@ use herder_model::swarm::{
 use http::Method;
 use serde_json::{Value, json};
 
-use super::sandbox::Wanted;
+use super::sandbox::{PLANNED, Wanted};
 use herder_deploy::fields::{Field, compare};
+use herder_deploy::{Action as Done, Kind, Observed};
 
 /// The present objects.
 #[derive(Debug, Default)]
@@ -90,6 +91,43 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The plan of a deployment by herder itself, with its effect on tasks.
+    pub(super) fn of_deployment(
+        deployment: &herder_deploy::Plan,
+        observed: &Observed,
+        known: &Known,
+    ) -> anyhow::Result<Plan> {
+        let mut plan = Plan {
+            stack: deployment.stack.clone(),
+            changes: Vec::new(),
+            refused: deployment.refused.clone(),
+            notes: deployment.notes.clone(),
+        };
+        for step in &deployment.steps {
+            let found = find(&known.services, &step.name).filter(|_| step.kind == Kind::Service);
+            let count = found.map_or(0, |it| tasks_of(it, known).count() as u64);
+            let (action, tasks) = match (step.action, step.kind) {
+                (Done::Create, Kind::Service) => {
+                    let spec = plan.read(&with_ids(&step.body, observed), None)?;
+                    (Action::Create, Tasks { start: wanted_tasks(&spec, known), ..Tasks::default() })
+                }
+                (Done::Update, Kind::Service) => {
+                    let found = found.with_context(|| format!("service {} is gone", step.name))?;
+                    let spec = plan.read(&with_ids(&step.body, observed), None)?;
+                    (Action::Update, effect(&spec, found, known)?)
+                }
+                (Done::Create, _) => (Action::Create, Tasks::default()),
+                (Done::Update, _) => (Action::Update, Tasks::default()),
+                (Done::Remove, _) => (Action::Remove, Tasks { end: count, ..Tasks::default() }),
+                (Done::Keep, _) => (Action::Keep, Tasks { keep: count, ..Tasks::default() }),
+            };
+            let fields = step.fields.clone();
+            plan.changes.push(Change { fields, tasks, ..simple(action, step.kind.word(), step.name.clone()) });
+        }
+        plan.changes.sort_by_key(|it| (it.kind == "service", it.kind, it.name.clone()));
+        Ok(plan)
+    }
+
     /// True if all is as it is wanted.
     pub(super) fn is_empty(&self) -> bool {
         self.changes.iter().all(|it| it.action == Action::Keep)
@@ -121,7 +159,7 @@ impl Plan {
     }
 
     fn new_service(&mut self, wanted: &Wanted, known: &Known) -> anyhow::Result<Change> {
-        let spec = self.read(wanted)?;
+        let spec = self.read(&wanted.body, wanted.version.clone())?;
         let start = wanted_tasks(&spec, known);
         let tasks = Tasks { start, ..Tasks::default() };
         let image = spec.task_template.container_spec.as_ref().map(|it| it.image.clone()).unwrap_or_default();
@@ -130,37 +168,23 @@ impl Plan {
     }
 
     fn other_service(&mut self, wanted: &Wanted, id: &str, known: &Known) -> anyhow::Result<Change> {
-        let new = self.read(wanted)?;
+        let new = self.read(&wanted.body, wanted.version.clone())?;
         let found = find(&known.services, id).with_context(|| format!("service {id} is gone"))?;
         let old: ServiceSpec = serde_json::from_value(found["Spec"].clone())?;
         // As the door would keep it now: what versions before wrote out otherwise is no change.
         let old = Declared { spec: old.clone(), ..Declared::default() }.alone().unwrap_or(old);
         let fields = compare(&serde_json::to_value(&old)?, &serde_json::to_value(&new)?);
-        let wants = wanted_tasks(&new, known);
-        let mut service = ServiceRecord { spec_version: Version { index: 1 }, ..ServiceRecord::default() };
-        service.service.spec = new;
-        let ports = old.endpoint_spec.map(|it| it.ports).unwrap_or_default();
-        let (mut count, mut dirty) = (0, 0);
-        for task in tasks_of(found, known) {
-            let task: Task = serde_json::from_value(task.clone())?;
-            let node = find(&known.nodes, &task.node_id).and_then(node_record);
-            let record = TaskRecord { task, ports: ports.clone(), ..TaskRecord::default() };
-            count += 1;
-            dirty += u64::from(is_dirty(&service, &record, node.as_ref()));
-        }
-        let (start, end) = (wants.saturating_sub(count), count.saturating_sub(wants));
-        let replace = dirty.min(count - end);
-        let tasks = Tasks { start, replace, end, keep: count - end - replace };
-        let action = if fields.is_empty() && replace == 0 { Action::Keep } else { Action::Update };
-        Ok(Change { fields, tasks, ..simple(action, "service", service.service.spec.name) })
+        let tasks = effect(&new, found, known)?;
+        let action = if fields.is_empty() && tasks.replace == 0 { Action::Keep } else { Action::Update };
+        Ok(Change { fields, tasks, ..simple(action, "service", new.name) })
     }
 
     /// Parses the client's declaration as the door does.
-    fn read(&mut self, wanted: &Wanted) -> anyhow::Result<ServiceSpec> {
-        let mut body = wanted.body.clone();
+    fn read(&mut self, body: &Value, client: Option<String>) -> anyhow::Result<ServiceSpec> {
+        let mut body = body.clone();
         spec::without_nulls(&mut body);
         let spec: ServiceSpec = serde_json::from_value(body)?;
-        let declared = Declared { spec, client: wanted.version.clone(), ..Declared::default() };
+        let declared = Declared { spec, client, ..Declared::default() };
         declared.alone().or_else(|denial| {
             let text = denial.to_string();
             let text = text.split_once("desc = ").map_or(&*text, |(_, text)| text);
@@ -183,6 +207,50 @@ impl Plan {
         let action = if fields.is_empty() { Action::Keep } else { Action::Update };
         Change { fields, ..simple(action, kind, name) }
     }
+}
+
+/// A specification as the swarm keeps it: networks, secrets and configs by their ids.
+fn with_ids(spec: &Value, observed: &Observed) -> Value {
+    let mut spec = spec.clone();
+    let task = &mut spec["TaskTemplate"];
+    for network in task.get_mut("Networks").and_then(Value::as_array_mut).into_iter().flatten() {
+        let there = observed.networks.iter().find(|it| it["Scope"] == "swarm" && it["Name"] == network["Target"]);
+        if let Some(there) = there {
+            network["Target"] = there["Id"].clone();
+        }
+    }
+    let lists = [
+        ("Secrets", "SecretName", "SecretID", &observed.secrets),
+        ("Configs", "ConfigName", "ConfigID", &observed.configs),
+    ];
+    for (list, name, id, objects) in lists {
+        let files = task["ContainerSpec"].get_mut(list).and_then(Value::as_array_mut);
+        for file in files.into_iter().flatten() {
+            let there = objects.iter().find(|it| it["Spec"]["Name"] == file[name]).map(|it| it["ID"].clone());
+            file[id] = there.unwrap_or_else(|| format!("{PLANNED}-{}", text(&file[name])).into());
+        }
+    }
+    spec
+}
+
+/// What becomes of the tasks of a service with another specification.
+fn effect(new: &ServiceSpec, found: &Value, known: &Known) -> anyhow::Result<Tasks> {
+    let old: ServiceSpec = serde_json::from_value(found["Spec"].clone())?;
+    let wants = wanted_tasks(new, known);
+    let mut service = ServiceRecord { spec_version: Version { index: 1 }, ..ServiceRecord::default() };
+    service.service.spec = new.clone();
+    let ports = old.endpoint_spec.map(|it| it.ports).unwrap_or_default();
+    let (mut count, mut dirty) = (0, 0);
+    for task in tasks_of(found, known) {
+        let task: Task = serde_json::from_value(task.clone())?;
+        let node = find(&known.nodes, &task.node_id).and_then(node_record);
+        let record = TaskRecord { task, ports: ports.clone(), ..TaskRecord::default() };
+        count += 1;
+        dirty += u64::from(is_dirty(&service, &record, node.as_ref()));
+    }
+    let (start, end) = (wants.saturating_sub(count), count.saturating_sub(wants));
+    let replace = dirty.min(count - end);
+    Ok(Tasks { start, replace, end, keep: count - end - replace })
 }
 
 fn simple(action: Action, kind: &'static str, name: String) -> Change {

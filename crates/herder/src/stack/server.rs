@@ -68,7 +68,7 @@ pub(super) fn path(at: &StackAt, stack: &str, rest: &str) -> String {
 }
 
 /// The endpoint, and whether it is a door of herder; only such a door keeps targets.
-pub(super) async fn place(at: &StackAt) -> anyhow::Result<(Door, bool)> {
+pub(crate) async fn place(at: &StackAt) -> anyhow::Result<(Door, bool)> {
     let door = Door::of(&at.door)?;
     let is_herder = is_herder(&door).await;
     if !is_herder && at.target != herder_stacks::OWN {
