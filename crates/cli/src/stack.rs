@@ -200,6 +200,7 @@ pub struct StackImages {
   TAG=1.4 herder stack deploy -c stack.yml shop     variables of the environment win over .env
   herder stack deploy shop --target paris           to a target that the door keeps
 
+Services with `build` are built first, by a node of the cluster; no registry is needed. \
 Services start after those that they depend on. Services, networks, secrets and configs of the stack \
 that the files do not name any more are removed (--no-prune keeps them); volumes never are. If a \
 deployment fails, it goes back: what it created is removed, what it changed gets its former spec.
@@ -226,6 +227,9 @@ pub struct StackDeploy {
     /// Leave everything as it is if the deployment fails
     #[arg(long)]
     pub keep: bool,
+    /// The node that builds the images of services with `build` [default: the one that built them before]
+    #[arg(long, value_name = "NODE")]
+    pub builder: Option<String>,
     /// End the operation that works on the stack, where there is one; without this, the deployment is refused then
     #[arg(long)]
     pub supersede: bool,

@@ -40,7 +40,8 @@ pub async fn look_up(api: &impl Api, desired: &Desired, observed: &Observed, whe
         desired.services.iter().filter(|it| is_wanted(it)).map(|it| image_of(&it.spec)).collect();
     images.sort_unstable();
     images.dedup();
-    images.retain(|image| !image.contains('@') && !image.is_empty());
+    // An id is the image itself: a cluster has built it.
+    images.retain(|image| !image.contains('@') && !image.starts_with("sha256:") && !image.is_empty());
     let found = join_all(images.iter().map(|image| timeout(LOOK_UP_MAX, look_up_one(api, image)))).await;
     images.into_iter().zip(found).map(|(image, found)| (image, found.ok().flatten())).collect()
 }

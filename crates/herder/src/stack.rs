@@ -1,5 +1,6 @@
 //! `herder stack`: Compose files on a cluster, through any endpoint that speaks the Docker API of a swarm.
 
+mod build;
 mod diff;
 mod files;
 mod look;
@@ -7,6 +8,7 @@ mod server;
 mod show;
 mod target;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -143,6 +145,7 @@ pub(crate) async fn compare(
     prune: bool,
 ) -> anyhow::Result<Compared> {
     let mut files = Files::load(files, name)?;
+    let built = if is_herder { build::named(&mut files, name)? } else { BTreeMap::new() };
     let (mut desired, notes) = files.objects(name)?;
     notes.iter().for_each(|note| eprint!("{}", files.render(note)));
     files.read_contents(&desired)?;
@@ -150,7 +153,9 @@ pub(crate) async fn compare(
     door.ask(Method::GET, "/swarm").await?;
     let observed = observe(door, &desired.stack).await?;
     let images = images::look_up(door, &desired, &observed, resolve).await;
-    images::unknown(&images).for_each(|warning| eprintln!("warning: {warning}"));
+    // Of what is built here a registry need not know.
+    let is_built = |warning: &String| built.values().any(|tag| warning.contains(tag.as_str()));
+    images::unknown(&images).filter(|it| !is_built(it)).for_each(|warning| eprintln!("warning: {warning}"));
     images::set_digests(&mut desired, &images);
     let mut salt = || {
         let mut salt = [0; 16];
@@ -158,6 +163,10 @@ pub(crate) async fn compare(
         salt
     };
     let mut plan = Plan::of(&desired, &observed, &files.sources, prune, &mut salt);
+    if !built.is_empty() {
+        let services: Vec<&str> = built.keys().map(String::as_str).collect();
+        plan.notes.push(format!("built when the stack is deployed: the images of {}", services.join(", ")));
+    }
     if !is_herder {
         let version = door.ask(Method::GET, "/version").await?;
         let version = version["ApiVersion"].as_str().and_then(|it| it.split_once('.'));
@@ -195,6 +204,9 @@ async fn deploy(asked: StackDeploy) -> anyhow::Result<ExitCode> {
 /// Deploys through the stack API: the leader carries it out.
 async fn deploy_at_herder(door: &Door, asked: StackDeploy) -> anyhow::Result<ExitCode> {
     let mut files = Files::load(&asked.files, asked.name.as_deref())?;
+    if asked.at.target == herder_stacks::OWN {
+        build::all(door, &mut files, asked.name.as_deref(), asked.builder.as_deref()).await?;
+    }
     let (desired, notes) = files.objects(asked.name.as_deref())?;
     notes.iter().for_each(|note| eprint!("{}", files.render(note)));
     files.read_contents(&desired)?;

@@ -24,7 +24,7 @@ fn class(key: &str, value: &Node) -> Class {
         "container_name" => Note("becomes an alias on the service's networks: tasks have names of their own"),
         "attach" | "develop" => Honoured,
         "build" => Refused(
-            "images are not built while a stack is deployed yet",
+            "images are built by `herder stack deploy` for a swarm of herder only",
             "build and push the image first, and give its name as `image:`",
         ),
         "provider" => Refused("is carried out by another program", "run it before the deployment"),

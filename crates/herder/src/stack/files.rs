@@ -23,6 +23,12 @@ const CONTENT_MAX: u64 = 1000 << 10;
 #[derive(Debug)]
 pub(crate) struct Refused(String);
 
+impl Refused {
+    pub(super) fn of(text: String) -> Refused {
+        Refused(text)
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -66,7 +72,10 @@ impl Files {
         let environment: BTreeMap<String, String> = std::env::vars().collect();
         let mut options = options(asked, environment)?;
         options.name = stack.filter(|name| is_project_name(name)).map(str::to_owned);
-        let mut sources = Sources::new();
+        Files::of(options, Sources::new())
+    }
+
+    fn of(options: Options, mut sources: Sources) -> anyhow::Result<Files> {
         loop {
             match load(&sources, &options) {
                 Step::Need(paths) => {
@@ -81,6 +90,23 @@ impl Files {
                 }
             }
         }
+    }
+
+    /// Names the images of services that were built; the Compose files are as if they named them.
+    pub(super) fn name_images(&mut self, images: &BTreeMap<String, String>) -> anyhow::Result<()> {
+        if images.is_empty() {
+            return Ok(());
+        }
+        let services = images.iter().map(|(service, image)| {
+            format!("  {}: {{image: {}, build: !reset null}}\n", quoted(service), quoted(image))
+        });
+        let text: String = std::iter::once("services:\n".to_owned()).chain(services).collect();
+        let path = format!("{}/{BUILT}", self.options.directory.trim_end_matches('/'));
+        let (mut options, mut sources) = (self.options.clone(), std::mem::take(&mut self.sources));
+        sources.insert(path.clone(), Some(text.into_bytes()));
+        options.files.push(path);
+        *self = Files::of(options, sources)?;
+        Ok(())
     }
 
     /// The objects of the project under a name, or under its own.
@@ -159,6 +185,14 @@ fn options(asked: &StackFiles, environment: BTreeMap<String, String>) -> anyhow:
         environment,
     })
 }
+
+/// A text in double quotes, where a dollar stands for itself.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text.replace('$', "$$")).to_string()
+}
+
+/// The file that names built images. It is merged onto the others, and goes with them into the stack's record.
+const BUILT: &str = "herder.built.yaml";
 
 /// The path that stands for the standard input.
 const STDIN: &str = "/dev/stdin";
