@@ -297,6 +297,15 @@ impl Planner<'_> {
         }
         default(&mut spec["TaskTemplate"]["ContainerSpec"], "Isolation", "default");
         default(&mut spec["EndpointSpec"], "Mode", "vip");
+        for port in spec["EndpointSpec"].get_mut("Ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            default(port, "Protocol", "tcp");
+            default(port, "PublishMode", "ingress");
+        }
+        for config in ["UpdateConfig", "RollbackConfig"] {
+            default(&mut spec[config], "FailureAction", "pause");
+            default(&mut spec[config], "Order", "stop-first");
+        }
+        default(&mut spec["TaskTemplate"]["RestartPolicy"], "Condition", "any");
         if let Some(task) = spec["TaskTemplate"].as_object_mut() {
             task.remove("Runtime");
         }
