@@ -1,18 +1,18 @@
 //! One task: step after step, as `decide::swarm::step` says, until it is not this node's any more.
 
 mod hooks;
+mod networks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::swarm::container::hooks::{Hooks, step_name};
-use herder_decide::swarm::container::{self, Create, NodeFacts, Overlay, Overlays, stop_seconds};
+use herder_decide::swarm::container::{self, Create, NodeFacts, stop_seconds};
 use herder_decide::swarm::step::{self, Seen, Step};
 use herder_docker::{EngineError, classify};
 use herder_model::swarm::{
     Assignments, Clock, ContainerStatus, IngressServed, PortStatus, TaskRecord, TaskState, TaskStatus,
 };
-use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
@@ -22,7 +22,7 @@ use crate::call::{CALL_TIME_MAX, Engine, escaped, refusal};
 use crate::files::Files;
 use crate::images::{Arrivals, Images, may_be_newer};
 use crate::lease::Lease;
-use crate::net::{Networks, NotReady};
+use crate::net::Networks;
 use crate::observe::{Observer, Shown};
 
 /// Maximum time for the event of a call; then the container is inspected.
@@ -352,7 +352,7 @@ impl Life {
         tokio::select! {
             biased;
             () = off => Err(Stuck::Changed),
-            made = self.make(record, told) => made,
+            made = self.make_on_networks(record, told) => made,
         }?;
         self.until_changed(shown).await
     }
@@ -398,18 +398,6 @@ impl Life {
         container::create(record, told, facts, &binds, &overlays).map_err(Stuck::Refused)
     }
 
-    /// The engine's side of the task's overlay networks, once they are ready for containers.
-    async fn overlays(&self, record: &TaskRecord) -> Result<Overlays, NotReady> {
-        let mut overlays = Overlays::new();
-        for place in record.networks.iter().filter(|it| it.v4.is_some()) {
-            let engine = self.node.networks.prepare(&place.network_id).await?;
-            let state = self.node.networks.state(&place.network_id).unwrap_or_default();
-            let dns = state.facts.subnets.iter().map(|it| it.gateway).filter(|_| !state.facts.ingress).collect();
-            overlays.insert(place.network_id.clone(), Overlay { engine_id: engine.id, dns });
-        }
-        Ok(overlays)
-    }
-
     async fn start(&mut self, record: &TaskRecord, told: &Assignments, shown: &Shown) -> Result<(), Stuck> {
         let node = self.node.clone();
         let facts = node.facts.borrow().clone();
@@ -424,7 +412,7 @@ impl Life {
             () = self.take_turn() => {}
         }
         let container = escaped(&shown.id);
-        connect(&node.engine, &shown.id, &create.networks).await?;
+        networks::connect(&node.engine, &shown.id, &create.networks).await?;
         let started = node.engine.post(format!("/containers/{container}/start")).done().await;
         self.turn = None;
         let Err(error) = started else { return self.until_changed(shown).await };
@@ -557,21 +545,6 @@ impl Life {
 
 fn is_over(record: &TaskRecord) -> bool {
     record.task.desired_state >= TaskState::Shutdown
-}
-
-/// Connects a container to its networks besides the first.
-async fn connect(engine: &Engine, container: &str, networks: &[(String, Value)]) -> Result<(), EngineError> {
-    for (network, endpoint) in networks {
-        let body = json!({"Container": container, "EndpointConfig": endpoint});
-        let connected = engine.post(format!("/networks/{}/connect", escaped(network))).body(&body).done().await;
-        match connected {
-            // It is connected already.
-            Err(error)
-                if refusal(&error).is_some_and(|(status, text)| classify::is_connected_already(status, text)) => {}
-            connected => connected?,
-        }
-    }
-    Ok(())
 }
 
 /// Returns when the node leaves its swarm.

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::{Life, Node, Stuck, connect};
+use super::networks::connect;
+use super::{Life, Node, Stuck};
 use crate::call::{Engine, escaped, refusal};
 use crate::observe::Shown;
 

@@ -13,7 +13,7 @@ use herder_docker::{Body, Decoder, empty};
 use herder_front::encode_query;
 use http::{Method, Request, header};
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::files::{Files, Refused};
