@@ -367,6 +367,7 @@ async fn look(api: &impl Api, stack: &str) -> Result<BTreeMap<String, (Value, St
 
 /// Undoes what a journal names, the last first. What cannot be undone is told, and the others go on.
 pub async fn undo(api: &impl Api, journal: &Journal, progress: &mut (dyn FnMut(Progress<'_>) + Send)) {
+    let mut is_undone = true;
     for entry in journal.entries.iter().rev() {
         let outcome = undo_one(api, &journal.stack, entry).await;
         let failure = match outcome {
@@ -374,7 +375,12 @@ pub async fn undo(api: &impl Api, journal: &Journal, progress: &mut (dyn FnMut(P
             Ok(true) => None,
             Err(fault) => Some(fault.to_string()),
         };
+        is_undone &= failure.is_none();
         progress(Progress::Undo { kind: entry.kind, name: &entry.name, failure: failure.as_deref() });
+    }
+    // What was kept for going back is of no more use. What stays after a failure goes with the next deployment.
+    if is_undone {
+        api.settle(&journal.stack).await.ok();
     }
 }
 

@@ -3,21 +3,25 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
 use herder_deploy::logs::Splitter;
 use herder_deploy::{Answer, Fault, Pieces, escape};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::shape;
+use super::shape::{self, Start};
 use super::{OneEngine, Raw, former, good};
 
 /// The pause between two looks at a container that was started.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// The time in which a container must start.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
-/// The watch over a container after its start, where the service names none: one that ends at once is a failure.
+/// The watch over a container after its start, where the service names none.
 const MONITOR: Duration = Duration::from_secs(2);
+/// Starts that may fail one after the other, if the restart policy allows as many: a dependency may be late. A swarm gives a
+/// new service up after as many.
+const FAILED_STARTS_MAX: u64 = 4;
 
 impl<A: Raw> OneEngine<A> {
     pub(super) async fn create_service(&self, spec: &Value) -> Result<Answer, Fault> {
@@ -35,9 +39,8 @@ impl<A: Raw> OneEngine<A> {
                 return Err(fault);
             }
         }
-        for slot in 1..=count {
-            self.watch(&shape::container_name(name, slot), spec).await?;
-        }
+        let names: Vec<String> = (1..=count).map(|slot| shape::container_name(name, slot)).collect();
+        try_join_all(names.iter().map(|name| self.watch(name, spec))).await?;
         Ok(Answer { status: 201, body: json!({"ID": name}) })
     }
 
@@ -160,7 +163,10 @@ impl<A: Raw> OneEngine<A> {
         }
         if !made.files.is_empty() {
             let path = format!("/containers/{id}/archive?path=%2F&copyUIDGID=1");
-            let archive = shape::archive(&made.files);
+            let archive = shape::archive(&made.files).map_err(|error| Fault::Failed {
+                service: service.to_owned(),
+                reason: format!("its secrets and configs cannot be copied: {error}"),
+            })?;
             let (status, answer) = self.api.raw(Method::PUT, &path, "application/x-tar", archive).await?;
             let body = serde_json::from_slice(&answer).unwrap_or_default();
             good(Answer { status, body }, &format!("files of container {}", create.name))?;
@@ -185,29 +191,40 @@ impl<A: Raw> OneEngine<A> {
         }
     }
 
-    /// Waits until a container has run for a while, healthy or not yet checked; an error if it ends otherwise than well.
+    /// Waits until a container has run for a while, healthy or not yet checked. The engine may start it again after a failure,
+    /// as its restart policy says; an error if it ends for good, or fails too often.
     async fn watch(&self, name: &str, spec: &Value) -> Result<(), Fault> {
         let nanos = spec["UpdateConfig"]["Monitor"].as_u64().filter(|it| *it > 0);
         let monitor = nanos.map_or(MONITOR, Duration::from_nanos).min(START_TIME_MAX);
         let service = spec["Name"].as_str().unwrap_or_default();
         let failed = |reason: String| Fault::Failed { service: service.to_owned(), reason };
         let deadline = Instant::now() + START_TIME_MAX;
-        let mut started = None;
+        let (mut before, mut runs) = (None, None);
+        let mut reason = "it was started again".to_owned();
         loop {
             let answer = self.api.call(Method::GET, &format!("/containers/{name}/json"), None).await?;
-            let tasks = shape::tasks(&good(answer, &format!("container {name}"))?);
-            if let Some(task) = tasks.iter().find(|it| it["Status"]["State"] == "failed") {
-                let reason = task["Status"]["Err"].as_str().unwrap_or_default();
-                return Err(failed(format!("a task failed: {reason}")));
+            let (start, restarts, ended) = shape::start(&good(answer, &format!("container {name}"))?);
+            if start != Start::Running {
+                reason = ended;
             }
-            match tasks.first().and_then(|it| it["Status"]["State"].as_str()) {
-                Some("complete") => return Ok(()),
-                Some("running" | "starting") => {
-                    if started.get_or_insert_with(Instant::now).elapsed() >= monitor {
+            // A container that went back has those of its former life.
+            let failures = restarts.saturating_sub(*before.get_or_insert(restarts));
+            match start {
+                Start::Complete => return Ok(()),
+                Start::Failed if failures == 0 => return Err(failed(format!("a task failed: {reason}"))),
+                Start::Failed => return Err(failed(format!("a task failed {} times: {reason}", failures + 1))),
+                _ if failures >= FAILED_STARTS_MAX => {
+                    return Err(failed(format!("a task failed {failures} times: {reason}")));
+                }
+                Start::Running => {
+                    let (since, of) = *runs.get_or_insert((Instant::now(), restarts));
+                    if of != restarts {
+                        runs = Some((Instant::now(), restarts));
+                    } else if since.elapsed() >= monitor {
                         return Ok(());
                     }
                 }
-                _ => started = None,
+                Start::Waiting => runs = None,
             }
             if Instant::now() > deadline {
                 return Err(failed(format!("container {name} does not run within {} s", START_TIME_MAX.as_secs())));

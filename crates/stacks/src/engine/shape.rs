@@ -94,20 +94,8 @@ pub(super) fn tasks(container: &Value) -> Vec<Value> {
     let is_job = spec["Mode"].get("ReplicatedJob").is_some() || spec["Mode"].get("GlobalJob").is_some();
     let code = state["ExitCode"].as_i64().unwrap_or(0);
     let health = state["Health"]["Status"].as_str().unwrap_or_default();
-    let word = match (state["Status"].as_str().unwrap_or_default(), health) {
-        ("running", "starting") => "starting",
-        ("running", "unhealthy") => "failed",
-        ("running" | "paused", _) => "running",
-        ("created", _) => "preparing",
-        ("restarting", _) => "starting",
-        ("exited", _) if code == 0 => "complete",
-        _ => "failed",
-    };
-    let failure = match (health, state["Error"].as_str().unwrap_or_default()) {
-        ("unhealthy", _) => "task: unhealthy container".to_owned(),
-        (_, "") => format!("task: non-zero exit ({code})"),
-        (_, error) => error.to_owned(),
-    };
+    let word = word(state);
+    let failure = failure(state);
     let id = container["Id"].as_str().unwrap_or_default();
     let short = id.get(..25).unwrap_or(id);
     let task = |id: &str, word: &str, time: &Value| {
@@ -128,6 +116,56 @@ pub(super) fn tasks(container: &Value) -> Vec<Value> {
         all.extend((1..=failures).map(|n| task(&format!("{short}.{n}"), "failed", &state["FinishedAt"])));
     }
     all
+}
+
+/// The state of a task that a container is in.
+fn word(state: &Value) -> &'static str {
+    let health = state["Health"]["Status"].as_str().unwrap_or_default();
+    match (state["Status"].as_str().unwrap_or_default(), health) {
+        ("running", "starting") => "starting",
+        ("running", "unhealthy") => "failed",
+        ("running" | "paused", _) => "running",
+        ("created", _) => "preparing",
+        ("restarting", _) => "starting",
+        ("exited", _) if state["ExitCode"].as_i64().unwrap_or(0) == 0 => "complete",
+        _ => "failed",
+    }
+}
+
+/// The reason of the last failure of a container.
+fn failure(state: &Value) -> String {
+    let health = state["Health"]["Status"].as_str().unwrap_or_default();
+    match (health, state["Error"].as_str().unwrap_or_default(), state["ExitCode"].as_i64().unwrap_or(0)) {
+        ("unhealthy", ..) => "task: unhealthy container".to_owned(),
+        (_, "", 0) => "task: it ends at once, with exit code 0".to_owned(),
+        (_, "", code) => format!("task: non-zero exit ({code})"),
+        (_, error, _) => error.to_owned(),
+    }
+}
+
+/// The state of a container after its start.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It is being made, or the engine starts it again after a pause.
+    Waiting,
+    /// It runs, healthy or not yet checked.
+    Running,
+    /// It ended well, and is not started again.
+    Complete,
+    /// It ended, and is not started again; or its check failed.
+    Failed,
+}
+
+/// The state after the start of a container, how often the engine started it again, and why it ended last.
+pub(super) fn start(container: &Value) -> (Start, u64, String) {
+    let state = &container["State"];
+    let start = match (state["Status"].as_str().unwrap_or_default(), word(state)) {
+        ("running" | "paused", "running" | "starting") => Start::Running,
+        (_, "complete") => Start::Complete,
+        (_, "failed") => Start::Failed,
+        _ => Start::Waiting,
+    };
+    (start, container["RestartCount"].as_u64().unwrap_or(0), failure(state))
 }
 
 /// Secrets and configs that a container has: kind, name, object.
@@ -302,8 +340,8 @@ fn restart(policy: &Value, mode: &Value) -> Value {
 const JOB_ATTEMPTS: u64 = 3;
 
 /// A tar archive of files, with the folders that they are in.
-pub(super) fn archive(files: &[File]) -> Vec<u8> {
-    let mut out = Vec::new();
+pub(super) fn archive(files: &[File]) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
     let mut folders: BTreeSet<String> = BTreeSet::new();
     for file in files {
         let path = file.target.trim_start_matches('/');
@@ -314,44 +352,25 @@ pub(super) fn archive(files: &[File]) -> Vec<u8> {
             upto.push('/');
             // Folders that every image has keep their own modes.
             if folders.insert(upto.clone()) && !COMMON_FOLDERS.contains(&upto.as_str()) {
-                entry(&mut out, &upto, b'5', 0o755, (0, 0), &[]);
+                archive.append_data(&mut head(tar::EntryType::Directory, 0o755, (0, 0), 0), &upto, &[][..])?;
             }
         }
-        entry(&mut out, path, b'0', file.mode, (file.uid, file.gid), &file.data);
+        let mut head = head(tar::EntryType::Regular, file.mode, (file.uid, file.gid), file.data.len() as u64);
+        archive.append_data(&mut head, path, file.data.as_slice())?;
     }
-    out.extend_from_slice(&[0; 1024]);
-    out
+    archive.into_inner()
 }
 
 /// Folders whose modes are the image's business.
 const COMMON_FOLDERS: [&str; 12] =
     ["etc/", "run/", "var/", "usr/", "tmp/", "opt/", "home/", "root/", "srv/", "var/lib/", "var/run/", "usr/share/"];
 
-/// One entry of an archive (POSIX ustar).
-fn entry(out: &mut Vec<u8>, path: &str, kind: u8, mode: u32, owner: (u32, u32), data: &[u8]) {
-    let mut head = [0_u8; 512];
-    let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
-    // A path over 100 bytes is cut at a folder: its beginning stands in the prefix.
-    let (prefix, name) = match path.len() {
-        0..=100 => ("", path),
-        _ => {
-            let cut = path.char_indices().find(|(at, it)| *it == '/' && path.len() - at - 1 <= 100);
-            cut.map_or(("", path), |(at, _)| (&path[..at], &path[at + 1..]))
-        }
-    };
-    put(0, &name.as_bytes()[..name.len().min(100)]);
-    put(100, format!("{mode:07o}").as_bytes());
-    put(108, format!("{:07o}", owner.0).as_bytes());
-    put(116, format!("{:07o}", owner.1).as_bytes());
-    put(124, format!("{:011o}", data.len()).as_bytes());
-    put(136, format!("{:011o}", 0).as_bytes());
-    put(148, b"        ");
-    put(156, &[kind]);
-    put(257, b"ustar\x0000");
-    put(345, &prefix.as_bytes()[..prefix.len().min(155)]);
-    let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
-    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(data);
-    out.resize(out.len().next_multiple_of(512), 0);
+fn head(kind: tar::EntryType, mode: u32, owner: (u32, u32), size: u64) -> tar::Header {
+    let mut head = tar::Header::new_gnu();
+    head.set_entry_type(kind);
+    head.set_mode(mode);
+    head.set_uid(owner.0.into());
+    head.set_gid(owner.1.into());
+    head.set_size(size);
+    head
 }
