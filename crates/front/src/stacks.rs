@@ -83,10 +83,9 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
             continue;
         }
         let Ok(view) = swarm::read(&swarm).await else { continue };
-        let mut waiting = herder_stacks::operations(&view);
-        waiting.retain(|it| !it.record.state.is_over() && !running.contains_key(&it.id));
-        // The oldest first.
-        for operation in waiting.into_iter().rev().take(RUNNING_MAX.saturating_sub(running.len())) {
+        let mut waiting = herder_stacks::due(&view);
+        waiting.retain(|it| !running.contains_key(&it.id));
+        for operation in waiting.into_iter().take(RUNNING_MAX.saturating_sub(running.len())) {
             let (front, swarm, me, id) = (front.clone(), swarm.clone(), me.clone(), operation.id.clone());
             let work = tokio::spawn(async move {
                 let target = operation.record.target;
@@ -101,6 +100,8 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
                 }
             });
             running.insert(operation.id, work);
+                // The next operation on the stack may have its turn now.
+                front.operations_begun.notify_one();
         }
     }
     running.into_values().for_each(|it| it.abort());

@@ -216,7 +216,8 @@ async fn deploy_at_herder(door: &Door, asked: StackDeploy) -> anyhow::Result<Exi
         "prune": !asked.no_prune, "timeout": asked.timeout.as_secs().max(1), "keep": asked.keep,
         "resolve": asked.images.resolve_image, "supersede": asked.supersede,
     });
-    let answer = server::ask(door, Method::PUT, &server::path(&asked.at, &stack, ""), Some(&body)).await?;
+    // Whoever sits there shall know of the operation under way.
+    let answer = server::ask(door, Method::PUT, &server::path(&asked.at, &stack, "?queue=false"), Some(&body)).await?;
     server::tell_notes(&answer);
     let Some(id) = answer["id"].as_str() else {
         return said(&asked.format, &stack, 0, &format!("nothing to do ({} services)", answer["services"]));
@@ -248,8 +249,8 @@ async fn rollback(asked: StackRollback) -> anyhow::Result<ExitCode> {
         "revision": asked.revision.unwrap_or(0),
         "options": {"timeout": asked.timeout.as_secs().max(1)},
     });
-    let answer =
-        server::ask(&door, Method::POST, &server::path(&asked.at, &asked.name, "/rollback"), Some(&body)).await?;
+    let path = server::path(&asked.at, &asked.name, "/rollback?queue=false");
+    let answer = server::ask(&door, Method::POST, &path, Some(&body)).await?;
     let id = answer["id"].as_str().unwrap_or_default();
     if asked.detach {
         return said(
@@ -404,7 +405,8 @@ async fn rm(asked: StackRm) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for name in &asked.names {
         if is_herder {
-            let path = format!("?timeout={}&volumes={}", asked.timeout.as_secs().max(1), u8::from(asked.volumes));
+            let path =
+                format!("?queue=false&timeout={}&volumes={}", asked.timeout.as_secs().max(1), u8::from(asked.volumes));
             let path = server::path(&asked.at, name, &path);
             match server::ask(&door, Method::DELETE, &path, None).await {
                 Ok(operation) => drop(server::follow(&door, operation["id"].as_str().unwrap_or_default()).await?),

@@ -4,9 +4,10 @@ use herder_deploy::images::Images;
 use herder_model::swarm::{Change, Kind, Resource, ResourceError, View, Word};
 
 use crate::bundle::{Bundle, check_name};
+use crate::queue::{WAITING_MAX, line};
 use crate::record::{
-    DeployOptions, Found, Kinds, Operation, Revision, Stack, StackState, Verb, find, kinds, operations, record_name,
-    revisions, stacks,
+    DeployOptions, Found, Kinds, Operation, Revision, Stack, Verb, find, kinds, operations, record_name, revisions,
+    stacks,
 };
 
 /// Revisions of a stack that are kept.
@@ -61,6 +62,8 @@ pub enum Refused {
     Busy { stack: String, operation: String },
     #[error("{UNDER_WAY_MAX} operations are under way; try again later")]
     TooMany,
+    #[error("{WAITING_MAX} operations wait for stack {0} already; try again later")]
+    Full(String),
     #[error("there is no stack {0}")]
     NoStack(String),
     #[error("stack {stack} has no revision {wanted}; it has {known}")]
@@ -73,16 +76,25 @@ pub enum Refused {
     Record(#[from] ResourceError),
 }
 
-/// Begins an operation on `stack` at `target`. `now` is RFC 3339; `by` is the author.
+/// Who asks for an operation, when, and whether it may wait behind others on the same stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    pub by: &'a str,
+    /// RFC 3339.
+    pub now: &'a str,
+    pub waits: bool,
+}
+
+/// Begins an operation on `stack` at `target`, or puts it behind those that are under way there.
 pub fn begin(
     view: &View,
     target: &str,
     stack: &str,
     wish: Wish,
-    by: &str,
-    now: &str,
+    asking: Asking<'_>,
     ids: Ids,
 ) -> Result<Begun, Refused> {
+    let Asking { by, now, waits } = asking;
     check_name(stack).map_err(|error| Refused::Wrong(error.to_string()))?;
     let kinds = kinds().ok_or_else(|| Refused::Wrong("this node knows too many kinds of objects".into()))?;
     let known = stacks(view, target).into_iter().find(|it| it.record.stack.eq_ignore_ascii_case(stack));
@@ -93,9 +105,17 @@ pub fn begin(
         )));
     }
     let mut all = operations(view);
-    let is_under_way = |id: &str| all.iter().any(|it| it.id == id && !it.record.state.is_over());
-    if let Some(busy) = known.as_ref().filter(|it| is_under_way(&it.record.operation)) {
-        return Err(Refused::Busy { stack: stack.to_owned(), operation: busy.record.operation.clone() });
+    let line = line(view, target, stack);
+    if let Some(first) = line.first() {
+        let present = known.as_ref().map(|it| &it.record.operation).filter(|id| line.iter().any(|it| it.id == **id));
+        // The one before the present is not known yet.
+        if !waits || matches!(wish, Wish::Rollback { revision: 0, .. }) {
+            let operation = present.unwrap_or(&first.id).clone();
+            return Err(Refused::Busy { stack: stack.to_owned(), operation });
+        }
+        if line.len() > WAITING_MAX {
+            return Err(Refused::Full(stack.to_owned()));
+        }
     }
     if all.iter().filter(|it| !it.record.state.is_over()).count() >= UNDER_WAY_MAX {
         return Err(Refused::TooMany);
@@ -128,7 +148,6 @@ pub fn begin(
             operation.verb = Verb::Remove;
             operation.volumes = volumes;
             operation.timeout_seconds = timeout_seconds;
-            record.state = StackState::Removing;
             None
         }
         Wish::Deploy { bundle, images, options } => Some(revision(bundle, images, options, 0)),
@@ -157,17 +176,18 @@ pub fn begin(
         new.number = record.last;
         operation.revision = new.number;
         operation.timeout_seconds = new.options.timeout_seconds;
-        record.state = StackState::Deploying;
         let name = format!("{}/{}", record_name(target, stack), new.number);
         changes.push(Resource::new(kinds.revision, &ids.revision, &name, &new)?.into());
-        // The revision in place stays, however old it is.
-        kept.retain(|it| it.record.number != record.revision);
+        // The revision in place stays, however old it is, and those that wait for their turn.
+        let waiting = |number: u64| line.iter().any(|it| it.record.revision == number);
+        kept.retain(|it| it.record.number != record.revision && !waiting(it.record.number));
         for old in kept.iter().skip(REVISIONS_MAX - 2) {
             changes.push(Change::Remove(Kind::Resource(kinds.revision), old.id.clone()));
         }
     }
-    record.operation.clone_from(&ids.operation);
-    record.by = by.to_owned();
+    if line.is_empty() {
+        record.take(&ids.operation, &operation);
+    }
     all.retain(|it| it.record.state.is_over());
     for old in all.iter().skip(OVER_MAX) {
         changes.push(Change::Remove(Kind::Resource(kinds.operation), old.id.clone()));
@@ -214,10 +234,16 @@ mod tests {
     use herder_model::swarm::{Command, Time, View};
 
     use super::*;
-    use crate::record::OperationState;
+    use crate::due;
+    use crate::record::{OperationState, StackState};
 
     /// Plays one line after the other: `deploy`, `rollback N`, `remove`, `end STATE OUTCOME`. Then the stack and its revisions.
     fn play(lines: &[&str]) -> String {
+        play_with(lines, false).0
+    }
+
+    /// The same, with operations that may wait; the view comes back, too.
+    fn play_with(lines: &[&str], waits: bool) -> (String, View) {
         let mut view = View::default();
         let mut index = 0;
         let mut said = String::new();
@@ -252,7 +278,8 @@ mod tests {
                         }
                         _ => Wish::Remove { timeout_seconds: 1, volumes: false },
                     };
-                    begin(&view, "own", "shop", wish, "me", &now, ids).map(|it| it.changes)
+                    let asking = Asking { by: "me", now: &now, waits };
+                    begin(&view, "own", "shop", wish, asking, ids).map(|it| it.changes)
                 }
             };
             match changes {
@@ -271,7 +298,26 @@ mod tests {
                 repeats => format!("{}={repeats}", it.record.number),
             })
             .collect();
-        format!("{said}{:?} {} of {}", stack.state, stack.revision, numbers.join(" "))
+        (format!("{said}{:?} {} of {}", stack.state, stack.revision, numbers.join(" ")), view)
+    }
+
+    #[test]
+    fn operations_on_one_stack_wait_for_one_another() {
+        let line = ["deploy", "deploy", "remove", "deploy"];
+        let (said, view) = play_with(&line, true);
+        assert_eq!(said, "Deploying 0 of 3 2 1");
+        let ids = |all: Vec<Found<Operation>>| all.into_iter().map(|it| it.id).collect::<Vec<_>>().join(" ");
+        assert_eq!(ids(due(&view)), "o1");
+        assert_eq!(ids(crate::queue::line(&view, "own", "shop")), "o1 o2 o3 o4");
+        // Those behind it wait with their revisions, however many there are; one more is refused.
+        let many = ["deploy"; 17];
+        let (said, view) = play_with(&many, true);
+        assert_eq!(said, "Deploying 0 of 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1");
+        assert_eq!(ids(due(&view)), "o1");
+        let refused = play_with(&["deploy"; 18], true).0;
+        assert!(refused.starts_with("16 operations wait for stack shop already; try again later; "), "{refused}");
+        let refused = play_with(&["deploy", "end", "deploy", "rollback 0"], true).0;
+        assert!(refused.starts_with("operation o3 works on stack shop; wait for its end, or cancel it; "), "{refused}");
     }
 
     #[test]

@@ -7,12 +7,14 @@
 mod begin;
 mod bundle;
 pub mod engine;
+mod queue;
 mod record;
 mod run;
 mod target;
 
-pub use begin::{Begun, Ids, Refused, Wish, begin, cancel};
+pub use begin::{Asking, Begun, Ids, Refused, Wish, begin, cancel};
 pub use bundle::{Bundle, BundleError, File, Loaded};
+pub use queue::due;
 pub use record::{
     DeployOptions, Found, Operation, OperationState, Revision, Stack, StackState, StepRecord, StepState, Verb, find,
     kinds, operations, record_name, revisions, stacks,

@@ -74,6 +74,15 @@ pub struct Stack {
     pub by: String,
 }
 
+impl Stack {
+    /// Makes an operation the present one.
+    pub(crate) fn take(&mut self, id: &str, operation: &Operation) {
+        id.clone_into(&mut self.operation);
+        self.by.clone_from(&operation.by);
+        self.state = if operation.verb == Verb::Remove { StackState::Removing } else { StackState::Deploying };
+    }
+}
+
 /// Options of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,12 +6,13 @@ use std::time::Duration;
 use herder_deploy::{
     Action, Api, Fault, Journal, News, Plan, Progress, Settings, apply, images, observe, remove, undo,
 };
-use herder_model::swarm::{Change, Conflict, Kind, View};
+use herder_model::swarm::{Change, Conflict, Kind, ResourceError, View};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::begin::put;
+use crate::queue::line;
 use crate::record::{
     Found, Kinds, Operation, OperationState, Revision, Stack, StackState, StepRecord, StepState, Verb, find, kinds,
     revisions, stacks,
@@ -93,6 +94,10 @@ async fn carry_out(records: &impl Records, api: &impl Api, id: &str, me: &str) -
     let (mut run, view) = open(records, api, id, me).await?;
     run.operation.state = OperationState::Running;
     run.claim().await?;
+    if run.operation.cancel && run.operation.journal.is_none() {
+        let error = "it was cancelled before it began".to_owned();
+        return run.end(Outcome { state: OperationState::Cancelled, error, late: false }).await;
+    }
     let outcome = match run.operation.verb {
         Verb::Deploy | Verb::Rollback => run.deploy(&view).await?,
         Verb::Remove => run.remove().await?,
@@ -334,25 +339,35 @@ impl<R: Records, A: Api> Run<'_, R, A> {
         self.operation.finished = self.records.now();
         // Specs of services may be large, and nobody undoes what is over.
         self.operation.journal = None;
-        let kinds = self.kinds;
+        let (kinds, id) = (self.kinds, self.id);
         self.write(&move |view: &View, operation: &Operation| {
-            ended(view, kinds, operation).map_err(|error| Left::Failed(error.to_string()))
+            ended(view, kinds, id, operation).map_err(|error| Left::Failed(error.to_string()))
         })
         .await?;
         Ok(())
     }
 }
 
-/// The records of a stack after an operation on it.
-fn ended(view: &View, kinds: Kinds, operation: &Operation) -> Result<Vec<Change>, herder_model::swarm::ResourceError> {
+/// The records of a stack after an operation on it. The next one that waits takes its turn.
+fn ended(view: &View, kinds: Kinds, id: &str, operation: &Operation) -> Result<Vec<Change>, ResourceError> {
     let (target, name) = (&operation.target, &operation.stack);
     let mut changes = Vec::new();
     let Some(stack) = stacks(view, target).into_iter().find(|it| it.record.stack == *name) else { return Ok(changes) };
+    let mut waiting = line(view, target, name);
+    waiting.retain(|it| it.id != id);
     let is_removed = operation.verb == Verb::Remove && operation.state == OperationState::Succeeded;
     if is_removed {
-        changes.push(Change::Remove(Kind::Resource(kinds.stack), stack.id));
-        let all = revisions(view, target, name).into_iter();
+        let is_wanted = |number: u64| waiting.iter().any(|it| it.record.revision == number);
+        let all = revisions(view, target, name).into_iter().filter(|it| !is_wanted(it.record.number));
         changes.extend(all.map(|it| Change::Remove(Kind::Resource(kinds.revision), it.id)));
+        match waiting.first() {
+            None => changes.push(Change::Remove(Kind::Resource(kinds.stack), stack.id)),
+            Some(next) => {
+                let mut record = Stack { revision: 0, error: String::new(), ..stack.record };
+                record.take(&next.id, &next.record);
+                changes.push(put(view, kinds.stack, &stack.id, "", stack.version, &record)?);
+            }
+        }
         return Ok(changes);
     }
     let mut record = Stack { operation: String::new(), error: operation.error.clone(), ..stack.record };
@@ -365,6 +380,9 @@ fn ended(view: &View, kinds: Kinds, operation: &Operation) -> Result<Vec<Change>
     };
     if is_in_place && operation.revision != 0 {
         record.revision = operation.revision;
+    }
+    if let Some(next) = waiting.first() {
+        record.take(&next.id, &next.record);
     }
     changes.push(put(view, kinds.stack, &stack.id, "", stack.version, &record)?);
     let revision = revisions(view, target, name).into_iter().find(|it| it.record.number == operation.revision);

@@ -30,9 +30,12 @@ pub(crate) struct Asker {
 
 impl Asker {
     pub(crate) fn of(call: &Call) -> Asker {
+    /// Whether the operation may wait behind others on the same stack (`?queue=false`).
+    pub(crate) may_queue: bool,
         let prefer = call.parts.headers.get("prefer").and_then(|it| it.to_str().ok()).unwrap_or_default();
         let wait = prefer.split(',').find_map(|it| it.trim().strip_prefix("wait=")?.parse().ok()).unwrap_or(0);
-        Asker { by: author(call), key: key_of(call), wait: Duration::from_secs(wait).min(WAIT_MAX) }
+        let may_queue = call.query.get("queue").is_none() || call.query.flag("queue");
+        Asker { by: author(call), key: key_of(call), wait: Duration::from_secs(wait).min(WAIT_MAX), may_queue }
     }
 }
 

@@ -91,6 +91,7 @@ impl From<Refused> for Problem {
             Refused::Busy { operation, .. } => {
                 Problem::new(StatusCode::CONFLICT, "operation_in_progress", detail).with("operation", operation)
             }
+            Refused::Full(_) => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail),
             Refused::TooMany => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_operations", detail),
             Refused::NoStack(_) => Problem::new(StatusCode::NOT_FOUND, "stack_not_found", detail),
             Refused::NoRevision { .. } => Problem::new(StatusCode::NOT_FOUND, "revision_not_found", detail),

@@ -7,7 +7,7 @@ use herder_deploy::images::{self, Images};
 use herder_deploy::{Api, Plan, listing, observe};
 use herder_model::swarm::View;
 use herder_stacks::{
-    Begun, DeployOptions, Found, Ids, Loaded, Operation, Stack, StackState, Wish, begin, cancel, find, kinds,
+    Asking, Begun, DeployOptions, Found, Ids, Loaded, Operation, Stack, StackState, Wish, begin, cancel, find, kinds,
     revisions, stacks,
 };
 use http::{HeaderValue, Method, StatusCode, header};
@@ -187,7 +187,8 @@ pub(crate) async fn write(
     let mut attempts = 1;
     loop {
         let view = swarm::read(swarm).await?;
-        let mut begun = begin(&view, target, stack, wish.clone(), &asker.by, &now, ids.clone())?;
+        let asking = Asking { by: &asker.by, now: &now, waits: asker.may_queue };
+        let mut begun = begin(&view, target, stack, wish.clone(), asking, ids.clone())?;
         match swarm.commit(std::mem::take(&mut begun.changes)).await {
             Ok(_) => {
                 front.operations_begun.notify_one();
