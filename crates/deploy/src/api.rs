@@ -55,6 +55,9 @@ pub enum Fault {
     /// There is no usable answer: the target cannot be reached, or its answer is malformed.
     #[error("{0}")]
     Unreachable(String),
+    /// The target cannot be used, for a cause that programs can tell apart.
+    #[error("{reason}")]
+    Unusable { cause: Cause, reason: String },
     /// The target refused a request.
     #[error("{what}: {message}")]
     Refused { what: String, status: u16, message: String },
@@ -67,6 +70,61 @@ pub enum Fault {
     /// The time was over before all tasks ran. The target goes on.
     #[error("not all services run as declared after {seconds} s: {}", .waiting.join(", "))]
     Late { seconds: u64, waiting: Vec<String> },
+}
+
+/// The cause for which a target cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It did not answer in time.
+    Timeout,
+    /// It answers without TLS.
+    PlainServer,
+    /// It wants TLS.
+    NeedsTls,
+    /// Its certificate is not of the CA that was given.
+    UnknownCa,
+    /// Its certificate is not valid now.
+    Expired,
+    /// Its certificate is for other names.
+    Name,
+    /// It does not take the client's certificate.
+    ClientRefused,
+    /// The client's key is not that of its certificate.
+    KeyMismatch,
+    /// The client's certificate or key cannot be read.
+    BadPem,
+    /// Its API is too old.
+    EngineVersion,
+    /// It is a worker of its swarm.
+    NotAManager,
+    /// It is in no swarm.
+    SwarmInactive,
+    /// Its swarm is locked.
+    SwarmLocked,
+    /// Its answer is too large or makes no sense.
+    BadAnswer,
+}
+
+impl Cause {
+    /// The code of the stack API.
+    pub fn code(self) -> &'static str {
+        match self {
+            Cause::Timeout => "target_timeout",
+            Cause::PlainServer => "tls_plain_server",
+            Cause::NeedsTls => "tls_needed",
+            Cause::UnknownCa => "tls_unknown_ca",
+            Cause::Expired => "tls_expired",
+            Cause::Name => "tls_name",
+            Cause::ClientRefused => "tls_client_refused",
+            Cause::KeyMismatch => "tls_key_mismatch",
+            Cause::BadPem => "tls_bad_pem",
+            Cause::EngineVersion => "engine_version",
+            Cause::NotAManager => "not_a_manager",
+            Cause::SwarmInactive => "swarm_inactive",
+            Cause::SwarmLocked => "swarm_locked",
+            Cause::BadAnswer => "bad_answer",
+        }
+    }
 }
 
 /// Sends a request and gives its body, or the refusal. `what` names the object in the refusal.

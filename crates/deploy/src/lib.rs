@@ -17,7 +17,7 @@ mod plan;
 mod seal;
 mod status;
 
-pub use api::{Answer, Api, Fault, Pieces, escape};
+pub use api::{Answer, Api, Cause, Fault, Pieces, escape};
 pub use apply::{Applied, Progress, Settings, apply, remove, undo};
 pub use journal::{Entry, Journal};
 pub use news::{News, sign};

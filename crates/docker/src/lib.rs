@@ -10,6 +10,7 @@ mod decoder;
 mod error;
 mod link;
 pub mod path;
+mod tls_fault;
 mod version;
 
 pub use body::{NotWhole, error_message, gather};
@@ -17,4 +18,5 @@ pub use connect::{Dial, Dialling, Duplex, Way};
 pub use decoder::Decoder;
 pub use error::EngineError;
 pub use link::{Body, BoxError, EngineLink, LinkError, empty, full};
+pub use tls_fault::TlsFault;
 pub use version::{API_VERSION_MAX, spoken_version};

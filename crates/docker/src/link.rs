@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::TlsFault;
 use crate::connect::{Connector, Way};
 
 /// Any error that a body can end with.
@@ -55,7 +56,7 @@ pub enum LinkError {
     Connect { url: String, source: BoxError },
     /// One side does not take the other's certificate, or does not speak TLS at all.
     #[error("no TLS connection to the Docker engine at {url}: {reason}")]
-    Tls { url: String, reason: String },
+    Tls { url: String, reason: String, fault: TlsFault },
     /// There was no answer in time.
     #[error("the Docker engine at {url} did not answer within {seconds} s")]
     Timeout { url: String, seconds: u64 },
@@ -118,7 +119,9 @@ impl EngineLink {
         let url = || self.url();
         match answer {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
-            Err(error) if let Some(reason) = tls_reason(&error) => Err(LinkError::Tls { url: url(), reason }),
+            Err(error) if let Some(reason) = tls_reason(&error) => {
+                Err(LinkError::Tls { url: url(), reason: reason.to_string(), fault: TlsFault::of(&reason) })
+            }
             Err(error) if error.is_connect() => Err(LinkError::Connect { url: url(), source: error.into() }),
             Err(error) => Err(LinkError::Broken { url: url(), source: error.into() }),
         }
@@ -152,10 +155,12 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
 
 /// Returns the reason of TLS, if it caused an error. By TLS 1.3 a client learns only from the first answer that its
 /// certificate was not taken.
-fn tls_reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let inner = |io: &std::io::Error| io.get_ref()?.downcast_ref::<rustls::Error>().map(ToString::to_string);
+fn tls_reason(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(inner))
+    let reason = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>().cloned()
+    };
+    causes.find_map(reason)
 }
 
 /// The connection ended before a byte of the answer came. That is normal for a connection that was kept from an earlier

@@ -26,7 +26,7 @@ use crate::layers::{self, Authorise, Everybody, Record};
 use crate::path::{self, Target};
 use crate::replica::Replica;
 use crate::routes::{Handler, TABLE};
-use crate::stacks::remote::Breakers;
+use crate::stacks::remote::Limits;
 use crate::swarm::{Swarm, SwarmDoor};
 use crate::{ApiError, Call, Peer, Reply, bus, guard, system};
 
@@ -79,7 +79,7 @@ pub struct Front {
     /// Notified when an operation on a stack was written through this door.
     pub(crate) operations_begun: Notify,
     /// Remote targets that failed of late.
-    pub(crate) breakers: Breakers,
+    pub(crate) limits: Limits,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
@@ -88,7 +88,7 @@ impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
         let placing = herder_place::Settings { create_retry: settings.create_retry };
         let placer = Placer::new(pool.clone(), scheduler, placing);
-        let (lists, execs, replica, actions, bus, swarm, operations_begun, breakers, api_version) = Default::default();
+        let (lists, execs, replica, actions, bus, swarm, operations_begun, limits, api_version) = Default::default();
         Arc::new(Front {
             pool,
             placer,
@@ -100,7 +100,7 @@ impl Front {
             bus,
             swarm,
             operations_begun,
-            breakers,
+            limits,
             api_version,
         })
     }

@@ -85,7 +85,7 @@ pub(crate) fn exit_code(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<Exi
                 let code = match fault {
                     Fault::Late { .. } => ExitCode::from(LATE),
                     Fault::Refused { .. } | Fault::Missing(_) => ExitCode::from(REFUSED),
-                    Fault::Failed { .. } | Fault::Unreachable(_) => ExitCode::FAILURE,
+                    Fault::Failed { .. } | Fault::Unreachable(_) | Fault::Unusable { .. } => ExitCode::FAILURE,
                 };
                 eprintln!("herder: {error:#}");
                 Ok(code)

@@ -24,6 +24,9 @@ pub enum TlsError {
     /// The PEM text of a request, not of a file.
     #[error("the {what} cannot be used: {reason}")]
     Pem { what: &'static str, reason: String },
+    /// The same, of a key that is not the certificate's.
+    #[error("the private key is not that of the client certificate; send the pair that belongs together")]
+    OtherKey,
 }
 
 /// A certificate with its key, and the CA if the other side is to be verified.
@@ -83,14 +86,19 @@ pub fn client_of_pem(ca: &str, cert: &str, key: &str) -> Result<ClientConfig, Tl
     for certificate in certificates("CA", ca)? {
         roots.add(certificate).map_err(|error| wrong("CA", error.to_string()))?;
     }
+    // Of both forms that OpenSSL writes, the head says it.
+    if key.contains("ENCRYPTED") {
+        return Err(wrong("private key", "it is encrypted; send it without a passphrase (`openssl pkey`)".into()));
+    }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong("private key", error.to_string()))?;
     let builder =
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
     let builder = builder.map_err(TlsError::Versions)?.with_root_certificates(roots);
     let chain = certificates("client certificate", cert)?;
-    builder
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| wrong("client certificate with its private key", error.to_string()))
+    builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => TlsError::OtherKey,
+        error => wrong("client certificate with its private key", error.to_string()),
+    })
 }
 
 /// The host names and addresses in the first certificate of a file.

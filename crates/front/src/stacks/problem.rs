@@ -1,6 +1,6 @@
 //! Problem documents (RFC 9457): the refusals of the stack API.
 
-use herder_deploy::Fault;
+use herder_deploy::{Cause, Fault};
 use herder_pool::full;
 use herder_stacks::{BundleError, Refused, TargetError};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -116,11 +116,28 @@ impl From<TargetError> for Problem {
     }
 }
 
+/// The status of an answer about a target that cannot be used.
+fn status_of(cause: Cause) -> StatusCode {
+    match cause {
+        Cause::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Cause::KeyMismatch | Cause::BadPem => StatusCode::BAD_REQUEST,
+        Cause::EngineVersion | Cause::NotAManager | Cause::SwarmInactive | Cause::SwarmLocked => StatusCode::CONFLICT,
+        Cause::PlainServer
+        | Cause::NeedsTls
+        | Cause::UnknownCa
+        | Cause::Expired
+        | Cause::Name
+        | Cause::ClientRefused
+        | Cause::BadAnswer => StatusCode::BAD_GATEWAY,
+    }
+}
+
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Problem {
         let detail = fault.to_string();
         match fault {
             Fault::Unreachable(_) => Problem::new(StatusCode::BAD_GATEWAY, "target_unreachable", detail),
+            Fault::Unusable { cause, .. } => Problem::new(status_of(cause), cause.code(), detail),
             Fault::Refused { status, message, .. } => {
                 let code = match status {
                     404 => StatusCode::NOT_FOUND,

@@ -27,8 +27,18 @@ const REMOVE_TIME_MAX: Duration = Duration::from_secs(30);
 /// The file that `compose-file` is.
 const MAIN: &str = "docker-compose.yml";
 
-const NO_CONNECTION: &str = "Connection error, please check if the Docker engine is reachable.";
-const NO_CONNECTION_FOR_NETWORKS: &str = "Connection error - please check if the Docker engine is reachable.";
+/// A status and the text of the original.
+type Words = (u16, &'static str);
+
+const NO_CONNECTION: Words = (400, "Connection error, please check if the Docker engine is reachable.");
+const NO_CONNECTION_FOR_NETWORKS: Words = (503, "Connection error - please check if the Docker engine is reachable.");
+const NETWORK_NOT_CREATED: Words = (409, "Error creating network on Swarm.");
+const VOLUME_NOT_CREATED: Words = (409, "Error creating volume on Swarm.");
+const NETWORK_NOT_DELETED: Words = (500, "Unexpected error deleting network on Swarm.");
+const VOLUME_NOT_DELETED: Words = (409, "Error deleting volume on Swarm.");
+const DEPLOY_FAILED: &str = "Error Deploying Service";
+/// The original broke down here.
+const UNUSABLE: &str = "The answer of the Docker engine cannot be used.";
 
 /// A request as the original takes it.
 struct Asked {
@@ -74,7 +84,7 @@ impl Asked {
     }
 
     /// The engine that the call names. `no_connection` is the status and the text of an engine that does not answer.
-    async fn target(&self, front: &Arc<Front>, no_connection: (u16, &str)) -> Result<Reach, Refusal> {
+    async fn target(&self, front: &Arc<Front>, no_connection: Words) -> Result<Reach, Refusal> {
         let url = self.required("engine-url")?.trim();
         let addr = match url.split_once("://") {
             None if url.is_empty() => "",
@@ -102,7 +112,7 @@ impl Asked {
             format!("{addr}:{}", if pem.ca.is_empty() { 2375 } else { 2376 })
         };
         let remote = Remote::connect(front, &addr, &pem).await;
-        let remote = remote.map_err(|fault| Refusal::new(no_connection.0, no_connection.1, fault.to_string()))?;
+        let remote = remote.map_err(|fault| Refusal::of(fault.into(), no_connection, no_connection))?;
         Ok(Reach::Remote(Box::new(remote)))
     }
 }
@@ -118,6 +128,18 @@ struct Refusal {
 impl Refusal {
     fn new(status: u16, message: &str, detail: impl Into<String>) -> Refusal {
         Refusal { status, message: message.to_owned(), detail: detail.into(), errors: None }
+    }
+
+    /// A problem in the original's words: `no_connection` where the engine gives no usable answer, else `failed`.
+    fn of(problem: Problem, no_connection: Words, failed: Words) -> Refusal {
+        let (status, message) = match problem.code {
+            "bad_answer" => (500, UNUSABLE),
+            "engine_version" | "not_a_manager" | "swarm_inactive" | "swarm_locked" => (400, DEPLOY_FAILED),
+            code if code.starts_with("tls_") => no_connection,
+            "target_unreachable" | "target_timeout" => no_connection,
+            _ => failed,
+        };
+        Refusal::new(status, message, problem.detail)
     }
 
     fn reply(self) -> Reply {
@@ -159,14 +181,6 @@ fn done(status: u16, message: &str, more: Value) -> Outcome {
     Ok(call::json(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), &answer))
 }
 
-/// The reason why an engine's answer is no success, in the original's words for it.
-fn refused(fault: &Fault, message: &str) -> Refusal {
-    match fault {
-        Fault::Unreachable(detail) => Refusal::new(400, NO_CONNECTION, detail),
-        other => Refusal::new(400, message, other.to_string()),
-    }
-}
-
 /// `POST /v1/stack`.
 pub(crate) async fn deploy(front: &Arc<Front>, call: Call) -> Answered {
     let asked = Asked::read(call).await?;
@@ -181,21 +195,20 @@ async fn deploy_stack(front: &Arc<Front>, asked: &Asked) -> Outcome {
         errors: problem.more.get("errors").cloned().map(Box::new),
         ..Refusal::new(400, "Invalid yaml file.", problem.detail)
     })?;
-    let api = asked.target(front, (400, NO_CONNECTION)).await?;
+    let api = asked.target(front, NO_CONNECTION).await?;
     external(&api, &loaded.desired, &loaded.canonical).await?;
     let names: Vec<String> = loaded.services.iter().map(|name| format!("{stack}_{name}")).collect();
     let options = DeployOptions { prune: true, resolve: "always".into(), ..DeployOptions::default() };
-    let failed = |detail: String| Refusal::new(400, "Error Deploying Service", detail);
-    let Compared { plan, desired, observed, .. } =
-        compare(&api, loaded, &options).await.map_err(|problem| failed(problem.detail))?;
+    let failed = |problem: Problem| Refusal::of(problem, NO_CONNECTION, (400, DEPLOY_FAILED));
+    let Compared { plan, desired, observed, .. } = compare(&api, loaded, &options).await.map_err(failed)?;
     if !plan.refused.is_empty() {
-        return Err(failed(plan.refused.join("; ")));
+        return Err(Refusal::new(400, DEPLOY_FAILED, plan.refused.join("; ")));
     }
     // The original does not wait for tasks, and its clients poll.
     let settings = Settings { wait: false, timeout: DEPLOY_TIME_MAX, keep: false };
     let journal = Journal::of(&plan, &observed);
     let applied = apply(&api, &desired, &observed, &plan, &journal, &settings, &mut |_| {}).await;
-    applied.map_err(|fault| refused(&fault, "Error Deploying Service"))?;
+    applied.map_err(|fault| failed(fault.into()))?;
     let mut more = json!({"services": names});
     if !notes.is_empty() {
         more["detail"] = notes.join("; ").into();
@@ -205,7 +218,7 @@ async fn deploy_stack(front: &Arc<Front>, asked: &Asked) -> Outcome {
 
 /// Refuses networks and volumes that must exist and do not, in the original's words.
 async fn external(api: &Reach, desired: &herder_compose::Desired, canonical: &Value) -> Result<(), Refusal> {
-    let unreachable = |problem: Problem| Refusal::new(400, NO_CONNECTION, problem.detail);
+    let unreachable = |problem: Problem| Refusal::of(problem, NO_CONNECTION, NO_CONNECTION);
     if !desired.external_networks.is_empty() {
         let networks = docker_list(api, "/networks").await.map_err(unreachable)?;
         let missing =
@@ -312,8 +325,8 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call) -> Answered {
 }
 
 async fn stack_status(front: &Arc<Front>, asked: &Asked, stack: &str) -> Outcome {
-    let api = asked.target(front, (400, NO_CONNECTION)).await?;
-    let failed = |problem: Problem| Refusal::new(400, NO_CONNECTION, problem.detail);
+    let api = asked.target(front, NO_CONNECTION).await?;
+    let failed = |problem: Problem| Refusal::of(problem, NO_CONNECTION, NO_CONNECTION);
     let services = docker_list(&api, &format!("/services?{}", of_stack(stack))).await.map_err(failed)?;
     let tasks = docker_list(&api, &format!("/tasks?{}", of_stack(stack))).await.map_err(failed)?;
     let mut items = Vec::new();
@@ -358,11 +371,11 @@ pub(crate) async fn delete(front: &Arc<Front>, call: Call) -> Answered {
 }
 
 async fn delete_stack(front: &Arc<Front>, asked: &Asked, stack: &str) -> Outcome {
-    let api = asked.target(front, (400, NO_CONNECTION)).await?;
+    let api = asked.target(front, NO_CONNECTION).await?;
     match remove(&api, stack, REMOVE_TIME_MAX, false, &mut |_| {}).await {
         // Tasks that take longer to end do so by themselves.
         Ok(_) | Err(Fault::Late { .. }) => done(200, &format!("Stack {stack} deleted."), Value::Null),
-        Err(fault) => Err(refused(&fault, "Error deleting stack.")),
+        Err(fault) => Err(Refusal::of(fault.into(), NO_CONNECTION, (400, "Error deleting stack."))),
     }
 }
 
@@ -373,9 +386,9 @@ pub(crate) async fn swarm(front: &Arc<Front>, call: Call) -> Answered {
 }
 
 async fn swarm_status(front: &Arc<Front>, asked: &Asked) -> Outcome {
-    let api = asked.target(front, (400, NO_CONNECTION)).await?;
+    let api = asked.target(front, NO_CONNECTION).await?;
     let nodes = docker_list(&api, "/nodes").await;
-    let nodes = nodes.map_err(|problem| Refusal::new(400, NO_CONNECTION, problem.detail))?;
+    let nodes = nodes.map_err(|problem| Refusal::of(problem, NO_CONNECTION, NO_CONNECTION))?;
     let of = |role: &str| -> Vec<Value> {
         let nodes = nodes.iter().filter(|it| it["Spec"]["Role"] == role);
         let node = nodes.map(|it| {
@@ -418,6 +431,10 @@ impl Simple {
     }
 }
 
+fn no_list(problem: Problem) -> Refusal {
+    Refusal::of(problem, NO_CONNECTION_FOR_NETWORKS, NO_CONNECTION_FOR_NETWORKS)
+}
+
 /// `GET /v1/network`, `POST /v1/get_networks`, and the same for volumes.
 pub(crate) async fn list(front: &Arc<Front>, call: Call, kind: Simple) -> Answered {
     let asked = Asked::read(call).await?;
@@ -425,8 +442,8 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call, kind: Simple) -> Answer
 }
 
 async fn list_all(front: &Arc<Front>, asked: &Asked, kind: Simple, note: &str) -> Outcome {
-    let api = asked.target(front, (503, NO_CONNECTION_FOR_NETWORKS)).await?;
-    let all = kind.all(&api).await.map_err(|problem| Refusal::new(503, NO_CONNECTION_FOR_NETWORKS, problem.detail))?;
+    let api = asked.target(front, NO_CONNECTION_FOR_NETWORKS).await?;
+    let all = kind.all(&api).await.map_err(no_list)?;
     let all = Value::Array(all);
     let all = if asked.is_compat { Value::String(all.to_string()) } else { all };
     let key = if matches!(kind, Simple::Network) { "networks" } else { "volumes" };
@@ -448,18 +465,17 @@ pub(crate) async fn create(front: &Arc<Front>, call: Call, kind: Simple) -> Answ
 
 async fn create_one(front: &Arc<Front>, asked: &Asked, kind: Simple) -> Outcome {
     let name = asked.required("name")?;
-    let api = asked.target(front, (503, NO_CONNECTION_FOR_NETWORKS)).await?;
+    let api = asked.target(front, NO_CONNECTION_FOR_NETWORKS).await?;
     let (path, body) = match kind {
         Simple::Network => ("/networks/create", json!({"Name": name, "Driver": "overlay", "CheckDuplicate": true})),
         Simple::Volume => ("/volumes/create", json!({"Name": name})),
     };
-    let word = kind.word().to_lowercase();
     match docker(&api, Method::POST, path, Some(&body)).await {
         Ok(_) => done(201, &format!("{} created.", kind.word()), Value::Null),
-        Err(problem) if problem.code == "target_unreachable" => {
-            Err(Refusal::new(503, NO_CONNECTION_FOR_NETWORKS, problem.detail))
+        Err(problem) => {
+            let failed = if matches!(kind, Simple::Network) { NETWORK_NOT_CREATED } else { VOLUME_NOT_CREATED };
+            Err(Refusal::of(problem, NO_CONNECTION_FOR_NETWORKS, failed))
         }
-        Err(problem) => Err(Refusal::new(409, &format!("Error creating {word} on Swarm."), problem.detail)),
     }
 }
 
@@ -471,25 +487,32 @@ pub(crate) async fn delete_one(front: &Arc<Front>, call: Call, kind: Simple) -> 
 
 async fn delete_named(front: &Arc<Front>, asked: &Asked, kind: Simple) -> Outcome {
     let name = asked.required("name")?;
-    let api = asked.target(front, (503, NO_CONNECTION_FOR_NETWORKS)).await?;
+    let api = asked.target(front, NO_CONNECTION_FOR_NETWORKS).await?;
     let word = kind.word().to_lowercase();
-    let all = kind.all(&api).await.map_err(|problem| Refusal::new(503, NO_CONNECTION_FOR_NETWORKS, problem.detail))?;
+    let all = kind.all(&api).await.map_err(no_list)?;
     let Some(there) = all.iter().find(|it| it["name"] == name) else {
         return Err(match kind {
             Simple::Network => Refusal::new(404, "Error deleting network - network not found.", name),
             Simple::Volume => {
-                Refusal::new(409, "Error deleting volume on Swarm.", format!("there is no volume {name}"))
+                Refusal::new(VOLUME_NOT_DELETED.0, VOLUME_NOT_DELETED.1, format!("there is no volume {name}"))
             }
         });
     };
     let path = format!("/{word}s/{}", there["id"].as_str().unwrap_or_default());
     match docker(&api, Method::DELETE, &path, None).await {
         Ok(_) => done(200, &format!("{} deleted.", kind.word()), Value::Null),
-        Err(problem) => Err(match kind {
-            Simple::Network => Refusal::new(500, "Unexpected error deleting network on Swarm.", problem.detail),
-            Simple::Volume => Refusal::new(409, "Error deleting volume on Swarm.", problem.detail),
-        }),
+        Err(problem) => {
+            let failed = if matches!(kind, Simple::Network) { NETWORK_NOT_DELETED } else { VOLUME_NOT_DELETED };
+            Err(Refusal::of(problem, NO_CONNECTION_FOR_NETWORKS, failed))
+        }
     }
+}
+
+/// The status and the text of a call that meets a problem at its engine.
+#[cfg(test)]
+pub(super) fn words(problem: Problem) -> String {
+    let refusal = Refusal::of(problem, NO_CONNECTION, (400, DEPLOY_FAILED));
+    format!("{} {}", refusal.status, refusal.message)
 }
 
 #[cfg(test)]
