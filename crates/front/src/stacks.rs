@@ -6,11 +6,13 @@
 pub(crate) mod asked;
 pub(crate) mod document;
 mod inside;
+pub(crate) mod inventory;
 pub(crate) mod logs;
 pub(crate) mod operations;
 pub(crate) mod problem;
 pub(crate) mod python;
 pub(crate) mod reach;
+pub(crate) mod reached;
 pub(crate) mod remote;
 pub(crate) mod shown;
 pub(crate) mod targets;
@@ -98,10 +100,10 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
                         herder_stacks::fail(&kept, &door, &id, &me, &problem.detail).await;
                     }
                 }
-            });
-            running.insert(operation.id, work);
                 // The next operation on the stack may have its turn now.
                 front.operations_begun.notify_one();
+            });
+            running.insert(operation.id, work);
         }
     }
     running.into_values().for_each(|it| it.abort());

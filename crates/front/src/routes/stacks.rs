@@ -3,7 +3,7 @@
 use super::{Route, route};
 use crate::stacks::v1::{self, Simple};
 use crate::stacks::v2::{self, answered};
-use crate::stacks::{asked, document, logs, operations, targets};
+use crate::stacks::{asked, document, inventory, logs, operations, reached, targets};
 
 const TARGET: &str = "/v2/targets/{target}";
 const ONE: &str = "/v2/targets/{target}/stacks/{stack}";
@@ -55,18 +55,31 @@ pub(crate) static ROUTES: &[Route] = &[
     route("POST", "/v2/targets", "target.create", |front, call| Box::pin(answered(targets::put(front, call)))),
     route("GET", TARGET, "target.inspect", |front, call| Box::pin(answered(targets::inspect(front, call)))),
     route("PUT", TARGET, "target.update", |front, call| Box::pin(answered(targets::put(front, call)))),
+    route("PATCH", TARGET, "target.update", |front, call| Box::pin(answered(targets::patch(front, call)))),
     route("DELETE", TARGET, "target.remove", |front, call| Box::pin(answered(targets::delete(front, call)))),
     route("POST", "/v2/targets/{target}/check", "target.check", |front, call| {
         Box::pin(answered(targets::check(front, call)))
     }),
     route("GET", "/v2/targets/{target}/nodes", "target.nodes", |front, call| {
-        Box::pin(answered(targets::inventory(front, call, "nodes")))
+        Box::pin(answered(inventory::list(front, call, "nodes")))
     }),
     route("GET", "/v2/targets/{target}/networks", "target.networks", |front, call| {
-        Box::pin(answered(targets::inventory(front, call, "networks")))
+        Box::pin(answered(inventory::list(front, call, "networks")))
+    }),
+    route("POST", "/v2/targets/{target}/networks", "network.create-at", |front, call| {
+        Box::pin(answered(inventory::create(front, call, "networks")))
+    }),
+    route("DELETE", "/v2/targets/{target}/networks/{name}", "network.remove-at", |front, call| {
+        Box::pin(answered(inventory::remove(front, call, "networks")))
     }),
     route("GET", "/v2/targets/{target}/volumes", "target.volumes", |front, call| {
-        Box::pin(answered(targets::inventory(front, call, "volumes")))
+        Box::pin(answered(inventory::list(front, call, "volumes")))
+    }),
+    route("POST", "/v2/targets/{target}/volumes", "volume.create-at", |front, call| {
+        Box::pin(answered(inventory::create(front, call, "volumes")))
+    }),
+    route("DELETE", "/v2/targets/{target}/volumes/{name}", "volume.remove-at", |front, call| {
+        Box::pin(answered(inventory::remove(front, call, "volumes")))
     }),
     route("GET", "/v2/targets/{target}/stacks", "stack.list", |front, call| Box::pin(answered(v2::list(front, call)))),
     route("POST", "/v2/targets/{target}/stacks", "stack.deploy", |front, call| {
@@ -86,6 +99,12 @@ pub(crate) static ROUTES: &[Route] = &[
     }),
     route("GET", "/v2/targets/{target}/stacks/{stack}/logs", "stack.logs", |front, call| {
         Box::pin(answered(logs::stack_logs(front, call)))
+    }),
+    route("GET", "/v2/targets/{target}/stacks/{stack}/endpoints", "stack.endpoints", |front, call| {
+        Box::pin(answered(reached::endpoints(front, call)))
+    }),
+    route("GET", "/v2/targets/{target}/stacks/{stack}/events", "stack.events", |front, call| {
+        Box::pin(answered(reached::events(front, call)))
     }),
     route("GET", "/v2/targets/{target}/stacks/{stack}/revisions", "stack.revisions", |front, call| {
         Box::pin(answered(v2::list_revisions(front, call)))

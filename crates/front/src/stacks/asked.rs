@@ -1,5 +1,7 @@
 //! Requests of the stack API as they are read.
 
+mod forms;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::v2::{Answered, author, ok};
 use crate::{Call, guard, swarm};
+
+pub(crate) use forms::read_any;
 
 /// Bytes of a request at most: a bundle of files with the escapes of JSON.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -26,12 +30,12 @@ pub(crate) struct Asker {
     pub(crate) key: Option<String>,
     /// The time that the client waits for the end (`Prefer: wait=120`).
     pub(crate) wait: Duration,
+    /// Whether the operation may wait behind others on the same stack (`?queue=false`).
+    pub(crate) may_queue: bool,
 }
 
 impl Asker {
     pub(crate) fn of(call: &Call) -> Asker {
-    /// Whether the operation may wait behind others on the same stack (`?queue=false`).
-    pub(crate) may_queue: bool,
         let prefer = call.parts.headers.get("prefer").and_then(|it| it.to_str().ok()).unwrap_or_default();
         let wait = prefer.split(',').find_map(|it| it.trim().strip_prefix("wait=")?.parse().ok()).unwrap_or(0);
         let may_queue = call.query.get("queue").is_none() || call.query.flag("queue");
@@ -43,7 +47,11 @@ impl Asker {
 pub(crate) async fn read<T: DeserializeOwned>(call: &mut Call) -> Result<T, Problem> {
     let bytes = call.bytes(BODY_BYTES_MAX).await?;
     guard::is_json(&call.parts.headers, bytes.is_empty())?;
-    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+    parse(if bytes.is_empty() { b"{}" } else { &bytes })
+}
+
+/// A document as what is wanted.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -160,7 +168,7 @@ fn key_of(call: &Call) -> Option<String> {
 
 /// `POST /v2/compose/check`: the faults of files, with places.
 pub(crate) async fn check(mut call: Call) -> Answered {
-    let asked: Asked = read(&mut call).await?;
+    let asked = read_any(&mut call).await?;
     match load(&asked.bundle()?, asked.name.as_deref()).await {
         Ok(loaded) => ok(&json!({"ok": true, "name": loaded.name, "diagnostics": loaded.notes})),
         Err(problem) if problem.code == "invalid_compose_file" => {
@@ -172,14 +180,14 @@ pub(crate) async fn check(mut call: Call) -> Answered {
 
 /// `POST /v2/compose/config`: the canonical file.
 pub(crate) async fn config(mut call: Call) -> Answered {
-    let asked: Asked = read(&mut call).await?;
+    let asked = read_any(&mut call).await?;
     let loaded = load(&asked.bundle()?, asked.name.as_deref()).await?;
     ok(&json!({"config": loaded.canonical, "yaml": loaded.canonical_yaml, "diagnostics": loaded.notes}))
 }
 
 /// `POST /v2/compose/variables`: the variables that files read.
 pub(crate) async fn variables(mut call: Call) -> Answered {
-    let asked: Asked = read(&mut call).await?;
+    let asked = read_any(&mut call).await?;
     let loaded = load(&asked.bundle()?, asked.name.as_deref()).await?;
     ok(&json!({"items": loaded.variables}))
 }

@@ -54,11 +54,16 @@ static V2: &[Described] = &[
     op("POST", "/v2/targets", "create_target", "Keeps a target by name", "Target"),
     op("GET", "/v2/targets/{target}", "get_target", "Shows a target; credentials are never shown", ""),
     op("PUT", "/v2/targets/{target}", "update_target", "Changes a target", "Target"),
+    op("PATCH", "/v2/targets/{target}", "patch_target", "Changes some members of a target", "TargetPatch"),
     op("DELETE", "/v2/targets/{target}", "delete_target", "Forgets a target that has no stacks", ""),
     op("POST", "/v2/targets/{target}/check", "check_target", "Connects to a target and tells each step", ""),
     op("GET", "/v2/targets/{target}/nodes", "list_nodes", "Lists the nodes of a target", ""),
     op("GET", "/v2/targets/{target}/networks", "list_networks", "Lists the networks of a target", ""),
+    op("POST", "/v2/targets/{target}/networks", "create_network", "Creates a network", "Network"),
+    op("DELETE", "/v2/targets/{target}/networks/{name}", "delete_network", "Removes a network", ""),
     op("GET", "/v2/targets/{target}/volumes", "list_volumes", "Lists the volumes of a target", ""),
+    op("POST", "/v2/targets/{target}/volumes", "create_volume", "Creates a volume", "Volume"),
+    op("DELETE", "/v2/targets/{target}/volumes/{name}", "delete_volume", "Removes a volume", ""),
     op("GET", "/v2/targets/{target}/stacks", "list_stacks", "Lists stacks", ""),
     op("POST", "/v2/targets/{target}/stacks", "create_stack", "Deploys a stack", "Deploy"),
     op("GET", "/v2/targets/{target}/stacks/{stack}", "get_stack", "Shows a stack with its services", ""),
@@ -74,6 +79,8 @@ static V2: &[Described] = &[
     op("GET", "/v2/targets/{target}/stacks/{stack}/services", "list_services", "Lists the services of a stack", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/tasks", "list_tasks", "Lists the tasks of a stack", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/logs", "get_logs", "Gives what the tasks of a stack say", ""),
+    op("GET", "/v2/targets/{target}/stacks/{stack}/endpoints", "list_endpoints", "Tells where a stack is reached", ""),
+    op("GET", "/v2/targets/{target}/stacks/{stack}/events", "follow_stack", "Tells the events of a stack", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/revisions", "list_revisions", "Lists revisions", ""),
     op("GET", "/v2/targets/{target}/stacks/{stack}/revisions/{number}", "get_revision", "Shows a revision", ""),
     op(
@@ -109,16 +116,20 @@ static V2: &[Described] = &[
 /// The content of a good answer.
 fn answer(id: &str) -> Value {
     match id {
-        "follow_operation" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        "follow_operation" | "follow_stack" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
         "get_logs" => json!({"text/plain": {"schema": {"type": "string"}}}),
         _ => json!({"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}}),
     }
 }
 
 /// Parameters in the query of operations, by the names of these.
-const QUERIES: [(&str, &[&str]); 5] = [
+const QUERIES: [(&str, &[&str]); 9] = [
+    ("follow_stack", &["since"]),
     ("plan_stack", &["against"]),
-    ("delete_stack", &["timeout", "volumes"]),
+    ("delete_stack", &["timeout", "volumes", "queue"]),
+    ("deploy_stack", &["queue"]),
+    ("create_stack", &["queue"]),
+    ("rollback_stack", &["queue"]),
     ("list_operations", &["stack", "target"]),
     ("get_logs", &["service", "follow", "tail", "since", "timestamps", "format"]),
     ("list_stacks", &["limit", "after"]),
@@ -156,6 +167,7 @@ pub(crate) async fn swagger(call: Call) -> Answered {
 }
 
 fn swagger_document(host: &str) -> Value {
+    let answer = json!({"$ref": "#/definitions/Answer"});
     let operation = |it: &Described| {
         let named = holes(it.path).map(|name| json!({"name": name, "in": "path", "required": true, "type": "string"}));
         let mut parameters: Vec<Value> = named.collect();
@@ -164,11 +176,13 @@ fn swagger_document(host: &str) -> Value {
         json!({
             "operationId": it.id, "summary": it.summary, "parameters": parameters,
             "consumes": ["application/json"], "produces": ["application/json"],
-            "responses": {"200": {"description": "It was done"}, "201": {"description": "It was made"},
-                "400": {"description": "It cannot be done"}},
+            "responses": {"200": {"description": "It was done", "schema": answer},
+                "201": {"description": "It was made", "schema": answer},
+                "400": {"description": "It cannot be done", "schema": answer}},
         })
     };
     let text = json!({"type": "string"});
+    let objects = json!({"type": "array", "items": {"type": "object"}});
     let engine = json!({"engine-url": text, "ca-cert": text, "cert": text, "cert-key": text});
     let with = |more: Value| {
         let mut all = engine.clone();
@@ -193,6 +207,12 @@ fn swagger_document(host: &str) -> Value {
             "Swarm": schema(engine.clone(), &["engine-url"]),
             "Network": schema(with(json!({"name": text})), &["name", "engine-url"]),
             "Volume": schema(with(json!({"name": text})), &["name", "engine-url"]),
+            // As it is without `compat`, which makes texts of the last members.
+            "Answer": schema(json!({
+                "status": {"type": "integer"}, "message": text, "detail": text,
+                "services": {"type": "array", "items": text}, "errors": objects,
+                "stack_status": objects, "swarm_status": {"type": "object"}, "networks": objects, "volumes": objects,
+            }), &[]),
         },
     })
 }
@@ -227,6 +247,11 @@ fn openapi_document() -> Value {
         });
         if !it.body.is_empty() {
             operation["requestBody"] = json!({"content": json_of(it.body)});
+        }
+        if it.body == "Deploy" {
+            let any = json!({"schema": {"type": "string", "format": "binary"}});
+            operation["requestBody"]["content"]["multipart/form-data"] = json!({"schema": {"type": "object"}});
+            operation["requestBody"]["content"]["application/x-tar"] = any;
         }
         operation
     };
@@ -265,6 +290,15 @@ fn openapi_document() -> Value {
                 "name": text, "kind": {"type": "string", "enum": ["swarm", "engine"]}, "address": text, "labels": {"type": "object", "additionalProperties": text},
                 "tls": schema(json!({"ca": text, "cert": text, "key": text}), &["ca", "cert", "key"]),
             }), &["address"]),
+            "TargetPatch": schema(json!({
+                "kind": {"type": "string", "enum": ["swarm", "engine"]}, "address": text,
+                "labels": {"type": "object", "additionalProperties": text},
+                "tls": schema(json!({"ca": text, "cert": text, "key": text}), &["ca", "cert", "key"]),
+            }), &[]),
+            "Network": schema(json!({"name": text, "driver": text, "attachable": {"type": "boolean"},
+                "options": {"type": "object", "additionalProperties": text}, "labels": {"type": "object", "additionalProperties": text}}), &["name"]),
+            "Volume": schema(json!({"name": text, "driver": text, "options": {"type": "object", "additionalProperties": text},
+                "labels": {"type": "object", "additionalProperties": text}}), &["name"]),
             "Rollback": schema(json!({"revision": {"type": "integer", "default": 0}, "options": {"$ref": "#/components/schemas/Options"}}), &[]),
             "Scale": schema(json!({"replicas": {"type": "integer"}}), &["replicas"]),
             "Problem": schema(json!({"title": text, "status": {"type": "integer"}, "code": text, "detail": text, "errors": {"type": "array", "items": {}}}), &[]),

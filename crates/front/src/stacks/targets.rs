@@ -1,15 +1,17 @@
 //! `/v2/targets`: this cluster, and targets that are stored by name with sealed credentials.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use herder_model::swarm::{Change, View};
 use herder_stacks::engine::OneEngine;
 use herder_stacks::{
-    Chance, Found, OWN, Target, TargetError, TargetKind, WantedTarget, credentials, remove_target, target, targets,
-    write_target,
+    Chance, Found, OWN, Target, TargetError, TargetKind, Tls, WantedTarget, credentials, remove_target, target,
+    targets, write_target,
 };
 use http::{Method, StatusCode};
 use rand::Rng as _;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -17,8 +19,8 @@ use super::Inside;
 use super::asked::read;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::remote::{Pem, Remote};
-use super::v2::{ATTEMPTS_MAX, Answered, author, docker, docker_list, ok, paged, request_id, swarm_of};
+use super::remote::{Pem, Remote, faults};
+use super::v2::{ATTEMPTS_MAX, Answered, author, docker, ok, paged, request_id, swarm_of};
 use crate::{ApiError, Call, Front, call, swarm};
 
 /// The way to a target of this name.
@@ -97,22 +99,50 @@ pub(crate) async fn put(front: &Arc<Front>, mut call: Call) -> Answered {
     if !is_new {
         wanted.name = in_path;
     }
+    store(front, &wanted, is_new, &author(&call)).await
+}
+
+async fn store(front: &Arc<Front>, wanted: &WantedTarget, is_new: bool, by: &str) -> Answered {
     // Wrong certificates are refused before they are stored.
     if let Some(tls) = wanted.tls.as_ref().filter(|tls| !tls.ca.trim().is_empty()) {
         let config = herder_tls::client_of_pem(&tls.ca, &tls.cert, &tls.key);
-        config.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "tls_bad_pem", error.to_string()))?;
+        config.map_err(|error| faults::of_pem(&error))?;
     }
-    let by = author(&call);
     let ids = [swarm::new_id(), swarm::new_id()];
     let view = commit(front, |view| {
         let mut chance = Chance { key: [0; 32], nonce: [0; 12] };
         rand::rng().fill_bytes(&mut chance.key);
         rand::rng().fill_bytes(&mut chance.nonce);
-        write_target(view, &wanted, is_new, &by, ids.clone(), chance)
+        write_target(view, wanted, is_new, by, ids.clone(), chance)
     })
     .await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(call::json(status, &shown(&target(&view, &wanted.name)?)))
+}
+
+/// Members of a target that a PATCH may name; the others stay as they are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Patch {
+    kind: Option<TargetKind>,
+    address: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    tls: Option<Tls>,
+}
+
+/// `PATCH /v2/targets/{target}`.
+pub(crate) async fn patch(front: &Arc<Front>, mut call: Call) -> Answered {
+    let patch: Patch = read(&mut call).await?;
+    let name = call.hole("target");
+    let present = target(&swarm::read(swarm_of(front)?).await?, &name)?.record;
+    let wanted = WantedTarget {
+        name,
+        kind: patch.kind.unwrap_or(present.kind),
+        address: patch.address.unwrap_or(present.address),
+        labels: patch.labels.unwrap_or(present.labels),
+        tls: patch.tls,
+    };
+    store(front, &wanted, false, &author(&call)).await
 }
 
 /// `DELETE /v2/targets/{target}`.
@@ -148,69 +178,27 @@ pub(crate) async fn check(front: &Arc<Front>, call: Call) -> Answered {
     let name = call.hole("target");
     let mut steps = Vec::new();
     let start = Instant::now();
-    let failed = |mut steps: Vec<Value>, step: &str, reason: String| {
-        steps.push(json!({"step": step, "ok": false, "error": reason}));
+    let failed = |mut steps: Vec<Value>, step: &str, problem: Problem| {
+        steps.push(json!({"step": step, "ok": false, "code": problem.code, "error": problem.detail}));
         ok(&json!({"ok": false, "steps": steps}))
     };
     let api = match api_of(front, &name, &request_id(&call)).await {
         Ok(api) => api,
         Err(problem) if problem.status == StatusCode::NOT_FOUND => return Err(problem),
-        Err(problem) => return failed(steps, "connect", problem.detail),
+        Err(problem) => return failed(steps, "connect", problem),
     };
     let latency = start.elapsed().as_millis();
     steps.push(json!({"step": "connect", "ok": true, "milliseconds": latency as u64}));
     let info = match docker(&api, Method::GET, "/info", None).await {
         Ok(info) => info,
-        Err(problem) => return failed(steps, "info", problem.detail),
+        Err(problem) => return failed(steps, "info", problem),
     };
     steps.push(json!({"step": "info", "ok": true, "engine": info["ServerVersion"], "host": info["Name"]}));
     if let Reach::Remote(_) = api {
-        let swarm = &info["Swarm"];
-        let state = swarm["LocalNodeState"].as_str().unwrap_or("inactive");
-        let reason = match (state, swarm["ControlAvailable"].as_bool()) {
-            ("active", Some(true)) => None,
-            ("active", _) => {
-                let managers = swarm["RemoteManagers"].as_array().into_iter().flatten();
-                let managers: Vec<&str> = managers.filter_map(|it| it["Addr"].as_str()).collect();
-                Some(format!("it is a worker; managers are {}", managers.join(", ")))
-            }
-            ("locked", _) => Some("its swarm is locked; `docker swarm unlock` opens it".to_owned()),
-            (state, _) => {
-                Some(format!("it is in no swarm ({state}); use the kind engine, or `docker swarm init` there"))
-            }
-        };
-        match reason {
-            Some(reason) => return failed(steps, "swarm", reason),
-            None => steps.push(json!({"step": "swarm", "ok": true, "nodes": swarm["Nodes"]})),
+        match faults::of_info("", &info) {
+            Some(fault) => return failed(steps, "swarm", fault.into()),
+            None => steps.push(json!({"step": "swarm", "ok": true, "nodes": info["Swarm"]["Nodes"]})),
         }
     }
     ok(&json!({"ok": true, "steps": steps}))
-}
-
-/// `GET /v2/targets/{target}/nodes`, `/networks`, `/volumes`.
-pub(crate) async fn inventory(front: &Arc<Front>, call: Call, what: &str) -> Answered {
-    let name = call.hole("target");
-    let api = api_of(front, &name, &request_id(&call)).await?;
-    let all = match what {
-        "volumes" => {
-            let all = docker(&api, Method::GET, "/volumes", None).await?;
-            let all = all["Volumes"].as_array().cloned().unwrap_or_default();
-            all.iter().map(|it| json!({"name": it["Name"], "driver": it["Driver"], "labels": it["Labels"]})).collect()
-        }
-        "networks" => {
-            let all = docker_list(&api, "/networks").await?;
-            let shown = |it: &Value| json!({"name": it["Name"], "id": it["Id"], "driver": it["Driver"], "scope": it["Scope"], "labels": it["Labels"]});
-            all.iter().map(shown).collect()
-        }
-        _ => {
-            let all = docker_list(&api, "/nodes").await?;
-            let shown = |it: &Value| {
-                json!({"name": it["Description"]["Hostname"], "id": it["ID"], "role": it["Spec"]["Role"],
-                    "availability": it["Spec"]["Availability"], "state": it["Status"]["State"],
-                    "address": it["Status"]["Addr"], "engine": it["Description"]["Engine"]["EngineVersion"]})
-            };
-            all.iter().map(shown).collect::<Vec<_>>()
-        }
-    };
-    paged(&call, all, "name")
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::asked::{Asked, AskedOptions, Asker, WAIT_MAX, load, read};
+use super::asked::{AskedOptions, Asker, WAIT_MAX, load, read, read_any};
 use super::operations::{LOOK_PERIOD, reply_of};
 use super::problem::Problem;
 use super::reach::Reach;
@@ -126,7 +126,7 @@ pub(crate) fn paged(call: &Call, mut all: Vec<Value>, key: &str) -> Answered {
 
 /// `POST /v2/targets/{target}/stacks`, `PUT …/stacks/{stack}`.
 pub(crate) async fn deploy(front: &Arc<Front>, mut call: Call) -> Answered {
-    let asked: Asked = read(&mut call).await?;
+    let asked = read_any(&mut call).await?;
     let asker = Asker::of(&call);
     let target = call.hole("target");
     let in_path = call.hole("stack");
@@ -249,7 +249,7 @@ fn if_match(call: &Call, stack: Option<&Found<Stack>>) -> Result<(), Problem> {
 
 /// `POST /v2/targets/{target}/stacks/{stack}/plan`.
 pub(crate) async fn plan(front: &Arc<Front>, mut call: Call) -> Answered {
-    let asked: Asked = read(&mut call).await?;
+    let asked = read_any(&mut call).await?;
     let (target, stack) = (call.hole("target"), call.hole("stack"));
     let (bundle, options) = (asked.bundle()?, asked.options.read()?);
     let api = api_of(front, &target, &request_id(&call)).await?;
@@ -269,7 +269,7 @@ pub(crate) async fn plan(front: &Arc<Front>, mut call: Call) -> Answered {
     ok(&value)
 }
 
-fn no_stack(stack: &str) -> Problem {
+pub(crate) fn no_stack(stack: &str) -> Problem {
     herder_stacks::Refused::NoStack(stack.to_owned()).into()
 }
 
@@ -480,6 +480,15 @@ async fn change_service(
     let mut spec = there["Spec"].clone();
     change(&name, &mut spec)?;
     let (id, version) = (there["ID"].as_str().unwrap_or_default(), there["Version"]["Index"].as_u64().unwrap_or(0));
-    docker(&api, Method::POST, &format!("/services/{id}/update?version={version}"), Some(&spec)).await?;
+    let path = format!("/services/{id}/update?version={version}");
+    if let Err(problem) = docker(&api, Method::POST, &path, Some(&spec)).await {
+        // One engine has nobody else who goes back.
+        if matches!(api, Reach::Engine(..)) {
+            docker(&api, Method::POST, &path, Some(&there["Spec"])).await?;
+            api.settle(&stack).await?;
+        }
+        return Err(problem);
+    }
+    api.settle(&stack).await?;
     ok(&json!({"service": name}))
 }
