@@ -76,7 +76,7 @@ pub enum Refused {
     Record(#[from] ResourceError),
 }
 
-/// Who asks for an operation, when, and whether it may wait behind others on the same stack.
+/// The caller of an operation, its time, and if it may wait behind others on the same stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking<'a> {
     pub by: &'a str,

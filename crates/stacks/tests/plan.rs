@@ -1,5 +1,6 @@
-//! A plan says what the deployment then does: the writes that reach a swarm are the steps of the plan, for every stack in
-//! `examples/stacks` as it is new, unchanged, edited and with a service less.
+//! Compares the plan of every stack in `examples/stacks` with the writes of its deployment.
+//!
+//! Each stack is played new, unchanged, edited, and with a service less.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -30,7 +30,7 @@ pub(crate) struct Asker {
     pub(crate) key: Option<String>,
     /// The time that the client waits for the end (`Prefer: wait=120`).
     pub(crate) wait: Duration,
-    /// Whether the operation may wait behind others on the same stack (`?queue=false`).
+    /// True if the operation may wait behind others on the same stack (`?queue=false`).
     pub(crate) may_queue: bool,
 }
 

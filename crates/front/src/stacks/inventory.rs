@@ -50,7 +50,7 @@ struct Wanted {
     driver: Option<String>,
     options: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
-    /// Of networks of a swarm: plain containers may use it, too.
+    /// True if plain containers may use the network, too; for networks of a swarm.
     attachable: bool,
 }
 

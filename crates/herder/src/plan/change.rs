@@ -233,7 +233,7 @@ fn with_ids(spec: &Value, observed: &Observed) -> Value {
     spec
 }
 
-/// What becomes of the tasks of a service with another specification.
+/// Effect of another specification on the tasks of a service.
 fn effect(new: &ServiceSpec, found: &Value, known: &Known) -> anyhow::Result<Tasks> {
     let old: ServiceSpec = serde_json::from_value(found["Spec"].clone())?;
     let wants = wanted_tasks(new, known);

@@ -23,7 +23,7 @@ pub enum Filter {
     Resources,
     /// Drivers of volumes and logs.
     Plugins,
-    /// What overlay networks need.
+    /// Programs and kernel parts that overlay networks need.
     Networks,
     Constraints,
     /// Architecture and operating system of the image.

@@ -19,7 +19,7 @@ const OPEN_TIME: Duration = Duration::from_secs(10);
 /// Addresses whose faults are remembered.
 const ADDRESSES_MAX: usize = 1024;
 
-/// What is known of remote engines from calls of late, by their addresses.
+/// Recent faults and calls under way of remote engines, by address.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     breakers: Mutex<BTreeMap<String, Breaker>>,
