@@ -181,7 +181,10 @@ pub(crate) async fn prune(front: &Arc<Front>, call: Call) -> Result<Reply, ApiEr
     let parts = fanout::ask_all(front, Method::POST, &path, None).await;
     let mut merged = prune::over_nodes(parts, front.pool.settings().naming).map_err(ApiError::internal)?;
     // Networks take no space; clients are told of none.
-    merged.as_object_mut().map(|it| it.shift_remove("SpaceReclaimed"));
+    if let Some(merged) = merged.as_object_mut() {
+        merged.shift_remove("SpaceReclaimed");
+        merged.entry("NetworksDeleted").or_insert(Value::Null);
+    }
     let pruned = swarm::networks::prune(front, &filters).await?;
     if !pruned.is_empty() {
         let mut names = merged["NetworksDeleted"].as_array().cloned().unwrap_or_default();
