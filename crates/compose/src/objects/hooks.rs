@@ -4,6 +4,8 @@
 //! is a job of its own, and the service waits for it to complete. The name of the job holds a digest of its definition: another
 //! definition is another job, so going back runs nothing again.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map as Json, Value, json};
 
 use crate::node::Node;
@@ -50,7 +52,7 @@ pub(super) fn jobs(context: &mut Context<'_>, node: &Node, service: &mut Desired
     let mut jobs: Vec<DesiredService> = Vec::new();
     for (number, step) in (1..).zip(steps(node)).filter(|(_, step)| !is_per_replica(step)) {
         let mut spec = job(hook(context, step), step, &service.spec, context.stack);
-        let digest = digest(&spec.to_string());
+        let digest = digest(&sorted(&spec).to_string());
         let tail = format!("-pre-start-{number}-{digest:08x}");
         let head: String = service.name.chars().take(super::service::NAME_MAX - tail.len()).collect();
         let name = format!("{head}{tail}");
@@ -140,6 +142,18 @@ fn merged(all: &Value, over: &Value) -> Value {
     merged.extend(over);
     merged.sort_unstable();
     if merged.is_empty() { Value::Null } else { json!(merged) }
+}
+
+/// A value with the members of its objects in the order of their names: a map may keep another one.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(all) => all.iter().map(sorted).collect(),
+        Value::Object(members) => {
+            let members: BTreeMap<&String, Value> = members.iter().map(|(key, value)| (key, sorted(value))).collect();
+            members.into_iter().map(|(key, value)| (key.clone(), value)).collect::<Json<_, _>>().into()
+        }
+        other => other.clone(),
+    }
 }
 
 /// A digest that tells definitions of one file apart (FNV-1a); nothing is trusted because of it.
