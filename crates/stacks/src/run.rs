@@ -9,6 +9,7 @@ use herder_deploy::{
 use herder_model::swarm::{Change, Conflict, Kind, ResourceError, View};
 use parking_lot::Mutex;
 use rand::Rng as _;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::begin::put;
@@ -163,12 +164,21 @@ impl<R: Records, A: Api> Run<'_, R, A> {
             Ok(observed) => observed,
             Err(fault) => return Ok(Outcome::of(Err(fault), true)),
         };
-        let mut salt = || {
-            let mut salt = [0; 16];
-            rand::rng().fill_bytes(&mut salt);
-            salt
+        let prune = revision.options.prune;
+        // The digests of secrets are slow on purpose: here they would keep the manager's heartbeats waiting.
+        let planned = spawn_blocking(move || {
+            let mut salt = || {
+                let mut salt = [0; 16];
+                rand::rng().fill_bytes(&mut salt);
+                salt
+            };
+            let plan = Plan::of(&desired, &observed, &sources, prune, &mut salt);
+            (plan, desired, observed)
+        });
+        let (plan, desired, observed) = match planned.await {
+            Ok(planned) => planned,
+            Err(error) => return Ok(Outcome::failed(format!("the plan could not be made: {error}"))),
         };
-        let plan = Plan::of(&desired, &observed, &sources, revision.options.prune, &mut salt);
         let journal = match self.operation.journal.clone() {
             Some(journal) => {
                 self.found_done(&plan);
