@@ -25,7 +25,7 @@ impl TlsFault {
         match error {
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => TlsFault::Plain,
             Error::InvalidCertificate(fault) => TlsFault::of_certificate(fault),
-            Error::AlertReceived(alert) => match alert {
+            Error::AlertReceived(
                 AlertDescription::BadCertificate
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::CertificateRequired
@@ -34,9 +34,8 @@ impl TlsFault {
                 | AlertDescription::UnsupportedCertificate
                 | AlertDescription::UnknownCA
                 | AlertDescription::AccessDenied
-                | AlertDescription::DecryptError => TlsFault::ClientRefused,
-                _ => TlsFault::Other,
-            },
+                | AlertDescription::DecryptError,
+            ) => TlsFault::ClientRefused,
             _ => TlsFault::Other,
         }
     }

@@ -79,7 +79,7 @@ pub(crate) async fn inspect(
     client: Option<&str>,
     name: &str,
 ) -> Option<Result<Value, ApiError>> {
-    let verbose = match query.get("verbose").map_or(Ok(false), |text| verbose(text)) {
+    let verbose = match query.get("verbose").map_or(Ok(false), verbose) {
         Ok(verbose) => verbose,
         Err(error) => return Some(Err(error)),
     };
