@@ -21,16 +21,21 @@ pub(crate) struct Failed {
     pub(crate) text: String,
     /// The authority said nothing: the order can go on later.
     pub(crate) is_away: bool,
+    /// The authority wants the same request once more, with another nonce (RFC 8555, 6.5).
+    pub(crate) wants_nonce: bool,
 }
+
+/// Problem type of a nonce that the authority does not know (any more).
+const BAD_NONCE: &str = "urn:ietf:params:acme:error:badNonce";
 
 impl Failed {
     /// The authority, or what this node has, does not allow it.
     pub(crate) fn refused(text: impl Into<String>) -> Failed {
-        Failed { text: text.into(), is_away: false }
+        Failed { text: text.into(), is_away: false, wants_nonce: false }
     }
 
     pub(crate) fn away(text: impl Into<String>) -> Failed {
-        Failed { text: text.into(), is_away: true }
+        Failed { text: text.into(), is_away: true, wants_nonce: false }
     }
 }
 
@@ -43,7 +48,9 @@ impl From<herder_store::StoreError> for Failed {
 impl From<instant_acme::Error> for Failed {
     fn from(error: instant_acme::Error) -> Failed {
         use instant_acme::Error;
+        let wants_nonce = matches!(&error, Error::Api(problem) if problem.r#type.as_deref() == Some(BAD_NONCE));
         let is_away = match &error {
+            Error::Api(_) if wants_nonce => true,
             Error::Api(problem) => problem.status.is_some_and(|it| it >= 500),
             Error::Other(_) | Error::Json(_) | Error::Timeout(_) => true,
             _ => false,
@@ -57,6 +64,6 @@ impl From<instant_acme::Error> for Failed {
             }
             source = inner.source();
         }
-        Failed { text: text.replace("API error: ", ""), is_away }
+        Failed { text: text.replace("API error: ", ""), is_away, wants_nonce }
     }
 }

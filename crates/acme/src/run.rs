@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use herder_decide::endpoints::ServiceEndpoints;
 use herder_decide::ingress::{self, Due};
-use herder_model::swarm::{CERTIFICATE_KIND, Clock, INGRESS_KIND, OWN_AUTHORITY, Object, Written};
+use herder_model::swarm::{CERTIFICATE_KIND, Clock, INGRESS_KIND, OWN_AUTHORITY, Object, Resolver, Written};
 use herder_store::{Seen, Store};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -18,6 +18,8 @@ use crate::{Failed, order, own};
 const LOOK_MAX: i64 = 3600;
 /// Pause after a write that failed.
 const REST: Duration = Duration::from_secs(1);
+/// Attempts at an order whose nonces are refused. Each of them makes four attempts at a request.
+const NONCE_TRIES: u32 = 4;
 
 /// Inputs of the loop.
 #[derive(Clone, Debug)]
@@ -71,7 +73,7 @@ async fn lead(
                 };
                 let outcome = match resolver.directory.as_str() {
                     OWN_AUTHORITY => own::sign(book, &due).await.map(|it| (it, "own")),
-                    _ => order::order(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
+                    _ => ordered(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
                 };
                 if let Err(error) = settle(book, &due, outcome).await {
                     tracing::warn!(certificate = due.name, %error, "the outcome of an order was not written");
@@ -89,6 +91,23 @@ async fn lead(
             Ok(()) = plain.changed() => {}
         }
     }
+}
+
+/// Orders a certificate. The client tries a request with a new nonce three times; an authority may refuse more of them, and the
+/// order goes on where it was.
+async fn ordered(
+    book: &Book,
+    due: &mut Due,
+    resolver: &Resolver,
+    served: &mut watch::Receiver<BTreeSet<String>>,
+) -> Result<(String, String), Failed> {
+    for _ in 1..NONCE_TRIES {
+        match order::order(book, due, resolver, served).await {
+            Err(failed) if failed.wants_nonce => tracing::debug!(certificate = due.name, %failed, "the order goes on"),
+            outcome => return outcome,
+        }
+    }
+    order::order(book, due, resolver, served).await
 }
 
 /// Writes the outcome of an order.
