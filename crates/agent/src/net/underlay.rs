@@ -85,7 +85,8 @@ mod tests {
         let malformed = DataPathError::Malformed.to_string();
         for (text, expected) in [
             ("127.0.0.1", "127.0.0.1"),
-            ("lo", "127.0.0.1"),
+            // Its addresses lead to no other node.
+            ("lo", "interface lo has no address for the data path"),
             ("0.0.0.0", malformed.as_str()),
             ("127.0.0.1:80", &malformed),
             ("nosuch0", &malformed),
