@@ -73,7 +73,7 @@ async fn lead(
                 };
                 let outcome = match resolver.directory.as_str() {
                     OWN_AUTHORITY => own::sign(book, &due).await.map(|it| (it, "own")),
-                    _ => ordered(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
+                    _ => order_again(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
                 };
                 if let Err(error) = settle(book, &due, outcome).await {
                     tracing::warn!(certificate = due.name, %error, "the outcome of an order was not written");
@@ -93,21 +93,25 @@ async fn lead(
     }
 }
 
-/// Orders a certificate. The client tries a request with a new nonce three times; an authority may refuse more of them, and the
-/// order goes on where it was.
-async fn ordered(
+/// Orders a certificate, and goes on with the order where the authority refuses nonces.
+///
+/// The client itself tries a request with a new nonce three times; an authority may refuse more of them.
+async fn order_again(
     book: &Book,
     due: &mut Due,
     resolver: &Resolver,
     served: &mut watch::Receiver<BTreeSet<String>>,
 ) -> Result<(String, String), Failed> {
-    for _ in 1..NONCE_TRIES {
+    let mut tries = 1;
+    loop {
         match order::order(book, due, resolver, served).await {
-            Err(failed) if failed.wants_nonce => tracing::debug!(certificate = due.name, %failed, "the order goes on"),
+            Err(failed) if failed.wants_nonce && tries < NONCE_TRIES => {
+                tracing::debug!(certificate = due.name, %failed, "the order goes on");
+                tries += 1;
+            }
             outcome => return outcome,
         }
     }
-    order::order(book, due, resolver, served).await
 }
 
 /// Writes the outcome of an order.

@@ -13,6 +13,11 @@ pub fn is_for_another_platform(message: &str) -> bool {
     message.contains("cannot be used on this platform")
 }
 
+/// The engine lacks a network of the container, or has just removed it.
+pub fn misses_network(message: &str) -> bool {
+    message.starts_with("network ") && message.ends_with(" not found")
+}
+
 /// The container is connected to this network already.
 pub fn is_connected_already(status: u16, message: &str) -> bool {
     status == 403 && message.contains("already exists in network")
@@ -33,6 +38,7 @@ mod tests {
             let all = [
                 ("image", misses_image(status, message)),
                 ("platform", is_for_another_platform(message)),
+                ("network", misses_network(message)),
                 ("connected", is_connected_already(status, message)),
                 ("old", is_out_of_date(message)),
             ];
@@ -42,7 +48,9 @@ mod tests {
             (404, "No such image: busybox:latest", "image"),
             (404, "no such image: example/web:2: No such image: example/web:2", "image"),
             (404, "manifest for busybox:nope not found: manifest unknown: manifest unknown", "image"),
-            (404, "network backend not found", ""),
+            (404, "network backend not found", "network"),
+            (404, "network 9eadfddc58f1 not found", "network"),
+            (403, "network x is in use", ""),
             (404, "get data: no such volume", ""),
             (500, "No such image: busybox:latest", ""),
             (400, "image operating system \"windows\" cannot be used on this platform", "platform"),

@@ -23,7 +23,7 @@ impl Life {
         let mut attempts = 1;
         loop {
             match self.make(record, told).await {
-                Err(Stuck::Refused(why)) if misses_network(&why) && attempts < NETWORK_ATTEMPTS_MAX => {
+                Err(Stuck::Refused(why)) if classify::misses_network(&why) && attempts < NETWORK_ATTEMPTS_MAX => {
                     attempts += 1;
                     self.turn = None;
                     sleep(NETWORK_PAUSE).await;
@@ -59,25 +59,4 @@ pub(super) async fn connect(engine: &Engine, container: &str, networks: &[(Strin
         }
     }
     Ok(())
-}
-
-/// True of a refusal because the engine has no such network (any more).
-fn misses_network(message: &str) -> bool {
-    message.starts_with("network ") && message.ends_with(" not found")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::misses_network;
-
-    #[test]
-    fn a_missing_network_is_told_by_the_engines_words() {
-        for (message, expected) in [
-            ("network 9eadfddc58f1 not found", true),
-            ("No such image: busybox:latest", false),
-            ("network x is in use", false),
-        ] {
-            assert_eq!(misses_network(message), expected, "{message}");
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Hooks: commands before the start of a service's containers, after it, and before their stop.
 //!
-//! What runs beside each container travels in the member `Herder` of the container spec. A `pre_start` step that runs once
+//! Hooks that run beside each container travel in the member `Herder` of the container spec. A `pre_start` step that runs once
 //! is a job of its own, and the service waits for it to complete. The name of the job holds a digest of its definition: another
 //! definition is another job, so going back runs nothing again.
 

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `HostConfig` and `Config` hold members of the body of the engine's `POST /containers/create` (API 1.50), those listed
-//! here and no others; `Hooks` are commands around the container's life ([`super::hooks`]). Docker's own clients pass over the member and do not send it back, so an update without it keeps
-//! the one that is stored; an empty one removes it.
+//! here and no others; `Hooks` are commands around the container's life ([`super::hooks`]). Docker's own clients pass over
+//! the member and do not send it back, so an update without it keeps the one that is stored; an empty one removes it.
 
 use herder_model::swarm::ContainerSpec;
 use serde_json::{Value, json};
