@@ -1,5 +1,5 @@
-//! Benchmark of a swarm when a host dies or is cut off: time until all is as declared again, and faults meanwhile.
-//! Three managers and two workers, each a host of a lab; faults one after the other.
+//! Benchmark of a swarm when a host dies or is cut off. It measures the time until all is as declared again, and
+//! the faults meanwhile. Three managers and two workers, each a host of a lab; faults one after the other.
 //!
 //! The engines themselves are asked what runs, over sockets that no cut concerns. Containers of services that must never run
 //! twice write down when they live: the hosts share this machine's clock.

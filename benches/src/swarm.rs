@@ -1,5 +1,6 @@
-//! Comparison of herder's swarm with the engine's own swarm mode, in turn, and with a client that creates its
-//! containers itself. There are two labs of one host each, with the same engine.
+//! Comparison of herder's swarm with the engine's own swarm mode and with a client alone. The client creates
+//! its containers itself; all are measured in turn. There are two labs of one host each, with the same
+//! engine.
 
 mod side;
 

@@ -1,4 +1,4 @@
-//! Fuzzes Compose files, each after a zero byte, as a stack: they are loaded or refused, and a loaded one can be
+//! Fuzzes Compose files, each after a zero byte, as a stack. They are loaded or refused, and a loaded one can be
 //! printed and loaded again.
 #![no_main]
 

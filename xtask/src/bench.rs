@@ -58,7 +58,7 @@ const BENCHES: [Bench; 12] = [
     Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
 ];
 
-/// Runs benchmarks: `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault;
+/// Runs benchmarks. `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault;
 /// `arguments` are the benchmark's own.
 pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -> anyhow::Result<()> {
     let chosen: Vec<&Bench> =

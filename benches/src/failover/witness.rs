@@ -93,7 +93,7 @@ impl Written {
     }
 }
 
-/// Reads the records of containers: `service container` is the name of the file, and each line is a moment, in seconds
+/// Reads the records of containers. `service container` is the name of the file, and each line is a moment, in seconds
 /// since this machine was started. Returns those of one service that lived at the same time.
 pub(super) fn lived_twice(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut lives: BTreeMap<String, Vec<(f64, f64, String)>> = BTreeMap::new();

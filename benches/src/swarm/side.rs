@@ -195,7 +195,7 @@ impl Side {
         Ok(took)
     }
 
-    /// Measures the least time of an update: a client alone replaces containers by the engine's own API, two at a time.
+    /// Measures the least time of an update. A client alone replaces containers by the engine's own API, two at a time.
     /// Each one is created while the one before it stops.
     pub(crate) async fn raw_update(&self, count: usize, start_first: bool) -> anyhow::Result<Duration> {
         let mut before = Vec::new();

@@ -201,7 +201,7 @@ impl Life {
         self.node.board.forget(&self.id);
     }
 
-    /// Notes the state in the order, which may be further than the reported one, such as a task that was given up.
+    /// Notes the state in the order. It may be further than the reported one, such as a task that was given up.
     fn note(&mut self, order: &Order) {
         let Some(record) = order.record() else { return };
         if record.task.status.state > self.told.state {

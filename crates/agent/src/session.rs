@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::health::EngineHealth;
 use crate::net::Wishes;
 
-/// Number of heartbeat intervals without an answer after which the leader is given up: two messages in a row had none.
+/// Number of heartbeat intervals without an answer after which the leader is given up. Two messages in a row had none.
 /// Another one must be found before the lease is over (five times as long), else tasks that must never run twice end on
 /// nodes that nothing happened to.
 const SILENT_BEATS_MAX: f64 = 2.5;

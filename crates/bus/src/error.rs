@@ -33,8 +33,8 @@ impl Kind {
 #[error("{message}")]
 pub struct BusError {
     pub kind: Kind,
-    /// Code of the failure: -1 for timeouts and missing receivers as in Vert.x, the receiver's own, or a constant below
-    /// for errors of the bus.
+    /// Code of the failure. It is -1 for timeouts and missing receivers as in Vert.x, the receiver's own, or a constant
+    /// below for errors of the bus.
     pub code: i32,
     /// One sentence for people.
     pub message: String,

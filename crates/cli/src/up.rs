@@ -267,7 +267,8 @@ pub struct NodeLs {
     pub format: String,
 }
 
-/// Explain why a task is on its node, or why it waits: every node's reasons for and against it, and remedies.
+/// Explain why a task is on its node, or why it waits. Shows every node's reasons for and against it, and
+/// remedies.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   herder why web                  the first task of the service that waits, else its newest one

@@ -19,8 +19,8 @@ use report::{Goal, Report, Row, Times};
 use serde_json::json;
 
 const CONTAINERS_PER_NODE: usize = 5;
-/// Nodes, timed decisions, and the goal for 99 of 100 in milliseconds: a promise for the size that herder is made for,
-/// plain figures beyond it.
+/// Nodes, timed decisions, and the goal for 99 of 100 in milliseconds. The goal is a promise for the size that herder
+/// is made for, plain figures beyond it.
 const SIZES: [(usize, usize, Goal); 3] =
     [(1_000, 1_000, Goal::Below(1.0)), (10_000, 300, Goal::None), (100_000, 100, Goal::None)];
 

@@ -55,8 +55,8 @@ pub fn accept(client: &str) -> Result<Version, VersionError> {
     }
 }
 
-/// Returns the version for a call to an engine: the client's, or the engine's own if that is older (or the client gave
-/// none).
+/// Returns the version for a call to an engine. It is the client's, or the engine's own if that is older (or the
+/// client gave none).
 pub fn for_engine(client: Option<&str>, engine: &str) -> String {
     let client = client.and_then(Version::parse);
     match (client, Version::parse(engine)) {

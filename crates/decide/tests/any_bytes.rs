@@ -1,5 +1,5 @@
-//! Expressions, create bodies and filters from any bytes: an answer or an error, and a parsed value means the same when
-//! it is parsed again. The fuzz targets in `fuzz/` go on from here.
+//! Expressions, create bodies and filters from any bytes. Each gives an answer or an error, and a parsed value means
+//! the same when it is parsed again. The fuzz targets in `fuzz/` go on from here.
 
 use herder_decide::fuzz::{fuzz_create, fuzz_expression, fuzz_filters};
 use proptest::prelude::*;

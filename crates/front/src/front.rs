@@ -137,8 +137,8 @@ impl Front {
         !is_bound || self.placer.peers().is_none_or(|peers| peers.here() == addr)
     }
 
-    /// Sorts what several engines have: the one beside this door is first, and those that it does not reach are left out where others
-    /// are left.
+    /// Sorts what several engines have. The one beside this door is first, and those that it does not reach are left
+    /// out where others are left.
     pub(crate) fn nearest<T>(&self, found: &mut Vec<T>, engine: impl Fn(&T) -> &Arc<Engine>) {
         if found.iter().any(|it| self.reaches(engine(it).addr())) {
             found.retain(|it| self.reaches(engine(it).addr()));
@@ -247,7 +247,8 @@ impl Front {
         bus::origin(self, headers, "this endpoint").map(drop).inspect_err(|_| record.denied = true)
     }
 
-    /// True if `name` is a name of this node, its certificate, a node of the pool, or allowed by a flag.
+    /// True if `name` is a name of this node or one allowed by a flag. The names of its certificate and
+    /// of the pool's nodes count, too.
     fn is_own_name(&self, name: &str, certificate: Option<&ListenerNames>) -> bool {
         let same = |it: &str| it.eq_ignore_ascii_case(name);
         let allowed = self.settings.allowed_hosts.iter().chain(certificate.iter().flat_map(|it| it.0.iter()));

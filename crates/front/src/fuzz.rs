@@ -36,8 +36,8 @@ pub fn fuzz_request(bytes: &[u8]) {
     runtime().block_on(async { fuzz_request_on(&front(), bytes).await });
 }
 
-/// Handles the bytes as a request (a line with method and path, then the body), and returns the status of the answer.
-/// `None` if they are not a request. Panics if a handler does, or does not end.
+/// Handles the bytes as a request, and returns the status of the answer. A request is a line with method and path,
+/// then the body. `None` if they are not a request. Panics if a handler does, or does not end.
 pub async fn fuzz_request_on(front: &Arc<Front>, bytes: &[u8]) -> Option<StatusCode> {
     let text = String::from_utf8_lossy(bytes);
     let (line, body) = text.split_once('\n').unwrap_or((&text, ""));

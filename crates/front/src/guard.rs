@@ -33,7 +33,7 @@ pub(crate) fn one_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Resu
     }
 }
 
-/// True for a byte that a `Host` header may hold; Docker's older clients put the percent-encoded path of a socket
+/// True for a byte that a `Host` header may hold. Docker's older clients put the percent-encoded path of a socket
 /// there.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]/".contains(&byte)
@@ -47,8 +47,8 @@ fn without_port(host: &str) -> &str {
     host.rsplit_once(':').map_or(host, |(name, _)| name)
 }
 
-/// Checks that a client on the network reached the door under its own name: an IP address, `localhost`, or one that
-/// `is_ours` knows. Anyone can make a DNS name point here and have browsers use it.
+/// Checks that a client on the network reached the door under its own name. Such a name is an IP address,
+/// `localhost`, or one that `is_ours` knows. Anyone can make a DNS name point here and have browsers use it.
 pub(crate) fn own_name(headers: &HeaderMap, is_ours: impl FnOnce(&str) -> bool) -> Result<(), ApiError> {
     let Some(host) = headers.get(header::HOST).and_then(|it| it.to_str().ok()) else { return Ok(()) };
     let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();

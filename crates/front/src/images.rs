@@ -101,7 +101,7 @@ fn work(call: Call, path: &str, what: String, body: Option<Body>, hold: bool) ->
     Work { method: Method::POST, version: call.version, query, path: path.to_owned(), what, headers, body, hold }
 }
 
-/// Imports on one node and copies the image to the others, since each import would be an image with an id of its own.
+/// Imports on one node and copies the image to the others. Each import would be an image with an id of its own.
 async fn import_once(front: &Arc<Front>, call: Call) -> Result<Reply, ApiError> {
     let engine = fanout::any(front)?;
     let path = call.path.clone();

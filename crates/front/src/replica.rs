@@ -23,7 +23,7 @@ use crate::{ApiError, Reply, forward};
 /// (20 s), so that a failover is a pause and not an error.
 const PRIMARY_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Maximum wait of a call that another manager passed on: this manager is about to lead, or the other one is wrong.
+/// Maximum wait of a call that another manager passed on. This manager is about to lead, or the other one is wrong.
 const RELAYED_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Calls and streams at a manager that no longer leads go on for this long. It may have lost the lead for a moment only.

@@ -1,4 +1,5 @@
-//! The way to a door, for all verbs that call one: address and TLS from flags and environment, refusals in plain words.
+//! The way to a door, for all verbs that call one. It reads address and TLS from flags and environment, refusals in
+//! plain words.
 
 use std::path::PathBuf;
 use std::sync::Arc;

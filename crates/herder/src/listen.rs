@@ -51,7 +51,7 @@ pub(crate) fn front_settings(endpoint: &EndpointArgs) -> anyhow::Result<FrontSet
     Ok(FrontSettings { allowed_hosts: endpoint.allowed_host.clone(), audit, ..FrontSettings::default() })
 }
 
-/// Returns the files of a side that shows a certificate, and asks the other side for one of the CA if it verifies.
+/// Returns the files of a side that shows a certificate. It asks the other side for one of the CA if it verifies.
 pub(crate) fn pem(files: &TlsFiles) -> tls::Files<'_> {
     tls::Files { cert: &files.cert, key: &files.key, ca: files.ca.as_deref().filter(|_| files.verify) }
 }

@@ -1,4 +1,4 @@
-//! Attacks a manager with the copied identity of a worker: every channel of the node link is tried from another
+//! Attacks a manager with the copied identity of a worker. Every channel of the node link is tried from another
 //! machine. Afterwards the same stranger attacks without any identity. All of it against a real lab of two hosts.
 
 use std::fs;
@@ -500,7 +500,8 @@ async fn a_page_of_a_stranger_changes_nothing(lab: &Lab) {
     lab.docker(&["rm", "-f", "runs", "stopped"]);
 }
 
-/// Tasks of a job whose node was cut off complete there as well as on the node that they were given to.
+/// Tasks of a job complete on a node that is cut off. They complete as well on the node that they were
+/// given to.
 async fn a_job_counts_no_slot_twice(lab: &Lab) {
     let gate = PathBuf::from("/var/lib/herder-lab").join(&lab.name).join("gate");
     fs::create_dir_all(&gate).expect("a folder");

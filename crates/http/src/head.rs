@@ -1,4 +1,4 @@
-//! Time limit for the head of a request, counted from its first byte; an idle connection may stay silent much longer.
+//! Time limit for the head of a request, counted from its first byte. An idle connection may stay silent much longer.
 //!
 //! hyper has one timer for both, and closing a client's idle connection every few seconds would make its next request fail
 //! now and then.

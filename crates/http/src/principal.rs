@@ -31,8 +31,8 @@ impl Principal {
         Principal { peer: Peer::Local, certificate: None }
     }
 
-    /// True if the connection proves the caller's identity: a unix socket (its file's owner decided who may open it), a
-    /// client certificate, or herder itself.
+    /// True if the connection proves the caller's identity. It is a unix socket (its file's owner decided who may open
+    /// it), a client certificate, or herder itself.
     pub fn is_known(&self) -> bool {
         !matches!(self.peer, Peer::Tcp(_)) || self.certificate.is_some()
     }

@@ -30,7 +30,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Pause after a refusal that will pass (another client was faster, a lock is only just free).
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Entries of a directory (name below it → value), or of one key (one entry with an empty name, or none).
+/// Entries of a directory, or of one key. A directory has an entry for each name below it; a key has one
+/// with an empty name, or none.
 pub type Entries = BTreeMap<String, String>;
 
 /// Kind of store.

@@ -1,5 +1,5 @@
-//! Benchmark of the control plane: a leader with its store on disk, and simulated nodes that report all tasks running
-//! at once. Services are declared; the time ends when all their tasks are written as running.
+//! Benchmark of the control plane. It runs a leader with its store on disk, and simulated nodes that report all tasks
+//! running at once. Services are declared; the time ends when all their tasks are written as running.
 //!
 //! `cargo xtask bench control [-- --nodes 10000 --tasks 1000000]`; without sizes it takes seconds. Nodes run in this process,
 //! on the same cores: they keep only ids. The store is alone, so a write costs one flush of the disk and no network.
@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Tasks of one service.
 const REPLICAS: usize = 1000;
-/// Pause between two counts of what is written: at least this, and a multiple of the time that a count takes.
+/// Pause between two counts of what is written. It is at least this long, and a multiple of the time that a
+/// count takes.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_TIMES: u32 = 20;
 /// A run that takes longer tells nothing more.

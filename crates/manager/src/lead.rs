@@ -47,7 +47,7 @@ const CHANGES_MAX: usize = 1024;
 const STEP_CHANGES: usize = 8192;
 /// Number of tasks of its services after which a step leaves the other services to the next one.
 const STEP_TASKS: usize = 100_000;
-/// Number of tasks that may be created and placed in one step, so that a service of usual size takes one write.
+/// Number of tasks that may be created and placed in one step. A service of usual size takes one write.
 const AT_ONCE_MAX: usize = 512;
 /// Tasks that get a node in one step: each run looks through all nodes once.
 const PLACED_MAX: usize = 4096;

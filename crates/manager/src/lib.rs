@@ -1,4 +1,4 @@
-//! The managers of a swarm: the leader makes the running state match the declared one; the others redirect nodes to it.
+//! The managers of a swarm. The leader makes the running state match the declared one; the others redirect nodes to it.
 //!
 //! One loop ([`lead`]) does everything, step by step: hear nodes, judge who lives, decide what is to be done ([`herder_decide`]),
 //! write all of it as one command, tell nodes what is theirs. It holds nothing that cannot be worked out anew from the store and

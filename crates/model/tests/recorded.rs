@@ -51,7 +51,7 @@ fn holds(small: &Value, large: &Value) -> bool {
     }
 }
 
-/// Checks that everything in the body of a request comes back; `None` if the request is not one of swarm mode.
+/// Checks that everything in the body of a request comes back. `None` if the request is not one of swarm mode.
 fn sent(path: &[&str], body: &Value) -> Option<Result<(), String>> {
     Some(match path {
         ["services", "create"] | ["services", _, "update"] => kept::<ServiceSpec>(body),

@@ -104,7 +104,7 @@ impl FactsPublisher {
     }
 }
 
-/// Time after a change of key during which packets by the old key are opened; all nodes know the new one by then.
+/// Time after a change of key during which packets by the old key are opened. All nodes know the new one by then.
 const OLD_KEY_TIME: Duration = Duration::from_secs(60);
 
 /// Keeps the keys of gossip those of this node's identity, until `stop`.

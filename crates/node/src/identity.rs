@@ -73,8 +73,8 @@ pub async fn of(settings: &NodeSettings, store: Option<&Discovery>) -> anyhow::R
     Ok(identity)
 }
 
-/// Returns addresses of nodes that may admit this one: given ones, those in the store, or those that answer on the
-/// local network.
+/// Returns addresses of nodes that may admit this one. They are given ones, those in the store, or those that
+/// answer on the local network.
 async fn found(settings: &NodeSettings, store: Option<&Discovery>, code: &JoinCode) -> anyhow::Result<Vec<String>> {
     if let Some(store) = store {
         let listed = store::list(store).await;

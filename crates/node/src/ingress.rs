@@ -155,7 +155,8 @@ pub(crate) async fn follow_routed(pool: Arc<Pool>, told: watch::Sender<Arc<Vec<S
     }
 }
 
-/// Carries a connection of a peer's ingress to a task of this node, if the leader has said that the peer routes to it.
+/// Carries a connection of a peer's ingress to a task of this node. The leader must have said that the peer routes to
+/// it.
 pub(crate) async fn serve(agent: &Agent, from: &str, mut peer: impl AsyncRead + AsyncWrite + Unpin) {
     let carried = async {
         let wish = timeout(WISH_TIME_MAX, wish(&mut peer)).await.map_err(|_| io::ErrorKind::TimedOut)??;

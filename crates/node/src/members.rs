@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// Facts whose key begins so are labels.
 const LABEL: &str = "label.";
 const NAME: &str = "name";
-/// Time after a start in which other nodes must answer: each second, they ask three of those that they think dead.
+/// Time after a start in which other nodes must answer. Each second, they ask three of those that they think dead.
 /// After it this node counts as alone.
 const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
 

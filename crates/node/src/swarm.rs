@@ -1,4 +1,5 @@
-//! This node's part in a swarm: a session with the leader for its tasks, and a store if it is a manager.
+//! This node's part in a swarm. It has a session with the leader for its tasks, and a store if it is a
+//! manager.
 
 mod api;
 mod attachments;

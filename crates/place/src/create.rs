@@ -48,7 +48,7 @@ pub struct Order {
     pub version: Option<String>,
     /// The query string for the engine, without `name`; encoded.
     pub query: Vec<(String, String)>,
-    /// Address and id of the container that this one replaces: its name may be used, and its node is not asked.
+    /// Address and id of the container that this one replaces. Its name may be used, and its node is not asked.
     pub replaces: Option<(String, String)>,
 }
 

@@ -36,7 +36,7 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     fn here(&self) -> &str;
     /// Asks the node at `addr` to create a container. An error means that nobody knows whether it did.
     fn create<'p>(&'p self, addr: &'p str, wanted: Wanted) -> Asked<'p, Outcome>;
-    /// Asks the node at `addr` to connect one of its containers to a network of the swarm, or to disconnect it. Returns
+    /// Asks the node at `addr` to connect or disconnect one of its containers. The network is one of the swarm. Returns
     /// false if the swarm has no such network, or the container is not on it.
     fn join<'p>(
         &'p self,

@@ -1,4 +1,4 @@
-//! A simulated disk: it takes its time, and after a loss of power it has what was flushed, and random parts of the
+//! A simulated disk. It takes its time, and after a loss of power it has what was flushed, and random parts of the
 //! rest.
 
 use std::io;

@@ -76,8 +76,8 @@ mod tests {
         text.parse().ok()
     }
 
-    /// Lines of `asked answered operation`, such as `1 4 -→7` (7 was written where nothing was), `5 - 7→8?`, `6 9 read
-    /// 7`.
+    /// Lines of `asked answered operation`. Examples are `1 4 -→7` (7 was written where nothing was), `5 - 7→8?`, `6 9
+    /// read 7`.
     fn check(text: &str, expected: bool) {
         let calls: Vec<Call> = text
             .split(", ")

@@ -1,5 +1,5 @@
-//! Whole swarms in one thread: real stores, managers and agents over simulated networks, disks, clocks and engines, all
-//! from one seed. A story that failed is played again by its seed, step by step the same.
+//! Whole swarms in one thread. Real stores, managers and agents run over simulated networks, disks, clocks and engines,
+//! all from one seed. A story that failed is played again by its seed, step by step the same.
 //!
 //! `cargo xtask sim 17` plays one seed and prints what happened, `cargo xtask sim --seeds 0..5000` plays many.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]

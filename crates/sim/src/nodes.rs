@@ -1,4 +1,5 @@
-//! Nodes of a simulated swarm: an engine, an agent, on some of them a manager, and a clock that may be wrong.
+//! Nodes of a simulated swarm. A node has an engine, an agent, on some of them a manager, and a clock that
+//! may be wrong.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -252,7 +253,7 @@ impl Nodes {
         }
     }
 
-    /// Runs the watchdog of a node: it ends fenced tasks at the end of the lease, independently of the program and the
+    /// Runs the watchdog of a node. It ends fenced tasks at the end of the lease, independently of the program and the
     /// engine.
     async fn hold_lease(self: Arc<Nodes>, node: String) {
         let lease = self.folder.join(format!("agent-{node}")).join("lease");

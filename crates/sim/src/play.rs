@@ -1,4 +1,5 @@
-//! One run of a seed: a thread, a runtime whose clock jumps from one event to the next, and the outcome.
+//! One run of a seed. It has a thread, a runtime whose clock jumps from one event to the next, and the
+//! outcome.
 
 use std::fmt;
 use std::panic;

@@ -30,7 +30,7 @@ use crate::trace::Trace;
 const WORKERS: u64 = 3;
 /// Time in which faults happen.
 const TROUBLE: Duration = Duration::from_secs(25);
-/// Maximum time to recover after the last fault: nodes are silent for 5 s, restarts wait for 5 s, and updates take
+/// Maximum time to recover after the last fault. Nodes are silent for 5 s, restarts wait for 5 s, and updates take
 /// their time.
 const PEACE: Duration = Duration::from_secs(90);
 /// A service that never changes: it shows how fast tasks of lost nodes are replaced.

@@ -1,5 +1,5 @@
-//! Benchmark of three managers in this process, each with its own folder: writes per second, reads, and time without a
-//! leader.
+//! Benchmark of three managers in this process, each with its own folder. It measures writes per second, reads, and
+//! time without a leader.
 //!
 //! `cargo bench -p herder-store --bench store [-- --format json]`. All managers share this machine's cores and its disk.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]

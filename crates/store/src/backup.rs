@@ -90,7 +90,8 @@ impl Store {
         }
     }
 
-    /// Makes the state the whole content of the folder, as that of a new member in a swarm of its own; in one write.
+    /// Makes the state the whole content of the folder, in one write. It becomes that of a new member in a swarm of
+    /// its own.
     async fn refound(
         &self,
         (disk, found): (Disk, Found),

@@ -339,7 +339,7 @@ impl Inner {
         Ok(Found { member, vote, committed, purged, entries, since_snapshot })
     }
 
-    /// Reads the log from this entry on and checks that it is whole: each entry is sealed for its own place. A long log
+    /// Reads the log from this entry on and checks that it is whole. Each entry is sealed for its own place. A long log
     /// is not kept: raft asks for what it needs of it.
     fn check_log(&self, first: u64, covered: Option<u64>) -> io::Result<(Vec<(Entry, usize)>, usize)> {
         let transaction = self.with(|database| database.begin_read().map_err(other))?;

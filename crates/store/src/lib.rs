@@ -1,4 +1,5 @@
-//! Replicated state of a swarm: a log of commands that managers agree on (raft), and the state that follows from it.
+//! Replicated state of a swarm. It is a log of commands that managers agree on (raft), and the state that follows
+//! from it.
 //!
 //! [`Store::commit`] writes, on any manager; [`Store::view`] is what this one knows, [`Store::read`] what the swarm knows;
 //! [`Store::watch`] tells of every write. How requests come to other managers is the business of a [`Transport`].

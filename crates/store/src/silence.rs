@@ -1,4 +1,5 @@
-//! Tells when a manager stops to answer and when it answers again: one line each, however many messages fail in between.
+//! Tells when a manager stops to answer and when it answers again. It logs one line each, however many messages fail in
+//! between.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -486,8 +486,8 @@ impl Identity {
         Ok(Arc::new(config))
     }
 
-    /// Returns TLS for calls to an external CA: shows this node's certificate, and trusts the roots of the swarm and `more`
-    /// (PEM).
+    /// Returns TLS for calls to an external CA. Shows this node's certificate, and trusts the roots of the swarm and
+    /// `more` (PEM).
     pub fn for_external_ca(&self, more: &[&str]) -> Result<Arc<ClientConfig>, IdentityError> {
         let mut roots = self.roots()?;
         for root in more.iter().filter(|it| !it.trim().is_empty()) {

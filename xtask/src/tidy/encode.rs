@@ -1,4 +1,4 @@
-//! Check that values which cannot be written as JSON do not become empty ones: a file would be replaced by nothing, and
+//! Check that values which cannot be written as JSON do not become empty ones. A file would be replaced by nothing, and
 //! Ok returned.
 
 use std::process::Command;

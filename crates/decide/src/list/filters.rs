@@ -171,8 +171,9 @@ impl Patterns {
         self.0.is_empty()
     }
 
-    /// True if one of the values matches the name of an object on a node: bare, and with a slash also as `/name`,
-    /// `node/name` and `/node/name`. Without one, a value that is found in the node's name means nothing.
+    /// True if one of the values matches the name of an object on a node. The name matches bare, and with a slash
+    /// also as `/name`, `node/name` and `/node/name`. Without one, a value that is found in the node's name means
+    /// nothing.
     pub fn match_name(&self, node: &str, name: &str) -> bool {
         if self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(name)) {
             return true;

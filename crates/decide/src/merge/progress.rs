@@ -63,8 +63,8 @@ impl Progress {
         Progress { form: Form::One, ..Progress::default() }
     }
 
-    /// Returns the progress in classic Swarm's form: lines of nodes, and of the whole only what programs read of a
-    /// load.
+    /// Returns the progress in classic Swarm's form. It has the lines of nodes, and of the whole only what
+    /// programs read of a load.
     pub fn classic(what: &str) -> Progress {
         Progress { form: Form::Classic, ..Progress::new(what) }
     }

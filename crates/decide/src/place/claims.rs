@@ -37,9 +37,9 @@ fn score(name: &str, node: &str) -> u64 {
 pub enum Settled {
     /// The name was not used.
     Free,
-    /// The name is used by a container that picture `picture` of the node at `addr`, and every later one, shows while
-    /// it exists. From there on the picture answers for the name, and the claim is over: also if the container is gone
-    /// by then.
+    /// The name is used by a container that the node at `addr` shows. Picture `picture` of it and every later one has
+    /// the container while it exists. From there on the picture answers for the name, and the claim is over: also if
+    /// the container is gone by then.
     Shown { addr: String, picture: u64 },
     /// The container may have been made.
     InDoubt,
@@ -65,7 +65,8 @@ struct Shown {
     /// Address of the node.
     addr: String,
     picture: u64,
-    /// End of the claim if this node has no picture of that node: it has left, or was lost in a cut network.
+    /// End of the claim if this node has no picture of that node. That node has left, or was lost in a cut
+    /// network.
     without: Duration,
 }
 

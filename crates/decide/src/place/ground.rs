@@ -1,5 +1,5 @@
-//! Prerequisites of a container on its node: networks and volumes of the cluster that the node lacks, because it joined
-//! later.
+//! Prerequisites of a container on its node. These are networks and volumes of the cluster that the node lacks, because
+//! it joined later.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Ground {
     }
 }
 
-/// Adapts a create body for `node`: networks given by an id of the cluster or as `node/name` become names, which are
+/// Adapts a create body for `node`. Networks given by an id of the cluster or as `node/name` become names, which are
 /// the same on every node. Returns what must be created on the node first.
 pub fn prepare(nodes: &[Arc<Node>], node: &Node, body: &mut Value) -> Ground {
     let mut wanted = BTreeSet::new();
@@ -59,7 +59,8 @@ pub fn localise(nodes: &[Arc<Node>], text: &str) -> Option<String> {
     names::network(nodes, text).ok().map(|(_, network)| network.name.clone())
 }
 
-/// Returns the body that creates the node's part of network `text`, if the network spans nodes and has no part there.
+/// Returns the body that creates the node's part of network `text`. `None` if the network does not span nodes or has
+/// a part there.
 pub fn network(nodes: &[Arc<Node>], node: &Node, text: &str) -> Option<Value> {
     let (_, network) = names::network(nodes, text).ok()?;
     let id = network.labels.get(LABEL_NETWORK_ID)?;

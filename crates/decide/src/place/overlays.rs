@@ -41,7 +41,8 @@ pub fn wanted(nodes: &[Arc<Node>], body: &Value, name: &str, moves: bool) -> Opt
     })
 }
 
-/// True if this may be a network of the swarm: it is none of each engine, and none that the pool knows.
+/// True if this may be a network of the swarm. Networks of each engine and networks that the pool knows
+/// are not.
 pub fn may_be_swarms(nodes: &[Arc<Node>], text: &str) -> bool {
     let is_own = matches!(text, "" | "default" | "bridge" | "host" | "none" | "nat") || text.starts_with("container:");
     !is_own && names::network(nodes, text).is_err()
@@ -87,7 +88,7 @@ fn servers(body: &Value) -> impl Iterator<Item = IpAddr> {
     servers.filter_map(|it| it.as_str()?.parse().ok())
 }
 
-/// Adapts a create body for the engine: networks of the swarm become its bridge networks, with the addresses from the
+/// Adapts a create body for the engine. Networks of the swarm become its bridge networks, with the addresses from the
 /// managers.
 pub fn fit(body: &mut Value, places: &BTreeMap<String, Place>) {
     if places.is_empty() {

@@ -1,4 +1,4 @@
-//! Placing without a leader, step by step: a name is claimed, nodes are asked in turn, and the asked node decides.
+//! Placing without a leader, step by step. A name is claimed, nodes are asked in turn, and the asked node decides.
 //!
 //! Loops that only wait and send carry the steps out: those of `front` and `herder` for real, and those of a simulation of a
 //! thousand nodes (`crates/wire/tests/simulation`).
@@ -331,7 +331,7 @@ mod tests {
     }
 
     proptest! {
-        /// Two claims of a name ask a common node, even if one node comes, goes, or does not answer between them.
+        /// Two claims of a name ask a common node. One node may come, go, or not answer between them.
         #[test]
         fn two_doors_ask_a_node_in_common(
             name in "[a-z]{1,8}",

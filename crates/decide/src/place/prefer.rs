@@ -85,8 +85,8 @@ mod tests {
     use super::*;
     use crate::place::request;
 
-    /// Returns two nodes: `n1` has a stopped instance of a service with the volume `data`; `n2` has the volume only,
-    /// bound to two nodes.
+    /// Returns two nodes, `n1` and `n2`. `n1` has a stopped instance of a service with the volume `data`; `n2` has
+    /// the volume only, bound to two nodes.
     fn nodes() -> Vec<Arc<Node>> {
         let labels = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Vec<_>>()

@@ -40,7 +40,7 @@ pub struct CreateRequest {
     pub reschedule: Policy,
     /// Containers that must be on the same node, as the flags that ask for them: (`--link=db:x`, `db`).
     pub dependencies: Vec<(String, String)>,
-    /// Full id of the container that this one replaces, where clients name it: it gives way, so its ports are free.
+    /// Full id of the container that this one replaces, where clients name it. It gives way, so its ports are free.
     pub replaces: Option<String>,
     /// Ports that containers ask for which were created and never started do not count as taken.
     pub insists: bool,

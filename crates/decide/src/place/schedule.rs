@@ -204,8 +204,8 @@ fn has_room(asked: &Resources, node: &Node) -> bool {
         && fits(asked.memory_bytes, node.used.memory_bytes, node.total.memory_bytes)
 }
 
-/// Returns the original's score: the load of the node afterwards, processors and memory each from 0 to 100; 100 for
-/// what is not requested.
+/// Returns the original's score. It is the load of the node afterwards, processors and memory each from 0 to 100;
+/// 100 for what is not requested.
 fn load(asked: &Resources, node: &Node) -> i64 {
     let score = |asked: i64, used: i64, total: i64| {
         let share =

@@ -154,7 +154,8 @@ pub fn tasks(view: &View, filters: &Filters) -> Result<Vec<Task>, Denial> {
     Ok(all.filter(wanted).map(|it| task(view, it)).collect())
 }
 
-/// True unless the task is one of a plain container on a network and was not asked for; as in swarm mode.
+/// True unless the task is one of a plain container on a network that was not asked for. Swarm mode does
+/// the same.
 fn is_of_runtime(filters: &Filters, record: &TaskRecord) -> bool {
     match (filters.has("runtime"), is_attachment(record)) {
         (true, is_attachment) => filters.is("runtime", if is_attachment { RUNTIME_ATTACHMENT } else { "container" }),

@@ -53,7 +53,7 @@ impl Fleet {
         self.schedule_up_to(now, usize::MAX)
     }
 
-    /// Places at most `limit` tasks: a command of the store has a maximum size, and the first can be on their way
+    /// Places at most `limit` tasks. A command of the store has a maximum size, and the first can be on their way
     /// meanwhile. Tasks without a fitting node do not count.
     pub fn schedule_up_to(&self, now: Time, limit: usize) -> Placed {
         if !self.is_waited_for() {

@@ -1,5 +1,5 @@
-//! Serves an event bus with all its bridges and some services, for tests of clients: `bus URL TCP_ADDRESS`, such as
-//! `bus tcp://127.0.0.1:0 127.0.0.1:0`. Prints the listening address.
+//! Serves an event bus with all its bridges and some services, for tests of clients. Usage: `bus URL TCP_ADDRESS`,
+//! such as `bus tcp://127.0.0.1:0 127.0.0.1:0`. Prints the listening address.
 
 mod services;
 

@@ -16,7 +16,7 @@ fn can_change(front: &Front) -> bool {
     front.actions.members.receiver_count() > 0
 }
 
-/// Registers a host: a node that was left out comes back, an unknown host becomes a member, and a member stays one.
+/// Registers a host. A node that was left out comes back, an unknown host becomes a member, and a member stays one.
 pub(super) fn register(front: &Front, hostname: &str) -> Result<Value, ApiError> {
     let known = node_named(front, hostname);
     if !can_change(front) {

@@ -163,8 +163,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Tasks as `SLOT IMAGE DESIRED STATE [error]`, the oldest first, `!` after the slot on a node that is down; then
-    /// the printed progress.
+    /// Tasks as `SLOT IMAGE DESIRED STATE [error]`, the oldest first, then the printed progress. A `!` after the slot
+    /// marks a node that is down.
     #[track_caller]
     fn check(image: &str, desired: u64, update: (&str, &str), tasks: &[&str], expected: &[&str]) {
         let service = json!({

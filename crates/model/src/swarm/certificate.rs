@@ -1,4 +1,5 @@
-//! Certificates of the ingress as the managers keep them: with their keys, where they are from, and how far an order is.
+//! Certificates of the ingress as the managers keep them. They come with their keys, where they are from, and how far
+//! an order is.
 
 use std::collections::BTreeMap;
 use std::fmt;

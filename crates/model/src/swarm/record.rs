@@ -160,7 +160,7 @@ pub struct TaskRecord {
     /// A rolling update made it, and is judged by how it does.
     #[serde(skip_serializing_if = "is_default")]
     pub by_update: bool,
-    /// True if that update made the task in place of one without a node, so that nothing was stopped for it.
+    /// True if that update made the task in place of one without a node. Nothing was stopped for it.
     #[serde(skip_serializing_if = "is_default")]
     pub in_place_of_waiting: bool,
     /// True if an update prepared the task before the turn of its slot. The task before it goes on until then.

@@ -359,7 +359,7 @@ mod tests {
     use super::*;
     use crate::swarm::{Service, Task, Time};
 
-    /// Each line is a command: `web+` puts a service, `web@3` replaces version 3, `web-` removes, `web?` expects it,
+    /// Each line is a command. `web+` puts a service, `web@3` replaces version 3, `web-` removes, `web?` expects it,
     /// `web:t1` adds a task. Then what is there, or why not.
     #[test]
     fn a_command_is_done_whole_or_not_at_all() {

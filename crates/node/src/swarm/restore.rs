@@ -179,7 +179,7 @@ impl Host {
         }
     }
 
-    /// Returns the changes to a restored swarm: this node is its only manager, and its tokens are for this node's pool.
+    /// Returns the changes to a restored swarm. This node is its only manager, and its tokens are for this node's pool.
     fn refit(&self, view: &View, code: &JoinCode, ca_key: &str) -> Vec<Change> {
         let mut changes = Vec::new();
         for other in view.nodes.values().filter(|it| it.node.id != self.id) {
@@ -231,8 +231,9 @@ enum Root {
 }
 
 impl Root {
-    /// Chooses the root by the backup, the root that this node trusts, its key if known, and whether other nodes of its
-    /// pool live. Those would be left behind with another root. `None` if the key of the required root is unknown.
+    /// Chooses the root of a restored swarm. It depends on the backup, the root that this node trusts, its key if
+    /// known, and whether other nodes of its pool live. Those would be left behind with another root. `None` if the key
+    /// of the required root is unknown.
     fn of(record: &ClusterRecord, trusted: &str, own: Option<String>, is_alone: bool) -> Option<Root> {
         let root = &record.cluster.tls_info.trust_root;
         let kept = key_of(record, root);

@@ -29,7 +29,7 @@ const READ_TIME_MAX: Duration = Duration::from_secs(30);
 /// Number of a read that is later than every other.
 const SUPERSEDED: u64 = u64::MAX;
 
-/// Number of a read that saw a container go, where another node reports it; news on its way still has the container.
+/// Number of a read that saw a container go, where another node reports it. News on its way still has the container.
 const GONE: u64 = u64::MAX - 1;
 
 /// Depth of a read.

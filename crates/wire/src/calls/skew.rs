@@ -1,4 +1,4 @@
-//! Tests calls between a node of this version and one of the next, with fields and calls that one of them lacks.
+//! Tests calls between a node of this version and one of the next. One of them lacks fields and calls.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

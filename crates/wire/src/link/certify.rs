@@ -92,8 +92,9 @@ impl Link {
         self.certifier.lock().clone()
     }
 
-    /// Gets a new key and a certificate for it: from this node if it can certify, else from the first of `managers`
-    /// that does. Values that the node does not need any more are removed, also from the disk.
+    /// Gets a new key and a certificate for it. The certificate comes from this node if it can certify, else from
+    /// the first of `managers` that does. Values that the node does not need any more are removed, also from the
+    /// disk.
     pub async fn obtain(&self, managers: &[Peer]) -> Result<(), LinkError> {
         let identity = self.identity();
         let Request { request, key } = new_request(&identity.id)?;

@@ -1,4 +1,5 @@
-//! Tests a node of this version beside one of the next, or of one too far away, at the link before any call.
+//! Tests a node of this version beside one of the next, or of one too far away. All happens at the link
+//! before any call.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;

@@ -1,4 +1,5 @@
-//! Tests rights in a swarm over real connections: those of a worker, and those of a stranger with a copied identity.
+//! Tests rights in a swarm over real connections. They are the rights of a worker, and those of a stranger with a
+//! copied identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 

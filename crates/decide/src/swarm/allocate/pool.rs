@@ -162,7 +162,7 @@ fn first_free(pool: Ipv4Net, size: u8, taken: &[(u32, u32)]) -> Option<Ipv4Net> 
     Ipv4Net::new(u32::try_from(at).ok()?.into(), size).ok()
 }
 
-/// Derives the last part of an IPv6 address from the IPv4 address, so that it needs no table of its own.
+/// Derives the last part of an IPv6 address from the IPv4 address. So it needs no table of its own.
 pub(crate) fn v6_of(network: &NetworkRecord, subnet: &Subnet, address: Ipv4Addr) -> Option<std::net::Ipv6Addr> {
     let nets = network.subnets().iter().filter_map(|it| it.subnet.parse::<IpNet>().ok());
     let net = nets.filter_map(|it| if let IpNet::V6(net) = it { Some(net) } else { None }).next()?;

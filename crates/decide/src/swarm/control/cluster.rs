@@ -23,7 +23,7 @@ const ELECTION_TICK: i64 = 10;
 const HEARTBEAT_TICK: i64 = 1;
 /// Ended tasks that are kept for each slot.
 const HISTORY: i64 = 5;
-/// Prefix lengths of subnets that are cut out of address pools: the longest one, and that of a swarm that does not say.
+/// Prefix lengths of subnets that are cut out of address pools. The longest one comes first, then the default.
 const PREFIX_MAX: u32 = 29;
 const SUBNET_SIZE: u32 = 24;
 
@@ -223,7 +223,8 @@ fn brings_key(record: &ClusterRecord, spec: &ClusterSpec) -> bool {
     record.certifies() && record.ca_key.is_empty() && is_there && !spec.ca_config.signing_ca_key.is_empty()
 }
 
-/// True if a root must be made or checked for these settings: another one, or the key of the one that is there.
+/// True if a root must be made or checked for these settings. They ask for another root, or bring the key of
+/// the present one.
 pub fn wants_root(view: &View, spec: &ClusterSpec) -> bool {
     view.cluster.as_ref().is_some_and(|record| changes_root(record, spec) || brings_key(record, spec))
 }

@@ -270,8 +270,8 @@ fn networks_of_services_must_be_there() {
     }
 }
 
-/// Makes nodes `n1` …: `m` is a manager, `M` a silent one, `g` one that is being demoted, `w` a worker, `d` one that is
-/// down.
+/// Makes nodes `n1` … by letters. `m` is a manager, `M` a silent one, `g` one that is being demoted, `w` a worker, `d`
+/// one that is down.
 fn nodes(text: &str) -> (Swarm, Vec<ManagerSeen>) {
     let (mut swarm, mut managers, mut changes) = (Swarm::default(), Vec::new(), Vec::new());
     changes.push(ClusterRecord::default().into());

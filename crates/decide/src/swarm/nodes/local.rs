@@ -38,7 +38,8 @@ impl LocalState {
 pub struct SwarmStatus {
     pub state: LocalState,
     pub role: Role,
-    /// True if this node answers for the swarm: a manager that is prepared, with or without a leader at the moment.
+    /// True if this node answers for the swarm. It is a manager that is prepared, with or without a leader at the
+    /// moment.
     pub control_available: bool,
     pub node_id: String,
     /// Without port.

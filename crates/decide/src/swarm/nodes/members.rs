@@ -134,7 +134,7 @@ pub struct HeartbeatScale(u32);
 const NODES_AT_FULL_PACE: usize = 2_000;
 /// Interval of heartbeats at full pace.
 const HEARTBEAT: Duration = Duration::from_millis(400);
-/// Time after an answer of the leader in which a node may rely on being the only one with its tasks.
+/// Time after an answer of the leader in which a node is the only one with its tasks.
 const LEASE: Duration = Duration::from_secs(2);
 
 impl Default for HeartbeatScale {
@@ -175,11 +175,11 @@ const SILENT_MAX: Duration = Duration::from_secs(5);
 const CONFIRM_SUSPECT: Duration = Duration::from_millis(1500);
 /// Silence after which a node is down that gossip believes to be dead.
 const CONFIRM: Duration = Duration::from_millis(1200);
-/// Silence after which a node has ended its fenced tasks: the lease of 2 s that the leader gives, and time to kill
-/// them.
+/// Silence after which a node has ended its fenced tasks. It is the lease of 2 s that the leader gives, and time
+/// to kill them.
 const FENCED_OFF: Duration = Duration::from_millis(3000);
 
-/// Time in which a node that was stopped in good order may come back, as in swarm mode: its containers run all the
+/// Time in which a node that was stopped in good order may come back, as in swarm mode. Its containers run all the
 /// time.
 const STOPPED_MAX: Duration = Duration::from_secs(15);
 

@@ -18,7 +18,7 @@ pub(super) fn is_ahead(task: &TaskRecord) -> bool {
     task.ahead && is_wanted(task)
 }
 
-/// Removes prepared tasks whose turn does not come any more: the update stopped, went back or was overtaken, or the
+/// Removes prepared tasks whose turn does not come any more. The update stopped, went back or was overtaken, or the
 /// slot was filled otherwise.
 pub(super) fn take_back(
     draft: &mut Draft<'_>,

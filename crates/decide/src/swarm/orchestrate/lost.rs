@@ -44,7 +44,8 @@ pub(super) fn releases(view: &View, now: Time) -> Releases {
     down.into_iter().map(|(_, _, id)| id.to_owned()).zip(times).collect()
 }
 
-/// Returns the sort key of a lost node: whether it waits for its turn, the time that counts for it, and its id.
+/// Returns the sort key of a lost node. The key is whether the node waits for its turn, the time that counts
+/// for it, and its id.
 fn in_order(record: &NodeRecord, now: Time) -> (bool, Time, &str) {
     let waits = record.given_up_at == Time::default();
     let since = if waits { record.state_since } else { record.given_up_at };

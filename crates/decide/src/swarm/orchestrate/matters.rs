@@ -25,7 +25,8 @@ pub fn matters(view: &View, before: Option<&TaskRecord>, after: Option<&TaskReco
     })
 }
 
-/// True if this write of a task may let a waiting task find a node: it waits since then, or another one holds less.
+/// True if this write of a task may let a waiting task find a node. The task waits since then, or another one holds
+/// less.
 pub fn frees(before: Option<&TaskRecord>, after: Option<&TaskRecord>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return true };
     let holds = |it: &TaskRecord| (TaskState::Assigned..=TaskState::Running).contains(&it.task.status.state);

@@ -55,7 +55,7 @@ pub(super) fn is_occupied(tasks: &[Arc<TaskRecord>], service: &ServiceRecord, mo
     })
 }
 
-/// Returns the slots to give up: first those that do not run, then those on nodes that have the most of them, then the
+/// Returns the slots to give up. First those that do not run, then those on nodes that have the most of them, then the
 /// highest numbers.
 fn surplus(draft: &Draft<'_>, occupied: &BTreeMap<Key, Slot>, count: usize) -> BTreeSet<Key> {
     if count == 0 {

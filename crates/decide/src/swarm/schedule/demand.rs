@@ -158,9 +158,9 @@ impl Conditions {
         conditions
     }
 
-    /// Returns the first filter that refuses the node, except host ports and the number of replicas, which differ among
-    /// tasks with these conditions. `has_room` is asked in its turn. Conditions that ask nothing else do not look at
-    /// the node.
+    /// Returns the first filter that refuses the node. Host ports and the number of replicas are left out: they differ
+    /// among tasks with these conditions. `has_room` is asked in its turn. Conditions that ask nothing else do not look
+    /// at the node.
     pub(super) fn refused(
         &self,
         node: &NodeRecord,

@@ -1,4 +1,4 @@
-//! Explanation in the words of swarm mode why no node takes a task: each node counts for the first filter that refuses
+//! Explanation in the words of swarm mode why no node takes a task. Each node counts for the first filter that refuses
 //! it.
 
 use std::collections::HashMap;

@@ -245,7 +245,7 @@ impl Fleet {
         }
     }
 
-    /// Places waiting tasks as if these writes, which the fleet has not seen, were applied: decisions made together can
+    /// Places waiting tasks as if these writes, which the fleet has not seen, were applied. Decisions made together can
     /// be written together.
     pub fn schedule_after(&mut self, written: &[Written], now: Time, limit: usize) -> Placed {
         self.see(written);

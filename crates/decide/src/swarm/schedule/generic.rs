@@ -60,7 +60,7 @@ impl Claims {
     }
 }
 
-/// Returns the claim of a task on the resources `has` of a node; `None` if it cannot have all of it.
+/// Returns the claim of a task on the resources `has` of a node. `None` if it cannot have all of it.
 pub(crate) fn claim(
     has: &[GenericResource],
     held: &Claims,

@@ -61,8 +61,8 @@ pub struct Refused {
     help: String,
 }
 
-/// Explains a task by its id, or a service by its id or name: then its first task without a node, else its newest one.
-/// `None` if there is neither.
+/// Explains a task by its id, or a service by its id or name. A service is explained by its first task without a node,
+/// else its newest one. `None` if there is neither.
 pub fn why(view: &View, subject: &str, now: Time) -> Option<Why> {
     if let Some(record) = view.tasks.get(subject) {
         return Some(with_past(of_task(view, record, now), view, record));

@@ -1,6 +1,6 @@
-//! Conversion of a task into a plain container: the body of the create call, and the volumes and files that it needs.
-//! As swarm mode does it (moby `daemon/cluster/executor/container`), save that the engine is told everything by its
-//! API.
+//! Conversion of a task into a plain container. The result is the body of the create call, and the volumes and files
+//! that it needs. As swarm mode does it (moby `daemon/cluster/executor/container`), save that the engine is told
+//! everything by its API.
 
 pub mod extension;
 mod files;
@@ -66,7 +66,7 @@ pub fn task_name(record: &TaskRecord) -> String {
     format!("{}.{slot}.{}", record.service_name, task.id)
 }
 
-/// Returns the container to create for a task; `binds` are its files on the node with their places in the container. An
+/// Returns the container to create for a task. `binds` are its files on the node with their places in the container. An
 /// error is told as the task's.
 pub fn create(
     record: &TaskRecord,
@@ -362,7 +362,7 @@ fn mount(mount: &Mount) -> Value {
     it
 }
 
-/// Returns a named volume with a driver, which must be created before the container: the engine would use its own
+/// Returns a named volume with a driver, which must be created before the container. The engine would use its own
 /// driver.
 fn volume(mount: &Mount) -> Option<Value> {
     let options = mount.volume_options.as_ref().filter(|_| matches!(mount.kind.as_str(), "" | "volume"))?;
@@ -444,8 +444,8 @@ fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * factor).ok().map(|it| it.min(DRAIN_DELAY_MAX))
 }
 
-/// Returns the networks of the task: overlay networks with its addresses, and networks of the node by name (`host`,
-/// `bridge`, or one that was created there).
+/// Returns the networks of the task. These are overlay networks with its addresses, and networks of the node by
+/// name (`host`, `bridge`, or one that was created there).
 fn attachments(record: &TaskRecord, overlays: &Overlays) -> Vec<(String, Value)> {
     let is_overlay = |target: &str| record.networks.iter().any(|it| it.network_id == target && it.v4.is_some());
     // The first network of the specification carries the default route; the ingress network never does.

@@ -1,5 +1,5 @@
-//! Next step of a node for a task, one at a time, by its desired state, its last report and its container (swarmkit
-//! `agent/exec`, `Do`).
+//! Next step of a node for a task, one at a time. It follows from the desired state, the last report and the
+//! container (swarmkit `agent/exec`, `Do`).
 
 use herder_model::swarm::{ContainerStatus, TaskState, TaskStatus};
 

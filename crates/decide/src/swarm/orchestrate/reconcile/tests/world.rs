@@ -275,7 +275,7 @@ impl World {
         keys
     }
 
-    /// Checks the invariants of a settled cluster: no update is left, nothing is to be removed, and all is as declared.
+    /// Checks the invariants of a settled cluster. No update is left, nothing is to be removed, and all is as declared.
     pub(super) fn converged(&self) -> Vec<Key> {
         let service = self.service().expect("a service");
         assert!(!update::is_active(service), "the update has not ended: {:#?}", self.story);
