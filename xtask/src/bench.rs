@@ -40,7 +40,7 @@ impl Bench {
 /// The one that plays the same again and again.
 const IN_ROUNDS: &str = "failover";
 
-/// The one that takes hours: only when it is named. `--minutes` after `--` makes it shorter.
+/// Name of the benchmark that `all` leaves out, because it takes hours. `--minutes` after `--` makes it shorter.
 const HOURS: &str = "soak";
 
 const BENCHES: [Bench; 12] = [

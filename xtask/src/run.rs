@@ -28,7 +28,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     check(Command::new(cargo_path()).args(arguments))
 }
 
-/// Runs to the end; anything but success is an error that shows the command.
+/// Runs a command and waits for it. A failure is an error that names the command.
 pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
     let text = format!("{command:?}");
     let status = command.status().with_context(|| format!("cannot start {text}"))?;

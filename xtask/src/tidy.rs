@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod encode;
+mod paths;
 mod prose;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     violations.extend(unlisted(&layers)?);
     violations.extend(dependencies::check()?);
     violations.extend(encode::check()?);
+    violations.extend(paths::check()?);
     violations.extend(prose::check()?);
     violations.extend(words::violations()?);
     for (path, lines) in long_files()? {

@@ -33,7 +33,7 @@ pub(crate) async fn account(book: &Book, resolver: &Resolver) -> Result<Account,
     Ok(account)
 }
 
-/// The external account that the authority knows, if the resolver names one.
+/// Returns the external account binding (RFC 8555, 7.3.4), if the resolver names one.
 fn external(book: &Book, resolver: &Resolver) -> Result<Option<ExternalAccountKey>, Failed> {
     if resolver.eab_id.is_empty() {
         return Ok(None);

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::Failed;
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Authorities answer within seconds; finalising may take longer.
+/// Time limit of one answer. Most authorities answer within seconds; finalizing an order takes longer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 /// Chains and directories have some kilobytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;

@@ -22,7 +22,7 @@ const ON_THE_WAY_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Board {
     told: Mutex<SentStates>,
-    /// Number of the last change.
+    /// Sequence number of the last task status change.
     changes: watch::Sender<u64>,
     /// Number of the last one for which somebody may wait.
     urgent: watch::Sender<u64>,

@@ -82,7 +82,7 @@ impl Observer {
         self.entries.lock().entry(task.to_owned()).or_default().shown.subscribe()
     }
 
-    /// The task is over.
+    /// Stops tracking a task, unless its container still exists.
     pub(crate) fn forget(&self, task: &str) {
         self.entries.lock().retain(|id, entry| id != task || !entry.shown.borrow().id.is_empty());
     }
@@ -108,7 +108,7 @@ impl Observer {
         self.strays.subscribe()
     }
 
-    /// The engine did not answer as it should. Returns when everything was read anew.
+    /// Requests a full read after an engine error, and waits until it is done.
     pub(crate) async fn recovered(&self) {
         let mut reads = self.reads();
         reads.mark_unchanged();

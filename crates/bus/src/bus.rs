@@ -49,7 +49,7 @@ impl Default for Settings {
 pub struct Published {
     /// Receivers of this node that have it in their queue.
     pub receivers: usize,
-    /// Peers to which it is under way.
+    /// Number of peers that the message was sent to.
     pub nodes: usize,
     /// Receivers and peers whose queue was full.
     pub dropped: usize,
@@ -63,7 +63,7 @@ pub struct Answer {
     pub outcome: Result<Message, BusError>,
 }
 
-/// Numbers for people.
+/// Counters of the bus, shown to operators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Addresses with receivers of this node.

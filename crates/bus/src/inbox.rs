@@ -79,7 +79,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes no more messages to `address`; those that wait already still come. False if it did not take any.
+    /// Unregisters from `address`. Queued messages are still delivered. Returns false if it was not registered.
     pub fn unregister(&mut self, address: &str) -> bool {
         let Some((address, id)) = self.addresses.remove_entry(address) else { return false };
         self.bus.remove(&address, id);

@@ -119,7 +119,7 @@ impl ReplyTo {
         }
     }
 
-    /// Answers with a question: the asker's answer to it comes back.
+    /// Replies with a request of its own, and returns the asker's reply to that request.
     pub async fn request(mut self, headers: Headers, body: Value, limit: Duration) -> Result<Message, BusError> {
         self.used = true;
         let bus = self.bus.upgrade().ok_or_else(|| BusError::gone(&self.node))?;

@@ -24,7 +24,7 @@ pub(crate) struct Pending {
 
 #[derive(Debug)]
 struct Request {
-    /// Only this node may answer.
+    /// Node that was asked; answers of other nodes are ignored.
     asked: Arc<str>,
     waiter: Waiter,
 }

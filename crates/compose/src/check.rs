@@ -276,7 +276,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Refuses services that depend on themselves, with the way that leads around.
+    /// Reports dependency cycles among services, each with its path.
     fn cycles(&mut self) {
         let services: BTreeMap<&str, &Node> = self.model.get("services").into_iter().flat_map(Node::entries).collect();
         let mut done: BTreeSet<&str> = BTreeSet::new();

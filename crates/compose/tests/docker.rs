@@ -24,7 +24,7 @@ fn source(name: &str) -> PathBuf {
     if beside.exists() { beside } else { examples.join(format!("{name}.yaml")) }
 }
 
-/// The variables of the recordings.
+/// Returns the environment variables with which the recorded deployments were made.
 fn environment() -> BTreeMap<String, String> {
     let names = [
         ("POSTGRES_PASSWORD", "p"),

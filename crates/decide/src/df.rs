@@ -81,7 +81,7 @@ fn add_image(images: &mut IndexMap<String, Value>, image: Value) {
     }
 }
 
-/// Volumes of one name and driver stand once, with what they take on all nodes together.
+/// Merges volumes with the same name and driver and adds up their usage over all nodes.
 fn unite_volumes(volumes: Vec<Value>) -> Vec<Value> {
     let mut united: IndexMap<(String, String), Value> = IndexMap::new();
     let text = |volume: &Value, field: &str| volume[field].as_str().unwrap_or_default().to_owned();

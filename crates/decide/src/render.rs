@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::naming::Naming;
 use crate::words;
 
-/// Stand for the holes until the text is made: characters that no text has (Unicode calls them noncharacters).
+/// Noncharacters that mark each placeholder while an entry is serialized.
 const HOLES: [(char, Hole); 3] =
     [('\u{10FFFD}', Hole::NodeName), ('\u{10FFFE}', Hole::NodeIp), ('\u{10FFFF}', Hole::Status)];
 
@@ -41,7 +41,7 @@ fn fill(text: &mut String, entry: &Entry, node: &Node, now: i64) {
     text.push_str(&entry.text[from..]);
 }
 
-/// Adds what stands between the quotes of a JSON string.
+/// Appends `words` with JSON string escapes, without the quotes.
 fn escape_into(text: &mut String, words: &str) {
     if words.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
         let quoted = json!(words).to_string();

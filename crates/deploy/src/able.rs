@@ -26,7 +26,7 @@ const SINCE: [(&[&str], (u32, u32), &str); 7] = [
 ];
 
 impl Able {
-    /// Everything that the target cannot do, all at once.
+    /// Returns a message for each part of the stack that the target cannot carry out.
     pub fn refusals(self, desired: &Desired) -> Vec<String> {
         desired.services.iter().flat_map(|service| self.refusals_of(service)).collect()
     }

@@ -43,13 +43,13 @@ pub enum Progress<'a> {
 /// The outcome of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// Steps that changed something.
+    /// Number of steps that changed something.
     pub changes: usize,
 }
 
 /// The pause between two looks at tasks. The API tells no event for most steps of a task.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// Attempts at a service that somebody else changes at the same time.
+/// Maximum attempts to update a service that another client changes at the same time.
 const ATTEMPTS_MAX: u32 = 5;
 
 /// Services that are written at the same time.

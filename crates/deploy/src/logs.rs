@@ -187,7 +187,7 @@ pub struct Splitter {
     is_framed: bool,
     is_over: bool,
     bytes: Vec<u8>,
-    /// The begun line of stdout and of stderr.
+    /// Bytes of the incomplete last line of stdout and of stderr.
     open: [Vec<u8>; 2],
     ready: VecDeque<(bool, Vec<u8>)>,
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, Fault, filters, list};
 
-/// Objects as the Docker API shows them.
+/// Objects that exist on a target, as JSON of the Docker API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// Services of the stack.

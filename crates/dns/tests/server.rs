@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A gateway on loopback; the asker is 127.0.0.1.
+/// Returns a feed for a network with its gateway on loopback; queries come from 127.0.0.1.
 fn feed(gateway: &str, tasks: u8) -> Feed {
     let mut state = json!({
         "facts": {"name": "ov", "vni": 4097, "subnets": [{"subnet": "127.0.0.0/8", "gateway": gateway}]},

@@ -44,7 +44,7 @@ pub enum Way {
     Through(Arc<dyn Dial>),
 }
 
-/// Connects to one engine, whatever the URI says.
+/// Connector of hyper that always connects to one engine and ignores the host in the URI.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     addr: Arc<str>,

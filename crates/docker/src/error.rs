@@ -10,7 +10,7 @@ pub enum EngineError {
     /// The engine answered with an error; status and message are its own.
     #[error("{message}")]
     Answer { status: u16, message: String },
-    /// The engine answers, but cannot be a node as it is. The sentence is classic Swarm's where there is one.
+    /// The engine answers but is rejected as a node, with the reason of classic Swarm where there is one.
     #[error("{reason}")]
     Refused { addr: String, reason: String },
     /// The engine's answer is not what its API promises.

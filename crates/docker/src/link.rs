@@ -48,7 +48,7 @@ const IDLE_CONNECTIONS_MAX: usize = 16;
 /// pings keep one connection open anyway.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Reason why there is no answer of an engine. Says nothing about answers such as 404: those are answers.
+/// Reason why an engine gave no HTTP response. Error statuses such as 404 are responses, not link errors.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The engine's socket refuses or cannot be reached. Text is what Docker clients know.
@@ -153,8 +153,8 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
     Some(again)
 }
 
-/// Returns the reason of TLS, if it caused an error. By TLS 1.3 a client learns only from the first answer that its
-/// certificate was not taken.
+/// Returns the TLS error in the source chain of an error. In TLS 1.3 a rejected client certificate shows only at the
+/// first read.
 fn tls_reason(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     let reason = |cause: &(dyn std::error::Error + 'static)| {

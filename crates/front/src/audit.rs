@@ -22,7 +22,7 @@ pub enum Outcome {
     Failed,
     /// The caller may not do this, or not from there.
     Denied,
-    /// The client hung up before there was an answer. It may be done.
+    /// The client disconnected before the response. The operation may have been carried out.
     Abandoned,
 }
 

@@ -23,7 +23,7 @@ pub(crate) use sse::stream;
 /// Seconds for which a browser may cache its permissions: a year, as SockJS servers say.
 const PREFLIGHT_AGE: &str = "31536000";
 
-/// State that clients of the bus share.
+/// Bridge and sessions of the event bus endpoint.
 #[derive(Debug)]
 pub(crate) struct BusDoor {
     bridge: Arc<Bridge>,

@@ -54,7 +54,7 @@ impl<H> Route<H> {
         self
     }
 
-    /// Removes the route below `/v1.xx`.
+    /// Removes the versioned form of the route (`/v1.xx/…`).
     pub(crate) const fn unversioned(mut self) -> Route<H> {
         self.versioned = false;
         self

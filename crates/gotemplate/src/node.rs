@@ -36,7 +36,7 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(crate) struct Pipe {
     pub(crate) at: usize,
-    /// Variables that get the result.
+    /// Variables that the result of the pipeline is assigned to.
     pub(crate) declared: Vec<String>,
     /// True if the variables exist already.
     pub(crate) assigns: bool,

@@ -1,7 +1,7 @@
 //! `herder plan`: what a deployment would change, and what becomes of its tasks, before it does.
 //!
 //! The files are read and compared as `herder stack deploy` does it. With `--docker`, the docker CLI at hand deploys the stack to
-//! a door of straw: what it asks is answered by the real door, what it wants to change is written down and goes no further. So
+//! a sandbox endpoint: what it asks is answered by the real door, what it wants to change is written down and goes no further. So
 //! such a plan knows every key of stack files that the CLI knows, and means by them what the CLI means.
 
 mod change;

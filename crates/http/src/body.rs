@@ -12,12 +12,12 @@ use crate::{Body, BoxError};
 /// Work that a body waits for.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// `body`, broken off when `lost` ends. A body of known length that is there already is left as it is.
+/// Wraps a body that is aborted when `lost` completes. A body of known length that is there already is left as it is.
 pub fn until(body: Body, lost: Work) -> Body {
     if body.is_end_stream() { body } else { Until { body, lost }.boxed_unsync() }
 }
 
-/// `body`, and `work` done before the client sees its end.
+/// Wraps a body: `work` completes before its last frame is passed on.
 pub fn after(body: Body, work: impl Future<Output = ()> + Send + 'static) -> Body {
     After { body, work: Some(Box::pin(work)) }.boxed_unsync()
 }

@@ -39,12 +39,12 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// The connection is hijacked: no head will ever follow.
+    /// Disables the head timeout for a hijacked connection.
     pub fn for_ever(mut self) {
         self.busy = None;
     }
 
-    /// The request lasts until its answer was written.
+    /// Keeps the request counted as active until the response body is written.
     pub fn until_the_end_of(self, body: Body) -> Body {
         Held { body, _under_way: self }.boxed_unsync()
     }

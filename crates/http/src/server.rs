@@ -39,7 +39,7 @@ const TCP_CONNECTIONS_MAX: usize = 8192;
 /// the operator.
 const UNIX_CONNECTIONS_MAX: usize = 1024;
 
-/// Open files that connections of TCP listeners leave for unix sockets, engines, other nodes and the store.
+/// File descriptors reserved for unix sockets, engines, peers and the store.
 const FILES_RESERVED: usize = 512;
 
 /// A connection may need two open files: its own, and one to an engine.
@@ -256,7 +256,7 @@ struct Origin {
 
 /// Serves connections of one kind.
 trait Service: Clone + Send + Sync + 'static {
-    /// Names the client in what is logged about it.
+    /// Returns the tracing span that identifies the client.
     fn span(&self, peer: &Peer) -> Span;
     fn serve(&self, stream: impl Stream, stop: CancellationToken, origin: Origin) -> impl Future<Output = ()> + Send;
 }

@@ -327,7 +327,7 @@ impl Held {
         renew_until_lost(self.ttl, self.began, renew).await
     }
 
-    /// The key goes with its lease.
+    /// Releases the lock by revoking its lease, which deletes the key.
     pub(super) async fn release(self) -> Result<(), Trouble> {
         let request = api::LeaseRevokeRequest { id: self.lease };
         self.etcd.ask(|channel| async move { LeaseClient::new(channel).lease_revoke(request).await }).await?;

@@ -157,7 +157,7 @@ fn trouble(error: Error) -> Trouble {
 pub(super) struct Source {
     zookeeper: Arc<Zookeeper>,
     target: Target,
-    /// Present entries, so that only new nodes are read.
+    /// Entries read so far, so that only new znodes are read.
     entries: Entries,
     news: Option<(StateWatcher, BoxFuture<'static, WatchedEvent>)>,
     /// Watch of a whole tree, which stays.

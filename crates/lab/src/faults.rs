@@ -84,7 +84,7 @@ pub(crate) fn heal(plan: &Plan, host: u16) -> anyhow::Result<()> {
     shell::run(&["ip", "-n", &switch, "link", "set", &port, "up"]).map(drop)
 }
 
-/// Drops packets at the switch to and from a port, those that match `condition`.
+/// Drops packets that match `condition`, to and from one port of the switch.
 fn drop_at(plan: &Plan, table: &str, port: &str, condition: &str) -> anyhow::Result<()> {
     let rules = format!(
         "add table bridge {table}\ndelete table bridge {table}\nadd table bridge {table}\n\

@@ -4,7 +4,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Asks an engine over its unix socket; the status code and the body. `patience` bounds each read.
+/// Sends a request to an engine over its unix socket. Returns status code and body; `patience` limits each read and
+/// write.
 pub(crate) fn ask(socket: &str, request: &str, body: &[u8], patience: Duration) -> io::Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;

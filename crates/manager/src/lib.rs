@@ -94,7 +94,7 @@ impl Manager {
         }
     }
 
-    /// The node `from` opens a session: what is said to it.
+    /// Opens the session of node `from`, and returns the stream of messages to it.
     pub fn session(&self, from: &str, heard: Heard) -> Said {
         sessions::open(self.store.clone(), self.events.clone(), from.to_owned(), heard)
     }

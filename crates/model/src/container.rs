@@ -68,7 +68,7 @@ pub struct Entry {
 /// many reads little memory of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Says the same at all times.
+    /// A status text that does not depend on the clock.
     Fixed(&'static str),
     /// Runs since a time in seconds since 1970; what follows the duration.
     Up(i64, &'static str),
@@ -82,7 +82,7 @@ impl Default for Status {
     }
 }
 
-/// A value of a list entry that comes from elsewhere, or from the clock.
+/// A placeholder in stored JSON that is filled in when a list is rendered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hole {
     /// The name of the node, inside a JSON string.

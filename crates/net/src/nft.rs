@@ -1,4 +1,4 @@
-//! The nft tables named `herder`.
+//! Loading (`nft`) and reading (netlink) of the nftables tables named `herder`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use herder_agent::Images;
 use herder_place::Placer;
 
-/// Brings what any other node has.
+/// Fetches images for tasks from other nodes of the pool.
 #[derive(Debug)]
 pub struct FromOthers {
     placer: Weak<Placer>,

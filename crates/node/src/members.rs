@@ -125,7 +125,7 @@ impl Directory {
         others.map(|(id, addr)| Peer { id: id.clone(), addr: addr.clone() }).collect()
     }
 
-    /// True if this node reports about the node at this address: exactly one does.
+    /// True if this node emits the events about the node at this address. Exactly one node does.
     pub fn tells_of(&self, addr: &str) -> bool {
         let known = self.known.read();
         teller(addr, known.alive.iter().map(|(id, at)| (id.as_str(), at.as_str()))).is_none_or(|id| id == self.id)

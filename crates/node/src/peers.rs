@@ -40,7 +40,7 @@ const NEWS_REST: Duration = Duration::from_millis(50);
 const SETTLE_ATTEMPTS: u32 = 3;
 const SETTLE_REST: Duration = Duration::from_secs(1);
 
-/// Asks others.
+/// Client side of calls to other nodes.
 pub struct PoolPeers {
     directory: Arc<Directory>,
     calls: Arc<Calls>,
@@ -141,7 +141,7 @@ impl PoolPeers {
     }
 }
 
-/// Made up, so that the door can give back what it does not know that it has. Never 0.
+/// Returns a random claim number, never 0. The caller chooses it so that it can release a claim whose reply was lost.
 fn number() -> u64 {
     rand::random::<u64>().max(1)
 }
@@ -314,7 +314,7 @@ pub fn denied(what: &str) -> String {
     format!("workers of a swarm do not {what}: use the door of a manager, or of the node itself")
 }
 
-/// Answers others.
+/// Server side of calls from other nodes.
 #[derive(Clone, Debug)]
 pub struct PeerService {
     placer: Weak<Placer>,

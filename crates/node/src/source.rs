@@ -8,7 +8,7 @@ use herder_wire::calls::{self, Calls, Peer, RereadRequest};
 
 use crate::members::Directory;
 
-/// Every node but this one.
+/// Inventory of the other nodes, received over the node link.
 pub struct NodeSource {
     directory: Arc<Directory>,
     calls: Arc<Calls>,

@@ -26,7 +26,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// … up to this long, so that an end is healed within 5 s of it even when it repeats.
 const BACKOFF_MAX: Duration = Duration::from_secs(4);
 
-/// A part that lived for this long is taken for healthy: its next end is the first one.
+/// Uptime after which a part counts as healthy, so that its restart delay begins again at the minimum.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// The unexpected end of a part.
@@ -83,7 +83,7 @@ struct Shared {
 }
 
 impl Default for Parts {
-    /// Parts that may never end: only dropped or aborted.
+    /// Creates parts without a stop token. They end only if dropped or aborted.
     fn default() -> Parts {
         Parts::new(CancellationToken::new())
     }
@@ -114,7 +114,7 @@ impl Parts {
         Parts { stop, shared: Arc::new(shared) }
     }
 
-    /// The same parts, for some that may end earlier.
+    /// Returns a handle to the same parts with another stop token, for parts that may stop earlier.
     pub fn until(&self, stop: CancellationToken) -> Parts {
         Parts { stop, shared: self.shared.clone() }
     }
@@ -204,7 +204,7 @@ impl Parts {
         })
     }
 
-    /// The first vital part that ended unexpectedly. Waits for it.
+    /// Waits for the first unexpected end of a vital part and returns it.
     pub async fn ended(&self) -> Ended {
         let mut ended = self.shared.ended.subscribe();
         match ended.wait_for(Option::is_some).await.map(|it| it.clone()) {

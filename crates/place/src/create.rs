@@ -102,7 +102,7 @@ pub async fn place_and_create_in_turn(
     created
 }
 
-/// Claims the name, where other doors may want it, too. A name that was made up is made up until nobody else has it.
+/// Claims the container name in the pool. A generated name is regenerated until a claim succeeds.
 async fn hold_name(placer: &Placer, order: &mut Order) -> Result<Option<Held>, Error> {
     if let Some(name) = &order.request.name {
         placer.look_again_at(name).await;
@@ -232,7 +232,7 @@ pub async fn create_on(
     Ok(created)
 }
 
-/// Counted by its ticket until here, from here on as what it is.
+/// Rereads the new container from its engine. Until then its ticket counts for it.
 async fn read_back(created: &Created) {
     if let Err(error) = created.engine.refresh_container(&created.id).await {
         tracing::debug!(%error, id = created.id, "cannot read a new container");

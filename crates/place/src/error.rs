@@ -50,7 +50,7 @@ impl Error {
         Error::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request body is larger than {limit} bytes"))
     }
 
-    /// The same, where it may be done nevertheless.
+    /// Marks the error as in doubt: the engine may have carried the call out.
     pub fn in_doubt(self) -> Error {
         Error::InDoubt(Box::new(self))
     }

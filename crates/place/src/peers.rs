@@ -96,9 +96,9 @@ pub struct Wanted {
     pub query: String,
     /// The create body.
     pub body: Value,
-    /// Full id of the container that this one is made for again, or empty.
+    /// Full id of the container that this one replaces, or empty.
     pub replaces: String,
-    /// Ports that are promised to containers that never started do not count as taken.
+    /// True if ports of containers that were never started are ignored by admission.
     pub insists: bool,
 }
 

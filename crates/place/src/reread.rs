@@ -2,14 +2,14 @@
 
 use herder_pool::Engine;
 
-/// A container that cannot be read again now is read after the next event; the client's call has succeeded.
+/// Rereads a container after a call. A failure is only logged: the next event triggers another read.
 pub async fn reread(engine: &Engine, id: &str) {
     if let Err(error) = engine.refresh_container(id).await {
         tracing::debug!(%error, id, "cannot read a container again");
     }
 }
 
-/// A create makes the volumes that it names and that are not there, and anonymous ones.
+/// Rereads the volumes of an engine if a new container mounts one that is not known.
 pub async fn reread_volumes(engine: &Engine, id: &str) {
     let node = engine.node();
     let Some(container) = node.containers.get(id) else { return };

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 /// State that the containers of one request share.
 #[derive(Debug)]
 pub struct Turns {
-    /// Ranks the emptiest first; without, the door's own strategy does.
+    /// Scheduler with the `spread` strategy; if `None`, the node's configured strategy applies.
     spread: Option<Scheduler>,
     /// The one node that may be chosen.
     only: Option<Arc<Node>>,

@@ -89,7 +89,7 @@ impl Board {
         let _ = self.events.send(ClusterEvent { time_nano, node: node.name.clone(), json: Arc::new(json) });
     }
 
-    /// Takes an engine id for an address; the error is the address that has it already.
+    /// Registers an engine id for an address. Fails with the address that already owns the id.
     pub(crate) fn claim(&self, id: &str, addr: &str) -> Result<(), String> {
         let mut ids = self.ids.lock();
         match ids.get(id) {

@@ -60,7 +60,7 @@ pub struct Engine {
     pub(crate) arrived: watch::Sender<u64>,
 }
 
-/// Description of a node from elsewhere than its engine.
+/// Name and labels that are configured for a node and override those of its engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Instead of the engine's own name, unless empty.

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Pauses between attempts to follow events again.
+/// Minimum and maximum backoff before the event stream is reopened.
 const REST_MIN: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(10);
 

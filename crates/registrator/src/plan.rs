@@ -70,7 +70,7 @@ impl Books {
         self.wanted.iter().filter(|(id, _)| !self.dead.contains_key(*id)).flat_map(|(_, services)| services)
     }
 
-    /// An entry of this host that an earlier run left behind.
+    /// Records an entry that an earlier run left behind. It is removed unless a container wants it.
     pub fn found(&mut self, service: Service) {
         let is_wanted = |wanted: &Service| wanted.id == service.id && wanted.name == service.name;
         if self.wanted.values().flatten().any(is_wanted) {

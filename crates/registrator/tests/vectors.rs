@@ -1,4 +1,4 @@
-//! Containers and their services as a table: `vectors.txt`. And what each store gets of a service.
+//! Table tests (`vectors.txt`): the services of a container, and the record that each store gets.
 
 use herder_registrator::plan::{Books, Write, ended_well};
 use herder_registrator::service::{Naming, Rules, Service, address, is_of_host, services, tags};

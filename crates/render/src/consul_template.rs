@@ -52,7 +52,7 @@ impl<'r> ConsulTemplate<'r> {
         }
     }
 
-    /// The value of a key; none if it is not known yet, or not there.
+    /// Returns the value of a key. Outer `None`: not known yet; inner `None`: the key does not exist.
     fn key(&self, key: &str) -> Option<Option<&'r String>> {
         Some(self.entries(Dep::Key(trim(key)))?.get(""))
     }

@@ -13,7 +13,7 @@ pub(crate) fn pattern(text: &str) -> Result<regex::Regex, String> {
     built.map_err(|error| error.to_string())
 }
 
-/// Like Go's Title: the first letter of each word.
+/// Upper-cases the first letter of each word, as Go's `strings.Title` does.
 pub(crate) fn title(text: &str) -> String {
     let mut before = ' ';
     text.chars()

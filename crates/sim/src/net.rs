@@ -52,7 +52,7 @@ pub(crate) struct Port {
     start: u64,
 }
 
-/// One way of a message.
+/// Fate of one message: delivered after a delay, never delivered, or failed after a delay.
 enum Way {
     There(Duration),
     Nowhere,

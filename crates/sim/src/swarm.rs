@@ -37,7 +37,7 @@ const PEACE: Duration = Duration::from_secs(90);
 pub(crate) const STEADY: &str = "steady";
 /// The network of services that are not fenced.
 const NETWORK: &str = "mesh";
-/// Same as in `decide::swarm::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
+/// Same as in `decide::swarm::orchestrate::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
 const AT_ONCE_MIN: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4800);
 

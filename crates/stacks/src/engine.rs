@@ -31,7 +31,7 @@ pub trait Raw: Api {
     ) -> impl Future<Output = Result<(u16, Vec<u8>), Fault>> + Send;
 }
 
-/// The swarm API of an engine that is in no swarm.
+/// Emulation of the swarm API on one engine that is in no swarm.
 #[expect(missing_debug_implementations, reason = "it holds contents of secrets")]
 pub struct OneEngine<A> {
     api: A,

@@ -23,7 +23,7 @@ use crate::record::{
 const WRITE_PERIOD: Duration = Duration::from_millis(250);
 /// Lines of news that are kept of an operation.
 const LOG_LINES_MAX: usize = 300;
-/// Attempts at a write that somebody else makes at the same time.
+/// Maximum attempts at a write that conflicts with a concurrent one.
 const ATTEMPTS_MAX: u32 = 8;
 
 /// The swarm's state, where records of stacks are kept.

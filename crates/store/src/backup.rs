@@ -136,7 +136,7 @@ fn leader(term: u64, member: &Member) -> openraft::alias::LeaderIdOf<crate::raft
     RaftLeaderId::new(term, member.clone())
 }
 
-/// Bytes of a log that are read at once.
+/// Maximum bytes of log entries in one read.
 const READ_BYTES: usize = 16 << 20;
 
 /// All that a folder has: the snapshot, and every entry of the log. What was acknowledged is among it, if anywhere; what was

@@ -106,7 +106,7 @@ impl Board {
 }
 
 impl Watch {
-    /// The next write, or, after too many, where everything stands. It never ends; dropping it while it waits loses nothing.
+    /// Waits for the next write. A receiver that lags too far gets the current view instead. Cancel-safe.
     pub async fn next(&mut self) -> Seen {
         loop {
             let news = self.news.recv().await;

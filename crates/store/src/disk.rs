@@ -257,7 +257,7 @@ impl Inner {
         self.write_last(failed.is_none());
     }
 
-    /// Same as [`Inner::write_jobs`], whenever the backend is ready.
+    /// Async variant of [`Inner::write_jobs`] for backends that hand out turns (simulations).
     async fn write_in_turn(self: Arc<Inner>, mut queue: mpsc::Receiver<Job>) {
         let (mut failed, mut jobs) = (None, Vec::new());
         while queue.recv_many(&mut jobs, JOBS_MAX).await > 0 {
@@ -301,7 +301,7 @@ impl Inner {
         }
     }
 
-    /// Saves the next start some work; if it fails that work is done.
+    /// Writes cached metadata at close, so that the next start is faster. Errors are ignored: the start recomputes it.
     fn write_last(&self, is_whole: bool) {
         let committed = self.committed.lock().clone();
         if is_whole {

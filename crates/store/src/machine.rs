@@ -24,7 +24,7 @@ pub(crate) struct Machine {
     membership: Membership,
 }
 
-/// A state at one moment, on its way to the disk.
+/// Builds a raft snapshot from a copy of the state (openraft's snapshot builder).
 pub(crate) struct Builder {
     disk: Arc<Disk>,
     state: State,

@@ -150,8 +150,8 @@ impl Drop for Running {
     }
 }
 
-/// Keeps the log at a length that is read in a moment. Raft itself counts its entries, and some of them are a million times as long
-/// as others.
+/// Purges the log by size in bytes, in addition to openraft's limit by entry count. Some entries are a million times as
+/// long as others.
 async fn shorten(raft: Raft, log: Log) {
     let mut metrics = raft.metrics();
     let mut purged = 0;

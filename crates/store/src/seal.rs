@@ -17,7 +17,7 @@ const SALT_BYTES: usize = 16;
 /// Version, salt, counter.
 const HEAD_BYTES: usize = 1 + SALT_BYTES + 8;
 
-/// Salts whose keys are remembered: one for each start since the oldest record.
+/// Maximum number of cached keys. Each start of the store uses a new salt, and so a new key.
 const SALTS_MAX: usize = 256;
 
 type Salt = [u8; SALT_BYTES];

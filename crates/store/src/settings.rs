@@ -21,8 +21,7 @@ pub struct Settings {
     pub key: Option<Key>,
     /// Interval of a leader's heartbeats.
     pub heartbeat: Duration,
-    /// Time for which a silent leader is tolerated. Within this time again (after half of it at least) another manager
-    /// asks for votes.
+    /// Leader lease: a silent leader is tolerated for so long. The election timeout follows, half of this to all of it.
     pub patience: Duration,
     /// A request is given up after so long: Docker's clients of swarm mode wait so long, too.
     pub wait: Duration,

@@ -39,7 +39,7 @@ impl State {
         self.recent.iter()
     }
 
-    /// An entry without a command: it only has its number.
+    /// Applies a log entry without a command (blank or membership); only the index advances.
     pub(crate) fn pass(&mut self, index: u64) {
         self.view.index = index;
     }

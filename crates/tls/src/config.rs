@@ -135,7 +135,7 @@ fn ca_error(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::Ca { path: path.into(), reason: error.to_string() }
 }
 
-/// Verifier for a client where the usual rules are not enough.
+/// Custom certificate check that a client uses in place of the default verifier.
 pub trait Judge: std::fmt::Debug + Send + Sync + 'static {
     /// Judges whether `cert`, which came with `chain`, may speak for `name`. That the other side has its key is checked
     /// elsewhere.
@@ -153,7 +153,7 @@ pub fn judged_by(judge: impl Judge) -> Arc<dyn ServerCertVerifier> {
     Arc::new(Judged { judge, crypto: ring::default_provider() })
 }
 
-/// Takes any certificate: `--tls` without `--tlsverify` means just that.
+/// Accepts any certificate, as `--tls` without `--tlsverify` does in Docker.
 #[derive(Debug)]
 struct Anybody;
 

@@ -12,8 +12,7 @@ const PROBE_PERIOD: Duration = Duration::from_secs(5);
 /// ... and given up after this many probes without an answer.
 const PROBES_MAX: u32 = 3;
 
-/// Small packets at once (terminals), and an end for peers that vanished while nothing was said. A connection that cannot
-/// be tuned works all the same.
+/// Sets `TCP_NODELAY` and keep-alive on a connection. Errors are only logged: the connection works all the same.
 pub fn tune(stream: &TcpStream) {
     let tuned = stream
         .set_nodelay(true)

@@ -10,9 +10,9 @@ use ring::digest;
 use subtle::ConstantTimeEq as _;
 
 const PREFIX: &str = "SWMTKN-1-";
-/// 256 bits in base 36.
+/// Digits of the root's fingerprint (256 bits in base 36).
 const DIGEST_DIGITS: usize = 50;
-/// 128 bits in base 36.
+/// Digits of the secret (128 bits in base 36).
 const SECRET_DIGITS: usize = 25;
 
 /// SHA-256 of a certificate in DER.

@@ -82,7 +82,8 @@ impl Road {
         }
     }
 
-    /// Names of the protocols for this, the newest first. A version that changes one puts the new name before the old one.
+    /// Returns the ALPN protocol names for this purpose, newest first. A release that changes one puts the new name
+    /// before the old one.
     fn protocols(self) -> Vec<Vec<u8>> {
         vec![self.protocol().to_vec()]
     }
@@ -310,7 +311,7 @@ impl Link {
         }
     }
 
-    /// Shakes hands. Nothing, if it was a newcomer and has its answer.
+    /// Performs the TLS handshake. Returns `None` if a join or renewal request was answered here.
     async fn open(&self, tcp: TcpStream, from: SocketAddr) -> io::Result<Option<Incoming>> {
         tcp.set_nodelay(true)?;
         let current = self.current.load_full();

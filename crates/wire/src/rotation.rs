@@ -7,9 +7,9 @@ use crate::join_code::{self, Secret};
 
 /// The longest form of [`Rotation::fact`]: 13 and 25 digits and a point.
 pub const FACT_BYTES_MAX: usize = 39;
-/// 64 bits in base 36.
+/// Digits of the creation time (64 bits in base 36).
 const MADE_DIGITS: usize = 13;
-/// 128 bits in base 36.
+/// Digits of the secret (128 bits in base 36).
 const SECRET_DIGITS: usize = 25;
 
 /// A secret of the pool's join code with its age. The greater one is in force: the newer, and of two that two nodes made in

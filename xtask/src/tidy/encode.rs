@@ -23,7 +23,7 @@ pub(super) fn check() -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Calls that write JSON and take an empty value for a failure.
+/// Returns the calls that encode JSON and replace a failure by an empty value.
 fn swallowed(text: &str) -> Vec<String> {
     let code: String = text.chars().filter(|it| !it.is_whitespace()).collect();
     let calls = code.match_indices(WRITES).filter_map(|(at, _)| {

@@ -24,7 +24,7 @@ pub(super) async fn list(engine: &Engine) -> Result<BTreeMap<String, EngineNetwo
     Ok(all.as_array().into_iter().flatten().filter_map(parse).collect())
 }
 
-/// Makes the engine network of an overlay network. Another network of that name leaves it one with its id in the name.
+/// Creates the bridge network of an overlay network on the engine. If the name is taken, the overlay's id is appended.
 pub(super) async fn create(
     engine: &Engine,
     id: &str,

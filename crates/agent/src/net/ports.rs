@@ -8,7 +8,7 @@ use herder_model::swarm::{NetPort, Protocol};
 use socket2::{Domain, Socket, Type};
 use tracing::warn;
 
-/// Held ports, by key (`8080/tcp`).
+/// Sockets that reserve published ports on this host, by key (`8080/tcp`).
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     held: BTreeMap<String, Socket>,

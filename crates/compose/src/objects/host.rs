@@ -133,7 +133,7 @@ fn device_requests(service: &Node) -> Vec<Value> {
     requests
 }
 
-/// Security options that the API's `Privileges` cannot say.
+/// Returns the `security_opt` entries that the swarm API's `Privileges` cannot express.
 fn security(service: &Node) -> Vec<String> {
     let options = list(service.get("security_opt"));
     let is_ours = |option: &String| {

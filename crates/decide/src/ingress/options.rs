@@ -116,7 +116,7 @@ impl Options {
         }
     }
 
-    /// Notes the options that were not read as not understood.
+    /// Reports every option that nothing has read as unknown.
     pub(super) fn end(mut self, faults: &mut Vec<(String, String)>) {
         faults.append(&mut self.faults);
         for (label, _) in self.found.into_values() {

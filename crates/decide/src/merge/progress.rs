@@ -102,9 +102,8 @@ impl Progress {
         Some(pull_line(node, &self.what, line))
     }
 
-    /// Returns the lines about the whole before the end, as one engine would send them. docker-py learns from them
-    /// which images were loaded. Of nodes that say `up to date` and others that say `downloaded`, the latter tell what
-    /// happened.
+    /// Returns the merged summary lines, which follow the progress of all nodes. docker-py learns from them which
+    /// images were loaded. `up to date` is dropped if another node downloaded the image.
     pub fn said(&self) -> Vec<Value> {
         let is_new =
             |line: &Value| line["status"].as_str().is_some_and(|it| it.starts_with("Status: Downloaded newer "));

@@ -76,8 +76,8 @@ impl Steps {
         self.batches.entry(family).or_default()
     }
 
-    /// Sorts the operations: a way to a new endpoint comes before its connections, and connections to an old one end
-    /// before its way.
+    /// Orders the operations. Routes and neighbors are added before the nft elements that use them, and removed after
+    /// them.
     fn in_order(mut self) -> Vec<Op> {
         self.removals.reverse();
         let batches = self

@@ -76,7 +76,7 @@ pub fn late(container_id: &str, shown: &Value) -> Attachment {
     }
 }
 
-/// The addresses of a container on networks that are not among these, from its inspect.
+/// Returns the container's IPv4 addresses from `inspect`, except those in `overlays`.
 pub fn other_addresses(shown: &Value, overlays: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     let networks = shown["NetworkSettings"]["Networks"].as_object().into_iter().flatten();
     let addresses = networks.filter_map(|(_, it)| it["IPAddress"].as_str()?.parse::<Ipv4Addr>().ok());

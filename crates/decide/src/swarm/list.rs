@@ -201,7 +201,7 @@ fn is_file_wanted(filters: &Filters, id: &str, name: &str, own: Option<&Labels>)
         && labels(filters, "label", own)
 }
 
-/// True if one of the filter's values is how `text` begins.
+/// True if `text` begins with one of the filter's values.
 fn prefix(filters: &Filters, key: &str, text: &str) -> bool {
     filters.any(key, |value| text.starts_with(value))
 }

@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use super::{MANAGERS_TIME_MAX, Swarm, too_slow};
 use crate::{ApiError, Call, Front, Reply, call};
 
-/// A key in text has 52 bytes.
+/// Maximum bytes of an unlock key in a request; a key has 52.
 const KEY_BYTES_MAX: usize = 256;
 
-/// A swarm with a million tasks has less than this.
+/// Maximum bytes of a backup; one with a million tasks is smaller.
 const BACKUP_BYTES_MAX: usize = 2 << 30;
 
 /// Maximum wait for a restore: reading a backup, writing it and becoming the leader take less. The restore goes on

@@ -32,7 +32,7 @@ pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, id: String) -
     Ok(call::no_content(StatusCode::OK))
 }
 
-/// Both must be said, in any case of letters.
+/// Validates a required enumeration field, ignoring case, and normalizes it to lower case.
 fn word(value: &mut Value, key: &str, known: &[&str]) -> Result<(), ApiError> {
     let text = value[key].as_str().unwrap_or_default().to_owned();
     let lower = text.to_lowercase();

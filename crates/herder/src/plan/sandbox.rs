@@ -1,4 +1,4 @@
-//! A door of straw: questions are answered by the real one, changes are written down and go no further.
+//! A sandbox endpoint: reads are answered by the real endpoint, writes are recorded and go no further.
 
 use std::convert::Infallible;
 use std::os::unix::fs::DirBuilderExt as _;

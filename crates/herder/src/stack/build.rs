@@ -96,7 +96,7 @@ fn wanted<'f>(files: &'f Files, stack: Option<&str>) -> anyhow::Result<Vec<Build
     if refused.is_empty() { Ok(wanted) } else { Err(Refused::of(refused).into()) }
 }
 
-/// Builds one image; its id comes back.
+/// Builds one image and returns its id.
 async fn one(door: &Door, build: &Build<'_>, files: &Files, builder: Option<&str>) -> anyhow::Result<String> {
     let source = build.build.get("context").and_then(Node::as_str).unwrap_or(files.directory());
     let is_remote = source.contains("://") || source.starts_with("git@");
@@ -178,7 +178,7 @@ fn query(
     query
 }
 
-/// Prints the lines of a build; the id of the image comes back.
+/// Prints the output of a build and returns the image's id.
 async fn follow(mut body: Body) -> anyhow::Result<String> {
     let mut decoder = Decoder::default();
     let mut id = None;

@@ -12,7 +12,7 @@ use super::tell::Session;
 const SILENT: &str = "heartbeat failure";
 
 impl Lead<'_> {
-    /// Returns the node's last heartbeat, its pace, and its mark if it has a session. The sign is that of its pulse.
+    /// Returns the node's last heartbeat, its heartbeat scale, and the marker of that heartbeat if a session is open.
     pub(super) fn heard(&self, node: &str) -> (Instant, HeartbeatScale, Option<u64>) {
         let (at, pace) = self.heard_at.get(node).copied().unwrap_or((self.began, self.pace));
         let session = self.sessions.get(node);
@@ -76,7 +76,7 @@ impl Lead<'_> {
         }
     }
 
-    /// The tasks of a node that is down are replaced in the same step.
+    /// Queues the services with tasks on a lost node, so that this step replaces those tasks.
     pub(super) fn learn_lost(&mut self, view: &View, id: &str) {
         self.work_queue.add_all(view.tasks_of_node(id).map(|it| it.task.service_id.clone()));
     }

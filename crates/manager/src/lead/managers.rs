@@ -36,7 +36,7 @@ impl Lead<'_> {
         });
     }
 
-    /// A node says that its store is open.
+    /// Adds a node to the raft group after it reported that its store is open.
     pub(super) fn make_manager(&mut self, view: &View, id: &str) {
         let Some(record) = view.nodes.get(id) else { return };
         if record.node.spec.role != Role::Manager {

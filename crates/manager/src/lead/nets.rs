@@ -20,7 +20,7 @@ impl Lead<'_> {
         self.add(proposal, completed.map(Change::from).into_iter().collect());
     }
 
-    /// The swarm's own network, and the addresses of nodes there.
+    /// Creates the ingress network and allocates node addresses on it.
     pub(super) fn keep_networks(&mut self, proposal: &mut Proposal) {
         if !std::mem::take(&mut self.networks) {
             return;
@@ -56,7 +56,7 @@ impl Lead<'_> {
         }
     }
 
-    /// Sends each node the changes in its networks, and which changes all nodes have carried out.
+    /// Sends network updates to nodes, with the versions that all nodes have applied.
     pub(super) fn tell_networks(&mut self, view: &View) {
         let mut updates = self.nets.advance(view);
         let sessions = &self.sessions;

@@ -178,7 +178,7 @@ pub enum Change {
     Put(Object),
     /// Same as [`Change::Put`], and marks the write that gave a service its specification.
     PutSpec(Arc<ServiceRecord>),
-    /// Takes an object away; none with this id is as good.
+    /// Removes an object; a missing object is no error.
     Remove(Kind, String),
     /// Changes nothing. The command counts only if this object is there with this version of it; 0: with any.
     Expect(Kind, String, u64),

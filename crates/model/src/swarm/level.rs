@@ -1,7 +1,7 @@
 //! Feature levels: what the releases of a swarm can read and write.
 //!
 //! Each node tells the level of its release. The level of the swarm is the least of its managers', and is in its record; the
-//! leader raises it when all can (`decide::swarm::level`). Nothing is written that needs a higher one.
+//! leader raises it when all can (`decide::swarm::nodes::level`). Nothing is written that needs a higher one.
 
 use std::fmt;
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rest, is_default, keeps_rest};
 
-/// Counts the writes of the whole store; an object shows the number of its last one. An update names the number that it has
-/// seen, and is refused when the object has a later one.
+/// Number of the store's write that last changed an object. An update names the number that its author has seen, and is
+/// refused if the object has a later one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Version {

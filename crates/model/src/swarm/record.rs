@@ -33,15 +33,15 @@ pub struct ClusterRecord {
     #[serde(skip_serializing_if = "is_default")]
     pub has_networks: bool,
     /// Feature level of the swarm. No manager writes what a release of a lower level cannot read. 0 while a manager has
-    /// a release that reports no level. It only rises (`decide::swarm::level`).
+    /// a release that reports no level. It only rises (`decide::swarm::nodes::level`).
     #[serde(skip_serializing_if = "is_default")]
     pub level: u32,
     /// Key of the root in `cluster.tls_info` (PEM). Empty where nodes sign their certificates by themselves, as in earlier
     /// releases, and where a CA elsewhere signs.
     #[serde(skip_serializing_if = "is_default")]
     pub ca_key: String,
-    /// Nodes that were managers, with when they ceased to be, in milliseconds since 1970. Certificates of managers that are
-    /// not newer do not count.
+    /// Demoted managers by node id, with the time of demotion in Unix milliseconds. Manager certificates issued up to
+    /// that time are invalid.
     #[serde(skip_serializing_if = "is_default")]
     pub demoted: BTreeMap<String, u64>,
     /// Seals gossip, in base64. Only in backups: with it, hosts that are left find the one that restores the swarm.

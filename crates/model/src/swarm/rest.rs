@@ -51,7 +51,7 @@ impl From<Map<String, Value>> for Rest {
 }
 
 impl fmt::Debug for Rest {
-    /// Only the names: a member of a later release may be a secret.
+    /// Prints only the names of the unknown fields, since their values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
     }

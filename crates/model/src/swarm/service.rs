@@ -225,7 +225,7 @@ pub struct UpdateStatus {
     /// `updating`, `paused`, `completed`, `rollback_started`, `rollback_paused`, `rollback_completed`.
     #[serde(skip_serializing_if = "is_default")]
     pub state: String,
-    /// RFC 3339.
+    /// Time at which the job was last started (RFC 3339).
     #[serde(skip_serializing_if = "is_default")]
     pub started_at: Option<String>,
     /// RFC 3339.

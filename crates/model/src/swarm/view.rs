@@ -25,7 +25,7 @@ pub struct View {
     pub secrets: Table<Secret>,
     pub configs: Table<Config>,
     pub networks: Table<NetworkRecord>,
-    /// Kind → objects of kinds that have no table of their own. No kind has an empty one.
+    /// Resources by kind. A kind without objects has no entry.
     pub resources: OrdMap<Word, Table<Resource>>,
     /// Service or node → tasks.
     by_service: OrdMap<Id, OrdSet<Id>>,

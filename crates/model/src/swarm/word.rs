@@ -11,7 +11,7 @@ const WORD_BYTES_MAX: usize = 64;
 /// Unknown words that one process remembers, for good. A release adds a handful; more come from somebody who makes them up.
 const WORDS_MAX: usize = 256;
 
-/// Every unknown word that was read, each once.
+/// Interned enumeration values that this release does not know.
 static WORDS: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
 
 /// A word that this release does not know. It takes one byte: tasks have two states each, and there may be a million of them.
@@ -82,7 +82,7 @@ impl PartialOrd for Word {
     }
 }
 
-/// An enumeration of words. The variant after the semicolon takes the words that are not listed; it is the last in the order.
+/// Defines an enumeration of strings. The variant after the `;` holds unknown strings and sorts last.
 macro_rules! words {
     ($(#[$meta:meta])* pub enum $name:ident {
         $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)* ; $(#[$other_meta:meta])* $other:ident

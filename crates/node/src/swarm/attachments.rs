@@ -35,7 +35,7 @@ pub(super) struct PlainContainers {
     host: Weak<Host>,
     /// Address of this node.
     here: String,
-    /// Attachments of containers that are being made.
+    /// Attachment ids of containers whose creation is in progress.
     making: Mutex<BTreeSet<String>>,
 }
 

@@ -400,7 +400,7 @@ impl Host {
         Underlay { data_path_addr, ..herder_agent::net::underlay(address).await }
     }
 
-    /// Resolves when this node is in a swarm.
+    /// Waits until this node is in a swarm, and returns its persisted state.
     async fn in_swarm(&self) -> Option<PersistedState> {
         let mut kept = self.kept.subscribe();
         kept.wait_for(Option::is_some).await.ok()?.clone()

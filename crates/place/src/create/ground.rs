@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::{Error, Placer};
 
-/// Makes `body` fit for the engine and makes what it needs there. Two creates at once are one: who comes second finds it.
+/// Rewrites a create body for an engine and creates missing networks and volumes there. A concurrent create is no
+/// error.
 pub async fn prepare(placer: &Placer, engine: &Engine, body: &mut Value) -> Result<(), Error> {
     let ground = ground::prepare(&placer.pool.nodes(), &engine.node(), body);
     make(engine, ground).await

@@ -18,7 +18,7 @@ const RESIGN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Role of this manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Serves by itself.
+    /// This manager is the primary: it handles calls itself.
     Primary,
     /// Passes calls on to the primary, if one is known.
     Replica { primary: Option<String> },

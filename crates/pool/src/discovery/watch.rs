@@ -106,7 +106,7 @@ fn members(entries: Entries, bad: &mut BTreeSet<String>) -> BTreeSet<String> {
     members
 }
 
-/// Wakes the receivers only for a different set.
+/// Stores the members and notifies receivers only if they changed.
 fn send(sender: &Sender, members: BTreeSet<String>) {
     sender.send_if_modified(|known| {
         let news = known.as_ref() != Some(&members);

@@ -35,7 +35,7 @@ const GONE: u64 = u64::MAX - 1;
 /// Depth of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// All lists, and each container inspected. Whenever there is doubt.
+    /// All lists, and each container inspected. Used after a lost event stream or a reconnect.
     Everything,
     /// All lists, and those containers inspected whose entries show a change. For a look without doubt.
     Changes,

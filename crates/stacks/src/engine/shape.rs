@@ -1,4 +1,4 @@
-//! Objects of an engine as those of a swarm, and the other way round. Pure.
+//! Conversion between objects of a single engine and objects of the swarm API. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

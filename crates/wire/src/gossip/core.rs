@@ -22,9 +22,9 @@ mod compare;
 mod living;
 mod suspects;
 
-/// Fits into one frame of every network that is in use, tunnels included.
+/// Maximum size of a gossip packet in bytes. It fits into one Ethernet frame, with tunnel headers.
 const PACKET_BYTES_MAX: usize = 1400;
-/// Room for content in a packet, after sealing, kind and length.
+/// Maximum payload of a packet: `PACKET_BYTES_MAX` minus encryption overhead, kind and length.
 const CONTENT_BYTES_MAX: usize = PACKET_BYTES_MAX - OVERHEAD_BYTES - 4;
 
 /// Timing of gossip. The defaults find a dead node within 3 s in a pool of five.

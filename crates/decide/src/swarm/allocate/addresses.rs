@@ -198,7 +198,7 @@ impl Addresses {
         self.next(view, network, &subnet_of(network)?, wanted)
     }
 
-    /// Returns the next free address of the network, or the wanted one if it is free. The wanted one, if it is free.
+    /// Returns the wanted address if it is free, else the next free one of the network.
     fn next(
         &mut self,
         view: &View,

@@ -105,7 +105,7 @@ fn unavailable(text: impl Into<String>) -> Denial {
     Denial::plain(503, text)
 }
 
-/// Refuses what needs the swarm's managers, where this node is none that works.
+/// Returns an error unless this node is a working manager.
 pub fn needs_manager(status: &SwarmStatus) -> Result<(), Denial> {
     if status.control_available {
         return Ok(());

@@ -24,7 +24,7 @@ pub(super) const FAILURES_MIN: u32 = 5;
 /// Failures that are remembered of one service; more would only say the same again.
 const FAILURES_MAX: usize = 100_000;
 
-/// Number of a host in a [`Fleet`]. Given again when the host is gone.
+/// Index of a host in a [`Fleet`]. It is reused after the host is removed.
 pub(super) type HostNo = u32;
 /// Number of a service in a [`Fleet`].
 pub(super) type ServiceNo = u32;
@@ -466,7 +466,7 @@ fn is_failure(record: &TaskRecord) -> bool {
         && !task.service_id.is_empty()
 }
 
-/// Four thousand million of something do not fit into memory.
+/// Converts a length to `u32`; larger lengths do not fit into memory.
 fn number_of(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

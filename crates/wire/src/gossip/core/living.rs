@@ -106,7 +106,7 @@ impl Living {
         }
     }
 
-    /// True if it was here.
+    /// Removes a member. Returns true if it was among the live members.
     fn take(&mut self, who: &Who) -> bool {
         let number = number(&who.id);
         let here = self.get(number).is_some_and(|it| it.who == *who);
