@@ -11,6 +11,7 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -44,16 +45,23 @@ pub enum Way {
     Through(Arc<dyn Dial>),
 }
 
+/// The TLS error that ended a connection, until a request takes it as its reason.
+///
+/// In TLS 1.3 a server refuses a client's certificate after the client's handshake. If that ends the connection before
+/// hyper hands a request to it, hyper cancels the request and drops the reason.
+pub(crate) type Refusal = Arc<Mutex<Option<rustls::Error>>>;
+
 /// Connector of hyper that always connects to one engine and ignores the host in the URI.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     addr: Arc<str>,
     way: Way,
+    refusal: Refusal,
 }
 
 impl Connector {
-    pub(crate) fn new(addr: &str, way: Way) -> Connector {
-        Connector { addr: addr.into(), way }
+    pub(crate) fn new(addr: &str, way: Way, refusal: Refusal) -> Connector {
+        Connector { addr: addr.into(), way, refusal }
     }
 
     async fn connect(self) -> io::Result<Stream> {
@@ -70,7 +78,7 @@ impl Connector {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let tls = TlsConnector::from(tls).connect(name, tcp).await?;
-        Ok(Stream::Tls(Box::new(TokioIo::new(tls))))
+        Ok(Stream::Tls(Box::new(TokioIo::new(tls)), self.refusal))
     }
 }
 
@@ -95,7 +103,7 @@ impl tower_service::Service<Uri> for Connector {
 /// An open connection.
 pub(crate) enum Stream {
     Tcp(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>, Refusal),
     Unix(TokioIo<UnixStream>),
     Other(TokioIo<Box<dyn Duplex>>),
 }
@@ -114,7 +122,7 @@ macro_rules! each {
                 let $io = Pin::new($io);
                 $call
             }
-            Stream::Tls($io) => {
+            Stream::Tls($io, _) => {
                 let $io = Pin::new($io.as_mut());
                 $call
             }
@@ -131,9 +139,20 @@ macro_rules! each {
 }
 
 impl Read for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => io.poll_read(cx, buffer))
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let read = each!(self.as_mut(), io => io.poll_read(cx, buffer));
+        if let (Stream::Tls(_, refusal), Poll::Ready(Err(error))) = (self.get_mut(), &read)
+            && let Some(reason) = tls_error(error)
+        {
+            *refusal.lock() = Some(reason);
+        }
+        read
     }
+}
+
+/// Returns the TLS error that an I/O error stands for.
+pub(crate) fn tls_error(error: &io::Error) -> Option<rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().cloned()
 }
 
 impl Write for Stream {
@@ -145,5 +164,68 @@ impl Write for Stream {
     }
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, io => io.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::mem::MaybeUninit;
+    use std::pin::Pin;
+    use std::sync::Arc;
+
+    use hyper::rt::{Read as _, ReadBuf};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::{Connector, Refusal, Way};
+    use crate::TlsFault;
+
+    /// Returns TLS for a client whose certificate the server does not know, and for that server.
+    fn strangers() -> (ClientConfig, ServerConfig) {
+        let make = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        let (known, stranger) = (make(), make());
+        let mut roots = RootCertStore::empty();
+        roots.add(known.cert.der().clone()).expect("a root");
+        let (roots, provider) = (Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
+        let key =
+            |of: &rcgen::CertifiedKey<rcgen::KeyPair>| PrivatePkcs8KeyDer::from(of.signing_key.serialize_der()).into();
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.expect("a verifier"))
+            .with_single_cert(vec![known.cert.der().clone()], key(&known));
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![stranger.cert.der().clone()], key(&stranger));
+        (client.expect("a pair"), server.expect("a pair"))
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_a_connection_that_ends_before_its_request_is_kept() {
+        let (client, server) = strangers();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("an address").to_string();
+        let refusing = async {
+            let (tcp, _) = listener.accept().await.expect("a connection");
+            TlsAcceptor::from(Arc::new(server)).accept(tcp).await.err()
+        };
+        let refusal = Refusal::default();
+        let connector = Connector::new(&addr, Way::Tls(Arc::new(client)), refusal.clone());
+        let (refused, stream) = tokio::join!(refusing, connector.connect());
+        let mut stream = stream.expect("the client's handshake is over before it is refused");
+        assert!(refused.is_some() && refusal.lock().is_none());
+        let mut room = [MaybeUninit::uninit(); 64];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        let read = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, buffer.unfilled())).await;
+        let kept = refusal.lock().take();
+        assert!(read.is_err());
+        assert_eq!(kept.as_ref().map(TlsFault::of), Some(TlsFault::ClientRefused));
     }
 }

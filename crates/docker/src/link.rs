@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::TlsFault;
-use crate::connect::{Connector, Way};
+use crate::connect::{Connector, Refusal, Way, tls_error};
 
 /// Any error that a body can end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -73,6 +73,7 @@ pub enum LinkError {
 pub struct EngineLink {
     addr: String,
     client: Client<Connector, Body>,
+    refusal: Refusal,
     turns: Semaphore,
     /// Room for those that wait for a turn or have one.
     room: Semaphore,
@@ -81,14 +82,15 @@ pub struct EngineLink {
 impl EngineLink {
     /// `addr` is `host:port` or `unix:///path`, or what the dialler of `way` knows.
     pub fn new(addr: &str, way: Way) -> EngineLink {
+        let refusal = Refusal::default();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .set_host(false)
-            .build(Connector::new(addr, way));
+            .build(Connector::new(addr, way, refusal.clone()));
         let (turns, room) = (Semaphore::new(REQUESTS_MAX), Semaphore::new(REQUESTS_MAX + REQUESTS_WAITING_MAX));
-        EngineLink { addr: addr.to_owned(), client, turns, room }
+        EngineLink { addr: addr.to_owned(), client, refusal, turns, room }
     }
 
     /// `tcp://host:port` or `unix:///path`.
@@ -119,7 +121,7 @@ impl EngineLink {
         let url = || self.url();
         match answer {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
-            Err(error) if let Some(reason) = tls_reason(&error) => {
+            Err(error) if let Some(reason) = tls_reason(&error).or_else(|| self.refusal.lock().take()) => {
                 Err(LinkError::Tls { url: url(), reason: reason.to_string(), fault: TlsFault::of(&reason) })
             }
             Err(error) if error.is_connect() => Err(LinkError::Connect { url: url(), source: error.into() }),
@@ -157,10 +159,7 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
 /// first read.
 fn tls_reason(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    let reason = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>().cloned()
-    };
-    causes.find_map(reason)
+    causes.find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(tls_error))
 }
 
 /// The connection ended before a byte of the answer came. That is normal for a connection that was kept from an earlier
