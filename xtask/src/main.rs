@@ -31,11 +31,7 @@ enum Verb {
     /// Look whether crates use only what they may
     Tidy,
     /// Install what is missing, then run every test
-    Test {
-        /// Arguments for `cargo test`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    Test,
     /// Three hosts, herder over them, and the voting application to play with
     Demo {
         /// End when everything was shown, instead of waiting for Ctrl-C
@@ -87,7 +83,7 @@ fn main() -> anyhow::Result<()> {
             run::cargo(&["fmt", "--all"])
         }
         Verb::Tidy => tidy::run(),
-        Verb::Test { arguments } => test::run(&arguments),
+        Verb::Test => test::run(),
         Verb::Demo { once } => demo::run(once),
         Verb::Fuzz { what, seconds } => fuzz::run(&what, seconds),
         Verb::Sim { seed, seeds, story } => sim::run(seed, &seeds, story.as_deref()),

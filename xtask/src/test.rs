@@ -1,30 +1,35 @@
 //! `cargo xtask test`: everything, with one summary at the end.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+mod programs;
 
-use anyhow::{Context as _, bail};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::bail;
 
 use crate::{packages, run, sim, tidy};
+use programs::{Program, Tests};
 
 /// Name prefixes of labs that tests create. What an aborted run left is removed before and after.
 const LABS: &[&str] = &["scenarios", "agent-tests"];
-/// The seed of the cases that property tests make up. Two runs of one commit try the same cases, so that a run tells of the
-/// commit; `PROPTEST_CASES=5000 cargo test` looks for new ones, and those that it finds become tests.
-const CASES_SEED: &str = "PROPTEST_RNG_SEED";
 /// Folder of the labs' disks.
 const DISKS: &str = "/var/lib/herder-lab";
+/// Builds every test program and the programs that they start, with one choice of features. A package built alone would
+/// be built a second time.
+const BUILD: &[&str] = &["build", "--workspace", "--exclude", "herder-sim", "--lib", "--bins", "--tests", "--examples"];
+/// The test program that waits most of its time: for containers, elections and stop signals.
+const WAITS: &str = "scenarios";
 
-pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     packages::ensure(&[packages::LAB, packages::TESTS])?;
     packages::ensure_clients()?;
     tidy::run()?;
-    run::cargo(&["build", "--package", "herder", "--package", "voting"])?;
+    let programs = programs::build(BUILD)?;
     clean()?;
-    let outcome = both(arguments);
+    let outcome = all(programs);
     clean()?;
-    let (sums, why) = outcome?;
-    let Sums { passed, failed, ignored } = sums;
+    let Tests { passed, failed, ignored, why } = outcome?;
     // Once more, where whoever reads the end of a long output sees it.
     why.iter().for_each(|line| println!("{line}"));
     println!("\n{passed} passed, {failed} failed, {ignored} skipped");
@@ -34,69 +39,25 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Numbers of tests by result.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Sums {
-    passed: u32,
-    failed: u32,
-    ignored: u32,
-}
-
-/// All but the seeds, and these optimized.
-fn both(arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
-    let (one, mut why) = tests(&["--workspace", "--exclude", "herder-sim", "--no-fail-fast"], arguments)?;
-    let mut seeds = vec!["--package", "herder-sim", "--no-fail-fast"];
-    seeds.extend(sim::PROFILE);
-    let (other, more) = tests(&seeds, arguments)?;
-    why.extend(more);
-    let sums = Sums {
-        passed: one.passed + other.passed,
-        failed: one.failed + other.failed,
-        ignored: one.ignored + other.ignored,
-    };
-    Ok((sums, why))
-}
-
-/// Runs `cargo test`, shows what it prints, adds its summaries up, and keeps what it says of tests that failed.
-fn tests(what: &[&str], arguments: &[String]) -> anyhow::Result<(Sums, Vec<String>)> {
-    let mut command = Command::new(run::cargo_path());
-    command.arg("test").args(what).args(arguments).envs(sim::environment());
-    if std::env::var_os(CASES_SEED).is_none() {
-        command.env(CASES_SEED, "1");
+/// Runs the scenarios beside all other programs, and the seeds last, when the machine has nothing else to do.
+fn all(programs: Vec<Program>) -> anyhow::Result<Tests> {
+    let (waiting, others): (Vec<_>, Vec<_>) = programs.into_iter().partition(|program| program.name == WAITS);
+    let (send, results) = mpsc::channel();
+    let seeds = thread::scope(|scope| {
+        let to = send.clone();
+        scope.spawn(move || waiting.iter().for_each(|program| drop(to.send(program.run(true)))));
+        others.iter().for_each(|program| drop(send.send(program.run(false))));
+        drop(send.send(programs::documentation()));
+        let mut build = vec!["test", "--no-run", "--package", "herder-sim"];
+        build.extend(sim::PROFILE);
+        programs::build(&build)
+    })?;
+    drop(send);
+    let mut sums = Tests::default();
+    for tests in results.into_iter().chain(seeds.iter().map(|program| program.run(true))) {
+        sums.add(tests?);
     }
-    command.stdout(Stdio::piped()).stdin(Stdio::null());
-    let mut child = command.spawn().context("cannot start cargo")?;
-    let (mut sums, mut why, mut explains) = (Sums::default(), Vec::new(), false);
-    for line in BufReader::new(child.stdout.take().context("a pipe")?).lines() {
-        let line = line?;
-        println!("{line}");
-        explains |= line == "failures:";
-        if let Some(Sums { passed, failed, ignored }) = summary(&line) {
-            sums.passed += passed;
-            sums.failed += failed;
-            sums.ignored += ignored;
-            explains = false;
-        }
-        if explains {
-            why.push(line);
-        }
-    }
-    let status = child.wait()?;
-    // A test program that did not compile or crashed has no summary.
-    if !status.success() && sums.failed == 0 {
-        bail!("cargo test ended with {status}");
-    }
-    Ok((sums, why))
-}
-
-/// Reads `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
-fn summary(line: &str) -> Option<Sums> {
-    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let count = |word: &str| {
-        let part = counts.split(';').map(str::trim).find(|part| part.ends_with(word))?;
-        part.split(' ').next()?.parse::<u32>().ok()
-    };
-    Some(Sums { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
+    Ok(sums)
 }
 
 fn clean() -> anyhow::Result<()> {
@@ -107,16 +68,4 @@ fn clean() -> anyhow::Result<()> {
         run::check(Command::new(&herder).args(["lab", "down", "--name", &lab]))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Sums, summary};
-
-    #[test]
-    fn summaries_are_read() {
-        let line = "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.12s";
-        assert_eq!(summary(line), Some(Sums { passed: 5, failed: 2, ignored: 1 }));
-        assert_eq!(summary("test a::b ... ok"), None);
-    }
 }

@@ -1,7 +1,8 @@
-//! Plays the scenarios in `tests/scenarios/` with real clients against a real lab: three hosts, three Docker Engines,
-//! one herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name contains
-//! NAME. What a client may notice is played a second time against a pool of `herder up` on three hosts, through the
-//! first one's endpoint: files with the line `# over a pool, too` in front.
+//! Plays the scenarios in `tests/scenarios/` with real clients against a real lab. It has three hosts, three Docker
+//! Engines and one herder over them. Each file is one test; `cargo test --test scenarios NAME` plays those whose name
+//! contains NAME. What a client may notice is played a second time against a pool of `herder up` on three hosts,
+//! through the first one's endpoint: files with the line `# over a pool, too` in front. Two scenarios are played at
+//! once, each in a lab of its own: most of a scenario's time is spent waiting.
 //!
 //! Needs root and the packages that `cargo xtask test` installs. A process that a scenario leaves in the background puts
 //! its pid into a file `*.pid`; it is ended before the next scenario.
@@ -11,16 +12,18 @@ mod script;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// The lab of this test binary; its own name, so that it harms no other. Two runs at once on one machine need two names:
-/// the variable `SCENARIOS_LAB` gives another one.
+/// First part of the names of this run's labs. Two runs at once on one machine need two names: the variable
+/// `SCENARIOS_LAB` gives another one. Labs that a scenario makes for itself are named after its lab and a hyphen, so
+/// there is none in the names here.
 static LAB: LazyLock<String> = LazyLock::new(|| std::env::var("SCENARIOS_LAB").unwrap_or("scenarios".into()));
-/// The lab with a herder on each host. Labs of scenarios have names that begin with the other one's.
-static POOL_LAB: LazyLock<String> = LazyLock::new(|| format!("p-{}", *LAB));
+/// Number of scenarios that are played at once.
+const AT_ONCE: usize = 2;
 /// A command of a scenario that takes longer hangs.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
 /// A scenario says how soon something must be seen on a machine that has nothing else to do. A busy one gets so many times that,
@@ -33,20 +36,42 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // One lab for all: scenarios change it, so they take turns.
-    arguments.test_threads = Some(1);
-    let stages: [Arc<Mutex<Option<Stage>>>; 2] = Default::default();
+    arguments.test_threads = Some(arguments.test_threads.unwrap_or(AT_ONCE).min(AT_ONCE));
+    let (engines, pool) = (Arc::new(Stages::new(Stage::over_engines)), Arc::new(Stages::new(Stage::over_pool)));
     let paths = scenarios();
-    let over_engines = paths.iter().flat_map(|path| trials(path, &stages[0]));
-    let over_pool = paths.iter().filter_map(|path| pool_trial(path, &stages[1]));
+    let over_engines = paths.iter().flat_map(|path| trials(path, &engines));
+    let over_pool = paths.iter().filter_map(|path| pool_trial(path, &pool));
     let conclusion = libtest_mimic::run(&arguments, over_engines.chain(over_pool).collect());
-    for stage in stages {
-        drop(stage.lock().unwrap_or_else(PoisonError::into_inner).take());
+    for stages in [engines, pool] {
+        stages.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
     conclusion.exit_code()
 }
 
-/// Returns the folder at run time: two clones may share one target directory, and a program compiled in one may be run
+/// Labs of one kind. A scenario takes one that is idle, or makes one, and puts it back.
+struct Stages {
+    idle: Mutex<Vec<Stage>>,
+    made: AtomicUsize,
+    make: fn(usize) -> Stage,
+}
+
+impl Stages {
+    fn new(make: fn(usize) -> Stage) -> Stages {
+        Stages { idle: Mutex::default(), made: AtomicUsize::new(0), make }
+    }
+
+    fn play(&self, name: &str, text: &str, cli: &Path) -> Result<(), Failed> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let stage = idle.unwrap_or_else(|| (self.make)(self.made.fetch_add(1, Relaxed)));
+        let started = Instant::now();
+        let outcome = stage.play(text, cli);
+        eprintln!("{name} took {:.1?}", started.elapsed());
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(stage);
+        outcome
+    }
+}
+
+/// Returns the folder at run time. Two clones may share one target directory, and a program compiled in one may be run
 /// in the other.
 fn folder() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
@@ -62,38 +87,30 @@ fn scenarios() -> Vec<PathBuf> {
 }
 
 /// One trial for each docker CLI at hand if the script says `# with every docker CLI`, else one.
-fn trials(path: &Path, stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
+fn trials(path: &Path, stages: &Arc<Stages>) -> Vec<Trial> {
     let text = std::fs::read_to_string(path).expect("a readable scenario");
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let mut clis = docker_clis();
     if !text.starts_with("# with every docker CLI") {
         clis.truncate(1);
     }
-    let trial = |cli: PathBuf| {
-        let (stage, text) = (stage.clone(), text.clone());
-        let name = format!("{name} ({})", cli.display());
-        Trial::test(name, move || {
-            let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-            let stage = stage.get_or_insert_with(Stage::over_engines);
-            stage.play(&text, &cli)
-        })
-    };
-    clis.into_iter().map(trial).collect()
+    clis.into_iter().map(|cli| trial(format!("{name} ({})", cli.display()), text.clone(), cli, stages)).collect()
 }
 
 /// The same script over a pool, with the first docker CLI, if it says so.
-fn pool_trial(path: &Path, stage: &Arc<Mutex<Option<Stage>>>) -> Option<Trial> {
+fn pool_trial(path: &Path, stages: &Arc<Stages>) -> Option<Trial> {
     let text = std::fs::read_to_string(path).expect("a readable scenario");
     let mut head = text.lines().take_while(|line| line.starts_with('#'));
     if !head.any(|line| line == "# over a pool, too") {
         return None;
     }
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-    let (name, stage) = (format!("{name} (over a pool)"), stage.clone());
-    Some(Trial::test(name, move || {
-        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-        stage.get_or_insert_with(Stage::over_pool).play(&text, &docker_clis()[0])
-    }))
+    Some(trial(format!("{name} (over a pool)"), text, docker_clis().swap_remove(0), stages))
+}
+
+fn trial(name: String, text: String, cli: PathBuf, stages: &Arc<Stages>) -> Trial {
+    let stages = stages.clone();
+    Trial::test(name.clone(), move || stages.play(&name, &text, &cli))
 }
 
 /// Newest first: whatever `docker` is on the PATH, then Debian's own 20.10.
@@ -111,7 +128,7 @@ fn docker_clis() -> Vec<PathBuf> {
 
 /// A lab with a herder over it, and a place for files.
 struct Stage {
-    lab: &'static str,
+    lab: String,
     /// Over a pool, herders belong to the lab.
     herder: Option<Child>,
     /// Address of herder for clients.
@@ -146,12 +163,12 @@ until docker info 2>/dev/null | grep -c 'Status: Healthy' | grep -qx 3; do sleep
 
 impl Stage {
     /// One `herder manage` over three engines.
-    fn over_engines() -> Stage {
-        let mut stage = Stage::set_up(&LAB, &[]);
+    fn over_engines(index: usize) -> Stage {
+        let mut stage = Stage::set_up(format!("{}{index}", *LAB), &[]);
         let port = stage.ports.remove(0);
         let log = std::fs::File::create(stage.folder.join("herder.log")).expect("a log file");
         let herder = Command::new(env!("CARGO_BIN_EXE_herder"))
-            .args(["manage", "--host", &format!("tcp://127.0.0.1:{port}"), &engines(&LAB).join(",")])
+            .args(["manage", "--host", &format!("tcp://127.0.0.1:{port}"), &engines(&stage.lab).join(",")])
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a second handle"))
             .stdout(log)
@@ -163,22 +180,22 @@ impl Stage {
     }
 
     /// `herder up` on three hosts.
-    fn over_pool() -> Stage {
-        let mut stage = Stage::set_up(&POOL_LAB, &["--herder"]);
-        stage.host = format!("tcp://{}", hosts(&POOL_LAB, "herder_host")[0]);
+    fn over_pool(index: usize) -> Stage {
+        let mut stage = Stage::set_up(format!("{}p{index}", *LAB), &["--herder"]);
+        stage.host = format!("tcp://{}", hosts(&stage.lab, "herder_host")[0]);
         stage.until_healthy()
     }
 
-    fn set_up(name: &'static str, more: &[&str]) -> Stage {
+    fn set_up(name: String, more: &[&str]) -> Stage {
         let folder = std::env::temp_dir().join(format!("herder-{name}-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("bin")).expect("a folder for the scenarios");
         // What an aborted run left behind.
-        lab(name, &["down"]);
+        lab(&name, &["down"]);
         let clients = clients(&folder);
         write_tool(&folder.join("bin/places"), PLACES);
         let labels = ["h1:zone=a,disk=ssd", "h2:zone=b,disk=hdd", "h3:zone=c,disk=hdd,containerslots=20"];
         let up = ["up", "--hosts", "3", "--labels", labels[0], "--labels", labels[1], "--labels", labels[2]];
-        assert!(lab(name, &[&up, more].concat()), "the lab did not come up; it needs root and Debian's docker.io");
+        assert!(lab(&name, &[&up, more].concat()), "the lab did not come up; it needs root and Debian's docker.io");
         Stage { lab: name, herder: None, host: String::new(), ports: free_ports(PORTS + 1), folder, clients }
     }
 
@@ -231,7 +248,7 @@ impl Stage {
     fn run(&self, command: &str) -> (String, i32) {
         let herder = Path::new(env!("CARGO_BIN_EXE_herder")).parent().expect("a folder").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
-        let addresses = engines(self.lab);
+        let addresses = engines(&self.lab);
         let pid = self.herder.as_ref().map(|herder| herder.id().to_string());
         // Into a file: what a command leaves in the background would hold a pipe open.
         let printed = self.folder.join("printed");
@@ -242,7 +259,7 @@ impl Stage {
             .env("PATH", format!("{}:{herder}:{path}", self.folder.join("bin").display()))
             .env("DOCKER_HOST", &self.host)
             .env("HERDER_PID", pid.unwrap_or_default())
-            .env("LAB", self.lab)
+            .env("LAB", &self.lab)
             .env("H1", &addresses[0])
             .env("H2", &addresses[1])
             .env("H3", &addresses[2])
@@ -270,7 +287,7 @@ impl Drop for Stage {
             let _ = herder.kill();
             let _ = herder.wait();
         }
-        lab(self.lab, &["down"]);
+        lab(&self.lab, &["down"]);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -310,13 +327,16 @@ fn hosts(lab: &str, which: &str) -> Vec<String> {
     hosts.iter().filter_map(|host| host[which].as_str()).map(|url| url.trim_start_matches("tcp://").into()).collect()
 }
 
-/// Returns free ports that the kernel gives to no client as its own (it does from 32768 on). Where the search begins
-/// differs from run to run.
+/// Returns free ports, none twice in one run. The kernel gives none of them to a client as its own, as it does from
+/// 32768 on. Where the search begins differs from run to run.
 fn free_ports(count: usize) -> Vec<u16> {
-    let first = 10_000 + u16::try_from(std::process::id() % 10_000).expect("less than 10,000");
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = (*next).max(10_000 + u16::try_from(std::process::id() % 10_000).expect("less than 10,000"));
     let free: Vec<u16> =
         (first..32_768).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect();
     assert_eq!(free.len(), count, "too few ports are free from {first} on");
+    *next = free.last().map_or(first, |port| port + 1);
     free
 }
 
