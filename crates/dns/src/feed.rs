@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use herder_decide::net::{Host, Names, States};
 use herder_model::swarm::NetState;
+use herder_parts::aside;
 use serde::{Deserialize, Serialize};
 
 /// A change of what the server knows. Members of later releases are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Feed {
-    /// Number that [`Done::number`] returns.
+    /// Number that the answer repeats.
     pub number: u64,
     /// Id of this node.
     pub node: String,
@@ -26,13 +27,10 @@ pub struct Feed {
     pub end: bool,
 }
 
-/// The server's answer, once it answers by the feed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Done {
-    pub number: u64,
-    /// Reason why not all of it is in use; else empty.
-    pub error: String,
+impl aside::Feed for Feed {
+    fn number_mut(&mut self) -> &mut u64 {
+        &mut self.number
+    }
 }
 
 /// Everything that the server knows.

@@ -4,7 +4,6 @@
 //! without any answer while their upstream server is away. herder feeds it over a Unix socket; the last feed stays on disk. Names are
 //! decided in `decide::net::Names`; packets are read and written by `hickory-proto`.
 
-mod client;
 mod feed;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -12,21 +11,9 @@ mod packet;
 mod relay;
 mod server;
 
-pub use client::Client;
-pub use feed::{Done, Feed};
+pub use feed::Feed;
 pub use packet::{Reply, reply};
 pub use server::{KEPT, serve};
 
 /// Port of the server. Port 53 of gateway addresses is redirected here, so a name server of the host keeps its own.
 pub const DNS_PORT: u16 = 5399;
-
-/// Reason why the server cannot be started or fed.
-#[derive(Debug, thiserror::Error)]
-pub enum DnsError {
-    #[error("{path}: {source}")]
-    Socket { path: String, source: std::io::Error },
-    #[error("the DNS server refuses its feed: {0}")]
-    Refused(String),
-    #[error("the DNS server does not answer: {0}")]
-    Gone(std::io::Error),
-}

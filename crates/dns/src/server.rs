@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herder_decide::net::Names;
+use herder_parts::aside::{self, AsideError};
 use hickory_proto::op::ResponseCode;
 use rand::rngs::SmallRng;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::feed::{Done, Feed, Knowledge};
+use crate::DNS_PORT;
+use crate::feed::{Feed, Knowledge};
 use crate::packet::{Reply, failure, reply};
 use crate::relay::{ask, read_framed, write_framed};
-use crate::{DNS_PORT, DnsError};
 
 /// Questions that wait for other servers at the same time; further ones are refused.
 const RELAYS_MAX: usize = 1024;
@@ -62,8 +62,7 @@ struct State {
 /// # Errors
 ///
 /// If the Unix socket cannot be made.
-pub async fn serve(path: &Path, folder: &Path, end: CancellationToken) -> Result<(), DnsError> {
-    let failed = |source| DnsError::Socket { path: path.display().to_string(), source };
+pub async fn serve(path: &Path, folder: &Path, end: CancellationToken) -> Result<(), AsideError> {
     let server = Arc::new(Server {
         names: ArcSwap::default(),
         relays: Arc::new(Semaphore::new(RELAYS_MAX)),
@@ -80,48 +79,22 @@ pub async fn serve(path: &Path, folder: &Path, end: CancellationToken) -> Result
             Err(error) => warn!(%error, "cannot answer by all that was known last"),
         }
     }
-    // One that is left over by a process that was killed.
-    let _ = tokio::fs::remove_file(path).await;
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    let serving = async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => _ = tokio::spawn(server.clone().fed(stream)),
-                Err(error) => {
-                    warn!(%error, "cannot accept a feed");
-                    tokio::time::sleep(PAUSE).await;
-                }
+    let taking = move |feed: Feed| {
+        let server = server.clone();
+        async move {
+            if feed.end {
+                info!("another DNS server has taken over");
+                server.end.cancel();
+                return Ok(());
             }
+            server.take(feed).await
         }
     };
-    end.run_until_cancelled(serving).await;
-    Ok(())
+    let serving = aside::serve(path, taking);
+    end.run_until_cancelled(serving).await.unwrap_or(Ok(()))
 }
 
 impl Server {
-    /// Reads feeds from one connection, and says when each is in use.
-    async fn fed(self: Arc<Self>, stream: UnixStream) {
-        let (read, mut write) = stream.into_split();
-        let mut lines = BufReader::new(read).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let done = match serde_json::from_str::<Feed>(&line) {
-                Ok(feed) if feed.end => {
-                    info!("another DNS server has taken over");
-                    return self.end.cancel();
-                }
-                Ok(feed) => {
-                    let number = feed.number;
-                    Done { number, error: self.take(feed).await.err().unwrap_or_default() }
-                }
-                Err(error) => Done { number: 0, error: error.to_string() },
-            };
-            let Ok(line) = serde_json::to_string(&done) else { return };
-            if write.write_all(format!("{line}\n").as_bytes()).await.is_err() {
-                return;
-            }
-        }
-    }
-
     async fn take(self: &Arc<Self>, feed: Feed) -> Result<(), String> {
         let mut state = self.state.lock().await;
         state.knowledge.take(feed);

@@ -4,6 +4,8 @@
 //! end is invisible to everybody who only waits for what it does. Here it is logged with its name, and then the part is started
 //! again ([`Parts::restarted`]), or their owner begins anew ([`Parts::vital`], [`Parts::ended`]).
 
+pub mod aside;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;

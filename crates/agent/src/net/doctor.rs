@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use herder_decide::net::{Host, Op, States, Table, plan, table};
-use herder_dns::{Client, DNS_PORT, Feed};
+use herder_dns::{DNS_PORT, Feed};
 use herder_net::{Kernel, data_path_mtu, interface_addresses};
+use herder_parts::aside::Client;
 use serde::Serialize;
 
 /// Share of the connection tracking table, in percent, above which a warning is due: when it is full, new connections
