@@ -15,16 +15,18 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_env_filter("debug,hyper=off").with_writer(std::io::stderr).init();
     let words: Vec<String> = std::env::args().collect();
-    if let [_, verb, _, socket, _, folder] = words.as_slice()
-        && verb == "net-dns"
-    {
-        return Ok(herder_dns::serve(socket.as_ref(), folder.as_ref(), CancellationToken::new()).await?);
+    if let [_, verb, _, socket, _, folder] = words.as_slice() {
+        return match verb.as_str() {
+            "net-tunnel" => Ok(herder_tunnel::serve(socket.as_ref(), folder.as_ref()).await?),
+            _ => Ok(herder_dns::serve(socket.as_ref(), folder.as_ref(), CancellationToken::new()).await?),
+        };
     }
     let [_, node, engine, folder, states] = words.as_slice() else {
         return Err("networks NODE ENGINE FOLDER STATES".into());
     };
     let settings = NetSettings {
         dns_command: vec![std::env::current_exe()?.into(), "net-dns".into()],
+        tunnel_command: vec![std::env::current_exe()?.into(), "net-tunnel".into()],
         folder: PathBuf::from(folder),
     };
     let networks = Networks::default();

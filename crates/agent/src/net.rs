@@ -9,6 +9,7 @@ mod engine_network;
 mod kept;
 mod names;
 mod ports;
+mod tunnels;
 mod underlay;
 mod worker;
 
@@ -31,6 +32,7 @@ pub use ports::listeners;
 pub use underlay::{DataPathError, data_path, underlay};
 
 use self::names::NameServer;
+use self::tunnels::Tunnels;
 use self::worker::Worker;
 use crate::call::Engine;
 
@@ -86,7 +88,9 @@ pub type Outcome = Result<EngineNetwork, String>;
 pub struct NetSettings {
     /// Program and arguments that start the DNS server; the path of its socket follows.
     pub dns_command: Vec<OsString>,
-    /// States of networks and of the DNS server are kept here.
+    /// The same for the process that carries packets of encrypted networks.
+    pub tunnel_command: Vec<OsString>,
+    /// States of networks and of the DNS server, and the key of tunnels, are kept here.
     pub folder: PathBuf,
 }
 
@@ -115,7 +119,8 @@ impl Networks {
         let (networks, engine, node_id) = (self.clone(), Arc::new(Engine::new(engine, way)), node_id.to_owned());
         parts.looping("overlay networks", move || {
             let names = NameServer::new(settings.dns_command.clone(), &settings.folder);
-            Worker::new(networks.clone(), engine.clone(), &node_id, &settings.folder, names).run()
+            let tunnels = Tunnels::new(settings.tunnel_command.clone(), &settings.folder);
+            Worker::new(networks.clone(), engine.clone(), &node_id, &settings.folder, names, tunnels).run()
         });
     }
 

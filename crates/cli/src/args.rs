@@ -10,7 +10,7 @@ use crate::manage::{Join, Manage};
 use crate::registrator::Registrator;
 use crate::render::Render;
 use crate::stack::StackArgs;
-use crate::swarm::{Backup, Plan, Restore, ServiceArgs, Top};
+use crate::swarm::{Backup, Plan, Restore, ServiceArgs, SwarmArgs, Top};
 use crate::up::{NodeArgs, Token, Up, Why};
 
 /// Many Docker hosts that behave as one.
@@ -68,6 +68,8 @@ pub enum Verb {
     Token(Token),
     /// Look at the nodes of a pool
     Node(NodeArgs),
+    /// Begin a swarm with settings of herder's own
+    Swarm(SwarmArgs),
     /// Tell why a task of a swarm is where it is, or why it waits
     Why(Why),
     /// Show what `docker stack deploy` would change, before it does
@@ -111,7 +113,10 @@ pub enum Verb {
     FenceWatch(FenceWatch),
     /// Answer DNS queries of containers on overlay networks; started by `herder up`
     #[command(hide = true)]
-    NetDns(NetDns),
+    NetDns(NetAside),
+    /// Carry packets of encrypted networks between nodes; started by `herder up`
+    #[command(hide = true)]
+    NetTunnel(NetAside),
     /// Check the overlay networks of this host
     Doctor(Doctor),
     /// Several Docker hosts on this machine, to try herder on
@@ -144,13 +149,13 @@ pub struct Doctor {
     pub format: String,
 }
 
-/// Arguments of the DNS server of overlay networks.
+/// Arguments of the processes of overlay networks.
 #[derive(Clone, Debug, Args)]
-pub struct NetDns {
+pub struct NetAside {
     /// Unix socket by which it is fed
     #[arg(long)]
     pub socket: std::path::PathBuf,
-    /// Folder in which it stores what it was fed last
+    /// Folder in which the DNS server stores what it was fed last, and which holds the key of tunnels
     #[arg(long)]
     pub folder: std::path::PathBuf,
 }

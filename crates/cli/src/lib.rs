@@ -36,7 +36,8 @@ pub use stack::{
     TargetVerb,
 };
 pub use swarm::{
-    Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, Top, Watch,
+    Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, SwarmArgs, SwarmInit,
+    SwarmVerb, Top, Watch,
 };
 pub use tls::{ClientFiles, TlsArgs, TlsFiles};
 pub use up::{

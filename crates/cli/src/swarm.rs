@@ -63,6 +63,46 @@ pub struct Restore {
     pub format: String,
 }
 
+/// Begin a swarm with settings of herder's own.
+#[derive(Clone, Debug, Args)]
+pub struct SwarmArgs {
+    #[command(subcommand)]
+    pub verb: SwarmVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum SwarmVerb {
+    /// Begin a swarm, as `docker swarm init` does
+    Init(SwarmInit),
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  herder swarm init --encrypt                every overlay network is encrypted, also published ports between nodes
+  herder swarm init --encrypt --data-path-addr eth1
+
+Nodes join as ever. One that can encrypt nothing, for want of WireGuard in its kernel and of /dev/net/tun, takes no part \
+in overlay networks then.")]
+pub struct SwarmInit {
+    /// Encrypt packets of all overlay networks between nodes
+    #[arg(long)]
+    pub encrypt: bool,
+    /// Address of this node for others [default: that of `herder up`]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDRESS")]
+    pub advertise_addr: String,
+    /// Address or interface that packets of overlay networks come from
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDRESS|INTERFACE")]
+    pub data_path_addr: String,
+    /// UDP port of overlay networks, 1024 to 49151; encrypted ones use the one after it [default: 4789]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    pub data_path_port: u32,
+    /// Block that subnets of overlay networks are taken from; may be repeated [default: 10.0.0.0/8]
+    #[arg(long, value_name = "CIDR")]
+    pub default_addr_pool: Vec<String>,
+    #[command(flatten)]
+    pub door: Door,
+}
+
 /// Show what the deployment of a stack would change, and what becomes of its tasks, before it does.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:

@@ -13,6 +13,7 @@ mod plan;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod underlay;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub use names::Names;
 pub use nft::{BASE_SIZES, STAMP_PREFIX, chain_rule};
 pub use plan::{Op, plan};
 pub use table::{Table, bridge_name, mtu, table, vxlan_name};
+pub use tunnel::{TUNNEL, Tunnel, TunnelPeer, lacks_tunnel, tunnel, tunnel_address};
+pub(crate) use tunnel::{TUNNEL_OVERHEAD_V4, TUNNEL_OVERHEAD_V6};
 pub use underlay::{Routes, routes};
 
 /// States of networks, by network id.

@@ -17,6 +17,7 @@ mod registrator;
 mod render;
 mod service;
 mod stack;
+mod swarm;
 mod token;
 mod top;
 mod up;
@@ -151,6 +152,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Token(token) => token::print(&token),
         Verb::Bus(asked) => runtime()?.block_on(bus::run(asked)),
         Verb::Node(node) => runtime()?.block_on(node::run(node)),
+        Verb::Swarm(asked) => runtime()?.block_on(swarm::run(asked.verb)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
         Verb::Ingress(asked) => runtime()?.block_on(ingress::run(asked.verb)),
         Verb::Cert(asked) => runtime()?.block_on(certificates::run(asked.verb)),
@@ -187,6 +189,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
             let serving = herder_dns::serve(&asked.socket, &asked.folder, tokio_util::sync::CancellationToken::new());
             Ok(runtime()?.block_on(serving)?)
         }
+        Verb::NetTunnel(asked) => Ok(runtime()?.block_on(herder_tunnel::serve(&asked.socket, &asked.folder))?),
         Verb::FenceWatch(asked) => Ok(herder_agent::fence::watch(&asked.state)?),
         Verb::Lab(lab) => herder_lab::run(*lab),
         Verb::Completion(completion) => {

@@ -58,8 +58,8 @@ pub use netstate::{
     NetState, NetSubnet, NetUpdate, Patch, Protocol, VXLAN_PORT,
 };
 pub use network::{
-    Capabilities, ConfigFrom, FIRST_VNI, INGRESS, IpamConfig, IpamOptions, NetworkAttachmentSpec, NetworkRecord,
-    NetworkSpec, OVERLAY, SCTP, SwarmNetwork, TaskNetwork, Underlay, VNI_OPTION,
+    Capabilities, ConfigFrom, ENCRYPTED_OPTION, FIRST_VNI, INGRESS, IpamConfig, IpamOptions, NetworkAttachmentSpec,
+    NetworkRecord, NetworkSpec, OVERLAY, SCTP, SwarmNetwork, TaskNetwork, TunnelEnd, TunnelWay, Underlay, VNI_OPTION,
 };
 pub use node::{
     Availability, Engine, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, Platform, Plugin, Reachability, Role,

@@ -82,6 +82,8 @@ impl Kernel {
                     }
                     links = None;
                 }
+                // It went with its device.
+                Err(NetError::NoInterface(_)) if matches!(op, Op::Remove(_)) => {}
                 Err(error) => failed.push(Failed { step: say(op), error }),
             }
         }

@@ -14,18 +14,19 @@ const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
 
 const LINK_ADDRESS: u16 = 1;
-const IFNAME: u16 = 3;
-const MTU: u16 = 4;
+pub(crate) const IFNAME: u16 = 3;
+pub(crate) const MTU: u16 = 4;
 const MASTER: u16 = 10;
-const LINKINFO: u16 = 18;
-const INFO_KIND: u16 = 1;
+pub(crate) const LINKINFO: u16 = 18;
+pub(crate) const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VXLAN_ID: u16 = 1;
+const VXLAN_LINK: u16 = 3;
 const VXLAN_LOCAL: u16 = 4;
 const VXLAN_LEARNING: u16 = 7;
 const VXLAN_PORT: u16 = 15;
 const VXLAN_LOCAL6: u16 = 17;
-const UP: u32 = 1;
+pub(crate) const UP: u32 = 1;
 /// `IFA_ADDRESS`, `IFA_LOCAL`.
 pub(crate) const ADDRESS: u16 = 1;
 pub(crate) const LOCAL: u16 = 2;
@@ -48,6 +49,8 @@ struct Vxlan {
     local: Option<IpAddr>,
     port: u16,
     learning: bool,
+    /// Index of the device that packets leave by; 0: any.
+    over: u32,
 }
 
 /// All interfaces, by index.
@@ -57,7 +60,7 @@ pub(crate) struct Links {
 }
 
 /// Head of messages about links.
-fn info(index: u32, flags: u32, change: u32) -> Vec<u8> {
+pub(crate) fn info(index: u32, flags: u32, change: u32) -> Vec<u8> {
     [&[0; 4][..], &index.to_ne_bytes(), &flags.to_ne_bytes(), &change.to_ne_bytes()].concat()
 }
 
@@ -87,13 +90,14 @@ impl Links {
             let is_whole = link.is_up && !vxlan.learning && is_quiet(&link.name);
             let bridge = self.name(link.master).filter(|_| is_whole).unwrap_or_default().to_owned();
             let local = vxlan.local?;
-            let value = Value::Vxlan { vni: vxlan.vni, local, port: vxlan.port, mtu: link.mtu, bridge };
+            let over = (vxlan.over != 0).then(|| self.name(vxlan.over).unwrap_or_default().to_owned());
+            let value = Value::Vxlan { vni: vxlan.vni, local, port: vxlan.port, mtu: link.mtu, bridge, over };
             Some((Item::Vxlan(link.name.clone()), value))
         })
     }
 }
 
-/// `hv…` are bridges, `hx…` are VXLAN devices.
+/// `hv…` are bridges, `hx…` are VXLAN devices, `hw…` are tunnels.
 pub(crate) fn is_ours(name: &str, kind: char) -> bool {
     let digits = name.strip_prefix('h').and_then(|rest| rest.strip_prefix(kind));
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -118,6 +122,7 @@ impl Link {
                 local: data.addr(VXLAN_LOCAL).or_else(|| data.addr(VXLAN_LOCAL6)),
                 port: port.map(u16::from_be_bytes).unwrap_or_default(),
                 learning: data.get(VXLAN_LEARNING) != Some(&[0]),
+                over: data.u32(VXLAN_LINK).unwrap_or_default(),
             }
         });
         Some(Link {
@@ -135,9 +140,10 @@ impl Link {
 /// Makes a VXLAN device anew: most of its settings cannot be changed later. Another device with its VNI, left over by
 /// something else, is removed: the kernel allows only one.
 pub(crate) fn put_vxlan(socket: &mut Socket, name: &str, value: &Value) -> Result<(), NetError> {
-    let Value::Vxlan { vni, local, port, mtu, bridge } = value else { return Ok(()) };
+    let Value::Vxlan { vni, local, port, mtu, bridge, over } = value else { return Ok(()) };
     let links = Links::read(socket)?;
     let master = links.index(bridge)?;
+    let over = over.as_deref().map(|dev| links.index(dev)).transpose()?;
     let is_stray = |link: &&Link| {
         let is_same = |it: &Vxlan| it.vni == *vni && it.port == *port;
         link.name == name || link.vxlan.as_ref().is_some_and(is_same)
@@ -150,7 +156,8 @@ pub(crate) fn put_vxlan(socket: &mut Socket, name: &str, value: &Value) -> Resul
     let message = message.head(&info(0, UP, UP)).text(IFNAME, name).u32(MTU, *mtu).u32(MASTER, master);
     let message = message.nest(LINKINFO).text(INFO_KIND, "vxlan").nest(INFO_DATA);
     let message = message.u32(VXLAN_ID, *vni).attr(local_kind, &address_bytes(*local));
-    let message = message.attr(VXLAN_LEARNING, &learning).attr(VXLAN_PORT, &port.to_be_bytes()).end().end();
+    let message = message.attr(VXLAN_LEARNING, &learning).attr(VXLAN_PORT, &port.to_be_bytes());
+    let message = if let Some(index) = over { message.u32(VXLAN_LINK, index) } else { message }.end().end();
     socket.one("vxlan device", message)?;
     for (file, value) in [("learning", "0"), ("neigh_suppress", "1")] {
         write(&format!("/sys/class/net/{name}/brport/{file}"), value)?;
@@ -193,7 +200,7 @@ pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<(u32, ipnet::IpNet)>,
     Ok(all.iter().filter_map(parse).collect())
 }
 
-/// Addresses of this host's interfaces, without those of bridges and VXLAN devices of herder.
+/// Addresses of this host's interfaces, without those of bridges and tunnels of herder.
 ///
 /// # Errors
 ///
@@ -202,7 +209,8 @@ pub fn interface_addresses() -> Result<Vec<IpAddr>, NetError> {
     let mut socket = Socket::open(Bus::Route)?;
     let links = Links::read(&mut socket)?;
     let all = addresses(&mut socket)?.into_iter();
-    let others = all.filter(|(index, _)| links.name(*index).is_some_and(|name| !is_ours(name, 'v')));
+    let others =
+        all.filter(|(index, _)| links.name(*index).is_some_and(|name| !is_ours(name, 'v') && !is_ours(name, 'w')));
     Ok(others.map(|(_, address)| address.addr()).collect())
 }
 

@@ -34,6 +34,7 @@ const RECEIVE_BYTES: usize = 1 << 18;
 pub(crate) enum Bus {
     Route,
     Netfilter,
+    Generic,
 }
 
 /// A message under construction.
@@ -103,7 +104,7 @@ impl Message {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self, sequence: u32) -> Vec<u8> {
+    pub(crate) fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         self.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
         self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
@@ -203,6 +204,7 @@ impl Socket {
             let protocol: Option<Protocol> = match bus {
                 Bus::Route => None,
                 Bus::Netfilter => Some(netlink::NETFILTER),
+                Bus::Generic => Some(netlink::GENERIC),
             };
             let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
             // A larger buffer loses no notices in a burst; without the right to it the default has to do.

@@ -161,8 +161,9 @@ pub(crate) fn items(socket: &mut Socket, links: &Links) -> Result<Vec<(Item, Val
     let bridge = |index: u32| links.name(index).filter(|name| is_ours(name, 'v')).map(str::to_owned);
     let vxlan = |index: u32| links.name(index).filter(|name| is_ours(name, 'x')).map(str::to_owned);
     let mut items = Vec::new();
+    let with_addresses = |index: u32| links.name(index).filter(|name| is_ours(name, 'v') || is_ours(name, 'w'));
     for (index, address) in addresses(socket)? {
-        let Some(dev) = bridge(index) else { continue };
+        let Some(dev) = with_addresses(index).map(str::to_owned) else { continue };
         match address.addr() {
             it if is_address(it) && address.prefix_len() == 128 => {
                 items.push((Item::LocalRoute { dev, address: it }, Value::Set));

@@ -1,11 +1,14 @@
 //! The physical network of this node, as managers are told of it.
 
 use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
 
 use herder_decide::net::{Routes, routes};
 use herder_model::swarm::{SCTP, Underlay};
 use herder_net::{data_path_mtu, interface_address};
 use tracing::debug;
+
+use super::tunnels;
 
 /// Programs that overlay networks are set up with.
 const PROGRAMS: [&str; 2] = ["nft", "iptables"];
@@ -46,8 +49,8 @@ pub async fn data_path(text: &str) -> Result<IpAddr, DataPathError> {
 }
 
 /// Reads the MTU of the data path with this address, and the subnets that the node has routes to. Other nodes must not use them for overlay
-/// networks.
-pub async fn underlay(data_path: IpAddr) -> Underlay {
+/// networks. The key of its tunnels is made in `folder` where there is none.
+pub async fn underlay(data_path: IpAddr, folder: &Path) -> Underlay {
     let mtu = tokio::task::spawn_blocking(move || data_path_mtu(data_path)).await;
     let mtu = match mtu {
         Ok(Ok(mtu)) => mtu.unwrap_or_default(),
@@ -59,7 +62,8 @@ pub async fn underlay(data_path: IpAddr) -> Underlay {
     };
     let text = tokio::fs::read_to_string("/proc/net/route").await.unwrap_or_default();
     let Routes { host, engine } = routes(&text);
-    Underlay { mtu, routes: host, engine_subnets: engine, lacks: lacking(), ..Underlay::default() }
+    let tunnel = tunnels::end(folder);
+    Underlay { mtu, routes: host, engine_subnets: engine, lacks: lacking(), tunnel, ..Underlay::default() }
 }
 
 /// Programs that overlay networks need and this host does not have; and whether its kernel cannot track connections of SCTP.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_decide::net::{Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, plan, table};
+use herder_decide::net::{
+    Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, lacks_tunnel, plan, table, tunnel,
+};
 use herder_dns::DNS_PORT;
 use herder_model::swarm::NetState;
 use herder_net::{Kernel, Notices, data_path_mtu};
@@ -15,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::names::NameServer;
 use super::ports::Holders;
+use super::tunnels::Tunnels;
 use super::{EngineNetwork, Networks, Outcome, States, Versions, engine_network, kept};
 use crate::call::Engine;
 
@@ -31,6 +34,10 @@ const RETRY_TIME: Duration = Duration::from_secs(1);
 /// Interval of checks of the engine's firewall rules: their removal gives no notice.
 const FIREWALL_TIME: Duration = Duration::from_secs(2);
 
+/// Reason why an encrypted network cannot be used here.
+const NO_TUNNEL: &str = "the network is encrypted, and this node has no tunnel of its own: it needs WireGuard in its kernel or the device \
+                         /dev/net/tun, and managers that know its key; `herder doctor net` tells more";
+
 /// MTU where the data path cannot be read.
 const MTU: u32 = 1500;
 
@@ -44,6 +51,7 @@ pub(super) struct Worker {
     ended: watch::Receiver<BTreeSet<String>>,
     notices: mpsc::Receiver<()>,
     names: NameServer,
+    tunnels: Tunnels,
     holders: Holders,
     /// Engine networks, by network id; nothing until the engine has said.
     there: Option<BTreeMap<String, EngineNetwork>>,
@@ -65,6 +73,7 @@ impl Worker {
         node_id: &str,
         folder: &Path,
         names: NameServer,
+        tunnels: Tunnels,
     ) -> Worker {
         let (sender, notices) = mpsc::channel(1);
         std::thread::spawn(move || notice(&sender));
@@ -78,6 +87,7 @@ impl Worker {
             folder: folder.to_owned(),
             notices,
             names,
+            tunnels,
             holders: Holders::default(),
             there: None,
             table: Table::default(),
@@ -123,6 +133,10 @@ impl Worker {
                 self.audit = true;
             }
             () = self.names.gone() => warn!("the DNS server of overlay networks has ended; it is started again"),
+            () = self.tunnels.gone() => {
+                warn!("the process that encrypts networks has ended; it is started again, and nothing leaves until then");
+                self.audit = true;
+            }
             () = sleep_until(wake.unwrap_or(firewall)) => {
                 let now = Instant::now();
                 self.audit |= now >= self.next_audit;
@@ -166,8 +180,18 @@ impl Worker {
         }
         let ports = usable.values().filter(|state| state.facts.ingress).map(|state| &state.ports).next();
         self.host.taken = self.holders.hold(&ports.cloned().unwrap_or_default());
+        let tunnel = tunnel(&usable, &self.host);
+        if let Some(tunnel) = &tunnel
+            && let Err(error) = self.tunnels.put(tunnel).await
+        {
+            troubles.push(format!("encrypted networks: {error}"));
+        }
         let wanted = table(&usable, &self.host);
         self.kernel(wanted, &mut troubles).await;
+        if tunnel.is_none() {
+            // Last: VXLAN devices that are bound to it would go with it before they shall.
+            self.tunnels.remove().await;
+        }
         if (!usable.is_empty() || self.names.is_running())
             && let Err(error) = self.names.feed(&usable, &self.host).await
         {
@@ -230,13 +254,12 @@ impl Worker {
         }
         let Some(there) = &mut self.there else { return };
         for (id, known) in states {
-            if let Some(network) = there.get(id) {
-                ready.insert(id.clone(), Ok(network.clone()));
+            if lacks_tunnel(&known.state, &self.host) {
+                ready.insert(id.clone(), Err(NO_TUNNEL.to_owned()));
                 continue;
             }
-            if known.state.facts.encrypted {
-                let reason = "encrypted networks are not supported by this release".to_owned();
-                ready.insert(id.clone(), Err(reason));
+            if let Some(network) = there.get(id) {
+                ready.insert(id.clone(), Ok(network.clone()));
                 continue;
             }
             match engine_network::create(&self.engine, id, &known.state, &self.host).await {

@@ -311,6 +311,8 @@ pub enum Value {
         port: u16,
         mtu: u32,
         bridge: String,
+        /// The only device that its packets leave and come by; none: any.
+        over: Option<String>,
     },
     Dev(String),
     /// Hash of the base's text and number of its rules.
@@ -350,8 +352,9 @@ impl fmt::Display for Value {
             Value::Text(text) | Value::Dev(text) => f.write_str(text),
             Value::Mac(mac) => mac.fmt(f),
             Value::Addr(address) => address.fmt(f),
-            Value::Vxlan { vni, local, port, mtu, bridge } => {
-                write!(f, "id {vni} local {local} dstport {port} mtu {mtu} master {bridge}")
+            Value::Vxlan { vni, local, port, mtu, bridge, over } => {
+                write!(f, "id {vni} local {local} dstport {port} mtu {mtu} master {bridge}")?;
+                over.iter().try_for_each(|dev| write!(f, " dev {dev}"))
             }
             Value::Stamp(hash, rules) => write!(f, "{hash} {rules} rules"),
             Value::Fields(fields) => write_fields(f, fields),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::item::{Family, Field, Item, Mac, Part, Set, Value, write_fields};
+use super::tunnel::TUNNEL;
 
 /// Number of backends for which every base has chains. Chains for more are added when a service needs them.
 pub const BASE_SIZES: u32 = 16;
@@ -114,8 +115,8 @@ fn declaration(family: Family, set: Set) -> String {
     }
 }
 
-/// Table `ip herder` or `ip6 herder`.
-pub(super) fn inet(family: Family, ingress: Option<&Ingress>, dns_port: u16) -> Base {
+/// Table `ip herder` or `ip6 herder`. `inner` is the UDP port of VXLAN in tunnels, where there are any.
+pub(super) fn inet(family: Family, ingress: Option<&Ingress>, inner: Option<u16>, dns_port: u16) -> Base {
     let ip = family.name();
     let mut base = Base::default();
     for set in Set::INET {
@@ -169,12 +170,18 @@ pub(super) fn inet(family: Family, ingress: Option<&Ingress>, dns_port: u16) -> 
     base.chain("post", "type nat hook postrouting priority 89; policy accept;", &post);
     base.chain("iso", "type filter hook forward priority -5; policy accept;", &iso);
     let none = "meta l4proto . th dport @noports fib daddr type local";
-    let input = [
+    let mut input = vec![
         format!("{ip} daddr @vipaddrs meta l4proto tcp reject with tcp reset"),
         format!("{ip} daddr @vipaddrs meta l4proto {{ udp, sctp }} reject"),
         format!("{none} meta l4proto tcp reject with tcp reset"),
         format!("{none} reject"),
     ];
+    if let Some(port) = inner {
+        // Packets of encrypted networks outside of tunnels: forged, or about to leak.
+        input.push(format!("iifname != \"{TUNNEL}\" udp dport {port} drop"));
+        let leaving = format!("oifname != \"{TUNNEL}\" udp dport {port} drop");
+        base.chain("sealed", "type filter hook output priority -5; policy accept;", &[leaving]);
+    }
     base.chain("in", "type filter hook input priority -5; policy accept;", &input);
     base
 }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use herder_model::swarm::{Affinity, KeepAddress, NetEndpoint, NetNode, NetState, Protocol, VXLAN_PORT};
+use herder_model::swarm::{Affinity, KeepAddress, NetEndpoint, NetNode, NetState, Protocol};
 use ipnet::IpNet;
 
 use super::backends::backends;
 use super::item::{Family, Field, Item, Mac, Set, Value};
 use super::nft::{self, BASE_SIZES, Base, EXIT_MAC, Ingress, MARK_KEPT};
+use super::tunnel::{self, TUNNEL};
 use super::{Host, States};
 
 /// Bytes that VXLAN adds to a packet: Ethernet 14, VXLAN 8, UDP 8, and the outer IP header.
@@ -45,6 +46,9 @@ pub fn vxlan_name(vni: u32) -> String {
 pub fn mtu(state: &NetState, host: &Host) -> u32 {
     let is_v6 = state.nodes.get(&host.node).is_some_and(|node| node.vtep.is_ipv6());
     let overhead = if is_v6 { VXLAN_OVERHEAD_V6 } else { VXLAN_OVERHEAD_V4 };
+    let in_tunnel = tunnel::overhead(&state.facts, state.nodes.get(&host.node));
+    // VXLAN is in packets of IPv4 there, whatever the data path has.
+    let overhead = if in_tunnel > 0 { in_tunnel + VXLAN_OVERHEAD_V4 } else { overhead };
     let room = host.underlay_mtu.saturating_sub(overhead).max(MTU_MIN);
     if state.facts.mtu == 0 { room } else { state.facts.mtu.min(room) }
 }
@@ -55,11 +59,20 @@ pub fn table(states: &States, host: &Host) -> Table {
     if states.is_empty() {
         return table;
     }
-    let mut ingress = None;
+    let (mut ingress, mut inner) = (None, None);
     let mut clamps = Vec::new();
     for state in states.values() {
         let Some(own) = state.nodes.get(&host.node) else { continue };
-        let net = Net { state, own, host, bridge: bridge_name(state.facts.vni), vxlan: vxlan_name(state.facts.vni) };
+        let Some(vtep) = tunnel::vtep(state, own) else { continue };
+        if state.facts.encrypted {
+            let address = if let IpAddr::V4(it) = vtep { tunnel::tunnel_net(it) } else { None };
+            table
+                .items
+                .extend(address.map(|it| (Item::Address { dev: TUNNEL.into(), address: it.into() }, Value::Set)));
+            inner = Some(tunnel::inner_port(&state.facts));
+        }
+        let net =
+            Net { state, own, vtep, host, bridge: bridge_name(state.facts.vni), vxlan: vxlan_name(state.facts.vni) };
         net.links(&mut table);
         net.remotes(&mut table);
         net.balancing(&mut table);
@@ -75,7 +88,7 @@ pub fn table(states: &States, host: &Host) -> Table {
     let families = [Family::Ip, Family::Ip6].into_iter().filter(|family| *family == Family::Ip || is_v6);
     for family in families {
         let ingress = ingress.as_ref().and_then(|net| net.ingress(family));
-        table.base(family, nft::inet(family, ingress.as_ref(), host.dns_port));
+        table.base(family, nft::inet(family, ingress.as_ref(), inner.filter(|_| family == Family::Ip), host.dns_port));
     }
     table.base(Family::Bridge, nft::bridge(&clamps));
     table
@@ -117,6 +130,8 @@ impl Table {
 struct Net<'s> {
     state: &'s NetState,
     own: &'s NetNode,
+    /// This node's end of the network's VXLAN device.
+    vtep: IpAddr,
     host: &'s Host,
     bridge: String,
     vxlan: String,
@@ -154,13 +169,17 @@ impl Net<'_> {
     /// The VXLAN device, the settings and addresses of the bridge.
     fn links(&self, table: &mut Table) {
         let facts = &self.state.facts;
-        let port = if facts.data_path_port == 0 { VXLAN_PORT } else { facts.data_path_port };
+        let port = match facts.encrypted {
+            true => tunnel::inner_port(facts),
+            false => tunnel::data_path_port(facts),
+        };
         let value = Value::Vxlan {
             vni: facts.vni,
-            local: self.own.vtep,
+            local: self.vtep,
             port,
             mtu: mtu(self.state, self.host),
             bridge: self.bridge.clone(),
+            over: facts.encrypted.then(|| TUNNEL.to_owned()),
         };
         table.items.insert(Item::Vxlan(self.vxlan.clone()), value);
         table.items.insert(Item::BridgeCalls(self.bridge.clone()), Value::Set);
@@ -187,14 +206,16 @@ impl Net<'_> {
     /// Adds the containers of other nodes, and those nodes.
     fn remotes(&self, table: &mut Table) {
         for endpoint in self.state.endpoints.values().filter(|endpoint| endpoint.node != self.host.node) {
-            let Some(node) = self.state.nodes.get(&endpoint.node) else { continue };
+            let node = self.state.nodes.get(&endpoint.node);
+            let Some(vtep) = node.and_then(|it| tunnel::vtep(self.state, it)) else { continue };
             let addresses = [Some(IpAddr::V4(endpoint.v4)), endpoint.v6.map(IpAddr::V6)];
-            self.remote(table, node.vtep, Mac::of(endpoint.v4), addresses.into_iter().flatten());
+            self.remote(table, vtep, Mac::of(endpoint.v4), addresses.into_iter().flatten());
         }
         for (_, node) in self.state.nodes.iter().filter(|(id, _)| **id != self.host.node) {
             let Some(address) = node.ingress.filter(|_| self.state.facts.ingress) else { continue };
+            let Some(vtep) = tunnel::vtep(self.state, node) else { continue };
             let addresses = [Some(IpAddr::V4(address)), node.ingress6.map(IpAddr::V6)];
-            self.remote(table, node.vtep, Mac::of(address), addresses.into_iter().flatten());
+            self.remote(table, vtep, Mac::of(address), addresses.into_iter().flatten());
         }
     }
 

@@ -4,8 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-/// Beginnings of the names of bridges that herder makes for overlay networks, and of their VXLAN devices.
-const OWN: [&str; 2] = ["hv", "hx"];
+use super::TUNNEL;
+
+/// Beginnings of the names of bridges that herder makes for overlay networks, of their VXLAN devices, and of tunnels.
+const OWN: [&str; 3] = ["hv", "hx", TUNNEL];
 /// Beginnings of the names of bridges that engines make.
 const ENGINES: [&str; 2] = ["docker", "br-"];
 

@@ -16,14 +16,13 @@ use super::allocate::{self, attached};
 use super::networks::data_path;
 use super::task::container::task_name;
 use crate::ingress;
+use crate::net::{TUNNEL_OVERHEAD_V4, TUNNEL_OVERHEAD_V6};
 
 /// The option with the MTU of the underlay, as swarm mode has it.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 /// Bytes that VXLAN adds to each packet, over IPv4 and over IPv6.
 const VXLAN_BYTES: u32 = 50;
 const VXLAN_V6_BYTES: u32 = 70;
-/// The option of an encrypted network.
-const ENCRYPTED_OPTION: &str = "encrypted";
 const AFFINITY_LABEL: &str = "herder.affinity";
 const KEEP_LABEL: &str = "herder.keep-address";
 
@@ -352,7 +351,7 @@ fn facts(view: &View, network: &NetworkRecord) -> NetFacts {
         internal: network.spec.internal,
         ipv6: network.spec.ipv6_enabled,
         mtu: mtu(view, network),
-        encrypted: network.option(ENCRYPTED_OPTION).is_some_and(|it| it != "false"),
+        encrypted: network.is_encrypted(),
         ingress: network.spec.ingress,
         data_path_port: u16::try_from(port).unwrap_or_default(),
         ..NetFacts::default()
@@ -365,10 +364,17 @@ fn mtu(view: &View, network: &NetworkRecord) -> u32 {
     let paths = view.nodes.values().filter(|it| it.description().underlay.mtu > 0);
     let room = paths.map(|it| {
         let is_v6 = data_path(it).parse::<IpAddr>().is_ok_and(|it| it.is_ipv6());
-        it.description().underlay.mtu.saturating_sub(if is_v6 { VXLAN_V6_BYTES } else { VXLAN_BYTES })
+        let overhead = match (network.is_encrypted(), is_v6) {
+            (true, true) => VXLAN_BYTES + TUNNEL_OVERHEAD_V6,
+            (true, false) => VXLAN_BYTES + TUNNEL_OVERHEAD_V4,
+            (false, true) => VXLAN_V6_BYTES,
+            (false, false) => VXLAN_BYTES,
+        };
+        it.description().underlay.mtu.saturating_sub(overhead)
     });
+    let in_tunnel = if network.is_encrypted() { TUNNEL_OVERHEAD_V4 } else { 0 };
     match said {
-        Some(said) => said.saturating_sub(VXLAN_BYTES),
+        Some(said) => said.saturating_sub(VXLAN_BYTES + in_tunnel),
         None => room.min().unwrap_or_default(),
     }
 }
@@ -378,6 +384,13 @@ fn node(record: &NodeRecord, network: &NetworkRecord) -> Option<NetNode> {
         vtep: data_path(record).parse().ok()?,
         ingress: record.addresses.get(&network.id).copied().filter(|_| network.spec.ingress),
         ingress6: None,
+        tunnel: record
+            .description()
+            .underlay
+            .tunnel
+            .as_ref()
+            .map(|it| it.key.clone())
+            .filter(|_| network.is_encrypted()),
         addresses: record.node.status.addr.parse().ok().filter(|_| network.spec.ingress).into_iter().collect(),
         up: record.node.status.state != SwarmNodeState::Down,
         rest: serde_json::Map::new(),

@@ -86,6 +86,9 @@ fn configs(record: &NetworkRecord) -> Value {
 /// `GET /networks/{id}`: with its containers, and with `verbose` the services that are reached there.
 pub fn inspect(view: &View, record: &NetworkRecord, verbose: bool, client: Option<&str>) -> Value {
     let mut shown = entry(record, client);
+    if record.is_encrypted() {
+        shown["Options"][ENCRYPTION] = encryption(view).into();
+    }
     let tasks: Vec<Endpoint<'_>> = endpoints(view, record).collect();
     let mut containers = Map::new();
     for Endpoint { record: task, place } in &tasks {
@@ -113,6 +116,15 @@ pub fn inspect(view: &View, record: &NetworkRecord, verbose: bool, client: Optio
         shown["Services"] = services(view, record, &tasks);
     }
     shown
+}
+
+/// The option that shows by which implementation of WireGuard a network is encrypted.
+const ENCRYPTION: &str = "herder.encryption";
+
+/// The slower implementation, if nodes have several.
+fn encryption(view: &View) -> &'static str {
+    let ways = view.nodes.values().filter_map(|it| Some(it.description().underlay.tunnel.as_ref()?.way));
+    ways.max().unwrap_or_default().name()
 }
 
 struct Endpoint<'v> {

@@ -158,6 +158,7 @@ impl Life {
         };
         let networks = NetSettings {
             dns_command: vec!["/proc/self/exe".into(), "net-dns".into()],
+            tunnel_command: vec!["/proc/self/exe".into(), "net-tunnel".into()],
             folder: settings.state.clone(),
         };
         let (engine, way) = (agent.engine.clone(), agent.way.clone());

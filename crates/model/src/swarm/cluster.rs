@@ -180,6 +180,9 @@ pub struct InitRequest {
     pub availability: String,
     pub default_addr_pool: Option<Vec<String>>,
     pub subnet_size: u32,
+    /// All overlay networks are to be encrypted. A member of herder's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub encrypt_networks: bool,
 }
 
 /// Body of `POST /swarm/join`.

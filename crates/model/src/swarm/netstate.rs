@@ -123,6 +123,9 @@ pub struct NetNode {
     /// All addresses of its interfaces. Only set on ingress; [`NetNode::vtep`] counts in any case.
     #[serde(default, skip_serializing_if = "is_default")]
     pub addresses: Vec<IpAddr>,
+    /// Public key of its tunnels, in base64. Only set on encrypted networks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tunnel: Option<String>,
     /// Endpoints of a node that is down do not serve.
     #[serde(default, skip_serializing_if = "is_default")]
     pub up: bool,

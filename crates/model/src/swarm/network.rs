@@ -16,6 +16,9 @@ pub const OVERLAY: &str = "overlay";
 /// The option under which an overlay network shows its VXLAN network identifier, and under which a client may choose it.
 pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
+/// The option of an encrypted network. Its mere presence counts, as with Docker Engines; `false` does not.
+pub const ENCRYPTED_OPTION: &str = "encrypted";
+
 /// A network as it is declared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, remote = "Self")]
@@ -142,6 +145,11 @@ impl NetworkRecord {
         options.get(key).map(String::as_str)
     }
 
+    /// True if packets of this network are encrypted between nodes.
+    pub fn is_encrypted(&self) -> bool {
+        self.option(ENCRYPTED_OPTION).is_some_and(|it| it != "false")
+    }
+
     /// Returns the network in the form that tasks show.
     pub fn shown(&self) -> SwarmNetwork {
         SwarmNetwork {
@@ -205,8 +213,43 @@ pub struct Underlay {
     /// Programs that overlay networks need and the node does not have; and [`SCTP`], if its kernel does not track that.
     #[serde(skip_serializing_if = "is_default")]
     pub lacks: Vec<String>,
+    /// Its end of encrypted tunnels; none: the node cannot carry encrypted networks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tunnel: Option<TunnelEnd>,
     #[serde(flatten, skip_deserializing)]
     pub rest: Rest,
+}
+
+/// A node's end of the encrypted tunnels to other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TunnelEnd {
+    /// Public key of WireGuard, in base64. The private key stays on the node.
+    pub key: String,
+    pub way: TunnelWay,
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// Implementation of WireGuard that a node uses. Both understand each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelWay {
+    /// That of the kernel.
+    Wireguard,
+    /// A process of herder. Ways of later releases are shown as this one.
+    #[default]
+    #[serde(other)]
+    Userspace,
+}
+
+impl TunnelWay {
+    pub fn name(self) -> &'static str {
+        match self {
+            TunnelWay::Wireguard => "wireguard",
+            TunnelWay::Userspace => "userspace",
+        }
+    }
 }
 
 /// The capabilities that a node needs for overlay networks.

@@ -32,6 +32,9 @@ pub struct ClusterRecord {
     /// The ingress network was made once. Whoever removes it afterwards does not want it.
     #[serde(skip_serializing_if = "is_default")]
     pub has_networks: bool,
+    /// All overlay networks are encrypted, also that of published ports.
+    #[serde(skip_serializing_if = "is_default")]
+    pub encrypts_networks: bool,
     /// Feature level of the swarm. No manager writes what a release of a lower level cannot read. 0 while a manager has
     /// a release that reports no level. It only rises (`decide::swarm::nodes::level`).
     #[serde(skip_serializing_if = "is_default")]

@@ -31,6 +31,10 @@ const ENTER_TIME_MAX: Duration = Duration::from_secs(20);
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to \
                       unlock it.";
 
+/// The refusal to encrypt networks on a host without the means.
+const NO_TUNNEL: &str =
+    "networks cannot be encrypted on this host: it has neither WireGuard in its kernel nor the device /dev/net/tun";
+
 impl Host {
     pub(super) async fn begin_swarm(self: &Arc<Host>, request: InitRequest) -> Result<String, ApiError> {
         self.check_advertised(&request.advertise_addr)?;
@@ -39,15 +43,17 @@ impl Host {
         if request.force_new_cluster && self.kept.borrow().is_some() {
             return self.begin_anew().await;
         }
+        let underlay = self.underlay(&request.data_path_addr).await;
+        if request.encrypt_networks && underlay.tunnel.is_none() {
+            return Err(ApiError::bad_request(NO_TUNNEL));
+        }
         PersistedState::remove(&self.state)
             .map_err(|error| ApiError::internal(format!("cannot leave the old swarm: {error}")))?;
         let cluster = self.first_cluster(&request)?;
         let managing = self.open_store(None).await.map_err(refused)?;
         managing.store.begin(&self.here).await.map_err(refused)?;
         let mut node = self.first_node(&request);
-        if !request.data_path_addr.is_empty() {
-            node.node.description.underlay = self.underlay(&request.data_path_addr).await;
-        }
+        node.node.description.underlay = underlay;
         let id = cluster.cluster.id.clone();
         managing.store.commit(vec![cluster.into(), node.into()], now()).await.map_err(refused)?;
         let managers = vec![ManagerAddr { id: self.id.clone(), addr: self.here.clone() }];
@@ -147,7 +153,15 @@ impl Host {
         let managers_key = Key::random().text();
         // From now on the managers have it, and no other node.
         let ca_key = self.root_key()?;
-        Ok(ClusterRecord { cluster, unlock_key, managers_key, ca_key, level: LEVEL, ..ClusterRecord::default() })
+        Ok(ClusterRecord {
+            cluster,
+            unlock_key,
+            managers_key,
+            ca_key,
+            level: LEVEL,
+            encrypts_networks: request.encrypt_networks,
+            ..ClusterRecord::default()
+        })
     }
 
     /// Key of the root of this node's pool.

@@ -397,7 +397,7 @@ impl Host {
         let here = self.here.parse::<SocketAddr>().ok().map(|it| it.ip());
         let Some(address) = said.or(here) else { return Underlay::default() };
         let data_path_addr = said.map(|it| it.to_string()).unwrap_or_default();
-        Underlay { data_path_addr, ..herder_agent::net::underlay(address).await }
+        Underlay { data_path_addr, ..herder_agent::net::underlay(address, &self.state).await }
     }
 
     /// Waits until this node is in a swarm, and returns its persisted state.

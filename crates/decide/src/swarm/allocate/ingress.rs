@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use herder_model::swarm::{
-    Change, ClusterRecord, Driver, INGRESS, IpamOptions, NetworkRecord, NetworkSpec, NodeRecord, OVERLAY, View,
+    Change, ClusterRecord, Driver, ENCRYPTED_OPTION, INGRESS, IpamOptions, NetworkRecord, NetworkSpec, NodeRecord,
+    OVERLAY, View,
 };
 
 use super::{Addresses, free_vni, subnets};
@@ -33,7 +34,10 @@ pub fn first_ingress(view: &View, cluster: &Arc<ClusterRecord>, id: String) -> V
     let mut view = view.clone();
     view.cluster = Some(cluster.clone());
     let Some(configs) = subnets(&view, &[], true) else { return vec![record.into()] };
-    let spec = ingress_spec();
+    let mut spec = ingress_spec();
+    if let Some(driver) = spec.driver_configuration.as_mut().filter(|_| cluster.encrypts_networks) {
+        driver.options.insert(ENCRYPTED_OPTION.into(), String::new());
+    }
     let vni = free_vni(&view);
     let ipam_options = Some(IpamOptions {
         driver: Driver { name: "default".into(), ..Driver::default() },

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use herder_model::swarm::{
-    Change, ConfigFrom, Driver, Feature, IpamConfig, IpamOptions, Kind, NetworkRecord, NetworkSpec, OVERLAY,
-    TaskRecord, TaskState, VNI_OPTION, View,
+    Change, ConfigFrom, Driver, ENCRYPTED_OPTION, Feature, IpamConfig, IpamOptions, Kind, NetworkRecord, NetworkSpec,
+    NodeRecord, OVERLAY, SwarmNodeState, TaskRecord, TaskState, VNI_OPTION, View,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -286,13 +286,21 @@ pub fn create_network(view: &View, request: &NetworkRequest, id: String) -> Chan
         let text = format!("ingress network ({}) is already present", present.id);
         return Err(Refusal::new(Code::AlreadyExists, text).into());
     }
-    let spec = request.spec();
+    let mut spec = request.spec();
     let driver = match request.driver.as_str() {
         "" => OVERLAY,
         other => other,
     };
     let mut record = NetworkRecord { id, name: spec.name.clone(), ..NetworkRecord::default() };
     if driver == OVERLAY {
+        if view.cluster.as_ref().is_some_and(|it| it.encrypts_networks) {
+            let options = &mut spec.driver_configuration.get_or_insert_default().options;
+            options.insert(ENCRYPTED_OPTION.into(), String::new());
+        }
+        let options = spec.driver_configuration.as_ref().map(|it| &it.options);
+        if options.and_then(|it| it.get(ENCRYPTED_OPTION)).is_some_and(|it| it != "false") {
+            tunnels_are_there(view)?;
+        }
         record.vni = vni(view, request)?;
         let configs = addresses(view, request, &spec)?;
         record.ipam_options = Some(IpamOptions {
@@ -306,6 +314,23 @@ pub fn create_network(view: &View, request: &NetworkRequest, id: String) -> Chan
     record.driver_state = Some(driver_state(driver, &spec, record.vni));
     record.spec = spec;
     Ok(vec![record.into()])
+}
+
+/// Refuses an encrypted network where a node cannot carry it.
+fn tunnels_are_there(view: &View) -> Result<(), Denial> {
+    let lacks = |it: &&std::sync::Arc<NodeRecord>| {
+        it.node.status.state != SwarmNodeState::Down && it.description().underlay.tunnel.is_none()
+    };
+    let lacking: Vec<&str> = view.nodes.values().filter(lacks).map(|it| &*it.description().hostname).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "networks cannot be encrypted on these nodes: {}. A node needs WireGuard in its kernel or the device /dev/net/tun, and a \
+         release of herder that encrypts networks",
+        lacking.join(", ")
+    );
+    Err(Refusal::new(Code::FailedPrecondition, text).into())
 }
 
 fn vni(view: &View, request: &NetworkRequest) -> Result<u32, Denial> {
