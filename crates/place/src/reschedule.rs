@@ -180,7 +180,12 @@ async fn carry_out(placer: &Arc<Placer>, moved: &Move) -> Result<(), Error> {
 async fn complete(placer: &Arc<Placer>, moved: &Move, created: &Created) -> Result<(), Error> {
     let Created { engine, id, .. } = created;
     for (network, endpoint) in &moved.networks {
-        if placer.join(engine, Joining::Connect, id, network, json!({ "EndpointConfig": endpoint })).await? {
+        // In a network of the swarm the lost container still has the old address.
+        let mut anywhere = endpoint.clone();
+        if let Some(members) = anywhere.as_object_mut() {
+            members.shift_remove("IPAMConfig");
+        }
+        if placer.join(engine, Joining::Connect, id, network, json!({ "EndpointConfig": anywhere })).await? {
             continue;
         }
         create::ground::network(placer, engine, network).await?;
