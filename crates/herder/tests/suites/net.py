@@ -4,6 +4,9 @@
 net.py churn [--minutes 5]    tasks come and go in a subnet that is too small for them; no stale address answers for another task
 net.py faults [--rounds 20]   kill, freeze, cut off and reboot each host under load; firewalls and devices that are removed
 
+net.py moved                  a plain container on an overlay network follows when its host is lost
+net.py redeploy [--times 50]  a stack with a network is removed and deployed again without a pause (moby#29293)
+
 `HERDER` names the program (default: `herder` in PATH). Needs root. Prints one line of JSON at the end; exit code 1 if something failed.
 `net.py probe …` runs inside a container's network; the others start it.
 """
@@ -430,19 +433,85 @@ def faults(rounds, lab_name, encrypted):
     return all(gap <= 2.5 for fault, gap in worst.items() if fault in smalls) and is_held
 
 
+# --- rescheduling ------------------------------------------------------------------------------------------------------------------
+
+
+def moved(lab_name):
+    lab = Lab(lab_name)
+    lab.docker("swarm", "init")
+    wait_for("three nodes", lambda: lab.docker("node", "ls", "-q").count("\n") == 2)
+    lab.docker("node", "promote", "h2", "h3")
+    for name in ("ov", "second"):
+        lab.docker("network", "create", "-d", "overlay", "--attachable", name)
+    lab.docker("run", "-d", "--name", "stays", "-e", "constraint:node==h1", "--network", "ov", "--stop-signal", "KILL", "busybox", "sleep", "100000")
+    lab.docker("run", "-d", "--name", "mover", "-e", "constraint:node==~h3", "-e", "reschedule:on-node-failure", "--network", "ov",
+               "--network-alias", "al", "--stop-signal", "KILL", "busybox", "sleep", "100000")
+    lab.docker("network", "connect", "second", "mover")
+    where = 'node={{.Node.Name}} {{range $name, $it := .NetworkSettings.Networks}}{{$name}}={{$it.IPAddress}} {{end}}'
+    ping = lambda: lab.docker("exec", "stays", "ping", "-c1", "-w2", "al")
+    wait_for("a first answer", ping)
+    before = lab.docker("inspect", "mover", "--format", where)
+    lab.herder("crash", "h3")
+    began = time.monotonic()
+    wait_for("the container elsewhere", lambda: "node=h3" not in lab.docker("inspect", "mover", "--format", where) and ping(), 60)
+    seconds = time.monotonic() - began
+    after = lab.docker("inspect", "mover", "--format", where)
+    lab.herder("down")
+    print(json.dumps({"before": before, "after": after, "answers again after, s": round(seconds, 1)}))
+    return {it.split("=")[0] for it in before.split()} == {it.split("=")[0] for it in after.split()}
+
+
+# --- removal and deployment without a pause ----------------------------------------------------------------------------------------
+
+STACK = """version: "3.8"
+services:
+  a: {image: busybox, command: sleep 100000, stop_signal: KILL, networks: [net]}
+  b: {image: busybox, command: sleep 100000, stop_signal: KILL, networks: [net], deploy: {replicas: 2}}
+networks:
+  net: {}
+"""
+
+
+def redeploy(times, lab_name):
+    lab = Lab(lab_name)
+    lab.docker("swarm", "init")
+    wait_for("three nodes", lambda: lab.docker("node", "ls", "-q").count("\n") == 2)
+    stack = ["stack", "deploy", "--detach=true", "--resolve-image", "never", "-c", "-", "again"]
+    refused, began = Counter(), time.monotonic()
+    for n in range(times):
+        done = subprocess.run(["docker", "-H", lab.doors["h1"], *stack], input=STACK, capture_output=True, text=True)
+        if done.returncode != 0:
+            refused[done.stderr.strip()[-120:]] += 1
+        if n < times - 1:
+            lab.docker("stack", "rm", "again")
+    wait_for("all run", lambda: lab.docker("stack", "services", "again", "--format", "{{.Replicas}}").split() == ["1/1", "2/2"], 60)
+    seconds = time.monotonic() - began
+    overlays = lab.docker("network", "ls", "--filter", "driver=overlay", "--format", "{{.Name}}").split()
+    lab.herder("down")
+    print(json.dumps({"times": times, "refused": refused, "seconds": round(seconds, 1), "networks": sorted(overlays)}))
+    return not refused and sorted(overlays) == ["again_net", "ingress"]
+
+
 def main():
     if len(sys.argv) > 2 and sys.argv[1] == "probe":
         return probe(sys.argv[2], sys.argv[4:], sys.argv[3])
     if len(sys.argv) > 2 and sys.argv[1] == "hold":
         return hold(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["churn", "faults"])
+    parser.add_argument("what", choices=["churn", "faults", "moved", "redeploy"])
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--encrypted", action="store_true", help="all networks of the lab are encrypted")
     parser.add_argument("--lab", default="suite-net", help="name of the lab")
     asked = parser.parse_args()
-    fine = churn(asked.minutes, asked.lab) if asked.what == "churn" else faults(asked.rounds, asked.lab, asked.encrypted)
+    suites = {
+        "churn": lambda: churn(asked.minutes, asked.lab),
+        "faults": lambda: faults(asked.rounds, asked.lab, asked.encrypted),
+        "moved": lambda: moved(asked.lab),
+        "redeploy": lambda: redeploy(asked.times, asked.lab),
+    }
+    fine = suites[asked.what]()
     sys.exit(0 if fine else 1)
 
 
