@@ -22,6 +22,7 @@ use std::time::Duration;
 use herder_docker::Way;
 use herder_model::swarm::{NetBody, NetNews, NetState, NetUpdate, NetworkRecord};
 use herder_parts::Parts;
+use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -199,6 +200,11 @@ impl Networks {
         self.shared.states.borrow().get(network).map(|known| known.state.clone())
     }
 
+    /// Returns the last states of all networks of this node, by id.
+    pub fn states(&self) -> BTreeMap<String, Arc<NetState>> {
+        self.shared.states.borrow().iter().map(|(id, known)| (id.clone(), known.state.clone())).collect()
+    }
+
     /// Says that all states were carried out: where nothing has to be done for that.
     pub fn apply_nothing(&self) {
         let states = self.shared.states.borrow().clone();
@@ -258,10 +264,13 @@ impl Known {
     /// Notes which endpoints have stopped serving with this version.
     fn note_left(&mut self, before: &NetState) {
         let serving = |state: &NetState, id: &str| state.endpoints.get(id).is_some_and(|it| it.serving);
-        let left = before.endpoints.iter().filter(|(id, it)| it.serving && !serving(&self.state, id));
+        let left = before.endpoints.diff(&self.state.endpoints).filter_map(|item| match item {
+            DiffItem::Remove(id, old) => old.serving.then_some(id),
+            DiffItem::Update { old: (id, old), new: (_, new) } => (old.serving && !new.serving).then_some(id),
+            DiffItem::Add(..) => None,
+        });
         let version = self.version;
-        let left: Vec<String> = left.map(|(id, _)| id.clone()).collect();
-        self.left.extend(left.into_iter().map(|id| (id, version)));
+        self.left.extend(left.map(|id| (id.clone(), version)));
         let settled = self.settled;
         let state = self.state.clone();
         self.left.retain(|id, since| *since > settled && !serving(&state, id));

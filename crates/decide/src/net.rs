@@ -10,6 +10,7 @@ mod item;
 mod names;
 mod nft;
 mod plan;
+mod scope;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ pub use item::Part;
 pub use item::{Family, Field, Item, Mac, Set, Value};
 pub use names::Names;
 pub use nft::{BASE_SIZES, STAMP_PREFIX, chain_rule};
-pub use plan::{Op, plan};
+pub use plan::{Op, carry_out, plan};
 pub use table::{Table, bridge_name, mtu, table, vxlan_name};
 pub use tunnel::{TUNNEL, Tunnel, TunnelPeer, lacks_tunnel, tunnel, tunnel_address};
 pub(crate) use tunnel::{TUNNEL_OVERHEAD_V4, TUNNEL_OVERHEAD_V6};

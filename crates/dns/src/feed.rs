@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herder_decide::net::{Host, Names, States};
-use herder_model::swarm::NetState;
+use herder_decide::net::{Host, States};
+use herder_model::swarm::{NetChanges, NetState};
 use herder_parts::aside;
 use serde::{Deserialize, Serialize};
+
+/// Level of feeds from which servers take changes of networks.
+pub const CHANGES: u32 = 1;
 
 /// A change of what the server knows. Members of later releases are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,8 @@ pub struct Feed {
     pub node: String,
     /// Networks that are new or have changed, by id.
     pub put: BTreeMap<String, Arc<NetState>>,
+    /// Changes of networks that the server knows, by id. Only for servers of level [`CHANGES`].
+    pub changes: BTreeMap<String, NetChanges>,
     /// Networks that are gone.
     pub removed: BTreeSet<String>,
     /// Endpoints of this node whose containers have ended.
@@ -47,6 +52,11 @@ impl Knowledge {
         self.ended = feed.ended;
         self.states.retain(|id, _| !feed.removed.contains(id));
         self.states.extend(feed.put);
+        for (id, changes) in &feed.changes {
+            if let Some(state) = self.states.get_mut(id) {
+                Arc::make_mut(state).apply(changes);
+            }
+        }
     }
 
     /// A feed that makes another server know the same.
@@ -54,9 +64,8 @@ impl Knowledge {
         Feed { node: self.node.clone(), put: self.states.clone(), ended: self.ended.clone(), ..Feed::default() }
     }
 
-    pub(crate) fn names(&self) -> Names {
-        let host = Host { node: self.node.clone(), ended: self.ended.clone(), ..Host::default() };
-        Names::of(&self.states, &host)
+    pub(crate) fn host(&self) -> Host {
+        Host { node: self.node.clone(), ended: self.ended.clone(), ..Host::default() }
     }
 
     /// Gateway addresses to listen on, each with its network.

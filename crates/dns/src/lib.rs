@@ -11,7 +11,7 @@ mod packet;
 mod relay;
 mod server;
 
-pub use feed::Feed;
+pub use feed::{CHANGES, Feed};
 pub use packet::{Reply, reply};
 pub use server::{KEPT, serve};
 

@@ -14,14 +14,14 @@ use hickory_proto::op::ResponseCode;
 use rand::rngs::SmallRng;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::DNS_PORT;
-use crate::feed::{Feed, Knowledge};
+use crate::feed::{CHANGES, Feed, Knowledge};
 use crate::packet::{Reply, failure, reply};
 use crate::relay::{ask, read_framed, write_framed};
 
@@ -37,6 +37,10 @@ const PACKET_BYTES_MAX: usize = 4096;
 /// Pause after a socket failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause between a change and saving it: a busy swarm changes many times in it. A server that is started meanwhile, without herder, knows what was
+/// before.
+const SAVE_PAUSE: Duration = Duration::from_secs(2);
+
 /// File, below the server's folder, with its last feed.
 pub const KEPT: &str = "net-dns.json";
 
@@ -47,6 +51,8 @@ struct Server {
     connections: Arc<Semaphore>,
     kept: PathBuf,
     state: Mutex<State>,
+    /// Something is to be saved.
+    changed: Notify,
     end: CancellationToken,
 }
 
@@ -69,6 +75,7 @@ pub async fn serve(path: &Path, folder: &Path, end: CancellationToken) -> Result
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         kept: folder.join(KEPT),
         state: Mutex::default(),
+        changed: Notify::new(),
         end: end.clone(),
     });
     let kept = tokio::fs::read(&server.kept).await.unwrap_or_default();
@@ -79,6 +86,7 @@ pub async fn serve(path: &Path, folder: &Path, end: CancellationToken) -> Result
             Err(error) => warn!(%error, "cannot answer by all that was known last"),
         }
     }
+    let saving = server.clone();
     let taking = move |feed: Feed| {
         let server = server.clone();
         async move {
@@ -90,15 +98,24 @@ pub async fn serve(path: &Path, folder: &Path, end: CancellationToken) -> Result
             server.take(feed).await
         }
     };
-    let serving = aside::serve(path, taking);
-    end.run_until_cancelled(serving).await.unwrap_or(Ok(()))
+    let serving = async {
+        tokio::select! {
+            outcome = aside::serve(path, CHANGES, taking) => outcome,
+            () = saving.clone().keep() => Ok(()),
+        }
+    };
+    let outcome = end.run_until_cancelled(serving).await.unwrap_or(Ok(()));
+    saving.save().await;
+    outcome
 }
 
 impl Server {
     async fn take(self: &Arc<Self>, feed: Feed) -> Result<(), String> {
         let mut state = self.state.lock().await;
+        let before = (state.knowledge.states.clone(), state.knowledge.host());
         state.knowledge.take(feed);
-        self.names.store(Arc::new(state.knowledge.names()));
+        let after = (&state.knowledge.states, &state.knowledge.host());
+        self.names.store(Arc::new(self.names.load().advance((&before.0, &before.1), after)));
         let mut error = Ok(());
         let wanted = state.knowledge.gateways();
         state.listeners.retain(|address, (network, _)| wanted.get(address) == Some(network));
@@ -111,16 +128,30 @@ impl Server {
                 Err(source) => error = Err(format!("{address} port {DNS_PORT}: {source}")),
             }
         }
+        self.changed.notify_one();
+        error
+    }
+
+    /// Saves what is known, some time after each change.
+    async fn keep(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(SAVE_PAUSE).await;
+            self.save().await;
+        }
+    }
+
+    async fn save(&self) {
+        let feed = self.state.lock().await.knowledge.as_feed();
         let part = self.kept.with_extension("part");
         let written = async {
-            tokio::fs::write(&part, serde_json::to_vec(&state.knowledge.as_feed())?).await?;
+            tokio::fs::write(&part, serde_json::to_vec(&feed)?).await?;
             tokio::fs::rename(&part, &self.kept).await?;
             Ok::<(), io::Error>(())
         };
         if let Err(error) = written.await {
             warn!(%error, path = %self.kept.display(), "cannot save the names of networks");
         }
-        error
     }
 
     fn listen(self: &Arc<Self>, address: IpAddr, network: &str) -> io::Result<JoinSet<()>> {

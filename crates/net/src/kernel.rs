@@ -129,6 +129,23 @@ impl Kernel {
         if flows.is_empty() { Ok(0) } else { conntrack::delete(flows) }
     }
 
+    /// True if links are other ones than a table wants. Cheaper than a look at everything.
+    ///
+    /// # Errors
+    ///
+    /// If netlink cannot be used.
+    pub fn has_other_links(self, wanted: &Table) -> Result<bool, NetError> {
+        let links = Links::read(&mut Socket::open(Bus::Route)?)?;
+        let seen: BTreeMap<Item, Value> = links.items().collect();
+        let own = wanted.items.iter().filter(|(item, _)| matches!(item, Item::Vxlan(_)));
+        let is_other = |(item, value): (&Item, &Value)| seen.get(item) != Some(value);
+        let has_mac = |link: &&crate::links::Link| match wanted.items.get(&Item::BridgeMac(link.name.clone())) {
+            Some(Value::Mac(mac)) => link.mac != Some(*mac) || !calls_iptables(&link.name),
+            _ => false,
+        };
+        Ok(own.map(is_other).any(|it| it) || links.by_index.values().any(|it| has_mac(&it)))
+    }
+
     /// Lets containers reach themselves by a virtual IP. Returns the bridge ports that were changed.
     pub fn set_hairpins(self) -> Vec<String> {
         hairpin::set()

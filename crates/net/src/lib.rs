@@ -20,7 +20,7 @@ pub use iptables::lacks_rules;
 pub use kernel::{Failed, Kernel};
 pub use links::{data_path_mtu, interface_address, interface_addresses};
 pub use listeners::listeners;
-pub use watch::Notices;
+pub use watch::{Notice, Notices};
 pub use wireguard::{Wireguard, has_wireguard};
 
 /// Reason why the kernel cannot be read or changed.

@@ -9,7 +9,7 @@ use crate::NetError;
 use crate::netlink::{ACK, Attrs, Bus, CREATE, DUMP, EXCLUSIVE, Message, Received, Socket, address_bytes, u32_at};
 
 pub(crate) const NEW_LINK: u16 = 16;
-const DELETE_LINK: u16 = 17;
+pub(crate) const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
 
@@ -101,6 +101,11 @@ impl Links {
 pub(crate) fn is_ours(name: &str, kind: char) -> bool {
     let digits = name.strip_prefix('h').and_then(|rest| rest.strip_prefix(kind));
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Name of the link that a notice is about.
+pub(crate) fn link_name(received: &Received) -> Option<String> {
+    Attrs::new(received.body.get(16..)?).text(IFNAME)
 }
 
 /// The bridge port neither learns nor floods what it does not know.

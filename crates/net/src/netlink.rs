@@ -1,12 +1,15 @@
 //! Netlink messages: one small codec for the three families that overlay networks need (routes, nftables, connection tracking).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, send, socket_with,
+    sockopt,
 };
 
 use crate::NetError;
@@ -124,7 +127,29 @@ pub(crate) fn address_bytes(address: IpAddr) -> Vec<u8> {
 pub(crate) struct Received {
     pub(crate) kind: u16,
     sequence: u32,
+    /// Port of the socket whose request it answers, or has caused; 0: the kernel's.
+    port: u32,
     pub(crate) body: Vec<u8>,
+}
+
+/// Ports of sockets that this process has changed the kernel with. The kernel gives ports of its own choice, and does not give one again
+/// soon.
+static PORTS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Ports that are remembered; the smallest ones are forgotten first. Then a change of this process looks like another's, which costs a look.
+const PORTS_MAX: usize = 4096;
+
+/// True if this process has caused a notice.
+pub(crate) fn is_own(received: &Received) -> bool {
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner).contains(&received.port)
+}
+
+fn remember(port: u32) {
+    let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    ports.insert(port);
+    if ports.len() > PORTS_MAX {
+        ports.pop_first();
+    }
 }
 
 /// Attributes, by type.
@@ -211,6 +236,9 @@ impl Socket {
             let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20);
             let _ = sockopt::set_socket_send_buffer_size_force(&fd, 4 << 20);
             bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+            if let Ok(own) = SocketAddrNetlink::try_from(getsockname(&fd)?) {
+                remember(own.pid());
+            }
             Ok(fd)
         };
         let fd = open().map_err(|error| failed("socket", error.into()))?;
@@ -225,10 +253,12 @@ impl Socket {
         let (count, _) = recv(&self.fd, &mut self.buffer[..], RecvFlags::empty())?;
         let mut rest = &self.buffer[..count];
         let mut all = Vec::new();
-        while let (Some(length), Some(kind), Some(sequence)) = (u32_at(rest, 0), u16_at(rest, 4), u32_at(rest, 8)) {
+        while let (Some(length), Some(kind), Some(sequence), Some(port)) =
+            (u32_at(rest, 0), u16_at(rest, 4), u32_at(rest, 8), u32_at(rest, 12))
+        {
             let length = length as usize;
             let Some(body) = rest.get(HEADER_BYTES..length) else { break };
-            all.push(Received { kind, sequence, body: body.to_vec() });
+            all.push(Received { kind, sequence, port, body: body.to_vec() });
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(all)

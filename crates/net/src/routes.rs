@@ -10,15 +10,15 @@ use crate::links::{ADDRESS, LOCAL, Links, addresses, is_ours};
 use crate::netlink::{ACK, Attrs, CREATE, DUMP, Message, REPLACE, Received, Socket, u16_at, u32_at};
 
 const NEW_ADDRESS: u16 = 20;
-const DELETE_ADDRESS: u16 = 21;
+pub(crate) const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
-const DELETE_ROUTE: u16 = 25;
+pub(crate) const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
-const DELETE_NEIGHBOUR: u16 = 29;
+pub(crate) const DELETE_NEIGHBOUR: u16 = 29;
 const GET_NEIGHBOUR: u16 = 30;
 const NEW_RULE: u16 = 32;
-const DELETE_RULE: u16 = 33;
+pub(crate) const DELETE_RULE: u16 = 33;
 const GET_RULE: u16 = 34;
 
 const AF_BRIDGE: u8 = 7;
@@ -191,6 +191,27 @@ pub(crate) fn items(socket: &mut Socket, links: &Links) -> Result<Vec<(Item, Val
         }
     }
     Ok(items)
+}
+
+/// The item that a notice about a forwarding entry or a neighbour is about. One that goes has lost its state by then.
+pub(crate) fn entry_item(received: &Received, name: impl Fn(u32) -> Option<String>) -> Option<Item> {
+    let body = &received.body;
+    let dev = name(u32_at(body, 4)?)?;
+    let attrs = Attrs::new(body.get(12..)?);
+    if *body.first()? != AF_BRIDGE {
+        return is_ours(&dev, 'v')
+            .then(|| attrs.addr(NDA_DST))
+            .flatten()
+            .map(|address| Item::Neighbour { dev, address });
+    }
+    let mac = Mac(attrs.get(NDA_LLADDR)?.try_into().ok()?);
+    let is_bridges = attrs.get(NDA_MASTER).is_some();
+    is_ours(&dev, 'x').then_some(if is_bridges { Item::BridgeFdb { dev, mac } } else { Item::Fdb { dev, mac } })
+}
+
+/// True if a notice is about a route of herder's.
+pub(crate) fn is_our_route(received: &Received) -> bool {
+    received.body.get(5) == Some(&PROTOCOL)
 }
 
 fn parse_entry(received: &Received, vxlan: impl Fn(u32) -> Option<String>) -> Option<(Item, Value)> {

@@ -53,6 +53,8 @@ pub struct Done {
     pub number: u64,
     /// Reason why not all of it is in use; else empty.
     pub error: String,
+    /// Level of feeds that the process understands; 0 for the first ones.
+    pub level: u32,
 }
 
 /// A connection to a process.
@@ -61,6 +63,7 @@ pub struct Client {
     lines: Lines<BufReader<OwnedReadHalf>>,
     write: OwnedWriteHalf,
     number: u64,
+    level: u32,
 }
 
 impl Client {
@@ -70,7 +73,7 @@ impl Client {
     pub async fn connect(path: &Path) -> Result<Client, AsideError> {
         let failed = |source| AsideError::Socket { path: path.display().to_string(), source };
         let (read, write) = UnixStream::connect(path).await.map_err(failed)?.into_split();
-        Ok(Client { lines: BufReader::new(read).lines(), write, number: 0 })
+        Ok(Client { lines: BufReader::new(read).lines(), write, number: 0, level: 0 })
     }
 
     /// Returns when the process uses what it was sent.
@@ -84,6 +87,7 @@ impl Client {
         let line = serde_json::to_string(&feed).map_err(|error| AsideError::Refused(error.to_string()))?;
         let done = timeout(FEED_TIME_MAX, self.exchange(&line)).await;
         let done = done.map_err(|_| AsideError::Gone(io::ErrorKind::TimedOut.into()))?.map_err(AsideError::Gone)?;
+        self.level = done.level;
         if done.error.is_empty() { Ok(()) } else { Err(AsideError::Refused(done.error)) }
     }
 
@@ -96,6 +100,11 @@ impl Client {
                 return Ok(done);
             }
         }
+    }
+
+    /// Level of feeds that the process understands, as it said last.
+    pub fn level(&self) -> u32 {
+        self.level
     }
 
     /// Returns when the process has gone away.
@@ -123,6 +132,11 @@ impl Aside {
 
     pub fn is_connected(&self) -> bool {
         self.client.is_some()
+    }
+
+    /// Level of feeds that the process understands; 0 before its first answer.
+    pub fn level(&self) -> u32 {
+        self.client.as_ref().map_or(0, Client::level)
     }
 
     /// Connects to the process, and starts it where there is none. True if the connection is a new one.
@@ -195,12 +209,12 @@ impl Aside {
     }
 }
 
-/// Takes feeds from the Unix socket `path`, for as long as this future is polled.
+/// Takes feeds of this level and below from the Unix socket `path`, for as long as this future is polled.
 ///
 /// # Errors
 ///
 /// If the socket cannot be made.
-pub async fn serve<F, T, W>(path: &Path, take: T) -> Result<(), AsideError>
+pub async fn serve<F, T, W>(path: &Path, level: u32, take: T) -> Result<(), AsideError>
 where
     F: Feed + 'static,
     T: Fn(F) -> W + Clone + Send + 'static,
@@ -216,7 +230,7 @@ where
         match listener.accept().await {
             Ok((stream, _)) => {
                 while connections.try_join_next().is_some() {}
-                connections.spawn(fed(stream, take.clone()));
+                connections.spawn(fed(stream, level, take.clone()));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a feed");
@@ -227,7 +241,7 @@ where
 }
 
 /// Reads feeds from one connection, and says when each is in use.
-async fn fed<F, T, W>(stream: UnixStream, take: T)
+async fn fed<F, T, W>(stream: UnixStream, level: u32, take: T)
 where
     F: Feed,
     T: Fn(F) -> W,
@@ -239,9 +253,9 @@ where
         let done = match serde_json::from_str::<F>(&line) {
             Ok(mut feed) => {
                 let number = *feed.number_mut();
-                Done { number, error: take(feed).await.err().unwrap_or_default() }
+                Done { number, error: take(feed).await.err().unwrap_or_default(), level }
             }
-            Err(error) => Done { number: 0, error: error.to_string() },
+            Err(error) => Done { number: 0, error: error.to_string(), level },
         };
         let Ok(line) = serde_json::to_string(&done) else { return };
         if write.write_all(format!("{line}\n").as_bytes()).await.is_err() {

@@ -139,6 +139,12 @@ impl Core {
         }
     }
 
+    /// Tells of each peer, by its address and port, whether a tunnel to it is built.
+    pub(crate) fn built(&self) -> BTreeMap<SocketAddr, bool> {
+        let peers = self.peers.read();
+        peers.by_key.values().map(|it| (it.to.endpoint, it.tunnel.lock().stats().0.is_some())).collect()
+    }
+
     /// Counts handshakes anew; to be called every second.
     pub(crate) fn next_second(&self) {
         self.limiter.reset_count();

@@ -8,7 +8,7 @@ mod key;
 mod process;
 
 pub use key::{KEY_FILE, decoded, private_key, public_key};
-pub use process::{Feed, serve};
+pub use process::{Feed, PEERS_FILE, serve};
 
 /// Reason why tunnels cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! The process: one device, one UDP socket, a thread for each direction.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -26,6 +27,12 @@ const TICKS: u32 = 4;
 
 /// Bytes that wait in a socket while the process works; the kernel may give less.
 const SOCKET_BYTES: usize = 4 << 20;
+
+/// File, below the state folder of a node, that tells of each peer (`192.168.0.2:4790`) whether a tunnel to it is built.
+pub const PEERS_FILE: &str = "net-tunnel-peers.json";
+
+/// Level of the feeds of this release.
+const LEVEL: u32 = 0;
 
 /// What the process is told. Members of later releases are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,19 +94,32 @@ pub async fn serve(path: &Path, folder: &Path) -> Result<(), TunnelError> {
     let ticking = async {
         let mut interval = tokio::time::interval(TICK);
         let mut buffer = vec![0; BUFFER_BYTES];
+        let mut told = None;
         for n in (1..=TICKS).cycle() {
             interval.tick().await;
             let Some(wire) = running.lock().as_ref().map(|it| it.wire.clone()) else { continue };
             wire.core.tick(&mut buffer, &mut Both(&wire));
             if n == TICKS {
                 wire.core.next_second();
+                let now = wire.core.built();
+                if told.replace(now.clone()).as_ref() != Some(&now) {
+                    tell(&folder.join(PEERS_FILE), &now);
+                }
             }
         }
     };
     tokio::select! {
-        outcome = aside::serve(path, taking) => Ok(outcome?),
+        outcome = aside::serve(path, LEVEL, taking) => Ok(outcome?),
         () = ticking => Ok(()),
         _ = ended.wait_for(|it| *it) => Ok(()),
+    }
+}
+
+/// Writes down which tunnels are built.
+fn tell(path: &Path, built: &BTreeMap<SocketAddr, bool>) {
+    let text = serde_json::to_vec(built).map_err(io::Error::from);
+    if let Err(error) = text.and_then(|text| std::fs::write(path, text)) {
+        warn!(%error, path = %path.display(), "cannot write which tunnels are built");
     }
 }
 

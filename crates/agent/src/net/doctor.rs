@@ -1,11 +1,13 @@
 //! Checks of the overlay networks of this host (`herder doctor net`).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use herder_decide::net::{Host, Op, States, Table, plan, table};
+use herder_decide::net::{Host, Op, States, Table, Tunnel, TunnelPeer, plan, table, tunnel};
 use herder_dns::{DNS_PORT, Feed};
-use herder_net::{Kernel, data_path_mtu, interface_addresses};
+use herder_net::{Kernel, data_path_mtu, has_wireguard, interface_addresses};
 use herder_parts::aside::Client;
+use herder_tunnel::PEERS_FILE;
 use serde::Serialize;
 
 /// Share of the connection tracking table, in percent, above which a warning is due: when it is full, new connections
@@ -66,12 +68,13 @@ pub async fn check(folder: &Path) -> Vec<Check> {
     let answers = Client::connect(&socket).await.map(|_| format!("answers on port {DNS_PORT}"));
     let remedy = "herder starts it within a second; look at the log of `herder up`";
     checks.push(Check::of("DNS server", answers.map_err(|error| error.to_string()), remedy));
-    let local = tokio::task::spawn_blocking(move || local(&feed.put, &feed.node)).await;
+    let folder = folder.to_owned();
+    let local = tokio::task::spawn_blocking(move || local(&feed.put, &feed.node, &folder)).await;
     checks.extend(local.unwrap_or_default());
     checks
 }
 
-fn local(states: &States, node: &str) -> Vec<Check> {
+fn local(states: &States, node: &str, folder: &Path) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut host = Host { node: node.to_owned(), underlay_mtu: 1500, dns_port: DNS_PORT, ..Host::default() };
     if let Some(own) = states.values().find_map(|state| state.nodes.get(node)) {
@@ -94,6 +97,10 @@ fn local(states: &States, node: &str) -> Vec<Check> {
     let remedy =
         "herder mends this within two seconds; if it comes again, something else removes it: look for firewall scripts";
     checks.push(Check::of("kernel tables", kernel(&wanted), remedy));
+    if let Some(tunnel) = tunnel(states, &host) {
+        let remedy = "start `herder up`; open the UDP port between nodes; look at the log for why there is no tunnel";
+        checks.push(Check::of("tunnels", tunnels(folder, &tunnel), remedy));
+    }
     let remedy = "raise net.netfilter.nf_conntrack_max";
     checks.extend(conntrack().map(|outcome| Check::of("connection tracking", outcome, remedy)));
     checks
@@ -110,6 +117,23 @@ fn kernel(wanted: &Table) -> Result<String, String> {
         lines.push(format!("and {} more", steps.len() - STEPS_SHOWN));
     }
     Err(lines.join("; "))
+}
+
+/// Tells nodes that no tunnel was ever built to. A kernel with WireGuard is asked by `wg show`.
+fn tunnels(folder: &Path, wanted: &Tunnel) -> Result<String, String> {
+    let text = match std::fs::read(folder.join(PEERS_FILE)) {
+        Ok(text) => text,
+        Err(_) if has_wireguard() => return Ok("are the kernel's; `wg show hw0` tells their state".to_owned()),
+        Err(error) => return Err(format!("the process has told nothing yet: {error}")),
+    };
+    let told: BTreeMap<String, bool> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let is_built = |peer: &&TunnelPeer| told.get(&peer.endpoint.to_string()) == Some(&true);
+    let (built, missing): (Vec<&TunnelPeer>, Vec<&TunnelPeer>) = wanted.peers.values().partition(is_built);
+    let missing: Vec<String> = missing.iter().map(|it| it.endpoint.to_string()).collect();
+    match &missing[..] {
+        [] => Ok(format!("{} are built", built.len())),
+        missing => Err(format!("no answer came from {} (UDP)", missing.join(", "))),
+    }
 }
 
 fn say(op: &Op) -> String {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use herder_decide::net::{Host, States};
-use herder_dns::Feed;
-use herder_model::swarm::NetState;
+use herder_dns::{CHANGES, Feed};
+use herder_model::swarm::{NetChanges, NetState};
 use herder_parts::aside::{Aside, AsideError};
 
 /// The DNS server, and what it was fed.
@@ -35,13 +35,26 @@ impl NameServer {
         if self.process.connect().await? {
             self.fed.clear();
         }
-        let put = states.iter().filter(|(id, state)| self.fed.get(*id).is_none_or(|old| !Arc::ptr_eq(old, state)));
-        let put: BTreeMap<String, Arc<NetState>> = put.map(|(id, state)| (id.clone(), state.clone())).collect();
+        let takes_changes = self.process.level() >= CHANGES;
+        let (mut put, mut changes) = (BTreeMap::new(), BTreeMap::new());
+        for (id, state) in states {
+            match self.fed.get(id) {
+                Some(old) if Arc::ptr_eq(old, state) => {}
+                Some(old) if takes_changes => _ = changes.insert(id.clone(), NetChanges::between(old, state)),
+                _ => _ = put.insert(id.clone(), state.clone()),
+            }
+        }
         let removed: BTreeSet<String> = self.fed.keys().filter(|id| !states.contains_key(*id)).cloned().collect();
-        if put.is_empty() && removed.is_empty() && self.ended == host.ended && !self.fed.is_empty() {
+        if put.is_empty()
+            && changes.is_empty()
+            && removed.is_empty()
+            && self.ended == host.ended
+            && !self.fed.is_empty()
+        {
             return Ok(());
         }
-        let feed = Feed { node: host.node.clone(), put, removed, ended: host.ended.clone(), ..Feed::default() };
+        let feed =
+            Feed { node: host.node.clone(), put, changes, removed, ended: host.ended.clone(), ..Feed::default() };
         self.process.feed(feed).await?;
         self.fed.clone_from(states);
         self.ended.clone_from(&host.ended);

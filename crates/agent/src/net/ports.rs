@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use herder_model::swarm::{NetPort, Protocol};
+use imbl::OrdMap;
 use socket2::{Domain, Socket, Type};
 use tracing::warn;
 
@@ -12,15 +13,21 @@ use tracing::warn;
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     held: BTreeMap<String, Socket>,
+    /// Ports that were to be held last.
+    wanted: OrdMap<String, NetPort>,
     taken: BTreeSet<String>,
 }
 
 impl Holders {
     /// Holds these ports, and no others. Returns those that something else on this host listens on.
-    pub(super) fn hold(&mut self, ports: &BTreeMap<String, NetPort>) -> BTreeSet<String> {
+    pub(super) fn hold(&mut self, ports: OrdMap<String, NetPort>) -> BTreeSet<String> {
+        // One that is taken may be free now.
+        if self.taken.is_empty() && self.wanted.ptr_eq(&ports) {
+            return BTreeSet::new();
+        }
         self.held.retain(|key, _| ports.contains_key(key));
         let mut taken = BTreeSet::new();
-        for (key, port) in ports {
+        for (key, port) in &ports {
             if self.held.contains_key(key) {
                 continue;
             }
@@ -36,6 +43,7 @@ impl Holders {
                 }
             }
         }
+        self.wanted = ports;
         self.taken.clone_from(&taken);
         taken
     }
@@ -85,9 +93,9 @@ mod tests {
         };
         let taken = other.local_addr().unwrap().port();
         let mut holders = Holders::default();
-        assert_eq!(holders.hold(&[port(taken), port(free)].into()), [format!("{taken}/tcp")].into());
+        assert_eq!(holders.hold([port(taken), port(free)].into_iter().collect()), [format!("{taken}/tcp")].into());
         std::net::TcpListener::bind(("127.0.0.1", free)).expect_err("the port is held");
-        holders.hold(&BTreeMap::new());
+        holders.hold(OrdMap::new());
         std::net::TcpListener::bind(("127.0.0.1", free)).expect("the port is free again");
     }
 }

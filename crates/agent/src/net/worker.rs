@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::net::{
-    Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, lacks_tunnel, plan, table, tunnel,
+    Flows, Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, lacks_tunnel, plan, table, tunnel,
 };
 use herder_dns::DNS_PORT;
 use herder_model::swarm::NetState;
-use herder_net::{Kernel, Notices, data_path_mtu};
+use herder_net::{Kernel, Notice, Notices, data_path_mtu};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -24,8 +24,10 @@ use crate::call::Engine;
 /// The kernel is compared with what is wanted at least so often, in case a change gave no notice.
 const AUDIT_TIME: Duration = Duration::from_secs(60);
 
-/// Pause between a notice of the kernel and the comparison, and between two comparisons. A burst of notices is answered
-/// once.
+/// Notices of the kernel that wait.
+const NOTICES_MAX: usize = 1024;
+
+/// Pause between a notice of the kernel and the comparison. A burst of notices is answered once.
 const NOTICE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Pause before something that failed is tried again.
@@ -38,6 +40,10 @@ const FIREWALL_TIME: Duration = Duration::from_secs(2);
 const NO_TUNNEL: &str = "the network is encrypted, and this node has no tunnel of its own: it needs WireGuard in its kernel or the device \
                          /dev/net/tun, and managers that know its key; `herder doctor net` tells more";
 
+/// Pause between a change and saving it: a busy swarm changes many times in it. After a reboot without managers, a node goes on with the state
+/// before.
+const SAVE_PAUSE: Duration = Duration::from_secs(5);
+
 /// MTU where the data path cannot be read.
 const MTU: u32 = 1500;
 
@@ -49,7 +55,7 @@ pub(super) struct Worker {
     states: watch::Receiver<States>,
     suspects: watch::Receiver<BTreeSet<String>>,
     ended: watch::Receiver<BTreeSet<String>>,
-    notices: mpsc::Receiver<()>,
+    notices: mpsc::Receiver<Notice>,
     names: NameServer,
     tunnels: Tunnels,
     holders: Holders,
@@ -57,13 +63,21 @@ pub(super) struct Worker {
     there: Option<BTreeMap<String, EngineNetwork>>,
     /// The table that the kernel was brought to.
     table: Table,
+    /// States and host that the table is of.
+    done: Option<(NetStates, Host)>,
     /// The kernel is to be read before the next comparison.
     audit: bool,
     next_audit: Instant,
+    next_firewall: Instant,
     retry: Option<Instant>,
+    /// Time to read the kernel because of a notice.
+    look: Option<Instant>,
+    links_changed: bool,
     /// Last failure, so that it is logged once.
     trouble: String,
     kept: Versions,
+    /// Time to save what has changed since.
+    save: Option<Instant>,
 }
 
 impl Worker {
@@ -75,7 +89,7 @@ impl Worker {
         names: NameServer,
         tunnels: Tunnels,
     ) -> Worker {
-        let (sender, notices) = mpsc::channel(1);
+        let (sender, notices) = mpsc::channel(NOTICES_MAX);
         std::thread::spawn(move || notice(&sender));
         Worker {
             states: networks.shared.states.subscribe(),
@@ -91,11 +105,16 @@ impl Worker {
             holders: Holders::default(),
             there: None,
             table: Table::default(),
+            done: None,
             audit: true,
             next_audit: Instant::now(),
+            next_firewall: Instant::now() + FIREWALL_TIME,
             retry: None,
+            look: None,
+            links_changed: false,
             trouble: String::new(),
             kept: Versions::new(),
+            save: None,
         }
     }
 
@@ -118,27 +137,34 @@ impl Worker {
     }
 
     async fn wait(&mut self) {
-        let firewall = Instant::now() + FIREWALL_TIME;
+        let firewall = self.next_firewall;
         let has_networks = !self.table.items.is_empty();
-        let wake = [Some(self.next_audit), self.retry, has_networks.then_some(firewall)].into_iter().flatten().min();
+        let wake = [Some(self.next_audit), self.look, self.retry, self.save, has_networks.then_some(firewall)]
+            .into_iter()
+            .flatten()
+            .min();
         tokio::select! {
             // The senders live as long as the networks.
             _ = self.states.changed() => {}
             _ = self.suspects.changed() => {}
             _ = self.ended.changed() => {}
-            Some(()) = self.notices.recv() => {
-                // Further notices of the same event come meanwhile.
-                tokio::time::sleep(NOTICE_PAUSE).await;
-                while self.notices.try_recv().is_ok() {}
-                self.audit = true;
+            Some(notice) = self.notices.recv() => {
+                self.notice(notice);
+                while let Ok(notice) = self.notices.try_recv() {
+                    self.notice(notice);
+                }
             }
             () = self.names.gone() => warn!("the DNS server of overlay networks has ended; it is started again"),
             () = self.tunnels.gone() => {
                 warn!("the process that encrypts networks has ended; it is started again, and nothing leaves until then");
                 self.audit = true;
             }
-            () = sleep_until(wake.unwrap_or(firewall)) => {
+            () = sleep_until(wake.unwrap_or(self.next_audit)) => {
                 let now = Instant::now();
+                if self.look.is_some_and(|at| now >= at) {
+                    self.look = None;
+                    self.audit = true;
+                }
                 self.audit |= now >= self.next_audit;
                 if self.retry.is_some_and(|at| now >= at) {
                     self.retry = None;
@@ -146,19 +172,59 @@ impl Worker {
                     self.audit = true;
                 }
                 if now >= firewall {
+                    self.next_firewall = now + FIREWALL_TIME;
                     self.audit |= self.lacks_firewall_rules().await;
                 }
             }
         }
     }
 
+    /// Notes what has changed in the kernel. Further notices of the same event come soon, and are answered together.
+    fn notice(&mut self, notice: Notice) {
+        let is_lost = match notice {
+            Notice::Changed => true,
+            Notice::Gone(item) => self.table.items.contains_key(&item),
+            Notice::Links => {
+                self.links_changed = true;
+                false
+            }
+        };
+        if is_lost {
+            self.look.get_or_insert_with(|| Instant::now() + NOTICE_PAUSE);
+        }
+    }
+
+    /// Looks after ports of bridges, which come and go with containers.
+    async fn links(&mut self) {
+        if !std::mem::take(&mut self.links_changed) || self.audit {
+            return;
+        }
+        let table = std::mem::take(&mut self.table);
+        let looked = tokio::task::spawn_blocking(move || {
+            let hairpins = Kernel.set_hairpins();
+            let others = Kernel.has_other_links(&table);
+            (table, hairpins, others)
+        });
+        match looked.await {
+            Ok((table, hairpins, others)) => {
+                self.table = table;
+                self.audit |= others.unwrap_or(true);
+                if !hairpins.is_empty() {
+                    debug!(?hairpins, "bridge ports send frames back");
+                }
+            }
+            Err(_) => (self.audit, self.done) = (true, None),
+        }
+    }
+
     async fn step(&mut self, states: States) {
+        self.links().await;
         let mut troubles = Vec::new();
         let mut ready: BTreeMap<String, Outcome> = BTreeMap::new();
         self.engine_networks(&states, &mut ready, &mut troubles).await;
         if states.is_empty() && self.table.items.is_empty() {
             // A node without networks leaves the kernel alone.
-            self.audit = false;
+            (self.audit, self.done) = (false, None);
             self.next_audit = Instant::now() + AUDIT_TIME;
             self.tell(troubles);
             return;
@@ -178,16 +244,15 @@ impl Worker {
                 troubles.push(format!("network {id} has no bridge"));
             }
         }
-        let ports = usable.values().filter(|state| state.facts.ingress).map(|state| &state.ports).next();
-        self.host.taken = self.holders.hold(&ports.cloned().unwrap_or_default());
+        let ports = usable.values().find(|state| state.facts.ingress).map(|state| state.ports.clone());
+        self.host.taken = self.holders.hold(ports.unwrap_or_default());
         let tunnel = tunnel(&usable, &self.host);
         if let Some(tunnel) = &tunnel
             && let Err(error) = self.tunnels.put(tunnel).await
         {
             troubles.push(format!("encrypted networks: {error}"));
         }
-        let wanted = table(&usable, &self.host);
-        self.kernel(wanted, &mut troubles).await;
+        self.kernel(&usable, &mut troubles).await;
         if tunnel.is_none() {
             // Last: VXLAN devices that are bound to it would go with it before they shall.
             self.tunnels.remove().await;
@@ -203,7 +268,7 @@ impl Worker {
             self.retry = None;
             self.publish(&states, &usable, ready).await;
         } else {
-            self.retry = Some(Instant::now() + RETRY_TIME);
+            (self.retry, self.save) = (Some(Instant::now() + RETRY_TIME), None);
             let reason = self.trouble.clone();
             for outcome in ready.values_mut().filter(|outcome| outcome.is_ok()) {
                 *outcome = Err(reason.clone());
@@ -229,11 +294,20 @@ impl Worker {
             states.iter().filter(|(id, _)| usable.contains_key(*id)).map(|(id, it)| (id.clone(), it.version)).collect();
         self.networks.shared.ready.send_if_modified(|old| std::mem::replace(old, ready) != *old);
         self.networks.shared.applied.send_if_modified(|old| std::mem::replace(old, versions.clone()) != *old);
-        if self.kept != versions {
-            match kept::save(&self.folder, states).await {
-                Ok(()) => self.kept = versions,
-                Err(error) => {
-                    warn!(%error, "cannot save the state of networks; after a restart without managers they are missing")
+        if self.kept == versions {
+            self.save = None;
+        } else {
+            // A first state is saved at once.
+            let due = *self
+                .save
+                .get_or_insert_with(|| Instant::now() + if self.kept.is_empty() { Duration::ZERO } else { SAVE_PAUSE });
+            if Instant::now() >= due {
+                self.save = None;
+                match kept::save(&self.folder, states).await {
+                    Ok(()) => self.kept = versions,
+                    Err(error) => {
+                        warn!(%error, "cannot save the state of networks; after a restart without managers they are missing")
+                    }
                 }
             }
         }
@@ -296,22 +370,48 @@ impl Worker {
         }
     }
 
-    async fn kernel(&mut self, wanted: Table, troubles: &mut Vec<String>) {
-        if !self.audit && wanted == self.table {
+    async fn kernel(&mut self, states: &NetStates, troubles: &mut Vec<String>) {
+        let before = self.done.replace((states.clone(), self.host.clone()));
+        let is_same = |(old, host): &(NetStates, Host)| {
+            let same = |(a, b): (&Arc<NetState>, &Arc<NetState>)| Arc::ptr_eq(a, b);
+            *host == self.host && old.keys().eq(states.keys()) && old.values().zip(states.values()).all(same)
+        };
+        if !self.audit && before.as_ref().is_some_and(is_same) {
             return;
         }
-        let (audit, before) = (self.audit, std::mem::take(&mut self.table));
-        let worked = tokio::task::spawn_blocking(move || work(wanted, &before, audit)).await;
+        let change = before
+            .filter(|_| !self.audit)
+            .and_then(|(old_states, old_host)| self.table.advance((&old_states, &old_host), (states, &self.host)));
+        let worked = match change {
+            Some((ops, flows)) => {
+                let worked = tokio::task::spawn_blocking(move || carry_out(&ops, &flows)).await;
+                worked.map(|it| it.map(|failed| (None, failed)))
+            }
+            None => {
+                let (wanted, audit) = (table(states, &self.host), self.audit);
+                let before = std::mem::take(&mut self.table);
+                let worked = tokio::task::spawn_blocking(move || work(wanted, &before, audit)).await;
+                worked.map(|it| it.map(|(table, failed)| (Some(table), failed)))
+            }
+        };
         match worked {
             Ok(Ok((table, failed))) => {
-                self.table = table;
+                if let Some(table) = table {
+                    self.table = table;
+                    self.next_audit = Instant::now() + AUDIT_TIME;
+                }
                 self.audit = !failed.is_empty();
-                self.next_audit = Instant::now() + AUDIT_TIME;
                 troubles.extend(failed);
             }
-            Ok(Err(error)) => troubles.push(error.to_string()),
-            Err(error) => troubles.push(error.to_string()),
+            Ok(Err(error)) => self.begin_anew(troubles, error.to_string()),
+            Err(error) => self.begin_anew(troubles, error.to_string()),
         }
+    }
+
+    /// The next step reads the kernel and compares all of it.
+    fn begin_anew(&mut self, troubles: &mut Vec<String>, error: String) {
+        (self.audit, self.done) = (true, None);
+        troubles.push(error);
     }
 
     /// True if rules in the engine's firewall chain are missing.
@@ -344,19 +444,24 @@ fn work(wanted: Table, before: &Table, audit: bool) -> Result<(Table, Vec<String
             );
         }
     }
-    debug!(steps = ops.iter().map(steps).sum::<usize>(), audit, "kernel tables were updated");
-    let failed = Kernel.carry_out(&ops);
+    debug!(audit, "kernel tables are compared with what is wanted");
+    let flows = ended(before, &wanted);
+    Ok((wanted, carry_out(&ops, &flows)?))
+}
+
+/// Carries out steps, and ends connections. Returns what could not be done.
+fn carry_out(ops: &[Op], flows: &Flows) -> Result<Vec<String>, herder_net::NetError> {
+    debug!(steps = ops.iter().map(steps).sum::<usize>(), "kernel tables are updated");
+    let failed = Kernel.carry_out(ops);
     let hairpins = Kernel.set_hairpins();
     if !hairpins.is_empty() {
         debug!(?hairpins, "bridge ports send frames back");
     }
-    let flows = ended(before, &wanted);
-    let deleted = Kernel.end_flows(&flows)?;
+    let deleted = Kernel.end_flows(flows)?;
     if deleted > 0 {
         debug!(deleted, "connections of backends that left");
     }
-    let failed = failed.into_iter().map(|failed| format!("{}: {}", failed.step, failed.error)).collect();
-    Ok((wanted, failed))
+    Ok(failed.into_iter().map(|failed| format!("{}: {}", failed.step, failed.error)).collect())
 }
 
 fn steps(op: &Op) -> usize {
@@ -375,15 +480,17 @@ fn lost<'i>(
 }
 
 /// Passes on notices of changes in the kernel until the receiver is dropped.
-fn notice(sender: &mpsc::Sender<()>) {
+fn notice(sender: &mpsc::Sender<Notice>) {
     let mut notices = match Notices::open() {
         Ok(notices) => notices,
         Err(error) => return warn!(%error, "changes of the kernel's network tables are seen by audits only"),
     };
     while !sender.is_closed() {
-        if notices.wait(Duration::from_secs(1)) {
-            // One that waits already is enough.
-            let _ = sender.try_send(());
+        for notice in notices.wait(Duration::from_secs(1)) {
+            // Those that wait for room wait in the kernel, which tells when it had to drop some.
+            if sender.blocking_send(notice).is_err() {
+                return;
+            }
         }
     }
 }

@@ -59,7 +59,7 @@ impl Names {
     /// Answers a question that came from an address on a network. Records are shuffled, so that clients that take the first one
     /// spread over all.
     pub fn answer(&self, network: &str, source: IpAddr, question: &Question, chance: &mut impl Rng) -> Answer {
-        let Some(asker) = self.askers.get(&(network.to_owned(), source)) else { return Answer::Refused };
+        let Some(asker) = self.askers.get(network).and_then(|it| it.get(&source)) else { return Answer::Refused };
         let name = question.name.to_lowercase();
         let outside = || match asker.is_internal {
             true => Answer::Unreachable,
@@ -106,9 +106,9 @@ fn records(named: &Named, kind: RecordType, chance: &mut impl Rng) -> Answer {
         RecordType::Any => true,
         RecordType::Ptr | RecordType::Mx | RecordType::Other => false,
     };
-    let fitting = named.addresses.iter().filter(|(address, _)| fits(address));
+    let fitting = named.addresses().filter(|(address, _)| fits(address));
     let mut all: Vec<Record> =
-        fitting.map(|(address, ttl)| Record { data: RecordData::Address(*address), ttl: *ttl }).collect();
+        fitting.map(|(address, ttl)| Record { data: RecordData::Address(address), ttl }).collect();
     all.shuffle(chance);
     Answer::Records(all)
 }

@@ -62,6 +62,48 @@ pub fn plan(wanted: &Table, seen: &BTreeMap<Item, Value>) -> Vec<Op> {
     steps.in_order()
 }
 
+/// Carries out steps on a map in place of a kernel, with what the kernel does by itself: a device takes its entries along, a bridge that
+/// gets another MAC its neighbours. For tests and simulations.
+///
+/// # Errors
+///
+/// A step that the kernel refuses.
+pub fn carry_out(ops: &[Op], wanted: &Table, kernel: &mut BTreeMap<Item, Value>) -> Result<(), String> {
+    for op in ops {
+        match op {
+            Op::Put(item, value) => {
+                forget_entries(item, kernel);
+                if matches!(item, Item::Element(..)) && kernel.contains_key(item) {
+                    return Err(format!("{item} is there already"));
+                }
+                kernel.insert(item.clone(), value.clone());
+            }
+            Op::Remove(item) => {
+                forget_entries(item, kernel);
+                if kernel.remove(item).is_none() {
+                    return Err(format!("{item} is not there"));
+                }
+            }
+            Op::Load(family, _) => {
+                kernel.retain(|item, _| item.family() != Some(*family));
+                let own = wanted.items.iter().filter(|(item, _)| item.family() == Some(*family));
+                kernel.extend(own.map(|(item, value)| (item.clone(), value.clone())));
+            }
+            Op::Drop(family) => kernel.retain(|item, _| item.family() != Some(*family)),
+            Op::Batch(_, ops) => carry_out(ops, wanted, kernel)?,
+        }
+    }
+    Ok(())
+}
+
+fn forget_entries(item: &Item, kernel: &mut BTreeMap<Item, Value>) {
+    kernel.retain(|it, _| match (item, it) {
+        (Item::Vxlan(name), Item::Fdb { dev, .. } | Item::BridgeFdb { dev, .. }) => dev != name,
+        (Item::BridgeMac(name), Item::Neighbour { dev, .. }) => dev != name,
+        _ => true,
+    });
+}
+
 #[derive(Default)]
 struct Steps {
     puts: Vec<Op>,

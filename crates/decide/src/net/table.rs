@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use herder_model::swarm::{Affinity, KeepAddress, NetEndpoint, NetNode, NetState, Protocol};
+use herder_model::swarm::{Affinity, KeepAddress, NetEndpoint, NetNode, NetPort, NetService, NetState, Protocol};
 use ipnet::IpNet;
 
 use super::backends::backends;
 use super::item::{Family, Field, Item, Mac, Set, Value};
 use super::nft::{self, BASE_SIZES, Base, EXIT_MAC, Ingress, MARK_KEPT};
-use super::tunnel::{self, TUNNEL};
-use super::{Host, States};
+use super::scope::{Members, Scope, differences};
+use super::tunnel::{self, TUNNEL, Vteps};
+use super::{Flows, Host, Op, States, ended, plan};
 
 /// Bytes that VXLAN adds to a packet: Ethernet 14, VXLAN 8, UDP 8, and the outer IP header.
 const VXLAN_OVERHEAD_V4: u32 = 50;
@@ -30,6 +31,8 @@ pub struct Table {
     /// Addresses of containers on nodes that are down or suspected.
     pub(super) lost: BTreeSet<IpAddr>,
     pub(super) bases: BTreeMap<Family, Base>,
+    /// Endpoints of services, by network.
+    members: BTreeMap<String, Members>,
 }
 
 /// Name of the bridge of a network.
@@ -59,24 +62,20 @@ pub fn table(states: &States, host: &Host) -> Table {
     if states.is_empty() {
         return table;
     }
+    table.members = states.iter().map(|(id, state)| (id.clone(), Members::of(state))).collect();
     let (mut ingress, mut inner) = (None, None);
     let mut clamps = Vec::new();
-    for state in states.values() {
-        let Some(own) = state.nodes.get(&host.node) else { continue };
-        let Some(vtep) = tunnel::vtep(state, own) else { continue };
-        if state.facts.encrypted {
-            let address = if let IpAddr::V4(it) = vtep { tunnel::tunnel_net(it) } else { None };
-            table
-                .items
-                .extend(address.map(|it| (Item::Address { dev: TUNNEL.into(), address: it.into() }, Value::Set)));
+    let members = table.members.clone();
+    for (id, state) in states {
+        let Some(net) = Net::of(state, host, members.get(id), None) else { continue };
+        if let (true, IpAddr::V4(vtep)) = (state.facts.encrypted, net.vtep) {
+            let address = tunnel::tunnel_net(vtep).map(|it| Item::Address { dev: TUNNEL.into(), address: it.into() });
+            table.items.extend(address.map(|it| (it, Value::Set)));
             inner = Some(tunnel::inner_port(&state.facts));
         }
-        let net =
-            Net { state, own, vtep, host, bridge: bridge_name(state.facts.vni), vxlan: vxlan_name(state.facts.vni) };
         net.links(&mut table);
-        net.remotes(&mut table);
-        net.balancing(&mut table);
-        net.lost(&mut table);
+        net.entry_nodes(&mut table);
+        net.places(&mut table);
         clamps.push((net.vxlan.clone(), mtu(state, host)));
         if state.facts.ingress {
             net.mesh(&mut table);
@@ -95,6 +94,45 @@ pub fn table(states: &States, host: &Host) -> Table {
 }
 
 impl Table {
+    /// Brings the table from one version of its states to the next, at the cost of what differs, and returns the steps for the kernel and the
+    /// connections that end. Nothing if that is not possible: the table is to be computed anew then.
+    pub fn advance(&mut self, before: (&States, &Host), after: (&States, &Host)) -> Option<(Vec<Op>, Flows)> {
+        let scopes = differences(before, after)?;
+        let old = self.part(before, &scopes);
+        for (id, scope) in &scopes {
+            if let (Some(members), Some(before), Some(after)) =
+                (self.members.get_mut(id), before.0.get(id), after.0.get(id))
+            {
+                members.follow(scope, before, after);
+            }
+        }
+        let new = self.part(after, &scopes);
+        let (ops, flows) = (plan(&new, &old.items), ended(&old, &new));
+        for item in old.items.keys().filter(|it| !matches!(it, Item::Chain(..)) && !new.items.contains_key(*it)) {
+            self.items.remove(item);
+        }
+        self.items.extend(new.items);
+        self.lost.retain(|it| !old.lost.contains(it));
+        self.lost.extend(new.lost);
+        Some((ops, flows))
+    }
+
+    /// Items that follow from these endpoints, services and ports alone.
+    fn part(&self, (states, host): (&States, &Host), scopes: &BTreeMap<String, Scope>) -> Table {
+        let mut part = Table::default();
+        for (id, scope) in scopes {
+            let net = states.get(id).and_then(|state| Net::of(state, host, self.members.get(id), Some(scope)));
+            let Some(net) = net else { continue };
+            net.places(&mut part);
+            if net.state.facts.ingress {
+                for (family, ..) in net.families() {
+                    net.ports(&mut part, family);
+                }
+            }
+        }
+        part
+    }
+
     fn base(&mut self, family: Family, base: Base) {
         self.items.insert(Item::Base(family), base.stamp());
         self.bases.insert(family, base);
@@ -130,14 +168,54 @@ impl Table {
 struct Net<'s> {
     state: &'s NetState,
     own: &'s NetNode,
+    vteps: Vteps<'s>,
     /// This node's end of the network's VXLAN device.
     vtep: IpAddr,
     host: &'s Host,
+    members: Option<&'s Members>,
+    /// Only these endpoints and services; none: all.
+    scope: Option<&'s Scope>,
     bridge: String,
     vxlan: String,
 }
 
-impl Net<'_> {
+impl<'s> Net<'s> {
+    /// Nothing if the node has no data path in this network.
+    fn of(
+        state: &'s NetState,
+        host: &'s Host,
+        members: Option<&'s Members>,
+        scope: Option<&'s Scope>,
+    ) -> Option<Net<'s>> {
+        let own = state.nodes.get(&host.node)?;
+        let vteps = Vteps::of(state);
+        let vtep = vteps.get(&host.node)?;
+        let (bridge, vxlan) = (bridge_name(state.facts.vni), vxlan_name(state.facts.vni));
+        Some(Net { state, own, vteps, vtep, host, members, scope, bridge, vxlan })
+    }
+
+    fn endpoints(&self) -> Box<dyn Iterator<Item = &'s NetEndpoint> + '_> {
+        let state = self.state;
+        match self.scope {
+            Some(scope) => Box::new(scope.endpoints.iter().filter_map(|id| state.endpoints.get(id))),
+            None => Box::new(state.endpoints.values()),
+        }
+    }
+
+    fn services(&self) -> Box<dyn Iterator<Item = (&'s String, &'s NetService)> + '_> {
+        let state = self.state;
+        match self.scope {
+            Some(scope) => Box::new(scope.services.iter().filter_map(|id| Some((id, state.services.get(id)?)))),
+            None => Box::new(state.services.iter()),
+        }
+    }
+
+    fn members(&self, service: &str) -> impl Iterator<Item = (&'s String, &'s NetEndpoint)> {
+        let state = self.state;
+        let ids = self.members.into_iter().flat_map(move |it| it.service(service));
+        ids.filter_map(|id| Some((id, state.endpoints.get(id)?)))
+    }
+
     fn ifname(&self) -> Field {
         Field::Ifname(self.bridge.clone())
     }
@@ -203,17 +281,27 @@ impl Net<'_> {
         }
     }
 
-    /// Adds the containers of other nodes, and those nodes.
+    /// Everything that follows from endpoints and services, except published ports.
+    fn places(&self, table: &mut Table) {
+        self.remotes(table);
+        self.balancing(table);
+        self.lost(table);
+    }
+
+    /// Adds the containers of other nodes.
     fn remotes(&self, table: &mut Table) {
-        for endpoint in self.state.endpoints.values().filter(|endpoint| endpoint.node != self.host.node) {
-            let node = self.state.nodes.get(&endpoint.node);
-            let Some(vtep) = node.and_then(|it| tunnel::vtep(self.state, it)) else { continue };
+        for endpoint in self.endpoints().filter(|endpoint| endpoint.node != self.host.node) {
+            let Some(vtep) = self.vteps.get(&endpoint.node) else { continue };
             let addresses = [Some(IpAddr::V4(endpoint.v4)), endpoint.v6.map(IpAddr::V6)];
             self.remote(table, vtep, Mac::of(endpoint.v4), addresses.into_iter().flatten());
         }
-        for (_, node) in self.state.nodes.iter().filter(|(id, _)| **id != self.host.node) {
+    }
+
+    /// Adds the other nodes, where they have addresses.
+    fn entry_nodes(&self, table: &mut Table) {
+        for (id, node) in self.state.nodes.iter().filter(|(id, _)| **id != self.host.node) {
             let Some(address) = node.ingress.filter(|_| self.state.facts.ingress) else { continue };
-            let Some(vtep) = tunnel::vtep(self.state, node) else { continue };
+            let Some(vtep) = self.vteps.get(id) else { continue };
             let addresses = [Some(IpAddr::V4(address)), node.ingress6.map(IpAddr::V6)];
             self.remote(table, vtep, Mac::of(address), addresses.into_iter().flatten());
         }
@@ -224,7 +312,7 @@ impl Net<'_> {
             it.node != self.host.node
                 && (self.host.suspects.contains(&it.node) || self.state.nodes.get(&it.node).is_none_or(|node| !node.up))
         };
-        let lost = self.state.endpoints.values().filter(is_lost);
+        let lost = self.endpoints().filter(is_lost);
         let addresses = lost.flat_map(|it| [Some(IpAddr::V4(it.v4)), it.v6.map(IpAddr::V6)]);
         table.lost.extend(addresses.flatten());
     }
@@ -239,7 +327,7 @@ impl Net<'_> {
 
     /// Virtual IPs, and endpoints that may be sent to themselves.
     fn balancing(&self, table: &mut Table) {
-        for endpoint in self.state.endpoints.values().filter(|endpoint| endpoint.node == self.host.node) {
+        for endpoint in self.endpoints().filter(|endpoint| endpoint.node == self.host.node) {
             for (family, address) in addresses(endpoint) {
                 let key = vec![self.ifname(), address.clone(), address];
                 table.element(family, Set::Hairpin, key, Vec::new());
@@ -250,7 +338,7 @@ impl Net<'_> {
         }
         self.late(table);
         // A service that changes to `dnsrr` keeps its virtual IPs while it is updated.
-        for (id, service) in &self.state.services {
+        for (id, service) in self.services() {
             let vips = [service.vip4.map(IpAddr::V4), service.vip6.map(IpAddr::V6)];
             for vip in vips.into_iter().flatten() {
                 let family = if vip.is_ipv6() { Family::Ip6 } else { Family::Ip };
@@ -273,14 +361,14 @@ impl Net<'_> {
     /// network's server.
     fn late(&self, table: &mut Table) {
         let Some((_, IpAddr::V4(gateway))) = self.subnet(Family::Ip) else { return };
-        let own = self.state.endpoints.values().filter(|it| it.node == self.host.node && !it.others.is_empty());
+        let own = self.endpoints().filter(|it| it.node == self.host.node && !it.others.is_empty());
         for address in own.flat_map(|it| it.others.iter().chain([&it.v4])) {
             table.element(Family::Ip, Set::Late, vec![Field::V4(*address)], vec![Field::V4(gateway)]);
         }
     }
 
     fn targets(&self, service: &str, family: Family) -> Vec<Field> {
-        let backends = backends(self.state, service, self.host);
+        let backends = backends(self.state, self.members(service), self.host);
         let addresses = backends.into_iter().flat_map(addresses);
         addresses.filter(|(it, _)| *it == family).map(|(_, address)| address).collect()
     }
@@ -333,8 +421,7 @@ impl Net<'_> {
 
     /// Lets nodes connect to a port of the tasks that this node has of a service.
     fn reached(&self, table: &mut Table, family: Family, service: &str, protocol: &Field, port: &Field) {
-        let own = self.state.endpoints.values().filter(|it| it.node == self.host.node);
-        for endpoint in own.filter(|it| it.service.as_deref() == Some(service)) {
+        for (_, endpoint) in self.members(service).filter(|(_, it)| it.node == self.host.node) {
             for (_, address) in addresses(endpoint).filter(|(it, _)| *it == family) {
                 table.element(family, Set::Targets, vec![address, protocol.clone(), port.clone()], Vec::new());
             }
@@ -342,12 +429,14 @@ impl Net<'_> {
     }
 
     fn ports(&self, table: &mut Table, family: Family) {
-        for (id, service) in &self.state.services {
+        for (id, service) in self.services() {
             for (protocol, port) in &service.reached {
                 self.reached(table, family, id, &Field::Proto(protocol.number()), &Field::Port(*port));
             }
         }
-        for (_, port) in self.state.ports.iter().filter(|(key, _)| !self.host.taken.contains(*key)) {
+        let is_meant = |it: &NetPort| self.scope.is_none_or(|scope| scope.services.contains(&it.service));
+        let ports = self.state.ports.iter().filter(|(_, it)| is_meant(it));
+        for (_, port) in ports.filter(|(key, _)| !self.host.taken.contains(*key)) {
             let protocol = Field::Proto(port.protocol.number());
             let service = self.state.services.get(&port.service);
             if port.protocol == Protocol::Udp && service.is_some_and(|service| service.keep == KeepAddress::Udp) {

@@ -3,7 +3,7 @@
 //! Every node has one tunnel device with an address that follows from its public key, so a node cannot choose the address of another
 //! one's key. VXLAN devices of encrypted networks are bound to the tunnel device: without it nothing leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use herder_model::swarm::{NetFacts, NetNode, NetState, VXLAN_PORT};
@@ -81,29 +81,50 @@ pub(super) fn overhead(facts: &NetFacts, node: Option<&NetNode>) -> u32 {
     }
 }
 
-/// Returns the tunnel address of a node on an encrypted network; nothing if it has no key, or if another node of the network has
-/// the same address. Packets for either could go to the other then.
-pub(super) fn address_of(state: &NetState, node: &NetNode) -> Option<Ipv4Addr> {
-    let key = node.tunnel.as_deref()?;
-    let address = tunnel_address(key);
-    let others = state.nodes.values().filter_map(|it| it.tunnel.as_deref()).filter(|it| *it != key);
-    let mut of_others = others.map(tunnel_address);
-    (!of_others.any(|it| it == address)).then_some(address)
+/// Ends of the VXLAN devices of a network's nodes: their tunnel addresses if it is encrypted, else those of their data paths.
+#[derive(Debug)]
+pub(super) enum Vteps<'s> {
+    Clear(&'s NetState),
+    /// Tunnel addresses by node id. A node without a key has none; neither have two that share one: packets for either could go to the other.
+    Sealed(BTreeMap<&'s str, Ipv4Addr>),
+}
+
+impl<'s> Vteps<'s> {
+    pub(super) fn of(state: &'s NetState) -> Vteps<'s> {
+        if !state.facts.encrypted {
+            return Vteps::Clear(state);
+        }
+        let keys = || state.nodes.iter().filter_map(|(id, node)| Some((id.as_str(), node.tunnel.as_deref()?)));
+        let mut owners: BTreeMap<Ipv4Addr, BTreeSet<&str>> = BTreeMap::new();
+        for (_, key) in keys() {
+            owners.entry(tunnel_address(key)).or_default().insert(key);
+        }
+        let own = keys().map(|(id, key)| (id, tunnel_address(key)));
+        Vteps::Sealed(own.filter(|(_, address)| owners.get(address).is_some_and(|it| it.len() == 1)).collect())
+    }
+
+    pub(super) fn get(&self, node: &str) -> Option<IpAddr> {
+        match self {
+            Vteps::Clear(state) => state.nodes.get(node).map(|it| it.vtep),
+            Vteps::Sealed(addresses) => addresses.get(node).copied().map(IpAddr::V4),
+        }
+    }
 }
 
 /// Computes the tunnels that a node needs: one to each node that is on an encrypted network with it. Nothing without such networks.
 pub fn tunnel(states: &States, host: &Host) -> Option<Tunnel> {
     let mut wanted: Option<Tunnel> = None;
     for state in states.values().filter(|it| it.facts.encrypted) {
-        let Some(own) = state.nodes.get(&host.node).filter(|it| it.tunnel.is_some()) else { continue };
+        let vteps = Vteps::of(state);
+        let Some(own) = state.nodes.get(&host.node).filter(|_| vteps.get(&host.node).is_some()) else { continue };
         let port = tunnel_port(&state.facts);
         let tunnel = wanted.get_or_insert_with(|| Tunnel {
             local: SocketAddr::new(own.vtep, port),
             mtu: host.underlay_mtu.saturating_sub(overhead(&state.facts, Some(own))),
             peers: BTreeMap::new(),
         });
-        for (_, node) in state.nodes.iter().filter(|(id, _)| **id != host.node) {
-            if let (Some(key), Some(address)) = (&node.tunnel, address_of(state, node)) {
+        for (id, node) in state.nodes.iter().filter(|(id, _)| **id != host.node) {
+            if let (Some(key), Some(IpAddr::V4(address))) = (&node.tunnel, vteps.get(id)) {
                 let peer = TunnelPeer { endpoint: SocketAddr::new(node.vtep, port), address };
                 tunnel.peers.insert(key.clone(), peer);
             }
@@ -114,16 +135,7 @@ pub fn tunnel(states: &States, host: &Host) -> Option<Tunnel> {
 
 /// True if this node cannot be on an encrypted network: it has no key, or the address of another node.
 pub fn lacks_tunnel(state: &NetState, host: &Host) -> bool {
-    let own = state.nodes.get(&host.node);
-    state.facts.encrypted && own.is_some_and(|it| address_of(state, it).is_none())
-}
-
-/// End of the VXLAN device of a network on a node: its tunnel address on encrypted networks, else that of the data path.
-pub(super) fn vtep(state: &NetState, node: &NetNode) -> Option<IpAddr> {
-    match state.facts.encrypted {
-        true => address_of(state, node).map(IpAddr::V4),
-        false => Some(node.vtep),
-    }
+    state.facts.encrypted && state.nodes.contains_key(&host.node) && Vteps::of(state).get(&host.node).is_none()
 }
 
 #[cfg(test)]
@@ -136,8 +148,8 @@ mod tests {
         let mut states = states();
         let state = Arc::make_mut(states.get_mut("ov").unwrap());
         state.facts.encrypted = true;
-        for (id, node) in &mut state.nodes {
-            node.tunnel = Some(format!("key of {id}"));
+        for id in ["n1", "n2"] {
+            state.nodes.get_mut(id).unwrap().tunnel = Some(format!("key of {id}"));
         }
         states
     }
@@ -173,7 +185,7 @@ mod tests {
         let state = Arc::make_mut(states.get_mut("ov").unwrap());
         state.nodes.get_mut("n1").unwrap().tunnel = Some(one);
         state.nodes.get_mut("n2").unwrap().tunnel = Some(other);
-        assert!(tunnel(&states, &host("n1")).unwrap().peers.is_empty());
+        assert_eq!(tunnel(&states, &host("n1")), None);
         assert!(lacks_tunnel(&states["ov"], &host("n1")));
         assert!(!super::super::table(&states, &host("n1")).items.keys().any(|it| it.to_string().contains("4097")));
     }

@@ -284,7 +284,7 @@ fn changes(
     }
     fn note<T: PartialEq>(
         patch: &mut herder_model::swarm::Patch<T>,
-        known: &BTreeMap<String, T>,
+        known: &imbl::OrdMap<String, T>,
         key: &str,
         now: Option<T>,
     ) {
@@ -380,10 +380,12 @@ fn mtu(view: &View, network: &NetworkRecord) -> u32 {
 }
 
 fn node(record: &NodeRecord, network: &NetworkRecord) -> Option<NetNode> {
+    let ingress = record.addresses.get(&network.id).copied().filter(|_| network.spec.ingress);
+    let subnet = allocate::subnet_of(network);
     Some(NetNode {
         vtep: data_path(record).parse().ok()?,
-        ingress: record.addresses.get(&network.id).copied().filter(|_| network.spec.ingress),
-        ingress6: None,
+        ingress,
+        ingress6: ingress.zip(subnet).and_then(|(it, subnet)| allocate::v6_of(network, &subnet, it)),
         tunnel: record
             .description()
             .underlay

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -49,24 +51,25 @@ impl Default for NetBody {
     }
 }
 
-/// Everything that a subscriber needs to know about one overlay network.
+/// Everything that a subscriber needs to know about one overlay network. Versions share what is the same in them: a copy costs little, and
+/// what differs is found without a look at the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetState {
     pub facts: NetFacts,
     /// Keyed by node id: every node that carries the network (on ingress: every node of the swarm).
     #[serde(skip_serializing_if = "is_default")]
-    pub nodes: BTreeMap<String, NetNode>,
+    pub nodes: OrdMap<String, NetNode>,
     /// Keyed by id of the task or, for plain containers, of the attachment. A container that is on several networks has
     /// the same key in each of them.
     #[serde(skip_serializing_if = "is_default")]
-    pub endpoints: BTreeMap<String, NetEndpoint>,
+    pub endpoints: OrdMap<String, NetEndpoint>,
     /// Keyed by service id.
     #[serde(skip_serializing_if = "is_default")]
-    pub services: BTreeMap<String, NetService>,
+    pub services: OrdMap<String, NetService>,
     /// Keyed by [`NetPort::key`]. Only the ingress network has ports.
     #[serde(skip_serializing_if = "is_default")]
-    pub ports: BTreeMap<String, NetPort>,
+    pub ports: OrdMap<String, NetPort>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -320,6 +323,28 @@ impl<T: Clone + PartialEq> Patch<T> {
         to.retain(|key, _| !self.removed.contains(key));
         to.extend(self.put.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
+
+    fn between_versions(before: &OrdMap<String, T>, after: &OrdMap<String, T>) -> Patch<T> {
+        let mut patch = Patch::default();
+        for item in before.diff(after) {
+            match item {
+                DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+                    patch.put.insert(key.clone(), value.clone());
+                }
+                DiffItem::Remove(key, _) => _ = patch.removed.insert(key.clone()),
+            }
+        }
+        patch
+    }
+
+    fn apply_to_version(&self, to: &mut OrdMap<String, T>) {
+        for key in &self.removed {
+            to.remove(key);
+        }
+        for (key, value) in &self.put {
+            to.insert(key.clone(), value.clone());
+        }
+    }
 }
 
 impl NetChanges {
@@ -327,10 +352,10 @@ impl NetChanges {
     pub fn between(before: &NetState, after: &NetState) -> NetChanges {
         NetChanges {
             facts: (before.facts != after.facts).then(|| after.facts.clone()),
-            nodes: Patch::between(&before.nodes, &after.nodes),
-            endpoints: Patch::between(&before.endpoints, &after.endpoints),
-            services: Patch::between(&before.services, &after.services),
-            ports: Patch::between(&before.ports, &after.ports),
+            nodes: Patch::between_versions(&before.nodes, &after.nodes),
+            endpoints: Patch::between_versions(&before.endpoints, &after.endpoints),
+            services: Patch::between_versions(&before.services, &after.services),
+            ports: Patch::between_versions(&before.ports, &after.ports),
             rest: Map::new(),
         }
     }
@@ -345,10 +370,10 @@ impl NetState {
         if let Some(facts) = &changes.facts {
             self.facts.clone_from(facts);
         }
-        changes.nodes.apply(&mut self.nodes);
-        changes.endpoints.apply(&mut self.endpoints);
-        changes.services.apply(&mut self.services);
-        changes.ports.apply(&mut self.ports);
+        changes.nodes.apply_to_version(&mut self.nodes);
+        changes.endpoints.apply_to_version(&mut self.endpoints);
+        changes.services.apply_to_version(&mut self.services);
+        changes.ports.apply_to_version(&mut self.ports);
     }
 }
 

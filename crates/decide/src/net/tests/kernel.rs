@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::item::{Item, Value};
-use super::super::{Flows, Host, Op, States, Table, ended, plan, table};
+use super::super::{Flows, Host, Names, Op, States, Table, carry_out, ended, plan, table};
 use super::{host, states};
 
 fn lines(items: &BTreeMap<Item, Value>) -> Vec<String> {
@@ -205,39 +205,8 @@ fn ports_that_others_listen_on_are_left_alone() {
     assert!(!lines(&table(&states(), &host).items).iter().any(|line| line.contains("8080")));
 }
 
-/// The kernel as a map: what `plan` promises.
 fn apply(ops: &[Op], wanted: &Table, kernel: &mut BTreeMap<Item, Value>) {
-    for op in ops {
-        match op {
-            Op::Put(item, value) => {
-                forget_entries(item, kernel);
-                if matches!(item, Item::Element(..)) {
-                    assert!(!kernel.contains_key(item), "the kernel refuses an element that is there: {item}");
-                }
-                kernel.insert(item.clone(), value.clone());
-            }
-            Op::Remove(item) => {
-                forget_entries(item, kernel);
-                assert!(kernel.remove(item).is_some(), "{item} is not there");
-            }
-            Op::Load(family, _) => {
-                kernel.retain(|item, _| item.family() != Some(*family));
-                let own = wanted.items.iter().filter(|(item, _)| item.family() == Some(*family));
-                kernel.extend(own.map(|(item, value)| (item.clone(), value.clone())));
-            }
-            Op::Drop(family) => kernel.retain(|item, _| item.family() != Some(*family)),
-            Op::Batch(_, ops) => apply(ops, wanted, kernel),
-        }
-    }
-}
-
-/// A device takes its entries along, and a bridge that gets another MAC its neighbours.
-fn forget_entries(item: &Item, kernel: &mut BTreeMap<Item, Value>) {
-    kernel.retain(|it, _| match (item, it) {
-        (Item::Vxlan(name), Item::Fdb { dev, .. } | Item::BridgeFdb { dev, .. }) => dev != name,
-        (Item::BridgeMac(name), Item::Neighbour { dev, .. }) => dev != name,
-        _ => true,
-    });
+    carry_out(ops, wanted, kernel).expect("no step is refused");
 }
 
 fn any_states() -> impl Strategy<Value = States> {
@@ -274,5 +243,62 @@ proptest! {
         kernel.retain(|item, _| !matches!(item, Item::Sysctl(_) | Item::BridgeMac(_)) || after.items.contains_key(item));
         prop_assert_eq!(lines(&kernel), lines(&after.items));
         prop_assert_eq!(plan(&after, &kernel), vec![]);
+    }
+}
+
+/// The same two networks, with endpoints, services and ports that come and go.
+fn any_places() -> impl Strategy<Value = (States, Vec<String>)> {
+    let services = proptest::collection::btree_set(0_usize..4, 0..4);
+    (any_states(), services, proptest::collection::vec("[a-f]", 0..2)).prop_map(|(any, gone, ended)| {
+        let mut states = states();
+        for (id, state) in &mut states {
+            let state = Arc::make_mut(state);
+            let endpoints = any.get(id).map(|it| it.endpoints.clone()).unwrap_or_default();
+            // Each address has one owner at a time; the last endpoint has that of the first one when it is gone.
+            let own = |key: &str, address: std::net::Ipv4Addr| {
+                let [a, b, c, last] = address.octets();
+                let key = if key == "f" && !endpoints.contains_key("a") { b'a' } else { key.as_bytes()[0] };
+                std::net::Ipv4Addr::new(a, b, c, 10 + 2 * (key - b'a') + last % 2)
+            };
+            let with_address = |(key, it): (&String, &herder_model::swarm::NetEndpoint)| {
+                (key.clone(), herder_model::swarm::NetEndpoint { v4: own(key, it.v4), ..it.clone() })
+            };
+            if any.contains_key(id) {
+                state.endpoints = endpoints.iter().map(with_address).collect();
+            }
+            for (n, service) in ["web", "idle", "db"].iter().enumerate() {
+                if gone.contains(&n) {
+                    state.services.remove(*service);
+                }
+            }
+            if gone.contains(&3) {
+                state.ports.remove("8080/tcp");
+            }
+        }
+        (states, ended)
+    })
+}
+
+proptest! {
+    /// A change at the cost of what differs leads to the same as everything anew.
+    #[test]
+    fn advanced_tables_and_names_are_those_computed_anew(all in proptest::collection::vec(any_places(), 1..6)) {
+        let mut before = (states(), host("n1"));
+        let mut now = table(&before.0, &before.1);
+        let mut names = Names::of(&before.0, &before.1);
+        let mut kernel = now.items.clone();
+        for (states, ended) in all {
+            let after = (states, Host { ended: ended.into_iter().collect(), ..host("n1") });
+            let wanted = table(&after.0, &after.1);
+            let flows = super::super::ended(&now, &wanted);
+            let (ops, said) = now.advance((&before.0, &before.1), (&after.0, &after.1)).expect("only places differ");
+            apply(&ops, &now, &mut kernel);
+            prop_assert_eq!(said, flows);
+            prop_assert_eq!(lines(&now.items), lines(&wanted.items));
+            prop_assert_eq!(lines(&kernel), lines(&wanted.items));
+            names = names.advance((&before.0, &before.1), (&after.0, &after.1));
+            prop_assert_eq!(&names, &Names::of(&after.0, &after.1));
+            before = after;
+        }
     }
 }

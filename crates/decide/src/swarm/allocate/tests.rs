@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herder_model::swarm::{
     Change, Cluster, ClusterRecord, Command, IpamConfig, LEVEL, NodeRecord, Object, ServiceSpec, SwarmNodeState,
-    TaskRecord, TaskState, Time, Underlay, View, Written,
+    TaskRecord, TaskState, Time, TunnelEnd, Underlay, View, Written,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -336,6 +336,40 @@ fn what_cannot_be_a_network_is_refused_in_the_words_of_swarm_mode() {
          parent subnet 10.9.0.5/24 doesn't contain ip-range\n* invalid gateway 10.7.0.1: parent subnet 10.9.0.5/24 doesn't \
          contain this address",
     );
+}
+
+#[test]
+fn encrypted_networks_need_a_tunnel_on_every_node_that_is_up() {
+    let mut swarm = Swarm::new(2);
+    let set = |swarm: &mut Swarm, node: &str, has_tunnel: bool, state: SwarmNodeState| {
+        let mut node = NodeRecord::clone(&swarm.view.nodes[node]);
+        node.node.description.underlay.tunnel = has_tunnel.then(TunnelEnd::default);
+        node.node.description.underlay.mtu = 1500;
+        node.node.status.state = state;
+        swarm.write(vec![node.into()]);
+    };
+    let encrypted = || json!({"Options": {"encrypted": ""}});
+    set(&mut swarm, "n0", true, SwarmNodeState::Ready);
+    let refused = swarm.network("a", encrypted());
+    assert!(refused.starts_with("400 ") && refused.contains("on these nodes: host1."), "{refused}");
+    set(&mut swarm, "n1", false, SwarmNodeState::Down);
+    assert_eq!(swarm.network("a", encrypted()), "4097 10.0.16.0/28 10.0.16.1");
+    assert_eq!(swarm.network("b", json!({"Options": {"encrypted": "false"}})), "4098 10.0.16.16/28 10.0.16.17");
+    let state = |swarm: &Swarm, name: &str| {
+        let id = swarm.view.named(herder_model::swarm::Kind::Network, name).expect("a network").to_owned();
+        let whole = crate::swarm::nets::Nets::of(&swarm.view).whole(&id).expect("it is known");
+        match whole.body {
+            herder_model::swarm::NetBody::Whole(state) => (state.facts.encrypted, state.facts.mtu),
+            herder_model::swarm::NetBody::Changes(_) => (false, 0),
+        }
+    };
+    assert_eq!((state(&swarm, "a"), state(&swarm, "b")), ((true, 1390), (false, 1450)));
+    // A swarm that was begun so.
+    let mut cluster = ClusterRecord::clone(swarm.view.cluster.as_ref().expect("a swarm"));
+    cluster.encrypts_networks = true;
+    swarm.write(vec![cluster.into()]);
+    assert_eq!(swarm.network("c", json!({})), "4099 10.0.16.32/28 10.0.16.33");
+    assert!(state(&swarm, "c").0);
 }
 
 #[test]

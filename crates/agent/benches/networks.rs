@@ -1,0 +1,228 @@
+//! One node's part in large networks: 1,000 services with ten tasks each, on ten nodes.
+//!
+//! Measures the real worker, kernel and DNS server in a network namespace of its own: time until the tables are there, processor time for
+//! each change, memory. Needs root. `--format json` prints JSON, `--changes N` makes so many changes.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use herder_agent::net::{NetSettings, Networks};
+use herder_model::swarm::{NetBody, NetChanges, NetState, NetUpdate};
+use herder_parts::Parts;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const SERVICES: usize = 1000;
+const TASKS: usize = 10;
+const PORTS: usize = 100;
+const NODES: usize = 10;
+
+/// Set in the process that is in its own namespace.
+const INSIDE: &str = "BENCH_NETWORKS_INSIDE";
+
+/// Milliseconds of processor time in one tick of `/proc` (`USER_HZ` is 100 on all Linux machines).
+const TICK_MS: f64 = 10.0;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let words: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let [_, verb, _, socket, _, folder] = words.as_slice()
+        && verb == "net-dns"
+    {
+        return Ok(runtime.block_on(herder_dns::serve(socket.as_ref(), folder.as_ref(), CancellationToken::new()))?);
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        return Err(Command::new("unshare").arg("-n").args(&words).env(INSIDE, "1").exec().into());
+    }
+    let value = |name: &str| words.iter().position(|it| it == name).and_then(|at| words.get(at + 1));
+    let changes = value("--changes").and_then(|it| it.parse().ok()).unwrap_or(500);
+    let figures = runtime.block_on(measure(changes))?;
+    let mut out = std::io::stdout();
+    if value("--format").is_some_and(|it| it == "json") {
+        writeln!(out, "{}", serde_json::to_string(&figures)?)?;
+    } else {
+        for (name, figure) in figures {
+            writeln!(out, "{name:<60} {figure}")?;
+        }
+    }
+    // The DNS server has a process group of its own.
+    std::process::exit(0);
+}
+
+fn sh(script: &str) -> std::io::Result<()> {
+    let status = Command::new("sh").args(["-ec", script]).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(script.to_owned())) }
+}
+
+fn address(net: u8, n: usize) -> String {
+    format!("10.{net}.{}.{}", n / 250 + 1, n % 250 + 1)
+}
+
+/// A user network and ingress: services have ten tasks in both, the first ones publish a port.
+fn states() -> Result<[(String, NetState); 2], serde_json::Error> {
+    let nodes = |has_ingress: bool| -> Value {
+        let node = |n: usize| {
+            let ingress = has_ingress.then(|| format!("10.98.0.{}", n + 1));
+            (format!("n{n}"), json!({"vtep": format!("192.0.2.{n}"), "ingress": ingress, "up": true}))
+        };
+        (1..=NODES).map(node).collect::<serde_json::Map<_, _>>().into()
+    };
+    let endpoints = |net: u8, services: usize| -> Value {
+        let endpoint = |n: usize| {
+            let (service, node) = (n / TASKS, n % NODES + 1);
+            let value = json!({"node": format!("n{node}"), "v4": address(net, n), "names": [format!("s{service}.{n}"), format!("h{n}")],
+                "service": format!("s{service}"), "serving": true});
+            (format!("t{n}"), value)
+        };
+        (0..services * TASKS).map(endpoint).collect::<serde_json::Map<_, _>>().into()
+    };
+    let services: Value = (0..SERVICES)
+        .map(|n| {
+            (format!("s{n}"), json!({"name": format!("service-{n}"), "mode": "vip", "vip4": address(97, 10_000 + n)}))
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let ports: Value = (0..PORTS)
+        .map(|n| {
+            let published = 20_000 + n;
+            (
+                format!("{published}/tcp"),
+                json!({"protocol": "tcp", "published": published, "target": 80, "service": format!("s{n}")}),
+            )
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let ov = json!({
+        "facts": {"name": "ov", "vni": 4097, "subnets": [{"subnet": "10.97.0.0/16", "gateway": "10.97.0.1"}]},
+        "nodes": nodes(false), "endpoints": endpoints(97, SERVICES), "services": services,
+    });
+    let ingress = json!({
+        "facts": {"name": "ingress", "vni": 4096, "ingress": true, "subnets": [{"subnet": "10.98.0.0/16", "gateway": "10.98.0.1"}]},
+        "nodes": nodes(true), "endpoints": endpoints(98, PORTS), "services": services, "ports": ports,
+    });
+    Ok([("ov".to_owned(), serde_json::from_value(ov)?), ("in".to_owned(), serde_json::from_value(ingress)?)])
+}
+
+/// An engine that has both networks, and nothing else.
+fn engine() -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let at = listener.local_addr()?.to_string();
+    let network =
+        |id: &str, name: &str| json!({"Id": format!("e-{id}"), "Name": name, "Labels": {"com.herder.network": id}});
+    let body = json!([network("ov", "ov"), network("in", "ingress")]).to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head);
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    Ok(at)
+}
+
+/// Processor time of this process and of its DNS server, in milliseconds.
+fn processor_ms() -> f64 {
+    let own = std::process::id();
+    let mut ticks = 0.0;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some((head, rest)) = text.rsplit_once(") ") else { continue };
+        let fields: Vec<f64> = rest.split(' ').map(|it| it.parse().unwrap_or_default()).collect();
+        let pid: u32 = head.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or_default();
+        if let [_, parent, _, _, _, _, _, _, _, _, _, user, system, ..] = fields[..]
+            && (pid == own || parent == f64::from(own))
+        {
+            ticks += user + system;
+        }
+    }
+    ticks * TICK_MS
+}
+
+fn memory_mb() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kb: f64 = line.and_then(|it| it.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default();
+    kb / 1024.0
+}
+
+async fn applied(networks: &Networks, network: &str, version: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let mut seen = networks.applied();
+    let is_there = seen.wait_for(|all| all.get(network).is_some_and(|it| *it >= version));
+    tokio::time::timeout(Duration::from_secs(120), is_there).await??;
+    Ok(())
+}
+
+async fn measure(changes: usize) -> Result<BTreeMap<&'static str, f64>, Box<dyn std::error::Error>> {
+    sh("ip link set lo up; ip link add u0 type veth peer name u1; ip link set u1 up
+        ip addr add 192.0.2.1/24 dev u0; ip link set u0 up
+        for v in 4096 4097; do ip link add hv$v type bridge; ip link set hv$v mtu 1450 up; done
+        iptables -w -N DOCKER-USER; iptables -w -A DOCKER-USER -j RETURN; iptables -w -A FORWARD -j DOCKER-USER")?;
+    let folder = tempfile::tempdir()?;
+    let before_mb = memory_mb();
+    let networks = Networks::default();
+    let settings = NetSettings {
+        dns_command: vec![std::env::current_exe()?.into(), "net-dns".into()],
+        tunnel_command: Vec::new(),
+        folder: folder.path().to_owned(),
+    };
+    let mut states = states()?;
+    networks.start(settings, &engine()?, herder_agent::Way::Plain, "n1", &Parts::default());
+    let began = Instant::now();
+    for (id, state) in &states {
+        let body = NetBody::Whole(Box::new(state.clone()));
+        let update = NetUpdate { network_id: id.clone(), results_in: 1, body, ..NetUpdate::default() };
+        networks.update(&update).map_err(|_| "a gap")?;
+    }
+    applied(&networks, "ov", 1).await?;
+    applied(&networks, "in", 1).await?;
+    let load_ms = began.elapsed().as_secs_f64() * 1000.0;
+    // What the load has caused comes to rest.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (began, processor) = (Instant::now(), processor_ms());
+    let mut waits = Vec::new();
+    let (id, state) = &mut states[0];
+    for n in 0..changes {
+        let mut next = state.clone();
+        let endpoint =
+            next.endpoints.get_mut(&format!("t{}", (n / 2 * 37) % (SERVICES * TASKS))).ok_or("an endpoint")?;
+        endpoint.serving = n % 2 == 1;
+        let version = u64::try_from(n)? + 1;
+        let update = NetUpdate {
+            network_id: id.clone(),
+            applies_to: version,
+            results_in: version + 1,
+            settled: version,
+            body: NetBody::Changes(Box::new(NetChanges::between(state, &next))),
+            ..NetUpdate::default()
+        };
+        let sent = Instant::now();
+        networks.update(&update).map_err(|_| "a gap")?;
+        applied(&networks, id, version + 1).await?;
+        waits.push(sent.elapsed().as_secs_f64() * 1000.0);
+        *state = next;
+    }
+    let processor = processor_ms() - processor;
+    waits.sort_by(f64::total_cmp);
+    let at = |part: f64| waits[((waits.len() as f64 * part) as usize).min(waits.len() - 1)];
+    let count = f64::from(u32::try_from(changes)?);
+    let round = |it: f64| (it * 100.0).round() / 100.0;
+    Ok([
+        ("tables load, ms", load_ms),
+        ("one change to kernel and DNS, p50 ms", at(0.5)),
+        ("one change to kernel and DNS, p99 ms", at(0.99)),
+        ("one change, processor time of both processes, ms", processor / count),
+        ("changes per second, one after the other", count / began.elapsed().as_secs_f64()),
+        ("memory of the agent, MB", memory_mb()),
+        ("memory before, MB", before_mb),
+    ]
+    .map(|(name, figure)| (name, round(figure)))
+    .into())
+}
