@@ -1,4 +1,4 @@
-//! `cargo xtask bench pool`, `scale`, `swarm`, `failover` and `soak`: the real herder over real engines, and over many
+//! `cargo xtask bench pool`, `scale`, `swarm`, `failover`, `soak` and `storm`: the real herder over real engines, and over many
 //! simulated ones.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
 
@@ -10,6 +10,7 @@ mod process;
 mod report;
 mod scale;
 mod soak;
+mod storm;
 mod streams;
 mod swarm;
 
@@ -18,7 +19,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// pool, scale, swarm, failover or soak
+    /// pool, scale, swarm, failover, soak or storm
     what: String,
     /// table or json
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
@@ -29,6 +30,12 @@ struct Cli {
     /// Length of the soak in minutes; two hours show what a night would
     #[arg(long, default_value_t = 120)]
     minutes: u64,
+    /// Requests per second of the storm
+    #[arg(long, default_value_t = 2000)]
+    rate: u32,
+    /// Name of the storm's lab
+    #[arg(long, default_value = "bench-storm")]
+    lab: String,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,7 +50,12 @@ fn main() -> anyhow::Result<()> {
             "swarm" => swarm::run(json).await,
             "failover" => failover::run(json, cli.rounds).await,
             "soak" => soak::run(json, cli.minutes).await,
-            other => bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, failover, soak"),
+            "storm" => storm::run(json, cli.lab.clone(), cli.rate).await,
+            // What runs in its tasks.
+            "storm-task" => storm::task::serve().await,
+            other => {
+                bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, failover, soak, storm")
+            }
         }
     };
     runtime.block_on(async {

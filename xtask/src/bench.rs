@@ -40,10 +40,10 @@ impl Bench {
 /// The one that plays the same again and again.
 const IN_ROUNDS: &str = "failover";
 
-/// Name of the benchmark that `all` leaves out, because it takes hours. `--minutes` after `--` makes it shorter.
-const HOURS: &str = "soak";
+/// Those that take long: only when they are named. `--minutes` after `--` makes the soak shorter.
+const LONG: [&str; 2] = ["soak", "storm"];
 
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
@@ -55,6 +55,7 @@ const BENCHES: [Bench; 12] = [
     Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "soak", builds: &[HERDER], what: What::Outside, needs_lab: true },
+    Bench { name: "storm", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
 ];
 
@@ -62,7 +63,7 @@ const BENCHES: [Bench; 12] = [
 /// `arguments` are the benchmark's own.
 pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -> anyhow::Result<()> {
     let chosen: Vec<&Bench> =
-        BENCHES.iter().filter(|bench| what == "all" && bench.name != HOURS || bench.name == what).collect();
+        BENCHES.iter().filter(|bench| what == "all" && !LONG.contains(&bench.name) || bench.name == what).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!("there is no benchmark `{what}`; there are: {}, all", names.join(", "));

@@ -20,6 +20,8 @@ const HERDER_START_MAX: Duration = Duration::from_secs(20);
 const INIT_START_MAX: Duration = Duration::from_secs(10);
 /// Maximum time for killed processes to end.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
+/// Limit for an end in good order: an ingress lets its requests end before.
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 /// Interval of looks at the outside world: there is no event across namespaces.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// Maximum time of a ping before the engine counts as hung.
@@ -255,6 +257,13 @@ impl Host<'_> {
         let pid = self.herder_pid().with_context(|| format!("herder does not run on {}", self.name()))?;
         self.signal_pid(&pid, "-KILL")?;
         await_that(END_TIME_MAX, || self.herder_pid().is_none()).context("herder does not end")
+    }
+
+    /// Asks herder to end, and waits until it has.
+    pub(crate) fn herder_stop(&self) -> anyhow::Result<()> {
+        let pid = self.herder_pid().with_context(|| format!("herder does not run on {}", self.name()))?;
+        self.signal_pid(&pid, "-TERM")?;
+        await_that(STOP_TIME_MAX, || self.herder_pid().is_none()).context("herder does not end")
     }
 
     /// True if the engine answers in time.

@@ -276,6 +276,11 @@ impl Lab {
         self.host(host)?.herder_kill()
     }
 
+    /// herder on a host is asked to end, as `systemctl stop` does.
+    pub fn stop_herder(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.herder_stop()
+    }
+
     /// Starts herder on a host where it does not run.
     pub fn start_herder(&self, host: &str) -> anyhow::Result<()> {
         self.herder_start(self.host(host)?)
