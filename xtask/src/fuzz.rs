@@ -6,8 +6,19 @@ use anyhow::bail;
 
 use crate::run;
 
-const TARGETS: &[&str] =
-    &["expressions", "requests", "connections", "actions", "gossip", "bus", "dns", "templates", "ingress", "compose"];
+const TARGETS: &[&str] = &[
+    "expressions",
+    "requests",
+    "connections",
+    "actions",
+    "gossip",
+    "bus",
+    "dns",
+    "templates",
+    "ingress",
+    "proxy",
+    "compose",
+];
 
 /// Compiler flags of cargo-fuzz, without sanitizers, which only nightly has.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

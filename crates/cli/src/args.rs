@@ -111,6 +111,9 @@ pub enum Verb {
     /// Hold the lease of fenced containers while `herder up` does not; started by it
     #[command(hide = true)]
     FenceWatch(FenceWatch),
+    /// Hold the sockets of the ingress while `herder up` restarts; started by it
+    #[command(hide = true)]
+    IngressHold,
     /// Answer DNS queries of containers on overlay networks; started by `herder up`
     #[command(hide = true)]
     NetDns(NetAside),

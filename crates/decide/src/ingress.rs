@@ -3,6 +3,7 @@
 //! [`table()`] computes all routes from the store's view, with every problem by name; [`Rule`] is held against requests. Traefik's
 //! labels are read as its documentation describes them, herder's own short ones beside them. See docs/ingress.md.
 
+mod beside;
 mod certificates;
 mod labels;
 mod middleware;
@@ -14,7 +15,7 @@ mod syntax;
 mod table;
 
 pub use certificates::{Due, challenges, due, failed, issued, ordered, wanted};
-pub use middleware::{ClientAddress, Cors, Criterion, Headers, Middleware};
+pub use middleware::{ClientAddress, Cors, Criterion, ForwardAuth, Headers, Middleware};
 pub use native::DEFAULT_RESOLVER;
 pub use rule::{Rule, RuleError, Scope, Subject, host_fits};
 pub use serving::Serving;

@@ -190,6 +190,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
             Ok(runtime()?.block_on(serving)?)
         }
         Verb::NetTunnel(asked) => Ok(runtime()?.block_on(herder_tunnel::serve(&asked.socket, &asked.folder))?),
+        Verb::IngressHold => Ok(herder_ingress::hold()?),
         Verb::FenceWatch(asked) => Ok(herder_agent::fence::watch(&asked.state)?),
         Verb::Lab(lab) => herder_lab::run(*lab),
         Verb::Completion(completion) => {

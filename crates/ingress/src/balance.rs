@@ -1,6 +1,6 @@
 //! Services as this node sees them: which task gets the next request, which has failed lately, which still has requests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ const REQUESTS_PER_RETRY: u64 = 5;
 const RETRIES_FREE: u64 = 10;
 /// Streams of a task that drains end so long before it is stopped.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// A node that may be lost for so long is lost: what its tasks have under way ends.
+const LOST_TIME: Duration = Duration::from_secs(10);
 /// Weight of a new answer in the average response time of a task.
 const TIME_SHARE: u64 = 8;
 
@@ -29,6 +31,8 @@ const TIME_SHARE: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct Services {
     services: RwLock<HashMap<String, Arc<Service>>>,
+    /// Nodes that may be lost.
+    suspects: Mutex<BTreeSet<String>>,
     applied: watch::Sender<IngressApplied>,
 }
 
@@ -59,6 +63,8 @@ pub(crate) struct Task {
     micros: AtomicU64,
     /// The time at which its last connections are cut, if it drains.
     leaves: watch::Sender<Option<Instant>>,
+    /// Its node may be lost.
+    suspect: watch::Sender<bool>,
 }
 
 /// A request or connection that a task has. Dropped, it has ended.
@@ -78,7 +84,7 @@ impl Drop for Held {
 
 impl Services {
     pub(crate) fn new(applied: watch::Sender<IngressApplied>) -> Services {
-        Services { services: RwLock::default(), applied }
+        Services { services: RwLock::default(), suspects: Mutex::default(), applied }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Service>> {
@@ -89,9 +95,23 @@ impl Services {
         self.services.read().values().cloned().collect()
     }
 
+    /// Tells nodes that may be lost.
+    pub(crate) fn suspect(&self, nodes: BTreeSet<String>) {
+        let services = self.services.read();
+        let mut suspects = self.suspects.lock();
+        if *suspects == nodes {
+            return;
+        }
+        for task in services.values().flat_map(|it| it.tasks().iter().cloned().collect::<Vec<_>>()) {
+            task.set_suspect(nodes.contains(&task.backend.read().node));
+        }
+        *suspects = nodes;
+    }
+
     /// Takes over the services of a state. A task that two services share is one task.
     pub(crate) fn update(&self, state: &IngressState) {
         let mut services = self.services.write();
+        let suspects = self.suspects.lock();
         let mut known: HashMap<String, Arc<Task>> = HashMap::new();
         for service in services.values() {
             known.extend(service.tasks.read().iter().map(|it| (it.id.clone(), it.clone())));
@@ -110,6 +130,7 @@ impl Services {
             let tasks = upstream.backends.iter().map(|(id, backend)| {
                 let task = known.entry(id.clone()).or_insert_with(|| Arc::new(Task::new(id)));
                 *task.backend.write() = backend.clone();
+                task.set_suspect(suspects.contains(&backend.node));
                 task.set(backend.state, upstream.drain_ms);
                 if upstream.health.is_none() {
                     task.healthy.store(true, Ordering::Relaxed);
@@ -153,6 +174,7 @@ impl Task {
             ejected_until: Mutex::new(None),
             micros: AtomicU64::new(0),
             leaves: watch::Sender::new(None),
+            suspect: watch::Sender::new(false),
         }
     }
 
@@ -185,6 +207,27 @@ impl Task {
                 () = is_up => return,
                 // The sender lives as long as `self`.
                 _ = leaves.changed() => {}
+            }
+        }
+    }
+
+    fn set_suspect(&self, suspect: bool) {
+        self.suspect.send_if_modified(|it| std::mem::replace(it, suspect) != suspect);
+    }
+
+    /// Waits until the task's node may be lost.
+    pub(crate) async fn suspected(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.suspect.subscribe().wait_for(|it| *it).await;
+    }
+
+    /// Waits until the task's node is lost.
+    pub(crate) async fn lost(&self) {
+        let mut suspect = self.suspect.subscribe();
+        loop {
+            let _ = suspect.wait_for(|it| *it).await;
+            if tokio::time::timeout(LOST_TIME, suspect.wait_for(|it| !*it)).await.is_err() {
+                return;
             }
         }
     }
@@ -246,6 +289,11 @@ impl Service {
         self.retries.fetch_add(1, Ordering::Relaxed) < most
     }
 
+    /// Returns whether a task takes requests whose node is there.
+    pub(crate) fn has_well(&self) -> bool {
+        self.tasks().iter().any(|it| it.serves() && !*it.suspect.borrow())
+    }
+
     /// Chooses a task. Those in `tried` only if there is no other one.
     pub(crate) fn choose(&self, client: IpAddr, wanted: Option<&str>, tried: &[String]) -> Option<Arc<Task>> {
         let tasks = self.tasks();
@@ -257,7 +305,8 @@ impl Service {
         }
         let now = Instant::now();
         let untried: Vec<&Arc<Task>> = serving.iter().copied().filter(|it| !tried.contains(&it.id)).collect();
-        let well: Vec<&Arc<Task>> = untried.iter().copied().filter(|it| !it.is_ejected(now)).collect();
+        let well: Vec<&Arc<Task>> =
+            untried.iter().copied().filter(|it| !it.is_ejected(now) && !*it.suspect.borrow()).collect();
         // The last task is never ejected.
         let all = [well, untried, serving].into_iter().find(|it| !it.is_empty())?;
         let strategy = self.is.read().strategy.clone();

@@ -23,7 +23,8 @@ use tower_service::Service;
 
 use crate::Shared;
 use crate::balance::Task;
-use crate::proxy::{H2c, Lent};
+use crate::body::Lent;
+use crate::proxy::H2c;
 
 /// Time limit for opening a connection to a task.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);

@@ -117,8 +117,10 @@ async fn one_way(
             return Ok(());
         }
         let count = tokio::select! {
-            read = from.read(&mut piece) => read?,
+            biased;
+            // The farewell goes before the answer of the other end to its own one.
             () = leaving.cancelled(), if !leaves => continue,
+            read = from.read(&mut piece) => read?,
         };
         if count == 0 {
             return to.shutdown().await;

@@ -4,9 +4,14 @@
 //! `decide::ingress`; how a task is reached is the caller's ([`Reach`]).
 
 mod balance;
+mod beside;
+mod body;
 mod connect;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod guard;
 mod health;
+mod hold;
 mod leave;
 mod listen;
 mod log;
@@ -16,26 +21,36 @@ mod page;
 mod password;
 mod proxy;
 mod request;
+mod sticky;
 mod table;
 mod tcp;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herder_model::swarm::{IngressApplied, IngressNews, IngressState};
 use herder_parts::Parts;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use connect::{Conn, Reach, Stream};
+pub use hold::{HoldSettings, hold};
 
 use crate::balance::Services;
 use crate::connect::Clients;
 use crate::listen::Listeners;
 use crate::table::Table;
+
+/// Time for requests, websockets and calls to end before herder does.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time for the requests of clients that came meanwhile.
+const LAST_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The ingress of this node. Dropped, it listens no more, and connections that exist end.
 #[derive(Debug)]
@@ -64,6 +79,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: metrics::Metrics,
     pub(crate) parts: Parts,
     pub(crate) stop: CancellationToken,
+    /// Cancelled when herder is about to end: answers are the last ones of their connections, and streams end.
+    pub(crate) leaving: CancellationToken,
+    /// Connections of HTTP and websockets.
+    pub(crate) connections: Mutex<TaskTracker>,
 }
 
 /// An update does not continue the state that this node has; the whole state is needed.
@@ -86,6 +105,8 @@ impl Ingress {
             log: log::AccessLog::start(&parts),
             metrics: metrics::Metrics::default(),
             parts: parts.clone(),
+            leaving: stop.child_token(),
+            connections: Mutex::default(),
             stop,
         });
         let of = Arc::downgrade(&shared);
@@ -119,13 +140,45 @@ impl Ingress {
         let table = Table::of(state, &self.shared.services, &self.shared.table.load());
         self.shared.table.store(Arc::new(table));
         self.shared.clients.tidy();
-        let failed = self.listeners.lock().listen(&self.shared, &state.settings);
+        let failed = match self.shared.leaving.is_cancelled() {
+            // Its sockets are for the next herder.
+            true => BTreeMap::new(),
+            false => self.listeners.lock().listen(&self.shared, &state.settings),
+        };
         let busy = self.shared.services.busy();
         self.shared.applied.send_if_modified(|applied| {
             let now = IngressApplied { version, busy, failed };
             // Whoever tells all of it has not heard how far this node was before.
             std::mem::replace(applied, now.clone()) != now || whole
         });
+    }
+
+    /// The sockets that are listened on outlive this process, held by another one.
+    pub fn held_by(self, settings: HoldSettings) -> Ingress {
+        self.listeners.lock().hold(settings);
+        self
+    }
+
+    /// Tells nodes that may be lost: their tasks get requests only if there are no others.
+    pub fn suspect(&self, nodes: BTreeSet<String>) {
+        self.shared.services.suspect(nodes);
+    }
+
+    /// Lets clients go elsewhere, or come back to the next herder, and returns when they have. New ones are served until then, each
+    /// with one answer.
+    pub async fn leave(&self) {
+        let before = std::mem::take(&mut *self.shared.connections.lock());
+        before.close();
+        self.shared.leaving.cancel();
+        if timeout(LEAVE_TIME_MAX, before.wait()).await.is_err() {
+            tracing::warn!(limit = ?LEAVE_TIME_MAX, connections = before.len(), "some requests did not end in time");
+        }
+        self.listeners.lock().close();
+        let last = self.shared.connections.lock().clone();
+        last.close();
+        if timeout(LAST_TIME_MAX, last.wait()).await.is_err() {
+            tracing::warn!(limit = ?LAST_TIME_MAX, connections = last.len(), "some requests did not end in time");
+        }
     }
 
     /// Watches the version that this node has applied.

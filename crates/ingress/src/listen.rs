@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,6 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connect::Stream;
+use crate::hold::{HoldSettings, Holder};
 use crate::request::Arrival;
 use crate::{Shared, metrics, proxy, tcp, tls};
 
@@ -47,6 +49,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The first bytes that are looked at. A TLS greeting takes some hundred.
 const GREETING_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A connection that is kept is closed when nothing came for so long after it was known that herder ends. Before, the next answer of a
+/// client that asks all the time tells it, so that none of its requests meets a closed connection.
+const QUIET_TIME: Duration = Duration::from_secs(2);
 /// Time for requests to end at a stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -55,17 +60,31 @@ const TLS_HANDSHAKE: u8 = 0x16;
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     open: BTreeMap<String, Open>,
+    holder: Option<Holder>,
+    /// Sockets of an earlier herder, by address. None, if nobody has looked yet.
+    left: Option<BTreeMap<String, OwnedFd>>,
 }
 
 #[derive(Debug)]
 struct Open {
     is: Entrypoint,
     address: SocketAddr,
+    /// The same socket, for the process that holds it.
+    socket: OwnedFd,
     /// Cancelled when it is dropped.
     _end: tokio_util::sync::DropGuard,
 }
 
 impl Listeners {
+    pub(crate) fn hold(&mut self, settings: HoldSettings) {
+        self.holder = Some(Holder::new(settings));
+    }
+
+    /// Listens no more. What is held stays so.
+    pub(crate) fn close(&mut self) {
+        self.open.clear();
+    }
+
     /// Listens on these entrypoints and no others. Returns those that could not be opened, and why.
     pub(crate) fn listen(&mut self, shared: &Arc<Shared>, settings: &IngressSettings) -> BTreeMap<String, String> {
         let mut wanted = settings.entrypoints.clone();
@@ -73,20 +92,32 @@ impl Listeners {
             let metrics = Entrypoint { address: settings.metrics.clone(), ..Entrypoint::default() };
             wanted.insert(METRICS.to_owned(), metrics);
         }
+        let count = self.open.len();
         self.open.retain(|name, open| wanted.get(name) == Some(&open.is));
+        let mut changed = self.open.len() != count || self.left.is_none();
+        let holder = self.holder.as_mut();
+        let mut left = self.left.take().unwrap_or_else(|| holder.map(Holder::take).unwrap_or_default());
         let mut failed = BTreeMap::new();
         for (name, entrypoint) in &wanted {
             if self.open.contains_key(name) {
                 continue;
             }
-            match open(shared, name, entrypoint) {
-                Ok(open) => drop(self.open.insert(name.clone(), open)),
+            let known = left.remove(&entrypoint.address);
+            match open(shared, name, entrypoint, known) {
+                Ok(open) => {
+                    changed = true;
+                    self.open.insert(name.clone(), open);
+                }
                 Err(error) => {
                     let text = format!("cannot listen on {}: {error}", entrypoint.address);
                     tracing::warn!(entrypoint = name, text, "an entrypoint is not open");
                     failed.insert(name.clone(), text);
                 }
             }
+        }
+        self.left = Some(BTreeMap::new());
+        if let Some(holder) = self.holder.as_mut().filter(|_| changed) {
+            holder.keep(&self.open.values().map(|it| (it.is.address.clone(), it.socket.as_fd())).collect());
         }
         failed
     }
@@ -114,20 +145,24 @@ fn bind<T>(address: &str, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Res
     }
 }
 
-fn open(shared: &Arc<Shared>, name: &str, entrypoint: &Entrypoint) -> io::Result<Open> {
+/// Opens an entrypoint, on the socket that an earlier herder left if there is one.
+fn open(shared: &Arc<Shared>, name: &str, entrypoint: &Entrypoint, known: Option<OwnedFd>) -> io::Result<Open> {
     let stop = shared.stop.child_token();
     let (shared, name, is) = (shared.clone(), name.to_owned(), entrypoint.clone());
-    let address = if let Some(address) = entrypoint.address.strip_suffix("/udp") {
-        let socket = bind(address, std::net::UdpSocket::bind)?;
+    let (address, held) = if let Some(address) = entrypoint.address.strip_suffix("/udp") {
+        let socket = known.map_or_else(|| bind(address, std::net::UdpSocket::bind), |it| Ok(it.into()))?;
+        let held = socket.as_fd().try_clone_to_owned()?;
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         let address = socket.local_addr()?;
         let socket = Arc::new(socket);
         let parts = shared.parts.until(stop.clone());
         parts.looping("ingress entrypoint", move || tcp::carry_udp(shared.clone(), name.clone(), socket.clone()));
-        address
+        (address, held)
     } else {
-        let listener = bind(&entrypoint.address, std::net::TcpListener::bind)?;
+        let listener =
+            known.map_or_else(|| bind(&entrypoint.address, std::net::TcpListener::bind), |it| Ok(it.into()))?;
+        let held = listener.as_fd().try_clone_to_owned()?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
@@ -138,9 +173,9 @@ fn open(shared: &Arc<Shared>, name: &str, entrypoint: &Entrypoint) -> io::Result
             let again = move || accept(shared.clone(), name.clone(), of.clone(), listener.clone());
             parts.looping("ingress entrypoint", again);
         }
-        address
+        (address, held)
     };
-    Ok(Open { is, address, _end: stop.drop_guard() })
+    Ok(Open { is, address, socket: held, _end: stop.drop_guard() })
 }
 
 /// Connections by client.
@@ -403,7 +438,8 @@ async fn greeting(stream: &mut TcpStream, head: &mut BytesMut) -> io::Result<Gre
 /// Serves the requests of one connection.
 async fn http(shared: &Arc<Shared>, arrival: Arrival, stream: impl Stream + 'static, is_h2: bool) {
     let arrival = Arc::new(arrival);
-    let stop = shared.stop.clone();
+    let leaving = shared.leaving.clone();
+    let _counted = shared.connections.lock().token();
     let result = if is_h2 {
         let service = service_fn(|request: http::Request<Incoming>| {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
@@ -419,7 +455,7 @@ async fn http(shared: &Arc<Shared>, arrival: Arrival, stream: impl Stream + 'sta
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             result = connection.as_mut() => result,
-            () = stop.cancelled() => {
+            () = leaving.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 timeout(STOP_TIME_MAX, connection).await.unwrap_or(Ok(()))
             }
@@ -451,9 +487,12 @@ async fn http(shared: &Arc<Shared>, arrival: Arrival, stream: impl Stream + 'sta
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             result = connection.as_mut() => result,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                timeout(STOP_TIME_MAX, connection).await.unwrap_or(Ok(()))
+            () = leaving.cancelled() => match timeout(QUIET_TIME, connection.as_mut()).await {
+                Ok(result) => result,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(STOP_TIME_MAX, connection).await.unwrap_or(Ok(()))
+                }
             }
         }
     };

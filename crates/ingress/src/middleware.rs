@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use herder_http::Body;
 
+use crate::beside::Auth;
 use crate::guard::{Counted, InFlight, Rate};
 use crate::page::{page, redirect};
 use crate::password;
@@ -41,6 +42,9 @@ pub(crate) enum Compiled {
     InFlight(Arc<InFlight>, Criterion),
     Compress { excluded: Vec<String>, included: Vec<String>, min_bytes: u64 },
     Retry { attempts: u32, interval: Duration },
+    Auth(Box<Auth>),
+    Errors { status: Vec<(u16, u16)>, service: String, query: String },
+    BodyLimit(u64),
 }
 
 /// A request on its way through middlewares.
@@ -128,10 +132,13 @@ impl Compiled {
             Middleware::Retry { attempts, interval_ms } => {
                 Compiled::Retry { attempts, interval: Duration::from_millis(interval_ms) }
             }
+            Middleware::ForwardAuth(auth) => Compiled::Auth(Box::new(Auth::of(*auth)?)),
+            Middleware::Errors { status, service, query } => Compiled::Errors { status, service, query },
+            Middleware::Buffering { max_request_bytes } => Compiled::BodyLimit(max_request_bytes),
         })
     }
 
-    /// Works on a request. An answer ends its way.
+    /// Works on a request. An answer ends its way. Those that ask another service are in `beside`.
     pub(crate) fn before(&self, passing: &mut Passing<'_>, parts: &mut Parts) -> Result<(), Box<Response<Body>>> {
         let refuse = |status, text: &str, parts: &Parts| Err(Box::new(page(status, text, &parts.headers)));
         match self {
@@ -245,7 +252,7 @@ impl Compiled {
                 }
                 None => refuse(StatusCode::TOO_MANY_REQUESTS, "too many requests at once", parts),
             },
-            Compiled::Compress { .. } => Ok(()),
+            Compiled::Compress { .. } | Compiled::Auth(_) | Compiled::Errors { .. } | Compiled::BodyLimit(_) => Ok(()),
             Compiled::Retry { attempts, interval } => {
                 passing.attempts = Some((*attempts, *interval));
                 Ok(())

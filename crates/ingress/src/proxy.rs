@@ -2,18 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::FutureExt as _;
 use herder_decide::ingress::Subject as _;
 use herder_http::{Body, BoxError};
-use herder_model::swarm::{Sticky, Upstream};
+use herder_model::swarm::Upstream;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -21,17 +19,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::Shared;
-use crate::balance::{Held, Service, cookie_name, sticky_value};
+use crate::balance::{Held, Service, Task};
+use crate::body::{Kept, Lent};
 use crate::connect::open;
 use crate::guard::Counted;
 use crate::leave;
 use crate::log::Line;
-use crate::middleware::Passing;
+use crate::middleware::{Compiled, Passing};
 use crate::page::{full, page};
 use crate::request::{Arrival, Seen, client, forward, host, remove_hop_headers};
+use crate::sticky::Stuck;
 use crate::table::{Route, Table};
+use crate::{Shared, beside};
 
 /// Tasks that are tried after the first one.
 const RETRIES: u32 = 2;
@@ -41,94 +42,6 @@ const KEPT_BODY_BYTES: u64 = 64 << 10;
 const PIECE_BYTES: usize = 64 << 10;
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 const READY_PATH: &str = "/herder/ready";
-
-/// A request's body that can be taken back as long as nothing of it was read.
-#[derive(Clone)]
-pub(crate) struct Lent(Arc<Mutex<Lending>>);
-
-struct Lending {
-    body: Body,
-    begun: bool,
-    /// The body is these bytes, and can begin again.
-    kept: Option<Bytes>,
-}
-
-impl Lent {
-    fn new(body: Body, kept: Option<Bytes>) -> Lent {
-        Lent(Arc::new(Mutex::new(Lending { body, begun: false, kept })))
-    }
-
-    /// The same body for another attempt. None, if something of it is gone.
-    fn again(&self) -> Option<Lent> {
-        let mut lending = self.0.lock();
-        if let Some(kept) = lending.kept.clone() {
-            return Some(Lent::new(full(kept.clone()), Some(kept)));
-        }
-        if lending.begun && !lending.body.is_end_stream() {
-            return None;
-        }
-        let body = std::mem::replace(&mut lending.body, full(""));
-        Some(Lent::new(body, None))
-    }
-}
-
-impl http_body::Body for Lent {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut lending = self.0.lock();
-        lending.begun = true;
-        Pin::new(&mut lending.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.lock().body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.lock().body.size_hint()
-    }
-}
-
-/// An answer's body, with what is held until it ends.
-struct Kept<T> {
-    body: Body,
-    bytes: u64,
-    end: Option<Box<dyn FnOnce(u64) + Send>>,
-    _held: T,
-}
-
-impl<T: Unpin> http_body::Body for Kept<T> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes += data.len() as u64;
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<T> Drop for Kept<T> {
-    fn drop(&mut self) {
-        if let Some(end) = self.end.take() {
-            end(self.bytes);
-        }
-    }
-}
 
 /// Connections of HTTP/2 without TLS, one for each task and port.
 pub(crate) type H2c = Mutex<HashMap<(String, u16), SendRequest<Lent>>>;
@@ -154,7 +67,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, arrival: Arc<Arrival>, request: 
         ..Line::default()
     };
     let mut reply = answer(&shared, &table, &arrival, request, client, &mut line).await;
-    if version < Version::HTTP_2 && shared.stop.is_cancelled() {
+    if version < Version::HTTP_2 && shared.leaving.is_cancelled() && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     line.status = reply.status().as_u16();
@@ -228,7 +141,7 @@ async fn answer(
         return page(StatusCode::SERVICE_UNAVAILABLE, "this route cannot be used", &asked);
     }
     let upgrade = upgrade_of(&mut request);
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let query = parts.uri.query().map(str::to_owned);
     let mut passing =
         Passing { arrival, host: &host, client, path, query, counted: Vec::new(), attempts: None, user: None };
@@ -236,7 +149,21 @@ async fn answer(
     let mut refused = None;
     for middleware in &route.middlewares {
         reached += 1;
-        if let Err(reply) = middleware.before(&mut passing, &mut parts) {
+        let passed = match &**middleware {
+            Compiled::Auth(auth) => auth.ask(shared, &mut passing, &mut parts).boxed().await,
+            Compiled::BodyLimit(max) => match beside::limited(*max, &parts.headers, body).await {
+                Ok(limited) => {
+                    body = limited;
+                    continue;
+                }
+                Err(reply) => {
+                    body = full("");
+                    Err(reply)
+                }
+            },
+            middleware => middleware.before(&mut passing, &mut parts),
+        };
+        if let Err(reply) = passed {
             refused = Some(*reply);
             break;
         }
@@ -246,8 +173,18 @@ async fn answer(
         Some(reply) => reply,
         None => send(shared, arrival, &route, passing, parts, body, upgrade, line).await,
     };
-    let after = route.middlewares.iter().take(reached).rev();
-    after.fold(reply, |reply, it| it.after(arrival.tls, &asked, reply))
+    let mut reply = reply;
+    for middleware in route.middlewares.iter().take(reached).rev() {
+        let status = reply.status().as_u16();
+        reply = match &**middleware {
+            Compiled::Errors { status: of, service, query } if of.iter().any(|(a, b)| (*a..=*b).contains(&status)) => {
+                let url = format!("{}://{host}{}", if arrival.tls { "https" } else { "http" }, line.target);
+                beside::error_page(shared, service, query, &asked, &url, reply).boxed().await
+            }
+            middleware => middleware.after(arrival.tls, &asked, reply),
+        };
+    }
+    reply
 }
 
 /// Returns whether the only transfer coding is `chunked`, once. Others would reach the task undecoded, and without their name.
@@ -331,7 +268,13 @@ async fn send(
         line.task.clone_from(&held.task.id);
         let again = body.clone();
         let began = Instant::now();
-        let sent = attempt(shared, &upstream, &held, &parts, named.as_ref(), &target, body).await;
+        let again_elsewhere = is_idempotent(&parts.method);
+        let sent = tokio::select! {
+            sent = attempt(shared, &upstream, &held, &parts, named.as_ref(), &target, body) => sent,
+            () = given_up(service, &held, again_elsewhere) => {
+                Err(Failed { text: "its node does not answer".to_owned(), sent: true })
+            }
+        };
         match sent {
             Ok(reply) => {
                 held.task.answered(began.elapsed());
@@ -353,7 +296,7 @@ async fn send(
                 held.task.failed();
                 tried.push(held.task.id.clone());
                 error = text;
-                let may = (!sent || is_idempotent(&parts.method))
+                let may = (!sent || again_elsewhere)
                     && u32::try_from(tried.len()).is_ok_and(|it| it < attempts)
                     && service.may_retry();
                 next = if may { again.again() } else { None };
@@ -378,6 +321,52 @@ fn hold(shared: &Shared, service: &Service, client: IpAddr, wanted: Option<&str>
         let task = service.choose(client, wanted, tried)?;
         shared.services.hold(&task)
     })
+}
+
+/// Waits until no answer is to be expected from a task: its node is lost. A request that may be sent again does not wait until that is sure.
+async fn given_up(service: &Service, held: &Held, again_elsewhere: bool) {
+    if again_elsewhere {
+        held.task.suspected().await;
+        if service.has_well() {
+            return;
+        }
+    }
+    held.task.lost().await;
+}
+
+/// Waits until a stream to a task is to end: the task or its node leaves, or this ingress does.
+async fn ends(task: Arc<Task>, leaving: CancellationToken) {
+    tokio::select! {
+        () = task.clone().time_is_up() => {}
+        () = task.lost() => {}
+        () = leaving.cancelled() => {}
+    }
+}
+
+/// Asks a service by itself, without a body. Its last task is tried, too.
+pub(crate) async fn ask(
+    shared: &Arc<Shared>,
+    service: &str,
+    parts: &http::request::Parts,
+    named: &HeaderValue,
+    target: &str,
+) -> Result<Response<Incoming>, String> {
+    let service = shared.services.get(service).ok_or("there is no such service")?;
+    let upstream = service.is.read().clone();
+    let (mut tried, mut error) = (Vec::new(), "no task takes requests now".to_owned());
+    let nobody = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+    while tried.len() <= RETRIES as usize {
+        let Some(held) = hold(shared, &service, nobody, None, &tried) else { break };
+        match attempt(shared, &upstream, &held, parts, Some(named), target, Lent::empty()).await {
+            Ok(reply) => return Ok(reply),
+            Err(failed) => {
+                held.task.failed();
+                tried.push(held.task.id.clone());
+                error = failed.text;
+            }
+        }
+    }
+    Err(error)
 }
 
 struct Failed {
@@ -471,19 +460,20 @@ fn back(
         let protocol = reply.headers().get(header::UPGRADE).cloned().unwrap_or(upgrade.protocol);
         let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         let task = hyper::upgrade::on(&mut reply);
-        let stop = shared.stop.clone();
+        let (stop, leaving) = (shared.stop.clone(), shared.leaving.clone());
+        let counted_here = is_websocket.then(|| shared.connections.lock().token());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let (Ok(client), Ok(task)) = futures_util::join!(upgrade.on, task) else { return };
             let (mut client, mut task) = (TokioIo::new(client), TokioIo::new(task));
             let ended = if is_websocket {
-                leave::websocket(client, task, held.task.clone().time_is_up()).await
+                leave::websocket(client, task, ends(held.task.clone(), leaving)).await
             } else {
                 copy_bidirectional_with_sizes(&mut client, &mut task, PIECE_BYTES, PIECE_BYTES).await.map(drop)
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "an upgraded connection broke");
             }
-            drop((held, counted));
+            drop((held, counted, counted_here));
         }));
         let (mut parts, _) = reply.into_parts();
         remove_hop_headers(&mut parts.headers);
@@ -494,7 +484,7 @@ fn back(
     remove_hop_headers(reply.headers_mut());
     let (parts, body) = reply.into_parts();
     let body = body.map_err(Into::into).boxed_unsync();
-    let body = leave::body(&parts.headers, body, held.task.clone().time_is_up());
+    let body = leave::body(&parts.headers, body, ends(held.task.clone(), shared.leaving.clone()));
     Response::from_parts(parts, body)
         .map(|body| Kept { body, bytes: 0, end: None, _held: (held, counted) }.boxed_unsync())
 }
@@ -517,54 +507,4 @@ fn is_idempotent(method: &Method) -> bool {
 fn request_id(headers: &HeaderMap, trusted: bool) -> Option<HeaderValue> {
     let told = headers.get("x-request-id").filter(|it| trusted || it.len() <= 128 && it.to_str().is_ok());
     told.cloned().or_else(|| HeaderValue::from_str(&format!("{:032x}", rand::random::<u128>())).ok())
-}
-
-/// A service whose clients come back to the same task.
-struct Stuck<'s> {
-    sticky: &'s Sticky,
-    name: String,
-    /// The task that the client was with, if it still takes requests.
-    task: Option<String>,
-}
-
-impl<'s> Stuck<'s> {
-    fn of(sticky: &'s Sticky, service: &Service, headers: &HeaderMap) -> Stuck<'s> {
-        let name = if sticky.name.is_empty() { cookie_name(&service.name) } else { sticky.name.clone() };
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|it| it.to_str().ok());
-        let value = cookies.flat_map(|it| it.split(';')).find_map(|it| {
-            it.trim().split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
-        });
-        let task = value.and_then(|value| {
-            let tasks = service.tasks();
-            tasks.iter().find(|it| sticky_value(&service.name, &it.id) == value).map(|it| it.id.clone())
-        });
-        Stuck { sticky, name, task }
-    }
-
-    fn renew(&self, mut reply: Response<Body>, service: &Service, task: &str) -> Response<Body> {
-        if self.task.as_deref() == Some(task) {
-            return reply;
-        }
-        let Sticky { secure, http_only, same_site, max_age, path, domain, .. } = self.sticky;
-        let path = if path.is_empty() { "/" } else { path };
-        let mut cookie = format!("{}={}; Path={path}", self.name, sticky_value(&service.name, task));
-        if !domain.is_empty() {
-            cookie += &format!("; Domain={domain}");
-        }
-        if *max_age != 0 {
-            cookie += &format!("; Max-Age={max_age}");
-        }
-        cookie += if *http_only { "; HttpOnly" } else { "" };
-        cookie += if *secure { "; Secure" } else { "" };
-        cookie += match same_site.as_str() {
-            "none" => "; SameSite=None",
-            "lax" => "; SameSite=Lax",
-            "strict" => "; SameSite=Strict",
-            _ => "",
-        };
-        if let Ok(value) = HeaderValue::from_str(&cookie) {
-            reply.headers_mut().append(header::SET_COOKIE, value);
-        }
-        reply
-    }
 }

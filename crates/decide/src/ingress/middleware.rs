@@ -89,6 +89,59 @@ pub enum Middleware {
         #[serde(default)]
         interval_ms: u64,
     },
+    ForwardAuth(Box<ForwardAuth>),
+    Errors {
+        /// Statuses whose answers are replaced, as first and last of ranges.
+        status: Vec<(u16, u16)>,
+        /// The service that has the pages, as it is named in the table.
+        service: String,
+        /// Path and query there; `{status}` and `{url}` are filled in.
+        query: String,
+    },
+    /// A limit of the bodies of requests.
+    Buffering {
+        max_request_bytes: u64,
+    },
+}
+
+/// Another service that says whether a request may pass.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForwardAuth {
+    /// `http://HOST:PORT/PATH`.
+    pub address: String,
+    /// The service that HOST means, as it is named in the table. Empty: a host outside of the swarm.
+    pub service: String,
+    pub trust_forwarded: bool,
+    /// Headers of its answer that the request gets. What the client said in them is removed.
+    pub response_headers: Vec<String>,
+    pub response_regex: String,
+    /// Headers that it is told; empty: all.
+    pub request_headers: Vec<String>,
+    pub keep_method: bool,
+    /// A `Location` without a host is passed on as it is, instead of being completed with HOST.
+    pub keep_location: bool,
+    /// The header of its answer with the name of the user, for the access log.
+    pub user_header: String,
+}
+
+impl ForwardAuth {
+    /// The authority of the address (`HOST:PORT`), the host, and the port.
+    pub fn host(&self) -> Option<(&str, &str, u16)> {
+        let rest = self.address.strip_prefix("http://")?;
+        let authority = rest.split(['/', '?']).next()?;
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.ends_with(':') => (host, port.parse().ok()?),
+            _ => (authority, 80),
+        };
+        (!host.is_empty() && !host.contains('@')).then_some((authority, host, port))
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &str {
+        let rest = self.address.strip_prefix("http://").unwrap_or_default();
+        rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
+    }
 }
 
 /// Headers that are set, and those for browsers.
@@ -142,17 +195,8 @@ pub struct ClientAddress {
 }
 
 /// Kinds that are understood and not carried out yet. A route that names one is not used: leaving it out could open what it guards.
-const NOT_YET: [&str; 9] = [
-    "buffering",
-    "circuitbreaker",
-    "contenttype",
-    "encodedcharacters",
-    "errors",
-    "forwardauth",
-    "grpcweb",
-    "passtlsclientcert",
-    "retryafter",
-];
+const NOT_YET: [&str; 6] =
+    ["circuitbreaker", "contenttype", "encodedcharacters", "grpcweb", "passtlsclientcert", "retryafter"];
 /// Without a size in the label, as Traefik.
 const COMPRESS_BYTES_MIN: u64 = 1024;
 const SECOND_MS: u64 = 1000;
@@ -299,6 +343,26 @@ fn one(
                 .ok_or("retry needs attempts, at least 1")?,
             interval_ms: options.milliseconds("initialinterval").unwrap_or_default(),
         },
+        "forwardauth" => Middleware::ForwardAuth(Box::new(forward_auth(&mut options)?)),
+        "errors" => {
+            let status = some(options.list("status"), "errors needs status")?;
+            options.not_yet("statusrewrites");
+            Middleware::Errors {
+                status: status.iter().map(|it| range(it)).collect::<Result<_, _>>()?,
+                service: need(options.text("service"), "service")?,
+                query: options
+                    .text("query")
+                    .map_or_else(|| "/".to_owned(), |it| format!("/{}", it.trim_start_matches('/'))),
+            }
+        }
+        "buffering" => {
+            // Bodies are passed on as they come: what is for their place in memory and on disks has nothing to change.
+            options.text("memrequestbodybytes");
+            options.text("memresponsebodybytes");
+            options.not_yet("maxresponsebodybytes");
+            options.not_yet("retryexpression");
+            Middleware::Buffering { max_request_bytes: options.number("maxrequestbodybytes").unwrap_or_default() }
+        }
         "digestauth" => {
             return Err("digestauth is refused: it needs passwords that are as good as plain; use basicauth".to_owned());
         }
@@ -317,6 +381,39 @@ fn one(
         Ok(value) => Ok(Some(Read::Middleware(value))),
         Err(error) => Err(format!("{label}: {error}")),
     }
+}
+
+fn forward_auth(options: &mut Options) -> Result<ForwardAuth, String> {
+    for later in ["tls", "addauthcookiestoresponse", "forwardbody", "maxbodysize"] {
+        options.not_yet(later);
+    }
+    let list = |it: Option<Vec<String>>| {
+        let all = it.unwrap_or_default();
+        all.into_iter().map(|it| it.to_ascii_lowercase()).collect::<Vec<String>>()
+    };
+    let auth = ForwardAuth {
+        address: options.text("address").unwrap_or_default(),
+        service: String::new(),
+        trust_forwarded: options.flag("trustforwardheader").unwrap_or_default(),
+        response_headers: list(options.list("authresponseheaders")),
+        response_regex: options.text("authresponseheadersregex").map_or_else(|| Ok(String::new()), |it| regex(&it))?,
+        request_headers: list(options.list("authrequestheaders")),
+        keep_method: options.flag("preserverequestmethod").unwrap_or_default(),
+        keep_location: options.flag("preservelocationheader").unwrap_or_default(),
+        user_header: options.text("headerfield").unwrap_or_default(),
+    };
+    match auth.host() {
+        Some(_) => Ok(auth),
+        None => Err(format!("forwardauth: {:?} is no address: write http://HOST:PORT/PATH", auth.address)),
+    }
+}
+
+/// `500`, `500-599`.
+fn range(text: &str) -> Result<(u16, u16), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let status = |it: &str| it.trim().parse().ok().filter(|it| (100..600).contains(it));
+    let range = status(first).zip(status(last)).filter(|(first, last)| first <= last);
+    range.ok_or_else(|| format!("errors: {text:?} is no status: write 500 or 500-599"))
 }
 
 fn some(list: Option<Vec<String>>, or: &str) -> Result<Vec<String>, String> {

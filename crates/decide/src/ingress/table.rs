@@ -9,9 +9,9 @@ use herder_model::swarm::{
     ServiceRecord, ServiceSpec, Upstream, View, ingress_kind,
 };
 
-use super::certificates;
 use super::labels::{self, Declared, Middleware, Router, Service};
 use super::rule::{Rule, Scope};
+use super::{beside, certificates};
 use crate::endpoints::{self, Endpoints, ServiceEndpoints, State};
 use crate::swarm::Constraint;
 
@@ -185,7 +185,11 @@ impl<'e> Maker<'e> {
         let mut state = IngressState { settings: self.settings.clone(), ..IngressState::default() };
         let declared = std::mem::take(&mut self.declared);
         let services = self.services(&declared);
-        let middlewares = self.middlewares(&declared);
+        let mut middlewares = self.middlewares(&declared);
+        let all: Vec<&ServiceEndpoints> = declared.iter().map(|(it, _)| *it).collect();
+        for (name, text) in beside::resolve(&mut middlewares, &services, &all) {
+            self.problem("", &format!("traefik.http.middlewares.{name}"), text);
+        }
         let mut routes = Agreed::default();
         for (service, of) in &declared {
             for ((carries, name), router) in &of.routers {
@@ -205,8 +209,12 @@ impl<'e> Maker<'e> {
                 Middleware::Is(value) => Some((it.clone(), value.clone())),
                 Middleware::Chain(_) | Middleware::Broken => None,
             }));
-            if let Some(upstream) = services.get(&(carries, route.service.clone())) {
-                state.services.insert(key(carries, &route.service), upstream.clone());
+            let of_middlewares = route.middlewares.iter().filter_map(|it| beside::asked(state.middlewares.get(it)?));
+            let of_middlewares = of_middlewares.map(|it| (Carried::Http, it.to_owned()));
+            for to in of_middlewares.collect::<Vec<_>>().into_iter().chain([(carries, route.service.clone())]) {
+                if let Some(upstream) = services.get(&to) {
+                    state.services.insert(key(to.0, &to.1), upstream.clone());
+                }
             }
             let route = Route { service: key(carries, &route.service), ..route };
             state.routes.insert(key(carries, &name), route);

@@ -176,6 +176,7 @@ impl Life {
                 standing: plan.standing.clone(),
                 facts,
                 seeds,
+                hold_command: vec!["/proc/self/exe".into(), "ingress-hold".into()],
             },
             parts.clone(),
         )
@@ -235,7 +236,7 @@ impl Life {
 
     /// Ends everything. When this returns, nothing listens for other nodes any more.
     pub(super) async fn end(self, why: Why) {
-        self.host.close_store().await;
+        self.host.end().await;
         if why == Why::Leaves {
             self.gossip.leave().await;
         }

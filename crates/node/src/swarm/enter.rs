@@ -36,6 +36,12 @@ const NO_TUNNEL: &str =
     "networks cannot be encrypted on this host: it has neither WireGuard in its kernel nor the device /dev/net/tun";
 
 impl Host {
+    /// Ends this node's part in good order: clients of its ingress go elsewhere or wait for the next herder, and another manager leads.
+    pub async fn end(&self) {
+        self.ingress.leave().await;
+        self.close_store().await;
+    }
+
     pub(super) async fn begin_swarm(self: &Arc<Host>, request: InitRequest) -> Result<String, ApiError> {
         self.check_advertised(&request.advertise_addr)?;
         check_data_path(&request.data_path_addr).await?;

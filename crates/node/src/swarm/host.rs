@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use herder_agent::Agent;
 use herder_agent::session::{self, Ended, Listener, NodeInputs};
-use herder_ingress::Ingress;
+use herder_ingress::{HoldSettings, Ingress};
 use herder_model::Liveness;
 use herder_model::swarm::{
     Assignments, Clock, Hello, IngressNews, IngressServed, LEVEL, ManagerAddr, NetNews, NodeDescription, Role, Time,
@@ -66,6 +66,8 @@ pub struct HostDeps {
     pub facts: watch::Sender<Option<String>>,
     /// Addresses of nodes that gossip shall find.
     pub seeds: watch::Sender<Vec<SocketAddr>>,
+    /// Program and arguments of the process that holds the ingress's sockets while herder restarts.
+    pub hold_command: Vec<std::ffi::OsString>,
 }
 
 /// Status of joining or leaving a swarm.
@@ -135,7 +137,8 @@ impl Host {
     pub async fn start(around: HostDeps, parts: Parts) -> anyhow::Result<Arc<Host>> {
         let kept = PersistedState::load(&around.state)?;
         let reach = TaskReach::new(&around.directory.id, around.agent.clone(), around.link.clone());
-        let ingress = Ingress::new(Arc::new(reach), &parts);
+        let hold = HoldSettings { command: around.hold_command.clone(), folder: around.state.clone() };
+        let ingress = Ingress::new(Arc::new(reach), &parts).held_by(hold);
         let host = Arc::new(Host {
             id: around.directory.id.clone(),
             here: around.directory.here.clone(),
@@ -222,7 +225,7 @@ impl Host {
     }
 
     /// Ends this node's part as a manager in good order: if it leads, another one does before.
-    pub async fn close_store(&self) {
+    pub(super) async fn close_store(&self) {
         let _opening = self.opening.lock().await;
         self.ready.send_replace(false);
         if let Some(managing) = self.managing.send_replace(None) {
@@ -265,6 +268,7 @@ impl Host {
                 *known = Arc::new(gossip);
                 changed
             });
+            self.ingress.suspect(suspects(&view, &self.id));
             self.agent.networks().suspect(suspects(&view, &self.id));
             self.enrol(&view);
             if views.changed().await.is_err() {
