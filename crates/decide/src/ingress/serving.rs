@@ -22,10 +22,15 @@ impl Serving {
     /// Takes in a version of the table. `runs` says whether a task has not ended yet.
     pub fn update(&mut self, version: u64, state: &IngressState, runs: impl Fn(&str) -> bool) {
         let mut serving: BTreeMap<&str, (&str, ServedTask)> = BTreeMap::new();
+        let mut draining: BTreeMap<&str, (&str, ServedTask)> = BTreeMap::new();
         for upstream in state.services.values() {
-            let backends = upstream.backends.iter().filter(|(_, it)| it.state == BackendState::Serving);
-            for (id, backend) in backends.filter(|(_, it)| !it.node.is_empty()) {
-                let (_, task) = serving.entry(id).or_insert((&backend.node, ServedTask::default()));
+            for (id, backend) in upstream.backends.iter().filter(|(_, it)| !it.node.is_empty()) {
+                let of = match backend.state {
+                    BackendState::Serving => &mut serving,
+                    BackendState::Draining => &mut draining,
+                    BackendState::Down => continue,
+                };
+                let (_, task) = of.entry(id).or_insert((&backend.node, ServedTask::default()));
                 task.drain_ms = task.drain_ms.max(upstream.drain_ms);
                 task.ports.insert(upstream.port);
                 task.ports.extend(upstream.health.as_ref().map(|it| it.port).filter(|it| *it != 0));
@@ -37,6 +42,11 @@ impl Serving {
             }
             serving.contains_key(id.as_str()) || runs(id)
         });
+        // Another leader sees only that they leave. Ingress nodes may have requests to them still.
+        for (id, (node, is)) in draining.into_iter().filter(|(id, _)| !serving.contains_key(id) && runs(id)) {
+            let task = || Task { node: node.to_owned(), is, leaves: Some(version) };
+            self.tasks.entry(id.to_owned()).or_insert_with(task);
+        }
         for (id, (node, is)) in serving {
             let task = Task { node: node.to_owned(), is, leaves: None };
             self.tasks.insert(id.to_owned(), task);
@@ -117,6 +127,13 @@ mod tests {
         update(&mut serving, 4, "");
         assert_eq!(shown(&serving), "b");
         assert_eq!(settled(&mut serving, &[]), "", "no ingress node is left");
+        // A leader that is new has not seen it serve.
+        let mut serving = Serving::default();
+        update(&mut serving, 5, "a=draining b=serving dead=draining");
+        assert_eq!(shown(&serving), "a b");
+        assert_eq!(settled(&mut serving, &[applied(5, &["a"]), applied(0, &[])]), "a b", "one has not come yet");
+        assert_eq!(settled(&mut serving, &[applied(5, &["a"]), applied(5, &[])]), "a b");
+        assert_eq!(settled(&mut serving, &[applied(5, &[]), applied(5, &[])]), "b");
         update(&mut serving, 5, "dead=serving");
         update(&mut serving, 6, "");
         assert_eq!(shown(&serving), "", "what has ended has left");

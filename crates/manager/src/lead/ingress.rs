@@ -7,7 +7,7 @@ use herder_decide::endpoints::ServiceEndpoints;
 use herder_decide::ingress::{self, Serving};
 use herder_model::swarm::{
     CERTIFICATE_KIND, INGRESS_KIND, IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object,
-    TaskState, ToNode, View, Written,
+    SwarmNodeState, TaskState, ToNode, View, Written,
 };
 
 use super::Lead;
@@ -133,9 +133,12 @@ impl Lead<'_> {
             let record = view.nodes.get(node);
             settings.as_ref().zip(record).is_some_and(|(settings, node)| ingress::listens(settings, node))
         };
-        let listening: BTreeSet<String> = self.sessions.keys().filter(|it| listens(it)).cloned().collect();
-        let applied =
-            self.sessions.iter().filter(|(node, _)| listening.contains(*node)).map(|(_, it)| &it.ingress_applied);
+        let is_there = |id: &str| view.nodes.get(id).is_some_and(|it| it.node.status.state != SwarmNodeState::Down);
+        // After a change of leaders nodes come one after the other: one that has not come yet has applied nothing.
+        let listening: BTreeSet<String> =
+            view.nodes.keys().map(ToString::to_string).filter(|it| listens(it) && is_there(it)).collect();
+        let nothing = IngressApplied::default();
+        let applied = listening.iter().map(|it| self.sessions.get(it).map_or(&nothing, |it| &it.ingress_applied));
         self.ingress.serving.settle(applied.clone());
         let served = self.ingress.challenges(applied);
         self.challenges.send_if_modified(|known| std::mem::replace(known, served.clone()) != served);
