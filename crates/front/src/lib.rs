@@ -8,6 +8,7 @@ pub mod audit;
 mod build;
 mod bus;
 mod call;
+mod console;
 mod containers;
 mod create;
 mod events;

@@ -1,7 +1,7 @@
 //! herder's own routes: DockerMod's actions, the event bus, and what operators ask.
 
 use super::{Route, route};
-use crate::{actions, bus, swarm, system};
+use crate::{actions, bus, console, swarm, system};
 
 pub(super) static ROUTES: &[Route] = &[
     route("POST", "/", "action.run", |front, call| Box::pin(actions::post(front, call))).unversioned(),
@@ -13,6 +13,11 @@ pub(super) static ROUTES: &[Route] = &[
         Box::pin(swarm::why(front, subject))
     }),
     route("GET", "/herder/ingress", "ingress.inspect", |front, call| Box::pin(swarm::ingress::show(front, call))),
+    route("GET", "/herder/ui", "ingress.inspect", |front, call| Box::pin(console::routes(front, call))),
+    route("GET", "/herder/ui/certificates", "certificate.list", |front, call| {
+        Box::pin(console::certificates(front, call))
+    }),
+    route("GET", "/herder/ui/problems", "ingress.inspect", |front, call| Box::pin(console::problems(front, call))),
     route("PUT", "/herder/ingress", "ingress.enable", |front, call| Box::pin(swarm::ingress::enable(front, call))),
     route("DELETE", "/herder/ingress", "ingress.disable", |front, call| Box::pin(swarm::ingress::disable(front, call))),
     route("GET", "/herder/certificates", "certificate.list", |front, call| {

@@ -28,11 +28,15 @@ fn wrong(error: &ResourceError) -> ApiError {
 
 /// `GET /herder/ingress`: settings, routes, services with their tasks, and problems.
 pub(crate) async fn show(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    Ok(call::json(StatusCode::OK, &shown(front).await?))
+}
+
+pub(crate) async fn shown(front: &Front) -> Result<Value, ApiError> {
     let view = read(the_swarm(front)?).await?;
     let nodes = front.pool.nodes();
     let plain = endpoints::plain(nodes.iter().map(AsRef::as_ref));
     let Some((state, problems)) = ingress::table(&view, &plain) else {
-        return Ok(call::json(StatusCode::OK, &json!({"Enabled": false})));
+        return Ok(json!({"Enabled": false}));
     };
     let nodes: Vec<&str> = view
         .nodes
@@ -57,11 +61,10 @@ pub(crate) async fn show(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError>
             })
         })
         .collect();
-    let answer = json!({
+    Ok(json!({
         "Enabled": true, "Settings": state.settings, "Nodes": nodes, "Routes": routes, "Services": state.services,
         "Problems": problems,
-    });
-    Ok(call::json(StatusCode::OK, &answer))
+    }))
 }
 
 /// `PUT /herder/ingress`: the settings, whole.
@@ -96,6 +99,10 @@ fn present<'v>(view: &'v View, kind: Word, id: &str) -> Option<&'v Arc<Resource>
 
 /// `GET /herder/certificates`: all of them, without their keys.
 pub(crate) async fn certificates(front: &Arc<Front>, _: Call) -> Result<Reply, ApiError> {
+    Ok(call::json(StatusCode::OK, &Value::Array(listed(front).await?)))
+}
+
+pub(crate) async fn listed(front: &Front) -> Result<Vec<Value>, ApiError> {
     let view = read(the_swarm(front)?).await?;
     let kind = word(CERTIFICATE_KIND)?;
     let mut all: Vec<Value> = view
@@ -113,7 +120,7 @@ pub(crate) async fn certificates(front: &Arc<Front>, _: Call) -> Result<Reply, A
         })
         .collect();
     all.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
-    Ok(call::json(StatusCode::OK, &Value::Array(all)))
+    Ok(all)
 }
 
 /// `PUT /herder/certificates/{name}`: `{"chain": PEM, "key": PEM}`, imported under this name.
