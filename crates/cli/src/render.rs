@@ -41,6 +41,27 @@ pub struct Render {
     /// Time to wait for more changes: MIN or MIN:MAX [default: 200ms:2s]
     #[arg(long, value_name = "MIN[:MAX]")]
     pub wait: Option<String>,
+    /// Program that runs while files are rendered: begun when all are there, begun anew when one changes; its end ends herder
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Option<String>,
+    /// Signal that tells the program of a change, instead of beginning it anew
+    #[arg(long, value_name = "SIGNAL", requires = "exec")]
+    pub exec_reload_signal: Option<String>,
+    /// Signal that asks the program to end [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL", requires = "exec")]
+    pub exec_kill_signal: Option<String>,
+    /// Time after which the program is killed then [default: 30s]
+    #[arg(long, value_name = "TIME", requires = "exec")]
+    pub exec_kill_timeout: Option<String>,
+    /// Folder in which this process tells the state of its files
+    #[arg(long, default_value = "/run/herder-render", value_name = "FOLDER")]
+    pub status_folder: PathBuf,
+    /// Show the state of the files of all that render on this host, and end; fails if one of them failed
+    #[arg(value_parser = ["status"], value_name = "status")]
+    pub verb: Option<String>,
+    /// Output format of the states
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    pub format: String,
     /// A command that fails ends herder, as it ends consul-template
     #[arg(long)]
     pub strict: bool,

@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
 use herder_cli::Render;
 use herder_registrator::service::Rules;
 use herder_registrator::{Deregister, ForcedTags, Settings as Registration, Sink};
 use herder_render::config::{Job, confd, file, spec};
-use herder_render::cycle::Wait;
-use herder_render::{RunError, Settings, Source, run as keep_rendered};
+use herder_render::cycle::{Wait, duration};
+use herder_render::{
+    Exec, RenderStatus, RunError, Settings, Source, run as keep_rendered, signal as signal_of, statuses,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -31,6 +35,9 @@ struct Plan {
 
 /// Renders until SIGTERM or Ctrl-C; SIGHUP reads the configuration again.
 pub(crate) async fn run(asked: Render) -> anyhow::Result<ExitCode> {
+    if asked.verb.is_some() {
+        return status(&asked);
+    }
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -49,31 +56,59 @@ pub(crate) async fn run(asked: Render) -> anyhow::Result<ExitCode> {
         let (source, cluster) = source(&asked, &plan)?;
         let feeding = feed(cluster, &stop);
         let env: BTreeMap<String, String> = std::env::vars().collect();
-        let rendering = keep_rendered(&plan.settings, source, &env, &stop);
-        tokio::select! {
-            ended = rendering => {
+        let has_program = plan.settings.exec.is_some();
+        let mut rendering = std::pin::pin!(keep_rendered(&plan.settings, source, &env, &stop));
+        let code = tokio::select! {
+            ended = rendering.as_mut() => {
                 stop.cancel();
                 return Ok(match ended {
-                    Ok(()) => ExitCode::SUCCESS,
+                    Ok(code) => ExitCode::from(code.unwrap_or_default()),
                     Err(error) => {
                         error!("{error}");
                         ExitCode::from(RunError::code(&error))
                     }
                 });
             }
-            () = feeding => {}
-            _ = hangup.recv() => info!("the configuration is read again"),
-            _ = interrupt.recv() => {
-                stop.cancel();
-                return Ok(ExitCode::from(INTERRUPTED));
+            () = feeding => None,
+            _ = hangup.recv() => {
+                info!("the configuration is read again");
+                None
             }
-            _ = terminate.recv() => {
-                stop.cancel();
-                return Ok(ExitCode::SUCCESS);
+            _ = interrupt.recv() => Some(ExitCode::from(INTERRUPTED)),
+            _ = terminate.recv() => Some(ExitCode::SUCCESS),
+        };
+        stop.cancel();
+        if has_program {
+            // Its program ends in good order first.
+            let _ = rendering.await;
+        }
+        if let Some(code) = code {
+            return Ok(code);
+        }
+    }
+}
+
+/// Shows the states of all files that are rendered on this host.
+fn status(asked: &Render) -> anyhow::Result<ExitCode> {
+    let folder = &asked.status_folder;
+    let all = statuses(folder).with_context(|| folder.display().to_string())?;
+    let failed = all.iter().any(RenderStatus::has_failures);
+    if asked.format == "json" {
+        anstream::println!("{}", serde_json::to_string(&all)?);
+    } else {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header(["PID", "FILE OR COMMAND", "STATE", "SINCE", "REASON"]);
+        for of in &all {
+            for (file, it) in &of.files {
+                table.add_row([&of.pid.to_string(), file, &it.state, &it.since, &it.reason]);
+            }
+            for (command, reason) in &of.commands {
+                table.add_row([&of.pid.to_string(), command, "failed", "", reason]);
             }
         }
-        stop.cancel();
+        anstream::println!("{table}");
     }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A fault of the settings, found before anything runs, with the exit code.
@@ -86,6 +121,7 @@ fn plan(asked: &Render) -> Result<Plan, Wrong> {
     let wrong = |code: u8| move |error: anyhow::Error| Wrong { code, error };
     let mut jobs: Vec<Job> = Vec::new();
     let (mut wait, mut consul, mut token) = (None, None, asked.consul_token.clone());
+    let mut program = None;
     for path in files(&asked.config).map_err(wrong(CONFIG))? {
         let read = || -> anyhow::Result<_> {
             let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -97,6 +133,7 @@ fn plan(asked: &Render) -> Result<Plan, Wrong> {
         }
         jobs.extend(found.jobs);
         wait = found.wait.or(wait);
+        program = found.exec.or(program);
         consul = found.consul.or(consul);
         token = token.or(found.token);
     }
@@ -121,7 +158,19 @@ fn plan(asked: &Render) -> Result<Plan, Wrong> {
     if let Some(text) = &asked.wait {
         wait = Some(Wait::parse(text).map_err(anyhow::Error::msg).map_err(wrong(FLAGS))?);
     }
+    let given = || -> Result<Option<Exec>, String> {
+        let Some(command) = &asked.exec else { return Ok(None) };
+        let mut exec = Exec::new(command);
+        exec.reload = asked.exec_reload_signal.as_deref().map(signal_of).transpose()?;
+        exec.kill = asked.exec_kill_signal.as_deref().map_or(Ok(exec.kill), signal_of)?;
+        exec.kill_timeout = asked.exec_kill_timeout.as_deref().map_or(Ok(exec.kill_timeout), duration)?;
+        Ok(Some(exec))
+    };
+    let exec = given().map_err(anyhow::Error::msg).map_err(wrong(FLAGS))?.or(program);
+    let is_kept = !(asked.once || asked.onetime || asked.dry || asked.noop);
     let settings = Settings {
+        exec: exec.filter(|_| is_kept),
+        status: is_kept.then(|| asked.status_folder.clone()),
         jobs,
         wait: wait.unwrap_or_default(),
         once: asked.once || asked.onetime,

@@ -37,7 +37,8 @@ pub(crate) fn check_of(check: &str, staged: &Path) -> Order {
     Order::Shell(command)
 }
 
-fn told(order: &Order) -> String {
+/// The command as text.
+pub(crate) fn told(order: &Order) -> String {
     match order {
         Order::Shell(text) => text.clone(),
         Order::Program(words) => words.join(" "),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::child::{Exec, signal};
 use crate::cycle::{Wait, duration};
 use crate::hcl;
 use crate::render::Dialect;
@@ -108,6 +109,8 @@ pub struct File {
     /// `consul { address }`.
     pub consul: Option<String>,
     pub token: Option<String>,
+    /// `exec`: a program that runs while files are rendered.
+    pub exec: Option<Exec>,
     /// Keys without a meaning here.
     pub ignored: Vec<String>,
 }
@@ -142,11 +145,29 @@ pub fn file(path: &Path, text: &str) -> Result<File, String> {
                 found.consul = value["address"].as_str().map(str::to_owned);
                 found.token = value["token"].as_str().filter(|token| !token.is_empty()).map(str::to_owned);
             }
-            "exec" | "vault" => return Err(told(format!("`{key}` is not built in; take the block out"))),
+            "exec" => found.exec = exec(value).map_err(told)?,
+            "vault" => return Err(told(format!("`{key}` is not built in; take the block out"))),
             other => found.ignored.push(other.to_owned()),
         }
     }
     Ok(found)
+}
+
+fn exec(value: &Value) -> Result<Option<Exec>, String> {
+    if value["enabled"] == false {
+        return Ok(None);
+    }
+    let words = value["command"].as_array().map(|it| it.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "));
+    let command = value["command"].as_str().map(str::to_owned).or(words).filter(|it| !it.trim().is_empty());
+    let mut exec = Exec::new(&command.ok_or("exec has no command")?);
+    exec.reload = value["reload_signal"].as_str().filter(|it| !it.is_empty()).map(signal).transpose()?;
+    exec.kill = value["kill_signal"].as_str().filter(|it| !it.is_empty()).map_or(Ok(exec.kill), signal)?;
+    exec.kill_timeout = value["kill_timeout"].as_str().map_or(Ok(exec.kill_timeout), duration)?;
+    let known = ["enabled", "command", "reload_signal", "kill_signal", "kill_timeout"];
+    match value.as_object().into_iter().flatten().find(|(key, _)| !known.contains(&key.as_str())) {
+        Some((key, _)) => Err(format!("exec: `{key}` is not built in; take it out")),
+        None => Ok(Some(exec)),
+    }
 }
 
 fn wait(value: &Value) -> Result<Option<Wait>, String> {

@@ -4,6 +4,7 @@
 //! (`config`). Thin: sources, files, commands, and the loop (`run`). See ARCHITECTURE.md.
 
 mod builtin;
+mod child;
 mod command;
 pub mod confd;
 pub mod config;
@@ -16,7 +17,10 @@ pub mod place;
 pub mod render;
 mod run;
 mod source;
+mod status;
 mod texts;
 
+pub use child::{Exec, signal};
 pub use run::{RunError, Settings, run};
 pub use source::{Source, SourceError};
+pub use status::{FileStatus, RenderStatus, statuses};

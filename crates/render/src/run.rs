@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use herder_gotemplate::Template;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::child::{Exec, Running};
 use crate::command::{self, CommandError};
 use crate::config::{Job, Order, Source as TextSource};
 use crate::consul_template::Surroundings;
@@ -19,6 +21,7 @@ use crate::data::{Answer, Data, Dep, Rendered};
 use crate::place::{self, PlaceError};
 use crate::render::{Dialect, Reading, read, render, render_confd};
 use crate::source::{News, Source};
+use crate::status::StatusFile;
 
 /// Answers that wait to be taken.
 const NEWS_WAITING_MAX: usize = 1024;
@@ -53,6 +56,10 @@ pub struct Settings {
     pub keep_stage: bool,
     /// A command that fails ends the run.
     pub strict: bool,
+    /// A program that runs while files are rendered.
+    pub exec: Option<Exec>,
+    /// Folder in which the state of each file is told.
+    pub status: Option<PathBuf>,
 }
 
 /// Says why rendering cannot go on.
@@ -68,6 +75,8 @@ pub enum RunError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Command(#[from] CommandError),
+    #[error("the program of -exec cannot be started: {0}")]
+    Exec(std::io::Error),
 }
 
 impl RunError {
@@ -78,7 +87,8 @@ impl RunError {
             | RunError::Source { .. }
             | RunError::Template(_)
             | RunError::Place(_)
-            | RunError::Command(_) => 14,
+            | RunError::Command(_)
+            | RunError::Exec(_) => 14,
         }
     }
 }
@@ -104,6 +114,12 @@ struct Renderer<'s> {
     started: Instant,
     /// Commands that failed: when they are tried again.
     again: Vec<(Order, Duration, u32, Instant)>,
+    /// Output of the last run of each command that failed.
+    said: BTreeMap<Order, String>,
+    status: Option<StatusFile>,
+    /// A file changed in the last turn.
+    changed: bool,
+    running: Option<Running>,
 }
 
 impl Drop for Renderer<'_> {
@@ -112,7 +128,7 @@ impl Drop for Renderer<'_> {
     }
 }
 
-/// Renders until `stop` is cancelled, or once.
+/// Renders until `stop` is cancelled, or once, or until the program of `exec` ends; returns its exit code then.
 ///
 /// # Errors
 /// A template that cannot be read; with `once` or `strict` also what else went wrong.
@@ -121,7 +137,7 @@ pub async fn run(
     source: Source,
     env: &BTreeMap<String, String>,
     stop: &CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<Option<u8>, RunError> {
     let mut entries = Vec::new();
     for job in &settings.jobs {
         let name = job.name();
@@ -155,25 +171,80 @@ pub async fn run(
         env: env.clone(),
         started: Instant::now(),
         again: Vec::new(),
+        said: BTreeMap::new(),
+        status: settings.status.as_deref().map(StatusFile::new),
+        changed: false,
+        running: None,
     };
     loop {
         renderer.turn().await?;
-        if settings.once && renderer.entries.iter().all(|entry| entry.rendered) {
-            return Ok(());
+        renderer.show();
+        let all_there = renderer.entries.iter().all(|entry| entry.rendered);
+        if settings.once && all_there {
+            return Ok(None);
         }
+        renderer.supervise(all_there).await?;
         let due = renderer.due();
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                if let Some(running) = &mut renderer.running {
+                    running.end().await;
+                }
+                return Ok(None);
+            }
+            code = ended(&mut renderer.running) => return Ok(Some(code)),
             news = heard.recv() => match news {
                 Some(news) => renderer.hear(news)?,
-                None => return Ok(()),
+                None => return Ok(None),
             },
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
     }
 }
 
+async fn ended(running: &mut Option<Running>) -> u8 {
+    match running {
+        Some(running) => running.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Renderer<'_> {
+    /// Starts the program of `exec` when all files are there, and tells it of changes.
+    async fn supervise(&mut self, all_there: bool) -> Result<(), RunError> {
+        let changed = std::mem::take(&mut self.changed);
+        let Some(exec) = self.settings.exec.as_ref().filter(|_| all_there) else { return Ok(()) };
+        match &mut self.running {
+            Some(running) if changed => running.reload().await.map_err(RunError::Exec),
+            Some(_) => Ok(()),
+            // One whose check failed is not there.
+            None if self.entries.iter().any(|it| it.failures > 0) => Ok(()),
+            None => {
+                self.running = Some(Running::start(exec).map_err(RunError::Exec)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the state of files and commands.
+    fn show(&mut self) {
+        let failed = self
+            .again
+            .iter()
+            .map(|(order, ..)| (command::told(order), self.said.get(order).cloned().unwrap_or_default()));
+        let failed = failed.collect();
+        if let Some(status) = &mut self.status {
+            status.commands(failed);
+            status.write();
+        }
+    }
+
+    fn is(&mut self, at: usize, state: &str, reason: String) {
+        if let Some(status) = &mut self.status {
+            status.set(&self.entries[at].job.destination, state, reason);
+        }
+    }
+
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -233,6 +304,10 @@ impl Renderer<'_> {
                 Ok(None) => {}
                 Ok(Some(text)) => match self.put(at, &text).await {
                     Ok(changed) => {
+                        self.changed |= changed;
+                        if changed || !self.entries[at].rendered || self.entries[at].failures > 0 {
+                            self.is(at, "rendered", String::new());
+                        }
                         let entry = &mut self.entries[at];
                         (entry.rendered, entry.failures) = (true, 0);
                         let job = &entry.job;
@@ -246,7 +321,11 @@ impl Renderer<'_> {
                 },
                 Err(error) if self.settings.once => return Err(error),
                 // The next change may make it whole.
-                Err(error) => warn!(%error, "the old file stays"),
+                Err(error) => {
+                    self.is(at, "failed", error.to_string());
+                    self.entries[at].failures = 1;
+                    warn!(%error, "the old file stays");
+                }
             }
         }
         let now = Instant::now();
@@ -268,6 +347,7 @@ impl Renderer<'_> {
                 Err(error) => {
                     let count = failures.get(&order).copied().unwrap_or(0) + 1;
                     let rest = rest(count);
+                    self.said.insert(order.clone(), error.to_string());
                     warn!(%error, "trying the command again in {rest:?}");
                     self.again.push((order, limit, count, Instant::now() + rest));
                 }
@@ -291,7 +371,9 @@ impl Renderer<'_> {
             Rendered::Text(text) => Ok(Some(text)),
             Rendered::Missing(missing) => {
                 let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                debug!(file = %self.entries[at].job.destination.display(), missing = missing.join(", "), "the DNS server answers only in part");
+                let missing = missing.join(", ");
+                debug!(file = %self.entries[at].job.destination.display(), missing, "waiting for answers");
+                self.is(at, "waiting", missing);
                 Ok(None)
             }
             Rendered::Failed(why) => Err(RunError::Template(why)),
@@ -356,6 +438,7 @@ impl Renderer<'_> {
     /// Records a file that could not be replaced: a check waits for the next change, a disk is tried again.
     fn failed(&mut self, at: usize, error: &RunError) {
         let now = self.now();
+        self.is(at, "failed", error.to_string());
         let entry = &mut self.entries[at];
         entry.failures = entry.failures.saturating_add(1);
         let file = entry.job.destination.display();

@@ -59,12 +59,14 @@ impl Stage {
             sync_only: false,
             keep_stage: false,
             strict: false,
+            exec: None,
+            status: None,
         };
         let env: BTreeMap<String, String> =
             env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (source, stop) = (Source::memory(self.entries.subscribe()), self.stop.clone());
         self.rendering.push(tokio::spawn(async move {
-            run(&settings, source, &env, &stop).await.map_err(|error| error.to_string())
+            run(&settings, source, &env, &stop).await.map(drop).map_err(|error| error.to_string())
         }));
     }
 
@@ -281,7 +283,9 @@ async fn nginx_is_reloaded_and_refuses_nobody() {
         assert!(Instant::now() < deadline, "nginx does not answer: {error}\n{}", stage.read("log"));
         sleep(LOOK_PERIOD).await;
     }
-    reloads_refuse_nobody(&stage, port, "nginx.conf", &second, 30).await;
+    // A reload of nginx takes some tenths of a second: `RELOADS=100` plays as many as for HAProxy.
+    let reloads = std::env::var("RELOADS").ok().and_then(|it| it.parse().ok()).unwrap_or(30);
+    reloads_refuse_nobody(&stage, port, "nginx.conf", &second, reloads).await;
     drop(proxy);
     stage.end().await;
 }

@@ -1,0 +1,148 @@
+//! The program that consul-template's `-exec` runs: begun when all files are there, told or begun anew when one changes.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use tracing::info;
+
+/// Time limit for the end of a program that was asked to end.
+const KILL_TIME: Duration = Duration::from_secs(30);
+
+/// Options of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// A shell command.
+    pub command: String,
+    /// The signal that tells it of a change; without one it is begun anew.
+    pub reload: Option<Signal>,
+    /// The signal that asks it to end.
+    pub kill: Signal,
+    /// Time after which it is killed.
+    pub kill_timeout: Duration,
+}
+
+impl Exec {
+    pub fn new(command: &str) -> Exec {
+        Exec { command: command.to_owned(), reload: None, kill: Signal::TERM, kill_timeout: KILL_TIME }
+    }
+}
+
+/// A signal by its name, with `SIG` or without.
+///
+/// # Errors
+/// If there is no such signal.
+pub fn signal(name: &str) -> Result<Signal, String> {
+    let upper = name.to_ascii_uppercase();
+    Ok(match upper.strip_prefix("SIG").unwrap_or(&upper) {
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "WINCH" => Signal::WINCH,
+        _ => return Err(format!("{name:?} is no signal that a program is told by: write SIGHUP, SIGUSR1, SIGTERM …")),
+    })
+}
+
+/// The program while it runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    exec: Exec,
+    child: Child,
+}
+
+impl Running {
+    pub(crate) fn start(exec: &Exec) -> std::io::Result<Running> {
+        let mut command = Command::new("sh");
+        // The shell gives its place to the program, so that signals reach it.
+        command.args(["-c", &format!("exec {}", exec.command)]);
+        let child = command.stdin(Stdio::null()).kill_on_drop(true).spawn()?;
+        info!(command = exec.command, "the program runs");
+        Ok(Running { exec: exec.clone(), child })
+    }
+
+    /// Tells it of a change.
+    pub(crate) async fn reload(&mut self) -> std::io::Result<()> {
+        match self.exec.reload {
+            Some(signal) => {
+                self.tell(signal);
+                Ok(())
+            }
+            None => {
+                self.end().await;
+                *self = Running::start(&self.exec)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(&mut self) {
+        self.tell(self.exec.kill);
+        if timeout(self.exec.kill_timeout, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+
+    /// Returns its exit code when it has ended, as a shell tells it.
+    pub(crate) async fn ended(&mut self) -> u8 {
+        self.child.wait().await.map_or(1, code)
+    }
+
+    fn tell(&self, signal: Signal) {
+        // One that has ended and was waited for has no id.
+        if let Some(pid) = self.child.id().and_then(|it| Pid::from_raw(i32::try_from(it).ok()?)) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|it| 128 + it)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_is_told_begun_anew_and_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lines");
+        let script = folder.path().join("program");
+        let text = format!(
+            "#!/bin/sh\ntrap 'echo told >>{0}; exit 3' HUP\necho begun >>{0}\nwhile true; do sleep 0.02; done\n",
+            path.display()
+        );
+        std::fs::write(&script, text).expect("written");
+        let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+        let begun = async |count: usize| {
+            while lines().matches("begun").count() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut running = Running::start(&Exec::new(&format!("sh {}", script.display()))).expect("it starts");
+        begun(1).await;
+        running.reload().await.expect("begun anew");
+        begun(2).await;
+        running.exec.reload = Some(Signal::HUP);
+        running.reload().await.expect("told");
+        assert_eq!(running.ended().await, 3);
+        assert_eq!(lines(), "begun\nbegun\ntold\n");
+        assert_eq!(Running::start(&Exec::new("sh -c 'kill -9 $$'")).expect("it starts").ended().await, 137);
+    }
+
+    #[test]
+    fn signals_have_names() {
+        assert_eq!(signal("SIGHUP"), Ok(Signal::HUP));
+        assert_eq!(signal("usr1"), Ok(Signal::USR1));
+        assert!(signal("SIGX").is_err());
+    }
+}
