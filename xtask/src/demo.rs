@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on overlay networks. It then
-//! scales, updates, and loses a host while people vote.
+//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on overlay networks, published
+//! under a host name with a certificate. It then scales, updates, and loses a host while people vote.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -22,6 +22,10 @@ const STACK: &str = "examples/voting/stack.yml";
 /// Ports of the vote page and of the result page on every node.
 const VOTE_PORT: u16 = 5000;
 const RESULT_PORT: u16 = 5001;
+/// The name of the vote page, in the stack file.
+const NAME: &str = "vote.example";
+/// Starts an authority for tests in the present folder.
+const AUTHORITY: &str = "crates/herder/tests/scenarios/51-pebble.sh";
 /// Pause between two votes of the one who votes all the time.
 const VOTE_PERIOD: Duration = Duration::from_millis(50);
 
@@ -32,7 +36,7 @@ pub(crate) fn run(once: bool) -> anyhow::Result<()> {
         // A second Ctrl-C finds nobody waiting any more.
         let _ = sender.send(());
     })?;
-    packages::ensure(&[packages::LAB])?;
+    packages::ensure(&[packages::LAB, packages::AUTHORITY])?;
     println!("Building herder and the voting application …");
     run::cargo(&["build", "--package", "herder"])?;
     let mut build = Command::new(run::cargo_path());
@@ -40,10 +44,13 @@ pub(crate) fn run(once: bool) -> anyhow::Result<()> {
     run::check(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
     let mut demo = Demo::start()?;
     demo.swarm()?;
+    demo.open()?;
     demo.deploy()?;
+    demo.named()?;
     demo.vote()?;
     demo.change()?;
     demo.heal()?;
+    demo.named()?;
     demo.invite();
     if once {
         return Ok(());
@@ -67,6 +74,8 @@ struct Demo {
     door: usize,
     /// Votes that were accepted.
     votes: u64,
+    /// Folder of the authority that certifies the name.
+    authority: PathBuf,
 }
 
 /// Someone who votes by these addresses in turn, each vote over a new connection, until told to stop.
@@ -83,7 +92,11 @@ struct Tally {
 
 impl Demo {
     fn start() -> anyhow::Result<Demo> {
-        let mut demo = Demo { herder: run::target()?.join("debug/herder"), hosts: Vec::new(), door: 0, votes: 0 };
+        let (herder, authority) = (run::target()?.join("debug/herder"), run::target()?.join("demo-authority"));
+        std::fs::create_dir_all(&authority)?;
+        // Ids of an earlier run may be those of others now.
+        let _ = std::fs::remove_file(authority.join("pebble.pid"));
+        let mut demo = Demo { herder, hosts: Vec::new(), door: 0, votes: 0, authority };
         println!("Starting a lab of three hosts, herder on each …");
         run::check(&mut demo.lab(&["down"]))?;
         run::check(demo.lab(&["up", "--hosts", "3", "--herder"]).stdout(Stdio::null()))?;
@@ -108,6 +121,41 @@ impl Demo {
             Ok(self.says(&["node", "ls", "--format", "{{.ManagerStatus}}"])?.matches("Reachable").count() == 2)
         })?;
         run::check(&mut self.docker(&["node", "ls"]))
+    }
+
+    /// All nodes listen for requests by name, with certificates of an authority for tests that runs on this machine.
+    fn open(&self) -> anyhow::Result<()> {
+        println!("\nStarting an authority, and enabling the ingress with it …");
+        let first = &self.hosts.first().context("a host")?.address;
+        let route = run::read(Command::new("ip").args(["-o", "route", "get", first]))?;
+        let here = route.split_whitespace().skip_while(|it| *it != "src").nth(1).context("an address in the lab")?;
+        let mut authority = Command::new("sh");
+        authority.arg(std::env::current_dir()?.join(AUTHORITY)).args([here, NAME]);
+        authority.args(self.hosts.iter().map(|host| &host.address)).current_dir(&self.authority);
+        run::check(&mut authority)?;
+        let root = self.authority.join("ca.pem");
+        let resolver = format!("directory=https://{here}:14000/dir,root={},email=ops@{NAME}", root.display());
+        let mut enable = Command::new(&self.herder);
+        run::check(enable.args(["ingress", "enable", "--resolver", &resolver]).env("DOCKER_HOST", self.door()))?;
+        let issuer = run::read(Command::new("curl").args(["-sfk", &format!("https://{here}:15000/roots/0")]))?;
+        std::fs::write(self.authority.join("issuer.pem"), issuer).map_err(Into::into)
+    }
+
+    /// The vote page has its name, and each node that listens a certificate for it.
+    fn named(&self) -> anyhow::Result<()> {
+        let issuer = self.authority.join("issuer.pem");
+        let ask = |host: &Host| {
+            let (to, url) = (format!("::{}:", host.address), format!("https://{NAME}/"));
+            let mut curl = Command::new("curl");
+            curl.args(["-s", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "--connect-to", &to, &url]);
+            curl.arg("--cacert").arg(&issuer).output()
+        };
+        self.until("the vote page by its name", || {
+            let answers = self.hosts.iter().map(|host| ask(host).map(|it| it.stdout == b"200"));
+            Ok(answers.collect::<Result<Vec<bool>, _>>()?.into_iter().all(|it| it))
+        })?;
+        println!("https://{NAME} answers by all {} nodes, with a certificate of the authority.", self.hosts.len());
+        Ok(())
     }
 
     /// The voting application from the stack file; its images without a registry.
@@ -199,11 +247,15 @@ impl Demo {
         for host in &self.hosts {
             println!("  vote http://{0}:{VOTE_PORT}   result http://{0}:{RESULT_PORT}", host.address);
         }
+        let issuer = self.authority.join("issuer.pem");
+        if let Some(host) = self.hosts.first() {
+            println!("  curl --cacert {} --connect-to ::{}: https://{NAME}/", issuer.display(), host.address);
+        }
         println!("\nTry:\n  export DOCKER_HOST={}", self.door());
         println!("  docker info; docker node ls; docker service ls; docker service ps voting_vote");
         println!("  docker network ls; docker network inspect --verbose voting_frontend");
         println!("  docker service scale voting_vote=12; docker service logs voting_worker");
-        println!("  {} why voting_vote -H $DOCKER_HOST", self.herder.display());
+        println!("  {0} why voting_vote -H $DOCKER_HOST; {0} ingress ls; {0} cert ls", self.herder.display());
         println!("  {} lab crash h2 --name {LAB}; docker service ls", self.herder.display());
         println!("  docker ps; docker run --rm -it busybox");
     }
@@ -305,6 +357,12 @@ impl Voter {
 impl Drop for Demo {
     fn drop(&mut self) {
         println!("\nCleaning up …");
+        // The processes of the authority.
+        let pids = std::fs::read_to_string(self.authority.join("pebble.pid")).unwrap_or_default();
+        for pid in pids.split_whitespace() {
+            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+        }
+        let _ = std::fs::remove_file(self.authority.join("pebble.pid"));
         let _ = self.lab(&["down"]).status();
     }
 }

@@ -21,17 +21,21 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
     ("script", "bsdutils", "a terminal for tests"),
 ];
 
+/// Packages for certificates of an authority on this machine.
+pub(crate) const AUTHORITY: &[(&str, &str, &str)] = &[
+    ("pebble", "pebble", "an authority that speaks ACME"),
+    ("openssl", "openssl", "certificates, also wrong and expired ones"),
+];
+
 /// Packages that only tests need.
 pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("etcd", "etcd-server", "a discovery store"),
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
     ("/usr/sbin/haproxy", "haproxy", "a proxy whose file is rendered"),
     ("/usr/sbin/nginx", "nginx-light", "a proxy whose file is rendered"),
-    ("pebble", "pebble", "an authority that speaks ACME"),
     ("node", "nodejs", "clients of the event bus"),
     ("npm", "npm", "clients of the event bus"),
     ("docker-registry", "docker-registry", "a registry to push to"),
-    ("openssl", "openssl", "wrong and expired certificates"),
     ("cfssl", "golang-cfssl", "an external CA"),
     ("faketime", "faketime", "a leader whose clock is wrong"),
     ("/usr/share/doc/python3-venv", "python3-venv", "a place for docker-py"),

@@ -22,7 +22,7 @@ const BUILD: &[&str] = &["build", "--workspace", "--exclude", "herder-sim", "--l
 const WAITS: &str = "scenarios";
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    packages::ensure(&[packages::LAB, packages::TESTS])?;
+    packages::ensure(&[packages::LAB, packages::AUTHORITY, packages::TESTS])?;
     packages::ensure_clients()?;
     tidy::run()?;
     let programs = programs::build(BUILD)?;
