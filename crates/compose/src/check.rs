@@ -157,8 +157,16 @@ impl Checker<'_> {
     }
 
     fn mounts(&mut self, service: &Node, path: Path<'_>) {
+        self.mounts_of(service, path);
+        let steps_path = path.key("pre_start");
+        for (index, step) in service.get("pre_start").into_iter().flat_map(Node::elements).enumerate() {
+            self.mounts_of(step, steps_path.index(index));
+        }
+    }
+
+    fn mounts_of(&mut self, owner: &Node, path: Path<'_>) {
         let volumes_path = path.key("volumes");
-        for (index, mount) in service.get("volumes").into_iter().flat_map(Node::elements).enumerate() {
+        for (index, mount) in owner.get("volumes").into_iter().flat_map(Node::elements).enumerate() {
             let here = volumes_path.index(index);
             let source = mount.get("source").and_then(Node::as_str);
             let kind = mount.get("type").and_then(Node::as_str).unwrap_or_default();
@@ -339,6 +347,9 @@ impl Checker<'_> {
     fn file_source(&mut self, section: &str, key: &str, node: &Node, path: Path<'_>, environment: &Environment) {
         if key == "content" && section == "secrets" {
             self.error("value", node, path, "a secret's content cannot stand in the file; use file or environment");
+        }
+        if key == "driver" && section == "configs" {
+            self.error("value", node, path, "a config has no driver; use file, content or environment");
         }
         if key == "environment"
             && let Some(variable) = node.get("environment").and_then(Node::as_str)

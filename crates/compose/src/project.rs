@@ -210,14 +210,15 @@ fn complete_service(node: &mut Node) {
             entry.entry("required".into()).or_insert_with(|| Node::new(Value::Bool(true), at));
         }
     }
-    for Implied { name, at, .. } in implied(map) {
+    for Implied { key, name, at } in implied(map) {
         let dependencies =
             map.entry("depends_on".into()).or_insert_with(|| Node::new(Value::Map(Map::new()), at)).as_map_mut();
-        let entries = [
-            ("condition", Node::text("service_started", at)),
-            ("required", Node::new(Value::Bool(true), at)),
-            ("restart", Node::new(Value::Bool(true), at)),
-        ];
+        let mut entries =
+            vec![("condition", Node::text("service_started", at)), ("required", Node::new(Value::Bool(true), at))];
+        // Volumes outlive the container that they are taken from.
+        if key != "volumes_from" {
+            entries.push(("restart", Node::new(Value::Bool(true), at)));
+        }
         if let Some(dependencies) = dependencies {
             dependencies.entry(name).or_insert_with(|| Node::map(entries, at));
         }

@@ -148,7 +148,7 @@ static BLKIO_WEIGHT: Object = Object { name: "a device's weight", keys: &[("path
 static BUILD: Object = Object {
     name: "build",
     keys: &[
-        ("additional_contexts", Dict { nullable: false }),
+        ("additional_contexts", Type::Contexts),
         ("args", Dict { nullable: true }),
         ("cache_from", List(&Text)),
         ("cache_to", List(&Text)),
@@ -439,3 +439,6 @@ static FILE_OBJECT: Object = Object {
         ("template_driver", Text),
     ],
 };
+
+#[cfg(test)]
+mod coverage;

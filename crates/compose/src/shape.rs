@@ -28,6 +28,8 @@ pub(crate) enum Type {
     Path,
     /// A build context: a path, which becomes absolute, or a URL.
     Context,
+    /// Build contexts by name, as a [`Type::Dict`].
+    Contexts,
     /// A command: a text is split into words as a shell does.
     Command,
     /// A text, or a list of texts; becomes a list.
@@ -99,6 +101,12 @@ impl Shaper<'_> {
             Type::Choice(words) => self.choice(node, words, path),
             Type::Path => self.path(node, path),
             Type::Context => self.context(node, path),
+            Type::Contexts => {
+                self.dict(node, false, path);
+                for (name, value) in node.as_map_mut().into_iter().flatten() {
+                    self.context(value, path.key(name));
+                }
+            }
             Type::Command => self.convert(node, forms::command, &Type::List(&Type::Text), path),
             Type::Texts => self.convert(node, forms::texts, &Type::List(&Type::Text), path),
             Type::Hosts => self.convert(node, forms::hosts, &Type::List(&Type::Text), path),
@@ -256,7 +264,10 @@ impl Shaper<'_> {
     }
 
     fn context(&mut self, node: &mut Node, path: Path<'_>) {
-        let is_url = |text: &str| text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/");
+        let is_url = |text: &str| {
+            let beginnings = ["git@", "github.com/", "service:"];
+            text.contains("://") || beginnings.iter().any(|it| text.starts_with(it))
+        };
         if !node.as_str().is_some_and(is_url) {
             self.path(node, path);
         }

@@ -4,8 +4,9 @@
 //! Every difference stands in `tests/docker/differences.txt` with its reason. `UPDATE=1 cargo test -p herder-compose --test docker`
 //! writes the differences anew, reasons of known ones stay.
 
+mod differences;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use herder_compose::{Content, Desired, Options, Sources, Step, load, objects};
@@ -86,18 +87,18 @@ fn bodies(desired: &Desired, sources: &Sources) -> Value {
     all
 }
 
-/// The differences of two values; what is null, false or empty is as if it were not there in Go.
-fn differences(path: &str, docker: &Value, herder: &Value, found: &mut Vec<String>) {
+/// Finds the differences of two values; what is null, false or empty is as if it were not there in Go.
+fn compare(path: &str, docker: &Value, herder: &Value, found: &mut Vec<String>) {
     let is_empty =
         |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || *value == json!("") || *value == json!([]);
     match (docker, herder) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            keys.into_iter().for_each(|key| differences(&format!("{path}.{key}"), &docker[key], &herder[key], found));
+            keys.into_iter().for_each(|key| compare(&format!("{path}.{key}"), &docker[key], &herder[key], found));
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().all(Value::is_object) => {
             let pairs = a.iter().zip(b).enumerate();
-            pairs.for_each(|(n, (a, b))| differences(&format!("{path}[{n}]"), a, b, found));
+            pairs.for_each(|(n, (a, b))| compare(&format!("{path}[{n}]"), a, b, found));
         }
         _ if docker == herder || (is_empty(docker) && is_empty(herder)) => {}
         _ => found.push(format!("{path}: docker {docker}, herder {herder}")),
@@ -120,35 +121,7 @@ fn objects_are_those_of_dockers_own_client() {
         let recorded: Value =
             serde_json::from_slice(&std::fs::read(folder().join(format!("{name}.json"))).unwrap()).unwrap();
         let (desired, sources) = desired(&source(name));
-        differences(name, &recorded, &bodies(&desired, &sources), &mut found);
+        compare(name, &recorded, &bodies(&desired, &sources), &mut found);
     }
-    let path = folder().join("differences.txt");
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    // A line that begins with # is the reason of those that follow.
-    let mut reason = "";
-    let mut reasons: BTreeMap<&str, &str> = BTreeMap::new();
-    for line in written.lines().filter(|line| !line.is_empty()) {
-        match line.strip_prefix("# ") {
-            Some(text) => reason = text,
-            None => drop(reasons.insert(line, reason)),
-        }
-    }
-    if std::env::var_os("UPDATE").is_some() {
-        let mut by_reason: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
-        for line in &found {
-            by_reason.entry(reasons.get(line.as_str()).copied().unwrap_or("?")).or_default().push(line);
-        }
-        let mut text = String::new();
-        for (reason, lines) in by_reason {
-            let _ = writeln!(text, "# {reason}");
-            text.extend(lines.iter().map(|line| format!("{line}\n")));
-            text.push('\n');
-        }
-        std::fs::write(&path, text.trim_end().to_owned() + "\n").unwrap();
-        return;
-    }
-    let is_known = |line: &&String| reasons.get(line.as_str()).is_some_and(|reason| *reason != "?");
-    let new: Vec<&String> = found.iter().filter(|line| !is_known(line)).collect();
-    let gone: Vec<&&str> = reasons.keys().filter(|line| !found.iter().any(|it| it == *line)).collect();
-    assert!(new.is_empty() && gone.is_empty(), "new: {new:#?}\ngone: {gone:#?}");
+    differences::check(&folder().join("differences.txt"), &found);
 }

@@ -19,7 +19,7 @@ import time
 
 import yaml
 
-engine, herder, files = sys.argv[1], sys.argv[2], [pathlib.Path(it).resolve() for it in sys.argv[3:]]
+engine = sys.argv[1]
 here = pathlib.Path(__file__).resolve().parent
 bodies = []
 STACK = "rec"
@@ -149,56 +149,62 @@ def compare(path, a, b):
         print(f"{path}: docker {json.dumps(a)} herder {json.dumps(b)}")
 
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-docker = ["docker", "-H", f"tcp://127.0.0.1:{server.server_port}"]
-for file in files:
-    clean()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        for other in file.parent.iterdir():
-            if other.name != file.name and other.suffix != ".json":
-                os.symlink(other, other.name)
-        text = file.read_text()
-        project = reduce(yaml.safe_load(text))
-        pathlib.Path("reduced.yaml").write_text(yaml.safe_dump(project, sort_keys=False))
-        bodies.clear()
-        deploy = ["stack", "deploy", "--detach=true", "--resolve-image", "never", "-c", "reduced.yaml", STACK]
-        done = subprocess.run(docker + deploy, capture_output=True, text=True)
-        if done.returncode:
-            print(file.name, "docker:", done.stderr.strip())
-        of_docker = stored()
+def main():
+    herder, files = sys.argv[2], [pathlib.Path(it).resolve() for it in sys.argv[3:]]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    docker = ["docker", "-H", f"tcp://127.0.0.1:{server.server_port}"]
+    for file in files:
         clean()
-        recorded = {}
-        for kind, body in sorted(bodies, key=lambda it: (it[0], it[1]["Name"])):
-            for key in ("Secret", "Config"):
-                for it in body.get("TaskTemplate", {}).get("ContainerSpec", {}).get(key + "s") or []:
-                    it[key + "ID"] = ""
-            recorded.setdefault(kind, {})[body["Name"]] = body
-        (here / (file.stem + ".json")).write_text(lines(recorded))
-        os.symlink(file, file.name)
-        done = subprocess.run([herder, "stack", "config", "-c", file.name, "--objects", STACK], capture_output=True, text=True)
-        if done.returncode:
-            print(file.name, "herder:", done.stderr.strip())
-            continue
-        objects = json.loads(done.stdout)
-        ids = {}
-        for kind in ("Networks", "Secrets", "Configs", "Services"):
-            for body in objects[kind]:
-                if body.pop("External", False):
-                    continue
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            for other in file.parent.iterdir():
+                if other.name != file.name and other.suffix != ".json":
+                    os.symlink(other, other.name)
+            text = file.read_text()
+            project = reduce(yaml.safe_load(text))
+            pathlib.Path("reduced.yaml").write_text(yaml.safe_dump(project, sort_keys=False))
+            bodies.clear()
+            deploy = ["stack", "deploy", "--detach=true", "--resolve-image", "never", "-c", "reduced.yaml", STACK]
+            done = subprocess.run(docker + deploy, capture_output=True, text=True)
+            if done.returncode:
+                print(file.name, "docker:", done.stderr.strip())
+            of_docker = stored()
+            clean()
+            recorded = {}
+            for kind, body in sorted(bodies, key=lambda it: (it[0], it[1]["Name"])):
                 for key in ("Secret", "Config"):
                     for it in body.get("TaskTemplate", {}).get("ContainerSpec", {}).get(key + "s") or []:
-                        it[key + "ID"] = ids[it[key + "Name"]]
-                if kind in ("Secrets", "Configs"):
-                    body.setdefault("Data", "eA==")
-                    body.setdefault("Labels", {"com.docker.stack.namespace": STACK})
-                status, answer = call("POST", f"/{kind.lower()}/create", body)
-                if status >= 300:
-                    print(f"{file.name}: herder's {kind} {body['Name']} is refused: {answer}")
-                else:
-                    ids[body["Name"]] = answer.get("ID") or answer.get("Id")
-        of_herder = stored()
-        clean()
-        print(f"== {file.name}: {len(of_docker)} objects")
-        compare(file.stem, of_docker, of_herder)
+                        it[key + "ID"] = ""
+                recorded.setdefault(kind, {})[body["Name"]] = body
+            (here / (file.stem + ".json")).write_text(lines(recorded))
+            os.symlink(file, file.name)
+            done = subprocess.run([herder, "stack", "config", "-c", file.name, "--objects", STACK], capture_output=True, text=True)
+            if done.returncode:
+                print(file.name, "herder:", done.stderr.strip())
+                continue
+            objects = json.loads(done.stdout)
+            ids = {}
+            for kind in ("Networks", "Secrets", "Configs", "Services"):
+                for body in objects[kind]:
+                    if body.pop("External", False):
+                        continue
+                    for key in ("Secret", "Config"):
+                        for it in body.get("TaskTemplate", {}).get("ContainerSpec", {}).get(key + "s") or []:
+                            it[key + "ID"] = ids[it[key + "Name"]]
+                    if kind in ("Secrets", "Configs"):
+                        body.setdefault("Data", "eA==")
+                        body.setdefault("Labels", {"com.docker.stack.namespace": STACK})
+                    status, answer = call("POST", f"/{kind.lower()}/create", body)
+                    if status >= 300:
+                        print(f"{file.name}: herder's {kind} {body['Name']} is refused: {answer}")
+                    else:
+                        ids[body["Name"]] = answer.get("ID") or answer.get("Id")
+            of_herder = stored()
+            clean()
+            print(f"== {file.name}: {len(of_docker)} objects")
+            compare(file.stem, of_docker, of_herder)
+
+
+if __name__ == "__main__":
+    main()
