@@ -1,5 +1,5 @@
-//! `cargo xtask bench pool`, `scale`, `swarm`, `failover`, `soak` and `storm`: the real herder over real engines, and over many
-//! simulated ones.
+//! `cargo xtask bench pool`, `scale`, `swarm`, `failover`, `soak` and `storm`. They run the real herder over real
+//! engines, and over many simulated ones.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
 
 mod failover;

@@ -1,5 +1,5 @@
-//! Everything that may happen behind and around an ingress while clients use it: updates, scaling, drained nodes, lost leaders,
-//! restarts, lost hosts. Counts the requests, websockets and streams of gRPC that failed.
+//! Everything that may happen behind and around an ingress while clients use it. Such are updates, scaling, drained
+//! nodes, lost leaders, restarts, lost hosts. Counts the requests, websockets and streams of gRPC that failed.
 //!
 //! Four hosts: three manage, two of these listen, and tasks run on all. The first leader does not listen, so that its loss and that of an
 //! ingress are told apart.

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: three hosts, herder on each, a swarm on them, the voting application on overlay networks, published
-//! under a host name with a certificate. It then scales, updates, and loses a host while people vote.
+//! `cargo xtask demo`: three hosts with a swarm, and the voting application on overlay networks. It is published under
+//! a host name with a certificate. It then scales, updates, and loses a host while people vote.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -29,7 +29,7 @@ const STREAMS_OF_ONE: usize = 20;
 /// Pause of a client that failed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What was seen since it was last taken.
+/// Counts since the last reading.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub times: Vec<Duration>,
@@ -60,7 +60,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// So many requests each second, shared by the addresses.
+    /// Starts clients that send `rate` requests a second, shared by the addresses.
     pub(crate) fn start(addresses: &[String], rate: u32) -> Load {
         let (tally, mut clients) = (Tally::default(), JoinSet::new());
         let of = |at: usize| addresses[at % addresses.len()].clone();

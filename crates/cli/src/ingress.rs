@@ -47,8 +47,9 @@ pub struct IngressEnable {
     /// Address where nodes that listen show figures, as /metrics for Prometheus [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<String>,
-    /// Authority that certificates are ordered from: name (default), directory (URL, letsencrypt, letsencrypt-staging or own), email,
-    /// challenge (http-01, tls-alpn-01, dns-01), root=FILE, hook=PROGRAM, eab-id, eab-secret; may be given several times
+    /// Authority that certificates are ordered from. Members: name (default), directory (URL, letsencrypt,
+    /// letsencrypt-staging or own), email, challenge (http-01, tls-alpn-01, dns-01), root=FILE, hook=PROGRAM, eab-id,
+    /// eab-secret; may be given several times
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub resolver: Vec<String>,
     /// Route services with Traefik labels that do not say traefik.enable=true, too

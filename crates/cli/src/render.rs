@@ -22,8 +22,8 @@ pub struct Render {
     /// Configuration file of consul-template (.toml, .json, .hcl), or a folder of such; may be repeated
     #[arg(long, value_name = "PATH")]
     pub config: Vec<PathBuf>,
-    /// Source of values: consul://, etcd://, etcd2://, zookeeper://HOST:PORT,…, or herder:// for the services of the
-    /// cluster behind -H [default: consul:// at CONSUL_HTTP_ADDR, or at 127.0.0.1:8500]
+    /// Source of values. One of consul://, etcd://, etcd2://, zookeeper://HOST:PORT,…, or herder:// for the services
+    /// of the cluster behind -H [default: consul:// at CONSUL_HTTP_ADDR, or at 127.0.0.1:8500]
     #[arg(long, value_name = "URL")]
     pub source: Option<String>,
     /// Address of Consul, as consul-template has it
@@ -41,7 +41,7 @@ pub struct Render {
     /// Time to wait for more changes: MIN or MIN:MAX [default: 200ms:2s]
     #[arg(long, value_name = "MIN[:MAX]")]
     pub wait: Option<String>,
-    /// Program that runs while files are rendered: begun when all are there, begun anew when one changes; its end ends herder
+    /// Program that runs beside the rendered files. It starts when all are there and restarts when one changes; its end ends herder
     #[arg(long, value_name = "COMMAND")]
     pub exec: Option<String>,
     /// Signal that tells the program of a change, instead of beginning it anew
@@ -56,7 +56,7 @@ pub struct Render {
     /// Folder in which this process tells the state of its files
     #[arg(long, default_value = "/run/herder-render", value_name = "FOLDER")]
     pub status_folder: PathBuf,
-    /// Show the state of the files of all that render on this host, and end; fails if one of them failed
+    /// Show the state of all files rendered on this host, and end; fails if one of them failed
     #[arg(value_parser = ["status"], value_name = "status")]
     pub verb: Option<String>,
     /// Output format of the states

@@ -169,7 +169,7 @@ pub struct StackExport {
 /// The Compose files of a stack, and their variables.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StackFiles {
-    /// A Compose file; may be repeated, later ones are merged onto earlier ones; - reads from the input
+    /// A Compose file. May be repeated; later ones are merged onto earlier ones; - reads from the input
     /// [default: compose.yaml, compose.yml, docker-compose.yml or docker-compose.yaml, and their override file]
     #[arg(long = "compose-file", short = 'c', visible_short_alias = 'f', value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -187,7 +187,8 @@ pub struct StackFiles {
 /// Lookup of images in their registry.
 #[derive(Clone, Debug, Args)]
 pub struct StackImages {
-    /// Look images up in their registry and run the digest found: always, only where the file changed the image, or never
+    /// Look images up in their registry and run the digest found. When: always, only where the file changed the image,
+    /// or never
     #[arg(long, default_value = "always", value_parser = ["always", "changed", "never"], value_name = "WHEN")]
     pub resolve_image: String,
 }

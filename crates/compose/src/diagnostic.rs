@@ -95,7 +95,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The path of a value while a tree is walked: a list of steps on the stack, printed only when needed.
+/// The path of a value while a tree is walked. It is a list of steps on the stack, printed only when
+/// needed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path<'a> {
     parent: Option<&'a Path<'a>>,

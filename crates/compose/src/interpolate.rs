@@ -63,7 +63,8 @@ enum Part<'a> {
 /// The operators, longest first.
 const OPERATORS: [&str; 6] = [":-", ":?", ":+", "-", "?", "+"];
 
-/// Parses up to the end, or inside of braces (`depth` > 0) up to the closing one, and returns its index.
+/// Parses up to the end or the closing brace, and returns its index. `depth` is above 0 inside of
+/// braces.
 fn parse(text: &str, from: usize, depth: usize) -> Result<(Vec<Part<'_>>, usize), Fault> {
     let bytes = text.as_bytes();
     let (mut parts, mut start, mut index, mut braces) = (Vec::new(), from, from, 0_usize);

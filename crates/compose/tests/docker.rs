@@ -87,7 +87,8 @@ fn bodies(desired: &Desired, sources: &Sources) -> Value {
     all
 }
 
-/// Finds the differences of two values; what is null, false or empty is as if it were not there in Go.
+/// Finds the differences of two values. A value that is null, false or empty is as if it were not
+/// there in Go.
 fn compare(path: &str, docker: &Value, herder: &Value, found: &mut Vec<String>) {
     let is_empty =
         |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || *value == json!("") || *value == json!([]);

@@ -14,7 +14,8 @@ pub enum Able {
     Engine { api: (u32, u32) },
 }
 
-/// Members of a service with the version of the API that brought them: the path, the version, the words of people.
+/// Members of a service with the version of the API that brought them. Each row is the path, the version, and the
+/// name for people.
 const SINCE: [(&[&str], (u32, u32), &str); 7] = [
     (&["Mode", "ReplicatedJob"], (1, 41), "the mode replicated-job"),
     (&["Mode", "GlobalJob"], (1, 41), "the mode global-job"),

@@ -1,4 +1,5 @@
-//! Deploys the objects of a stack to a target with the Docker API of a swarm: this cluster or a remote one.
+//! Deploys the objects of a stack to a target with the Docker API of a swarm. The target is this cluster or
+//! a remote one.
 //!
 //! [`observe`] reads what is there, [`Plan::of`] compares (pure), [`apply`] carries the steps out, waits for
 //! dependencies, and goes back on failure. The target is an [`Api`]: the client of the caller.

@@ -39,7 +39,8 @@ pub(crate) fn is_seal_of(label: &str, data: &[u8]) -> bool {
     rounds <= ROUNDS && pbkdf2::verify(ALGORITHM, rounds, &salt, data, &digest).is_ok()
 }
 
-/// The label and its value by which the content of a config is compared where a target does not show it.
+/// The label and its value that stand for the content of a config. They are compared where a target does
+/// not show the content.
 pub fn config_digest(data: &[u8]) -> (&'static str, String) {
     let digest = ring::digest::digest(&ring::digest::SHA256, data);
     let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

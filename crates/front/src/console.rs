@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{ApiError, Call, Front, Reply, swarm};
 
-/// Where the pages are; links are relative to it.
+/// Path of the pages; links are relative to it.
 const BASE: &str = "/herder/ui/";
 /// Nothing is loaded, nothing is sent, and no other page shows these.
 const POLICY: &str =

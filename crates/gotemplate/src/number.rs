@@ -159,8 +159,8 @@ fn with_exponent(text: &str) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// Formats as `%g`: the shortest digits that mean the number, or a given number of them, with an exponent where it is
-/// large or small.
+/// Formats as `%g`. The result has the shortest digits that mean the number, or a given number of them, with an
+/// exponent where it is large or small.
 fn general(number: f64, precision: Option<usize>, sharp: bool) -> String {
     let shortest = format!("{number:e}");
     let rounded = precision.map(|precision| format!("{number:.*e}", precision.max(1) - 1));

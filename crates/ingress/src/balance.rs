@@ -283,7 +283,7 @@ impl Service {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns whether one more retry is within the budget: a service that fails as a whole gets no storm of retries.
+    /// Returns whether one more retry is within the budget. A service that fails as a whole gets no storm of retries.
     pub(crate) fn may_retry(&self) -> bool {
         let most = self.requests.load(Ordering::Relaxed) / REQUESTS_PER_RETRY + RETRIES_FREE;
         self.retries.fetch_add(1, Ordering::Relaxed) < most

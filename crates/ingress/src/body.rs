@@ -1,4 +1,5 @@
-//! Bodies on their way: of requests that may be sent again, and of answers with what is held until they end.
+//! Bodies of requests and answers. Those of requests may be sent again; those of answers hold a resource
+//! until they end.
 
 use std::pin::Pin;
 use std::sync::Arc;

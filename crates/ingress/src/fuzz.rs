@@ -1,4 +1,4 @@
-//! What must hold for any first bytes of a connection that a trusted proxy opens.
+//! Checks of what holds for any first bytes of a connection that a trusted proxy opens.
 
 use std::net::SocketAddr;
 

@@ -171,8 +171,8 @@ fn wait(sockets: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Vec<b
     Ok(polled.iter().map(|it| !it.revents().is_empty()).collect())
 }
 
-/// Holds sockets for the herders that connect to the standard input, a socket that listens, until there is none for a minute, or
-/// nothing to hold.
+/// Holds the listening sockets of the ingress for the herders that connect. The standard input is a socket that
+/// listens. It ends when there has been no herder for a minute, or nothing is held.
 ///
 /// # Errors
 ///

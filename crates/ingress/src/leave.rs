@@ -1,4 +1,4 @@
-//! Streams to tasks that leave: they last as long as draining may, and then end in the way of their protocol.
+//! Streams to tasks that leave. They last as long as draining may, and then end in the way of their protocol.
 //!
 //! A websocket is closed with 1001 (going away) between two frames, a call of gRPC ends with status 14 (unavailable). Their clients begin
 //! anew, and come to another task.

@@ -14,8 +14,8 @@ const UNCONNECTED: &str = "07";
 /// Name of a program whose process is not found.
 const UNKNOWN: &str = "a program";
 
-/// Finds those of the ports (`8080/tcp`, `53/udp`) that a program of this host listens on, each with the program's name and process
-/// id. UDP sockets of this process are left out: it holds published ports with them.
+/// Finds those of the ports that a program of this host listens on. Ports are `8080/tcp` or `53/udp`; each comes with
+/// the program's name and process id. UDP sockets of this process are left out: it holds published ports with them.
 pub fn listeners(ports: &BTreeSet<String>) -> BTreeMap<String, String> {
     let mut sockets: BTreeMap<u64, String> = BTreeMap::new();
     for (protocol, path) in FILES {

@@ -62,7 +62,7 @@ fn family_number(of: Family) -> u8 {
     if of == Family::Ip6 { 10 } else { 2 }
 }
 
-/// True if a virtual IP is an address of its bridge: with IPv6 a local route does not answer neighbour solicitations.
+/// True if a virtual IP is an address of its bridge. With IPv6 a local route does not answer neighbour solicitations.
 fn is_address(address: IpAddr) -> bool {
     address.is_ipv6()
 }

@@ -189,7 +189,8 @@ mod tests {
         all.into_iter().map(|it| hex(&it.finish(1))).collect()
     }
 
-    /// The bytes that `wg set hw0 private-key … listen-port 4790 peer … endpoint … allowed-ips …` sends, on a little-endian machine.
+    /// The netlink bytes that `wg set hw0` sends, on a little-endian machine. Its arguments are `private-key …
+    /// listen-port 4790 peer … endpoint … allowed-ips …`.
     #[cfg(target_endian = "little")]
     #[test]
     fn messages_are_those_of_the_kernels_interface() {

@@ -1,4 +1,5 @@
-//! Processes beside herder, which outlive it: started where there is none, and fed by lines of JSON over a Unix socket.
+//! Processes beside herder, which outlive it. They are started where there is none, and fed by lines of JSON over a
+//! unix socket.
 //!
 //! Each line is a [`Feed`] with a number; the process answers with a [`Done`] of that number once it is in use. A release feeds also the
 //! process that the one before has started.

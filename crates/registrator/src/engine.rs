@@ -23,8 +23,8 @@ const REST_MAX: Duration = Duration::from_secs(10);
 /// Containers that are read at the same time.
 const READS_MAX: usize = 8;
 
-/// Events that are followed: starts, ends, names and health of containers; and, from an endpoint over many engines,
-/// engines that come and go.
+/// Events that are followed. They are starts, ends, names and health of containers; and, from an endpoint over many
+/// engines, engines that come and go.
 const EVENTS: &str = "/events?filters=%7B%22event%22%3A%5B%22start%22%2C%22die%22%2C%22rename%22%2C%22health_status%22%2C\
                       %22engine_connect%22%2C%22engine_reconnect%22%2C%22engine_disconnect%22%5D%7D";
 

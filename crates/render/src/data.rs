@@ -44,7 +44,8 @@ impl std::fmt::Display for Dep {
 /// A message of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// Entries of a tree (the path below it → value) or of a key (one entry without a name, or none).
+    /// Entries of a tree, or of a key. A tree has an entry for each path below it; a key has one
+    /// without a name, or none.
     Entries(Arc<Entries>),
     Json(Arc<Value>),
     /// A file; none if it is not there.

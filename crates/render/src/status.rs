@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct FileStatus {
     /// `waiting`, `rendered` or `failed`.
     pub state: String,
-    /// When this began, in RFC 3339.
+    /// Time at which this state began (RFC 3339).
     pub since: String,
-    /// What it waits for, or why it failed.
+    /// Reason for waiting or for the failure.
     pub reason: String,
 }
 

@@ -42,11 +42,11 @@ struct Peer {
     tunnel: Mutex<Tunn>,
 }
 
-/// Where packets go.
+/// Receiver of packets.
 pub(crate) trait Sink {
     /// Sends a datagram to another node.
     fn network(&mut self, datagram: &[u8], to: SocketAddr);
-    /// Hands a packet to this host.
+    /// Passes a packet to this host.
     fn host(&mut self, packet: &[u8]);
 }
 
@@ -208,7 +208,8 @@ mod tests {
         seen
     }
 
-    /// Carries datagrams until there are no more, and returns the packets that came out of tunnels, with the sizes of datagrams.
+    /// Carries datagrams until there are no more. Returns the packets that came out of tunnels, with the sizes of
+    /// datagrams.
     fn carry(nodes: &[&Node], from: &Node, first: Seen) -> (Vec<Vec<u8>>, usize) {
         let mut buffer = vec![0; BUFFER_BYTES];
         let (mut out, mut count) = (Vec::new(), 0);

@@ -28,13 +28,13 @@ const TICKS: u32 = 4;
 /// Bytes that wait in a socket while the process works; the kernel may give less.
 const SOCKET_BYTES: usize = 4 << 20;
 
-/// File, below the state folder of a node, that tells of each peer (`192.168.0.2:4790`) whether a tunnel to it is built.
+/// File below a node's state folder with the state of the tunnel to each peer (`192.168.0.2:4790`).
 pub const PEERS_FILE: &str = "net-tunnel-peers.json";
 
 /// Level of the feeds of this release.
 const LEVEL: u32 = 0;
 
-/// What the process is told. Members of later releases are passed over.
+/// Orders to the tunnel process. Members of later releases are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Feed {
@@ -75,7 +75,8 @@ impl Sink for Both<'_> {
     }
 }
 
-/// Carries packets as it is told over the Unix socket `path`, with the key in `folder`, until it is told to end, or its device is gone.
+/// Runs the tunnel process: carries packets as the unix socket `path` asks, with the key in `folder`. It ends when it
+/// is told to, or when its device is gone.
 ///
 /// # Errors
 ///

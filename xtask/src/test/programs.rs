@@ -81,7 +81,8 @@ pub(super) fn documentation() -> anyhow::Result<Tests> {
     tests(Command::new(run::cargo_path()).args(line), "documentation", false)
 }
 
-/// Runs a program that prints as Rust's test programs do, adds its summaries up, and keeps what it says of failed tests.
+/// Runs a program that prints as Rust's test programs do. Adds its summaries up, and keeps what it says of failed
+/// tests.
 fn tests(command: &mut Command, name: &str, live: bool) -> anyhow::Result<Tests> {
     let started = Instant::now();
     let (reader, writer) = std::io::pipe()?;

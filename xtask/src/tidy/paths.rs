@@ -17,7 +17,8 @@ pub(super) fn check() -> anyhow::Result<Vec<String>> {
     Ok(violations)
 }
 
-/// Paths of a page with their lines (from 1): in backquotes, with a slash, and no placeholder of capitals or stars.
+/// Paths of a page with their lines, counted from 1. They stand in backquotes, have a slash, and no placeholder of
+/// capitals or stars.
 fn named(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().flat_map(|(number, line)| {
         let quoted = line.split('`').skip(1).step_by(2);

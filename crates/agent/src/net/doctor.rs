@@ -10,7 +10,7 @@ use herder_parts::aside::Client;
 use herder_tunnel::PEERS_FILE;
 use serde::Serialize;
 
-/// Share of the connection tracking table, in percent, above which a warning is due: when it is full, new connections
+/// Share of the connection tracking table, in percent, above which a warning is due. When it is full, new connections
 /// are dropped.
 const CONNTRACK_PERCENT_MAX: u64 = 80;
 

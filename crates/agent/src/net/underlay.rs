@@ -25,7 +25,8 @@ pub enum DataPathError {
     Bare(String),
 }
 
-/// Resolves the data path address that a client asks for: an address of this host, or the name of an interface.
+/// Resolves the data path address that a client asks for. It is an address of this host, or the name of an
+/// interface.
 ///
 /// # Errors
 ///

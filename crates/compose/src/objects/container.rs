@@ -55,8 +55,8 @@ fn nanoseconds(node: &Node) -> Option<i64> {
     units::duration(node.as_str()?)
 }
 
-/// An image as Docker's client sends it: with `latest` where neither a tag nor a digest is said, and without the default
-/// registry.
+/// An image as Docker's client sends it. It has `latest` where neither a tag nor a digest is said, and without the
+/// default registry.
 pub(super) fn tagged(image: &str) -> String {
     let familiar = image.strip_prefix("docker.io/").or(image.strip_prefix("index.docker.io/")).unwrap_or(image);
     let familiar = familiar.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(familiar);

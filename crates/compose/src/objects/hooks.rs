@@ -80,8 +80,8 @@ fn is_of_a_node(mount: &Value) -> bool {
     mount["Type"] == "volume" && mount["Source"].is_string() && mount["VolumeOptions"]["DriverConfig"].is_null()
 }
 
-/// The job of one step, without its name: the service's container with another command, and without all that others
-/// reach it by.
+/// The job of one step, without its name. It is the service's container with another command, and without all that
+/// others reach it by.
 fn job(hook: Value, step: &Node, service: &Value, stack: &str) -> Value {
     let mut task = service["TaskTemplate"].clone();
     let mut image = service["Labels"][IMAGE_LABEL].clone();

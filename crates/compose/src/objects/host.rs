@@ -1,5 +1,5 @@
-//! Keys that a swarm's API cannot express: members of the engine's `HostConfig` and `Config`, in the member `Herder` of
-//! the container spec. Docker's own clients pass over that member.
+//! Keys that a swarm's API cannot express. They are members of the engine's `HostConfig` and `Config`, in the member
+//! `Herder` of the container spec. Docker's own clients pass over that member.
 
 use serde_json::{Map as Json, Value, json};
 

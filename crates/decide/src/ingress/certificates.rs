@@ -78,8 +78,8 @@ fn records(view: &View) -> impl Iterator<Item = (&Resource, CertificateRecord)> 
     all.filter_map(|it| Some((it.as_ref(), it.read::<CertificateRecord>().ok()?)))
 }
 
-/// Returns the certificates that are to be asked for at this time (seconds since 1970), those whose order is under way first; else when the
-/// next one is.
+/// Returns the certificates that are to be asked for at this time, or else the time of the next one. Times are seconds
+/// since 1970. Certificates whose order is under way come first.
 pub fn due(view: &View, state: &IngressState, now: i64) -> Result<Vec<Due>, Option<i64>> {
     let known: Vec<(&Resource, CertificateRecord)> = records(view).collect();
     let imported: Vec<&CertificateRecord> =

@@ -274,8 +274,8 @@ pub enum Item {
         dev: String,
         address: IpAddr,
     },
-    /// The way back to the entry node of a connection: default route of a table of its own, and the rule that selects
-    /// it.
+    /// The way back to the entry node of a connection. It is the default route of a table of its own, and the rule
+    /// that selects it.
     ExitRoute(Family),
     ExitRule(Family),
     /// A table with its chains and empty sets.

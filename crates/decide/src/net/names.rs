@@ -21,7 +21,7 @@ pub(super) const TTL_VIP: u32 = 30;
 pub(super) struct Named {
     /// Services and endpoints that have this name. With the last one it is no name any more.
     owners: usize,
-    /// How many of them have each address.
+    /// Number of names for each address.
     addresses: BTreeMap<(IpAddr, u32), usize>,
 }
 

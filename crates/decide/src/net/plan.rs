@@ -62,8 +62,8 @@ pub fn plan(wanted: &Table, seen: &BTreeMap<Item, Value>) -> Vec<Op> {
     steps.in_order()
 }
 
-/// Carries out steps on a map in place of a kernel, with what the kernel does by itself: a device takes its entries along, a bridge that
-/// gets another MAC its neighbours. For tests and simulations.
+/// Carries out steps on a map in place of a kernel. It does what the kernel does by itself: a device takes its entries
+/// along, a bridge that gets another MAC its neighbors. For tests and simulations.
 ///
 /// # Errors
 ///

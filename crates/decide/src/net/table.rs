@@ -94,8 +94,8 @@ pub fn table(states: &States, host: &Host) -> Table {
 }
 
 impl Table {
-    /// Brings the table from one version of its states to the next, at the cost of what differs, and returns the steps for the kernel and the
-    /// connections that end. Nothing if that is not possible: the table is to be computed anew then.
+    /// Brings the table to the next version of its states, at the cost of what differs. Returns the steps for the
+    /// kernel and the connections that end; `None` if the table must be computed from scratch.
     pub fn advance(&mut self, before: (&States, &Host), after: (&States, &Host)) -> Option<(Vec<Op>, Flows)> {
         let scopes = differences(before, after)?;
         let old = self.part(before, &scopes);

@@ -81,7 +81,8 @@ pub(super) fn overhead(facts: &NetFacts, node: Option<&NetNode>) -> u32 {
     }
 }
 
-/// Ends of the VXLAN devices of a network's nodes: their tunnel addresses if it is encrypted, else those of their data paths.
+/// Ends of the VXLAN devices of a network's nodes. They are the tunnel addresses if it is encrypted, else those of
+/// their data paths.
 #[derive(Debug)]
 pub(super) enum Vteps<'s> {
     Clear(&'s NetState),

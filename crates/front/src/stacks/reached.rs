@@ -61,8 +61,9 @@ fn endpoint(service: &Value, tasks: &[Value], nodes: &[Value]) -> Value {
     })
 }
 
-/// `GET …/stacks/{stack}/events`: server-sent events of its services, networks, secrets, configs and containers, as the Docker API has
-/// them; from `Last-Event-ID` on, or `since`.
+/// `GET …/stacks/{stack}/events` sends the events of a stack as server-sent events. These are the events of its
+/// services, networks, secrets, configs and containers, as the Docker API has them, from `Last-Event-ID` on, or
+/// `since`.
 pub(crate) async fn events(front: &Arc<Front>, call: Call) -> Answered {
     let (target, stack) = (call.hole("target"), call.hole("stack"));
     let last = call.parts.headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! What clients see when a node is lost behind the ingress, and when the ingress itself leaves.
+//! Tests what clients see when a node is lost behind the ingress, and when the ingress itself leaves.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,4 +1,5 @@
-//! Requests that could be understood in two ways, each in `smuggling.txt`: what the client is answered, and what the task behind sees.
+//! Requests that could be understood in two ways, each in `smuggling.txt`. A row has what the client is answered, and
+//! what the task behind sees.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ const NEXT: &str = "GET /next HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// A task that writes down each request with its framing and its body, read as strictly as RFC 9112 wants it.
+/// A task that writes down each request with its framing and its body. It reads as strictly as RFC 9112 wants
+/// it.
 async fn strict(edge: &Edge, log: Log) {
     edge.task("t", move |stream| {
         let log = log.clone();

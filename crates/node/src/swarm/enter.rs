@@ -36,7 +36,8 @@ const NO_TUNNEL: &str =
     "networks cannot be encrypted on this host: it has neither WireGuard in its kernel nor the device /dev/net/tun";
 
 impl Host {
-    /// Ends this node's part in good order: clients of its ingress go elsewhere or wait for the next herder, and another manager leads.
+    /// Ends this node's part gracefully. Clients of its ingress go elsewhere or wait for the next herder, and another
+    /// manager leads.
     pub async fn end(&self) {
         self.ingress.leave().await;
         self.close_store().await;

@@ -1,4 +1,4 @@
-//! Requests to deploy whose files come as a form or an archive; the other members of the document are in the query.
+//! Requests to deploy whose files come as a form or an archive. The other members of the document are in the query.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -76,7 +76,7 @@ fn of_query(query: &Query) -> Result<Asked, Problem> {
     })
 }
 
-/// Takes a form over: the field `request` is the document, each other part a file, named by its file name or its field.
+/// Takes a form over. The field `request` is the document, each other part a file, named by its file name or its field.
 async fn form(asked: &mut Asked, bytes: Bytes, boundary: String) -> Result<(), Problem> {
     let wrong = |error: multer::Error| Problem::bad_request(format!("the form cannot be read: {error}"));
     let mut parts = Multipart::new(stream::iter([Ok::<_, Infallible>(bytes)]), boundary);

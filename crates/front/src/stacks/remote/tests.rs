@@ -1,5 +1,5 @@
-//! Each fault of a remote engine with a real cause, over real sockets: the code and the words of `/v2`, the status and the text of
-//! `/v1`.
+//! Each fault of a remote engine with a real cause, over real sockets. Each row has the code and the words of `/v2`,
+//! the status and the text of `/v1`.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -123,7 +123,8 @@ fn pem(ca: &Authority, client: &Pair) -> Pem {
     Pem { ca: ca.pair.cert.clone(), cert: client.cert.clone(), key: client.key.clone() }
 }
 
-/// Connects and lists services: the fault as `/v2` and as `/v1` tell it, with the address and varying parts left out.
+/// Connects and lists services. Returns the fault as `/v2` and as `/v1` tell it, with the address and varying parts
+/// left out.
 async fn check(front: &Arc<Front>, addr: impl ToString, pem: &Pem, expected: [&str; 2]) {
     let addr = addr.to_string();
     let outcome = async { Remote::connect(front, &addr, pem).await?.call(Method::GET, "/services?x=1", None).await };

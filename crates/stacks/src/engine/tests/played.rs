@@ -178,7 +178,7 @@ impl Raw for Fake {
     }
 }
 
-/// A Compose file of services `NAME=IMAGE*REPLICAS`, of which each waits for the one before; `conf=TEXT` is a config of all,
+/// A Compose file of services `NAME=IMAGE*REPLICAS`. Each waits for the one before; `conf=TEXT` is a config of all,
 /// `attempts=N` how often they are started again.
 fn file(words: &str) -> String {
     let value = |key: &str| words.split(' ').find_map(|it| it.strip_prefix(key));
