@@ -109,6 +109,8 @@ struct Shared {
     applied: watch::Sender<Versions>,
     ready: watch::Sender<BTreeMap<String, Outcome>>,
     attachments: Attachments,
+    /// A leader has told everything since this program started.
+    heard: watch::Sender<bool>,
     /// Networks of the swarm; `None` until a leader has sent all of them.
     records: watch::Sender<Option<BTreeMap<String, Arc<NetworkRecord>>>>,
 }
@@ -187,7 +189,9 @@ impl Networks {
                 records.extend(news.known.iter().map(|it| (it.id.clone(), it.clone())));
             }
         });
-        news.updates.iter().try_for_each(|it| self.update(it))
+        news.updates.iter().try_for_each(|it| self.update(it))?;
+        self.shared.heard.send_if_modified(|heard| news.whole && !std::mem::replace(heard, true));
+        Ok(())
     }
 
     /// Returns all networks of the swarm as the leader sent them last. `None` before the first message of a leader.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::net::{
-    Flows, Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, lacks_tunnel, plan, table, tunnel,
+    Family, Flows, Host, Item, Op, States as NetStates, Table, Value, bridge_name, ended, lacks_tunnel, plan, table,
+    tunnel,
 };
 use herder_dns::DNS_PORT;
 use herder_model::swarm::NetState;
@@ -53,6 +54,9 @@ pub(super) struct Worker {
     host: Host,
     folder: PathBuf,
     states: watch::Receiver<States>,
+    heard: watch::Receiver<bool>,
+    /// States are those that were saved, and may be older than what the kernel has.
+    is_saved: bool,
     suspects: watch::Receiver<BTreeSet<String>>,
     ended: watch::Receiver<BTreeSet<String>>,
     notices: mpsc::Receiver<Notice>,
@@ -93,6 +97,8 @@ impl Worker {
         std::thread::spawn(move || notice(&sender));
         Worker {
             states: networks.shared.states.subscribe(),
+            heard: networks.shared.heard.subscribe(),
+            is_saved: false,
             suspects: networks.shared.suspects.subscribe(),
             ended: networks.shared.ended.subscribe(),
             networks,
@@ -120,7 +126,8 @@ impl Worker {
 
     pub(super) async fn run(mut self) {
         if let Some(states) = kept::load(&self.folder).await {
-            info!(networks = states.len(), "setting up networks from the saved state");
+            info!(networks = states.len(), "networks are known from the saved state");
+            self.is_saved = true;
             self.networks.shared.states.send_modify(|there| {
                 for (id, known) in states {
                     there.entry(id).or_insert(known);
@@ -128,6 +135,9 @@ impl Worker {
             });
         }
         loop {
+            if *self.heard.borrow_and_update() && std::mem::take(&mut self.is_saved) {
+                self.audit = true;
+            }
             let states = self.states.borrow_and_update().clone();
             self.host.suspects.clone_from(&self.suspects.borrow_and_update());
             self.host.ended.clone_from(&self.ended.borrow_and_update());
@@ -146,6 +156,7 @@ impl Worker {
         tokio::select! {
             // The senders live as long as the networks.
             _ = self.states.changed() => {}
+            _ = self.heard.changed() => {}
             _ = self.suspects.changed() => {}
             _ = self.ended.changed() => {}
             Some(notice) = self.notices.recv() => {
@@ -246,18 +257,16 @@ impl Worker {
         }
         let ports = usable.values().find(|state| state.facts.ingress).map(|state| state.ports.clone());
         self.host.taken = self.holders.hold(ports.unwrap_or_default());
-        let tunnel = tunnel(&usable, &self.host);
-        if let Some(tunnel) = &tunnel
-            && let Err(error) = self.tunnels.put(tunnel).await
-        {
-            troubles.push(format!("encrypted networks: {error}"));
+        // After a restart of the program alone, kernel, tunnels and DNS server go on with what they have: it may be newer than what was saved.
+        let holds = self.is_saved && kernel_has_tables().await;
+        if holds {
+            (self.audit, self.done) = (false, None);
+            self.next_audit = Instant::now() + AUDIT_TIME;
+        } else {
+            self.kernel_and_tunnels(&usable, &mut troubles).await;
         }
-        self.kernel(&usable, &mut troubles).await;
-        if tunnel.is_none() {
-            // Last: VXLAN devices that are bound to it would go with it before they shall.
-            self.tunnels.remove().await;
-        }
-        if (!usable.is_empty() || self.names.is_running())
+        if !holds
+            && (!usable.is_empty() || self.names.is_running())
             && let Err(error) = self.names.feed(&usable, &self.host).await
         {
             troubles.push(error.to_string());
@@ -370,6 +379,20 @@ impl Worker {
         }
     }
 
+    async fn kernel_and_tunnels(&mut self, states: &NetStates, troubles: &mut Vec<String>) {
+        let tunnel = tunnel(states, &self.host);
+        if let Some(tunnel) = &tunnel
+            && let Err(error) = self.tunnels.put(tunnel).await
+        {
+            troubles.push(format!("encrypted networks: {error}"));
+        }
+        self.kernel(states, troubles).await;
+        if tunnel.is_none() {
+            // Last: VXLAN devices that are bound to it would go with it before they shall.
+            self.tunnels.remove().await;
+        }
+    }
+
     async fn kernel(&mut self, states: &NetStates, troubles: &mut Vec<String>) {
         let before = self.done.replace((states.clone(), self.host.clone()));
         let is_same = |(old, host): &(NetStates, Host)| {
@@ -427,6 +450,12 @@ impl Worker {
         }
         tokio::task::spawn_blocking(move || herder_net::lacks_rules(&wanted)).await.unwrap_or(true)
     }
+}
+
+/// True if the kernel has herder's tables: the host has not been rebooted since, and nobody has flushed them.
+async fn kernel_has_tables() -> bool {
+    let looked = tokio::task::spawn_blocking(|| Kernel.seen(&Table::default()));
+    looked.await.is_ok_and(|seen| seen.is_ok_and(|items| items.contains_key(&Item::Base(Family::Ip))))
 }
 
 /// Brings the kernel to a table. Returns it, and what could not be done.
