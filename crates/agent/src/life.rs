@@ -41,6 +41,9 @@ const STOP_TURN_MAX: Duration = Duration::from_millis(150);
 /// Time for containers to end when their node leaves its swarm. Docker's engine gives them no time at all.
 const LEAVE_GRACE: Duration = Duration::from_millis(700);
 
+/// A draining task waits so much longer for its ingress nodes than its service allows, at most half of that: they may hear of it later.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
+
 /// Message of a task that had to end because no manager answered.
 const FENCED: &str =
     "stopped: this node has not heard from a manager for too long, and the service has the label herder.fence";
@@ -468,9 +471,11 @@ impl Life {
     /// Waits until ingress nodes have no requests to the task any more, for as long as its service allows.
     async fn until_served(&self) {
         let mut served = self.node.served.subscribe();
-        let Some(limit) = served.borrow().tasks.get(&self.id).map(|it| Duration::from_millis(it.drain_ms)) else {
+        let Some(drain) = served.borrow().tasks.get(&self.id).map(|it| Duration::from_millis(it.drain_ms)) else {
             return;
         };
+        // Ingress nodes end streams within the time that the service allows, counted from when they heard of it.
+        let limit = drain + DRAIN_SLACK.min(drain / 2);
         let has_left = served.wait_for(|it| !it.tasks.contains_key(&self.id));
         let _ = timeout(limit, has_left).await;
     }

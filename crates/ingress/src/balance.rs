@@ -412,6 +412,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tasks_of_a_suspected_node_rest_as_long_as_there_are_others() {
+        let mut state = state(&[("a", BackendState::Serving, 1), ("b", BackendState::Serving, 1)]);
+        let upstream = state.services.get_mut("s").expect("a service");
+        upstream.backends.iter_mut().for_each(|(id, it)| it.node = format!("node-{id}"));
+        let services = Services::new(watch::Sender::default());
+        let chosen = |services: &Services| {
+            let service = services.get("s").expect("a service");
+            let mut all: Vec<String> =
+                (0..4).filter_map(|_| Some(service.choose(CLIENT, None, &[])?.id.clone())).collect();
+            all.sort_unstable();
+            (all.concat(), service.has_well())
+        };
+        let suspect = |nodes: &[&str]| services.suspect(nodes.iter().map(|it| (*it).to_owned()).collect());
+        // Before its tasks are known, and after.
+        suspect(&["node-a"]);
+        services.update(&state);
+        assert_eq!(chosen(&services), ("bbbb".to_owned(), true));
+        suspect(&["node-a", "node-b"]);
+        assert_eq!(chosen(&services), ("aabb".to_owned(), false));
+        suspect(&[]);
+        assert_eq!(chosen(&services), ("aabb".to_owned(), true));
+    }
+
+    #[tokio::test]
     async fn a_draining_task_is_busy_until_its_last_request_ends() {
         use BackendState::{Draining, Serving};
         let applied = watch::Sender::<IngressApplied>::default();
