@@ -226,7 +226,10 @@ fn specifications_and_files() {
         ("template { source = \"a\" }", "`destination` is missing"),
         ("template { destination = \"a\" }", "either `source` or `contents`"),
         ("template { source = \"a\" destination = \"b\" sourc = \"c\" }", "`sourc` is not known"),
-        ("exec { command = \"x\" }", "`exec` is not built in"),
+        ("vault { address = \"x\" }", "`vault` is not built in"),
+        ("exec { reload_signal = \"SIGHUP\" }", "exec has no command"),
+        ("exec { command = \"x\"\n kill_signal = \"SIGX\" }", "\"SIGX\" is no signal"),
+        ("exec { command = \"x\"\n splay = \"5s\" }", "exec: `splay` is not built in"),
     ] {
         let error = file(Path::new("c.hcl"), text).expect_err(text);
         assert!(error.contains(why), "{error}");
