@@ -51,7 +51,7 @@ pub use ingress::{
     IngressNews, IngressServed, IngressSettings, IngressState, Resolver, Route, RouteTls, ServedCertificate,
     ServedTask, Sticky, Upstream, ingress_kind,
 };
-pub use level::{Feature, LEVEL};
+pub use level::{EXTENSION, Feature, LEVEL, is_extended};
 pub use meta::{Driver, Meta, TlsInfo, Version};
 pub use netstate::{
     Affinity, BalanceMode, KeepAddress, NetBody, NetChanges, NetEndpoint, NetFacts, NetNode, NetPort, NetService,

@@ -322,6 +322,19 @@ proptest! {
     }
 }
 
+/// A manager or node of this release keeps hooks of a later one, with all members that it does not know.
+#[test]
+fn hooks_of_a_later_release_are_kept_whole() {
+    let hooks = json!({"PreStart": [{"Command": ["m"], "Retries": 3}], "PreRemove": [{"Command": ["x"]}]});
+    let container = json!({"Image": "i", "Herder": {"Hooks": hooks, "Later": [1]}});
+    let spec = json!({"Name": "s", "Labels": null, "TaskTemplate": {"ContainerSpec": container, "ForceUpdate": 0}, "Mode": {}});
+    let service =
+        json!({"ID": "s", "Version": {}, "CreatedAt": "", "UpdatedAt": "", "Spec": spec, "Endpoint": {"Spec": {}}});
+    let record = json!({"service": service, "spec_version": {}, "previous_spec_version": {}});
+    let change = json!({"at": 1, "changes": [{"putspec": record}]});
+    assert_eq!(through::<now::Command>(&change).expect("read"), change);
+}
+
 /// Documents why feature levels exist: the release before loses members, and fails at a new kind.
 #[test]
 fn the_release_before_loses_members_and_fails_at_kinds() {

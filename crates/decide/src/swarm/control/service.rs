@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use herder_model::swarm::{
-    Change, JobStatus, Kind, NetworkAttachmentConfig, NetworkRecord, PortConfig, ServiceMode, ServiceRecord,
-    ServiceSpec, Time, UpdateStatus, View,
+    Change, Feature, JobStatus, Kind, NetworkAttachmentConfig, NetworkRecord, PortConfig, ServiceMode, ServiceRecord,
+    ServiceSpec, Time, UpdateStatus, View, is_extended,
 };
 
 use super::{Changes, check_version};
+use crate::swarm::nodes::level;
 use crate::swarm::task::container::extension;
 use crate::swarm::{self, Code, Denial, Refusal, allocate, lookup, spec};
 
@@ -93,6 +94,7 @@ pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -
         declared
     };
     let spec = declared.completed(view, None)?;
+    known_to_all(view, &spec)?;
     let mut changes = references(view, &spec)?;
     if view.named(Kind::Service, &spec.name).is_some() {
         let text = format!("name conflicts with an existing object: service {} already exists", spec.name);
@@ -107,6 +109,11 @@ pub fn create_service(view: &View, declared: &Declared, id: String, now: Time) -
     allocate::complete_endpoint_of(view, &mut record);
     changes.push(Change::PutSpec(record.into()));
     Ok(changes)
+}
+
+/// Refuses settings beyond the swarm API while some manager's release does not know them.
+fn known_to_all(view: &View, spec: &ServiceSpec) -> Result<(), Denial> {
+    if is_extended(&spec.task_template) { level::needs(view, Feature::Extension) } else { Ok(()) }
 }
 
 const HOW: [&str; 16] = [
@@ -144,6 +151,7 @@ pub fn update_service(view: &View, text: &str, update: &ServiceUpdate, now: Time
     if let Some(container) = &mut spec.task_template.container_spec {
         extension::inherit(container, found.service.spec.task_template.container_spec.as_ref());
     }
+    known_to_all(view, &spec)?;
     let mut changes = references(view, &spec)?;
     let kinds = |mode: &ServiceMode| {
         (mode.replicated.is_some(), mode.global.is_some(), mode.replicated_job.is_some(), mode.global_job.is_some())

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use herder_model::swarm::{Availability, Engine};
+use herder_model::swarm::{Availability, Engine, Feature, is_extended};
 use herder_model::swarm::{
     GenericResource, NodeRecord, Placement, Platform, PortConfig, Reservations, SCTP, SwarmNodeState, TaskRecord,
     TaskSpec,
@@ -25,6 +25,8 @@ pub enum Filter {
     Plugins,
     /// Programs and kernel parts that overlay networks need.
     Networks,
+    /// A release of herder that knows all settings of the task.
+    Release,
     Constraints,
     /// Architecture and operating system of the image.
     Platforms,
@@ -33,11 +35,12 @@ pub enum Filter {
 }
 
 impl Filter {
-    pub const ALL: [Filter; 8] = [
+    pub const ALL: [Filter; 9] = [
         Filter::Ready,
         Filter::Resources,
         Filter::Plugins,
         Filter::Networks,
+        Filter::Release,
         Filter::Constraints,
         Filter::Platforms,
         Filter::HostPorts,
@@ -68,6 +71,7 @@ impl fmt::Display for Sentence {
             Filter::Resources => "insufficient resources",
             Filter::Plugins => "missing plugin",
             Filter::Networks => "missing network capability",
+            Filter::Release => "too old a release of herder",
             Filter::Constraints => "scheduling constraints not satisfied",
             Filter::Platforms => "unsupported platform",
             Filter::HostPorts => PORT_TAKEN,
@@ -93,6 +97,8 @@ pub(super) struct Demand<'t> {
     drivers: Vec<(&'static str, &'t str)>,
     /// True if the task is on a network that not every engine has by itself.
     on_networks: bool,
+    /// The feature level that the node's release must have.
+    level: u32,
 }
 
 impl<'t> Demand<'t> {
@@ -103,6 +109,7 @@ impl<'t> Demand<'t> {
             placement: spec.placement.as_ref().filter(|it| **it != Placement::default()),
             drivers: drivers(spec),
             on_networks: spec.networks.iter().any(|it| !is_everywhere(&it.target)),
+            level: if is_extended(spec) { Feature::Extension.level() } else { 0 },
         }
     }
 }
@@ -126,6 +133,7 @@ pub(super) struct Conditions {
     pub reserved: Reservations,
     drivers: Vec<(&'static str, String)>,
     on_networks: bool,
+    level: u32,
     pub constraints: Vec<Constraint>,
     /// True if a constraint is malformed, so no node meets it.
     hopeless: bool,
@@ -142,6 +150,7 @@ impl Conditions {
             reserved: demand.reserved.cloned().unwrap_or_default(),
             drivers: demand.drivers.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect(),
             on_networks: demand.on_networks,
+            level: demand.level,
             ..Conditions::default()
         };
         let Some(placement) = demand.placement else { return conditions };
@@ -175,6 +184,8 @@ impl Conditions {
             Some(Filter::Plugins)
         } else if self.missing_for_networks(node).next().is_some() {
             Some(Filter::Networks)
+        } else if self.is_too_old(node) {
+            Some(Filter::Release)
         } else if !self.meets_constraints(node) {
             Some(Filter::Constraints)
         } else if !self.runs_on(node) {
@@ -208,6 +219,11 @@ impl Conditions {
     pub(super) fn missing_for_networks<'n>(&self, node: &'n NodeRecord) -> impl Iterator<Item = &'n str> + use<'n> {
         let lacks = if self.on_networks { &*node.description().underlay.lacks } else { &[] };
         lacks.iter().map(String::as_str).filter(|it| *it != SCTP)
+    }
+
+    /// True if the node's release would run the task as if a part of its specification were not there.
+    pub(super) fn is_too_old(&self, node: &NodeRecord) -> bool {
+        node.level < self.level
     }
 
     pub(super) fn generics(&self) -> &[GenericResource] {
@@ -309,6 +325,20 @@ mod tests {
     }
 
     #[test]
+    fn settings_beyond_the_swarm_api_need_a_node_that_knows_them() {
+        let extended = json!({"ContainerSpec": {"Image": "i", "Herder": {"Hooks": {"PreStop": [{"Command": ["x"]}]}}}});
+        for (spec, level, expected) in [
+            (extended.clone(), Feature::Extension.level() - 1, Some(Filter::Release)),
+            (extended, Feature::Extension.level(), None),
+            (json!({"ContainerSpec": {"Image": "i"}}), 0, None),
+        ] {
+            let spec: TaskSpec = serde_json::from_value(spec).expect("a task");
+            let node = NodeRecord { level, ..node(json!({})) };
+            assert_eq!(Conditions::of(&Demand::of(&spec)).refused(&node, true, || true), expected);
+        }
+    }
+
+    #[test]
     fn platforms_have_two_names_each() {
         let spec = |platforms: Value| json!({"Placement": {"Platforms": platforms}});
         let node = |arch: &str, os: &str| json!({"Description": {"Platform": {"Architecture": arch, "OS": os}}});
@@ -368,13 +398,13 @@ mod tests {
         assert_eq!(
             text(1),
             "1 node not available for new tasks; insufficient resources on 1 node; missing plugin on 1 node; missing \
-             network capability on 1 node; scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
+             network capability on 1 node; too old a release of herder on 1 node; scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
              node; max replicas per node limit exceed"
         );
         assert_eq!(
             text(2),
             "2 nodes not available for new tasks; insufficient resources on 2 nodes; missing plugin on 2 nodes; \
-             missing network capability on 2 nodes; scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
+             missing network capability on 2 nodes; too old a release of herder on 2 nodes; scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
              in use on 2 nodes; max replicas per node limit exceed"
         );
     }

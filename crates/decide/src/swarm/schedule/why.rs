@@ -302,6 +302,10 @@ impl Asked<'_> {
             let detail = format!("no {programs}, which overlay networks need");
             add(Filter::Networks, detail, format!("install {programs} on {hostname}"));
         }
+        if self.conditions.is_too_old(node) {
+            let detail = "its release of herder does not know the service's settings beyond the swarm API".to_owned();
+            add(Filter::Release, detail, format!("upgrade herder on {hostname}"));
+        }
         let placement = self.record.task.spec.placement.iter();
         for text in placement.flat_map(|it| &it.constraints) {
             match Constraint::parse(text) {

@@ -77,6 +77,7 @@ pub fn create(
 ) -> Result<Create, String> {
     let context = Context::of(record, &facts(record, told).labels, node);
     let spec = record.task.spec.container_spec.as_ref().ok_or("the task has no container to run")?;
+    extension::check_on_node(spec)?;
     let spec = context.container(spec)?;
     let name = task_name(record);
     let mut body = config(record, &spec, node, &name);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::hooks;
 
 /// The name of the member.
-pub const MEMBER: &str = "Herder";
+pub const MEMBER: &str = herder_model::swarm::EXTENSION;
 
 /// Members of the engine's `HostConfig` that a task may set. Everything that the swarm API says itself is left to it.
 const HOST_CONFIG: [&str; 32] = [
@@ -82,6 +82,11 @@ pub fn check(spec: &ContainerSpec) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses a task with members that this node's release does not know: it must not run as if they had not been declared.
+pub(super) fn check_on_node(spec: &ContainerSpec) -> Result<(), String> {
+    check(spec).map_err(|text| format!("{text}; this node's release of herder cannot carry it out: upgrade the node"))
+}
+
 /// Keeps the extension of the stored spec in an update that has none, and removes an empty one.
 pub fn inherit(new: &mut ContainerSpec, old: Option<&ContainerSpec>) {
     match new.rest.get(MEMBER) {
@@ -146,7 +151,7 @@ mod tests {
                 json!({"HostConfig": {"SecurityOpt": ["b"]}, "ClearEntrypoint": true}),
                 json!({"HostConfig": {"SecurityOpt": ["a", "b"]}, "Entrypoint": [""]}),
             ),
-            // A record of a later release may have more; this one passes over it.
+            // What a later release may have more is not carried over; see [`check_on_node`].
             (json!({"HostConfig": {"Binds": ["/:/host"]}}), json!({"HostConfig": {"SecurityOpt": ["a"]}})),
         ];
         for (extension, wanted) in table {
@@ -169,13 +174,13 @@ mod tests {
             (json!({"Hooks": {"PreStop": [{"Command": ["x"], "Env": ["A=b"]}]}}), ""),
             (
                 json!({"Hooks": {"PreStop": [{"Commands": []}]}}),
-                "ContainerSpec.Herder.Hooks: unknown field `Commands`, expected one of `Image`, `Command`, `Env`, `User`, \
-                 `WorkingDir`, `Privileged`, `Mounts`",
+                "ContainerSpec.Herder.Hooks: PreStop 1: Commands is an unknown member",
             ),
             (
                 json!({"Hooks": {"PostStart": [{"User": "x"}]}}),
                 "ContainerSpec.Herder.Hooks: PostStart 1 has no command",
             ),
+            (json!({"Hooks": {"PreRemove": []}}), "ContainerSpec.Herder.Hooks: PreRemove is an unknown member"),
             (json!({"HostConfig": 1}), "ContainerSpec.Herder.HostConfig: must be an object"),
         ];
         for (extension, wanted) in table {

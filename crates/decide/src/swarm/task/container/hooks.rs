@@ -5,22 +5,25 @@
 
 use herder_model::swarm::{ContainerSpec, Mount};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Create, LABEL_NODE, extension, mount, put};
 
 /// All hooks of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Hooks {
     pub pre_start: Vec<Hook>,
     pub post_start: Vec<Hook>,
     pub pre_stop: Vec<Hook>,
+    /// Members that a later release may know.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 /// One command.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Hook {
     /// The image of a `PreStart` step; the task's own if empty.
     pub image: String,
@@ -33,24 +36,35 @@ pub struct Hook {
     pub privileged: bool,
     /// Mounts of a `PreStart` step besides those of the container.
     pub mounts: Vec<Mount>,
+    /// Members that a later release may know.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 /// Label that tells of a hook's container which task it belongs to.
 pub const LABEL_HOOK: &str = "herder.hook.task";
 
 impl Hooks {
-    /// The hooks of a specification. Those that this release cannot read are none: they were refused when they were declared.
+    /// The hooks of a specification, as far as this release knows them. A container with others is not made ([`check`]); one
+    /// that a later release made keeps those that are known.
     pub fn of(spec: &ContainerSpec) -> Hooks {
         let member = spec.rest.get(extension::MEMBER).map(|it| &it["Hooks"]).filter(|it| !it.is_null());
         member.and_then(|it| Hooks::deserialize(it).ok()).unwrap_or_default()
     }
 }
 
-/// Refuses hooks that no node could run.
+/// Refuses hooks that this release cannot run.
 pub(super) fn check(value: &Value) -> Result<(), String> {
     let hooks = Hooks::deserialize(value).map_err(|error| error.to_string())?;
+    if let Some(member) = hooks.unknown.keys().next() {
+        return Err(format!("{member} is an unknown member"));
+    }
     for (word, all) in [("PreStart", &hooks.pre_start), ("PostStart", &hooks.post_start), ("PreStop", &hooks.pre_stop)]
     {
+        let unknown = (1..).zip(all).find_map(|(number, hook)| Some((number, hook.unknown.keys().next()?)));
+        if let Some((number, member)) = unknown {
+            return Err(format!("{word} {number}: {member} is an unknown member"));
+        }
         if let Some(at) = all.iter().position(|hook| hook.command.is_empty()) {
             return Err(format!("{word} {} has no command", at + 1));
         }
@@ -170,6 +184,11 @@ mod tests {
         let hooks = Hooks::of(&spec);
         let body = json!({"AttachStdout": true, "AttachStderr": true, "Cmd": ["x"], "Env": ["A=b"]});
         assert_eq!(exec(&hooks.post_start[0]), body);
+        // Beside members of a later release the known ones stay.
+        let later = json!({"PostStart": [{"Command": ["x"], "Env": ["A=b"], "Retries": 3}], "PreRemove": [{}]});
+        spec.rest.insert("Herder", json!({"Hooks": later}));
+        let hooks = Hooks::of(&spec);
+        assert_eq!((exec(&hooks.post_start[0]), hooks.pre_stop), (body, Vec::new()));
     }
 
     #[test]
