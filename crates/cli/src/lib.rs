@@ -32,8 +32,8 @@ pub use registrator::Registrator;
 pub use render::Render;
 pub use stack::{
     StackArgs, StackAt, StackConfig, StackDeploy, StackDiff, StackExport, StackFiles, StackImages, StackLogs, StackLs,
-    StackOne, StackPlan, StackRm, StackRollback, StackTarget, StackVerb, StackWatch, TargetAdd, TargetLs, TargetOne,
-    TargetVerb,
+    StackOne, StackPlan, StackRename, StackRm, StackRollback, StackTarget, StackVerb, StackWatch, TargetAdd, TargetLs,
+    TargetOne, TargetVerb,
 };
 pub use swarm::{
     Backup, Plan, Restore, ScaleTarget, ServiceArgs, ServiceScale, ServiceUpdate, ServiceVerb, SwarmArgs, SwarmInit,

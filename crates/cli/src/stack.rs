@@ -39,6 +39,8 @@ pub enum StackVerb {
     Logs(StackLogs),
     /// Deploy an earlier revision again
     Rollback(StackRollback),
+    /// Give a stack another name; its tasks go on
+    Rename(StackRename),
     /// List the revisions of a stack
     History(StackOne),
     /// Show what differs: the cluster from the file, or two revisions
@@ -138,6 +140,24 @@ pub struct StackDiff {
     /// An earlier revision, and a later one
     #[arg(value_name = "REVISION", num_args = 0..=2)]
     pub revisions: Vec<u64>,
+    #[command(flatten)]
+    pub at: StackAt,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:
+  herder stack rename shop store
+
+Services get the new name, and no task is started anew; until a deployment changes a service, it can be reached by its \
+former name, too. Networks, volumes, secrets and configs keep their names, and later deployments as `store` \
+find them.")]
+pub struct StackRename {
+    /// Name of the stack
+    #[arg(value_name = "STACK")]
+    pub name: String,
+    /// The name that it gets
+    #[arg(value_name = "NEW")]
+    pub new: String,
     #[command(flatten)]
     pub at: StackAt,
 }

@@ -24,7 +24,8 @@ pub use diagnostic::{Diagnostic, Related, Severity};
 pub use load::{FILE_MAX, FILES_MAX, Options, Sources, Step, is_project_name, load};
 pub use node::{Join, Map, Node, Position, Value};
 pub use objects::{
-    Condition, Content, Dependency, Desired, DesiredService, FileObject, IMAGE_LABEL, STACK_LABEL, objects,
+    Condition, Content, Dependency, Desired, DesiredService, FORMER_NAMES_LABEL, FileObject, IMAGE_LABEL, Pins,
+    STACK_LABEL, objects, relabel,
 };
 pub use project::{Project, Variable};
 pub use units::{bytes, duration, duration_text};

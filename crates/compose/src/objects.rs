@@ -8,6 +8,7 @@ mod hooks;
 mod host;
 mod keys;
 mod networks;
+mod pins;
 mod service;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use crate::diagnostic::{Diagnostic, Path, Report, Severity};
 use crate::load::Sources;
 use crate::node::{Node, Position};
 use crate::project::Project;
+
+pub use pins::{FORMER_NAMES_LABEL, Pins, relabel};
 
 /// The label that names the stack of an object.
 pub const STACK_LABEL: &str = "com.docker.stack.namespace";

@@ -446,12 +446,13 @@ async fn remove_object(api: &impl Api, kind: Kind, id: &str, name: &str, deadlin
     }
 }
 
-/// Removes everything of a stack, its volumes only where `volumes` asks for it; the number of objects comes back.
+/// Removes everything of a stack; the number of objects comes back. With `volumes` its volumes are removed, too, and those of
+/// these names.
 pub async fn remove(
     api: &impl Api,
     stack: &str,
     timeout: Duration,
-    volumes: bool,
+    volumes: Option<&BTreeSet<String>>,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<usize, Fault> {
     let observed = observe(api, stack).await?;
@@ -476,8 +477,8 @@ pub async fn remove(
         sleep(LOOK_PERIOD).await;
     }
     let mut count = plan.steps.len();
-    if volumes {
-        count += remove_volumes(api, stack, deadline, progress).await?;
+    if let Some(more) = volumes {
+        count += remove_volumes(api, stack, more, deadline, progress).await?;
     }
     Ok(count)
 }
@@ -486,6 +487,7 @@ pub async fn remove(
 async fn remove_volumes(
     api: &impl Api,
     stack: &str,
+    more: &BTreeSet<String>,
     deadline: Instant,
     progress: &mut (dyn FnMut(Progress<'_>) + Send),
 ) -> Result<usize, Fault> {
@@ -493,7 +495,8 @@ async fn remove_volumes(
     let all = ask(api, Method::GET, &format!("/volumes?filters={label}"), None, "volumes").await?;
     let names = all["Volumes"].as_array().into_iter().flatten().filter_map(|it| it["Name"].as_str());
     // A volume of each node may have the same name: one call removes them all.
-    let names: BTreeSet<&str> = names.map(|name| name.rsplit('/').next().unwrap_or(name)).collect();
+    let names = names.map(|name| name.rsplit('/').next().unwrap_or(name));
+    let names: BTreeSet<&str> = names.chain(more.iter().map(String::as_str)).collect();
     for name in &names {
         remove_object(api, Kind::Volume, name, name, deadline).await?;
         let step = Step {

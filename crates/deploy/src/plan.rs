@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use herder_compose::{Desired, DesiredService, FileObject, IMAGE_LABEL, Sources};
+use herder_compose::{
+    Desired, DesiredService, FORMER_NAMES_LABEL, FileObject, IMAGE_LABEL, STACK_LABEL, Sources, relabel,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -259,7 +261,14 @@ impl Planner<'_> {
         keep_digest(old, &mut spec);
         // The counter of forced updates is the cluster's; a file has none.
         spec["TaskTemplate"]["ForceUpdate"] = old["TaskTemplate"]["ForceUpdate"].clone();
-        let fields = compare(&self.comparable(old), &self.comparable(&spec));
+        let there_now = self.comparable(old);
+        let mut kept = spec.clone();
+        keep_names(old, &mut kept);
+        let task = |spec: &Value| json!({"TaskTemplate": spec["TaskTemplate"]});
+        if compare(&task(&there_now), &task(&self.comparable(&kept))).is_empty() {
+            spec = kept;
+        }
+        let fields = compare(&there_now, &self.comparable(&spec));
         let action = if fields.is_empty() { Action::Keep } else { Action::Update };
         let id = there["ID"].as_str().unwrap_or_default();
         self.push(action, Kind::Service, &service.name, id, fields, spec);
@@ -408,7 +417,59 @@ fn keep_digest(old: &Value, new: &mut Value) {
     }
 }
 
+/// Keeps the names that a service has from the time before its stack was renamed. They are no reason to start its tasks again,
+/// and go when another one is there.
+fn keep_names(old: &Value, new: &mut Value) {
+    let former = &old["Labels"][FORMER_NAMES_LABEL];
+    let before = old["TaskTemplate"]["ContainerSpec"]["Labels"][STACK_LABEL].as_str();
+    if let (true, Some(before)) = (former.is_string(), before) {
+        new["Labels"][FORMER_NAMES_LABEL] = former.clone();
+        relabel(&mut new["TaskTemplate"], before);
+    }
+}
+
 fn image_field(spec: &Value) -> Vec<Field> {
     let image = spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default();
     vec![Field { name: "Image".into(), old: String::new(), new: image.to_owned() }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service of the stack `old` that was renamed to `new`, and a file for it.
+    fn plan(change: impl FnOnce(&mut Value)) -> Step {
+        let spec = |stack: &str| {
+            let labels = json!({STACK_LABEL: stack});
+            let mount = json!({"Type": "volume", "VolumeOptions": {"Labels": labels}});
+            json!({"Name": "new_web", "Labels": {STACK_LABEL: "new"}, "TaskTemplate": {
+                "ContainerSpec": {"Image": "i", "Labels": labels, "Mounts": [mount]}}})
+        };
+        let mut there = json!({"ID": "1", "Spec": spec("old")});
+        there["Spec"]["Labels"][FORMER_NAMES_LABEL] = "old_web".into();
+        let mut wanted = spec("new");
+        change(&mut wanted);
+        let service =
+            DesiredService { key: "web".into(), name: "new_web".into(), spec: wanted, depends_on: Vec::new() };
+        let desired = Desired { stack: "new".into(), services: vec![service], ..Desired::default() };
+        let observed = Observed { services: vec![there], ..Observed::default() };
+        Plan::of(&desired, &observed, &Sources::new(), true, &mut || [0; 16]).steps.remove(0)
+    }
+
+    #[test]
+    fn a_renamed_service_keeps_its_old_names_until_its_tasks_are_started_anew() {
+        let same = plan(|_| {});
+        assert_eq!(same.action, Action::Keep);
+        let scaled = plan(|spec| spec["Mode"] = json!({"Replicated": {"Replicas": 3}}));
+        assert_eq!((scaled.action, scaled.fields.len()), (Action::Update, 1), "{:?}", scaled.fields);
+        let container = &scaled.body["TaskTemplate"]["ContainerSpec"];
+        assert_eq!(
+            (&container["Labels"][STACK_LABEL], &scaled.body["Labels"][FORMER_NAMES_LABEL]),
+            (&json!("old"), &json!("old_web"))
+        );
+        let rolled = plan(|spec| spec["TaskTemplate"]["ContainerSpec"]["Image"] = "j".into());
+        let container = &rolled.body["TaskTemplate"]["ContainerSpec"];
+        assert_eq!(container["Labels"][STACK_LABEL], "new");
+        assert!(rolled.body["Labels"][FORMER_NAMES_LABEL].is_null());
+    }
 }

@@ -26,6 +26,7 @@ use crate::layers::{self, Authorise, Everybody, Record};
 use crate::path::{self, Target};
 use crate::replica::Replica;
 use crate::routes::{Handler, TABLE};
+use crate::stacks::metrics::Metrics;
 use crate::stacks::remote::Limits;
 use crate::swarm::{Swarm, SwarmDoor};
 use crate::{ApiError, Call, Peer, Reply, bus, guard, system};
@@ -80,6 +81,8 @@ pub struct Front {
     pub(crate) operations_begun: Notify,
     /// Remote targets that failed of late.
     pub(crate) limits: Limits,
+    /// Figures of stacks and targets.
+    pub(crate) metrics: Metrics,
     /// The answer of [`Front::api_version`] for a version of the pool.
     api_version: Mutex<(u64, String)>,
 }
@@ -88,7 +91,8 @@ impl Front {
     pub fn new(pool: Arc<Pool>, scheduler: Scheduler, settings: FrontSettings) -> Arc<Front> {
         let placing = herder_place::Settings { create_retry: settings.create_retry };
         let placer = Placer::new(pool.clone(), scheduler, placing);
-        let (lists, execs, replica, actions, bus, swarm, operations_begun, limits, api_version) = Default::default();
+        let (lists, execs, replica, actions, bus, swarm, operations_begun, api_version) = Default::default();
+        let (limits, metrics) = Default::default();
         Arc::new(Front {
             pool,
             placer,
@@ -101,6 +105,7 @@ impl Front {
             swarm,
             operations_begun,
             limits,
+            metrics,
             api_version,
         })
     }

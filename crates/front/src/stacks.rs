@@ -7,13 +7,16 @@ pub(crate) mod asked;
 pub(crate) mod document;
 mod inside;
 pub(crate) mod inventory;
+pub(crate) mod listed;
 pub(crate) mod logs;
+pub(crate) mod metrics;
 pub(crate) mod operations;
 pub(crate) mod problem;
 pub(crate) mod python;
 pub(crate) mod reach;
 pub(crate) mod reached;
 pub(crate) mod remote;
+pub(crate) mod rename;
 pub(crate) mod shown;
 pub(crate) mod targets;
 pub(crate) mod v1;
@@ -24,9 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_model::swarm::View;
-use herder_stacks::{NotWritten, Records};
+use herder_stacks::{NotWritten, Operation, Records, find, kinds};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use inside::Inside;
@@ -90,7 +93,7 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
         for operation in waiting.into_iter().take(RUNNING_MAX.saturating_sub(running.len())) {
             let (front, swarm, me, id) = (front.clone(), swarm.clone(), me.clone(), operation.id.clone());
             let work = tokio::spawn(async move {
-                let target = operation.record.target;
+                let (target, start) = (operation.record.target, Instant::now());
                 let request_id = format!("stack-operation-{id}");
                 let kept = Kept(swarm);
                 match targets::api_of(&front, &target, &request_id).await {
@@ -100,6 +103,7 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
                         herder_stacks::fail(&kept, &door, &id, &me, &problem.detail).await;
                     }
                 }
+                count(&front, &kept, &id, &me, start.elapsed()).await;
                 // The next operation on the stack may have its turn now.
                 front.operations_begun.notify_one();
             });
@@ -107,4 +111,15 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
         }
     }
     running.into_values().for_each(|it| it.abort());
+}
+
+/// Counts an operation that this node has brought to its end.
+async fn count(front: &Front, kept: &Kept, id: &str, me: &str, time: Duration) {
+    let (Ok(view), Some(kinds)) = (kept.read().await, kinds()) else { return };
+    let over = find::<Operation>(&view, kinds.operation, id).filter(|it| it.record.state.is_over());
+    if let Some(Operation { verb, state, runner, .. }) = over.map(|it| it.record)
+        && runner == me
+    {
+        front.metrics.ended(verb, state, time);
+    }
 }

@@ -8,13 +8,13 @@ mod server;
 mod show;
 mod target;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use herder_cli::{
-    StackArgs, StackConfig, StackDeploy, StackLs, StackPlan, StackRm, StackRollback, StackVerb, StackWatch,
+    StackArgs, StackConfig, StackDeploy, StackLs, StackPlan, StackRename, StackRm, StackRollback, StackVerb, StackWatch,
 };
 use herder_compose::Desired;
 use herder_deploy::able::Able;
@@ -50,6 +50,7 @@ pub(crate) async fn run(asked: StackArgs) -> anyhow::Result<ExitCode> {
         StackVerb::Ps(asked) => look::ps(asked).await,
         StackVerb::Services(asked) => look::services(asked).await,
         StackVerb::Logs(asked) => look::logs(asked).await,
+        StackVerb::Rename(asked) => rename(asked).await,
         StackVerb::Rollback(asked) => rollback(asked).await,
         StackVerb::History(asked) => look::history(asked).await,
         StackVerb::Diff(asked) => look::diff(asked).await,
@@ -151,6 +152,9 @@ pub(crate) async fn compare(
     files.read_contents(&desired)?;
     // An endpoint without a swarm says so in its own words.
     door.ask(Method::GET, "/swarm").await?;
+    if is_herder {
+        desired.pin(&server::pins(door, &desired.stack).await?);
+    }
     let observed = observe(door, &desired.stack).await?;
     let images = images::look_up(door, &desired, &observed, resolve).await;
     // Of what is built here a registry need not know.
@@ -263,6 +267,28 @@ async fn rollback(asked: StackRollback) -> anyhow::Result<ExitCode> {
     let operation = server::follow(&door, id).await?;
     let (changes, revision) = (server::changes(&operation), &operation["revision"]);
     said("text", &asked.name, changes, &format!("rolled back as revision {revision}, {changes} changes"))
+}
+
+async fn rename(asked: StackRename) -> anyhow::Result<ExitCode> {
+    let (door, is_herder) = server::place(&asked.at).await?;
+    let (old, new) = (&asked.name, &asked.new);
+    if !is_herder {
+        let reason =
+            format!("{} cannot rename services: deploy the files as {new}, then remove stack {old}", door.host);
+        return Err(Fault::Missing(vec![reason]).into());
+    }
+    let path = server::path(&asked.at, old, "/rename");
+    let answer = server::ask(&door, Method::POST, &path, Some(&json!({"name": new}))).await?;
+    for (section, names) in answer["pins"].as_object().into_iter().flatten() {
+        let names: Vec<String> = names.as_object().into_iter().flatten().map(|(_, name)| show::word(name)).collect();
+        eprintln!("note: {section} keep their names: {}", names.join(", "));
+    }
+    let dropped: Vec<String> = answer["dropped"].as_array().into_iter().flatten().map(show::word).collect();
+    if !dropped.is_empty() {
+        eprintln!("note: too large to be renamed, and no longer kept: revisions {}", dropped.join(", "));
+    }
+    anstream::println!("stack {old}: renamed to {new}");
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn watch(asked: StackWatch) -> anyhow::Result<ExitCode> {
@@ -421,7 +447,9 @@ async fn rm(asked: StackRm) -> anyhow::Result<ExitCode> {
             continue;
         }
         let mut told = show::NewsLines::default();
-        let count = remove(&door, name, asked.timeout, asked.volumes, &mut |news| told.tell(&news)).await?;
+        let none = BTreeSet::new();
+        let volumes = asked.volumes.then_some(&none);
+        let count = remove(&door, name, asked.timeout, volumes, &mut |news| told.tell(&news)).await?;
         if count == 0 {
             eprintln!("herder: there is no stack {name}");
             code = ExitCode::FAILURE;

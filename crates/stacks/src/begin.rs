@@ -1,7 +1,8 @@
 //! The rules by which an operation on a stack begins, and the records that it writes. Pure.
 
+use herder_decide::swarm::nodes::level;
 use herder_deploy::images::Images;
-use herder_model::swarm::{Change, Kind, Resource, ResourceError, View, Word};
+use herder_model::swarm::{Change, Feature, Kind, Resource, ResourceError, View, Word};
 
 use crate::bundle::{Bundle, check_name};
 use crate::queue::{WAITING_MAX, line};
@@ -64,6 +65,9 @@ pub enum Refused {
     TooMany,
     #[error("{WAITING_MAX} operations wait for stack {0} already; try again later")]
     Full(String),
+    /// Some manager's release does not know stacks.
+    #[error("{0}")]
+    Level(String),
     #[error("there is no stack {0}")]
     NoStack(String),
     #[error("stack {stack} has no revision {wanted}; it has {known}")]
@@ -95,7 +99,11 @@ pub fn begin(
     ids: Ids,
 ) -> Result<Begun, Refused> {
     let Asking { by, now, waits } = asking;
+    check_level(view)?;
     check_name(stack).map_err(|error| Refused::Wrong(error.to_string()))?;
+    if matches!(wish, Wish::Deploy { .. } | Wish::Rollback { .. } | Wish::Remove { volumes: true, .. }) {
+        names_are_free(view, target, stack, stack)?;
+    }
     let kinds = kinds().ok_or_else(|| Refused::Wrong("this node knows too many kinds of objects".into()))?;
     let known = stacks(view, target).into_iter().find(|it| it.record.stack.eq_ignore_ascii_case(stack));
     if let Some(other) = known.as_ref().filter(|it| it.record.stack != stack) {
@@ -198,6 +206,30 @@ pub fn begin(
     Ok(Begun { changes, operation: ids.operation, revision })
 }
 
+/// Refuses writes while some manager's release would act otherwise on the records of stacks.
+pub(crate) fn check_level(view: &View) -> Result<(), Refused> {
+    level::needs(view, Feature::Stacks).map_err(|denial| Refused::Level(denial.to_string()))
+}
+
+/// Refuses the name of a stack while a renamed one still has objects with that name in front: both would use them.
+///
+/// `own` is the present name of the stack that wants it.
+pub(crate) fn names_are_free(view: &View, target: &str, stack: &str, own: &str) -> Result<(), Refused> {
+    let prefix = format!("{stack}_");
+    for other in stacks(view, target).into_iter().filter(|it| it.record.stack != own) {
+        let pins = other.record.pins.values().flat_map(|all| all.values());
+        let names: Vec<&str> = pins.filter(|name| name.starts_with(&prefix)).map(String::as_str).collect();
+        if !names.is_empty() {
+            return Err(Refused::Wrong(format!(
+                "stack {} was renamed and still has {}: choose another name than {stack}, or rename it back",
+                other.record.stack,
+                names.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Asks for the end of an operation: what it did is undone.
 pub fn cancel(view: &View, id: &str) -> Result<Vec<Change>, Refused> {
     let no_operation = || Refused::NoOperation(id.to_owned());
@@ -235,6 +267,7 @@ mod tests {
 
     use super::*;
     use crate::due;
+    use crate::record::tests::view_of_this_release;
     use crate::record::{OperationState, StackState};
 
     /// Plays one line after the other: `deploy`, `rollback N`, `remove`, `end STATE OUTCOME`. Then the stack and its revisions.
@@ -244,7 +277,7 @@ mod tests {
 
     /// The same, with operations that may wait; the view comes back, too.
     fn play_with(lines: &[&str], waits: bool) -> (String, View) {
-        let mut view = View::default();
+        let mut view = view_of_this_release();
         let mut index = 0;
         let mut said = String::new();
         for line in lines {

@@ -9,6 +9,7 @@ mod bundle;
 pub mod engine;
 mod queue;
 mod record;
+mod rename;
 mod run;
 mod target;
 
@@ -17,8 +18,9 @@ pub use bundle::{Bundle, BundleError, File, Loaded};
 pub use queue::due;
 pub use record::{
     DeployOptions, Found, Operation, OperationState, Revision, Stack, StackState, StepRecord, StepState, Verb, find,
-    kinds, operations, record_name, revisions, stacks,
+    kinds, operations, pins, record_name, revisions, stack, stacks,
 };
+pub use rename::{Renamed, rename};
 pub use run::{NotWritten, Records, fail, run};
 pub use target::{
     Chance, OWN, Target, TargetError, TargetKind, Tls, WantedTarget, credentials, remove_target, target, targets,

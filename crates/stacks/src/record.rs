@@ -1,7 +1,9 @@
 //! The records that a swarm keeps of stacks. Each is stored as a [`Resource`] of its own kind.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use herder_compose::Pins;
 use herder_deploy::images::Images;
 use herder_deploy::{Action, Journal, Kind};
 use herder_model::swarm::{Resource, View, Word};
@@ -72,9 +74,17 @@ pub struct Stack {
     pub error: String,
     /// The author of the last change.
     pub by: String,
+    /// Names that objects have from the time before it was renamed. Written where it is empty, too: a member that is not
+    /// written stays as it was.
+    pub pins: Pins,
 }
 
 impl Stack {
+    /// The volumes that do not have the name of the stack in front.
+    pub fn pinned_volumes(&self) -> BTreeSet<String> {
+        self.pins.get("volumes").into_iter().flat_map(|all| all.values().cloned()).collect()
+    }
+
     /// Makes an operation the present one.
     pub(crate) fn take(&mut self, id: &str, operation: &Operation) {
         id.clone_into(&mut self.operation);
@@ -273,6 +283,16 @@ pub fn stacks(view: &View, target: &str) -> Vec<Found<Stack>> {
     all
 }
 
+/// The stack of a name.
+pub fn stack(view: &View, target: &str, name: &str) -> Option<Found<Stack>> {
+    stacks(view, target).into_iter().find(|it| it.record.stack == name)
+}
+
+/// Names that the objects of a stack keep; see [`herder_compose::Desired::pin`].
+pub fn pins(view: &View, target: &str, name: &str) -> Pins {
+    stack(view, target, name).map(|it| it.record.pins).unwrap_or_default()
+}
+
 /// The revisions of a stack, the newest first.
 pub fn revisions(view: &View, target: &str, stack: &str) -> Vec<Found<Revision>> {
     let Some(kinds) = kinds() else { return Vec::new() };
@@ -289,4 +309,15 @@ pub fn operations(view: &View) -> Vec<Found<Operation>> {
     let mut all: Vec<Found<Operation>> = view.resources_of(kinds.operation).filter_map(|it| Found::of(it)).collect();
     all.sort_by(|a, b| (&b.record.started, &b.id).cmp(&(&a.record.started, &a.id)));
     all
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use herder_model::swarm::{ClusterRecord, LEVEL, Object, View};
+
+    /// An empty swarm whose managers all have this release.
+    pub(crate) fn view_of_this_release() -> View {
+        let cluster = ClusterRecord { level: LEVEL, ..ClusterRecord::default() };
+        View::of(1, [Object::Cluster(cluster.into())])
+    }
 }

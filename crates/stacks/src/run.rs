@@ -16,7 +16,7 @@ use crate::begin::put;
 use crate::queue::line;
 use crate::record::{
     Found, Kinds, Operation, OperationState, Revision, Stack, StackState, StepRecord, StepState, Verb, find, kinds,
-    revisions, stacks,
+    pins, revisions, stack, stacks,
 };
 
 /// Interval at which the progress is written, and a request to end the operation is read.
@@ -101,7 +101,7 @@ async fn carry_out(records: &impl Records, api: &impl Api, id: &str, me: &str) -
     }
     let outcome = match run.operation.verb {
         Verb::Deploy | Verb::Rollback => run.deploy(&view).await?,
-        Verb::Remove => run.remove().await?,
+        Verb::Remove => run.remove(&view).await?,
         Verb::Other => Outcome::failed("this release does not know such operations"),
     };
     run.end(outcome).await
@@ -159,6 +159,7 @@ impl<R: Records, A: Api> Run<'_, R, A> {
             Err(error) => return Ok(Outcome::failed(error.to_string())),
         };
         let (mut desired, sources) = (loaded.desired, loaded.sources);
+        desired.pin(&pins(view, target, stack));
         images::set_digests(&mut desired, &revision.images);
         let observed = match observe(self.api, stack).await {
             Ok(observed) => observed,
@@ -230,14 +231,17 @@ impl<R: Records, A: Api> Run<'_, R, A> {
         }
     }
 
-    async fn remove(&mut self) -> Result<Outcome, Left> {
+    async fn remove(&mut self, view: &View) -> Result<Outcome, Left> {
+        let pinned = stack(view, &self.operation.target, &self.operation.stack);
+        let pinned = pinned.map(|it| it.record.pinned_volumes()).unwrap_or_default();
         let shown = Arc::new(Mutex::new(Shown::of(&self.operation)));
         let teller = shown.clone();
         let mut tell = move |news: Progress<'_>| teller.lock().tell(&news);
         let timeout = Duration::from_secs(self.operation.timeout_seconds);
         let (api, stack) = (self.api, self.operation.stack.clone());
         let result = {
-            let work = remove(api, &stack, timeout, self.operation.volumes, &mut tell);
+            let volumes = self.operation.volumes.then_some(&pinned);
+            let work = remove(api, &stack, timeout, volumes, &mut tell);
             self.while_working(work, &shown).await?
         };
         self.show(&shown);

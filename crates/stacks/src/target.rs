@@ -13,7 +13,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use serde::{Deserialize, Serialize};
 
-use crate::begin::put;
+use crate::begin::{check_level, put};
 use crate::record::{Found, kinds, stacks};
 
 /// The name of the target that is this cluster.
@@ -116,6 +116,9 @@ pub enum TargetError {
     InUse { target: String, stacks: Vec<String> },
     #[error("the credentials of target {0} cannot be opened; set them again")]
     Unreadable(String),
+    /// Some manager's release does not know targets.
+    #[error("{0}")]
+    Level(String),
     #[error(transparent)]
     Record(#[from] ResourceError),
 }
@@ -155,6 +158,7 @@ pub fn write_target(
     ids: [String; 2],
     chance: Chance,
 ) -> Result<Vec<Change>, TargetError> {
+    check_level(view).map_err(|refused| TargetError::Level(refused.to_string()))?;
     let wrong = |text: String| TargetError::Wrong(text);
     let name = wanted.name.as_str();
     let fits = !name.is_empty()
@@ -304,6 +308,7 @@ mod tests {
     use herder_model::swarm::{Command, Time};
 
     use super::*;
+    use crate::record::tests::view_of_this_release;
 
     const CHANCE: Chance = Chance { key: [7; 32], nonce: [9; NONCE_LEN] };
 
@@ -321,7 +326,7 @@ mod tests {
 
     #[test]
     fn credentials_are_stored_sealed_and_opened_for_their_own_target_only() {
-        let mut view = View::default();
+        let mut view = view_of_this_release();
         let canary = "canary-of-a-key";
         write(&mut view, 1, &wanted("far", "tcp://10.0.0.1:2376", Some(["ca", "cert", canary])), true)
             .expect("written");
@@ -350,7 +355,7 @@ mod tests {
 
     #[test]
     fn wrong_targets_are_refused() {
-        let mut view = View::default();
+        let mut view = view_of_this_release();
         let mut check = |wanted: &WantedTarget, is_new: bool, expected: &str| {
             let refused = write(&mut view, 1, wanted, is_new).map_err(|error| error.to_string());
             assert_eq!(refused.expect_err("it is refused"), expected);

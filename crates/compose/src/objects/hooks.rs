@@ -10,7 +10,9 @@ use serde_json::{Map as Json, Value, json};
 
 use crate::node::Node;
 
-use super::{Condition, Context, Dependency, DesiredService, IMAGE_LABEL, STACK_LABEL, at_key, container, list, put};
+use super::{
+    Condition, Context, Dependency, DesiredService, IMAGE_LABEL, STACK_LABEL, at_key, container, list, put, relabel,
+};
 
 /// The hooks of a service that run beside each of its containers; null if there are none.
 pub(super) fn extension(context: &Context<'_>, service: &Node) -> Value {
@@ -52,7 +54,7 @@ pub(super) fn jobs(context: &mut Context<'_>, node: &Node, service: &mut Desired
     let mut jobs: Vec<DesiredService> = Vec::new();
     for (number, step) in (1..).zip(steps(node)).filter(|(_, step)| !is_per_replica(step)) {
         let mut spec = job(hook(context, step), step, &service.spec, context.stack);
-        let digest = digest(&sorted(&spec).to_string());
+        let digest = digest(&sorted(&without_names(&spec, context.stack)).to_string());
         let tail = format!("-pre-start-{number}-{digest:08x}");
         let head: String = service.name.chars().take(super::service::NAME_MAX - tail.len()).collect();
         let name = format!("{head}{tail}");
@@ -142,6 +144,28 @@ fn merged(all: &Value, over: &Value) -> Value {
     merged.extend(over);
     merged.sort_unstable();
     if merged.is_empty() { Value::Null } else { json!(merged) }
+}
+
+/// A job without all that tells the name of its stack: a stack that gets another name runs nothing again.
+fn without_names(job: &Value, stack: &str) -> Value {
+    let mut job = job.clone();
+    relabel(&mut job, "");
+    let task = &mut job["TaskTemplate"];
+    let prefix = format!("{stack}_");
+    let lists = [
+        ("/Networks", "Target"),
+        ("/ContainerSpec/Mounts", "Source"),
+        ("/ContainerSpec/Secrets", "SecretName"),
+        ("/ContainerSpec/Configs", "ConfigName"),
+    ];
+    for (list, member) in lists {
+        for object in task.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(rest) = object[member].as_str().and_then(|name| name.strip_prefix(&prefix)) {
+                object[member] = rest.into();
+            }
+        }
+    }
+    job
 }
 
 /// A value with the members of its objects in the order of their names: a map may keep another one.

@@ -435,17 +435,21 @@ const SHORT_ID: usize = 12;
 /// Service label: addresses of hosts on which its ports are published, with commas between.
 pub(in crate::swarm) const PUBLISH_ON: &str = "herder.publish-on";
 
+/// Service label: names by which the service was known before its stack was renamed, with commas between.
+pub const FORMER_NAMES: &str = "herder.stack.former-names";
+
 fn service(view: &View, record: &ServiceRecord, network: &NetworkRecord) -> Option<NetService> {
     let places = attached(view, record);
     let place = places.iter().find(|it| it.id == network.id)?;
     let service = &record.service;
     let label = |key: &str| service.spec.labels.as_ref().and_then(|it| it.get(key)).map(String::as_str);
+    let former = label(FORMER_NAMES).into_iter().flat_map(|names| names.split(',').map(str::to_owned));
     let is_dnsrr = service.spec.endpoint_spec.as_ref().is_some_and(|it| it.mode == "dnsrr");
     let vip = service.endpoint.virtual_ips.iter().find(|it| it.network_id == network.id).and_then(|it| it.address());
     let subnet = allocate::subnet_of(network);
     Some(NetService {
         name: service.spec.name.clone(),
-        aliases: place.aliases.to_vec(),
+        aliases: place.aliases.iter().cloned().chain(former).collect(),
         mode: if is_dnsrr { BalanceMode::Dnsrr } else { BalanceMode::Vip },
         vip4: vip,
         vip6: vip.zip(subnet).and_then(|(vip, subnet)| allocate::v6_of(network, &subnet, vip)),

@@ -3,7 +3,7 @@
 use super::{Route, route};
 use crate::stacks::v1::{self, Simple};
 use crate::stacks::v2::{self, answered};
-use crate::stacks::{asked, document, inventory, logs, operations, reached, targets};
+use crate::stacks::{asked, document, inventory, logs, operations, reached, rename, targets};
 
 const TARGET: &str = "/v2/targets/{target}";
 const ONE: &str = "/v2/targets/{target}/stacks/{stack}";
@@ -115,6 +115,9 @@ pub(crate) static ROUTES: &[Route] = &[
     route("POST", "/v2/targets/{target}/stacks/{stack}/rollback", "stack.rollback", |front, call| {
         Box::pin(answered(v2::rollback(front, call)))
     }),
+    route("POST", "/v2/targets/{target}/stacks/{stack}/rename", "stack.rename", |front, call| {
+        Box::pin(answered(rename::rename_stack(front, call)))
+    }),
     route("POST", "/v2/targets/{target}/stacks/{stack}/services/{service}/scale", "stack.scale", |front, call| {
         Box::pin(answered(v2::scale(front, call)))
     }),
@@ -132,6 +135,9 @@ pub(crate) static ROUTES: &[Route] = &[
     }),
     route("GET", "/v2/operations/{operation}/events", "operation.events", |front, call| {
         Box::pin(answered(operations::operation_events(front, call)))
+    }),
+    route("GET", "/v2/metrics", "metrics.read", |front, _| {
+        Box::pin(answered(std::future::ready(front.metrics.answer())))
     }),
     route("POST", "/v2/compose/check", "compose.check", |_, call| Box::pin(answered(asked::check(call)))),
     route("POST", "/v2/compose/config", "compose.config", |_, call| Box::pin(answered(asked::config(call)))),

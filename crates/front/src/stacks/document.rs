@@ -92,6 +92,13 @@ static V2: &[Described] = &[
     ),
     op(
         "POST",
+        "/v2/targets/{target}/stacks/{stack}/rename",
+        "rename_stack",
+        "Gives a stack another name; its tasks go on",
+        "Rename",
+    ),
+    op(
+        "POST",
         "/v2/targets/{target}/stacks/{stack}/services/{service}/scale",
         "scale_service",
         "Sets the number of tasks",
@@ -108,6 +115,7 @@ static V2: &[Described] = &[
     op("GET", "/v2/operations/{operation}", "get_operation", "Shows an operation", ""),
     op("DELETE", "/v2/operations/{operation}", "cancel_operation", "Ends an operation and undoes it", ""),
     op("GET", "/v2/operations/{operation}/events", "follow_operation", "Tells the news of an operation", ""),
+    op("GET", "/v2/metrics", "get_metrics", "Gives figures of operations and targets, for Prometheus", ""),
     op("POST", "/v2/compose/check", "check_files", "Tells the faults of files, with places", "Deploy"),
     op("POST", "/v2/compose/config", "get_config", "Gives the canonical file", "Deploy"),
     op("POST", "/v2/compose/variables", "list_variables", "Lists the variables that files read", "Deploy"),
@@ -117,22 +125,23 @@ static V2: &[Described] = &[
 fn answer(id: &str) -> Value {
     match id {
         "follow_operation" | "follow_stack" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
-        "get_logs" => json!({"text/plain": {"schema": {"type": "string"}}}),
+        "get_logs" | "get_metrics" => json!({"text/plain": {"schema": {"type": "string"}}}),
         _ => json!({"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}}),
     }
 }
 
 /// Parameters in the query of operations, by the names of these.
-const QUERIES: [(&str, &[&str]); 9] = [
+const QUERIES: [(&str, &[&str]); 10] = [
     ("follow_stack", &["since"]),
     ("plan_stack", &["against"]),
     ("delete_stack", &["timeout", "volumes", "queue"]),
     ("deploy_stack", &["queue"]),
     ("create_stack", &["queue"]),
     ("rollback_stack", &["queue"]),
-    ("list_operations", &["stack", "target"]),
+    ("list_operations", &["stack", "target", "limit", "after", "filter"]),
     ("get_logs", &["service", "follow", "tail", "since", "timestamps", "format"]),
-    ("list_stacks", &["limit", "after"]),
+    ("list_stacks", &["limit", "after", "filter"]),
+    ("list_targets", &["limit", "after", "filter"]),
 ];
 
 /// The names in the holes of a path.
@@ -300,6 +309,7 @@ fn openapi_document() -> Value {
             "Volume": schema(json!({"name": text, "driver": text, "options": {"type": "object", "additionalProperties": text},
                 "labels": {"type": "object", "additionalProperties": text}}), &["name"]),
             "Rollback": schema(json!({"revision": {"type": "integer", "default": 0}, "options": {"$ref": "#/components/schemas/Options"}}), &[]),
+            "Rename": schema(json!({"name": text}), &["name"]),
             "Scale": schema(json!({"replicas": {"type": "integer"}}), &["replicas"]),
             "Problem": schema(json!({"title": text, "status": {"type": "integer"}, "code": text, "detail": text, "errors": {"type": "array", "items": {}}}), &[]),
         }},

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::asked::read;
+use super::listed::paged;
 use super::problem::Problem;
 use super::reach::Reach;
-use super::v2::{Answered, api_of, docker, docker_list, ok, paged, request_id};
+use super::v2::{Answered, api_of, docker, docker_list, ok, request_id};
 use crate::{Call, Front, call};
 
 /// `GET /v2/targets/{target}/nodes`, `/networks`, `/volumes`.

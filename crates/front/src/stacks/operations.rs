@@ -13,9 +13,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::asked::Asker;
+use super::listed::paged;
 use super::problem::Problem;
 use super::shown;
-use super::v2::{ATTEMPTS_MAX, Answered, ok, paged, swarm_of};
+use super::v2::{ATTEMPTS_MAX, Answered, ok, swarm_of};
 use crate::{ApiError, Call, Front, call, swarm};
 
 /// The pause between two looks at an operation that a client waits for.

@@ -93,6 +93,7 @@ impl From<Refused> for Problem {
             }
             Refused::Full(_) => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail),
             Refused::TooMany => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_operations", detail),
+            Refused::Level(_) => Problem::new(StatusCode::CONFLICT, "managers_too_old", detail),
             Refused::NoStack(_) => Problem::new(StatusCode::NOT_FOUND, "stack_not_found", detail),
             Refused::NoRevision { .. } => Problem::new(StatusCode::NOT_FOUND, "revision_not_found", detail),
             Refused::NoOperation(_) => Problem::new(StatusCode::NOT_FOUND, "operation_not_found", detail),
@@ -110,6 +111,7 @@ impl From<TargetError> for Problem {
             TargetError::Missing(_) => Problem::new(StatusCode::NOT_FOUND, "target_not_found", detail),
             TargetError::Taken(_) => Problem::new(StatusCode::CONFLICT, "target_exists", detail),
             TargetError::InUse { .. } => Problem::new(StatusCode::CONFLICT, "target_in_use", detail),
+            TargetError::Level(_) => Problem::new(StatusCode::CONFLICT, "managers_too_old", detail),
             TargetError::Unreadable(_) => Problem::new(StatusCode::CONFLICT, "credentials_unreadable", detail),
             TargetError::Record(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", detail),
         }

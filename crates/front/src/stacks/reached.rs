@@ -13,7 +13,8 @@ use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
 use serde_json::{Value, json};
 
-use super::v2::{Answered, api_of, docker_list, no_stack, of_stack, paged, request_id};
+use super::listed::paged;
+use super::v2::{Answered, api_of, docker_list, no_stack, of_stack, request_id};
 use crate::{Call, Front};
 
 /// Events that wait for the client to read.

@@ -156,7 +156,9 @@ impl Remote {
             let bytes = gather(response.into_body(), ANSWER_BYTES_MAX).await;
             Ok((status, bytes.map_err(|error| faults::of_body(&self.addr, &error))?))
         });
+        let start = Instant::now();
         let outcome = answer.await.unwrap_or_else(|_| Err(self.late(limit)));
+        self.front.metrics.called(&self.addr, outcome.is_ok(), start.elapsed());
         limits.heard(&self.addr, outcome.is_err(), Instant::now());
         let (status, bytes) = outcome?;
         if bytes.is_empty() {

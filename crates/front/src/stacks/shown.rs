@@ -44,6 +44,7 @@ pub(crate) fn stack(found: &Found<Stack>) -> Value {
         "operation": text(&it.operation),
         "error": text(&it.error),
         "by": it.by,
+        "pins": it.pins,
         "created": found.created_at,
         "updated": found.updated_at,
     })
@@ -56,7 +57,7 @@ pub(crate) fn unrecorded(target: &str, known: &BTreeSet<String>, services: &[Val
     let record = |name: &str| {
         json!({
             "id": null, "name": name, "target": target, "state": "active", "revision": 0, "last_revision": 0,
-            "operation": null, "error": null, "by": "", "created": null, "updated": null,
+            "operation": null, "error": null, "by": "", "pins": {}, "created": null, "updated": null,
         })
     };
     names.into_iter().map(record).collect()

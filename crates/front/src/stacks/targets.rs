@@ -6,10 +6,10 @@ use std::sync::Arc;
 use herder_model::swarm::{Change, View};
 use herder_stacks::engine::OneEngine;
 use herder_stacks::{
-    Chance, Found, OWN, Target, TargetError, TargetKind, Tls, WantedTarget, credentials, remove_target, target,
-    targets, write_target,
+    Chance, Found, OWN, Target, TargetKind, Tls, WantedTarget, credentials, remove_target, target, targets,
+    write_target,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,10 +17,11 @@ use tokio::time::Instant;
 
 use super::Inside;
 use super::asked::read;
+use super::listed::{if_match, paged, tagged};
 use super::problem::Problem;
 use super::reach::Reach;
 use super::remote::{Pem, Remote, faults};
-use super::v2::{ATTEMPTS_MAX, Answered, author, docker, ok, paged, request_id, swarm_of};
+use super::v2::{ATTEMPTS_MAX, Answered, author, docker, ok, request_id, swarm_of};
 use crate::{ApiError, Call, Front, call, swarm};
 
 /// The way to a target of this name.
@@ -88,7 +89,8 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call) -> Answered {
         return ok(&own(front)?);
     }
     let view = swarm::read(swarm_of(front)?).await?;
-    ok(&shown(&target(&view, &name)?))
+    let found = target(&view, &name)?;
+    Ok(tagged(call::json(StatusCode::OK, &shown(&found)), Some(found.version)))
 }
 
 /// `POST /v2/targets`, `PUT /v2/targets/{target}`.
@@ -99,10 +101,10 @@ pub(crate) async fn put(front: &Arc<Front>, mut call: Call) -> Answered {
     if !is_new {
         wanted.name = in_path;
     }
-    store(front, &wanted, is_new, &author(&call)).await
+    store(front, &wanted, is_new, &call.parts.headers, &author(&call)).await
 }
 
-async fn store(front: &Arc<Front>, wanted: &WantedTarget, is_new: bool, by: &str) -> Answered {
+async fn store(front: &Arc<Front>, wanted: &WantedTarget, is_new: bool, headers: &HeaderMap, by: &str) -> Answered {
     // Wrong certificates are refused before they are stored.
     if let Some(tls) = wanted.tls.as_ref().filter(|tls| !tls.ca.trim().is_empty()) {
         let config = herder_tls::client_of_pem(&tls.ca, &tls.cert, &tls.key);
@@ -110,14 +112,16 @@ async fn store(front: &Arc<Front>, wanted: &WantedTarget, is_new: bool, by: &str
     }
     let ids = [swarm::new_id(), swarm::new_id()];
     let view = commit(front, |view| {
+        if_match(headers, "target", target(view, &wanted.name).ok().map(|it| it.version))?;
         let mut chance = Chance { key: [0; 32], nonce: [0; 12] };
         rand::rng().fill_bytes(&mut chance.key);
         rand::rng().fill_bytes(&mut chance.nonce);
-        write_target(view, wanted, is_new, by, ids.clone(), chance)
+        Ok(write_target(view, wanted, is_new, by, ids.clone(), chance)?)
     })
     .await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(call::json(status, &shown(&target(&view, &wanted.name)?)))
+    let found = target(&view, &wanted.name)?;
+    Ok(tagged(call::json(status, &shown(&found)), Some(found.version)))
 }
 
 /// Members of a target that a PATCH may name; the others stay as they are.
@@ -142,7 +146,7 @@ pub(crate) async fn patch(front: &Arc<Front>, mut call: Call) -> Answered {
         labels: patch.labels.unwrap_or(present.labels),
         tls: patch.tls,
     };
-    store(front, &wanted, false, &author(&call)).await
+    store(front, &wanted, false, &call.parts.headers, &author(&call)).await
 }
 
 /// `DELETE /v2/targets/{target}`.
@@ -151,15 +155,17 @@ pub(crate) async fn delete(front: &Arc<Front>, call: Call) -> Answered {
     if name == OWN {
         return Err(Problem::bad_request("this cluster cannot be removed from its targets"));
     }
-    commit(front, |view| remove_target(view, &name)).await?;
+    let headers = call.parts.headers;
+    commit(front, |view| {
+        if_match(&headers, "target", target(view, &name).ok().map(|it| it.version))?;
+        Ok(remove_target(view, &name)?)
+    })
+    .await?;
     ok(&json!({"name": name}))
 }
 
 /// Decides on the newest state and writes, again where somebody else wrote meanwhile.
-async fn commit(
-    front: &Arc<Front>,
-    decide: impl Fn(&View) -> Result<Vec<Change>, TargetError>,
-) -> Result<View, Problem> {
+async fn commit(front: &Arc<Front>, decide: impl Fn(&View) -> Result<Vec<Change>, Problem>) -> Result<View, Problem> {
     let swarm = swarm_of(front)?;
     let mut attempts = 1;
     loop {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herder_compose::Pins;
 use herder_deploy::{Fault, Journal, Settings, apply, listing, remove};
-use herder_stacks::{Bundle, DeployOptions, File};
+use herder_stacks::{Bundle, DeployOptions, File, OWN, pins};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,7 @@ use super::python::repr;
 use super::reach::Reach;
 use super::remote::{Pem, Remote};
 use super::v2::{Answered, Compared, compare, docker, docker_list, of_stack, request_id};
-use crate::{Call, Front, Reply, call, guard};
+use crate::{Call, Front, Reply, call, guard, swarm};
 
 /// Bytes of a request at most.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -200,7 +201,14 @@ async fn deploy_stack(front: &Arc<Front>, asked: &Asked) -> Outcome {
     let names: Vec<String> = loaded.services.iter().map(|name| format!("{stack}_{name}")).collect();
     let options = DeployOptions { prune: true, resolve: "always".into(), ..DeployOptions::default() };
     let failed = |problem: Problem| Refusal::of(problem, NO_CONNECTION, (400, DEPLOY_FAILED));
-    let Compared { plan, desired, observed, .. } = compare(&api, loaded, &options).await.map_err(failed)?;
+    let pins = match (&api, front.swarm()) {
+        (Reach::Own(_), Some(swarm)) => {
+            let view = swarm::read(swarm).await.map_err(|error| failed(error.into()))?;
+            pins(&view, OWN, &stack)
+        }
+        _ => Pins::new(),
+    };
+    let Compared { plan, desired, observed, .. } = compare(&api, loaded, &pins, &options).await.map_err(failed)?;
     if !plan.refused.is_empty() {
         return Err(Refusal::new(400, DEPLOY_FAILED, plan.refused.join("; ")));
     }
@@ -372,7 +380,7 @@ pub(crate) async fn delete(front: &Arc<Front>, call: Call) -> Answered {
 
 async fn delete_stack(front: &Arc<Front>, asked: &Asked, stack: &str) -> Outcome {
     let api = asked.target(front, NO_CONNECTION).await?;
-    match remove(&api, stack, REMOVE_TIME_MAX, false, &mut |_| {}).await {
+    match remove(&api, stack, REMOVE_TIME_MAX, None, &mut |_| {}).await {
         // Tasks that take longer to end do so by themselves.
         Ok(_) | Err(Fault::Late { .. }) => done(200, &format!("Stack {stack} deleted."), Value::Null),
         Err(fault) => Err(Refusal::of(fault.into(), NO_CONNECTION, (400, "Error deleting stack."))),

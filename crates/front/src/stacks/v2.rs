@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use herder_compose::Pins;
 use herder_deploy::images::{self, Images};
 use herder_deploy::{Api, Plan, listing, observe};
 use herder_model::swarm::View;
 use herder_stacks::{
-    Asking, Begun, DeployOptions, Found, Ids, Loaded, Operation, Stack, StackState, Wish, begin, cancel, find, kinds,
-    revisions, stacks,
+    Asking, Begun, DeployOptions, Ids, Loaded, Operation, StackState, Wish, begin, cancel, find, kinds, pins,
+    revisions, stack as stack_of, stacks,
 };
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::asked::{AskedOptions, Asker, WAIT_MAX, load, read, read_any};
+use super::listed::{if_match, paged, tagged};
 use super::operations::{LOOK_PERIOD, reply_of};
 use super::problem::Problem;
 use super::reach::Reach;
@@ -24,9 +26,6 @@ use super::shown;
 pub(crate) use super::targets::api_of;
 use crate::swarm::{self, Swarm};
 use crate::{ApiError, Call, Front, Reply, call};
-
-/// Entries of a list that come in one answer at most, and where the client names no number.
-const LIST_MAX: usize = 1000;
 
 /// An answer or a refusal.
 pub(crate) type Answered = Result<Reply, Problem>;
@@ -60,8 +59,14 @@ pub(crate) struct Compared {
     notes: Vec<Value>,
 }
 
-pub(crate) async fn compare(api: &Reach, loaded: Loaded, options: &DeployOptions) -> Result<Compared, Problem> {
+pub(crate) async fn compare(
+    api: &Reach,
+    loaded: Loaded,
+    pins: &Pins,
+    options: &DeployOptions,
+) -> Result<Compared, Problem> {
     let Loaded { mut desired, sources, notes, .. } = loaded;
+    desired.pin(pins);
     let observed = observe(api, &desired.stack).await?;
     let images = images::look_up(api, &desired, &observed, &options.resolve).await;
     images::set_digests(&mut desired, &images);
@@ -108,22 +113,6 @@ pub(crate) async fn list(front: &Arc<Front>, call: Call) -> Answered {
     paged(&call, all, "name")
 }
 
-/// A list, from `after` on, with at most `limit` entries.
-pub(crate) fn paged(call: &Call, mut all: Vec<Value>, key: &str) -> Answered {
-    let limit = match call.query.get("limit") {
-        None => LIST_MAX,
-        Some(text) => text.parse().map_err(|_| Problem::bad_request(format!("limit: `{text}` is no number")))?,
-    };
-    if let Some(after) = call.query.get("after")
-        && let Some(at) = all.iter().position(|it| it[key] == after)
-    {
-        all.drain(..=at);
-    }
-    let more = all.len() > limit;
-    all.truncate(limit);
-    ok(&json!({"items": all, "more": more}))
-}
-
 /// `POST /v2/targets/{target}/stacks`, `PUT …/stacks/{stack}`.
 pub(crate) async fn deploy(front: &Arc<Front>, mut call: Call) -> Answered {
     let asked = read_any(&mut call).await?;
@@ -137,7 +126,7 @@ pub(crate) async fn deploy(front: &Arc<Front>, mut call: Call) -> Answered {
     let api = api_of(front, &target, &request_id(&call)).await?;
     let swarm = swarm_of(front)?;
     let view = swarm::read(swarm).await?;
-    if_match(&call, known(&view, &target, &stack).as_ref())?;
+    if_match(&call.parts.headers, "stack", stack_of(&view, &target, &stack).map(|it| it.version))?;
     if let Some(begun) = begun_before(&asker, &view) {
         return reply_of(front, &asker, &begun, Vec::new(), StatusCode::OK).await;
     }
@@ -145,13 +134,13 @@ pub(crate) async fn deploy(front: &Arc<Front>, mut call: Call) -> Answered {
         end_present(swarm, &target, &stack).await?;
     }
     let count = loaded.desired.services.len();
-    let Compared { plan, images, notes, .. } = compare(&api, loaded, &options).await?;
+    let Compared { plan, images, notes, .. } = compare(&api, loaded, &pins(&view, &target, &stack), &options).await?;
     if !plan.refused.is_empty() {
         return Err(herder_deploy::Fault::Missing(plan.refused).into());
     }
     let view = swarm::read(swarm).await?;
     if plan.is_empty()
-        && let Some(present) = known(&view, &target, &stack)
+        && let Some(present) = stack_of(&view, &target, &stack)
         && present.record.operation.is_empty()
         && present.record.state == StackState::Active
     {
@@ -166,7 +155,7 @@ pub(crate) async fn deploy(front: &Arc<Front>, mut call: Call) -> Answered {
         }
     }
     let wish = Wish::Deploy { bundle, images, options };
-    let is_new = known(&view, &target, &stack).is_none();
+    let is_new = stack_of(&view, &target, &stack).is_none();
     let begun = write(front, &asker, &target, &stack, wish).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     reply_of(front, &asker, &begun.operation, notes, status).await
@@ -213,7 +202,7 @@ async fn end_present(swarm: &Arc<dyn Swarm>, target: &str, stack: &str) -> Resul
     let deadline = Instant::now() + WAIT_MAX;
     loop {
         let view = swarm::read(swarm).await?;
-        let Some(present) = known(&view, target, stack) else { return Ok(()) };
+        let Some(present) = stack_of(&view, target, stack) else { return Ok(()) };
         let Some(kinds) = kinds() else { return Ok(()) };
         let operation = find::<Operation>(&view, kinds.operation, &present.record.operation);
         let Some(operation) = operation.filter(|it| !it.record.state.is_over()) else { return Ok(()) };
@@ -232,38 +221,24 @@ async fn end_present(swarm: &Arc<dyn Swarm>, target: &str, stack: &str) -> Resul
     }
 }
 
-fn known(view: &View, target: &str, stack: &str) -> Option<Found<Stack>> {
-    stacks(view, target).into_iter().find(|it| it.record.stack == stack)
-}
-
-/// Refuses a write whose `If-Match` names another version.
-fn if_match(call: &Call, stack: Option<&Found<Stack>>) -> Result<(), Problem> {
-    let Some(wanted) = call.parts.headers.get(header::IF_MATCH).and_then(|it| it.to_str().ok()) else { return Ok(()) };
-    let present = stack.map_or_else(|| "none".to_owned(), |it| format!("\"{}\"", it.version));
-    if wanted == present || (wanted == "*" && stack.is_some()) {
-        return Ok(());
-    }
-    let detail = format!("the stack's version is {present}, not {wanted}; read it again");
-    Err(Problem::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", detail))
-}
-
 /// `POST /v2/targets/{target}/stacks/{stack}/plan`.
 pub(crate) async fn plan(front: &Arc<Front>, mut call: Call) -> Answered {
     let asked = read_any(&mut call).await?;
     let (target, stack) = (call.hole("target"), call.hole("stack"));
     let (bundle, options) = (asked.bundle()?, asked.options.read()?);
     let api = api_of(front, &target, &request_id(&call)).await?;
+    let view = swarm::read(swarm_of(front)?).await?;
     let bundle = match call.query.get("against") {
         Some("revision") if bundle.files.is_empty() => {
-            let view = swarm::read(swarm_of(front)?).await?;
-            let present = known(&view, &target, &stack).ok_or_else(|| no_stack(&stack))?.record.revision;
+            let present = stack_of(&view, &target, &stack).ok_or_else(|| no_stack(&stack))?.record.revision;
             let revision = revisions(&view, &target, &stack).into_iter().find(|it| it.record.number == present);
             revision.ok_or_else(|| no_stack(&stack))?.record.bundle
         }
         _ => bundle,
     };
     let loaded = load(&bundle, Some(&stack)).await?;
-    let Compared { plan, notes, .. } = compare(&api, loaded, &options).await?;
+    let pins = pins(&view, &target, &stack);
+    let Compared { plan, notes, .. } = compare(&api, loaded, &pins, &options).await?;
     let mut value = shown::plan(&plan);
     value["diagnostics"] = notes.into();
     ok(&value)
@@ -308,19 +283,13 @@ pub(crate) async fn inspect(front: &Arc<Front>, call: Call) -> Answered {
     let view = swarm::read(swarm_of(front)?).await?;
     let services = docker_list(&api, &format!("/services?{}", of_stack(&stack))).await?;
     let tasks = docker_list(&api, &format!("/tasks?{}", of_stack(&stack))).await?;
-    let found = known(&view, &target, &stack);
+    let found = stack_of(&view, &target, &stack);
     let mut value = match &found {
         Some(found) => shown::stack(found),
         None => shown::unrecorded(&target, &BTreeSet::new(), &services).pop().ok_or_else(|| no_stack(&stack))?,
     };
     value["services"] = listing::services(&services, &tasks).into();
-    let mut reply = call::json(StatusCode::OK, &value);
-    if let Some(found) = &found
-        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", found.version))
-    {
-        reply.headers_mut().insert(header::ETAG, tag);
-    }
-    Ok(reply)
+    Ok(tagged(call::json(StatusCode::OK, &value), found.map(|it| it.version)))
 }
 
 /// `GET …/stacks/{stack}/services`.
@@ -329,7 +298,7 @@ pub(crate) async fn services(front: &Arc<Front>, call: Call) -> Answered {
     let api = api_of(front, &target, &request_id(&call)).await?;
     let services = docker_list(&api, &format!("/services?{}", of_stack(&stack))).await?;
     let tasks = docker_list(&api, &format!("/tasks?{}", of_stack(&stack))).await?;
-    if services.is_empty() && known(&swarm::read(swarm_of(front)?).await?, &target, &stack).is_none() {
+    if services.is_empty() && stack_of(&swarm::read(swarm_of(front)?).await?, &target, &stack).is_none() {
         return Err(no_stack(&stack));
     }
     paged(&call, listing::services(&services, &tasks), "name")
@@ -355,8 +324,8 @@ pub(crate) async fn remove(front: &Arc<Front>, call: Call) -> Answered {
     let api = api_of(front, &target, &request_id(&call)).await?;
     let swarm = swarm_of(front)?;
     let view = swarm::read(swarm).await?;
-    let found = known(&view, &target, &stack);
-    if_match(&call, found.as_ref())?;
+    let found = stack_of(&view, &target, &stack);
+    if_match(&call.parts.headers, "stack", found.as_ref().map(|it| it.version))?;
     if found.is_none() {
         let observed = observe(&api, &stack).await?;
         let nothing = herder_compose::Desired { stack: stack.clone(), ..Default::default() };
@@ -384,7 +353,7 @@ pub(crate) async fn remove(front: &Arc<Front>, call: Call) -> Answered {
 pub(crate) async fn list_revisions(front: &Arc<Front>, call: Call) -> Answered {
     let (target, stack) = (call.hole("target"), call.hole("stack"));
     let view = swarm::read(swarm_of(front)?).await?;
-    let present = known(&view, &target, &stack).ok_or_else(|| no_stack(&stack))?.record.revision;
+    let present = stack_of(&view, &target, &stack).ok_or_else(|| no_stack(&stack))?.record.revision;
     let all = revisions(&view, &target, &stack);
     let all = all.iter().map(|it| {
         let mut value = shown::revision(it);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use herder_cli::StackAt;
-use herder_compose::Sources;
+use herder_compose::{Pins, Sources};
 use herder_deploy::escape;
 use herder_docker::{empty, full};
 use http::{Method, Request, header};
@@ -60,6 +60,15 @@ pub(super) async fn ask(door: &Door, method: Method, path: &str, body: Option<&V
     let text = |key: &str| answer[key].as_str().map(str::to_owned);
     let detail = text("detail").or_else(|| text("message")).unwrap_or_else(|| status.to_string());
     Err(Problem { status: status.as_u16(), code: text("code").unwrap_or_default(), detail }.into())
+}
+
+/// Names that objects of a stack of this cluster keep from before it was renamed.
+pub(super) async fn pins(door: &Door, stack: &str) -> anyhow::Result<Pins> {
+    match ask(door, Method::GET, &format!("/v2/targets/own/stacks/{}", escape(stack)), None).await {
+        Ok(found) => Ok(serde_json::from_value(found["pins"].clone()).unwrap_or_default()),
+        Err(error) if error.downcast_ref::<Problem>().is_some_and(|it| it.status == 404) => Ok(Pins::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The path of a stack.

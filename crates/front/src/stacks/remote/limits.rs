@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// Calls to one address at the same time, each by a connection of its own; more wait for their turn. Streams, pulls of images
+/// Connections to one address at the same time. Each call has one of its own; more calls wait for their turn. Streams, pulls of images
 /// and copies of files last long and do not count.
-const CALLS_MAX: usize = 8;
+const CONNECTIONS_MAX: usize = 4;
 /// Faults in a row after which an address is not tried for a while.
 const FAULTS_MAX: u32 = 5;
 /// The time for which an address is not tried then.
@@ -66,7 +66,7 @@ impl Limits {
             return there;
         }
         turns.retain(|_, it| it.strong_count() > 0);
-        let new = Arc::new(Semaphore::new(CALLS_MAX));
+        let new = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         turns.insert(addr.to_owned(), Arc::downgrade(&new));
         new
     }
@@ -101,7 +101,7 @@ mod tests {
         let limits = Limits::default();
         let (one, other) = (limits.turns("a:1"), limits.turns("a:1"));
         assert!(Arc::ptr_eq(&one, &other) && !Arc::ptr_eq(&one, &limits.turns("b:1")));
-        assert_eq!(one.available_permits(), CALLS_MAX);
+        assert_eq!(one.available_permits(), CONNECTIONS_MAX);
         drop((one, other));
         limits.turns("c:1");
         assert!(!limits.turns.lock().contains_key("a:1"));
