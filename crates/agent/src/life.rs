@@ -41,7 +41,8 @@ const STOP_TURN_MAX: Duration = Duration::from_millis(150);
 /// Time for containers to end when their node leaves its swarm. Docker's engine gives them no time at all.
 const LEAVE_GRACE: Duration = Duration::from_millis(700);
 
-/// A draining task waits so much longer for its ingress nodes than its service allows, at most half of that: they may hear of it later.
+/// Time that a draining task waits for its ingress nodes beyond its service's own. It is at most half of that one:
+/// nodes may hear of it late.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
 /// Message of a task that had to end because no manager answered.

@@ -211,7 +211,7 @@ pub(crate) fn check_level(view: &View) -> Result<(), Refused> {
     level::needs(view, Feature::Stacks).map_err(|denial| Refused::Level(denial.to_string()))
 }
 
-/// Refuses the name of a stack while a renamed one still has objects with that name in front: both would use them.
+/// Refuses the name of a stack while a renamed one still has objects with that name in front. Both would use them.
 ///
 /// `own` is the present name of the stack that wants it.
 pub(crate) fn names_are_free(view: &View, target: &str, stack: &str, own: &str) -> Result<(), Refused> {

@@ -40,7 +40,7 @@ fn conditions(filter: &str) -> Result<Vec<(Vec<&str>, &str)>, Problem> {
     filter.split(',').map(condition).collect()
 }
 
-/// True if a member has this value; a number, a truth value or null counts as it is written in JSON.
+/// True if a member has this value. A number, a truth value or null counts as it is written in JSON.
 fn fits(item: &Value, path: &[&str], value: &str) -> bool {
     let member = path.iter().fold(item, |item, name| &item[*name]);
     member.as_str().map_or_else(|| member.to_string() == value, |text| text == value)

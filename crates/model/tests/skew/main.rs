@@ -322,7 +322,8 @@ proptest! {
     }
 }
 
-/// A manager or node of this release keeps hooks of a later one, with all members that it does not know.
+/// A manager or node of this release keeps hooks of a later one. No member that it does not know is
+/// lost.
 #[test]
 fn hooks_of_a_later_release_are_kept_whole() {
     let hooks = json!({"PreStart": [{"Command": ["m"], "Retries": 3}], "PreRemove": [{"Command": ["x"]}]});

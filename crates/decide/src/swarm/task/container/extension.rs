@@ -82,7 +82,8 @@ pub fn check(spec: &ContainerSpec) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a task with members that this node's release does not know: it must not run as if they had not been declared.
+/// Refuses a task with members that this node's release does not know. It must not run as if they had not been
+/// declared.
 pub(super) fn check_on_node(spec: &ContainerSpec) -> Result<(), String> {
     check(spec).map_err(|text| format!("{text}; this node's release of herder cannot carry it out: upgrade the node"))
 }
