@@ -16,7 +16,7 @@ const WRITE_BYTES: usize = 256 << 10;
 pub(crate) fn request(method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {
     let body = body.map(Value::to_string).unwrap_or_default();
     format!(
-        "{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
@@ -90,7 +90,7 @@ impl Connection {
     /// Sends a large body and gives the answer as text.
     pub(crate) async fn upload(&mut self, path: &str, body: &[u8]) -> anyhow::Result<String> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         self.stream.write_all(head.as_bytes()).await?;
@@ -110,7 +110,7 @@ impl Connection {
     pub(crate) async fn hijack(mut self, path: &str, body: &Value) -> anyhow::Result<Stream> {
         let body = body.to_string();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.stream.write_all(head.as_bytes()).await?;

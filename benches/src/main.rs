@@ -1,10 +1,11 @@
-//! `cargo xtask bench pool`, `scale`, `swarm`, `failover`, `soak` and `storm`. They run the real herder over real
+//! `cargo xtask bench pool`, `scale`, `swarm`, `net`, `failover`, `soak` and `storm`. They run the real herder over real
 //! engines, and over many simulated ones.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to a person")]
 
 mod failover;
 mod http;
 mod load;
+mod net;
 mod pool;
 mod process;
 mod report;
@@ -19,7 +20,7 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// pool, scale, swarm, failover, soak or storm
+    /// pool, scale, swarm, net, failover, soak or storm
     what: String,
     /// table or json
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
@@ -36,6 +37,9 @@ struct Cli {
     /// Name of the storm's lab
     #[arg(long, default_value = "bench-storm")]
     lab: String,
+    /// Server of the part `dns-load`, which `net` starts in a container's network
+    #[arg(long, hide = true, default_value = "")]
+    gateway: String,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,13 +52,15 @@ fn main() -> anyhow::Result<()> {
             "pool" => pool::run(json).await,
             "scale" => scale::run(json).await,
             "swarm" => swarm::run(json).await,
+            "net" => net::run(json).await,
+            "dns-load" => net::dns_load(&cli.gateway),
             "failover" => failover::run(json, cli.rounds).await,
             "soak" => soak::run(json, cli.minutes).await,
             "storm" => storm::run(json, cli.lab.clone(), cli.rate).await,
             // What runs in its tasks.
             "storm-task" => storm::task::serve().await,
             other => {
-                bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, failover, soak, storm")
+                bail!("there is no benchmark `{other}` here; there are: pool, scale, swarm, net, failover, soak, storm")
             }
         }
     };

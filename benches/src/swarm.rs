@@ -2,7 +2,7 @@
 //! its containers itself; all are measured in turn. There are two labs of one host each, with the same
 //! engine.
 
-mod side;
+pub(crate) mod side;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -43,7 +43,10 @@ const IN_ROUNDS: &str = "failover";
 /// Those that take long: only when they are named. `--minutes` after `--` makes the soak shorter.
 const LONG: [&str; 2] = ["soak", "storm"];
 
-const BENCHES: [Bench; 13] = [
+/// Those that belong to `net`: it means all of them.
+const NET: [&str; 2] = ["networks", "allocate"];
+
+const BENCHES: [Bench; 16] = [
     Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
@@ -51,6 +54,9 @@ const BENCHES: [Bench; 13] = [
     Bench { name: "store", builds: &[], what: What::Of("herder-store"), needs_lab: false },
     Bench { name: "control", builds: &[], what: What::Of("herder-manager"), needs_lab: false },
     Bench { name: "ingress", builds: &[], what: What::Of("herder-ingress"), needs_lab: false },
+    Bench { name: "allocate", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
+    Bench { name: "networks", builds: &[], what: What::Of("herder-agent"), needs_lab: true },
+    Bench { name: "net", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
@@ -62,15 +68,17 @@ const BENCHES: [Bench; 13] = [
 /// Runs benchmarks. `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault;
 /// `arguments` are the benchmark's own.
 pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -> anyhow::Result<()> {
-    let chosen: Vec<&Bench> =
-        BENCHES.iter().filter(|bench| what == "all" && !LONG.contains(&bench.name) || bench.name == what).collect();
+    let is_meant = |bench: &&Bench| {
+        what == "all" && !LONG.contains(&bench.name) || bench.name == what || what == "net" && NET.contains(&bench.name)
+    };
+    let chosen: Vec<&Bench> = BENCHES.iter().filter(is_meant).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!("there is no benchmark `{what}`; there are: {}, all", names.join(", "));
     }
     for bench in chosen {
         if bench.needs_lab {
-            packages::ensure(&[packages::LAB])?;
+            packages::ensure(&[packages::LAB, if bench.name == "net" { packages::LOAD } else { &[] }])?;
         }
         for build in bench.builds {
             run::cargo(build)?;

@@ -27,6 +27,14 @@ pub(crate) const AUTHORITY: &[(&str, &str, &str)] = &[
     ("openssl", "openssl", "certificates, also wrong and expired ones"),
 ];
 
+/// Packages that only measurements of networks need.
+pub(crate) const LOAD: &[(&str, &str, &str)] = &[
+    ("iperf3", "iperf3", "throughput of networks"),
+    ("wrk", "wrk", "connections per second"),
+    ("/usr/sbin/nginx", "nginx-light", "a server to be measured, and a proxy"),
+    ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream", "a proxy to be measured against"),
+];
+
 /// Packages that only tests need.
 pub(crate) const TESTS: &[(&str, &str, &str)] = &[
     ("etcd", "etcd-server", "a discovery store"),

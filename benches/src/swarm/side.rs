@@ -34,11 +34,15 @@ pub(crate) struct Declared {
     pub(crate) order: &'static str,
     /// Pause between the end of a task and its next start; `None` for Docker's own.
     pub(crate) restart_delay: Option<Duration>,
+    /// Network that its tasks are on.
+    pub(crate) network: Option<&'static str>,
+    /// Host that its tasks run on.
+    pub(crate) on: Option<&'static str>,
 }
 
 impl Declared {
     pub(crate) fn new(replicas: usize) -> Declared {
-        Declared { replicas, version: 0, order: "stop-first", restart_delay: None }
+        Declared { replicas, version: 0, order: "stop-first", restart_delay: None, network: None, on: None }
     }
 
     fn spec(&self, name: &str) -> Value {
@@ -54,6 +58,8 @@ impl Declared {
                     "Env": [format!("VERSION={}", self.version)],
                 },
                 "RestartPolicy": restart,
+                "Networks": self.network.map(|it| json!([{"Target": it}])),
+                "Placement": self.on.map(|it| json!({"Constraints": [format!("node.hostname=={it}")]})),
             },
             "UpdateConfig": {"Parallelism": UPDATED_AT_ONCE, "Delay": 0, "Order": self.order},
         })

@@ -143,7 +143,7 @@ impl Kernel {
             Some(Value::Mac(mac)) => link.mac != Some(*mac) || !calls_iptables(&link.name),
             _ => false,
         };
-        Ok(own.map(is_other).any(|it| it) || links.by_index.values().any(|it| has_mac(&it)))
+        Ok(own.any(is_other) || links.by_index.values().any(|it| has_mac(&it)))
     }
 
     /// Lets containers reach themselves by a virtual IP. Returns the bridge ports that were changed.
