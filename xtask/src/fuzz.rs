@@ -49,6 +49,10 @@ pub(crate) fn run(what: &str, seconds: u32) -> anyhow::Result<()> {
         let mut fuzz = Command::new(program);
         fuzz.arg(&folder).arg(format!("-max_total_time={seconds}")).arg("-rss_limit_mb=4096").arg("-timeout=20");
         fuzz.arg("-dict=fuzz/words.dict").arg(format!("-artifact_prefix={}/", findings.display()));
+        if *name == "compose" {
+            // What people write, to be mutated.
+            fuzz.arg("examples/stacks");
+        }
         run::check(&mut fuzz)?;
     }
     Ok(())
