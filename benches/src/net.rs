@@ -1,5 +1,5 @@
-//! Overlay networks between two of three hosts, side by side: VXLAN by hand, herder's overlay, virtual IP, routing mesh, a proxy, encryption;
-//! the time of changes; the DNS server.
+//! Benchmark of overlay networks between two of three hosts, with ratios. Side by side are VXLAN by hand, herder's
+//! overlay, virtual IP, routing mesh, a proxy and encryption; then the time of changes, and the DNS server.
 //!
 //! Each path leads from a client on the first host (or outside of all) to the same programs on the second: iperf3 and nginx. Sides are
 //! measured in turn, several rounds; what counts are ratios.

@@ -53,7 +53,7 @@ impl Path {
         }
     }
 
-    /// What it is held against.
+    /// Goals, each against another path.
     pub(super) fn goals(self) -> &'static [(Path, Goal)] {
         match self {
             Path::ByHand => &[],
@@ -66,7 +66,8 @@ impl Path {
     }
 }
 
-/// Place where commands run: outside of the lab, in a host, or in the network of a process of a host.
+/// Place where commands run. It is outside of the lab, in a host, or in the network of a process of a
+/// host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place(Vec<String>);
 
@@ -259,7 +260,7 @@ impl World {
         Ok((pid, vip.to_owned()))
     }
 
-    /// What people build themselves: a bridge and a VXLAN device on each host, past the host's firewall.
+    /// Builds what people build themselves: a bridge and a VXLAN device on each host, past the host's firewall.
     fn by_hand(&self, client: &str, server: &str) -> anyhow::Result<()> {
         let addresses: Vec<String> = self.lab.status().into_iter().map(|it| it.address).collect();
         let [first, second, ..] = &addresses[..] else { bail!("the lab lacks hosts") };

@@ -1,6 +1,6 @@
 """A swarm of five nodes is upgraded to another release node by node, and back, while services come, change and go.
 
-    41-upgrade.py OLD NEW LAB
+    upgrade.py OLD NEW LAB
 
 OLD and NEW are two builds of herder; LAB is the name of a lab that this script makes and takes down. Three nodes are managers.
 In the end every service must be as it was last declared, and all managers must tell the same of every object. What each step

@@ -10,7 +10,7 @@ import sys
 import time
 
 HERDER = os.environ.get("HERDER", "herder")
-EXAMPLES = pathlib.Path(__file__).resolve().parents[4] / "examples" / "stacks"
+EXAMPLES = pathlib.Path(__file__).resolve().parents[5] / "examples" / "stacks"
 LABEL = "com.docker.stack.namespace"
 # Variables that the examples take secrets and names from.
 VARIABLES = {
