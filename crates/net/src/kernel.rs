@@ -137,7 +137,7 @@ impl Kernel {
     pub fn has_other_links(self, wanted: &Table) -> Result<bool, NetError> {
         let links = Links::read(&mut Socket::open(Bus::Route)?)?;
         let seen: BTreeMap<Item, Value> = links.items().collect();
-        let own = wanted.items.iter().filter(|(item, _)| matches!(item, Item::Vxlan(_)));
+        let mut own = wanted.items.iter().filter(|(item, _)| matches!(item, Item::Vxlan(_)));
         let is_other = |(item, value): (&Item, &Value)| seen.get(item) != Some(value);
         let has_mac = |link: &&crate::links::Link| match wanted.items.get(&Item::BridgeMac(link.name.clone())) {
             Some(Value::Mac(mac)) => link.mac != Some(*mac) || !calls_iptables(&link.name),

@@ -247,7 +247,7 @@ mod tests {
         let greeting = knows(&a, &[&b]);
         carry(&[&a, &b], &a, greeting);
         let there = packet(a.address, b.address, "canary");
-        assert_eq!(send(&[&a, &b], &a, &there), [there.clone()]);
+        assert_eq!(send(&[&a, &b], &a, &there), std::slice::from_ref(&there));
         let back = packet(b.address, a.address, "canary");
         assert_eq!(send(&[&a, &b], &b, &back), [back]);
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Compares what was found with what a file has. There, a line that begins with # is the reason of those that follow.
 ///
 /// With `UPDATE=1` the file is written anew; reasons of known lines stay, others get a question mark.
-pub fn check(path: &Path, found: &[String]) {
+pub(crate) fn check(path: &Path, found: &[String]) {
     let written = std::fs::read_to_string(path).unwrap_or_default();
     let mut reason = "";
     let mut reasons: BTreeMap<&str, &str> = BTreeMap::new();
