@@ -361,6 +361,11 @@ impl Worker {
         let stray: Vec<(String, EngineNetwork)> =
             there.iter().filter(|(id, _)| !states.contains_key(*id)).map(|(id, it)| (id.clone(), it.clone())).collect();
         for (id, network) in stray {
+            // A container that is made from now on waits for the network, and one that was told that it is there has its state here.
+            self.networks.shared.ready.send_if_modified(|ready| ready.remove(&id).is_some());
+            if self.networks.shared.states.borrow().contains_key(&id) {
+                continue;
+            }
             match engine_network::remove(&self.engine, &network).await {
                 Ok(true) => _ = there.remove(&id),
                 // Containers are still on it; they end some time.

@@ -347,7 +347,7 @@ def hold(server, name, port):
 ECHO = "mkfifo /tmp/f; while true; do nc -l -p 7 </tmp/f | cat >/tmp/f; done"
 
 
-def faults(rounds, lab_name, encrypted):
+def faults(rounds, lab_name, encrypted, only):
     lab = Lab(lab_name)
     if encrypted:
         subprocess.run([HERDER, "swarm", "init", "--encrypt", "-H", lab.doors["h1"]], check=True, stdout=subprocess.DEVNULL)
@@ -364,7 +364,8 @@ def faults(rounds, lab_name, encrypted):
     hosts, report, worst = list(lab.doors), [], Counter()
     wholes = ["kill", "freeze", "cut off", "reboot"]
     smalls = ["nft flush", "iptables -F", "vxlan", "restart herder", "kill -9 herder"]
-    plan = [(what, hosts[n % 3]) for n in range(rounds) for what in [(wholes + smalls)[n % 9]]]
+    kinds = [it for it in wholes + smalls if not only or it in only]
+    plan = [(kinds[n % len(kinds)], hosts[n % 3]) for n in range(rounds)]
     for n, (what, host) in enumerate(plan):
         door = next(it for it in hosts if it != host)
         load.window()
@@ -413,8 +414,9 @@ def faults(rounds, lab_name, encrypted):
             else:
                 for pid in lab.pids(host, "up"):
                     os.kill(pid, signal.SIGTERM)
-                time.sleep(3)
-                lab.herder("start", host, "--herder", check=False)
+                wait_for("its end", lambda: not lab.pids(host, "up"), 30)
+                time.sleep(2)
+                lab.herder("start", host, "--herder")
             time.sleep(5)
             seen = load.window()
             seen["held"] = held.end()
@@ -502,12 +504,13 @@ def main():
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--only", default="", help="these faults alone, with commas between")
     parser.add_argument("--encrypted", action="store_true", help="all networks of the lab are encrypted")
     parser.add_argument("--lab", default="suite-net", help="name of the lab")
     asked = parser.parse_args()
     suites = {
         "churn": lambda: churn(asked.minutes, asked.lab),
-        "faults": lambda: faults(asked.rounds, asked.lab, asked.encrypted),
+        "faults": lambda: faults(asked.rounds, asked.lab, asked.encrypted, asked.only.split(",") if asked.only else []),
         "moved": lambda: moved(asked.lab),
         "redeploy": lambda: redeploy(asked.times, asked.lab),
     }
