@@ -46,7 +46,7 @@ const LONG: [&str; 2] = ["soak", "storm"];
 /// Those that belong to `net`: it means all of them.
 const NET: [&str; 2] = ["networks", "allocate"];
 
-const BENCHES: [Bench; 16] = [
+const BENCHES: [Bench; 17] = [
     Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
@@ -57,6 +57,7 @@ const BENCHES: [Bench; 16] = [
     Bench { name: "allocate", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
     Bench { name: "networks", builds: &[], what: What::Of("herder-agent"), needs_lab: true },
     Bench { name: "net", builds: &[HERDER], what: What::Outside, needs_lab: true },
+    Bench { name: "stacks", builds: &[], what: What::Of("herder-stacks"), needs_lab: false },
     Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
     Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
