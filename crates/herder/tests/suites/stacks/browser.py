@@ -77,9 +77,9 @@ def main():
                         Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(input, {json.dumps(value)});
                         input.dispatchEvent(new Event('input', {{bubbles: true}})); }})()""")
                 browser.evaluate(block + ".querySelector('.execute').click()")
-                live = block + ".querySelector('.live-responses-table .response-col_status')"
+                live = block + ".querySelector('.live-responses-table .response .response-col_status')"
                 status = browser.until("an answer is shown", live + " && " + live + ".innerText")
-                body = browser.evaluate(block + ".querySelector('.live-responses-table .response-col_description').innerText")
+                body = browser.evaluate(block + ".querySelector('.live-responses-table .response .response-col_description').innerText")
                 print(f"{page} {operation}: {status.split()[0]}, {len(body)} characters")
                 if path.startswith("/v2") and not status.startswith("200"):
                     sys.exit(body)
