@@ -1,4 +1,4 @@
-//! Benchmark of stacks: a Compose file of 1 MiB is loaded, and a stack of 100 services is planned beside 1,000.
+//! Benchmark of stacks. A Compose file of 1 MiB is loaded, and a stack of 100 services is planned beside 1,000.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 #[expect(dead_code, reason = "goals of other benchmarks")]
