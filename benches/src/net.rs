@@ -27,6 +27,9 @@ use world::{HTTP, IPERF, Path, World};
 const ROUNDS: usize = 3;
 /// Seconds of each measurement of throughput and of connections.
 const SECONDS: u32 = 2;
+/// Attempts of each measurement, and the pause between them.
+const ATTEMPTS: usize = 3;
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 /// Changes of which each must be seen on all hosts.
 const CHANGES: usize = 100;
 /// A change that is seen nowhere by then is lost.
@@ -40,7 +43,7 @@ pub(crate) async fn run(json: bool) -> anyhow::Result<()> {
     let mut side = world.side().await?;
     world.ready().await?;
     let mut report = Report::new("net", json, "as said in each line; two hosts on one machine");
-    data_paths(&world, &mut report)?;
+    data_paths(&world, &mut report).await?;
     control(&world, &mut side, &mut report).await?;
     let (rate, p99) = dns::measure(&world)?;
     let row = |figure: &str, unit, measured, goal| Row { figure: figure.into(), unit, measured, baseline: None, goal };
@@ -51,12 +54,14 @@ pub(crate) async fn run(json: bool) -> anyhow::Result<()> {
 }
 
 /// Figures of each path, round by round: bits and connections per second.
-fn data_paths(world: &World, report: &mut Report) -> anyhow::Result<()> {
+async fn data_paths(world: &World, report: &mut Report) -> anyhow::Result<()> {
     let mut seen: Vec<(Path, Vec<(f64, f64)>)> = Path::ALL.iter().map(|path| (*path, Vec::new())).collect();
     for round in 0..ROUNDS {
         note(&format!("paths, round {} of {ROUNDS}", round + 1));
         for (path, figures) in &mut seen {
-            figures.push((throughput(world, *path)?, connections(world, *path)?));
+            let bits = repeated(*path, || throughput(world, *path)).await;
+            let opened = repeated(*path, || connections(world, *path)).await;
+            figures.push((bits, opened));
         }
     }
     let of = |path: Path, at: fn(&(f64, f64)) -> f64| -> Vec<f64> {
@@ -75,6 +80,18 @@ fn data_paths(world: &World, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Measures, and again where the program that measures fails: a server may not have ended the test before. 0 if it fails to the end.
+async fn repeated(path: Path, measure: impl Fn() -> anyhow::Result<f64>) -> f64 {
+    for _ in 0..ATTEMPTS {
+        match measure() {
+            Ok(figure) => return figure,
+            Err(error) => note(&format!("{}: {error}", path.name())),
+        }
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
+    }
+    0.0
 }
 
 fn throughput(world: &World, path: Path) -> anyhow::Result<f64> {

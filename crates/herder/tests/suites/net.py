@@ -80,6 +80,18 @@ class Lab:
         raise RuntimeError(f"{container} has no process")
 
 
+def patiently(lab, *words, door, seconds=60):
+    """A door that has just become a manager's refuses for a moment."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return lab.docker(*words, door=door)
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
 def wait_for(what, check, seconds=60):
     end = time.monotonic() + seconds
     while True:
@@ -355,6 +367,8 @@ def faults(rounds, lab_name, encrypted, only):
         lab.docker("swarm", "init")
     wait_for("three nodes", lambda: lab.docker("node", "ls", "-q").count("\n") == 2)
     lab.docker("node", "promote", "h2", "h3")
+    for host in lab.doors:
+        wait_for("three managers", lambda: lab.docker("info", "--format", "{{.Swarm.ControlAvailable}}", door=host) == "true")
     lab.docker("network", "create", "-d", "overlay", "--attachable", "--subnet", "10.78.0.0/24", "ov")
     lab.docker("service", "create", "-d", "--no-resolve-image", "--name", "web", "--network", "ov", "-p", "8088:80", "--replicas", "6",
                "--env", "SERVICE=web", "--env", "TASK={{.Task.Name}}", "--stop-signal", "KILL", "busybox", "sh", "-c", PAGE)
@@ -392,8 +406,8 @@ def faults(rounds, lab_name, encrypted, only):
             load.again(host)
             wait_for(f"{host} answers", lambda: host in load.last, 60)
         else:
-            probe_host = lab.docker("run", "-d", "--name", f"held-{n}", "-e", f"constraint:node=={host}", "--network", "ov", "--stop-signal", "KILL", "busybox", "sleep", f"87{n:03}00", door=door)
-            far = lab.docker("run", "-d", "--name", f"echo-{n}", "-e", f"constraint:node=={door}", "--network", "ov", "--network-alias", f"echo{n}", "--stop-signal", "KILL", "busybox", "sh", "-c", ECHO, door=door)
+            probe_host = patiently(lab, "run", "-d", "--name", f"held-{n}", "-e", f"constraint:node=={host}", "--network", "ov", "--stop-signal", "KILL", "busybox", "sleep", f"87{n:03}00", door=door)
+            far = patiently(lab, "run", "-d", "--name", f"echo-{n}", "-e", f"constraint:node=={door}", "--network", "ov", "--network-alias", f"echo{n}", "--stop-signal", "KILL", "busybox", "sh", "-c", ECHO, door=door)
             pid = lab.network_of(f"87{n:03}00")
             time.sleep(1)
             held = Held(["nsenter", "-t", pid, "-n", sys.executable, HERE, "hold", "10.78.0.1", f"echo{n}", "7"])
