@@ -43,7 +43,8 @@ fn conditions(filter: &str) -> Result<Vec<(Vec<&str>, &str)>, Problem> {
 /// True if a member has this value. A number, a truth value or null counts as it is written in JSON.
 fn fits(item: &Value, path: &[&str], value: &str) -> bool {
     let member = path.iter().fold(item, |item, name| &item[*name]);
-    member.as_str().map_or_else(|| member.to_string() == value, |text| text == value)
+    let written = member.to_string();
+    member.as_str().unwrap_or(&written) == value
 }
 
 /// An answer with the version of what it shows.
