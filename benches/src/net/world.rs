@@ -301,13 +301,15 @@ impl World {
         Ok(())
     }
 
-    /// A proxy on the first host, in front of the server on the overlay.
+    /// A proxy on the first host, in front of the port that the second host publishes: hosts have no addresses on overlays of people.
     fn proxy(&mut self) -> anyhow::Result<()> {
         let folder = self.folder.path().join("proxy");
         std::fs::create_dir(&folder)?;
-        let server = &self.servers[1];
-        let listen =
-            |port: u16| format!("server {{ listen {} backlog=4096; proxy_pass {server}:{port}; }}", PROXIED + port);
+        let server = self.lab.status().get(1).map(|it| it.address.clone()).context("the lab lacks hosts")?;
+        let listen = |port: u16| {
+            let (here, there) = (PROXIED + port, PUBLISHED + port);
+            format!("server {{ listen {here} backlog=4096; proxy_pass {server}:{there}; }}")
+        };
         let text = format!(
             "load_module /usr/lib/nginx/modules/ngx_stream_module.so; daemon off; worker_processes 1; pid {0}/pid; error_log /dev/null;
             events {{ worker_connections 4096; }} stream {{ {1} {2} }}",

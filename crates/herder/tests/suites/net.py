@@ -406,7 +406,7 @@ def faults(rounds, lab_name, encrypted, only):
             load.again(host)
             wait_for(f"{host} answers", lambda: host in load.last, 60)
         else:
-            probe_host = patiently(lab, "run", "-d", "--name", f"held-{n}", "-e", f"constraint:node=={host}", "--network", "ov", "--stop-signal", "KILL", "busybox", "sleep", f"87{n:03}00", door=door)
+            probe_host = patiently(lab, "run", "-d", "--name", f"held-{n}", "-e", f"constraint:node=={host}", "--network", "ov", "--stop-signal", "KILL", "busybox", "sleep", f"87{n:03}00", door=host)
             far = patiently(lab, "run", "-d", "--name", f"echo-{n}", "-e", f"constraint:node=={door}", "--network", "ov", "--network-alias", f"echo{n}", "--stop-signal", "KILL", "busybox", "sh", "-c", ECHO, door=door)
             pid = lab.network_of(f"87{n:03}00")
             time.sleep(1)
@@ -434,8 +434,9 @@ def faults(rounds, lab_name, encrypted, only):
             time.sleep(5)
             seen = load.window()
             seen["held"] = held.end()
-            lab.docker("rm", "-f", probe_host, far, door=door)
             wait_for("three ready", lambda: lab.docker("node", "ls", "--format", "{{.Status}}", door=door).count("Ready") == 3, 90)
+            for container, at in ((probe_host, host), (far, door)):
+                wait_for("its removal", lambda: lab.docker("rm", "-f", container, door=at))
         seen = {"round": n, "fault": what, "on": host, **seen, "whole after": round(time.monotonic() - began, 1)}
         print(json.dumps(seen), file=sys.stderr, flush=True)
         report.append(seen)
