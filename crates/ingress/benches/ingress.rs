@@ -26,6 +26,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 5;
+/// Time for a proxy to listen. HAProxy ends at once where it may not open as many files as it wants.
+const START_MAX: Duration = Duration::from_secs(20);
 const ROUND: Duration = Duration::from_secs(2);
 /// Connections that are kept, and those that are made anew for each request.
 const KEPT: usize = 64;
@@ -142,7 +144,7 @@ fn haproxy(upstream: u16, folder: &Path) -> Proxy {
     let (plain, tls) = (port(), port());
     let pem = folder.join("both.pem").display().to_string();
     let config = format!(
-        "global\n maxconn 20000\n nbthread 1\ndefaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n \
+        "global\n maxconn 2000\n nbthread 1\ndefaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n \
          option forwardfor\nfrontend f\n bind 127.0.0.1:{plain}\n bind 127.0.0.1:{tls} ssl crt {pem} alpn h2,http/1.1\n \
          use_backend b if {{ hdr(host) -i a }}\nbackend b\n server s 127.0.0.1:{upstream}\n"
     );
@@ -158,7 +160,7 @@ fn nginx(folder: &Path, name: &str, server: &str) -> Program {
     let temporary =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {}/{it};", at.display()));
     let config = format!(
-        "daemon off; worker_processes 1; master_process off; pid {0}/pid; error_log /dev/null;\nevents {{ worker_connections 20000; }}\n\
+        "daemon off; worker_processes 1; master_process off; pid {0}/pid; error_log /dev/null;\nevents {{ worker_connections 4000; }}\n\
          http {{ access_log off; keepalive_requests 100000000; {1}\n{server} }}\n",
         at.display(),
         temporary.join(" ")
@@ -329,7 +331,9 @@ fn main() {
     let proxies =
         [ingress(upstream, folder.path()), haproxy(upstream, folder.path()), nginx_proxy(upstream, folder.path())];
     for port in proxies.iter().flat_map(|it| [it.plain, it.tls]).chain([upstream]) {
+        let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < START_MAX, "nobody listens on port {port}: does the proxy start by hand?");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
