@@ -13,7 +13,7 @@ use herder_front::swarm::{Committed, LogPiece, LogsOf, LogsWanted, NotWritten, R
 use herder_model::swarm::{
     CaConfig, Change, ClusterRecord, Command, Conflict, Engine, InitRequest, JoinRequest, JoinTokens, Kind, LEVEL,
     NetworkRecord, NodeRecord, Platform, Plugin, Reachability, Reservations, Role, RootRotation, SwarmNodeState, Time,
-    TlsInfo, View, Written,
+    TlsInfo, TunnelEnd, View, Written,
 };
 use herder_place::peers::Asked;
 use http::StatusCode;
@@ -151,6 +151,7 @@ impl Node {
         let plugins = vec![plugin("Log", "json-file"), plugin("Network", "bridge"), plugin("Volume", "local")];
         description.engine = Engine { engine_version: "28.5.2".into(), plugins, ..Engine::default() };
         description.tls_info = tls_info();
+        description.underlay.tunnel = Some(TunnelEnd { key: format!("key {}", self.at), ..TunnelEnd::default() });
         record
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use herder_model::swarm::{Change, Kind, NodeRecord, ServiceRecord, Task, TaskRecord, UpdateStatus, Version};
+use herder_model::swarm::{
+    Change, Kind, NodeDescription, NodeRecord, ServiceRecord, Task, TaskRecord, UpdateStatus, Version,
+};
 use serde_json::Value;
 
 use crate::compare::Known;
@@ -100,7 +102,9 @@ fn described(world: &World, body: &Value, known: &Known) {
     let view = world.view();
     let Some(record) = view.nodes.get(&known.ours_in(body["ID"].as_str().unwrap_or_default())) else { return };
     let mut record = NodeRecord::clone(record);
-    let description = serde_json::from_value(body["Description"].clone()).expect("a description");
+    let mut description: NodeDescription = serde_json::from_value(body["Description"].clone()).expect("a description");
+    // Real swarm mode tells nothing of it.
+    description.underlay = record.node.description.underlay.clone();
     let status = serde_json::from_value(body["Status"].clone()).expect("a status");
     if record.node.description != description || record.node.status != status {
         (record.node.description, record.node.status) = (description, status);
