@@ -127,15 +127,30 @@ impl Agent {
     }
 
     /// The whole of what this node shall know, from now on. What it has and is not told of is stopped and removed.
-    pub fn assign(&self, mut assignments: Assignments) {
+    ///
+    /// While the node leaves its swarm, assignments that were still on their way are ignored.
+    pub fn assign(&self, assignments: Assignments) {
+        self.set(assignments, false);
+    }
+
+    fn set(&self, mut assignments: Assignments, leaves: bool) {
+        let is_late = || !leaves && *self.node.leaving.borrow();
+        if is_late() {
+            return;
+        }
         // What stands for plain containers is not run.
         let attached = assignments.tasks.extract_if(.., |it| it.attached.is_some());
         let attached = attached.map(|it| (it.task.id.clone(), it)).collect();
         self.node.networks.attachments().take(attached);
         let assignments = Arc::new(assignments);
-        self.assigned.send_modify(|(number, last)| {
+        // Looked at under the lock of what is assigned: whichever comes first, nothing is assigned in the end.
+        self.assigned.send_if_modified(|(number, last)| {
+            if is_late() {
+                return false;
+            }
             *number += 1;
             *last = Some(assignments);
+            true
         });
     }
 
@@ -171,7 +186,7 @@ impl Agent {
     /// not end at once are killed: the engine's own swarm mode gives them no time either.
     pub async fn leave(&self) {
         self.node.leaving.send_replace(true);
-        self.assign(Assignments::default());
+        self.set(Assignments::default(), true);
         let number = self.assigned.borrow().0;
         // Ends early only when the agent ends.
         let _ = self.known.subscribe().wait_for(|known| known.number >= number && known.ids.is_empty()).await;

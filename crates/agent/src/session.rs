@@ -150,11 +150,11 @@ pub async fn hold(
                         }
                         Ok(Some(ToNode::Assignments(whole))) => {
                             assigned = *whole;
-                            listener.assign(assigned.clone());
+                            take(listener, &mind.leaving, &assigned);
                         }
                         Ok(Some(ToNode::Changes(changes))) => {
                             if assigned.apply(*changes) {
-                                listener.assign(assigned.clone());
+                                take(listener, &mind.leaving, &assigned);
                             } else {
                                 tracing::warn!("assignment sequence gap; requesting full resync");
                                 speaker.say(&ToLeader::Whole);
@@ -231,6 +231,13 @@ pub async fn hold(
         if speaker.say.is_closed() {
             return Ended::Broken("it does not listen any more".into());
         }
+    }
+}
+
+/// Passes assignments on, unless this node leaves: they would bring back tasks that are being removed.
+fn take(listener: &dyn Listener, leaving: &watch::Receiver<bool>, assigned: &Assignments) {
+    if !*leaving.borrow() {
+        listener.assign(assigned.clone());
     }
 }
 

@@ -534,7 +534,8 @@ async fn leaving() {
     for id in ["t1", "t2"] {
         world.until_state(id, TaskState::Running).await;
     }
-    world.agent().leave().await;
+    // The leader's next message was on its way.
+    tokio::join!(world.agent().leave(), async { world.assign() });
     assert_eq!(world.containers("{{.Names}}"), "");
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     assert!(!mounts.contains(&world.folder.display().to_string()), "{mounts}");

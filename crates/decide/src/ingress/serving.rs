@@ -136,6 +136,6 @@ mod tests {
         assert_eq!(settled(&mut serving, &[applied(5, &[]), applied(5, &[])]), "b");
         update(&mut serving, 5, "dead=serving");
         update(&mut serving, 6, "");
-        assert_eq!(shown(&serving), "", "what has ended has left");
+        assert_eq!(shown(&serving), "b", "what has ended has left, and the other one drains");
     }
 }
