@@ -301,7 +301,8 @@ impl World {
         Ok(())
     }
 
-    /// A proxy on the first host, in front of the port that the second host publishes: hosts have no addresses on overlays of people.
+    /// A proxy on the first host, in front of the port that the second host publishes. Hosts have no addresses on
+    /// overlays of people.
     fn proxy(&mut self) -> anyhow::Result<()> {
         let folder = self.folder.path().join("proxy");
         std::fs::create_dir(&folder)?;
