@@ -105,7 +105,8 @@ pub fn objects(
     environment: &BTreeMap<String, String>,
 ) -> Result<(Desired, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut report = Report::of_files(&project.files);
-    let mut context = Context { project, stack, environment, report: &mut report };
+    let links = networks::links(project);
+    let mut context = Context { project, stack, environment, links, report: &mut report };
     let desired = Desired {
         stack: stack.to_owned(),
         networks: networks::declared(&mut context),
@@ -136,6 +137,7 @@ struct Context<'a> {
     project: &'a Project,
     stack: &'a str,
     environment: &'a BTreeMap<String, String>,
+    links: networks::Links<'a>,
     report: &'a mut Report,
 }
 

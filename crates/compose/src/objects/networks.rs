@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map as Json, Value, json};
 
 use crate::node::Node;
+use crate::project::Project;
 
 use super::{Context, labels, list, put, texts};
 
@@ -104,14 +105,24 @@ pub(super) fn of_service(context: &Context<'_>, name: &str, service: &Node) -> V
     networks.into_iter().map(|(_, network)| network).collect()
 }
 
+/// Names that services give others by `links`, by the service that is meant, each with the service that gives it.
+pub(super) type Links<'a> = BTreeMap<String, Vec<(String, &'a Node)>>;
+
+pub(super) fn links(project: &Project) -> Links<'_> {
+    let mut links = Links::new();
+    for (_, service) in project.services() {
+        for link in list(service.get("links")) {
+            if let Some((to, alias)) = link.split_once(':') {
+                links.entry(to.to_owned()).or_default().push((alias.to_owned(), service));
+            }
+        }
+    }
+    links
+}
+
 /// Names that other services of a network give this one by `links`.
 fn links_to(context: &Context<'_>, name: &str, network: &str) -> Vec<String> {
     let on_network = |service: &Node| service.get("networks").is_some_and(|it| it.get(network).is_some());
-    let services = context.project.services().filter(|(_, service)| on_network(service));
-    let links = services.flat_map(|(_, service)| list(service.get("links")));
-    links
-        .filter_map(|link| link.split_once(':').map(|(to, alias)| (to.to_owned(), alias.to_owned())))
-        .filter(|(to, _)| to == name)
-        .map(|(_, alias)| alias)
-        .collect()
+    let links = context.links.get(name).into_iter().flatten();
+    links.filter(|(_, service)| on_network(service)).map(|(alias, _)| alias.clone()).collect()
 }

@@ -28,17 +28,20 @@ pub(super) fn all(context: &mut Context<'_>) -> Vec<DesiredService> {
     }
     let mut order = Vec::new();
     let mut done = BTreeSet::new();
+    let keys: BTreeMap<&str, &str> = services.iter().map(|(key, it)| (it.name.as_str(), key.as_str())).collect();
     for key in services.keys() {
-        visit(key, &services, &mut done, &mut order);
+        visit(key, &services, &keys, &mut done, &mut order);
     }
     let order: Vec<String> = order.into_iter().map(str::to_owned).collect();
     order.into_iter().filter_map(|key| services.remove(&key)).collect()
 }
 
-/// Appends a service behind those that it depends on. The loader has refused circles.
+/// Appends a service behind those that it depends on. The loader has refused circles. `keys` are those of services by
+/// their names.
 fn visit<'a>(
     key: &'a str,
     services: &'a BTreeMap<String, DesiredService>,
+    keys: &BTreeMap<&str, &'a str>,
     done: &mut BTreeSet<&'a str>,
     order: &mut Vec<&'a str>,
 ) {
@@ -55,8 +58,7 @@ fn visit<'a>(
         stack.push((key, true));
         let Some(service) = services.get(key) else { continue };
         for dependency in service.depends_on.iter().rev() {
-            let next = services.iter().find(|(_, service)| service.name == dependency.service);
-            stack.extend(next.map(|(key, _)| (key.as_str(), false)));
+            stack.extend(keys.get(dependency.service.as_str()).map(|key| (*key, false)));
         }
     }
 }
