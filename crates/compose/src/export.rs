@@ -16,18 +16,23 @@ impl Project {
 
     /// [`Self::export`] as YAML.
     pub fn export_yaml(&self) -> String {
-        let mut text = String::new();
-        write(&self.export(), 0, &mut text);
-        text
+        to_yaml(&self.export())
     }
+}
+
+/// Writes an exported project as YAML.
+pub fn to_yaml(exported: &Value) -> String {
+    let mut text = String::new();
+    write(exported, 0, &mut text);
+    text
 }
 
 fn escape(value: &mut Value) {
     match value {
-        Value::String(text) => *text = text.replace('$', "$$"),
+        Value::String(text) if text.contains('$') => *text = text.replace('$', "$$"),
         Value::Array(list) => list.iter_mut().for_each(escape),
         Value::Object(map) => map.values_mut().for_each(escape),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

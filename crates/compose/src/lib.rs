@@ -21,6 +21,7 @@ mod units;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Related, Severity};
+pub use export::to_yaml;
 pub use load::{FILE_MAX, FILES_MAX, Options, Sources, Step, is_project_name, load};
 pub use node::{Join, Map, Node, Position, Value};
 pub use objects::{

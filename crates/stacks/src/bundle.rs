@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use herder_compose::{
-    Content, Desired, Diagnostic, FILE_MAX, Options, Sources, Step, Variable, is_project_name, load, objects,
+    Content, Desired, Diagnostic, FILE_MAX, Options, Sources, Step, Variable, is_project_name, load, objects, to_yaml,
 };
 use serde::{Deserialize, Serialize};
 
@@ -167,11 +167,12 @@ impl Bundle {
         let mut all = project.diagnostics.clone();
         all.append(&mut notes);
         let mut canonical = project.export();
+        let canonical_yaml = to_yaml(&canonical);
         canonical.sort_all_objects();
         Ok(Loaded {
             name: project.name.clone(),
             canonical,
-            canonical_yaml: project.export_yaml(),
+            canonical_yaml,
             services: project.services().map(|(name, _)| name.to_owned()).collect(),
             variables: project.variables.clone(),
             notes: all.into_iter().map(|it| shown(it, directory)).collect(),
