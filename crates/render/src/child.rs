@@ -1,4 +1,5 @@
-//! The program that consul-template's `-exec` runs: begun when all files are there, told or begun anew when one changes.
+//! The program that consul-template's `-exec` runs. It starts when all files are there, and is signalled or restarted
+//! when one changes.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
@@ -17,11 +18,11 @@ const KILL_TIME: Duration = Duration::from_secs(30);
 pub struct Exec {
     /// A shell command.
     pub command: String,
-    /// The signal that tells it of a change; without one it is begun anew.
+    /// Signal that is sent at a change; `None` restarts the program.
     pub reload: Option<Signal>,
-    /// The signal that asks it to end.
+    /// Signal that asks the program to end.
     pub kill: Signal,
-    /// Time after which it is killed.
+    /// Time after `kill` until the program is killed.
     pub kill_timeout: Duration,
 }
 
@@ -31,7 +32,7 @@ impl Exec {
     }
 }
 
-/// A signal by its name, with `SIG` or without.
+/// Returns the signal of this name, which may begin with `SIG`.
 ///
 /// # Errors
 /// If there is no such signal.
@@ -67,7 +68,7 @@ impl Running {
         Ok(Running { exec: exec.clone(), child })
     }
 
-    /// Tells it of a change.
+    /// Signals or restarts the program after a change.
     pub(crate) async fn reload(&mut self) -> std::io::Result<()> {
         match self.exec.reload {
             Some(signal) => {
@@ -82,7 +83,7 @@ impl Running {
         }
     }
 
-    /// Ends it.
+    /// Asks the program to end, and kills it at the time limit.
     pub(crate) async fn end(&mut self) {
         self.tell(self.exec.kill);
         if timeout(self.exec.kill_timeout, self.child.wait()).await.is_err() {
@@ -90,7 +91,7 @@ impl Running {
         }
     }
 
-    /// Returns its exit code when it has ended, as a shell tells it.
+    /// Waits for the end of the program, and returns its exit code as a shell does.
     pub(crate) async fn ended(&mut self) -> u8 {
         self.child.wait().await.map_or(1, code)
     }

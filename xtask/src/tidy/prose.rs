@@ -5,9 +5,9 @@ use std::process::Command;
 use crate::run;
 
 /// Words that begin a question or a relative clause where a noun or a verb should stand.
-const NO_BEGINNINGS: [&str; 17] = [
-    "As", "How", "Nobody", "Of", "So", "Somebody", "What", "Whatever", "When", "Where", "Whether", "Which", "Who",
-    "Whoever", "Whom", "Whose", "Why",
+const NO_BEGINNINGS: [&str; 18] = [
+    "As", "How", "Nobody", "Of", "So", "Somebody", "That", "What", "Whatever", "When", "Where", "Whether", "Which",
+    "Who", "Whoever", "Whom", "Whose", "Why",
 ];
 
 /// Maximum number of words of a first sentence.

@@ -235,9 +235,9 @@ pub struct TunnelEnd {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TunnelWay {
-    /// That of the kernel.
+    /// WireGuard of the kernel.
     Wireguard,
-    /// A process of herder. Ways of later releases are shown as this one.
+    /// WireGuard in a process of herder. Ways of later releases are shown as this one.
     #[default]
     #[serde(other)]
     Userspace,
