@@ -47,6 +47,12 @@ fn rule(path: &[&str]) -> Rule {
     }
 }
 
+/// True of a path that is not merged as maps, lists and scalars are.
+#[cfg(test)]
+pub(crate) fn has_own_rule(path: &[&str]) -> bool {
+    !matches!(rule(path), Rule::Usual)
+}
+
 fn text_of(node: &Node, key: &str) -> Option<String> {
     node.get(key)?.scalar_text()
 }
