@@ -1,11 +1,12 @@
-//! The voting application, the sample of the swarm tutorials, as one static program with five roles.
+//! The voting application, the sample of the swarm tutorials, as one static program with six roles.
 //!
-//! `vote` → `queue` → `worker` → `store` ← `result`. Each role is a container of its own, from images that need no registry. Linked
+//! `vote` → `queue` → `worker` → `store` ← `result`; `migrate` fills the store before the others start. Each role is a container of its own, from images that need no registry. Linked
 //! statically, so that an image is one file.
 
 #![expect(clippy::print_stdout, reason = "each part says on its standard output what it does")]
 
 mod http;
+mod migrate;
 mod queue;
 mod result;
 mod store;
@@ -17,9 +18,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-const USAGE: &str = "usage: voting vote|queue|worker|store|result, or voting check PORT (whether somebody listens here)
+const USAGE: &str = "usage: voting vote|queue|worker|store|result|migrate, or voting check PORT (whether somebody listens here)
 Environment: PORT to listen on (vote and result 80, queue 7001, store 7002), QUEUE and STORE as host:port,
-OPTION_A and OPTION_B (Cats and Dogs), DATA for the store's file (/data/votes), STORE_KEY that the store asks for (none).
+OPTION_A and OPTION_B (Cats and Dogs), DATA for the store's file (/data/votes), STORE_KEY that the store asks for (none),
+VOTES that migrate stores (lines of voter and vote).
 Each may come from a file: NAME_FILE says which.";
 
 /// Requests that are under way when the container is stopped may take so long to end.
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         "worker" => worker::run(),
         "store" => store::run(),
         "result" => result::run(),
+        "migrate" => migrate::run(),
         "check" => wire::check(&std::env::args().nth(2).unwrap_or_default()),
         _ => {
             eprintln!("{USAGE}");
