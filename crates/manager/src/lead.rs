@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::swarm::allocate::Addresses;
-use herder_decide::swarm::control::{settle_networks, settle_root};
+use herder_decide::swarm::control::{remove_superseded, settle_networks, settle_root};
 use herder_decide::swarm::members::{self, HeartbeatScale};
 use herder_decide::swarm::nets::Nets;
 use herder_decide::swarm::{
@@ -34,6 +34,8 @@ use work_queue::WorkQueue;
 /// Interval at which the leader looks for silent nodes. A lost node is marked within twice of it after the signs are
 /// there.
 const LOOK: Duration = Duration::from_millis(200);
+/// Interval at which the leader looks for superseded secrets and configs that nothing needs.
+const SUPERSEDED_LOOK: Duration = Duration::from_secs(60);
 /// Events that are taken up in one step. More would make the first of them wait for the last.
 const EVENTS_MAX: usize = 2048;
 /// A step is made so often while others write the same objects; each time they got on.
@@ -137,6 +139,8 @@ struct Lead<'m> {
     changing: BTreeSet<String>,
     /// Nodes whose stores are open, and that are not known to be among the managers yet.
     ready: BTreeSet<String>,
+    /// Last time at which it looked for superseded secrets and configs.
+    superseded_at: Option<Instant>,
     /// Nodes that sent a message in this step, once for each message. They are answered after the write.
     answers: Vec<String>,
 }
@@ -178,6 +182,7 @@ impl<'m> Lead<'m> {
             enforced: Vec::new(),
             changing: BTreeSet::new(),
             ready: BTreeSet::new(),
+            superseded_at: None,
             answers: Vec::new(),
             view,
         };
@@ -322,6 +327,7 @@ impl<'m> Lead<'m> {
             let raised = level::raise(proposal.view(), self.settings.level);
             self.add(&mut proposal, raised.into_iter().collect());
             self.add(&mut proposal, settle_networks(&view));
+            self.remove_superseded(&mut proposal, now);
             self.change_managers(proposal.view());
         }
         self.decide(&mut proposal, now);
@@ -341,6 +347,14 @@ impl<'m> Lead<'m> {
         self.tell_networks(&view);
         self.tell_ingress(&view);
         Ok(())
+    }
+
+    fn remove_superseded(&mut self, proposal: &mut Proposal, now: Time) {
+        if self.superseded_at.is_none_or(|it| it.elapsed() >= SUPERSEDED_LOOK) {
+            self.superseded_at = Some(Instant::now());
+            let removals = remove_superseded(proposal.view(), now);
+            self.add(proposal, removals);
+        }
     }
 
     /// Writes all changes in order. A command of a size that raft can send is written whole or not at all.

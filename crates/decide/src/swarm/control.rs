@@ -12,6 +12,7 @@ mod node;
 mod resources;
 mod service;
 pub mod spec;
+mod supersede;
 
 pub use admission::{TakenPort, admit_ports, new_ports};
 pub use check::{config, node, secret, service};
@@ -23,6 +24,7 @@ pub use network::{Ipam, IpamRequest, NetworkRequest, create_network, prune_netwo
 pub use node::{remove_node, update_node};
 pub use resources::{create_resource, remove_resource, resource, update_resource};
 pub use service::{AuthFrom, Declared, ServiceUpdate, create_service, remove_service, update_service};
+pub use supersede::{SUPERSEDED_LABEL, remove_superseded};
 
 use herder_model::swarm::{Conflict, Kind};
 

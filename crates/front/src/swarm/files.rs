@@ -66,16 +66,17 @@ fn templates_are_known(call: &Call, what: &str, wanted: bool) -> Result<(), Deni
 }
 
 pub(crate) async fn update(swarm: &Arc<dyn Swarm>, mut call: Call, of: Of, id: String) -> Result<Reply, ApiError> {
+    let new = new_id();
     match of {
         Of::Secrets => {
             let spec: SecretSpec = body::read(&mut call).await?;
             let version = body::version(&call.query, "secret")?;
-            change(swarm, false, |view| control::update_secret(view, &id, version, spec.clone())).await?;
+            change(swarm, false, |view| control::update_secret(view, &id, version, spec.clone(), new.clone())).await?;
         }
         Of::Configs => {
             let spec: ConfigSpec = body::read(&mut call).await?;
             let version = body::version(&call.query, "config")?;
-            change(swarm, false, |view| control::update_config(view, &id, version, spec.clone())).await?;
+            change(swarm, false, |view| control::update_config(view, &id, version, spec.clone(), new.clone())).await?;
         }
     }
     Ok(call::no_content(StatusCode::OK))

@@ -17,6 +17,12 @@ impl Time {
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// Reads a time of RFC 3339. Returns `None` for other texts and for times before 1970.
+    pub fn parse(text: &str) -> Option<Time> {
+        let nanos = text.parse::<Timestamp>().ok()?.as_nanosecond();
+        u64::try_from(nanos).ok().map(Time)
+    }
 }
 
 /// A source of time: the system's clock, or one that is handed in.

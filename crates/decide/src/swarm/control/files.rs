@@ -2,6 +2,7 @@
 
 use herder_model::swarm::{Change, Config, ConfigSpec, ContainerSpec, Kind, Secret, SecretSpec, View};
 
+use super::supersede::{earlier_name, is_versioned, mark_superseded};
 use super::{Changes, check_version};
 use crate::swarm::{self, Code, Denial, Refusal, lookup};
 
@@ -30,28 +31,58 @@ fn only_labels() -> Denial {
     Refusal::new(Code::InvalidArgument, "only updates to Labels are allowed").into()
 }
 
-/// Changes the labels, and nothing else.
-pub fn update_secret(view: &View, text: &str, version: u64, spec: SecretSpec) -> Changes {
-    let mut secret = Secret::clone(lookup::secret(view, text)?);
-    let same_data = spec.data.is_empty() || spec.data == secret.spec.data;
-    if spec.name != secret.spec.name || !same_data {
+/// Changes the labels of a secret, or gives the name of a versioned one to a new secret with the new data.
+///
+/// `id` is the new secret's.
+///
+/// # Errors
+///
+/// Refuses another name, other data of a secret that is not versioned, and a version that is not the present one.
+pub fn update_secret(view: &View, text: &str, version: u64, spec: SecretSpec, id: String) -> Changes {
+    let known = lookup::secret(view, text)?;
+    let same_data = spec.data.is_empty() || spec.data == known.spec.data;
+    let is_versioned = is_versioned(known.spec.labels.as_ref()) || is_versioned(spec.labels.as_ref());
+    if spec.name != known.spec.name || !(same_data || is_versioned) {
         return Err(only_labels());
     }
-    check_version(Kind::Secret, &secret.id, version, secret.meta.version.index)?;
-    secret.spec.labels = spec.labels;
-    Ok(vec![secret.into()])
+    check_version(Kind::Secret, &known.id, version, known.meta.version.index)?;
+    let mut secret = Secret::clone(known);
+    if same_data {
+        secret.spec.labels = spec.labels;
+        return Ok(vec![secret.into()]);
+    }
+    swarm::secret(&spec)?;
+    secret.spec.name = earlier_name(&secret.spec.name, version);
+    is_free(view, Kind::Secret, &secret.spec.name)?;
+    mark_superseded(&mut secret.spec.labels);
+    Ok(vec![secret.into(), Secret { id, spec, ..Secret::default() }.into()])
 }
 
-/// Changes the labels, and nothing else.
-pub fn update_config(view: &View, text: &str, version: u64, spec: ConfigSpec) -> Changes {
-    let mut config = Config::clone(lookup::config(view, text)?);
-    let same_data = spec.data.is_empty() || spec.data == config.spec.data;
-    if spec.name != config.spec.name || !same_data {
+/// Changes the labels of a config, or gives the name of a versioned one to a new config with the new data.
+///
+/// `id` is the new config's.
+///
+/// # Errors
+///
+/// Refuses another name, other data of a config that is not versioned, and a version that is not the present one.
+pub fn update_config(view: &View, text: &str, version: u64, spec: ConfigSpec, id: String) -> Changes {
+    let known = lookup::config(view, text)?;
+    let same_data = spec.data.is_empty() || spec.data == known.spec.data;
+    let is_versioned = is_versioned(known.spec.labels.as_ref()) || is_versioned(spec.labels.as_ref());
+    if spec.name != known.spec.name || !(same_data || is_versioned) {
         return Err(only_labels());
     }
-    check_version(Kind::Config, &config.id, version, config.meta.version.index)?;
-    config.spec.labels = spec.labels;
-    Ok(vec![config.into()])
+    check_version(Kind::Config, &known.id, version, known.meta.version.index)?;
+    let mut config = Config::clone(known);
+    if same_data {
+        config.spec.labels = spec.labels;
+        return Ok(vec![config.into()]);
+    }
+    swarm::config(&spec)?;
+    config.spec.name = earlier_name(&config.spec.name, version);
+    is_free(view, Kind::Config, &config.spec.name)?;
+    mark_superseded(&mut config.spec.labels);
+    Ok(vec![config.into(), Config { id, spec, ..Config::default() }.into()])
 }
 
 /// Refused while a service has it.
