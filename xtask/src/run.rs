@@ -47,3 +47,19 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// Refuses to begin what would fill the disk of a folder, which ends in errors that do not name the cause.
+pub(crate) fn needs_space(folder: &Path, gib: u64) -> anyhow::Result<()> {
+    let there = folder.ancestors().find(|it| it.exists()).unwrap_or(folder);
+    let answer = read(Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(there))?;
+    let free: u64 = answer.lines().last().unwrap_or_default().trim().parse().context("df told no free space")?;
+    if free < gib << 10 {
+        bail!(
+            "{} MiB are free on the disk of {}, and {gib} GiB are needed: remove results of earlier builds (cargo clean), or set \
+             CARGO_TARGET_DIR to another disk",
+            free,
+            there.display()
+        );
+    }
+    Ok(())
+}

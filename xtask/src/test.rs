@@ -18,10 +18,16 @@ const DISKS: &str = "/var/lib/herder-lab";
 /// Builds every test program and the programs that they start, with one choice of features. A package built alone would
 /// be built a second time.
 const BUILD: &[&str] = &["build", "--workspace", "--exclude", "herder-sim", "--lib", "--bins", "--tests", "--examples"];
+/// Free space in GiB that a run needs beside the results of an earlier build: labs, their images, and what is compiled again.
+const SPACE: u64 = 6;
+/// The same where nothing is built yet.
+const SPACE_EMPTY: u64 = 20;
 /// The test program that waits most of its time: for containers, elections and stop signals.
 const WAITS: &str = "scenarios";
 
 pub(crate) fn run() -> anyhow::Result<()> {
+    let target = run::target()?;
+    run::needs_space(&target, if target.join("debug/deps").exists() { SPACE } else { SPACE_EMPTY })?;
     packages::ensure(&[packages::LAB, packages::AUTHORITY, packages::TESTS])?;
     packages::ensure_clients()?;
     tidy::run()?;
