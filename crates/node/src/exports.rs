@@ -1,5 +1,7 @@
 //! The engine as workers of a swarm reach it from other nodes: it gives images, and does nothing else.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -14,14 +16,25 @@ use crate::roads::local;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Answers requests of a worker until it closes the connection.
-pub(super) async fn serve(engine: String, peer: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+/// Answers requests of a worker until it closes the connection, or has outgrown it.
+pub(super) async fn serve(
+    engine: String,
+    peer: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    outgrown: impl Future<Output = ()>,
+) {
     let service = service_fn(move |request| {
         let engine = engine.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(&engine, request).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(peer), service);
-    if let Err(error) = connection.await {
+    let mut connection = pin!(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(peer), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = outgrown => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a worker's connection to the engine ended");
     }
 }

@@ -91,12 +91,12 @@ impl herder_wire::link::Accept for LinkAcceptor {
             return;
         }
         let road = incoming.road;
-        let (revoked, peer) = (incoming.revoked(), incoming.node.clone());
+        let (revoked, outgrown, peer) = (incoming.revoked(), incoming.outgrown(), incoming.node.clone());
         let (engine, access) = (self.engine.clone(), incoming.access);
         let serving: BoxFuture<'static, ()> = match (road, access) {
             (Road::Engine, Access::Full) => Box::pin(to_engine(engine, incoming.stream)),
-            (Road::Engine, Access::Worker) => Box::pin(exports::serve(engine, incoming.stream)),
-            (Road::Calls, _) => Box::pin(calls::serve(self.clerk.with(access), incoming.stream)),
+            (Road::Engine, Access::Worker) => Box::pin(exports::serve(engine, incoming.stream, outgrown)),
+            (Road::Calls, _) => Box::pin(calls::serve(self.clerk.with(access), incoming.stream, outgrown)),
             (Road::Bus, _) => Box::pin(self.bus.clone().carry(incoming)),
             (Road::Swarm, _) => Box::pin(swarm::serve(self.door.clone(), incoming.subject, incoming.stream)),
             (Road::Ingress, _) => Box::pin(self.door.clone().tunnel(incoming.node, incoming.stream)),

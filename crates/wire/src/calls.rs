@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,11 +49,19 @@ const REREAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// A create body, with room around it; as large as the door takes them.
 const MESSAGE_BYTES_MAX: usize = 9 << 20;
 
-/// Serves the calls of one peer until it closes the connection.
-pub async fn serve<A: Answers>(answers: Arc<A>, stream: TlsStream<TcpStream>) {
+/// Serves the calls of one peer until it closes the connection, or has outgrown it.
+pub async fn serve<A: Answers>(answers: Arc<A>, stream: TlsStream<TcpStream>, outgrown: impl Future<Output = ()>) {
     let service = TowerToHyperService::new(NodeServer::from_arc(answers).max_decoding_message_size(MESSAGE_BYTES_MAX));
-    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = outgrown => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a peer's connection for calls ended");
     }
 }
@@ -206,7 +215,8 @@ mod tests {
         let stop = CancellationToken::new();
         let _end = stop.clone().drop_guard();
         let accept = |incoming: Incoming| {
-            tokio::spawn(serve(Arc::new(PeerService), incoming.stream));
+            let outgrown = incoming.outgrown();
+            tokio::spawn(serve(Arc::new(PeerService), incoming.stream, outgrown));
         };
         tokio::spawn(there.serve(listener, stop, accept));
         let calls = Calls::new(Link::new(first, folder.path().join("a")).unwrap());

@@ -151,6 +151,22 @@ impl Incoming {
             }
         }
     }
+
+    /// Completes when the peer, a worker when it came, has become a manager: a new connection gives it more rights.
+    ///
+    /// A node has its certificate as a manager before the roster names it.
+    pub fn outgrown(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (mut rosters, node) = (self.rosters.clone(), self.node.clone());
+        let names = move |roster: &Option<Arc<Roster>>| {
+            roster.as_deref().is_some_and(|it| it.managers.iter().any(|manager| manager.id == node))
+        };
+        let may_grow = self.access == Access::Worker && !names(&rosters.borrow());
+        async move {
+            if !may_grow || rosters.wait_for(names).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
 }
 
 #[derive(Debug)]

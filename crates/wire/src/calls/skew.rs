@@ -109,7 +109,8 @@ async fn fields_and_calls_of_the_next_version_are_no_harm_here() {
     let _end = stop.clone().drop_guard();
     let accept = |incoming: Incoming| {
         assert_eq!(incoming.road, Road::Calls);
-        tokio::spawn(serve(Arc::new(PeerService), incoming.stream));
+        let outgrown = incoming.outgrown();
+        tokio::spawn(serve(Arc::new(PeerService), incoming.stream, outgrown));
     };
     tokio::spawn(link.serve(listener, stop, accept));
     let endpoint = Endpoint::from_static("http://node.herder");

@@ -37,10 +37,11 @@ pub(super) async fn host(identity: Identity) -> Host {
         let _ = told.send(incoming.road);
         seen.lock().push(incoming.access);
         tokio::spawn(async move {
-            let revoked = incoming.revoked();
+            let (revoked, outgrown) = (incoming.revoked(), incoming.outgrown());
             tokio::select! {
                 _ = incoming.stream.read_u8() => {}
                 () = revoked => return,
+                () = outgrown => return,
             }
             let _ = incoming.stream.write_all(incoming.node.as_bytes()).await;
             let _ = incoming.stream.shutdown().await;

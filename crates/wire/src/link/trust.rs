@@ -293,6 +293,30 @@ async fn a_manager_that_is_demoted_is_a_worker_with_its_old_certificate_and_a_ma
     assert_eq!(third.access.lock().last(), Some(&Access::Full));
 }
 
+#[tokio::test]
+async fn a_worker_that_is_promoted_outgrows_the_connections_that_it_opened_as_a_worker() {
+    let (manager, managers) = swarm().await;
+    let (one, two) = (worker(&manager, &managers, "one").await, worker(&manager, &managers, "two").await);
+    let mut old = one.link.dial(&two.addr, &two.id, Road::Calls).await.unwrap();
+    managers.set(&one, Role::Manager);
+    managers.0.lock().managers.push(ManagerAddr { id: one.id.clone(), addr: one.addr.clone() });
+    one.link.obtain(&[peer(&manager)]).await.unwrap();
+    // Opened before the other node heard of it: not yet with all rights.
+    let mut early = one.link.dial(&two.addr, &two.id, Road::Calls).await.unwrap();
+    early.write_all(b"").await.unwrap();
+    while two.access.lock().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*two.access.lock(), [Access::Worker; 2]);
+    managers.tell(&[&two]);
+    for open in [&mut old, &mut early] {
+        let mut text = String::new();
+        assert!(open.read_to_string(&mut text).await.is_err() || text.is_empty(), "{text}");
+    }
+    greet(&one.link, &two, &two.id).await.unwrap();
+    assert_eq!(two.access.lock().last(), Some(&Access::Full));
+}
+
 /// The same worker with a certificate that is valid for a day.
 fn of_day(worker: &Identity, root: Pair, issued: SystemTime) -> Identity {
     let request = certify::new_request(&worker.id).unwrap();
