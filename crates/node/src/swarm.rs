@@ -7,6 +7,7 @@ mod certifier;
 mod door;
 mod enter;
 mod external_ca;
+mod first_root;
 mod host;
 mod kept;
 mod logs;

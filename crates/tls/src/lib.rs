@@ -5,7 +5,9 @@
 pub mod certs;
 mod config;
 mod facts;
+mod issued;
 pub mod names;
 pub mod tcp;
 
 pub use config::*;
+pub use issued::{IssuedError, check_issued};

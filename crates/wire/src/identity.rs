@@ -335,6 +335,11 @@ impl Identity {
         self.of_pool(shared, now)
     }
 
+    /// The names in this node's certificate; the first one is its own.
+    pub fn names(&self) -> Vec<String> {
+        names(&self.id)
+    }
+
     /// Returns the subject of this node's certificate.
     pub fn subject(&self) -> Option<Subject> {
         Subject::of(&der(&self.cert).ok()?)

@@ -115,6 +115,8 @@ pub enum LinkError {
     Version { addr: String, protocol: String },
     #[error("{addr} does not let this node in: {reason}")]
     Refused { addr: String, reason: String },
+    #[error("{addr} cannot let this node in at present: {reason}")]
+    NotNow { addr: String, reason: String },
     #[error("node {addr} is not trusted: {denied}")]
     Denied { addr: String, denied: Denied },
     #[error("no node that could be asked is known")]

@@ -17,7 +17,8 @@ mod supersede;
 pub use admission::{TakenPort, admit_ports, new_ports};
 pub use check::{config, node, secret, service};
 pub use cluster::{
-    ClusterUpdate, Fresh, check_init, check_join, cluster_spec, externals_of, settle_root, update_cluster, wants_root,
+    ClusterUpdate, Fresh, check_init, check_join, cluster_spec, externals_of, settle_root, take_external,
+    update_cluster, wants_root,
 };
 pub use files::{create_config, create_secret, remove_config, remove_secret, update_config, update_secret};
 pub use network::{Ipam, IpamRequest, NetworkRequest, create_network, prune_networks, remove_network, settle_networks};

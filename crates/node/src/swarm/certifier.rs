@@ -106,7 +106,7 @@ impl Certifier for StoreCertifier {
             // What counts as a manager's must be newer than the node's last demotion.
             let is_manager = wish.role() == Some(Role::Manager);
             let after = record.demoted.get(&wish.subject.common_name).filter(|_| is_manager).copied();
-            external_ca::sign(&cas, &wish, &identity, after).await
+            external_ca::sign(&cas, &wish, &identity, &root.cert, after).await
         }
         .boxed()
     }

@@ -141,7 +141,7 @@ impl Swarm for Door {
         Box::pin(async move {
             let identity = self.0.link.identity();
             for ca in wanted.external_cas.iter().filter(|it| *it != &ExternalCa::default()) {
-                external_ca::reach(ca, &identity).await.map_err(|reason| root::unreachable(ca, &reason))?;
+                external_ca::try_out(ca, &identity).await.map_err(|reason| root::unreachable(ca, &reason))?;
             }
             Ok(())
         })

@@ -4,6 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use herder_decide::swarm::control::take_external;
 use herder_model::swarm::{
     Availability, Change, Cluster, ClusterRecord, InitRequest, JoinRequest, JoinTokens, LEVEL, ManagerAddr, NodeRecord,
     NodeStatus, Role, SwarmNode, SwarmNodeState, Time,
@@ -25,7 +26,7 @@ use super::root::tls_info;
 const DATA_PATH_PORT: u32 = 4789;
 
 /// Time limit of a client that waits for a node to enter its swarm, as with Docker's engine.
-const ENTER_TIME_MAX: Duration = Duration::from_secs(20);
+pub(super) const ENTER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Message of Docker's engine for a manager that waits for its key.
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to \
@@ -43,7 +44,7 @@ impl Host {
         self.close_store().await;
     }
 
-    pub(super) async fn begin_swarm(self: &Arc<Host>, request: InitRequest) -> Result<String, ApiError> {
+    pub(super) async fn begin_swarm(self: &Arc<Host>, mut request: InitRequest) -> Result<String, ApiError> {
         self.check_advertised(&request.advertise_addr)?;
         check_data_path(&request.data_path_addr).await?;
         // Outside of a swarm it is an ordinary beginning.
@@ -54,6 +55,10 @@ impl Host {
         if request.encrypt_networks && underlay.tunnel.is_none() {
             return Err(ApiError::bad_request(NO_TUNNEL));
         }
+        let external = match take_external(&mut request) {
+            Some(wanted) => Some(self.prepare_external(wanted).await?),
+            None => None,
+        };
         PersistedState::remove(&self.state)
             .map_err(|error| ApiError::internal(format!("cannot leave the old swarm: {error}")))?;
         let cluster = self.first_cluster(&request)?;
@@ -74,6 +79,9 @@ impl Host {
         // The swarm is there by now. A node that is slow to come into its own swarm does so by itself.
         if timeout(ENTER_TIME_MAX, self.until_in(&self.id)).await.is_err() {
             tracing::warn!("the swarm has begun, and this node is not in session with its own manager yet");
+        }
+        if let Some(external) = external {
+            self.take_external(external).await?;
         }
         Ok(self.id.clone())
     }

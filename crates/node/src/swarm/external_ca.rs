@@ -1,9 +1,13 @@
 //! Certificates of an external CA (cfssl's protocol, as in swarm mode): managers ask it to sign the requests of nodes.
+//!
+//! A CA that is declared signs a trial request first, so that one that is away or has another root is refused at once.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use herder_model::swarm::ExternalCa;
+use herder_tls::certs;
+use herder_tls::check_issued;
 use herder_wire::Subject;
 use herder_wire::identity::Identity;
 use herder_wire::link::Wish;
@@ -23,6 +27,8 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 /// Maximum bytes of an answer: a certificate takes some kilobytes.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 const HTTPS_PORT: u16 = 443;
+const OTHER_SERVER: &str = "its server certificate comes neither from the root of the swarm nor from that of the CA: \
+                            give the CA's root with `cacert=FILE` in --external-ca";
 
 /// Answer of cfssl.
 #[derive(Deserialize)]
@@ -44,29 +50,39 @@ struct Fault {
     message: String,
 }
 
-/// Has the first CA that answers sign the request. A certificate that was issued until `after` (milliseconds since 1970)
-/// would not count, and is refused.
+/// Has the first CA that answers with a certificate of this root sign the request. A certificate that was issued until
+/// `after` (milliseconds since 1970) would not count, and is refused.
 pub(super) async fn sign(
     cas: &[ExternalCa],
     wish: &Wish,
     identity: &Identity,
+    root: &str,
     after: Option<u64>,
 ) -> Result<String, String> {
     let mut failures = Vec::new();
     for ca in cas {
         let asked = timeout(CALL_TIME_MAX, ask(ca, &question(ca, wish), identity)).await;
-        match asked.unwrap_or_else(|_| Err(late())) {
-            Ok(cert) => return check(&cert, wish, after).map(|()| cert),
+        let signed = asked.unwrap_or_else(|_| Err(late()));
+        match signed.and_then(|cert| check(&cert, wish, root, after).map(|()| cert)) {
+            Ok(cert) => return Ok(cert),
             Err(reason) => failures.push(format!("external CA {}: {reason}", ca.url)),
         }
     }
     Err(failures.join("; "))
 }
 
-/// Checks that a CA can be reached, and that its certificate is trusted.
-pub(super) async fn reach(ca: &ExternalCa, identity: &Identity) -> Result<(), String> {
-    let (host, port, _) = target(&ca.url)?;
-    timeout(CALL_TIME_MAX, connect(ca, &host, port, identity)).await.unwrap_or_else(|_| Err(late())).map(drop)
+/// Has a CA sign a trial request, whose key is thrown away, for the root that it is declared for.
+pub(super) async fn try_out(ca: &ExternalCa, identity: &Identity) -> Result<(), String> {
+    let unit = "swarm-worker".to_owned();
+    let organization = identity.subject().map(|it| it.cluster).filter(|it| !it.is_empty());
+    let organization = organization.unwrap_or_else(|| "trial".to_owned());
+    let subject = certs::Subject { common_name: identity.id.clone(), organization, unit };
+    let names = identity.names();
+    let request = certs::request(&subject, &names).map_err(|error| error.to_string())?.request;
+    let wish = Wish { request, subject, names, lifetime: identity.lifetime() };
+    let asked = timeout(CALL_TIME_MAX, ask(ca, &question(ca, &wish), identity)).await;
+    let root = Some(ca.ca_cert.as_str()).filter(|it| !it.trim().is_empty()).unwrap_or(identity.trust_root());
+    check(&asked.unwrap_or_else(|_| Err(late()))?, &wish, root, None)
 }
 
 fn late() -> String {
@@ -83,21 +99,23 @@ fn question(ca: &ExternalCa, wish: &Wish) -> Value {
     })
 }
 
-/// Checks that a certificate says what was asked for: a CA may leave parts of the subject out.
-fn check(cert: &str, wish: &Wish, after: Option<u64>) -> Result<(), String> {
-    let subject = Subject::of_pem(cert).ok_or("the external CA answered with no certificate of a node")?;
+/// Checks that a certificate comes from this root and says what was asked for: a CA may leave parts of the subject out.
+fn check(cert: &str, wish: &Wish, root: &str, after: Option<u64>) -> Result<(), String> {
+    let subject = Subject::of_pem(cert).ok_or("it answered with no certificate of a node")?;
     let role = wish.role().ok_or("the request names no role")?;
     let is_right = subject.node == wish.subject.common_name
         && subject.cluster == wish.subject.organization
         && subject.role == Some(role);
     if !is_right {
-        return Err("the external CA changed the subject of the certificate; its profile must take CN, O and OU".into());
+        return Err("it changed the subject of the certificate; its profile must take CN, O and OU".into());
     }
+    let name = wish.names.first().ok_or("the request names no node")?;
+    check_issued(cert, root, name).map_err(|error| error.to_string())?;
     match after.filter(|it| subject.issued_ms <= *it) {
         Some(demoted) => {
             let minutes = (demoted - subject.issued_ms).div_ceil(60_000) + 1;
             Err(format!(
-                "the external CA dates certificates back, and this node was demoted after that; it gets one in {minutes} min"
+                "it dates certificates back, and this node was demoted after that; it gets one in {minutes} min"
             ))
         }
         None => Ok(()),
@@ -139,8 +157,14 @@ async fn connect(ca: &ExternalCa, host: &str, port: u16, identity: &Identity) ->
     let plain = host.trim_matches(['[', ']']);
     let config = identity.for_external_ca(&[&ca.ca_cert]).map_err(|error| error.to_string())?;
     let name = ServerName::try_from(plain.to_owned()).map_err(|error| error.to_string())?;
-    let stream = TcpStream::connect((plain, port)).await.map_err(|error| error.to_string())?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())
+    let stream = TcpStream::connect((plain, port)).await.map_err(|error| format!("cannot connect: {error}"))?;
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        match error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()) {
+            Some(inner) if *inner == unknown => OTHER_SERVER.to_owned(),
+            _ => format!("TLS with it fails: {error}"),
+        }
+    })
 }
 
 /// Splits a URL into host, port and path.
@@ -174,8 +198,9 @@ mod tests {
         let request = certs::request(&wanted, &[]).expect("a request").request;
         let wish = Wish { request, subject: wanted, names, lifetime: DAY };
         let made = |subject: &certs::Subject| {
-            root.certify(&wish.request, subject, &wish.names, &[7; 20], begin, DAY).expect("a certificate")
+            root.certify(&wish.request, subject, &wish.names, &[7; 20], begin, DAY / 2).expect("a certificate")
         };
+        let check = |cert: &str, wish: &Wish, after| check(cert, wish, &root.pair.cert, after);
         let good = made(&wish.subject);
         let begins = Subject::of_pem(&good).expect("a subject").issued_ms;
         assert_eq!(check(&good, &wish, None), Ok(()));

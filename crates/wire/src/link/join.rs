@@ -48,6 +48,8 @@ enum Answer {
     Admitted(Box<Admission>),
     /// Managers let nodes in, and these are some.
     Elsewhere(Vec<ManagerAddr>),
+    /// The token is right, and the node cannot be certified at present. Earlier releases take it for a refusal.
+    NotNow(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +95,7 @@ pub async fn join(addresses: &[String], code: &JoinCode, name: &str, now: System
             }
             Ok(Answer::Elsewhere(managers)) => waiting.extend(managers.into_iter().map(|it| it.addr)),
             Ok(Answer::Refused(reason)) => return Err(LinkError::Refused { addr, reason }),
+            Ok(Answer::NotNow(reason)) => last = LinkError::NotNow { addr, reason },
             Err(error @ (LinkError::Connect { .. } | LinkError::Late { .. })) => {
                 tracing::debug!(%error, "asking the next node");
                 last = error;
@@ -133,7 +136,7 @@ pub(super) async fn answer(link: &Link, mut stream: TlsStream<TcpStream>, from: 
                     tracing::info!(%from, name = question.name, "a node joined")
                 }
                 Answer::Elsewhere(_) => {}
-                Answer::Refused(reason) => {
+                Answer::Refused(reason) | Answer::NotNow(reason) => {
                     if let Some(silent) = link.limits.newcomers.due() {
                         tracing::warn!(%from, name = question.name, reason, silent, "refused a node that asked to join");
                     }
@@ -164,7 +167,7 @@ async fn decide(link: &Link, question: &Question) -> Answer {
         let id = new_id();
         return match link.certified_as(&*certifier, &id, role, question.request.clone()).await {
             Ok(certified) => Answer::Admitted(Box::new(Admission { id, certified, managers: certifier.managers() })),
-            Err(reason) => Answer::Refused(format!("the node cannot be certified: {reason}")),
+            Err(reason) => Answer::NotNow(format!("the node cannot be certified: {reason}")),
         };
     }
     if let Some(roster) = link.roster() {

@@ -77,11 +77,18 @@ pub fn check_init(request: &InitRequest) -> Result<(), Denial> {
         let text = format!("Datapath port number is not in valid range (1024-49151) : {port}");
         return Err(Denial::plain(400, text));
     }
-    let spec = complete(request.spec.clone());
-    if !spec.ca_config.external_cas.is_empty() {
-        return Err(Refusal::new(Code::Unimplemented, EXTERNAL_INIT).into());
-    }
-    check(&spec)
+    check(&complete(request.spec.clone()))
+}
+
+/// Takes the external CAs out of a request to begin a swarm. A swarm begins with the root of its node, and what is
+/// returned is declared right after that. The root is then that of the first CA that names one.
+pub fn take_external(request: &mut InitRequest) -> Option<CaConfig> {
+    let ca = &mut request.spec.ca_config;
+    let external_cas: Vec<ExternalCa> =
+        std::mem::take(&mut ca.external_cas).into_iter().filter(|it| it != &ExternalCa::default()).collect();
+    let named = external_cas.iter().find(|it| !it.ca_cert.trim().is_empty());
+    let signing_ca_cert = named.map(|it| it.ca_cert.clone()).unwrap_or_default();
+    (!external_cas.is_empty()).then(|| CaConfig { signing_ca_cert, external_cas, ..ca.clone() })
 }
 
 /// Checks the address pools, and the size of the subnets that they are cut into.
@@ -166,8 +173,6 @@ fn complete(mut spec: ClusterSpec) -> ClusterSpec {
 const NO_EXTERNAL: &str =
     "there must be at least one valid, reachable external CA corresponding to the desired CA certificate";
 const NOT_CERTIFIED: &str = "the managers of this swarm do not certify its nodes yet: update herder on all managers";
-const EXTERNAL_INIT: &str = "a swarm cannot begin with an external CA: begin it without, then run `docker swarm ca --rotate \
-                             --ca-cert FILE --external-ca protocol=cfssl,url=URL`";
 pub(super) const EXTERNAL_ONLY: &str = "the key of the root is with the external CA alone: give it with --ca-cert and --ca-key before another \
                              root is made, or the external CA is left out";
 const ROTATING: &str = "the root is being changed already: wait until all nodes have the new one, or remove those that do not \

@@ -620,6 +620,10 @@ fn requests_to_enter_are_checked_before_anything_is_done() {
     let small = "400 invalid CIDR: \"10.1.0.0/26\". Subnet size is too small for pool: 24";
     assert_eq!(init(json!({"DefaultAddrPool": ["10.2.0.0/16", "10.1.0.0/26"]})), small);
     assert_eq!(init(json!({"DefaultAddrPool": ["x"]})), "400 invalid base pool x: invalid CIDR address: x");
+    let external = |url: &str| json!({"Spec": {"CAConfig": {"ExternalCAs": [{"Protocol": "cfssl", "URL": url}]}}});
+    assert_eq!(init(external("https://ca")), "");
+    let plain = "400 rpc error: code = InvalidArgument desc = external CA http://ca: the URL must begin with https://";
+    assert_eq!(init(external("http://ca")), plain);
     let token = format!("SWMTKN-1-{}-{}", "a".repeat(50), "b".repeat(25));
     let join = |addrs: &[&str], token: &str| {
         let remote_addrs = Some(addrs.iter().map(|it| (*it).to_owned()).collect());
@@ -628,4 +632,23 @@ fn requests_to_enter_are_checked_before_anything_is_done() {
     assert_eq!(join(&["a:2377"], &token), "");
     assert_eq!(join(&[], &token), "400 at least 1 RemoteAddr is required to join");
     assert_eq!(join(&["a:2377"], "SWMTKN-1-x-y"), "400 invalid join token");
+}
+
+#[test]
+fn a_swarm_that_begins_with_external_cas_takes_the_root_of_the_first_that_names_one() {
+    let check = |cas: Value, expected: Option<&str>| {
+        let body = json!({"Spec": {"CAConfig": {"NodeCertExpiry": 7, "ExternalCAs": cas}}});
+        let mut request: InitRequest = serde_json::from_value(body).expect("a request");
+        let taken = take_external(&mut request);
+        assert_eq!(taken.as_ref().map(|it| it.signing_ca_cert.as_str()), expected, "{cas}");
+        assert!(request.spec.ca_config.external_cas.is_empty(), "{cas}");
+        assert_eq!(request.spec.ca_config.node_cert_expiry, 7);
+        let all = cas.as_array().map(|it| it.iter().filter(|ca| **ca != json!({})).count());
+        assert_eq!(taken.map_or(0, |it| it.external_cas.len()), all.unwrap_or_default(), "{cas}");
+    };
+    let ca = |cert: &str| json!({"Protocol": "cfssl", "URL": "https://ca", "CACert": cert});
+    check(json!([]), None);
+    check(json!([{}]), None);
+    check(json!([ca("")]), Some(""));
+    check(json!([ca(" "), ca("NEW"), ca("OTHER")]), Some("NEW"));
 }
