@@ -16,6 +16,7 @@ use crate::{ApiError, Call, Front, Reply, call, fanout, forward, swarm};
 const LEVELS_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The machine's description of itself, read once.
+#[expect(clippy::disallowed_methods, reason = "one small file, once")]
 static MACHINE: LazyLock<[String; 4]> = LazyLock::new(|| {
     let uname = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();

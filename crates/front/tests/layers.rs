@@ -207,6 +207,7 @@ async fn what_may_change_something_and_what_was_denied_is_noted_with_its_caller(
 }
 
 /// Writes a pair where TLS is read from.
+#[expect(clippy::disallowed_methods, reason = "a test may block")]
 fn files(folder: &Path, name: &str, pair: &Pair) -> (std::path::PathBuf, std::path::PathBuf) {
     let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}-key.pem")));
     std::fs::write(&cert, &pair.cert).expect("written");

@@ -77,6 +77,7 @@ struct Outcome {
     wrong: Vec<String>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test may block")]
 async fn replay(version: &str, hosts: [&str; 2], rules: &mut Rules) -> Outcome {
     let doors = Doors::open(hosts);
     let (mut known, mut outcome) = (Known::default(), Outcome::default());
