@@ -5,10 +5,10 @@ use std::process::Command;
 use crate::run;
 
 /// Crates that still use such words. The list is kept in all others.
-const NOT_YET: [&str; 5] = ["agent", "front", "ingress", "registrator", "render"];
+const NOT_YET: [&str; 3] = ["ingress", "registrator", "render"];
 
 /// A word that is not used, and the one to use.
-pub(crate) const WORDS: [(&str, &str); 23] = [
+pub(crate) const WORDS: [(&str, &str); 26] = [
     ("Agenda", "WorkQueue"),
     ("Clerk", "PeerService"),
     ("Ear", "SessionHandler"),
@@ -28,8 +28,11 @@ pub(crate) const WORDS: [(&str, &str); 23] = [
     ("Told", "SentState"),
     ("Wishes", "FocaActions"),
     ("agenda", "work_queue"),
+    ("clerk", "service"),
     ("mending", "store_recovery"),
     ("misfits", "mismatched"),
+    ("mouth", "sender"),
+    ("pulse", "last_heartbeat"),
     ("shunned", "backoff"),
     ("whoever", "the caller, the client, the node"),
 ];

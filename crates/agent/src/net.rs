@@ -26,7 +26,7 @@ use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub use attach::{Attachments, NotAnswered, Records, Wishes, wanted_of};
+pub use attach::{AttachmentRequests, Attachments, NotAnswered, Records, wanted_of};
 pub use doctor::{Check, check};
 pub use engine_network::LABEL_NETWORK;
 pub use ports::listeners;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::health::EngineHealth;
-use crate::net::Wishes;
+use crate::net::AttachmentRequests;
 
 /// Number of heartbeat intervals without an answer after which the leader is given up. Two messages in a row had none.
 /// Another one must be found before the lease is over (five times as long), else tasks that must never run twice end on
@@ -93,7 +93,7 @@ pub struct NodeInputs {
     /// The version of each network that kernel and DNS server have reached.
     pub applied: watch::Receiver<BTreeMap<String, u64>>,
     /// Plain containers that the managers have not answered for.
-    pub wishes: watch::Receiver<Wishes>,
+    pub wishes: watch::Receiver<AttachmentRequests>,
     /// The version that the ingress of this node has applied.
     pub ingress: watch::Receiver<IngressApplied>,
 }
@@ -103,17 +103,17 @@ pub async fn hold(
     lines: &dyn Lines,
     manager: &ManagerAddr,
     mut hello: Hello,
-    mut mind: NodeInputs,
+    mut inputs: NodeInputs,
     listener: &dyn Listener,
 ) -> Ended {
     let (say, said) = mpsc::channel(SESSION_WAITING_MAX);
-    hello.description = mind.description.borrow_and_update().clone();
-    hello.ready = *mind.ready.borrow_and_update();
+    hello.description = inputs.description.borrow_and_update().clone();
+    hello.ready = *inputs.ready.borrow_and_update();
     // A node that is not heard as one without an engine is given tasks.
-    if !changes(&mut mind.engine, &EngineHealth::Unknown).await {
+    if !changes(&mut inputs.engine, &EngineHealth::Unknown).await {
         return Ended::Broken("this node is stopping".into());
     }
-    let engine = mind.engine.borrow_and_update().clone();
+    let engine = inputs.engine.borrow_and_update().clone();
     hello.engine_error = engine.error().to_owned();
     let mut speaker = Speaker { say, last: Instant::now(), unheard: Vec::new(), failed: None };
     speaker.say(&ToLeader::Hello(Box::new(hello)));
@@ -141,20 +141,20 @@ pub async fn hold(
                             // Its answer is a lease: the first one is wanted at once.
                             if session.cluster.is_empty() {
                                 speaker.say(&ToLeader::Alive);
-                                let applied = mind.applied.borrow_and_update().clone();
+                                let applied = inputs.applied.borrow_and_update().clone();
                                 speaker.say(&ToLeader::NetApplied(applied));
-                                speaker.want(&mut mind.wishes);
+                                speaker.want(&mut inputs.wishes);
                             }
                             session = welcome.clone();
                             listener.welcome(welcome);
                         }
                         Ok(Some(ToNode::Assignments(whole))) => {
                             assigned = *whole;
-                            take(listener, &mind.leaving, &assigned);
+                            take(listener, &inputs.leaving, &assigned);
                         }
                         Ok(Some(ToNode::Changes(changes))) => {
                             if assigned.apply(*changes) {
-                                take(listener, &mind.leaving, &assigned);
+                                take(listener, &inputs.leaving, &assigned);
                             } else {
                                 tracing::warn!("assignment sequence gap; requesting full resync");
                                 speaker.say(&ToLeader::Whole);
@@ -186,37 +186,37 @@ pub async fn hold(
                     }
                 }
             },
-            count = mind.reports.recv_many(&mut batch, REPORTS_MAX), if !session.cluster.is_empty() => {
+            count = inputs.reports.recv_many(&mut batch, REPORTS_MAX), if !session.cluster.is_empty() => {
                 if count == 0 {
                     return Ended::Broken("this node is stopping".into());
                 }
                 speaker.say(&ToLeader::Reports(batch));
             }
-            Ok(()) = mind.description.changed() => {
-                let description = mind.description.borrow_and_update().clone();
+            Ok(()) = inputs.description.changed() => {
+                let description = inputs.description.borrow_and_update().clone();
                 speaker.say(&ToLeader::Describe(Box::new(description)));
             }
-            Ok(()) = mind.ready.changed() => {
-                if *mind.ready.borrow_and_update() {
+            Ok(()) = inputs.ready.changed() => {
+                if *inputs.ready.borrow_and_update() {
                     speaker.say(&ToLeader::Ready);
                 }
             }
             // A leader that answers beside its loop must not take what it hears for a sign of the engine's life: as for a node that
             // was silent, a new session begins.
-            is_there = changes(&mut mind.engine, &engine) => return match is_there {
+            is_there = changes(&mut inputs.engine, &engine) => return match is_there {
                 true => Ended::Again,
                 false => Ended::Broken("this node is stopping".into()),
             },
-            Ok(()) = mind.applied.changed(), if !session.cluster.is_empty() => {
-                let applied = mind.applied.borrow_and_update().clone();
+            Ok(()) = inputs.applied.changed(), if !session.cluster.is_empty() => {
+                let applied = inputs.applied.borrow_and_update().clone();
                 speaker.say(&ToLeader::NetApplied(applied));
             }
-            Ok(()) = mind.wishes.changed(), if !session.cluster.is_empty() => speaker.want(&mut mind.wishes),
-            Ok(()) = mind.ingress.changed(), if !session.cluster.is_empty() => {
-                let applied = mind.ingress.borrow_and_update().clone();
+            Ok(()) = inputs.wishes.changed(), if !session.cluster.is_empty() => speaker.want(&mut inputs.wishes),
+            Ok(()) = inputs.ingress.changed(), if !session.cluster.is_empty() => {
+                let applied = inputs.ingress.borrow_and_update().clone();
                 speaker.say(&ToLeader::IngressApplied(Box::new(applied)));
             }
-            () = left(&mut mind.leaving) => {
+            () = left(&mut inputs.leaving) => {
                 speaker.say(&ToLeader::Leave);
                 // Closed by the leader, once it has written that.
                 let _ = timeout(LEAVE_TIME_MAX, async { while let Some(Ok(_)) = heard.next().await {} }).await;
@@ -280,7 +280,7 @@ impl Speaker {
     }
 
     /// Says what is wanted for plain containers, if anything is.
-    fn want(&mut self, wishes: &mut watch::Receiver<Wishes>) {
+    fn want(&mut self, wishes: &mut watch::Receiver<AttachmentRequests>) {
         let wishes = wishes.borrow_and_update().clone();
         if !wishes.is_empty() {
             self.say(&ToLeader::Attach(wishes));

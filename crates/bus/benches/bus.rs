@@ -25,7 +25,7 @@ const RATE: u64 = 50_000;
 const P99: Goal = Goal::Below(5.0);
 
 /// Interval at which the sender checks its rate.
-const PACE: Duration = Duration::from_micros(500);
+const INTERVAL: Duration = Duration::from_micros(500);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -128,7 +128,7 @@ async fn send(bus: &Bus, addresses: &[&str], start: Instant, seconds: f64, rate:
         if rate == 0 {
             tokio::task::yield_now().await;
         } else {
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 }

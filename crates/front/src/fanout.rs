@@ -22,11 +22,11 @@ use crate::call::gather_answer;
 use crate::path::for_engine;
 use crate::{ApiError, Front, Reply};
 
-/// Maximum number of pieces of a body that wait for one engine. The slowest engine paces the client; 16 pieces of 64
+/// Maximum number of pieces of a body that wait for one engine. The slowest engine sets the rate of the client; 16 pieces of 64
 /// KiB are 1 MiB a node.
 const PIECES_WAITING_MAX: usize = 16;
 
-/// Lines of progress that wait for the client; a client that does not read paces the engines.
+/// Lines of progress that wait for the client; a client that does not read holds the engines back.
 const LINES_WAITING_MAX: usize = 64;
 
 /// Maximum bytes of output of work without progress: some lines for each image of an archive.

@@ -45,9 +45,9 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 const RUNNING_MAX: usize = 16;
 
 /// The swarm's state as `herder_stacks` needs it.
-pub(crate) struct Kept(pub(crate) Arc<dyn Swarm>);
+pub(crate) struct SwarmRecords(pub(crate) Arc<dyn Swarm>);
 
-impl Records for Kept {
+impl Records for SwarmRecords {
     async fn read(&self) -> Result<View, String> {
         swarm::read(&self.0).await.map_err(|error| error.to_string())
     }
@@ -95,7 +95,7 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
             let work = tokio::spawn(async move {
                 let (target, start) = (operation.record.target, Instant::now());
                 let request_id = format!("stack-operation-{id}");
-                let kept = Kept(swarm);
+                let kept = SwarmRecords(swarm);
                 match targets::api_of(&front, &target, &request_id).await {
                     Ok(api) => herder_stacks::run(&kept, &api, &id, &me).await,
                     Err(problem) => {
@@ -114,7 +114,7 @@ pub async fn follow(front: Arc<Front>, stop: CancellationToken) {
 }
 
 /// Counts an operation that this node has brought to its end.
-async fn count(front: &Front, kept: &Kept, id: &str, me: &str, time: Duration) {
+async fn count(front: &Front, kept: &SwarmRecords, id: &str, me: &str, time: Duration) {
     let (Ok(view), Some(kinds)) = (kept.read().await, kinds()) else { return };
     let over = find::<Operation>(&view, kinds.operation, id).filter(|it| it.record.state.is_over());
     if let Some(Operation { verb, state, runner, .. }) = over.map(|it| it.record)

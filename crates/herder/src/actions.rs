@@ -38,7 +38,7 @@ fn port(conf: &Conf) -> Option<u16> {
 }
 
 /// Returns the intervals at which nodes are read, where the original's settings name them.
-pub(crate) fn paced(conf: &Conf, settings: Settings) -> Settings {
+pub(crate) fn with_conf(conf: &Conf, settings: Settings) -> Settings {
     let (refresh_min, refresh_max) = match conf.tracking_interval {
         Some(interval) => (interval, interval),
         None => (settings.refresh_min, settings.refresh_max),

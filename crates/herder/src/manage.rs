@@ -53,7 +53,7 @@ pub(crate) async fn run(mut settings: ManageSettings, experimental: bool) -> any
         naming: if settings.classic_names { Naming::Classic } else { Naming::Docker },
         ..Settings::default()
     };
-    let pool = Pool::new(crate::actions::paced(&conf, pool_settings));
+    let pool = Pool::new(crate::actions::with_conf(&conf, pool_settings));
     let stop = CancellationToken::new();
     let front = Front::new(
         pool.clone(),

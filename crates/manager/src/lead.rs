@@ -98,7 +98,7 @@ struct Lead<'m> {
     /// The view that the watch delivered last; all decisions are based on it.
     view: View,
     sessions: HashMap<String, Session>,
-    /// Last heartbeats of nodes without a session, and the pace that they were given.
+    /// Last heartbeats of nodes without a session, and the scale that they were given.
     heard_at: HashMap<String, (Instant, HeartbeatScale)>,
     began: Instant,
     /// True until the first write of this leader.
@@ -109,8 +109,8 @@ struct Lead<'m> {
     touched: TouchedNodes,
     /// The managers; `None` after a possible change.
     managers: Option<Vec<ManagerAddr>>,
-    /// Heartbeat pace for the present number of nodes.
-    pace: HeartbeatScale,
+    /// Heartbeat scale for the present number of nodes.
+    scale: HeartbeatScale,
     /// Resources of all nodes and the tasks on them, as the watch delivered them.
     fleet: Fleet,
     /// True if something was written that may help tasks without a node, since they were last tried.
@@ -167,7 +167,7 @@ impl<'m> Lead<'m> {
             work_queue: WorkQueue::default(),
             touched: TouchedNodes::new(),
             managers: None,
-            pace: HeartbeatScale::of(view.nodes.len()),
+            scale: HeartbeatScale::of(view.nodes.len()),
             fleet: Fleet::of(&view),
             place: true,
             changed: BTreeSet::new(),
@@ -207,7 +207,7 @@ impl<'m> Lead<'m> {
         // Who is none of the swarm's any more hears it.
         self.touched.extend(self.sessions.keys().map(|id| (id.clone(), Touched::whole())));
         self.managers = None;
-        self.pace = HeartbeatScale::of(view.nodes.len());
+        self.scale = HeartbeatScale::of(view.nodes.len());
     }
 
     /// Schedules a new `Welcome` for all nodes, since its content may have changed.
@@ -385,7 +385,7 @@ impl<'m> Lead<'m> {
 
     fn take(&mut self, event: &Event, proposal: &mut Proposal, now: Time) {
         match event {
-            Event::Opened { node, session, hello, say, pulse } => {
+            Event::Opened { node, session, hello, say, last_heartbeat } => {
                 match members::comes(proposal.view(), node, hello, now) {
                     Ok(change) => {
                         self.add(proposal, change.into_iter().collect());
@@ -399,7 +399,7 @@ impl<'m> Lead<'m> {
                                  nothing new of that kind is taken in; upgrade it"
                             );
                         }
-                        self.heard_at.insert(node.clone(), (Instant::now(), self.pace));
+                        self.heard_at.insert(node.clone(), (Instant::now(), self.scale));
                         let has_engine = hello.engine_error.is_empty();
                         if !has_engine {
                             tracing::warn!(
@@ -409,7 +409,7 @@ impl<'m> Lead<'m> {
                             );
                             self.learn_lost(proposal.view(), node);
                         }
-                        let opened = Session::new(*session, say.clone(), pulse.clone(), has_engine);
+                        let opened = Session::new(*session, say.clone(), last_heartbeat.clone(), has_engine);
                         self.sessions.insert(node.clone(), opened);
                         self.forget_networks(node);
                         self.net_whole = true;
@@ -513,9 +513,9 @@ impl<'m> Lead<'m> {
     fn close(&mut self, node: &str) {
         let Some(session) = self.sessions.remove(node) else { return };
         self.forget_networks(node);
-        let at = session.pulse.heard().map_or(self.began, |(at, _)| at);
-        let known = self.heard_at.entry(node.to_owned()).or_insert((at, session.pace));
-        *known = (known.0.max(at), known.1.max(session.pace));
+        let at = session.last_heartbeat.heard().map_or(self.began, |(at, _)| at);
+        let known = self.heard_at.entry(node.to_owned()).or_insert((at, session.scale));
+        *known = (known.0.max(at), known.1.max(session.scale));
     }
 
     /// Everything that is to be done now, as far as it fits into one step.

@@ -36,7 +36,7 @@ pub(crate) enum Event {
         session: u64,
         hello: Box<Hello>,
         say: SessionSender,
-        pulse: Arc<LastHeartbeat>,
+        last_heartbeat: Arc<LastHeartbeat>,
     },
     Heard {
         node: String,
@@ -126,15 +126,17 @@ pub(crate) fn open(store: Arc<Store>, events: mpsc::Sender<Event>, node: String,
             return;
         };
         // The session ends when the leader drops its end of it.
-        let (mouth, weak) = (SessionSender(say.clone()), say.downgrade());
+        let (sender, weak) = (SessionSender(say.clone()), say.downgrade());
         drop(say);
         if !store.leadership().borrow().me {
-            mouth.say(&ToNode::Elsewhere(leader(&store)));
+            sender.say(&ToNode::Elsewhere(leader(&store)));
             return;
         }
-        let pulse = LastHeartbeat::new();
-        let opened = Event::Opened { node: node.clone(), session, hello, say: mouth, pulse: pulse.clone() };
-        let listener = Listener { store, node, session, pulse, mouth: weak, waiting: VecDeque::from([opened]) };
+        let last_heartbeat = LastHeartbeat::new();
+        let opened =
+            Event::Opened { node: node.clone(), session, hello, say: sender, last_heartbeat: last_heartbeat.clone() };
+        let listener =
+            Listener { store, node, session, last_heartbeat, sender: weak, waiting: VecDeque::from([opened]) };
         listener.listen(&events, heard).await;
     });
     said
@@ -145,8 +147,8 @@ struct Listener {
     store: Arc<Store>,
     node: String,
     session: u64,
-    pulse: Arc<LastHeartbeat>,
-    mouth: WeakSender<Bytes>,
+    last_heartbeat: Arc<LastHeartbeat>,
+    sender: WeakSender<Bytes>,
     /// Events for the loop.
     waiting: VecDeque<Event>,
 }
@@ -164,7 +166,7 @@ impl Listener {
                 }
                 said = next(&self.node, &mut heard), if !ended && self.waiting.len() < HEARD_WAITING_MAX => {
                     let (node, session) = (self.node.clone(), self.session);
-                    let is_alive = said.is_some() && self.pulse.beat();
+                    let is_alive = said.is_some() && self.last_heartbeat.beat();
                     match said {
                         Some(ToLeader::Alive) if is_alive && self.is_answered() => {}
                         Some(said) => self.waiting.push_back(Event::Heard { node, session, said }),
@@ -180,7 +182,7 @@ impl Listener {
 
     /// Acknowledges a heartbeat if the node counts as alive and this manager still leads.
     fn is_answered(&self) -> bool {
-        let say = self.mouth.upgrade().filter(|_| self.store.leadership().borrow().me);
+        let say = self.sender.upgrade().filter(|_| self.store.leadership().borrow().me);
         say.is_some_and(|say| SessionSender(say).say(&ToNode::Heard))
     }
 }
@@ -215,16 +217,16 @@ mod tests {
 
     #[test]
     fn a_node_is_given_up_or_answered_and_never_both() {
-        let pulse = LastHeartbeat::new();
-        assert!(!pulse.beat(), "nobody knows it yet");
-        pulse.open();
+        let last_heartbeat = LastHeartbeat::new();
+        assert!(!last_heartbeat.beat(), "nobody knows it yet");
+        last_heartbeat.open();
         // At another time than it will be in a moment.
-        pulse.at.store(1_000_000, Ordering::Release);
-        let (_, sign) = pulse.heard().expect("it is known");
-        assert!(pulse.beat());
-        assert!(!pulse.close(sign), "it was heard meanwhile");
-        let (_, sign) = pulse.heard().expect("it is known");
-        assert!(pulse.close(sign));
-        assert!(!pulse.beat() && pulse.heard().is_none());
+        last_heartbeat.at.store(1_000_000, Ordering::Release);
+        let (_, sign) = last_heartbeat.heard().expect("it is known");
+        assert!(last_heartbeat.beat());
+        assert!(!last_heartbeat.close(sign), "it was heard meanwhile");
+        let (_, sign) = last_heartbeat.heard().expect("it is known");
+        assert!(last_heartbeat.close(sign));
+        assert!(!last_heartbeat.beat() && last_heartbeat.heard().is_none());
     }
 }

@@ -135,7 +135,7 @@ impl PoolBus {
                 "container" if addr == directory.here => {
                     self.publish("herder.events.container", Value::clone(&event.json));
                 }
-                "swarm" if directory.tells_of(addr) => self.tell_state(&pool, addr, &event.json),
+                "swarm" if directory.reports_on(addr) => self.tell_state(&pool, addr, &event.json),
                 _ => {}
             }
         }
@@ -174,7 +174,7 @@ impl PoolBus {
                     Liveness::Left => "left",
                 };
                 let addr = seen.member.addr.to_string();
-                if known.insert(id.clone(), change) != Some(change) && directory.tells_of_seen(&addr, &view) {
+                if known.insert(id.clone(), change) != Some(change) && directory.reports_on_seen(&addr, &view) {
                     let name = pool.engine(&addr).map(|engine| engine.node().name.clone()).unwrap_or_default();
                     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                     let body =

@@ -107,7 +107,7 @@ impl Directory {
     }
 
     /// The node that is to be asked for a name next.
-    pub fn next_keeper(&self, name: &str, claiming: &Claiming) -> Next {
+    pub fn next_owner(&self, name: &str, claiming: &Claiming) -> Next {
         let known = self.known.read();
         match claiming.next(name, known.alive.keys().map(String::as_str)) {
             Step::Ask(id) => {
@@ -126,17 +126,17 @@ impl Directory {
     }
 
     /// True if this node emits the events about the node at this address. Exactly one node does.
-    pub fn tells_of(&self, addr: &str) -> bool {
+    pub fn reports_on(&self, addr: &str) -> bool {
         let known = self.known.read();
-        teller(addr, known.alive.iter().map(|(id, at)| (id.as_str(), at.as_str()))).is_none_or(|id| id == self.id)
+        reporter(addr, known.alive.iter().map(|(id, at)| (id.as_str(), at.as_str()))).is_none_or(|id| id == self.id)
     }
 
     /// The same by what gossip saw at one moment; what is known here may be older or newer.
-    pub fn tells_of_seen(&self, addr: &str, view: &View) -> bool {
+    pub fn reports_on_seen(&self, addr: &str, view: &View) -> bool {
         let alive = view.values().filter(|seen| seen.health <= Liveness::Suspect);
         let alive: Vec<(&str, String)> =
             alive.map(|seen| (seen.member.id.as_str(), seen.member.addr.to_string())).collect();
-        teller(addr, alive.iter().map(|(id, at)| (*id, at.as_str()))).is_none_or(|id| id == self.id)
+        reporter(addr, alive.iter().map(|(id, at)| (*id, at.as_str()))).is_none_or(|id| id == self.id)
     }
 
     fn learn(&self, view: &View) {
@@ -165,8 +165,8 @@ impl Directory {
 
 /// Chooses the live node (id, address) that reports about the node at this address. It is not that node itself: while
 /// it comes or goes, nodes would not agree on it. `None` if there is no other node.
-fn teller<'n>(addr: &str, alive: impl Iterator<Item = (&'n str, &'n str)>) -> Option<&'n str> {
-    claims::keeper(addr, alive.filter(|(_, at)| *at != addr).map(|(id, _)| id))
+fn reporter<'n>(addr: &str, alive: impl Iterator<Item = (&'n str, &'n str)>) -> Option<&'n str> {
+    claims::owner_of(addr, alive.filter(|(_, at)| *at != addr).map(|(id, _)| id))
 }
 
 /// Makes the members of the pool what gossip says, until `stop`.
@@ -213,7 +213,7 @@ async fn elect_rescheduler(mut views: watch::Receiver<View>, me: String, told: w
         let known = view.values().filter(|seen| seen.health != Liveness::Left).count().max(1);
         let alive: Vec<&str> =
             view.iter().filter(|(_, seen)| seen.health == Liveness::Alive).map(|(id, _)| id.as_str()).collect();
-        let leads = alive.len() * 2 > known && claims::keeper("reschedule", alive) == Some(&me);
+        let leads = alive.len() * 2 > known && claims::owner_of("reschedule", alive) == Some(&me);
         let now = if leads { Role::Primary } else { Role::Replica { primary: None } };
         told.send_if_modified(|role| std::mem::replace(role, now.clone()) != now);
         if views.changed().await.is_err() {
@@ -224,7 +224,7 @@ async fn elect_rescheduler(mut views: watch::Receiver<View>, me: String, told: w
 
 #[cfg(test)]
 mod tests {
-    use super::teller;
+    use super::reporter;
 
     #[test]
     fn all_agree_who_tells_of_a_node_that_some_still_see() {
@@ -232,11 +232,11 @@ mod tests {
             let all = (1..=5).map(|node| (format!("n{node}"), format!("10.0.0.{node}:7946")));
             let all: Vec<(String, String)> = all.collect();
             let addr = format!("10.0.0.{gone}:7946");
-            let with = teller(&addr, all.iter().map(|(id, at)| (id.as_str(), at.as_str())));
+            let with = reporter(&addr, all.iter().map(|(id, at)| (id.as_str(), at.as_str())));
             let others = all.iter().filter(|(_, at)| *at != addr);
-            let without = teller(&addr, others.map(|(id, at)| (id.as_str(), at.as_str())));
+            let without = reporter(&addr, others.map(|(id, at)| (id.as_str(), at.as_str())));
             assert!(with.is_some() && with == without, "{with:?} {without:?}");
         }
-        assert_eq!(teller("10.0.0.1:7946", [("n1", "10.0.0.1:7946")].into_iter()), None);
+        assert_eq!(reporter("10.0.0.1:7946", [("n1", "10.0.0.1:7946")].into_iter()), None);
     }
 }

@@ -26,10 +26,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::members::{Directory, Next};
 use crate::source;
 
-/// Maximum time of a claim. Dead keepers of a name are noticed after about 3 s; others take over then.
-const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
+/// Maximum time of a claim. Dead owners of a name are noticed after about 3 s; others take over then.
+const OWNERS_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Maximum wait if a keeper says that a name is taken, and this door knows no container of that name. News of the
+/// Maximum wait if an owner says that a name is taken, and this door knows no container of that name. News of the
 /// container's end, or of the last claim, is on its way. It takes milliseconds; a busy machine may need more.
 const NEWS_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -59,16 +59,16 @@ impl PoolPeers {
     }
 
     /// Claims at one node after the other until enough of them have given the name.
-    async fn claim_at_keepers(&self, name: &str, replaces: &str, claim: &mut Claim) -> Result<(), ApiError> {
-        let (end, news_end) = (Instant::now() + KEEPERS_TIME_MAX, Instant::now() + NEWS_TIME_MAX);
+    async fn claim_at_owners(&self, name: &str, replaces: &str, claim: &mut Claim) -> Result<(), ApiError> {
+        let (end, news_end) = (Instant::now() + OWNERS_TIME_MAX, Instant::now() + NEWS_TIME_MAX);
         let mut changes = self.directory.changes();
         let mut claiming = Claiming::default();
         let number = number();
         self.directory.met_others().await;
         while Instant::now() < end {
             changes.borrow_and_update();
-            let keeper = match self.directory.next_keeper(name, &claiming) {
-                Next::Ask(keeper) => keeper,
+            let owner = match self.directory.next_owner(name, &claiming) {
+                Next::Ask(owner) => owner,
                 Next::Have => return Ok(()),
                 Next::Stuck => {
                     // Whoever died is soon known to be dead.
@@ -77,19 +77,19 @@ impl PoolPeers {
                     continue;
                 }
             };
-            claim.keepers.insert(keeper.id.clone(), number);
+            claim.owners.insert(owner.id.clone(), number);
             let placer = self.placer.upgrade().ok_or_else(stopping)?;
-            let answer = self.claim_at(&keeper, name, replaces, number).await;
+            let answer = self.claim_at(&owner, name, replaces, number).await;
             if answer.is_err() && Instant::now() < news_end && !placer.knows_name(name, replaces) {
                 let _ = timeout(NEWS_REST, placer.pool.changes().changed()).await;
                 continue;
             }
             match answer? {
                 Some(known_as) => {
-                    claiming.given(&keeper.id);
-                    claim.keepers.insert(keeper.id, known_as);
+                    claiming.given(&owner.id);
+                    claim.owners.insert(owner.id, known_as);
                 }
-                None => claiming.silent(&keeper.id),
+                None => claiming.silent(&owner.id),
             }
         }
         let message = format!("too few of the nodes that look after the name {name} answer; try again");
@@ -97,30 +97,30 @@ impl PoolPeers {
     }
 
     /// The number by which that node knows the claim: ours, unless it is of an older version. Nothing, if it does not answer.
-    async fn claim_at(&self, keeper: &Peer, name: &str, replaces: &str, number: u64) -> Result<Option<u64>, ApiError> {
-        if keeper.id == self.directory.id {
+    async fn claim_at(&self, owner: &Peer, name: &str, replaces: &str, number: u64) -> Result<Option<u64>, ApiError> {
+        if owner.id == self.directory.id {
             let placer = self.placer.upgrade().ok_or_else(stopping)?;
             return placer.give_claim(name, replaces, number).map(|()| Some(number));
         }
         let request = ClaimRequest { name: name.to_owned(), replaces: replaces.to_owned(), number };
-        match self.calls.claim(keeper, request).await {
+        match self.calls.claim(owner, request).await {
             Ok(ClaimReply { claim: 0, reason }) => Err(ApiError::conflict(reason)),
             Ok(ClaimReply { claim, .. }) => Ok(Some(claim)),
             Err(error) => {
-                tracing::warn!(name, keeper = keeper.addr, %error, "a keeper of a name does not answer");
+                tracing::warn!(name, owner = owner.addr, %error, "an owner of a name does not answer");
                 Ok(None)
             }
         }
     }
 
-    fn settle_at(&self, keeper: &str, number: u64, settled: Settled) {
-        if keeper == self.directory.id {
+    fn settle_at(&self, owner: &str, number: u64, settled: Settled) {
+        if owner == self.directory.id {
             if let Some(placer) = self.placer.upgrade() {
                 placer.end_claim(number, settled);
             }
             return;
         }
-        let (calls, peer) = (self.calls.clone(), self.directory.by_id(keeper));
+        let (calls, peer) = (self.calls.clone(), self.directory.by_id(owner));
         let used = settled != Settled::Free;
         let (addr, picture) = match settled {
             Settled::Shown { addr, picture } => (addr, picture),
@@ -227,8 +227,8 @@ impl Peers for PoolPeers {
 
     fn claim<'p>(&'p self, name: &'p str, replaces: &'p str) -> Asked<'p, Claim> {
         Box::pin(async move {
-            let mut claim = Claim { keepers: BTreeMap::new() };
-            let outcome = self.claim_at_keepers(name, replaces, &mut claim).await;
+            let mut claim = Claim { owners: BTreeMap::new() };
+            let outcome = self.claim_at_owners(name, replaces, &mut claim).await;
             if let Err(error) = outcome {
                 self.settle(claim, Settled::Free);
                 return Err(error);
@@ -303,8 +303,8 @@ impl Peers for PoolPeers {
     }
 
     fn settle(&self, claim: Claim, settled: Settled) {
-        for (keeper, number) in &claim.keepers {
-            self.settle_at(keeper, *number, settled.clone());
+        for (owner, number) in &claim.owners {
+            self.settle_at(owner, *number, settled.clone());
         }
     }
 }

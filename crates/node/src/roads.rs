@@ -63,7 +63,7 @@ pub(crate) async fn local(engine: &str) -> io::Result<Box<dyn Duplex>> {
 pub struct LinkAcceptor {
     engine: String,
     placer: Weak<Placer>,
-    clerk: Arc<PeerService>,
+    service: Arc<PeerService>,
     bus: Arc<PoolBus>,
     door: Arc<Door>,
     stop: CancellationToken,
@@ -80,8 +80,8 @@ impl LinkAcceptor {
         door: Arc<Door>,
         stop: CancellationToken,
     ) -> LinkAcceptor {
-        let clerk = Arc::new(PeerService::new(placer, templates, here));
-        LinkAcceptor { engine: engine.to_owned(), placer: Arc::downgrade(placer), clerk, bus, door, stop }
+        let service = Arc::new(PeerService::new(placer, templates, here));
+        LinkAcceptor { engine: engine.to_owned(), placer: Arc::downgrade(placer), service, bus, door, stop }
     }
 }
 
@@ -96,7 +96,7 @@ impl herder_wire::link::Accept for LinkAcceptor {
         let serving: BoxFuture<'static, ()> = match (road, access) {
             (Road::Engine, Access::Full) => Box::pin(to_engine(engine, incoming.stream)),
             (Road::Engine, Access::Worker) => Box::pin(exports::serve(engine, incoming.stream, outgrown)),
-            (Road::Calls, _) => Box::pin(calls::serve(self.clerk.with(access), incoming.stream, outgrown)),
+            (Road::Calls, _) => Box::pin(calls::serve(self.service.with(access), incoming.stream, outgrown)),
             (Road::Bus, _) => Box::pin(self.bus.clone().carry(incoming)),
             (Road::Swarm, _) => Box::pin(swarm::serve(self.door.clone(), incoming.subject, incoming.stream)),
             (Road::Ingress, _) => Box::pin(self.door.clone().tunnel(incoming.node, incoming.stream)),

@@ -31,7 +31,7 @@ impl NodeSource {
 }
 
 impl Source for NodeSource {
-    fn tells_of(&self, addr: &str) -> bool {
+    fn reports_on(&self, addr: &str) -> bool {
         addr != self.directory.here
     }
 

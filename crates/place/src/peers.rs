@@ -55,7 +55,7 @@ pub trait Peers: Send + Sync + std::fmt::Debug + 'static {
     /// Asks nodes, by id, which of these ports (`8080/tcp`) programs of their hosts listen on. Those that do not answer soon are
     /// passed over.
     fn listeners<'p>(&'p self, nodes: &'p BTreeSet<String>, ports: &'p BTreeSet<String>) -> Asked<'p, Vec<PortTaken>>;
-    /// Reports the outcome of a claim to its keepers. Does not wait.
+    /// Reports the outcome of a claim to its owners. Does not wait.
     fn settle(&self, claim: Claim, settled: Settled);
 }
 
@@ -121,7 +121,7 @@ pub struct Outcome {
 pub struct Claim {
     /// Ids of the nodes that were asked for it, and the number by which each knows the claim. One that did not answer may have
     /// given it.
-    pub keepers: BTreeMap<String, u64>,
+    pub owners: BTreeMap<String, u64>,
 }
 
 /// Gives a claim back unless something else became of it.

@@ -73,7 +73,7 @@ impl Engine {
     pub(crate) fn new(addr: &str, settings: Arc<Settings>, board: Arc<Board>) -> Engine {
         let host = herder_model::host_of(addr);
         let node = Node { addr: addr.to_owned(), ip: host.trim_matches(['[', ']']).to_owned(), ..Node::default() };
-        let source = settings.source.clone().filter(|source| source.tells_of(addr));
+        let source = settings.source.clone().filter(|source| source.reports_on(addr));
         Engine {
             addr: addr.to_owned(),
             link: EngineLink::new(addr, settings.way.clone()),

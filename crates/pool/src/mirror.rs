@@ -42,7 +42,7 @@ pub type Asking<'s, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send +
 /// Nodes that read their engines themselves. Errors are sentences for people.
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// True if the engine at this address is read by another node.
-    fn tells_of(&self, addr: &str) -> bool;
+    fn reports_on(&self, addr: &str) -> bool;
     fn follow<'s>(&'s self, addr: &'s str) -> Asking<'s, Following>;
     /// Has the node read again. Returns the number of the picture with the result.
     fn reread<'s>(&'s self, addr: &'s str, what: Part) -> Asking<'s, u64>;

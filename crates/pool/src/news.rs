@@ -198,7 +198,7 @@ impl NewsSender {
         if self.last.is_some() {
             let happened = async {
                 tokio::select! {
-                    // The engine is held by this teller.
+                    // The engine is held by this reporter.
                     _ = self.versions.changed() => {}
                     event = next_event(&mut self.events, self.engine.addr()) => events.push(event),
                 }

@@ -23,7 +23,7 @@ struct Wire {
 }
 
 impl Source for Wire {
-    fn tells_of(&self, _: &str) -> bool {
+    fn reports_on(&self, _: &str) -> bool {
         true
     }
 

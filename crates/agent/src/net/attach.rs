@@ -15,7 +15,7 @@ use tokio::time::timeout;
 const ATTACH_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Requested attachments by id. `None` says that the container is gone.
-pub type Wishes = BTreeMap<String, Option<Attachment>>;
+pub type AttachmentRequests = BTreeMap<String, Option<Attachment>>;
 
 /// Records of the managers, by id.
 pub type Records = BTreeMap<String, Arc<TaskRecord>>;
@@ -28,7 +28,7 @@ pub struct Attachments {
 
 #[derive(Debug, Default)]
 struct Shared {
-    wishes: watch::Sender<Wishes>,
+    wishes: watch::Sender<AttachmentRequests>,
     /// Attachments of the node; `None` until a leader has sent them.
     records: watch::Sender<Option<Records>>,
 }
@@ -104,7 +104,7 @@ impl Attachments {
     }
 
     /// The wishes that the managers have not answered.
-    pub fn wishes(&self) -> watch::Receiver<Wishes> {
+    pub fn wishes(&self) -> watch::Receiver<AttachmentRequests> {
         self.shared.wishes.subscribe()
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         attachments.want("id-web", wanted("web"));
         assert!(wishes.borrow().is_empty());
         attachments.release("id-web");
-        assert_eq!(*wishes.borrow(), Wishes::from([("id-web".into(), None)]));
+        assert_eq!(*wishes.borrow(), AttachmentRequests::from([("id-web".into(), None)]));
         attachments.take(records(&["other"]));
         assert!(wishes.borrow().is_empty());
     }
@@ -181,6 +181,6 @@ mod tests {
     async fn a_wish_without_an_answer_is_taken_back() {
         let attachments = Attachments::default();
         assert_eq!(attachments.ask("id-web", wanted("web")).await, Err(NotAnswered));
-        assert_eq!(*attachments.wishes().borrow(), Wishes::from([("id-web".into(), None)]));
+        assert_eq!(*attachments.wishes().borrow(), AttachmentRequests::from([("id-web".into(), None)]));
     }
 }

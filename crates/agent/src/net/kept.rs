@@ -13,7 +13,7 @@ use super::{Known, States};
 const FILE: &str = "networks.json";
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct SavedState {
     version: u64,
     state: Arc<NetState>,
 }
@@ -21,14 +21,14 @@ struct Kept {
 /// Reads what was kept; nothing if there is nothing, or nothing that makes sense.
 pub(super) async fn load(folder: &Path) -> Option<States> {
     let bytes = tokio::fs::read(folder.join(FILE)).await.ok()?;
-    let kept: BTreeMap<String, Kept> = serde_json::from_slice(&bytes).ok()?;
-    let known = |kept: Kept| Known { version: kept.version, state: kept.state, ..Known::default() };
+    let kept: BTreeMap<String, SavedState> = serde_json::from_slice(&bytes).ok()?;
+    let known = |kept: SavedState| Known { version: kept.version, state: kept.state, ..Known::default() };
     Some(kept.into_iter().map(|(id, kept)| (id, known(kept))).collect())
 }
 
 pub(super) async fn save(folder: &Path, states: &States) -> io::Result<()> {
-    let kept = |known: &Known| Kept { version: known.version, state: known.state.clone() };
-    let kept: BTreeMap<&String, Kept> = states.iter().map(|(id, known)| (id, kept(known))).collect();
+    let kept = |known: &Known| SavedState { version: known.version, state: known.state.clone() };
+    let kept: BTreeMap<&String, SavedState> = states.iter().map(|(id, known)| (id, kept(known))).collect();
     let path = folder.join(FILE);
     let part = path.with_extension("part");
     tokio::fs::create_dir_all(folder).await?;

@@ -18,7 +18,7 @@ pub const DOUBT_TIME: Duration = Duration::from_secs(10);
 const CLAIMS_MAX: usize = 100_000;
 
 /// The node that looks after `name`. `nodes` may be in any order; nothing if there is none.
-pub fn keeper<'n>(name: &str, nodes: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn owner_of<'n>(name: &str, nodes: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     nodes.into_iter().max_by_key(|node| (score(name, node), *node))
 }
 
@@ -175,21 +175,21 @@ mod tests {
         let mut count = BTreeMap::new();
         for number in 0..1000 {
             let name = format!("web-{number}");
-            let with = keeper(&name, nodes).expect("a keeper");
-            let without = keeper(&name, nodes.into_iter().filter(|node| *node != "c")).expect("a keeper");
+            let with = owner_of(&name, nodes).expect("an owner");
+            let without = owner_of(&name, nodes.into_iter().filter(|node| *node != "c")).expect("an owner");
             assert!(with == without || with == "c", "{name} moved from {with} to {without}");
             *count.entry(with).or_insert(0) += 1;
         }
         assert!(count.values().all(|count| (120..280).contains(count)), "{count:?}");
-        assert_eq!(keeper("x", []), None);
+        assert_eq!(owner_of("x", []), None);
     }
 
     proptest! {
         #[test]
         fn nodes_agree_whatever_their_order(name in ".{0,20}", mut nodes in prop::collection::vec("[a-z]{1,5}", 1..9)) {
-            let one = keeper(&name, nodes.iter().map(String::as_str)).map(str::to_owned);
+            let one = owner_of(&name, nodes.iter().map(String::as_str)).map(str::to_owned);
             nodes.reverse();
-            prop_assert_eq!(one.as_deref(), keeper(&name, nodes.iter().map(String::as_str)));
+            prop_assert_eq!(one.as_deref(), owner_of(&name, nodes.iter().map(String::as_str)));
         }
     }
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use herder_model::{Container, Name, Node};
 use rand::Rng;
 
-use crate::place::claims::keeper;
+use crate::place::claims::owner_of;
 use crate::place::request::CreateRequest;
 use crate::place::schedule::{Filter, Scheduler, Strategy, Unplaceable};
 
 /// Number of nodes that must give a name. With two, one may die, restart, or be known to some doors only: the other one
 /// is asked by every door, and remembers.
-pub const KEEPERS: usize = 2;
+pub const OWNERS: usize = 2;
 
 /// Number of asked nodes that may be alive and yet silent. With one more, two doors that do not reach the same nodes
 /// could each find two others.
@@ -145,13 +145,13 @@ impl Claiming {
     /// scores, which is the same for all doors: so one of two doors that want a name at the same time gets it.
     pub fn next<'n>(&self, name: &str, alive: impl IntoIterator<Item = &'n str>) -> Step<'n> {
         let alive: Vec<&str> = alive.into_iter().collect();
-        if !self.given.is_empty() && self.given.len() >= KEEPERS.min(alive.len()) {
+        if !self.given.is_empty() && self.given.len() >= OWNERS.min(alive.len()) {
             return Step::Have;
         }
         // Who does not answer because it died is soon known to be dead, and counts no more.
         let silent = alive.iter().filter(|id| self.silent.contains(**id)).count();
         let open = alive.into_iter().filter(|id| !self.given.contains(*id) && !self.silent.contains(*id));
-        match keeper(name, open) {
+        match owner_of(name, open) {
             Some(id) if silent <= SILENT_MAX => Step::Ask(id),
             _ => Step::Stuck,
         }

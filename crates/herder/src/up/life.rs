@@ -116,7 +116,7 @@ impl Life {
         let source: Arc<dyn Source> = Arc::new(NodeSource::new(directory.clone(), calls.clone()));
         let way = Way::Through(Arc::new(dialler));
         let pool_settings = Settings { way, source: Some(source), ..Settings::default() };
-        let pool = Pool::new(crate::actions::paced(&plan.conf, pool_settings));
+        let pool = Pool::new(crate::actions::with_conf(&plan.conf, pool_settings));
         let scheduler = Scheduler { strategy: plan.strategy, filters: Filter::ALL.to_vec() };
         let front = Front::new(pool.clone(), scheduler, plan.endpoint.clone());
         front.placer.join_peers(Arc::new(PoolPeers::new(directory.clone(), calls, &front.placer)));
@@ -195,10 +195,10 @@ impl Life {
             let with = (store, gossip.clone(), stop.clone());
             parts.restarted("discovery", move || store::keep(with.0.clone(), advertise, with.1.clone(), with.2.clone()))
         });
-        let teller = code::FactsPublisher::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
-        teller.tell().await.context("--label")?;
+        let publisher = code::FactsPublisher::new(link.clone(), gossip.clone(), members::facts(&plan.node), swarm_fact);
+        publisher.tell().await.context("--label")?;
         let with = stop.clone();
-        parts.restarted("join code", move || teller.clone().keep(with.clone()));
+        parts.restarted("join code", move || publisher.clone().keep(with.clone()));
         let with = (link.clone(), gossip.clone(), stop.clone());
         parts.restarted("gossip keys", move || code::keep_keys(with.0.clone(), with.1.clone(), with.2.clone()));
         let role = members::rescheduler(gossip.view(), &me, &parts);

@@ -14,11 +14,11 @@ const SILENT: &str = "heartbeat failure";
 impl Lead<'_> {
     /// Returns the node's last heartbeat, its heartbeat scale, and the marker of that heartbeat if a session is open.
     pub(super) fn heard(&self, node: &str) -> (Instant, HeartbeatScale, Option<u64>) {
-        let (at, pace) = self.heard_at.get(node).copied().unwrap_or((self.began, self.pace));
+        let (at, scale) = self.heard_at.get(node).copied().unwrap_or((self.began, self.scale));
         let session = self.sessions.get(node);
-        let pulse = session.and_then(|it| it.pulse.heard());
-        let at = at.max(self.began).max(pulse.map_or(self.began, |(at, _)| at));
-        (at, pace.max(self.pace).max(session.map_or(pace, |it| it.pace)), pulse.map(|(_, sign)| sign))
+        let last_heartbeat = session.and_then(|it| it.last_heartbeat.heard());
+        let at = at.max(self.began).max(last_heartbeat.map_or(self.began, |(at, _)| at));
+        (at, scale.max(self.scale).max(session.map_or(scale, |it| it.scale)), last_heartbeat.map(|(_, sign)| sign))
     }
 
     /// Marks silent nodes as down.
@@ -35,9 +35,9 @@ impl Lead<'_> {
         let view = proposal.view().clone();
         for record in view.nodes.values().filter(|it| !it.fenced_off) {
             let (id, was_down) = (&record.node.id, record.node.status.state == SwarmNodeState::Down);
-            let (heard_at, pace, sign) = self.heard(id);
+            let (heard_at, scale, sign) = self.heard(id);
             let gossip = gossip.get(id).copied().unwrap_or_default();
-            let signs = Signs { silent: heard_at.elapsed(), gossip, pace };
+            let signs = Signs { silent: heard_at.elapsed(), gossip, scale };
             let engine_lost = self.sessions.get(id).and_then(|it| it.engine_lost).filter(|_| was_down);
             if let Some(lost) = engine_lost {
                 // Its lease has not been renewed since it told that; the watchdog beside it ends what is fenced.
@@ -52,7 +52,7 @@ impl Lead<'_> {
             if was_down && fenced_off || !was_down && members::is_down(signs) {
                 // It may have been heard, and answered, this moment.
                 if let (Some(sign), Some(session)) = (sign, self.sessions.get(id))
-                    && !session.pulse.close(sign)
+                    && !session.last_heartbeat.close(sign)
                 {
                     continue;
                 }
@@ -62,7 +62,7 @@ impl Lead<'_> {
                     false => tracing::warn!(node = id, hostname, ?signs, "marked a node as down"),
                 }
                 let message = if was_down { &*record.node.status.message } else { SILENT };
-                self.heard_at.insert(id.clone(), (heard_at, pace));
+                self.heard_at.insert(id.clone(), (heard_at, scale));
                 self.add(proposal, members::goes(proposal.view(), id, message, fenced_off, now).into_iter().collect());
                 self.sessions.remove(id);
                 self.learn_lost(proposal.view(), id);

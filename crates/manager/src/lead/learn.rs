@@ -75,8 +75,8 @@ impl Lead<'_> {
                 self.networks = true;
                 self.managers = None;
                 self.touched.entry(it.node.id.clone()).or_default();
-                let pace = HeartbeatScale::of(view.nodes.len());
-                if std::mem::replace(&mut self.pace, pace) != pace {
+                let scale = HeartbeatScale::of(view.nodes.len());
+                if std::mem::replace(&mut self.scale, scale) != scale {
                     self.welcome_everybody(view);
                 }
             }

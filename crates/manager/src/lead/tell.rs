@@ -22,7 +22,7 @@ const WHOLE_MAX: usize = 256;
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) say: SessionSender,
-    pub(super) pulse: Arc<LastHeartbeat>,
+    pub(super) last_heartbeat: Arc<LastHeartbeat>,
     told: Option<SentAssignments>,
     pub(super) is_welcome: bool,
     welcomed: Welcome,
@@ -33,20 +33,25 @@ pub(super) struct Session {
     pub(super) ingress_applied: IngressApplied,
     /// Tasks of the node that get requests from ingress nodes, as sent last.
     pub(super) served: IngressServed,
-    /// Heartbeat pace that the node was given; its lease depends on it.
-    pub(super) pace: HeartbeatScale,
+    /// Heartbeat scale that the node was given; its lease depends on it.
+    pub(super) scale: HeartbeatScale,
     /// Time since which the node reports a lost engine. It then counts as down, although it sends heartbeats.
     pub(super) engine_lost: Option<Instant>,
 }
 
 impl Session {
-    pub(super) fn new(number: u64, say: SessionSender, pulse: Arc<LastHeartbeat>, has_engine: bool) -> Session {
+    pub(super) fn new(
+        number: u64,
+        say: SessionSender,
+        last_heartbeat: Arc<LastHeartbeat>,
+        has_engine: bool,
+    ) -> Session {
         let engine_lost = (!has_engine).then(Instant::now);
-        let (welcomed, pace) = (Welcome::default(), HeartbeatScale::default());
+        let (welcomed, scale) = (Welcome::default(), HeartbeatScale::default());
         Session {
             number,
             say,
-            pulse,
+            last_heartbeat,
             told: None,
             is_welcome: false,
             welcomed,
@@ -54,19 +59,19 @@ impl Session {
             ingress: None,
             ingress_applied: IngressApplied::default(),
             served: IngressServed::default(),
-            pace,
+            scale,
             engine_lost,
         }
     }
 
-    fn welcome(&mut self, welcome: Welcome, pace: HeartbeatScale) -> bool {
+    fn welcome(&mut self, welcome: Welcome, scale: HeartbeatScale) -> bool {
         let is_news = self.welcomed != welcome;
         if !self.is_welcome {
             self.is_welcome = true;
-            self.pulse.open();
+            self.last_heartbeat.open();
         }
         // Known before it is said: the node must not be given up while it believes that it has more time.
-        self.pace = self.pace.max(pace);
+        self.scale = self.scale.max(scale);
         let heard = !is_news || self.say.say(&ToNode::Welcome(welcome.clone()));
         self.welcomed = welcome;
         heard
@@ -95,8 +100,8 @@ impl Lead<'_> {
         if self.touched.is_empty() {
             return;
         }
-        let pace = HeartbeatScale::of(view.nodes.len());
-        let welcome = self.welcome(view, pace);
+        let scale = HeartbeatScale::of(view.nodes.len());
+        let welcome = self.welcome(view, scale);
         let mut whole = 0;
         for (id, touched) in std::mem::take(&mut self.touched) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
@@ -106,7 +111,7 @@ impl Lead<'_> {
                 continue;
             };
             let role = record.node.spec.role.max(record.role);
-            let heard = session.welcome(Welcome { role, ..welcome.clone() }, pace);
+            let heard = session.welcome(Welcome { role, ..welcome.clone() }, scale);
             let wants_whole = session.wants_whole(&touched);
             if wants_whole && heard && whole == WHOLE_MAX {
                 self.touched.insert(id, touched);
@@ -121,14 +126,14 @@ impl Lead<'_> {
     }
 
     /// Returns the message that is the same for all nodes.
-    fn welcome(&mut self, view: &View, pace: HeartbeatScale) -> Welcome {
+    fn welcome(&mut self, view: &View, scale: HeartbeatScale) -> Welcome {
         let cluster = view.cluster.as_ref().map(|it| &it.cluster);
         Welcome {
             cluster: cluster.map(|it| it.id.clone()).unwrap_or_default(),
             role: Role::default(),
             managers: self.managers.get_or_insert_with(|| managers(view)).clone(),
-            heartbeat_ms: millis(pace.heartbeat()),
-            lease_ms: millis(pace.lease()),
+            heartbeat_ms: millis(scale.heartbeat()),
+            lease_ms: millis(scale.lease()),
             new_root: view.cluster.as_ref().and_then(|it| new_root(it)),
             certified: view.cluster.as_ref().is_some_and(|it| it.certifies()),
             removed: view.cluster.as_ref().map(|it| it.removed.clone()).unwrap_or_default(),

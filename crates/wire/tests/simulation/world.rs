@@ -1,4 +1,4 @@
-//! Doors, keepers of names and engines on the simulated network. What they decide is the real code of `herder_decide`; what
+//! Doors, owners of names and engines on the simulated network. What they decide is the real code of `herder_decide`; what
 //! is simulated is who sends what when, and what gets lost.
 
 use std::collections::BTreeMap;
@@ -200,7 +200,7 @@ pub(crate) struct Job {
     life: u64,
     number: u64,
     claiming: Claiming,
-    keepers: Vec<usize>,
+    owners: Vec<usize>,
     turns: Option<Turns<String>>,
     call: u64,
     state: State,
@@ -323,7 +323,7 @@ impl World {
             life: 0,
             number: self.pool.rng.random(),
             claiming: Claiming::default(),
-            keepers: Vec::new(),
+            owners: Vec::new(),
             turns: None,
             call: 0,
             state: State::Claiming,

@@ -130,9 +130,9 @@ pub const FENCE: &str = "herder.fence";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeartbeatScale(u32);
 
-/// Number of nodes that keep the full pace, which replaces their tasks within seconds: 5,000 messages a second.
-const NODES_AT_FULL_PACE: usize = 2_000;
-/// Interval of heartbeats at full pace.
+/// Number of nodes that keep the full rate, which replaces their tasks within seconds: 5,000 messages a second.
+const NODES_AT_FULL_RATE: usize = 2_000;
+/// Interval of heartbeats at full rate.
 const HEARTBEAT: Duration = Duration::from_millis(400);
 /// Time after an answer of the leader in which a node is the only one with its tasks.
 const LEASE: Duration = Duration::from_secs(2);
@@ -144,9 +144,9 @@ impl Default for HeartbeatScale {
 }
 
 impl HeartbeatScale {
-    /// Returns the pace of a swarm with so many nodes.
+    /// Returns the scale of a swarm with so many nodes.
     pub fn of(nodes: usize) -> HeartbeatScale {
-        HeartbeatScale(u32::try_from(nodes.div_ceil(NODES_AT_FULL_PACE)).unwrap_or(u32::MAX).max(1))
+        HeartbeatScale(u32::try_from(nodes.div_ceil(NODES_AT_FULL_RATE)).unwrap_or(u32::MAX).max(1))
     }
 
     pub fn heartbeat(self) -> Duration {
@@ -165,7 +165,7 @@ pub struct Signs {
     pub silent: Duration,
     pub gossip: Liveness,
     /// Scale that the node was given.
-    pub pace: HeartbeatScale,
+    pub scale: HeartbeatScale,
 }
 
 /// Silence after which a node is down, whatever gossip reports: its loops hang, or it does not find the leader.
@@ -185,19 +185,19 @@ const STOPPED_MAX: Duration = Duration::from_secs(15);
 
 /// True if a node counts as down.
 pub fn is_down(signs: Signs) -> bool {
-    let silent_max = SILENT_MAX.saturating_mul(signs.pace.0);
+    let silent_max = SILENT_MAX.saturating_mul(signs.scale.0);
     signs.silent
         >= match signs.gossip {
             Liveness::Alive => silent_max,
-            Liveness::Suspect => CONFIRM_SUSPECT.saturating_mul(signs.pace.0),
+            Liveness::Suspect => CONFIRM_SUSPECT.saturating_mul(signs.scale.0),
             Liveness::Left => STOPPED_MAX.max(silent_max),
-            Liveness::Dead => CONFIRM.saturating_mul(signs.pace.0),
+            Liveness::Dead => CONFIRM.saturating_mul(signs.scale.0),
         }
 }
 
 /// True if a node that is down has ended what must never run twice.
 pub fn is_fenced_off(signs: Signs) -> bool {
-    signs.silent >= FENCED_OFF.saturating_mul(signs.pace.0)
+    signs.silent >= FENCED_OFF.saturating_mul(signs.scale.0)
 }
 
 #[cfg(test)]
@@ -314,10 +314,10 @@ mod tests {
     #[test]
     fn gossip_suspects_and_the_session_confirms() {
         let check = |nodes: usize, silent_ms, gossip, expected: (bool, bool)| {
-            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip, pace: HeartbeatScale::of(nodes) };
+            let signs = Signs { silent: Duration::from_millis(silent_ms), gossip, scale: HeartbeatScale::of(nodes) };
             assert_eq!((is_down(signs), is_fenced_off(signs)), expected, "{signs:?}");
             // Who still has the lease is never taken for one that has ended what must not run twice.
-            assert!(signs.silent > signs.pace.lease() || !is_fenced_off(signs));
+            assert!(signs.silent > signs.scale.lease() || !is_fenced_off(signs));
         };
         for (silent_ms, gossip, down, fenced_off) in [
             (0, Liveness::Dead, false, false),

@@ -11,7 +11,7 @@ use super::news::SETTLE_ATTEMPTS;
 use super::*;
 
 /// Same as in `herder::up::peers`: a door gives up claiming after this.
-const KEEPERS_TIME_MAX: Duration = Duration::from_secs(10);
+const OWNERS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Same as in `herder::up::members`.
 const ALONE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Same as in `pool::mirror`: the maximum wait for a new container.
@@ -41,17 +41,17 @@ impl World {
         if alive.len() == 1 && now < alone_until {
             return self.look_soon(number);
         }
-        if now >= self.jobs[number].began + KEEPERS_TIME_MAX {
-            return self.end(number, End::Refused("too few keepers answer".into()), Settled::Free);
+        if now >= self.jobs[number].began + OWNERS_TIME_MAX {
+            return self.end(number, End::Refused("too few owners answer".into()), Settled::Free);
         }
         match self.jobs[number].claiming.next(&name, alive.iter().map(String::as_str)) {
             Step::Ask(id) => {
-                let keeper = self.places[door].alive[id];
-                self.jobs[number].keepers.push(keeper);
+                let owner = self.places[door].alive[id];
+                self.jobs[number].owners.push(owner);
                 let call = self.call(number);
                 let claim = Message::Claim { job: number, call, name: name.into(), number: self.jobs[number].number };
                 self.pool.later(CLAIM_TIME_MAX, Event::Late { job: number, call });
-                self.send(door, keeper, claim);
+                self.send(door, owner, claim);
             }
             Step::Have => self.place(number),
             Step::Stuck => {
@@ -159,9 +159,9 @@ impl World {
             return;
         }
         match (&self.jobs[number].state, answer) {
-            (State::Claiming, Message::Given { .. }) => self.keeper_said(number, true),
+            (State::Claiming, Message::Given { .. }) => self.owner_said(number, true),
             (State::Claiming, Message::Refused { why, .. }) => self.end(number, End::Refused(why), Settled::Free),
-            (State::Claiming, Message::Broken { .. }) => self.keeper_said(number, false),
+            (State::Claiming, Message::Broken { .. }) => self.owner_said(number, false),
             (State::Asking { at, ticket }, Message::Made { version, .. }) => {
                 let (at, ticket) = (*at, *ticket);
                 let door = self.jobs[number].door;
@@ -184,7 +184,7 @@ impl World {
             return;
         }
         match self.jobs[number].state {
-            State::Claiming => self.keeper_said(number, false),
+            State::Claiming => self.owner_said(number, false),
             State::Asking { .. } => self.node_said(number, Said::Nothing, "the node does not answer".into()),
             State::Reading { at, version, .. } => {
                 self.end(number, End::Made, Settled::Shown { addr: address(at), picture: version });
@@ -193,13 +193,13 @@ impl World {
         }
     }
 
-    pub(super) fn keeper_said(&mut self, number: usize, yes: bool) {
-        let keeper = id(*self.jobs[number].keepers.last().expect("a keeper that was asked"));
+    pub(super) fn owner_said(&mut self, number: usize, yes: bool) {
+        let owner = id(*self.jobs[number].owners.last().expect("an owner that was asked"));
         let claiming = &mut self.jobs[number].claiming;
         if yes {
-            claiming.given(&keeper)
+            claiming.given(&owner)
         } else {
-            claiming.silent(&keeper)
+            claiming.silent(&owner)
         }
         self.claim(number);
     }
@@ -229,8 +229,8 @@ impl World {
         }
         self.jobs[number].end = Some((self.pool.now, end));
         let claim = self.jobs[number].number;
-        for keeper in std::mem::take(&mut self.jobs[number].keepers) {
-            self.settle(door, keeper, claim, settled.clone(), SETTLE_ATTEMPTS);
+        for owner in std::mem::take(&mut self.jobs[number].owners) {
+            self.settle(door, owner, claim, settled.clone(), SETTLE_ATTEMPTS);
         }
     }
 }

@@ -10,7 +10,7 @@ use rand::RngExt as _;
 
 use super::*;
 
-/// Same as in `herder::up::peers`: number of attempts to settle a claim with a keeper.
+/// Same as in `herder::up::peers`: number of attempts to settle a claim with an owner.
 pub(super) const SETTLE_ATTEMPTS: u32 = 3;
 const SETTLE_REST: Duration = Duration::from_secs(1);
 impl World {
@@ -74,14 +74,14 @@ impl World {
 
     // Keepers of names.
 
-    pub(super) fn give(&mut self, keeper: usize, name: &str, number: u64) -> Result<(), Refusal> {
-        placing::check_name(&self.picture(keeper), name, None)?;
-        let now = self.pool.now - self.places[keeper].began;
-        let place = &mut self.places[keeper];
+    pub(super) fn give(&mut self, owner: usize, name: &str, number: u64) -> Result<(), Refusal> {
+        placing::check_name(&self.picture(owner), name, None)?;
+        let now = self.pool.now - self.places[owner].began;
+        let place = &mut self.places[owner];
         let (own, versions, pictures) = (place.version, &place.versions, &place.pictures);
         let seen = |addr: &str| {
             let node = (0..versions.len()).find(|node| address(*node) == addr)?;
-            if node == keeper { Some(own) } else { pictures[node].as_ref().map(|_| versions[node]) }
+            if node == owner { Some(own) } else { pictures[node].as_ref().map(|_| versions[node]) }
         };
         let given = place.claims.claim(name, number, now, seen);
         if given { Ok(()) } else { Err(Refusal::NameClaimed(name.to_owned())) }

@@ -17,7 +17,7 @@ const REASONS: [(&str, bool); 7] = [
     ("no resources available to schedule container\n", false),
     ("Unable to find a node that satisfies the following conditions", false),
     ("No healthy node available", false),
-    ("too few keepers answer", false),
+    ("too few owners answer", false),
     ("the node does not answer", false),
     ("the node cannot be asked", false),
 ];
