@@ -99,7 +99,8 @@ fn question(ca: &ExternalCa, wish: &Wish) -> Value {
     })
 }
 
-/// Checks that a certificate comes from this root and says what was asked for: a CA may leave parts of the subject out.
+/// Checks that a certificate comes from this root and says what was asked for. A CA may leave parts of the subject
+/// out.
 fn check(cert: &str, wish: &Wish, root: &str, after: Option<u64>) -> Result<(), String> {
     let subject = Subject::of_pem(cert).ok_or("it answered with no certificate of a node")?;
     let role = wish.role().ok_or("the request names no role")?;
