@@ -23,6 +23,11 @@ use crate::{Body, BoxError};
 pub struct Busy(Arc<AtomicU64>);
 
 impl Busy {
+    /// Returns how often a request began or ended. Odd while one is under way.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub fn begin(&self) -> UnderWay {
         let count = self.0.load(Ordering::Relaxed);
         let started = count + 1 + count % 2;
@@ -101,6 +106,11 @@ struct Head {
 impl<S> HeadLimit<S> {
     pub fn new(stream: S, busy: Busy, limit: Duration) -> HeadLimit<S> {
         HeadLimit { stream, busy, limit, head: None }
+    }
+
+    /// Returns the stream without the limit.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 }
 

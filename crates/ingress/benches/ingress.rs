@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
+use herder_decide::endpoints::{Endpoints, ServiceEndpoints};
+use herder_decide::ingress::table_of;
 use herder_ingress::{Conn, Ingress, Reach};
-use herder_model::swarm::{Backend, IngressChanges, IngressNews, IngressState};
+use herder_model::swarm::{Backend, Entrypoint, IngressChanges, IngressNews, IngressSettings, IngressState};
 use herder_tls::certs::{Authority, Usage};
 use report::{Goal, Report, Row, Times, middle};
 use rustls::pki_types::pem::PemObject as _;
@@ -316,8 +318,19 @@ fn main() {
         let parts: Vec<&str> = role.split(' ').collect();
         return serve(parts[0], parts[1], parts[2]);
     }
-    let json = std::env::args().skip_while(|argument| argument != "--format").nth(1).is_some_and(|it| it == "json");
+    let option = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    let json = option("--format").is_some_and(|it| it == "json");
+    // `--only load|idle|swap` runs one part.
+    let only = option("--only");
+    let is_meant = |part: &str| only.as_deref().is_none_or(|it| it == part);
     let mut report = Report::new("ingress", json, "the same load through another proxy of one core, in turn");
+    if is_meant("swap") {
+        report.row(swap());
+        report.row(leader());
+    }
+    if !is_meant("load") && !is_meant("idle") {
+        return report.end();
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let tool = certificates(folder.path());
     std::fs::write(folder.path().join("large"), vec![b'x'; 1 << 20]).expect("written");
@@ -343,7 +356,7 @@ fn main() {
         ("TLS handshakes", handshakes, 0.6, 0.6),
         ("1 MB bodies", large, 0.6, 0.9),
     ];
-    for (name, load, against_haproxy, against_nginx) in loads {
+    for (name, load, against_haproxy, against_nginx) in loads.into_iter().filter(|_| is_meant("load")) {
         let rounds = play(&proxies, &tool, load);
         for (other, least) in [(1, against_haproxy), (2, against_nginx)] {
             let of = |part: fn(&(f64, f64)) -> f64| {
@@ -359,8 +372,9 @@ fn main() {
             report.row(row("p99", "ms", p99, goal));
         }
     }
-    report.row(idle(&proxies[0]));
-    report.row(swap());
+    if is_meant("idle") {
+        report.row(idle(&proxies[0]));
+    }
     report.end();
 }
 
@@ -412,4 +426,36 @@ fn swap() -> Row {
     let measured = times.into_iter().collect::<Times>().ms(0.5);
     let figure = format!("one of {ROUTES} routes changes, p50");
     Row { figure, unit: "ms", measured, baseline: None, goal: Goal::Below(20.0) }
+}
+
+/// Measures how long the leader computes all routes after one service changed.
+fn leader() -> Row {
+    let service = |at: usize| {
+        let labels = [
+            ("traefik.enable".to_owned(), "true".to_owned()),
+            (format!("traefik.http.routers.r{at}.rule"), format!("Host(`h{at}`) && PathPrefix(`/a`)")),
+            (format!("traefik.http.services.r{at}.loadbalancer.server.port"), "80".to_owned()),
+        ];
+        ServiceEndpoints {
+            id: format!("id{at}"),
+            name: format!("s{at}"),
+            labels: labels.into(),
+            ..ServiceEndpoints::default()
+        }
+    };
+    let mut endpoints = Endpoints { version: 1, services: (0..ROUTES).map(service).collect() };
+    let settings = IngressSettings {
+        entrypoints: [("web".to_owned(), Entrypoint::default())].into(),
+        ..IngressSettings::default()
+    };
+    let times = (0..20).map(|at| {
+        endpoints.services[at].labels.insert(format!("traefik.http.routers.r{at}.rule"), format!("Host(`x{at}`)"));
+        let began = Instant::now();
+        let (state, problems) = table_of(&settings, &endpoints, &|_| None, &|_| String::new());
+        assert!(state.routes.len() == ROUTES && problems.is_empty(), "{problems:?}");
+        began.elapsed()
+    });
+    let measured = times.collect::<Times>().ms(0.5);
+    let figure = format!("the leader computes {ROUTES} routes, p50");
+    Row { figure, unit: "ms", measured, baseline: None, goal: Goal::None }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use herder_model::swarm::{Backend, BackendState, IngressApplied, IngressState, Upstream};
@@ -31,6 +31,8 @@ const TIME_SHARE: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct Services {
     services: RwLock<HashMap<String, Arc<Service>>>,
+    /// Every task of them, by id.
+    tasks: Mutex<HashMap<String, Weak<Task>>>,
     /// Nodes that may be lost.
     suspects: Mutex<BTreeSet<String>>,
     applied: watch::Sender<IngressApplied>,
@@ -84,7 +86,7 @@ impl Drop for Held {
 
 impl Services {
     pub(crate) fn new(applied: watch::Sender<IngressApplied>) -> Services {
-        Services { services: RwLock::default(), suspects: Mutex::default(), applied }
+        Services { services: RwLock::default(), tasks: Mutex::default(), suspects: Mutex::default(), applied }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Service>> {
@@ -112,44 +114,61 @@ impl Services {
     pub(crate) fn update(&self, state: &IngressState) {
         let mut services = self.services.write();
         let suspects = self.suspects.lock();
-        let mut known: HashMap<String, Arc<Task>> = HashMap::new();
-        for service in services.values() {
-            known.extend(service.tasks.read().iter().map(|it| (it.id.clone(), it.clone())));
-        }
+        let mut known = self.tasks.lock();
+        // Tasks of services that are not in the table any more. Another service may still have them.
+        let mut left: BTreeSet<String> = BTreeSet::new();
         services.retain(|name, service| {
-            // What is not in the table any more takes no requests either.
-            let stays = state.services.contains_key(name);
-            let busy = service.tasks.read().iter().any(|it| it.in_flight.load(Ordering::SeqCst) > 0);
-            if !stays {
-                let drain_ms = service.is.read().drain_ms;
-                service.tasks.read().iter().for_each(|it| it.set(BackendState::Draining, drain_ms));
+            if state.services.contains_key(name) {
+                return true;
             }
-            stays || busy
+            // What is not in the table any more takes no requests either.
+            let drain_ms = service.is.read().drain_ms;
+            let tasks = service.tasks();
+            for task in tasks.iter() {
+                task.set(BackendState::Draining, drain_ms);
+                left.insert(task.id.clone());
+            }
+            // It is no longer the same service: if it comes back, its tasks are to serve again.
+            *service.is.write() = Arc::new(Upstream { drain_ms, ..Upstream::default() });
+            tasks.iter().any(|it| it.in_flight.load(Ordering::SeqCst) > 0)
         });
         for (name, upstream) in &state.services {
+            let same = services.get(name).is_some_and(|it| **it.is.read() == *upstream);
+            if same && !upstream.backends.keys().any(|it| left.contains(it)) {
+                continue;
+            }
             let tasks = upstream.backends.iter().map(|(id, backend)| {
-                let task = known.entry(id.clone()).or_insert_with(|| Arc::new(Task::new(id)));
+                let task = known.get(id).and_then(Weak::upgrade).unwrap_or_else(|| {
+                    let task = Arc::new(Task::new(id));
+                    known.insert(id.clone(), Arc::downgrade(&task));
+                    task
+                });
                 *task.backend.write() = backend.clone();
                 task.set_suspect(suspects.contains(&backend.node));
                 task.set(backend.state, upstream.drain_ms);
                 if upstream.health.is_none() {
                     task.healthy.store(true, Ordering::Relaxed);
                 }
-                task.clone()
+                task
             });
             let tasks: Vec<Arc<Task>> = tasks.collect();
             let service = services.entry(name.clone()).or_insert_with(|| Arc::new(Service::new(name)));
             *service.is.write() = Arc::new(upstream.clone());
             *service.tasks.write() = Arc::new(tasks);
         }
+        known.retain(|_, it| it.strong_count() > 0);
     }
 
     /// Tasks that drain, and still have requests.
     pub(crate) fn busy(&self) -> Tasks {
-        let services = self.services.read();
-        let tasks = services.values().flat_map(|it| it.tasks.read().iter().cloned().collect::<Vec<_>>());
-        let busy = tasks.filter(|it| it.draining.load(Ordering::SeqCst) && it.in_flight.load(Ordering::SeqCst) > 0);
-        busy.map(|it| it.id.clone()).collect()
+        let mut busy = Tasks::new();
+        for service in self.services.read().values() {
+            let tasks = service.tasks.read();
+            let of_service =
+                tasks.iter().filter(|it| it.draining.load(Ordering::SeqCst) && it.in_flight.load(Ordering::SeqCst) > 0);
+            busy.extend(of_service.map(|it| it.id.clone()));
+        }
+        busy
     }
 
     /// Gives a request to a task. None, if no task takes one.
@@ -277,6 +296,12 @@ impl Service {
 
     pub(crate) fn tasks(&self) -> Arc<Vec<Arc<Task>>> {
         self.tasks.read().clone()
+    }
+
+    /// Shows whether a task serves and drains, for tests.
+    #[cfg(test)]
+    pub(crate) fn shown(task: &Task) -> String {
+        format!("{} {}", task.serves(), task.draining.load(Ordering::SeqCst))
     }
 
     pub(crate) fn count(&self) {

@@ -12,6 +12,7 @@ pub mod fuzz;
 mod guard;
 mod health;
 mod hold;
+mod http1;
 mod leave;
 mod listen;
 mod log;
@@ -128,8 +129,10 @@ impl Ingress {
         }
         known.version = news.results_in;
         known.state.apply(&news.changes);
-        let state = if news.listens { known.state.clone() } else { IngressState::default() };
-        self.apply(known.version, &state, news.whole);
+        match news.listens {
+            true => self.apply(known.version, &known.state, news.whole),
+            false => self.apply(known.version, &IngressState::default(), news.whole),
+        }
         Ok(())
     }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use herder_decide::ingress::Subject;
-use herder_http::{Busy, HeadLimit};
 use herder_model::swarm::{Entrypoint, IngressSettings};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -28,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::connect::Stream;
 use crate::hold::{HoldSettings, Holder};
 use crate::request::Arrival;
-use crate::{Shared, metrics, proxy, tcp, tls};
+use crate::{Shared, http1, metrics, proxy, tcp, tls};
 
 /// Stands for the address of the figures among entrypoints; labels cannot name it.
 const METRICS: &str = "(metrics)";
@@ -37,11 +36,11 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// Those of one client.
 const CLIENT_CONNECTIONS_MAX: usize = 1_000;
 /// A head must be complete so long after its first byte; the same for a TLS greeting and its handshake.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// A connection without a request is closed after this long.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
-const HEAD_BYTES_MAX: usize = 64 << 10;
-const HEADERS_MAX: usize = 100;
+pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
+pub(crate) const HEADERS_MAX: usize = 100;
 /// Requests at once in one connection of HTTP/2.
 const STREAMS_MAX: u32 = 250;
 /// A connection of HTTP/2 that says nothing is asked whether it is there.
@@ -49,11 +48,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// The first bytes that are looked at. A TLS greeting takes some hundred.
 const GREETING_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A connection that is kept is closed when nothing came for so long after it was known that herder ends. Before, the next answer of a
-/// client that asks all the time tells it, so that none of its requests meets a closed connection.
-const QUIET_TIME: Duration = Duration::from_secs(2);
 /// Time for requests to end at a stop.
-const STOP_TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Sockets that are open.
@@ -355,43 +351,59 @@ async fn connection(
     // Of some protocols the server speaks first.
     let is_plain_tcp = shared.table.load().is_plain_tcp(&arrival.entrypoint);
     if is_plain_tcp && let Some(route) = plain(shared) {
-        return tcp::carry(shared, &route, Prefixed { head: head.freeze(), stream }, &arrival).await;
+        return Box::pin(tcp::carry(shared, &route, Prefixed { head: head.freeze(), stream }, &arrival)).await;
     }
     let greeting = greeting(&mut stream, &mut head).await?;
     let stream = Prefixed { head: head.freeze(), stream };
+    // What a waiting connection does not need is boxed: there may be many of them.
     match greeting {
-        Greeting::Tls { sni, alpn } => {
-            let beginning = Beginning { client, sni: &sni, alpn: &alpn };
-            let route = shared.table.load().find_tcp(&arrival.entrypoint, true, &beginning).cloned();
-            if let Some(route) = route.as_ref().filter(|it| it.tls.as_ref().is_some_and(|it| it.passthrough)) {
-                return tcp::carry(shared, route, stream, &arrival).await;
-            }
-            let is_challenge = alpn.iter().any(|it| it == tls::ACME);
-            let protocols: &[&[u8]] = match (&route, is_challenge) {
-                (_, true) => &[tls::ACME],
-                (Some(_), _) => &[],
-                (None, _) => &[b"h2", b"http/1.1"],
-            };
-            let acceptor = TlsAcceptor::from(tls::server(shared, protocols)?);
-            let accepted = timeout(HEAD_TIME_MAX, acceptor.accept(stream)).await;
-            let stream = accepted.map_err(|_| io::ErrorKind::TimedOut)??;
-            shared.metrics.handshake();
-            if is_challenge {
-                return Ok(());
-            }
-            (arrival.tls, arrival.sni) = (true, sni);
-            if let Some(route) = route {
-                return tcp::carry(shared, &route, stream, &arrival).await;
-            }
-            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            http(shared, arrival, stream, is_h2).await;
+        Greeting::Tls { sni, alpn } => Box::pin(encrypted(shared, arrival, stream, sni, &alpn)).await,
+        Greeting::H2 => {
+            http(shared, arrival, stream, true).await;
+            Ok(())
         }
-        Greeting::H2 => http(shared, arrival, stream, true).await,
         Greeting::Other => match plain(shared) {
-            Some(route) => return tcp::carry(shared, &route, stream, &arrival).await,
-            None => http(shared, arrival, stream, false).await,
+            Some(route) => Box::pin(tcp::carry(shared, &route, stream, &arrival)).await,
+            None => {
+                http(shared, arrival, stream, false).await;
+                Ok(())
+            }
         },
     }
+}
+
+/// Serves a connection that begins with a TLS greeting.
+async fn encrypted(
+    shared: &Arc<Shared>,
+    mut arrival: Arrival,
+    stream: Prefixed,
+    sni: String,
+    alpn: &[Vec<u8>],
+) -> io::Result<()> {
+    let beginning = Beginning { client: arrival.peer.ip(), sni: &sni, alpn };
+    let route = shared.table.load().find_tcp(&arrival.entrypoint, true, &beginning).cloned();
+    if let Some(route) = route.as_ref().filter(|it| it.tls.as_ref().is_some_and(|it| it.passthrough)) {
+        return tcp::carry(shared, route, stream, &arrival).await;
+    }
+    let is_challenge = alpn.iter().any(|it| it == tls::ACME);
+    let protocols: &[&[u8]] = match (&route, is_challenge) {
+        (_, true) => &[tls::ACME],
+        (Some(_), _) => &[],
+        (None, _) => &[b"h2", b"http/1.1"],
+    };
+    let acceptor = TlsAcceptor::from(tls::server(shared, protocols)?);
+    let accepted = timeout(HEAD_TIME_MAX, acceptor.accept(stream)).await;
+    let stream = accepted.map_err(|_| io::ErrorKind::TimedOut)??;
+    shared.metrics.handshake();
+    if is_challenge {
+        return Ok(());
+    }
+    (arrival.tls, arrival.sni) = (true, sni);
+    if let Some(route) = route {
+        return Box::pin(tcp::carry(shared, &route, stream, &arrival)).await;
+    }
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    http(shared, arrival, stream, is_h2).await;
     Ok(())
 }
 
@@ -438,65 +450,34 @@ async fn greeting(stream: &mut TcpStream, head: &mut BytesMut) -> io::Result<Gre
 /// Serves the requests of one connection.
 async fn http(shared: &Arc<Shared>, arrival: Arrival, stream: impl Stream + 'static, is_h2: bool) {
     let arrival = Arc::new(arrival);
-    let leaving = shared.leaving.clone();
     let _counted = shared.connections.lock().token();
-    let result = if is_h2 {
-        let service = service_fn(|request: http::Request<Incoming>| {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            let handled = proxy::handle(shared.clone(), arrival.clone(), request);
-            async move { Ok::<_, std::convert::Infallible>(handled.await) }
-        });
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            result = connection.as_mut() => result,
-            () = leaving.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                timeout(STOP_TIME_MAX, connection).await.unwrap_or(Ok(()))
-            }
-        }
-    } else {
-        let busy = Busy::default();
-        let io = TokioIo::new(HeadLimit::new(stream, busy.clone(), HEAD_TIME_MAX));
-        let service = service_fn(|request: http::Request<Incoming>| {
-            let under_way = busy.begin();
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            let handled = proxy::handle(shared.clone(), arrival.clone(), request);
-            async move {
-                let reply = handled.await;
-                if reply.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                    under_way.for_ever();
-                    return Ok::<_, std::convert::Infallible>(reply);
-                }
-                Ok(reply.map(|body| under_way.until_the_end_of(body)))
-            }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_TIME_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX)
-            .half_close(true)
-            .serve_connection(io, service)
-            .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            result = connection.as_mut() => result,
-            () = leaving.cancelled() => match timeout(QUIET_TIME, connection.as_mut()).await {
-                Ok(result) => result,
-                Err(_) => {
-                    connection.as_mut().graceful_shutdown();
-                    timeout(STOP_TIME_MAX, connection).await.unwrap_or(Ok(()))
-                }
-            }
-        }
+    let result = match is_h2 {
+        true => Box::pin(http2(shared, arrival, stream)).await.map_err(Into::into),
+        false => http1::serve(shared, &arrival, stream).await,
     };
     if let Err(error) = result {
-        tracing::debug!(%error, "a connection ended badly");
+        tracing::debug!(error, "a connection ended badly");
+    }
+}
+
+async fn http2(shared: &Arc<Shared>, arrival: Arc<Arrival>, stream: impl Stream + 'static) -> hyper::Result<()> {
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let handled = proxy::handle(shared.clone(), arrival.clone(), request);
+        async move { Ok::<_, std::convert::Infallible>(handled.await) }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => result,
+        () = shared.leaving.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(STOP_TIME_MAX, connection).await.unwrap_or(Ok(()))
+        }
     }
 }

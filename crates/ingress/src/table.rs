@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use herder_decide::ingress::{Middleware, Rule, Scope, Subject};
-use herder_model::swarm::{Carried, IngressSettings, IngressState, RouteTls};
+use herder_model::swarm::{self as model, Carried, IngressSettings, IngressState, RouteTls};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -16,6 +16,8 @@ use crate::tls::Certificates;
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) settings: IngressSettings,
+    /// Keyed by name.
+    routes: HashMap<String, Arc<Route>>,
     http: Routes,
     pub(crate) tcp: Vec<Arc<Route>>,
     pub(crate) udp: Vec<Arc<Route>>,
@@ -28,7 +30,7 @@ pub(crate) struct Table {
 #[derive(Debug, Default)]
 struct Routes {
     all: Vec<Arc<Route>>,
-    by_host: HashMap<String, Vec<usize>>,
+    by_host: HashMap<Arc<str>, Vec<usize>>,
     others: Vec<usize>,
 }
 
@@ -43,16 +45,53 @@ pub(crate) struct Route {
     pub(crate) service: Arc<Service>,
     /// Reason why it answers only 503: something of it is of a later release.
     pub(crate) broken: Option<String>,
+    /// The source of this route.
+    is: model::Route,
+    /// The hosts without which the rule cannot hold. None: it may hold for any host.
+    hosts: Option<Vec<Arc<str>>>,
 }
 
 impl Route {
+    /// Compiles a route. None, if its rule is of a later release: it matches nothing, since it cannot be known what it is for.
+    fn of(name: &str, is: &model::Route, service: Arc<Service>, middlewares: Vec<Arc<Compiled>>) -> Option<Route> {
+        let scope = match is.carries {
+            Carried::Http => Some(Scope::Http),
+            Carried::Tcp => Some(Scope::Tcp),
+            Carried::Udp => None,
+        };
+        let Ok(rule) = scope.map(|it| Rule::parse(&is.rule, it, is.old_syntax)).transpose() else {
+            tracing::warn!(route = name, rule = is.rule, "ignoring a rule that this release cannot read");
+            return None;
+        };
+        let hosts = rule.as_ref().and_then(Rule::needed_hosts);
+        Some(Route {
+            name: name.to_owned(),
+            entrypoints: is.entrypoints.clone(),
+            tls: is.tls.clone(),
+            middlewares,
+            service,
+            broken: None,
+            is: is.clone(),
+            hosts: hosts.map(|it| it.into_iter().map(Arc::from).collect()),
+            rule,
+        })
+    }
+
+    /// Returns whether compiling would make the same route again.
+    fn is_same(&self, is: &model::Route, service: &Arc<Service>, middlewares: &[Arc<Compiled>]) -> bool {
+        Arc::ptr_eq(&self.service, service)
+            && self.middlewares.len() == middlewares.len()
+            && self.middlewares.iter().zip(middlewares).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.is == *is
+    }
+
     fn is_of(&self, entrypoint: &str) -> bool {
         self.entrypoints.is_empty() || self.entrypoints.contains(entrypoint)
     }
 }
 
 impl Table {
-    /// Compiles a state. What a middleware counts goes on where it is the same as before.
+    /// Compiles a state. Routes and middlewares that are the same as before are taken over: what a middleware counts goes on.
     pub(crate) fn of(state: &IngressState, services: &Services, before: &Table) -> Table {
         let middlewares = state.middlewares.iter().filter_map(|(name, value)| {
             let known = before.middlewares.get(name).filter(|(it, _)| it == value).map(|(_, it)| it.clone());
@@ -63,37 +102,29 @@ impl Table {
             Some((name.clone(), (value.clone(), compiled?)))
         });
         let middlewares: BTreeMap<String, (Value, Arc<Compiled>)> = middlewares.collect();
-        let mut routes: Vec<(i64, Carried, Arc<Route>)> = Vec::new();
+        let mut routes: HashMap<String, Arc<Route>> = HashMap::with_capacity(state.routes.len());
+        let mut sorted: Vec<Arc<Route>> = Vec::with_capacity(state.routes.len());
         for (name, route) in &state.routes {
             let Some(service) = services.get(&route.service) else { continue };
-            let scope = match route.carries {
-                Carried::Http => Some(Scope::Http),
-                Carried::Tcp => Some(Scope::Tcp),
-                Carried::Udp => None,
-            };
-            // A rule of a later release matches nothing: it cannot be known what it is for.
-            let Ok(rule) = scope.map(|it| Rule::parse(&route.rule, it, route.old_syntax)).transpose() else {
-                tracing::warn!(route = name, rule = route.rule, "ignoring a rule that this release cannot read");
-                continue;
-            };
-            let missing = route.middlewares.iter().find(|it| !middlewares.contains_key(*it));
-            let broken = missing.map(|it| format!("the middleware {it} is not known to this release"));
             let of_route = route.middlewares.iter().filter_map(|it| middlewares.get(it));
-            let compiled = Route {
-                name: name.clone(),
-                rule,
-                entrypoints: route.entrypoints.clone(),
-                tls: route.tls.clone(),
-                middlewares: of_route.map(|(_, it)| it.clone()).collect(),
-                service,
-                broken,
+            let of_route: Vec<Arc<Compiled>> = of_route.map(|(_, it)| it.clone()).collect();
+            let known = before.routes.get(name).filter(|it| it.is_same(route, &service, &of_route));
+            let compiled = match known {
+                Some(known) => known.clone(),
+                None => {
+                    let Some(mut compiled) = Route::of(name, route, service, of_route) else { continue };
+                    let missing = route.middlewares.iter().find(|it| !middlewares.contains_key(*it));
+                    compiled.broken = missing.map(|it| format!("the middleware {it} is not known to this release"));
+                    Arc::new(compiled)
+                }
             };
-            routes.push((route.priority, route.carries, Arc::new(compiled)));
+            sorted.push(compiled.clone());
+            routes.insert(name.clone(), compiled);
         }
-        routes.sort_by(|(a, _, one), (b, _, other)| b.cmp(a).then_with(|| one.name.cmp(&other.name)));
+        sorted.sort_by(|a, b| b.is.priority.cmp(&a.is.priority).then_with(|| a.name.cmp(&b.name)));
         let of = |carries: Carried| {
-            let routes = routes.iter().filter(move |(_, it, _)| *it == carries);
-            routes.map(|(.., it)| it.clone()).collect::<Vec<_>>()
+            let routes = sorted.iter().filter(move |it| it.is.carries == carries);
+            routes.cloned().collect::<Vec<_>>()
         };
         let same = before.certificates.is_of(&state.certificates);
         Table {
@@ -101,6 +132,7 @@ impl Table {
             http: Routes::of(of(Carried::Http)),
             tcp: of(Carried::Tcp),
             udp: of(Carried::Udp),
+            routes,
             middlewares,
             certificates: match same {
                 true => before.certificates.clone(),
@@ -151,13 +183,16 @@ impl Table {
 
 impl Routes {
     fn of(all: Vec<Arc<Route>>) -> Routes {
-        let mut routes = Routes::default();
+        let mut routes = Routes { by_host: HashMap::with_capacity(all.len()), ..Routes::default() };
         for (at, route) in all.iter().enumerate() {
-            match route.rule.as_ref().and_then(Rule::needed_hosts) {
-                Some(hosts) => hosts.into_iter().for_each(|it| routes.by_host.entry(it).or_default().push(at)),
+            match &route.hosts {
+                Some(hosts) => hosts.iter().for_each(|it| routes.by_host.entry(it.clone()).or_default().push(at)),
                 None => routes.others.push(at),
             }
         }
         Routes { all, ..routes }
     }
 }
+
+#[cfg(test)]
+mod tests;

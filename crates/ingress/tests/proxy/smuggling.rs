@@ -205,3 +205,24 @@ async fn nothing_comes_out_of_http2_that_frames_a_request_anew() {
         assert!(answer == "reset" || answer == "400", "{path}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let mut edge = Edge::new();
+    edge.echo("t").await;
+    let routes = json!({"a": {"rule": "Host(`a`)", "service": "a"}});
+    edge.apply(state(routes, json!({}), json!({"a": {"pass_host": true, "backends": backends(&[("t", "serving")])}})));
+    let fields = |count: usize| (0..count).map(|at| format!("x-{at}: 1\n")).collect::<String>();
+    for (fields, expected) in [
+        (format!("x: {}\n", "a".repeat(60_000)), "200"),
+        (format!("x: {}\n", "a".repeat(70_000)), "431"),
+        (fields(90), "200"),
+        (fields(101), "431"),
+    ] {
+        let answer = super::edge::ask(edge.at("web"), &format!("GET /x HTTP/1.1\nhost: a\n{fields}")).await;
+        assert_eq!(super::edge::status(&answer), expected, "{} bytes", fields.len());
+    }
+    let target = format!("GET /{} HTTP/1.1\nhost: a\n", "a".repeat(70_000));
+    let answer = super::edge::ask(edge.at("web"), &target).await;
+    assert!(["414", "431"].contains(&super::edge::status(&answer)), "{answer}");
+}
