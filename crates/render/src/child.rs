@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::info;
@@ -61,9 +61,8 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(exec: &Exec) -> std::io::Result<Running> {
         let mut command = Command::new("sh");
-        // The shell gives its place to the program, so that signals reach it.
-        command.args(["-c", &format!("exec {}", exec.command)]);
-        let child = command.stdin(Stdio::null()).kill_on_drop(true).spawn()?;
+        command.args(["-c", &script(exec)]).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        let child = command.spawn()?;
         info!(command = exec.command, "the program runs");
         Ok(Running { exec: exec.clone(), child })
     }
@@ -87,7 +86,8 @@ impl Running {
     pub(crate) async fn end(&mut self) {
         self.tell(self.exec.kill);
         if timeout(self.exec.kill_timeout, self.child.wait()).await.is_err() {
-            let _ = self.child.kill().await;
+            self.tell(Signal::KILL);
+            let _ = self.child.wait().await;
         }
     }
 
@@ -96,12 +96,36 @@ impl Running {
         self.child.wait().await.map_or(1, code)
     }
 
+    /// Signals the program and all that it started.
     fn tell(&self, signal: Signal) {
         // One that has ended and was waited for has no id.
-        if let Some(pid) = self.child.id().and_then(|it| Pid::from_raw(i32::try_from(it).ok()?)) {
-            let _ = kill_process(pid, signal);
+        if let Some(group) = self.child.id().and_then(|it| Pid::from_raw(i32::try_from(it).ok()?)) {
+            let _ = kill_process_group(group, signal);
         }
     }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tell(Signal::KILL);
+    }
+}
+
+/// The script of the shell that runs a command.
+///
+/// A single program gets the place of the shell. Otherwise the shell stays, and passes over the signals that are for what it runs; when it
+/// is asked to end, it runs nothing after that.
+fn script(exec: &Exec) -> String {
+    let first = exec.command.split_whitespace().next().unwrap_or_default();
+    if !exec.command.contains(['\n', ';', '&', '|', '(', ')', '{', '}', '`']) && !first.contains('=') {
+        return format!("exec {}", exec.command);
+    }
+    let trap = |action: &str, signal: Signal| match signal {
+        Signal::KILL => String::new(),
+        signal => format!("trap '{action}' {}\n", signal.as_raw()),
+    };
+    let told = exec.reload.filter(|it| *it != exec.kill).map(|it| trap(":", it)).unwrap_or_default();
+    format!("{told}{}{}", trap(&format!("exit {}", 128 + exec.kill.as_raw()), exec.kill), exec.command)
 }
 
 fn code(status: ExitStatus) -> u8 {
@@ -138,6 +162,32 @@ mod tests {
         assert_eq!(running.ended().await, 3);
         assert_eq!(lines(), "begun\nbegun\ntold\n");
         assert_eq!(Running::start(&Exec::new("sh -c 'kill -9 $$'")).expect("it starts").ended().await, 137);
+    }
+
+    #[tokio::test]
+    async fn a_command_of_several_programs_is_told_and_ended_as_a_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("program");
+        let text = "trap 'echo told >>lines' HUP\ntrap 'echo ends >>lines; exit 0' TERM\necho begun >>lines\n\
+                    while true; do sleep 0.02; done\n";
+        std::fs::write(&program, text).expect("written");
+        let lines = || std::fs::read_to_string(folder.path().join("lines")).unwrap_or_default();
+        let until = async |text: &str| {
+            while !lines().contains(text) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let command =
+            format!("cd {} && echo first >lines && sh ./program; echo after >>lines", folder.path().display());
+        let mut running =
+            Running::start(&Exec { reload: Some(Signal::HUP), ..Exec::new(&command) }).expect("it starts");
+        until("begun").await;
+        running.reload().await.expect("told");
+        until("told").await;
+        running.end().await;
+        assert_eq!(lines(), "first\nbegun\ntold\nends\n");
+        assert_eq!(Running::start(&Exec::new("A=3 sh -c 'exit $A'")).expect("it starts").ended().await, 3);
+        assert_eq!(Running::start(&Exec::new("true && (exit 4)")).expect("it starts").ended().await, 4);
     }
 
     #[test]
