@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bus::BusArgs;
+use crate::export::ExportArgs;
 use crate::ingress::{CertArgs, IngressArgs};
 use crate::manage::{Join, Manage};
 use crate::registrator::Registrator;
@@ -82,6 +83,8 @@ pub enum Verb {
     Ingress(IngressArgs),
     /// Look after the certificates of the ingress
     Cert(CertArgs),
+    /// Keep the services of all nodes in Consul, etcd or ZooKeeper
+    Export(ExportArgs),
     /// Show nodes, services, tasks and events of a swarm as they are now
     Top(Top),
     /// Write all that a swarm's managers know into one sealed file

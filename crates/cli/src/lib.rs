@@ -8,6 +8,7 @@ mod bus;
 pub mod config;
 mod duration;
 mod error;
+mod export;
 mod ingress;
 mod manage;
 mod registrator;
@@ -23,6 +24,7 @@ pub use args::{
 };
 pub use bus::{BusArgs, BusVerb, Listen, Post, Request, body as bus_body};
 pub use error::{PAGES, UsageError};
+pub use export::{ExportAdd, ExportArgs, ExportRm, ExportVerb};
 pub use ingress::{
     CertArgs, CertExport, CertImport, CertRm, CertShow, CertVerb, IngressArgs, IngressDoor, IngressEnable, IngressLs,
     IngressVerb,

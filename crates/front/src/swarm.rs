@@ -7,6 +7,7 @@ pub(crate) mod backup;
 mod body;
 pub(crate) mod cluster;
 mod events;
+pub mod export;
 pub(crate) mod files;
 mod fold;
 pub(crate) mod info;

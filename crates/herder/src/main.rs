@@ -7,6 +7,7 @@ mod certificates;
 mod certs;
 mod doctor;
 mod door;
+mod export;
 mod ingress;
 mod listen;
 mod manage;
@@ -155,6 +156,7 @@ fn carry_out_verb(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Swarm(asked) => runtime()?.block_on(swarm::run(asked.verb)),
         Verb::Why(asked) => runtime()?.block_on(why::run(asked)),
         Verb::Ingress(asked) => runtime()?.block_on(ingress::run(asked.verb)),
+        Verb::Export(asked) => runtime()?.block_on(export::run(asked.verb)),
         Verb::Cert(asked) => runtime()?.block_on(certificates::run(asked.verb)),
         Verb::Plan(asked) => runtime()?.block_on(plan::run(asked)).map(drop),
         Verb::Stack(asked) => runtime()?.block_on(stack::run(*asked)).map(drop),

@@ -60,7 +60,7 @@ pub(crate) async fn run(mut asked: herder_cli::Registrator) -> anyhow::Result<()
         ttl_refresh: herder_cli::Registrator::seconds(asked.ttl_refresh),
         resync: herder_cli::Registrator::seconds(asked.resync),
         // Entries of other hosts are not told from those of hosts that are gone for good.
-        cleanup: asked.cleanup && !asked.pool,
+        cleanup: if asked.cleanup && !asked.pool { vec![hostname.clone()] } else { Vec::new() },
         deregister: if asked.deregister == "always" { Deregister::Always } else { Deregister::OnSuccess },
         many_hosts: asked.pool,
         retry_attempts: u64::try_from(asked.retry_attempts).ok(),

@@ -258,7 +258,7 @@ fn source(asked: &Render, plan: &Plan) -> anyhow::Result<(Source, Option<Cluster
         tags: ForcedTags::parse("").map_err(anyhow::Error::msg)?,
         ttl_refresh: None,
         resync: None,
-        cleanup: false,
+        cleanup: Vec::new(),
         deregister: Deregister::Always,
         many_hosts: true,
         retry_attempts: None,

@@ -10,6 +10,7 @@ mod change;
 mod claims;
 mod cluster;
 mod container;
+mod export;
 mod id;
 mod ingress;
 mod level;
@@ -45,6 +46,7 @@ pub use container::{
     AppArmor, ConfigRef, ContainerSpec, CredentialSpec, DnsConfig, FileTarget, Healthcheck, Mount, Privileges,
     SeLinuxContext, Seccomp, SecretRef, Ulimit,
 };
+pub use export::{EXPORT_KIND, Export};
 pub use id::Id;
 pub use ingress::{
     Backend, BackendState, Carried, Entrypoint, HealthCheck, INGRESS_ID, INGRESS_KIND, IngressApplied, IngressChanges,

@@ -84,8 +84,8 @@ pub(crate) async fn running(link: &EngineLink) -> Result<Vec<Value>, EngineFaile
     let list = read(link, "/containers/json").await?.unwrap_or_default();
     let there = list.as_array().into_iter().flatten();
     let up = there.filter(|it| !it["Status"].as_str().is_some_and(|status| status.starts_with(HOST_DOWN)));
-    let ids: Vec<&str> = up.filter_map(|it| it["Id"].as_str()).collect();
-    let reads = stream::iter(ids).map(|id| inspect(link, id)).buffer_unordered(READS_MAX);
+    let ids: Vec<String> = up.filter_map(|it| it["Id"].as_str().map(str::to_owned)).collect();
+    let reads = stream::iter(ids).map(|id| async move { inspect(link, &id).await }).buffer_unordered(READS_MAX);
     let found: Vec<Result<Option<Value>, EngineFailed>> = reads.collect().await;
     found.into_iter().filter_map(Result::transpose).collect()
 }

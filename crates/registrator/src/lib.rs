@@ -12,6 +12,6 @@ mod sink;
 mod tags;
 
 pub use engine::EngineFailed;
-pub use run::{Deregister, RunError, Settings, run};
+pub use run::{Deregister, RunError, Settings, run, withdraw};
 pub use sink::{Sink, SinkError, SinkOptions};
 pub use tags::ForcedTags;

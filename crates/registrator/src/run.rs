@@ -45,7 +45,8 @@ pub struct Settings {
     pub ttl_refresh: Option<Duration>,
     /// Interval at which all services are registered again.
     pub resync: Option<Duration>,
-    pub cleanup: bool,
+    /// Names of hosts whose entries without a container are removed at the start.
+    pub cleanup: Vec<String>,
     pub deregister: Deregister,
     /// The endpoint is one over many engines: each container is registered with the name and the address of its node.
     pub many_hosts: bool,
@@ -83,6 +84,18 @@ pub async fn run(
         () = stop.cancelled() => {}
     }
     Ok(())
+}
+
+/// Removes all entries of these hosts from a store, and returns their number.
+///
+/// # Errors
+/// Says which entry stays, and why.
+pub async fn withdraw(sink: &Sink, hosts: &[String]) -> Result<usize, KvError> {
+    let own = sink.own(hosts).await?;
+    for service in &own {
+        sink.deregister(service).await?;
+    }
+    Ok(own.len())
 }
 
 /// Waits for the store; returns false if this program is stopped.
@@ -130,7 +143,7 @@ async fn keep(link: &EngineLink, sink: &Sink, settings: &Settings, happened: &mu
         failures: 0,
         next_write: now,
         look: None,
-        cleaned: !settings.cleanup,
+        cleaned: settings.cleanup.is_empty(),
     };
     let refresh = [settings.ttl_refresh, sink.refresh()].into_iter().flatten().min();
     let at = |period: Option<Duration>| period.map(|period| Instant::now() + period);
@@ -276,7 +289,7 @@ impl Keeper<'_> {
             self.sink.settled();
         }
         if !self.cleaned {
-            match self.sink.own(&self.settings.rules.hostname).await {
+            match self.sink.own(&self.settings.cleanup).await {
                 Ok(own) => {
                     self.cleaned = true;
                     own.into_iter().for_each(|service| self.books.found(service));

@@ -251,11 +251,11 @@ impl Sink {
         key.trim_start_matches('/').to_owned()
     }
 
-    /// Entries that have the form of this host's.
+    /// Entries that have the form of these hosts'.
     ///
     /// # Errors
     /// Says which store did not answer, and why.
-    pub async fn own(&self, hostname: &str) -> Result<Vec<Service>, KvError> {
+    pub async fn own(&self, hostnames: &[String]) -> Result<Vec<Service>, KvError> {
         let mut own = match &self.kind {
             Kind::Agent(api) => agent_services(&api.get("/v1/agent/services", &[]).await?.bytes),
             Kind::Catalogue { api, node, .. } => {
@@ -275,7 +275,7 @@ impl Sink {
             // Nodes of ended sessions go by themselves; etcd's second version has a TTL for that.
             Kind::Zookeeper(_) | Kind::EtcdV2(_) | Kind::Memory(_) => Vec::new(),
         };
-        own.retain(|service| is_of_host(&service.id, hostname));
+        own.retain(|service| hostnames.iter().any(|it| is_of_host(&service.id, it)));
         Ok(own)
     }
 

@@ -40,6 +40,11 @@ pub(super) static ROUTES: &[Route] = &[
     route("DELETE", "/herder/certificates/{name}", "certificate.remove", |front, call| {
         Box::pin(swarm::ingress::remove(front, call))
     }),
+    route("GET", "/herder/exports", "export.list", |front, call| Box::pin(swarm::export::list(front, call))),
+    route("POST", "/herder/exports", "export.add", |front, call| Box::pin(swarm::export::add(front, call))),
+    route("DELETE", "/herder/exports/{id}", "export.remove", |front, call| {
+        Box::pin(swarm::export::remove(front, call))
+    }),
     route("POST", "/herder/backup", "swarm.backup", |front, call| Box::pin(swarm::backup::backup(front, call)))
         .only_for_known(),
     route("POST", "/herder/restore", "swarm.restore", |front, call| Box::pin(swarm::backup::restore(front, call))),

@@ -187,6 +187,8 @@ impl Life {
         parts.restarted("swarm events", move || herder_front::swarm::follow(with.0.clone(), with.1.clone()));
         let with = (front.clone(), stop.clone());
         parts.restarted("stacks", move || herder_front::stacks::follow(with.0.clone(), with.1.clone()));
+        let with = (front.clone(), stop.clone());
+        parts.restarted("exports", move || crate::export::follow(with.0.clone(), with.1.clone()));
         let templates: Weak<dyn Templates> = Arc::downgrade(&(front.clone() as Arc<dyn Templates>));
         let gate =
             LinkAcceptor::new(&settings.engine, &here, &front.placer, templates, bus.clone(), door, stop.clone());

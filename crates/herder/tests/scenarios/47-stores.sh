@@ -1,11 +1,11 @@
 #!/bin/sh
 # Real stores for 47-registrator.txt and 48-render.txt on loopback, with data in the current directory: etcd on $P1 (both versions of its
-# API), Consul on $P3, ZooKeeper on $P6. Their pids go into *.pid. With a name, only that one is started.
+# API), Consul on $P3, ZooKeeper on $P6. Their pids go into *.pid. With a name, only that one is started. etcd listens on $ALSO_ON, too.
 consul_cache=${PYTHON%/clients/*}/consul
 start_etcd() {
     client=http://127.0.0.1:$P1 peer=http://127.0.0.1:$P2
     etcd --data-dir etcd-store --name one --logger zap --log-level warn --unsafe-no-fsync --enable-v2 \
-        --listen-client-urls $client --advertise-client-urls $client --listen-peer-urls $peer \
+        --listen-client-urls $client${ALSO_ON:+,http://$ALSO_ON:$P1} --advertise-client-urls $client --listen-peer-urls $peer \
         --initial-advertise-peer-urls $peer --initial-cluster one=$peer >etcd.log 2>&1 &
     echo $! >etcd.pid
 }
