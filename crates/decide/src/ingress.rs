@@ -4,6 +4,7 @@
 //! labels are read as its documentation describes them, herder's own short ones beside them. See docs/ingress.md.
 
 mod beside;
+mod breaker;
 mod certificates;
 mod labels;
 mod middleware;
@@ -14,6 +15,7 @@ mod serving;
 mod syntax;
 mod table;
 
+pub use breaker::{Comparison, Condition, Figures, Measure};
 pub use certificates::{Due, challenges, due, failed, issued, ordered, wanted};
 pub use middleware::{ClientAddress, Cors, Criterion, ForwardAuth, Headers, Middleware};
 pub use native::DEFAULT_RESOLVER;

@@ -6,6 +6,7 @@
 mod balance;
 mod beside;
 mod body;
+mod breaker;
 mod connect;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;

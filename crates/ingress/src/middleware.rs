@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use herder_decide::ingress::{ClientAddress, Cors, Criterion, Headers, Middleware};
+use herder_decide::ingress::{ClientAddress, Condition, Cors, Criterion, Headers, Middleware};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use herder_http::Body;
 
 use crate::beside::Auth;
+use crate::breaker::Breaker;
 use crate::guard::{Counted, InFlight, Rate};
 use crate::page::{page, redirect};
 use crate::password;
@@ -45,6 +46,7 @@ pub(crate) enum Compiled {
     Auth(Box<Auth>),
     Errors { status: Vec<(u16, u16)>, service: String, query: String },
     BodyLimit(u64),
+    Breaker(Breaker, StatusCode),
 }
 
 /// A request on its way through middlewares.
@@ -134,6 +136,13 @@ impl Compiled {
             }
             Middleware::ForwardAuth(auth) => Compiled::Auth(Box::new(Auth::of(*auth)?)),
             Middleware::Errors { status, service, query } => Compiled::Errors { status, service, query },
+            Middleware::CircuitBreaker { expression, check_period_ms, fallback_ms, recovery_ms, status } => {
+                let [check_period, fallback, recovery] =
+                    [check_period_ms, fallback_ms, recovery_ms].map(Duration::from_millis);
+                let condition = Condition::parse(&expression).ok()?;
+                let breaker = Breaker::new(condition, check_period, fallback, recovery, Instant::now());
+                Compiled::Breaker(breaker, StatusCode::from_u16(status).ok()?)
+            }
             Middleware::Buffering { max_request_bytes } => Compiled::BodyLimit(max_request_bytes),
         })
     }
@@ -251,6 +260,10 @@ impl Compiled {
                     Ok(())
                 }
                 None => refuse(StatusCode::TOO_MANY_REQUESTS, "too many requests at once", parts),
+            },
+            Compiled::Breaker(breaker, status) => match breaker.passes(Instant::now()) {
+                true => Ok(()),
+                false => refuse(*status, "this service fails, and rests for a while", parts),
             },
             Compiled::Compress { .. } | Compiled::Auth(_) | Compiled::Errors { .. } | Compiled::BodyLimit(_) => Ok(()),
             Compiled::Retry { attempts, interval } => {

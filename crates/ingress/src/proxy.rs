@@ -145,6 +145,7 @@ async fn answer(
     let query = parts.uri.query().map(str::to_owned);
     let mut passing =
         Passing { arrival, host: &host, client, path, query, counted: Vec::new(), attempts: None, user: None };
+    let began = Instant::now();
     let mut reached = 0;
     let mut refused = None;
     for middleware in &route.middlewares {
@@ -169,17 +170,22 @@ async fn answer(
         }
     }
     line.user = passing.user.take().unwrap_or_default();
+    let refused_by = refused.as_ref().map(|_| reached - 1);
     let reply = match refused {
         Some(reply) => reply,
         None => send(shared, arrival, &route, passing, parts, body, upgrade, line).await,
     };
     let mut reply = reply;
-    for middleware in route.middlewares.iter().take(reached).rev() {
+    for (at, middleware) in route.middlewares.iter().enumerate().take(reached).rev() {
         let status = reply.status().as_u16();
         reply = match &**middleware {
             Compiled::Errors { status: of, service, query } if of.iter().any(|(a, b)| (*a..=*b).contains(&status)) => {
                 let url = format!("{}://{host}{}", if arrival.tls { "https" } else { "http" }, line.target);
                 beside::error_page(shared, service, query, &asked, &url, reply).boxed().await
+            }
+            Compiled::Breaker(breaker, _) if refused_by != Some(at) => {
+                breaker.answered(status, began.elapsed(), Instant::now());
+                reply
             }
             middleware => middleware.after(arrival.tls, &asked, reply),
         };

@@ -7,6 +7,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::breaker::Condition;
 use super::options::Options;
 
 /// A middleware. Sent to ingress nodes as JSON with the member `kind`.
@@ -97,6 +98,16 @@ pub enum Middleware {
         service: String,
         /// Path and query there; `{status}` and `{url}` are filled in.
         query: String,
+    },
+    /// Lets no requests pass for a while when a condition on the last ones holds.
+    CircuitBreaker {
+        /// In Traefik's language; see [`Condition`].
+        expression: String,
+        check_period_ms: u64,
+        fallback_ms: u64,
+        recovery_ms: u64,
+        /// Status of the answers meanwhile.
+        status: u16,
     },
     /// A limit of the bodies of requests.
     Buffering {
@@ -195,11 +206,15 @@ pub struct ClientAddress {
 }
 
 /// Kinds that are understood and not carried out yet. A route that names one is not used: leaving it out could open what it guards.
-const NOT_YET: [&str; 6] =
-    ["circuitbreaker", "contenttype", "encodedcharacters", "grpcweb", "passtlsclientcert", "retryafter"];
+const NOT_YET: [&str; 5] = ["contenttype", "encodedcharacters", "grpcweb", "passtlsclientcert", "retryafter"];
 /// Without a size in the label, as Traefik.
 const COMPRESS_BYTES_MIN: u64 = 1024;
 const SECOND_MS: u64 = 1000;
+/// The circuit breaker of Traefik, where the label says nothing else.
+const CHECK_PERIOD_MS: u64 = 100;
+const FALLBACK_MS: u64 = 10_000;
+const RECOVERY_MS: u64 = 10_000;
+const FALLBACK_STATUS: u16 = 503;
 
 /// The result of reading the labels of one middleware.
 pub(super) enum Read {
@@ -363,6 +378,7 @@ fn one(
             options.not_yet("retryexpression");
             Middleware::Buffering { max_request_bytes: options.number("maxrequestbodybytes").unwrap_or_default() }
         }
+        "circuitbreaker" => circuit_breaker(&mut options)?,
         "digestauth" => {
             return Err("digestauth is refused: it needs passwords that are as good as plain; use basicauth".to_owned());
         }
@@ -381,6 +397,19 @@ fn one(
         Ok(value) => Ok(Some(Read::Middleware(value))),
         Err(error) => Err(format!("{label}: {error}")),
     }
+}
+
+fn circuit_breaker(options: &mut Options) -> Result<Middleware, String> {
+    let expression = options.text("expression").unwrap_or_default();
+    Condition::parse(&expression).map_err(|why| format!("circuitbreaker: expression {expression:?}: {why}"))?;
+    let status = options.number("responsecode").unwrap_or(FALLBACK_STATUS);
+    let mut time = |option, or| options.milliseconds(option).unwrap_or(or);
+    let (check_period_ms, fallback_ms) = (time("checkperiod", CHECK_PERIOD_MS), time("fallbackduration", FALLBACK_MS));
+    let recovery_ms = time("recoveryduration", RECOVERY_MS);
+    if fallback_ms == 0 || recovery_ms == 0 || !(100..600).contains(&status) {
+        return Err("circuitbreaker: durations cannot be 0, and responsecode must be a status".to_owned());
+    }
+    Ok(Middleware::CircuitBreaker { expression, check_period_ms, fallback_ms, recovery_ms, status })
 }
 
 fn forward_auth(options: &mut Options) -> Result<ForwardAuth, String> {
