@@ -66,8 +66,11 @@ async fn lead(
             Ok(due) => {
                 let resolvers = state.map(|it| it.settings.resolvers).unwrap_or_default();
                 // The others are due still when this one is written.
-                let first = due.into_iter().find_map(|it| Some((resolvers.get(&it.resolver)?, it)));
-                let Some((resolver, mut due)) = first else {
+                let first = due.into_iter().find_map(|it| {
+                    let authorities = ingress::authorities(&resolvers, &it.resolver);
+                    Some((ingress::asked(&authorities, &it)?, authorities.len(), it))
+                });
+                let Some((resolver, authorities, mut due)) = first else {
                     sleep(REST).await;
                     continue;
                 };
@@ -75,7 +78,7 @@ async fn lead(
                     OWN_AUTHORITY => own::sign(book, &due).await.map(|it| (it, "own")),
                     _ => order_again(book, &mut due, resolver, &mut served).await.map(|it| (it, "acme")),
                 };
-                if let Err(error) = settle(book, &due, outcome).await {
+                if let Err(error) = settle(book, &due, outcome, (resolver, authorities)).await {
                     tracing::warn!(certificate = due.name, %error, "the outcome of an order was not written");
                     sleep(REST).await;
                 }
@@ -115,7 +118,12 @@ async fn order_again(
 }
 
 /// Writes the outcome of an order.
-async fn settle(book: &Book, due: &Due, outcome: Result<((String, String), &str), Failed>) -> Result<(), Failed> {
+async fn settle(
+    book: &Book,
+    due: &Due,
+    outcome: Result<((String, String), &str), Failed>,
+    (asked, authorities): (&Resolver, usize),
+) -> Result<(), Failed> {
     let issued = outcome.and_then(|((chain, key), source)| {
         let facts = herder_tls::certs::facts(&chain, &key).map_err(Failed::refused)?;
         Ok(ingress::issued(due, source, chain, key, (facts.not_before, facts.not_after)))
@@ -127,7 +135,11 @@ async fn settle(book: &Book, due: &Due, outcome: Result<((String, String), &str)
         }
         Err(failed) => {
             tracing::warn!(certificate = due.name, resolver = due.resolver, error = %failed, "a certificate was not issued");
-            ingress::failed(due, &failed.text, failed.is_away, book.now())
+            let text = match authorities {
+                1 => failed.text,
+                _ => format!("{}: {}", asked.directory, failed.text),
+            };
+            ingress::failed(due, &text, failed.is_away, authorities, book.now())
         }
     };
     book.write(&due.name, &record).await

@@ -49,7 +49,7 @@ pub struct IngressEnable {
     pub metrics: Option<String>,
     /// Authority that certificates are ordered from. Members: name (default), directory (URL, letsencrypt,
     /// letsencrypt-staging or own), email, challenge (http-01, tls-alpn-01, dns-01), root=FILE, hook=PROGRAM, eab-id,
-    /// eab-secret; may be given several times
+    /// eab-secret, fallback=NAME (asked when this one does not issue); may be given several times
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub resolver: Vec<String>,
     /// Route services with Traefik labels that do not say traefik.enable=true, too

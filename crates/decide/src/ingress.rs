@@ -16,7 +16,7 @@ mod syntax;
 mod table;
 
 pub use breaker::{Comparison, Condition, Figures, Measure};
-pub use certificates::{Due, challenges, due, failed, issued, ordered, wanted};
+pub use certificates::{Due, asked, authorities, challenges, due, failed, issued, ordered, wanted};
 pub use middleware::{ClientAddress, Cors, Criterion, ForwardAuth, Headers, Middleware};
 pub use native::DEFAULT_RESOLVER;
 pub use rule::{Rule, RuleError, Scope, Subject, host_fits};

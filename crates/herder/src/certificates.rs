@@ -65,9 +65,11 @@ pub(crate) fn resolver(given: &str) -> anyhow::Result<(String, Value)> {
             ("directory", "letsencrypt") => LETS_ENCRYPT.to_owned(),
             ("directory", "letsencrypt-staging") => LETS_ENCRYPT_STAGING.to_owned(),
             ("root", file) => read_to_string(file).with_context(|| format!("--resolver: cannot read {file}"))?,
-            ("directory" | "email" | "challenge" | "hook" | "eab-id" | "eab-secret", _) => value.to_owned(),
+            ("directory" | "email" | "challenge" | "hook" | "eab-id" | "eab-secret" | "fallback", _) => {
+                value.to_owned()
+            }
             _ => bail!(
-                "--resolver {given}: {key} is not known; there are name, directory, email, challenge, root, hook, eab-id, eab-secret"
+                "--resolver {given}: {key} is not known; there are name, directory, email, challenge, root, hook, eab-id, eab-secret, fallback"
             ),
         };
         members.insert(key.replace('-', "_"), json!(value));
@@ -203,7 +205,7 @@ mod tests {
         check("own", r#"--resolver own: "own" is no KEY=VALUE"#);
         check(
             "mail=a@b",
-            "--resolver mail=a@b: mail is not known; there are name, directory, email, challenge, root, hook, eab-id, eab-secret",
+            "--resolver mail=a@b: mail is not known; there are name, directory, email, challenge, root, hook, eab-id, eab-secret, fallback",
         );
     }
 }

@@ -15,6 +15,8 @@ use super::table::Problem;
 const REFUSED_PAUSE: i64 = 300;
 /// The same after an authority that did not answer.
 const AWAY_PAUSE: i64 = 60;
+/// The pause before another authority is asked.
+const FALLBACK_PAUSE: i64 = 30;
 const PAUSE_MAX: i64 = 24 * 3600;
 /// Names in one certificate: the limit of public authorities.
 const NAMES_MAX: usize = 100;
@@ -109,6 +111,23 @@ pub fn due(view: &View, state: &IngressState, now: i64) -> Result<Vec<Due>, Opti
     if due.is_empty() { Err(next) } else { Ok(due) }
 }
 
+/// Returns the authorities of a resolver in the order in which they are asked: its own, then those that it falls back to.
+pub fn authorities<'r>(resolvers: &'r BTreeMap<String, Resolver>, name: &str) -> Vec<&'r Resolver> {
+    let mut all: Vec<(&String, &Resolver)> = Vec::new();
+    let mut next = resolvers.get_key_value(name);
+    while let Some(it) = next.filter(|(name, _)| !all.iter().any(|(it, _)| it == name)) {
+        all.push(it);
+        next = resolvers.get_key_value(&it.1.fallback);
+    }
+    all.into_iter().map(|(_, it)| it).collect()
+}
+
+/// Returns which of the authorities is asked now: after each failure the next one.
+pub fn asked<'r>(authorities: &[&'r Resolver], due: &Due) -> Option<&'r Resolver> {
+    let failures = usize::try_from(due.record.failures).unwrap_or_default();
+    authorities.get(failures.checked_rem(authorities.len())?).copied()
+}
+
 /// The record of an order that begins.
 pub fn ordered(due: &Due, order: CertificateOrder) -> CertificateRecord {
     let source = "acme".to_owned();
@@ -152,13 +171,17 @@ pub fn issued(
     }
 }
 
-/// The record after an order that failed. `is_away`: the authority said nothing.
-pub fn failed(due: &Due, error: &str, is_away: bool, now: i64) -> CertificateRecord {
+/// The record after an order that failed. `is_away`: the authority said nothing. There are so many `authorities` to ask in turn.
+pub fn failed(due: &Due, error: &str, is_away: bool, authorities: usize, now: i64) -> CertificateRecord {
     let failures = due.record.failures.saturating_add(1);
+    let authorities = u32::try_from(authorities).unwrap_or(u32::MAX).max(1);
     let first = if is_away { AWAY_PAUSE } else { REFUSED_PAUSE };
-    let pause = first.saturating_mul(1 << failures.saturating_sub(1).min(12)).min(PAUSE_MAX);
-    // An order at an authority that is away goes on when it is back.
-    let order = due.record.order.clone().filter(|_| is_away);
+    let pause = match (failures % authorities, failures / authorities) {
+        (0, rounds) => first.saturating_mul(1 << rounds.saturating_sub(1).min(12)).min(PAUSE_MAX),
+        _ => FALLBACK_PAUSE,
+    };
+    // An order at an authority that is away goes on when it is back. Another authority does not know it.
+    let order = due.record.order.clone().filter(|_| is_away && authorities == 1);
     let names = if due.record.chain.is_empty() { due.names.clone() } else { due.record.names.clone() };
     CertificateRecord {
         names,
@@ -207,8 +230,11 @@ pub(super) fn problems(view: &View) -> Vec<Problem> {
 }
 
 /// Returns the fault of a resolver.
-pub(super) fn fault(name: &str, resolver: &Resolver) -> Option<String> {
+pub(super) fn fault(name: &str, resolver: &Resolver, all: &BTreeMap<String, Resolver>) -> Option<String> {
     let text = match () {
+        () if !resolver.fallback.is_empty() && !all.contains_key(&resolver.fallback) => {
+            format!("fallback={}: there is no such resolver", resolver.fallback)
+        }
         () if resolver.directory == OWN_AUTHORITY => return None,
         () if !resolver.directory.starts_with("https://") => {
             format!(

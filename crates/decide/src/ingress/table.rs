@@ -96,7 +96,9 @@ pub fn fault(settings: &IngressSettings) -> Option<String> {
     if !["", "off", "common", "combined", "json"].contains(&settings.access_log.as_str()) {
         return Some(format!("access log {:?}: write off, common, combined or json", settings.access_log));
     }
-    if let Some(fault) = settings.resolvers.iter().find_map(|(name, it)| certificates::fault(name, it)) {
+    if let Some(fault) =
+        settings.resolvers.iter().find_map(|(name, it)| certificates::fault(name, it, &settings.resolvers))
+    {
         return Some(fault);
     }
     let constraint = settings.on.iter().find_map(|it| Constraint::parse(it).err().map(|error| (it, error)));

@@ -77,6 +77,9 @@ pub struct Resolver {
     /// Name of the swarm's secret with that account's key (base64url).
     #[serde(skip_serializing_if = "is_default")]
     pub eab_secret: String,
+    /// Name of the resolver that is asked when this one does not issue a certificate.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fallback: String,
 }
 
 /// Everything that an ingress node needs to know.

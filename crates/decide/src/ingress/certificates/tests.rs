@@ -89,7 +89,7 @@ fn certificates_are_asked_for_when_there_is_none_and_when_it_grows_old() {
     assert_eq!(shown(&view(&[("mine", ended)]), "le Host(`a.x`)"), "a.x of le");
     // What is served stays, whatever becomes of the next order.
     let failing = Due { record: old, ..due[0].clone() };
-    let after = failed(&failing, "no", false, NOW);
+    let after = failed(&failing, "no", false, 1, NOW);
     assert_eq!((after.chain.as_str(), after.names.len(), after.state.as_str()), ("chain", 1, "failed"));
     assert_eq!(shown(&has(&after), "le Host(`a.x`)"), format!("next Some({})", NOW + REFUSED_PAUSE));
     assert_eq!(problems(&has(&after))[0].to_string(), "certificate a.x was not issued by le: no");
@@ -101,16 +101,43 @@ fn pauses_after_failures_double_up_to_a_day() {
         Due { name: "a".into(), names: vec!["a".into()], resolver: "le".into(), record: CertificateRecord::default() };
     let mut pauses = Vec::new();
     for _ in 0..12 {
-        due.record = failed(&due, "no", false, 0);
+        due.record = failed(&due, "no", false, 1, 0);
         pauses.push(due.record.next_try);
     }
     assert_eq!(pauses[..5], [300, 600, 1200, 2400, 4800]);
     assert_eq!(pauses[11], PAUSE_MAX);
     // An authority that is away does not end its order.
     due.record = CertificateRecord { order: Some(CertificateOrder::default()), ..CertificateRecord::default() };
-    let away = failed(&due, "away", true, 0);
+    let away = failed(&due, "away", true, 1, 0);
     assert_eq!((away.order.is_some(), away.next_try), (true, AWAY_PAUSE));
-    assert!(failed(&due, "no", false, 0).order.is_none());
+    assert!(failed(&due, "no", false, 1, 0).order.is_none());
+}
+
+#[test]
+fn authorities_are_asked_in_turn() {
+    let resolver = |directory: &str, fallback: &str| Resolver {
+        directory: directory.to_owned(),
+        fallback: fallback.to_owned(),
+        ..Resolver::default()
+    };
+    let all = [("a", "b"), ("b", "c"), ("c", "a"), ("alone", "")];
+    let all = all.map(|(name, fallback)| (name.to_owned(), resolver(name, fallback))).into();
+    let of = |name: &str| authorities(&all, name).iter().map(|it| it.directory.clone()).collect::<String>();
+    assert_eq!(["a", "c", "alone", "other"].map(of), ["abc", "cab", "alone", ""]);
+    let mut due =
+        Due { name: "a".into(), names: vec!["a".into()], resolver: "a".into(), record: CertificateRecord::default() };
+    let authorities = authorities(&all, "a");
+    let mut steps = Vec::new();
+    for _ in 0..7 {
+        let before = due.record.next_try;
+        let directory = asked(&authorities, &due).map(|it| it.directory.clone()).unwrap_or_default();
+        due.record.order = Some(CertificateOrder::default());
+        due.record = failed(&due, "no", true, 3, before);
+        assert!(due.record.order.is_none(), "another authority does not know it");
+        steps.push(format!("{directory} {}", due.record.next_try - before));
+    }
+    assert_eq!(steps.join(", "), "a 30, b 30, c 60, a 30, b 30, c 120, a 30");
+    assert!(asked(&[], &due).is_none());
 }
 
 #[test]
