@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// Time over which requests are counted, in slots of a second.
 const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_secs(1);
-/// Upper bounds of answer times are powers of 2^(1/4) milliseconds: at most 19 % too much, up to a minute and more.
+/// Number of bounds for answer times, which are powers of 2^(1/4) milliseconds. An answer time is at most 19 % too long, up to two minutes.
 const LATENCIES: usize = 68;
 /// Status codes by number. Others are counted as the last one.
 const CODES: usize = 600;
@@ -158,7 +158,7 @@ impl Figures for Window {
         all.filter(|(code, _)| codes.contains(code)).map(|(_, count)| count).sum()
     }
 
-    /// Nobody answered: the proxy did so itself.
+    /// Counts the answers of the proxy itself.
     fn network_errors(&self) -> u64 {
         self.answers(502..503) + self.answers(504..505)
     }

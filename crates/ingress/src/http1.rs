@@ -159,7 +159,7 @@ where
     .await
 }
 
-/// How far the last request of a connection is.
+/// Progress of the last request of a connection.
 #[derive(Debug, Default)]
 struct Progress {
     busy: Busy,
@@ -172,7 +172,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Returns the count of requests if nothing is under way: the last answer is sent, and nothing of the next request has come.
+    /// Returns the count of requests if nothing is under way. The last answer is sent, and nothing of the next request has come.
     fn rest(&self) -> Option<u64> {
         let count = self.busy.count();
         let is_between = count > 0 && count.is_multiple_of(2) && self.read_at.load(Ordering::Relaxed) != count;

@@ -228,7 +228,7 @@ impl<'t> Reader<'t> {
 mod tests {
     use super::*;
 
-    /// Of a hundred requests ten failed, twenty were answered with 500; each took so many milliseconds as its number.
+    /// A hundred requests: ten failed, twenty were answered with 500. Each took as many milliseconds as its number.
     struct Hundred;
 
     impl Figures for Hundred {

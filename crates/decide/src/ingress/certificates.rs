@@ -111,7 +111,7 @@ pub fn due(view: &View, state: &IngressState, now: i64) -> Result<Vec<Due>, Opti
     if due.is_empty() { Err(next) } else { Ok(due) }
 }
 
-/// Returns the authorities of a resolver in the order in which they are asked: its own, then those that it falls back to.
+/// Returns the authorities of a resolver in the order in which they are asked. Its own is the first one.
 pub fn authorities<'r>(resolvers: &'r BTreeMap<String, Resolver>, name: &str) -> Vec<&'r Resolver> {
     let mut all: Vec<(&String, &Resolver)> = Vec::new();
     let mut next = resolvers.get_key_value(name);

@@ -16,7 +16,7 @@ use crate::{ApiError, Call, Front, Reply, call};
 /// Time for the managers to say what is to be exported. A leader that is cut off from the others stops to export after it.
 const VIEW_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// What a leader exports.
+/// Exports that a leader carries out.
 #[derive(Debug)]
 pub struct DueExports {
     /// Keyed by id.

@@ -26,7 +26,7 @@ impl Reach for Nowhere {
     }
 }
 
-/// A client's end of a connection of an ingress without routes, which answers 404, and the time when the connection ended.
+/// A client's end of a connection to an ingress that answers 404. The task returns the age of the connection.
 fn client() -> (DuplexStream, JoinHandle) {
     let (client, stream) = tokio::io::duplex(4096);
     let served = tokio::spawn(async move {
