@@ -175,7 +175,7 @@ fn resolvers_that_cannot_work_are_refused() {
             eab_id: part("eab-id"),
             ..Resolver::default()
         };
-        assert_eq!(fault("r", &resolver).unwrap_or_default(), expected, "{text}");
+        assert_eq!(fault("r", &resolver, &BTreeMap::new()).unwrap_or_default(), expected, "{text}");
     };
     check("directory=https://ca/ challenge=http-01", "");
     check("directory=own", "");
