@@ -48,7 +48,9 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Refuses to begin what would fill the disk of a folder, which ends in errors that do not name the cause.
+/// Returns an error where the disk of a folder has less free space than a run needs.
+///
+/// A run that fills the disk ends in errors that do not name the cause.
 pub(crate) fn needs_space(folder: &Path, gib: u64) -> anyhow::Result<()> {
     let there = folder.ancestors().find(|it| it.exists()).unwrap_or(folder);
     let answer = read(Command::new("df").args(["--output=avail", "--block-size=1M"]).arg(there))?;

@@ -18,7 +18,9 @@ const DISKS: &str = "/var/lib/herder-lab";
 /// Builds every test program and the programs that they start, with one choice of features. A package built alone would
 /// be built a second time.
 const BUILD: &[&str] = &["build", "--workspace", "--exclude", "herder-sim", "--lib", "--bins", "--tests", "--examples"];
-/// Free space in GiB that a run needs beside the results of an earlier build: labs, their images, and what is compiled again.
+/// Free space in GiB that a run needs beside the results of an earlier build.
+///
+/// It is for labs, their images, and crates that are compiled again.
 const SPACE: u64 = 6;
 /// The same where nothing is built yet.
 const SPACE_EMPTY: u64 = 20;

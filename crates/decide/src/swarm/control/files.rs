@@ -31,7 +31,7 @@ fn only_labels() -> Denial {
     Refusal::new(Code::InvalidArgument, "only updates to Labels are allowed").into()
 }
 
-/// Changes the labels of a secret, or gives the name of a versioned one to a new secret with the new data.
+/// Changes the labels of a secret; new data of a versioned one become a new secret with its name.
 ///
 /// `id` is the new secret's.
 ///
@@ -58,7 +58,7 @@ pub fn update_secret(view: &View, text: &str, version: u64, spec: SecretSpec, id
     Ok(vec![secret.into(), Secret { id, spec, ..Secret::default() }.into()])
 }
 
-/// Changes the labels of a config, or gives the name of a versioned one to a new config with the new data.
+/// Changes the labels of a config; new data of a versioned one become a new config with its name.
 ///
 /// `id` is the new config's.
 ///
