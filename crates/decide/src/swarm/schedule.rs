@@ -17,7 +17,7 @@ mod group;
 mod pool;
 mod why;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use herder_model::swarm::{Change, GenericResource, TaskRecord, TaskState, Time, View};
@@ -157,7 +157,7 @@ impl<'f> Run<'f> {
             let task = &record.task;
             let rank = self.fleet.number_of(&task.node_id).map(|number| self.ranks[number as usize]);
             let Some(rank) = rank.filter(|rank| *rank != NO_RANK) else { continue };
-            let demand = Demand::of(&task.spec);
+            let demand = Demand::of(record, self.fleet.encrypted());
             let conditions = known.entry(demand).or_insert_with_key(Conditions::of);
             let (service, ports) = (self.fleet.service_no(&task.service_id), host_ports(record));
             let count = || {
@@ -189,7 +189,7 @@ impl<'f> Run<'f> {
     }
 
     fn place_window(&mut self, window: &[&'f Waiting]) {
-        let classes = classes(window);
+        let classes = classes(window, self.fleet.encrypted());
         let mut refused: Vec<(usize, usize, usize)> = Vec::new();
         for (class_no, class) in classes.iter().enumerate() {
             let mut pool = Pool::new(self, &class.conditions);
@@ -309,7 +309,7 @@ impl<'f> Run<'f> {
 }
 
 /// Classes in the order of their first groups. Tasks of one service and version ask for the same; others are asked one by one.
-fn classes<'f>(window: &[&'f Waiting]) -> Vec<Class<'f>> {
+fn classes<'f>(window: &[&'f Waiting], encrypted: &BTreeSet<String>) -> Vec<Class<'f>> {
     let mut classes: Vec<Class<'f>> = Vec::new();
     let mut numbers: HashMap<Demand<'f>, usize> = HashMap::new();
     let mut last_class = 0;
@@ -325,7 +325,7 @@ fn classes<'f>(window: &[&'f Waiting]) -> Vec<Class<'f>> {
             last.tasks.push(record);
             continue;
         }
-        let class_no = *numbers.entry(Demand::of(&record.task.spec)).or_insert_with_key(|demand| {
+        let class_no = *numbers.entry(Demand::of(record, encrypted)).or_insert_with_key(|demand| {
             classes.push(Class { conditions: Conditions::of(demand), groups: Vec::new() });
             classes.len() - 1
         });

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use herder_model::swarm::{
-    Availability, Change, DiscreteResource, GenericResource, NamedResource, NetworkAttachmentConfig, NodeRecord,
-    Object, Placement, Platform, PortConfig, Preference, Reservations, ResourceRequirements, Role, Service,
-    ServiceRecord, Spread, SwarmNode, SwarmNodeState, Task, TaskRecord, TaskSpec, TaskState, Time, Version, View,
+    Availability, Change, DiscreteResource, Driver, GenericResource, NamedResource, NetworkAttachmentConfig,
+    NetworkRecord, NetworkSpec, NodeRecord, Object, Placement, Platform, PortConfig, Preference, Reservations,
+    ResourceRequirements, Role, Service, ServiceRecord, Spread, SwarmNode, SwarmNodeState, Task, TaskRecord, TaskSpec,
+    TaskState, Time, TunnelEnd, Version, View,
 };
 
 /// One object a line:
 ///
-/// - `node a zone=east cpus=4 mem=1024 res=GPU=x,SSD:4 down|unknown|pause|drain manager os=linux arch=x86_64 lacks=nft`; other
+/// - `node a zone=east cpus=4 mem=1024 res=GPU=x,SSD:4 down|unknown|pause|drain manager os=linux arch=x86_64 lacks=nft tunnel`; other
 ///   words with `=` are labels.
 /// - `service web …` and `task web.1 …` with the words of [`spec`]; a task further has a state (`pending` if none is named),
 ///   `on=NODE`, `want=STATE`, `v=VERSION`, `at=SECONDS`, `holds=GPU=x`, `ports=80,53/udp`, `err=TEXT_WITH_UNDERSCORES`.
 ///   `.1` is a task without a service.
+/// - `network 4kx encrypted`.
 pub(crate) fn view(text: &str) -> View {
     View::of(1, text.lines().map(object))
 }
@@ -31,6 +33,12 @@ pub(crate) fn object(line: &str) -> Object {
             Object::Service(Arc::new(ServiceRecord { service, ..ServiceRecord::default() }))
         }
         "task" => Object::Task(Arc::new(task(id, words))),
+        "network" => {
+            let options = words.iter().map(|word| ((*word).to_owned(), String::new()));
+            let driver = Driver { options: options.collect(), ..Driver::default() };
+            let spec = NetworkSpec { driver_configuration: Some(driver), ..NetworkSpec::default() };
+            Object::Network(Arc::new(NetworkRecord { id: (*id).to_owned(), spec, ..NetworkRecord::default() }))
+        }
         _ => panic!("{line:?} is no object"),
     }
 }
@@ -62,6 +70,7 @@ fn node(id: &str, words: &[&str]) -> NodeRecord {
             "manager" => role = Role::Manager,
             "os" => value.clone_into(&mut node.description.platform.os),
             "arch" => value.clone_into(&mut node.description.platform.architecture),
+            "tunnel" => node.description.underlay.tunnel = Some(TunnelEnd::default()),
             "lacks" => node.description.underlay.lacks = vec![value.to_owned()],
             _ => drop(labels.insert(key.to_owned(), value.to_owned())),
         }

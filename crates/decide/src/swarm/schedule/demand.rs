@@ -2,6 +2,7 @@
 //!
 //! Tasks with equal demands fit on the same nodes, so nodes are looked through once for all of them. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use herder_model::swarm::{Availability, Engine, Feature, is_extended};
@@ -25,6 +26,8 @@ pub enum Filter {
     Plugins,
     /// Programs and kernel parts that overlay networks need.
     Networks,
+    /// An end of encrypted tunnels, for encrypted networks.
+    Tunnels,
     /// A release of herder that knows all settings of the task.
     Release,
     Constraints,
@@ -35,11 +38,12 @@ pub enum Filter {
 }
 
 impl Filter {
-    pub const ALL: [Filter; 9] = [
+    pub const ALL: [Filter; 10] = [
         Filter::Ready,
         Filter::Resources,
         Filter::Plugins,
         Filter::Networks,
+        Filter::Tunnels,
         Filter::Release,
         Filter::Constraints,
         Filter::Platforms,
@@ -71,6 +75,7 @@ impl fmt::Display for Sentence {
             Filter::Resources => "insufficient resources",
             Filter::Plugins => "missing plugin",
             Filter::Networks => "missing network capability",
+            Filter::Tunnels => "no tunnel for encrypted networks",
             Filter::Release => "too old a release of herder",
             Filter::Constraints => "scheduling constraints not satisfied",
             Filter::Platforms => "unsupported platform",
@@ -97,20 +102,34 @@ pub(super) struct Demand<'t> {
     drivers: Vec<(&'static str, &'t str)>,
     /// True if the task is on a network that not every engine has by itself.
     on_networks: bool,
+    /// True if one of the task's networks is encrypted.
+    is_encrypted: bool,
     /// The feature level that the node's release must have.
     level: u32,
 }
 
 impl<'t> Demand<'t> {
-    pub(super) fn of(spec: &'t TaskSpec) -> Demand<'t> {
+    /// The demand of a specification, without what follows from its networks.
+    fn of_spec(spec: &'t TaskSpec) -> Demand<'t> {
         let reserved = spec.resources.as_ref().and_then(|it| it.reservations.as_ref());
         Demand {
             reserved: reserved.filter(|it| **it != Reservations::default()),
             placement: spec.placement.as_ref().filter(|it| **it != Placement::default()),
             drivers: drivers(spec),
             on_networks: spec.networks.iter().any(|it| !is_everywhere(&it.target)),
+            is_encrypted: false,
             level: if is_extended(spec) { Feature::Extension.level() } else { 0 },
         }
+    }
+
+    /// `encrypted`: ids of the encrypted networks. A task that publishes ports is on the ingress network, which its
+    /// specification does not name.
+    pub(super) fn of(record: &'t TaskRecord, encrypted: &BTreeSet<String>) -> Demand<'t> {
+        let spec = &*record.task.spec;
+        let named = spec.networks.iter().map(|it| &it.target);
+        let places = record.networks.iter().filter(|it| it.v4.is_some()).map(|it| &it.network_id);
+        let is_encrypted = named.chain(places).any(|it| encrypted.contains(it));
+        Demand { is_encrypted, ..Demand::of_spec(spec) }
     }
 }
 
@@ -133,6 +152,7 @@ pub(super) struct Conditions {
     pub reserved: Reservations,
     drivers: Vec<(&'static str, String)>,
     on_networks: bool,
+    is_encrypted: bool,
     level: u32,
     pub constraints: Vec<Constraint>,
     /// True if a constraint is malformed, so no node meets it.
@@ -150,6 +170,7 @@ impl Conditions {
             reserved: demand.reserved.cloned().unwrap_or_default(),
             drivers: demand.drivers.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect(),
             on_networks: demand.on_networks,
+            is_encrypted: demand.is_encrypted,
             level: demand.level,
             ..Conditions::default()
         };
@@ -184,6 +205,8 @@ impl Conditions {
             Some(Filter::Plugins)
         } else if self.missing_for_networks(node).next().is_some() {
             Some(Filter::Networks)
+        } else if self.lacks_tunnel(node) {
+            Some(Filter::Tunnels)
         } else if self.is_too_old(node) {
             Some(Filter::Release)
         } else if !self.meets_constraints(node) {
@@ -219,6 +242,11 @@ impl Conditions {
     pub(super) fn missing_for_networks<'n>(&self, node: &'n NodeRecord) -> impl Iterator<Item = &'n str> + use<'n> {
         let lacks = if self.on_networks { &*node.description().underlay.lacks } else { &[] };
         lacks.iter().map(String::as_str).filter(|it| *it != SCTP)
+    }
+
+    /// True if a network of the task is encrypted and the node has told of no tunnel.
+    pub(super) fn lacks_tunnel(&self, node: &NodeRecord) -> bool {
+        self.is_encrypted && node.description().underlay.tunnel.is_none()
     }
 
     /// True if the node's release would run the task as if a part of its specification were not there.
@@ -257,7 +285,7 @@ pub(super) fn is_available(node: &NodeRecord) -> bool {
 /// True if a node is one for these tasks: constraints and platform. Whether it is there and has room is another
 /// question.
 pub fn eligible(node: &NodeRecord, spec: &TaskSpec) -> bool {
-    let conditions = Conditions::of(&Demand::of(spec));
+    let conditions = Conditions::of(&Demand::of_spec(spec));
     conditions.meets_constraints(node) && conditions.runs_on(node)
 }
 
@@ -306,7 +334,7 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, nodes: Value, expected: &str) {
         let spec: TaskSpec = serde_json::from_value(spec).expect("a task");
-        let conditions = Conditions::of(&Demand::of(&spec));
+        let conditions = Conditions::of(&Demand::of_spec(&spec));
         let of =
             |json: &Value| match conditions.refused(&node(json.clone()), is_available(&node(json.clone())), || true) {
                 Some(filter) => format!("{filter:?}"),
@@ -334,7 +362,7 @@ mod tests {
         ] {
             let spec: TaskSpec = serde_json::from_value(spec).expect("a task");
             let node = NodeRecord { level, ..node(json!({})) };
-            assert_eq!(Conditions::of(&Demand::of(&spec)).refused(&node, true, || true), expected);
+            assert_eq!(Conditions::of(&Demand::of_spec(&spec)).refused(&node, true, || true), expected);
         }
     }
 
@@ -385,6 +413,23 @@ mod tests {
     }
 
     #[test]
+    fn encrypted_networks_need_a_node_with_a_tunnel() {
+        let with_tunnel = node(json!({"Description": {"Underlay": {"tunnel": {"key": "k"}}}}));
+        let spec: TaskSpec = serde_json::from_value(json!({"Networks": [{"Target": "named"}]})).expect("a task");
+        let mut record = TaskRecord::default();
+        record.task.spec = std::sync::Arc::new(spec);
+        let place = json!({"network_id": "ingress", "v4": "10.0.0.5"});
+        record.networks.push(serde_json::from_value(place).expect("a place"));
+        for (encrypted, expected) in
+            [("named", Some(Filter::Tunnels)), ("ingress", Some(Filter::Tunnels)), ("other", None)]
+        {
+            let conditions = Conditions::of(&Demand::of(&record, &[encrypted.to_owned()].into()));
+            assert_eq!(conditions.refused(&node(json!({})), true, || true), expected, "{encrypted}");
+            assert_eq!(conditions.refused(&with_tunnel, true, || true), None, "{encrypted}");
+        }
+    }
+
+    #[test]
     fn filters_are_asked_in_their_order() {
         let spec = json!({"Placement": {"Constraints": ["node.id==x"], "Platforms": [{"OS": "plan9"}]}});
         check(spec.clone(), json!([{"ID": "x"}, {"ID": "y"}]), "Platforms Constraints");
@@ -398,13 +443,13 @@ mod tests {
         assert_eq!(
             text(1),
             "1 node not available for new tasks; insufficient resources on 1 node; missing plugin on 1 node; missing \
-             network capability on 1 node; too old a release of herder on 1 node; scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
+             network capability on 1 node; no tunnel for encrypted networks on 1 node; too old a release of herder on 1 node; scheduling constraints not satisfied on 1 node; unsupported platform on 1 node; host-mode port already in use on 1 \
              node; max replicas per node limit exceed"
         );
         assert_eq!(
             text(2),
             "2 nodes not available for new tasks; insufficient resources on 2 nodes; missing plugin on 2 nodes; \
-             missing network capability on 2 nodes; too old a release of herder on 2 nodes; scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
+             missing network capability on 2 nodes; no tunnel for encrypted networks on 2 nodes; too old a release of herder on 2 nodes; scheduling constraints not satisfied on 2 nodes; unsupported platform on 2 nodes; host-mode port already \
              in use on 2 nodes; max replicas per node limit exceed"
         );
     }

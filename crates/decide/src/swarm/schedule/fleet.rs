@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herder_model::swarm::{NodeRecord, Object, TaskRecord, TaskState, Time, View, Written};
+use herder_model::swarm::{NetworkRecord, NodeRecord, Object, TaskRecord, TaskState, Time, View, Written};
 
 use super::Placed;
 use super::demand::{HostPort, host_ports, is_available};
@@ -50,6 +50,8 @@ pub struct Fleet {
     /// Tasks that have a node, and must be checked to fit there. By id.
     preassigned: BTreeMap<String, Arc<TaskRecord>>,
     failures: HashMap<String, VecDeque<Failure>>,
+    /// Ids of the encrypted networks.
+    encrypted: BTreeSet<String>,
 }
 
 /// A node id with its node, if there is one, and what tasks take of it.
@@ -170,6 +172,7 @@ impl Fleet {
             fleet.order.push(number);
             fleet.hosts[number as usize].put(record);
         }
+        view.networks.values().for_each(|it| fleet.put_network(it));
         let mut waiting = Vec::new();
         for record in view.tasks.values() {
             match stage(record) {
@@ -205,6 +208,8 @@ impl Fleet {
                         self.remember(before.map(|it| &**it), after);
                     }
                 }
+                (_, Some(Object::Network(record))) => self.put_network(record),
+                (Some(Object::Network(record)), None) => drop(self.encrypted.remove(&record.id)),
                 (_, Some(Object::Node(record))) => self.put_node(record),
                 (Some(Object::Node(record)), None) => self.remove_node(&record.node.id),
                 (Some(Object::Service(record)), None) => drop(self.failures.remove(&record.service.id)),
@@ -229,6 +234,8 @@ impl Fleet {
                         self.count(before);
                     }
                 }
+                (Some(Object::Network(record)), _) => self.put_network(record),
+                (None, Some(Object::Network(record))) => drop(self.encrypted.remove(&record.id)),
                 (Some(Object::Node(record)), _) => self.put_node(record),
                 (None, Some(Object::Node(record))) => self.remove_node(&record.node.id),
                 _ => {}
@@ -324,6 +331,19 @@ impl Fleet {
         }
         let often = counts.into_iter().filter(|(_, count)| *count >= FAILURES_MIN);
         often.filter_map(|(node, count)| Some((self.number_of(node)?, count))).collect()
+    }
+
+    /// Ids of the encrypted networks.
+    pub(super) fn encrypted(&self) -> &BTreeSet<String> {
+        &self.encrypted
+    }
+
+    fn put_network(&mut self, record: &NetworkRecord) {
+        if record.is_encrypted() {
+            self.encrypted.insert(record.id.clone());
+        } else {
+            self.encrypted.remove(&record.id);
+        }
     }
 
     fn put_node(&mut self, record: &Arc<NodeRecord>) {

@@ -49,6 +49,17 @@ fn only_pending_tasks_that_are_wanted_are_placed() {
 }
 
 #[test]
+fn encrypted_networks_need_nodes_with_a_tunnel() {
+    let nodes = "network sealed encrypted\nnetwork clear\nnode a\nnode b\nnode c tunnel";
+    check(&format!("{nodes}{}", tasks("web", 3, "net=sealed")), "web.1→c; web.2→c; web.3→c");
+    check(&format!("{nodes}{}", tasks("web", 3, "net=clear")), "web.1→a; web.2→b; web.3→c");
+    check(
+        "network sealed encrypted\nnode a\nnode b\ntask web.1 net=clear net=sealed",
+        "web.1 pending: no suitable node (no tunnel for encrypted networks on 2 nodes)",
+    );
+}
+
+#[test]
 fn without_a_node_a_task_says_why_and_says_it_once() {
     check("task web.1", "web.1 pending: no suitable node");
     check("node a drain\ntask web.1", "web.1 pending: no suitable node (1 node not available for new tasks)");

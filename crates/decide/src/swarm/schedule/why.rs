@@ -179,7 +179,8 @@ fn of_task(view: &View, record: &TaskRecord, now: Time) -> Why {
     let task = &record.task;
     let mut fleet = Fleet::of(view);
     fleet.without(record);
-    let asked = Asked { view, record, conditions: Conditions::of(&Demand::of(&task.spec)) };
+    let conditions = Conditions::of(&Demand::of(record, fleet.encrypted()));
+    let asked = Asked { view, record, conditions };
     let failures = fleet.failures_of(&task.service_id, record.spec_version.index, now);
     let service = fleet.service_no(&task.service_id);
     let of_host = |number: &HostNo| {
@@ -301,6 +302,13 @@ impl Asked<'_> {
             let programs = missing.join(" and ");
             let detail = format!("no {programs}, which overlay networks need");
             add(Filter::Networks, detail, format!("install {programs} on {hostname}"));
+        }
+        if self.conditions.lacks_tunnel(node) {
+            let detail = "no tunnel, which encrypted networks need".to_owned();
+            let help = format!(
+                "give {hostname} WireGuard in its kernel or the device /dev/net/tun; `herder doctor net` there tells more"
+            );
+            add(Filter::Tunnels, detail, help);
         }
         if self.conditions.is_too_old(node) {
             let detail = "its release of herder does not know the service's settings beyond the swarm API".to_owned();

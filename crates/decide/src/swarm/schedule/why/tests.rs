@@ -74,6 +74,15 @@ fn a_task_on_a_network_says_what_it_waits_for() {
         ],
     );
     check(
+        "network 4kx encrypted\nnode a\ntask web.1 net=4kx",
+        "web.1",
+        &[
+            "web.1: no node takes it",
+            "  host-a refuses: no tunnel, which encrypted networks need",
+            "what would help: give host-a WireGuard in its kernel or the device /dev/net/tun; `herder doctor net` there tells more",
+        ],
+    );
+    check(
         "node a\ntask web.1 new net=4kx err=no_address_is_left_in_network_ov",
         "web.1",
         &["web.1: no address is left in network ov", "  host-a fits: 0 of the service, 0 in all"],
