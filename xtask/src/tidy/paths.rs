@@ -1,9 +1,11 @@
-//! Check that the files and folders which the pages for developers name are there.
+//! Checks that the files and folders which some pages name are there.
+//!
+//! The pages are those for developers, and the one that names the tests of overlay networks.
 
 use std::path::Path;
 
 /// Pages that name files, relative to the root or to `crates/`.
-const PAGES: [&str; 2] = ["ARCHITECTURE.md", "CONTRIBUTING.md"];
+const PAGES: [&str; 3] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/networks.md"];
 
 /// Returns the names without a file, as lines to print.
 pub(super) fn check() -> anyhow::Result<Vec<String>> {
