@@ -95,6 +95,16 @@ pub struct NetSettings {
     pub folder: PathBuf,
 }
 
+/// Inputs of a worker.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    pub states: watch::Receiver<States>,
+    /// Endpoints of this node whose containers have ended, before the leader knows.
+    pub ended: watch::Receiver<BTreeSet<String>>,
+    /// True once a leader has sent everything since this program started.
+    pub heard: watch::Receiver<bool>,
+}
+
 /// Handle on the networks of this node. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Networks {
@@ -209,14 +219,22 @@ impl Networks {
         self.shared.states.borrow().iter().map(|(id, known)| (id.clone(), known.state.clone())).collect()
     }
 
-    /// Says that all states were carried out: where nothing has to be done for that.
-    pub fn apply_nothing(&self) {
-        let states = self.shared.states.borrow().clone();
+    /// Follows what a worker needs, for one that takes the place of [`Networks::start`] in simulations.
+    pub fn inputs(&self) -> Inputs {
+        Inputs {
+            states: self.shared.states.subscribe(),
+            ended: self.shared.ended.subscribe(),
+            heard: self.shared.heard.subscribe(),
+        }
+    }
+
+    /// Publishes that kernel and DNS server have these states. Containers can be attached to their networks then.
+    pub fn publish(&self, states: &States) {
         let there = |(id, known): (&String, &Known)| {
             (id.clone(), Ok(EngineNetwork { id: id.clone(), name: known.state.facts.name.clone() }))
         };
         self.shared.ready.send_replace(states.iter().map(there).collect());
-        self.shared.applied.send_replace(states.into_iter().map(|(id, known)| (id, known.version)).collect());
+        self.shared.applied.send_replace(states.iter().map(|(id, known)| (id.clone(), known.version)).collect());
     }
 
     /// Versions that kernel and DNS server of this node have reached.

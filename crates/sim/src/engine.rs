@@ -58,6 +58,8 @@ struct Container {
     id: String,
     name: String,
     labels: BTreeMap<String, String>,
+    /// Its addresses on networks.
+    addresses: Vec<String>,
     status: &'static str,
     exit_code: i64,
 }
@@ -175,6 +177,12 @@ impl State {
         let container = Container {
             id: format!("{}{:060x}", self.host, self.made),
             name: name.to_owned(),
+            addresses: body["NetworkingConfig"]["EndpointsConfig"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, endpoint)| address(endpoint))
+                .collect(),
             labels: labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
             status: "created",
             exit_code: 0,
@@ -183,6 +191,16 @@ impl State {
         let answer = json!({"Id": container.id, "Warnings": []});
         self.containers.insert(container.id.clone(), container);
         reply(201, &answer)
+    }
+
+    fn connect(&mut self, body: &[u8]) -> Response<Body> {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let found = self.find(body["Container"].as_str().unwrap_or_default()).map(|it| it.id);
+        let Some(container) = found.and_then(|id| self.containers.get_mut(&id)) else {
+            return refuse(404, "No such container");
+        };
+        container.addresses.extend(address(&body["EndpointConfig"]));
+        reply(200, &Value::Null)
     }
 
     /// Answers calls about one container.
@@ -195,7 +213,7 @@ impl State {
                     it.status = "running";
                 }
                 if found.status != "running" {
-                    self.runs.begins(&self.host, &found.labels);
+                    self.runs.begins(&self.host, &found.labels, &found.addresses);
                     self.tell("start", &found);
                 }
                 reply(204, &Value::Null)
@@ -219,6 +237,10 @@ impl State {
             _ => refuse(404, "page not found"),
         }
     }
+}
+
+fn address(endpoint: &Value) -> Option<String> {
+    endpoint["IPAMConfig"]["IPv4Address"].as_str().map(str::to_owned)
 }
 
 impl Container {
@@ -292,6 +314,7 @@ impl Engine {
             (method, path) => {
                 let mut words = path.split('/').skip(1);
                 match (words.next(), words.next()) {
+                    (Some("networks"), Some(_)) => state.connect(&body),
                     (Some("containers"), Some(name)) => state.container(method, name, words.next()),
                     _ => refuse(404, "page not found"),
                 }

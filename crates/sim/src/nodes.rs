@@ -2,6 +2,7 @@
 //! may be wrong.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::disk::End;
 use crate::engine::Engine;
+use crate::kernel::Kernel;
+use crate::leaving::Leaving;
 use crate::net::{Net, Port};
 use crate::runs::Runs;
 use crate::stores::{Managers, addr, rng};
@@ -58,6 +61,8 @@ pub(crate) struct Nodes {
     pub(crate) managers: Arc<Managers>,
     pub(crate) runs: Runs,
     net: Net,
+    kernels: BTreeMap<String, Kernel>,
+    leaving: Arc<Leaving>,
     folder: PathBuf,
     trace: Trace,
     began: Instant,
@@ -81,8 +86,15 @@ impl Nodes {
             release: LEVEL,
         };
         let hosts = (1..=count).map(|number| (format!("n{number}"), host(number))).collect();
-        let (net, began) = (managers.net.clone(), Instant::now());
-        let nodes = Arc::new(Nodes { managers, runs, net, folder, trace, began, hosts: Mutex::new(hosts) });
+        let kernel = |number: u64| {
+            let node = format!("n{number}");
+            let kernel = Kernel::new(&node, rng(seed, 300 + number), trace.clone());
+            (node, kernel)
+        };
+        let kernels: BTreeMap<String, Kernel> = (1..=count).map(kernel).collect();
+        let leaving = Arc::new(Leaving::new(trace.clone(), kernels.clone()));
+        let (net, began, hosts) = (managers.net.clone(), Instant::now(), Mutex::new(hosts));
+        let nodes = Arc::new(Nodes { managers, runs, net, kernels, leaving, folder, trace, began, hosts });
         tokio::spawn(nodes.clone().gossip());
         for node in nodes.names() {
             tokio::spawn(nodes.clone().hold_lease(node));
@@ -116,6 +128,10 @@ impl Nodes {
 
     pub(crate) fn engine(&self, node: &str) -> Option<Engine> {
         self.hosts.lock().get(node).map(|it| it.engine.clone())
+    }
+
+    pub(crate) fn kernel(&self, node: &str) -> Option<Kernel> {
+        self.kernels.get(node).cloned()
     }
 
     /// Sets the error of this node's clock in milliseconds.
@@ -187,12 +203,17 @@ impl Nodes {
             clock: self.clock(node),
         };
         let agent = Arc::new(Agent::start(settings, &parts));
+        if let Some(kernel) = self.kernel(node) {
+            let working = kernel.run(agent.networks().clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(working));
+        }
         let description = watch::Sender::default();
-        let describing = describe(agent.clone(), description.clone());
+        let describing = describe(node.to_owned(), agent.clone(), description.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(describing));
         let (node, level, managers) = (node.to_owned(), self.release(node), self.managers.names());
         self.net.set_release(&node, level);
-        tokio::spawn(stop.run_until_cancelled_owned(work(node, level, managers, agent, port, description)));
+        let handler = SessionHandler { node, agent, leaving: self.leaving.clone() };
+        tokio::spawn(stop.run_until_cancelled_owned(work(handler, level, managers, port, description)));
     }
 
     /// A part of the node's program panics, if the program runs and has that part.
@@ -214,7 +235,9 @@ impl Nodes {
             && let Some(engine) = self.engine(node)
         {
             engine.turn_off();
+            self.kernels.get(node).into_iter().for_each(Kernel::turn_off);
         }
+        self.leaving.ends(node);
         self.managers.end(node, how).await;
     }
 
@@ -225,6 +248,7 @@ impl Nodes {
             it.up.take()
         });
         let Some(stop) = up else { return };
+        self.leaving.ends(node);
         self.managers.stop(node).await;
         self.net.unplug(node);
         stop.cancel();
@@ -309,10 +333,16 @@ pub(crate) fn new_id() -> String {
     format!("{:025x}", rand::random::<u64>())
 }
 
-async fn describe(agent: Arc<Agent>, to: watch::Sender<NodeDescription>) {
+/// The address of a node that others send packets of networks to.
+pub(crate) fn data_path(node: &str) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 0, node.trim_start_matches('n').parse().unwrap_or_default())
+}
+
+async fn describe(node: String, agent: Arc<Agent>, to: watch::Sender<NodeDescription>) {
     loop {
         let rest = match agent.describe().await {
-            Ok(description) => {
+            Ok(mut description) => {
+                description.underlay.data_path_addr = data_path(&node).to_string();
                 to.send_if_modified(|it| std::mem::replace(it, description.clone()) != description);
                 DESCRIBE_REST
             }
@@ -322,35 +352,43 @@ async fn describe(agent: Arc<Agent>, to: watch::Sender<NodeDescription>) {
     }
 }
 
-struct SessionHandler(Arc<Agent>);
+#[derive(Clone)]
+struct SessionHandler {
+    node: String,
+    agent: Arc<Agent>,
+    leaving: Arc<Leaving>,
+}
 
 impl Listener for SessionHandler {
     fn welcome(&self, _: Welcome) {}
 
     fn assign(&self, assignments: Assignments) {
-        self.0.assign(assignments);
+        self.agent.assign(assignments);
     }
 
     fn networks(&self, news: NetNews) -> bool {
-        let taken = self.0.networks().take(&news).is_ok();
-        self.0.networks().apply_nothing();
+        let networks = self.agent.networks();
+        let before = networks.states();
+        let taken = networks.take(&news).is_ok();
+        self.leaving.hears(&self.node, &news, &before, &networks.states());
         taken
     }
 
     fn heard(&self, said_at: Instant, lease: Duration) {
-        self.0.lease(said_at + lease);
+        self.leaving.heard(&self.node, said_at);
+        self.agent.lease(said_at + lease);
     }
 }
 
 /// Holds sessions with the current leader, one after the other.
 async fn work(
-    node: String,
+    handler: SessionHandler,
     level: u32,
     managers: Vec<String>,
-    agent: Arc<Agent>,
     port: Port,
     description: watch::Sender<NodeDescription>,
 ) {
+    let (node, agent) = (handler.node.clone(), handler.agent.clone());
     let mut attempt = 0;
     let mut leader: Option<ManagerAddr> = None;
     let mut sent_on = false;
@@ -372,7 +410,9 @@ async fn work(
         };
         let hello = Hello { addr: addr(&node), level, ..Hello::default() };
         attempt += 1;
-        let ended = hold(&port, &manager, hello, mind, &SessionHandler(agent.clone())).await;
+        handler.leaving.begins(&node, &manager.id);
+        let ended = hold(&port, &manager, hello, mind, &handler).await;
+        handler.leaving.ends(&node);
         let ended = if let Ended::Again = ended { Ended::Elsewhere(Some(manager)) } else { ended };
         let again = std::mem::replace(&mut sent_on, matches!(ended, Ended::Elsewhere(Some(_))));
         leader = if let Ended::Elsewhere(other) = ended { other } else { None };

@@ -20,14 +20,16 @@ struct Running {
     trace: Trace,
     /// Service → (host, task).
     services: BTreeMap<String, Vec<(String, String)>>,
+    /// Address on a network → (host, task).
+    addresses: BTreeMap<String, (String, String)>,
 }
 
 impl Runs {
     pub(crate) fn new(trace: Trace) -> Runs {
-        Runs(Arc::new(Mutex::new(Running { trace, services: BTreeMap::new() })))
+        Runs(Arc::new(Mutex::new(Running { trace, services: BTreeMap::new(), addresses: BTreeMap::new() })))
     }
 
-    pub(crate) fn begins(&self, host: &str, labels: &BTreeMap<String, String>) {
+    pub(crate) fn begins(&self, host: &str, labels: &BTreeMap<String, String>, addresses: &[String]) {
         let text = |key: &str| labels.get(key).cloned().unwrap_or_default();
         let (service, task, is_fenced) = (text(LABEL_SERVICE), text(LABEL_TASK), text(LABEL_FENCE) == "true");
         let mut running = self.0.lock();
@@ -37,6 +39,12 @@ impl Runs {
         if is_fenced && !others.is_empty() {
             running.trace.fail(format_args!("a fenced service runs twice: on {host} and {others:?}"));
         }
+        for address in addresses {
+            let owner = (host.to_owned(), task.clone());
+            if let Some(other) = running.addresses.insert(address.clone(), owner) {
+                running.trace.fail(format_args!("{task} on {host} has the address {address} of {other:?}, which runs"));
+            }
+        }
         running.services.entry(service).or_default().push((host.to_owned(), task));
     }
 
@@ -45,6 +53,7 @@ impl Runs {
         let (service, task) = (text(LABEL_SERVICE), text(LABEL_TASK));
         let mut running = self.0.lock();
         running.trace.tell(format_args!("{host} ends {task} of {service}"));
+        running.addresses.retain(|_, owner| *owner != (host.to_owned(), task.clone()));
         if let Some(there) = running.services.get_mut(&service) {
             there.retain(|it| *it != (host.to_owned(), task.clone()));
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::swarm::control::{
-    Declared, NetworkRequest, ServiceUpdate, create_network, create_service, remove_service, update_service,
+    Declared, NetworkRequest, ServiceUpdate, create_network, create_service, remove_network, remove_service,
+    update_service,
 };
 use herder_model::swarm::{
     Availability, Change, Cluster, ClusterRecord, Kind, NodeRecord, Object, Role, ServiceSpec, SwarmNode,
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::disk::{End, QUICK};
 use crate::nodes::{Nodes, new_id};
 use crate::play::Shared;
+use crate::reach;
 use crate::stores::{addr, rng};
 use crate::trace::Trace;
 
@@ -35,8 +37,10 @@ const TROUBLE: Duration = Duration::from_secs(25);
 const PEACE: Duration = Duration::from_secs(90);
 /// A service that never changes: it shows how fast tasks of lost nodes are replaced.
 pub(crate) const STEADY: &str = "steady";
-/// The network of services that are not fenced.
-const NETWORK: &str = "mesh";
+/// The networks of services that are not fenced.
+const NETWORKS: [&str; 2] = ["front", "back"];
+/// Maximum time until every node reaches what runs, after the last change.
+const REACH: Duration = Duration::from_secs(3);
 /// Same as in `decide::swarm::orchestrate::lost`: two nodes, or a third of all, every 5 s. Nodes are looked at every 200 ms.
 const AT_ONCE_MIN: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4800);
@@ -45,14 +49,23 @@ const PAUSE: Duration = Duration::from_millis(4800);
 type Replaced = BTreeMap<(String, Time), Time>;
 
 fn spec(name: &str, mode: Value, fenced: bool, image: u32) -> Option<ServiceSpec> {
+    spec_on(name, mode, fenced, image, &json!([]), &json!({}))
+}
+
+fn spec_on(
+    name: &str,
+    mode: Value,
+    fenced: bool,
+    image: u32,
+    networks: &Value,
+    endpoint: &Value,
+) -> Option<ServiceSpec> {
     let labels = if fenced { json!({"herder.fence": "true"}) } else { json!({}) };
-    let is_connected = !fenced && name != STEADY;
-    let networks = if is_connected { json!([{"Target": NETWORK}]) } else { json!([]) };
     serde_json::from_value(json!({
         "Name": name, "Labels": labels, "Mode": mode,
         "TaskTemplate": {"ContainerSpec": {"Image": format!("app:{image}")}, "Networks": networks,
             "RestartPolicy": {"Condition": "any", "Delay": 500_000_000}},
-        "UpdateConfig": {"Parallelism": 1, "Monitor": 1_000_000_000},
+        "UpdateConfig": {"Parallelism": 1, "Monitor": 1_000_000_000}, "EndpointSpec": endpoint,
     }))
     .ok()
 }
@@ -102,24 +115,35 @@ pub(crate) async fn declare(nodes: &Nodes, rng: &mut StdRng, trace: &Trace) {
     let Some(store) = nodes.managers.store(node) else { return };
     let Ok(Ok(view)) = timeout(Duration::from_secs(2), store.read()).await else { return };
     let now = nodes.clock(node).now();
-    if view.named(Kind::Network, NETWORK).is_none() {
-        let request = NetworkRequest { name: NETWORK.into(), driver: "overlay".into(), ..NetworkRequest::default() };
-        let outcome = match create_network(&view, &request, new_id()) {
+    let network = *NETWORKS.choose(rng).unwrap_or(&NETWORKS[0]);
+    let is_there = view.named(Kind::Network, network).is_some();
+    if !is_there || rng.random_range(0..8) == 0 {
+        let request = NetworkRequest { name: network.into(), driver: "overlay".into(), ..NetworkRequest::default() };
+        let changes = if is_there { remove_network(&view, network) } else { create_network(&view, &request, new_id()) };
+        let outcome = match changes {
             Ok(changes) => store.commit(changes, now).await.map(drop).map_err(|error| error.to_string()),
             Err(denial) => Err(format!("{denial:?}")),
         };
-        trace.tell(format_args!("create network {NETWORK}: {outcome:?}"));
+        let what = if is_there { "remove" } else { "create" };
+        trace.tell(format_args!("{what} network {network}: {outcome:?}"));
         return;
     }
     let number = rng.random_range(0..4);
     let name = format!("s{number}");
-    // The first ones are fenced, the last ones global.
-    let (fenced, mode) = match number {
-        0 | 1 => (true, json!({"Replicated": {"Replicas": 1}})),
-        2 => (false, json!({"Replicated": {"Replicas": rng.random_range(0..6)}})),
-        _ => (false, json!({"Global": {}})),
+    // The first ones are fenced and on no network. The others are on one; the third one publishes a port, the last one is global.
+    let (fenced, mode, endpoint) = match number {
+        0 | 1 => (true, json!({"Replicated": {"Replicas": 1}}), json!({})),
+        2 => {
+            let ports = json!([{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": rng.random_range(8080..8083)}]);
+            (false, json!({"Replicated": {"Replicas": rng.random_range(0..6)}}), json!({"Ports": ports}))
+        }
+        _ => {
+            let mode = if rng.random_range(0..3) == 0 { "dnsrr" } else { "vip" };
+            (false, json!({"Global": {}}), json!({"Mode": mode}))
+        }
     };
-    let Some(spec) = spec(&name, mode, fenced, rng.random_range(0..3)) else { return };
+    let networks = if fenced { json!([]) } else { json!([{"Target": network}]) };
+    let Some(spec) = spec_on(&name, mode, fenced, rng.random_range(0..3), &networks, &endpoint) else { return };
     let there = view.services.values().find(|it| it.service.spec.name == name);
     let (what, changes) = match there {
         None => ("create", create_service(&view, &declared(spec), new_id(), now)),
@@ -161,7 +185,7 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
     let names = nodes.names();
     let any = names.choose(rng).cloned().unwrap_or_default();
     let down: Vec<String> = names.iter().filter(|it| !nodes.is_up(it)).cloned().collect();
-    match rng.random_range(0..22) {
+    match rng.random_range(0..23) {
         0 | 1 => nodes.end(&any, End::Killed).await,
         2 => nodes.end(&any, End::Dark).await,
         3 => nodes.end(&any, End::Torn).await,
@@ -213,6 +237,11 @@ pub(crate) async fn fault(nodes: &Nodes, rng: &mut StdRng, clocks: bool) {
         21 => {
             if let Some(engine) = nodes.engine(&any).filter(|_| nodes.is_up(&any)) {
                 engine.turn_on_if_off();
+            }
+        }
+        22 => {
+            if let Some(kernel) = nodes.kernel(&any) {
+                kernel.disturb(rng.random());
             }
         }
         18 => {
@@ -382,13 +411,20 @@ fn missing(view: &View, running: &[String]) -> Option<String> {
 
 pub(crate) async fn converge(nodes: &Nodes, trace: &Trace) -> Option<Duration> {
     let began = Instant::now();
-    let mut why = String::new();
+    let (mut why, mut unreached) = (String::new(), None);
     while began.elapsed() < PEACE {
         sleep(Duration::from_millis(200)).await;
         let Some(store) = nodes.managers.names().first().and_then(|it| nodes.managers.store(it)) else { continue };
-        match missing(&store.view(), &nodes.runs.tasks()) {
-            None => return Some(began.elapsed()),
-            Some(missing) => why = missing,
+        let view = store.view();
+        if let Some(missing) = missing(&view, &nodes.runs.tasks()) {
+            (why, unreached) = (missing, None);
+            continue;
+        }
+        let Some(fault) = reach::fault(nodes, &view) else { return Some(began.elapsed()) };
+        let since = unreached.get_or_insert_with(Instant::now);
+        if since.elapsed() > REACH {
+            trace.fail(format_args!("a node does not reach what runs after {REACH:?}: {fault}"));
+            return None;
         }
     }
     trace.fail(format_args!("what is declared does not run after {PEACE:?}: {why}"));
