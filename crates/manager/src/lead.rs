@@ -20,7 +20,7 @@ use herder_decide::swarm::{
     Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, nodes::level, on_task_report, reconcile,
 };
 use herder_model::swarm::{Change, ManagerAddr, NodeDescription, NodeRecord, Role, Time, ToLeader, ToNode, View};
-use herder_store::{Leadership, Store, StoreError, Watch};
+use herder_store::{Leadership, Seen, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -66,9 +66,13 @@ pub(crate) async fn run(
 ) {
     let mut leadership = store.leadership();
     let (own_events, mut own) = mpsc::channel(crate::sessions::EVENTS_WAITING_MAX);
+    let (view, mut watch) = store.watch();
+    let mut addresses = Addresses::default();
+    addresses.recall(&view, settings.clock.now());
+    drop(view);
     loop {
         let led = async {
-            let Ok(term) = leadership.wait_for(|it| it.me).await.map(|it| it.term) else { return false };
+            let Some(term) = follow(&mut leadership, &mut watch, &mut addresses, settings).await else { return false };
             // What it wrote before, and has not heard of since, comes into effect first.
             if let Err(error) = store.commit_in(term, Vec::new(), settings.clock.now()).await {
                 tracing::debug!(%error, "this node does not lead the managers yet");
@@ -76,8 +80,12 @@ pub(crate) async fn run(
                 return true;
             }
             tracing::info!("this node leads the managers");
-            let mut lead = Lead::new(&store, settings, own_events.clone(), challenges, term);
+            let mut lead = Lead::new(&store, settings, own_events.clone(), challenges, &mut addresses, term);
+            while let Some(seen) = watch.try_next() {
+                learn_freed(lead.addresses, &seen, settings);
+            }
             lead.until_lost(&mut leadership, events, &mut own).await;
+            watch = lead.watch;
             tracing::info!("this node does not lead the managers any more");
             true
         };
@@ -86,6 +94,33 @@ pub(crate) async fn run(
             Some(false) | None => return,
         }
     }
+}
+
+/// Waits until the store leads, and returns its term. `None` if the store has ended.
+///
+/// Meanwhile it takes in the addresses that are freed under other leaders: they rest also after a change of leaders, since
+/// their containers may still run on a lost node.
+async fn follow(
+    leadership: &mut watch::Receiver<Leadership>,
+    watch: &mut Watch,
+    addresses: &mut Addresses,
+    settings: &Settings,
+) -> Option<u64> {
+    loop {
+        tokio::select! {
+            leads = leadership.wait_for(|it| it.me) => return leads.ok().map(|it| it.term),
+            seen = watch.next() => learn_freed(addresses, &seen, settings),
+        }
+    }
+}
+
+/// Takes in the addresses that were freed by writes of other managers. The tasks that wait for one are not this manager's yet.
+fn learn_freed(addresses: &mut Addresses, seen: &Seen, settings: &Settings) {
+    let now = settings.clock.now();
+    if seen.resync {
+        addresses.recall(&seen.view, now);
+    }
+    addresses.see(&seen.written, now);
 }
 
 struct Lead<'m> {
@@ -118,7 +153,7 @@ struct Lead<'m> {
     /// Nodes that changed so that tasks on them may not fit there any more.
     changed: BTreeSet<String>,
     /// The addresses that were assigned last, and those that rest.
-    addresses: Addresses,
+    addresses: &'m mut Addresses,
     /// Network state for the nodes.
     nets: Nets,
     /// The news of ingress nodes, and of the nodes of tasks that get requests from them.
@@ -151,6 +186,7 @@ impl<'m> Lead<'m> {
         settings: &'m Settings,
         own_events: mpsc::Sender<Event>,
         challenges: &'m watch::Sender<BTreeSet<String>>,
+        addresses: &'m mut Addresses,
         term: u64,
     ) -> Lead<'m> {
         let (view, watch) = store.watch();
@@ -171,7 +207,7 @@ impl<'m> Lead<'m> {
             fleet: Fleet::of(&view),
             place: true,
             changed: BTreeSet::new(),
-            addresses: Addresses::default(),
+            addresses,
             nets: Nets::of(&view),
             ingress: IngressLead::default(),
             challenges,

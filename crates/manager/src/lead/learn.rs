@@ -13,7 +13,9 @@ impl Lead<'_> {
     /// Applies the writes, and notes services to reconcile and nodes to inform.
     pub(super) fn learn(&mut self, view: &View, written: &[Written], resync: bool) {
         self.view = view.clone();
+        let now = self.settings.clock.now();
         if resync {
+            self.addresses.recall(view, now);
             self.fleet = Fleet::of(view);
             self.nets = Nets::of(view);
             self.ingress.changed();
@@ -26,7 +28,7 @@ impl Lead<'_> {
             self.nets.see(view, written);
         }
         self.ingress.see(view, written);
-        let waiting = self.addresses.see(written, self.settings.clock.now());
+        let waiting = self.addresses.see(written, now);
         self.work_queue.add_all(waiting);
         for written in written {
             match (&written.before, &written.after) {

@@ -32,7 +32,7 @@ impl Lead<'_> {
             let first = allocate::first_ingress(proposal.view(), &cluster, (self.settings.new_id)());
             self.add(proposal, first);
         }
-        let changes = allocate::node_addresses(proposal.view(), &mut self.addresses);
+        let changes = allocate::node_addresses(proposal.view(), self.addresses);
         self.networks = !self.add(proposal, changes);
     }
 
@@ -49,7 +49,7 @@ impl Lead<'_> {
         }
         for (id, wanted) in wanted {
             let change = match wanted {
-                Some(wanted) => attachments::attach(proposal.view(), &mut self.addresses, node, id, wanted, now),
+                Some(wanted) => attachments::attach(proposal.view(), self.addresses, node, id, wanted, now),
                 None => attachments::release(proposal.view(), node, id),
             };
             self.add(proposal, change.into_iter().collect());

@@ -40,6 +40,22 @@ impl Addresses {
         self.networks.values_mut().for_each(|it| it.given.clear());
     }
 
+    /// Lets the addresses of tasks rest that ended a short time ago.
+    ///
+    /// For a manager that did not see them freed: its program has just started, or it got the whole state at once.
+    pub fn recall(&mut self, view: &View, now: Time) {
+        let has_ended = |it: &&Arc<TaskRecord>| it.task.status.state > TaskState::Running && it.applied_at + REST > now;
+        for record in view.tasks.values().filter(has_ended) {
+            for network in &record.networks {
+                if let Some(address) = network.v4 {
+                    let order = self.networks.entry(network.network_id.clone()).or_default();
+                    order.resting.push_back((record.applied_at + REST, address.into()));
+                }
+            }
+        }
+        self.networks.values_mut().for_each(|it| it.resting.make_contiguous().sort_unstable());
+    }
+
     /// Takes in what was written. The services that wait for an address, if one was freed.
     pub fn see(&mut self, written: &[Written], now: Time) -> Vec<String> {
         let mut freed = false;

@@ -146,8 +146,15 @@ impl Swarm {
             return;
         }
         record.task.status.state = state;
+        record.applied_at = self.now;
         node.clone_into(&mut record.task.node_id);
         self.write(vec![record.into()]);
+    }
+
+    /// Another manager leads, whose program has just started.
+    fn change_leader(&mut self) {
+        self.addresses = Addresses::default();
+        self.addresses.recall(&self.view, self.now);
     }
 
     fn tasks(&self) -> Vec<String> {
@@ -258,7 +265,7 @@ proptest! {
                     }
                 }
                 Event::Leader => {
-                    swarm.addresses = Addresses::default();
+                    swarm.change_leader();
                     swarm.view = View::of(swarm.view.index, swarm.view.objects());
                 }
             }
@@ -429,6 +436,31 @@ fn a_slot_has_the_address_that_its_service_fixes() {
     let at = |it: &&Arc<TaskRecord>| it.task.slot == 2 && it.task.id != second;
     let next = swarm.view.tasks.values().find(at).expect("another task");
     assert_eq!(next.networks[0].v4, "10.9.0.51".parse().ok());
+}
+
+#[test]
+fn an_address_of_an_ended_task_rests_also_where_the_leader_changes() {
+    let mut swarm = Swarm::new(1);
+    swarm.network("ov", json!({}));
+    swarm.declare("web", json!({"Networks": [{"Target": "ov"}], "EndpointSpec": {"Mode": "dnsrr"}}));
+    let mut given = Vec::new();
+    for _ in 0..3 {
+        swarm.step(false);
+        let lives = |it: &&Arc<TaskRecord>| it.task.status.state <= TaskState::Running;
+        let task = swarm.view.tasks.values().find(lives).expect("a task that follows").clone();
+        given.push(task.networks[0].v4.expect("an address").to_string());
+        swarm.set(&task.task.id, TaskState::Running, "n0");
+        swarm.set(&task.task.id, TaskState::Failed, "n0");
+        swarm.change_leader();
+        // More than a restart delay.
+        swarm.now = swarm.now + Duration::from_secs(6);
+    }
+    assert_eq!(given, ["10.0.16.2", "10.0.16.3", "10.0.16.4"]);
+    // Later, it is the first that is free after the highest that is held.
+    swarm.now = swarm.now + REST;
+    swarm.change_leader();
+    swarm.step(false);
+    assert!(swarm.tasks().contains(&"Pending 10.0.16.2".to_owned()), "{:?}", swarm.tasks());
 }
 
 /// moby#38575.
