@@ -58,8 +58,8 @@ struct Container {
     id: String,
     name: String,
     labels: BTreeMap<String, String>,
-    /// Its addresses on networks.
-    addresses: Vec<String>,
+    /// Network → its address there.
+    addresses: BTreeMap<String, String>,
     status: &'static str,
     exit_code: i64,
 }
@@ -181,7 +181,7 @@ impl State {
                 .as_object()
                 .into_iter()
                 .flatten()
-                .filter_map(|(_, endpoint)| address(endpoint))
+                .filter_map(|(network, endpoint)| Some((network.clone(), address(endpoint)?)))
                 .collect(),
             labels: labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
             status: "created",
@@ -193,13 +193,17 @@ impl State {
         reply(201, &answer)
     }
 
-    fn connect(&mut self, body: &[u8]) -> Response<Body> {
+    fn connect(&mut self, network: &str, body: &[u8]) -> Response<Body> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let found = self.find(body["Container"].as_str().unwrap_or_default()).map(|it| it.id);
         let Some(container) = found.and_then(|id| self.containers.get_mut(&id)) else {
             return refuse(404, "No such container");
         };
-        container.addresses.extend(address(&body["EndpointConfig"]));
+        if container.addresses.contains_key(network) {
+            let name = &container.name;
+            return refuse(403, &format!("endpoint with name {name} already exists in network {network}"));
+        }
+        container.addresses.extend(address(&body["EndpointConfig"]).map(|it| (network.to_owned(), it)));
         reply(200, &Value::Null)
     }
 
@@ -314,7 +318,7 @@ impl Engine {
             (method, path) => {
                 let mut words = path.split('/').skip(1);
                 match (words.next(), words.next()) {
-                    (Some("networks"), Some(_)) => state.connect(&body),
+                    (Some("networks"), Some(network)) => state.connect(network, &body),
                     (Some("containers"), Some(name)) => state.container(method, name, words.next()),
                     _ => refuse(404, "page not found"),
                 }

@@ -67,10 +67,11 @@ impl Kernel {
         Kernel(Arc::new(Inner { host: host.to_owned(), trace, tables, notices: Notify::new() }))
     }
 
-    /// The host loses power, and its DNS server ends.
+    /// The host loses power, and its DNS server ends. The worker may take one more step before it ends.
     pub(crate) fn turn_off(&self) {
         let mut tables = self.0.tables.lock();
         tables.items.clear();
+        tables.is_disturbed = true;
         (tables.names, tables.named) = (Names::default(), Done::default());
     }
 

@@ -238,7 +238,14 @@ impl Nodes {
             self.kernels.get(node).into_iter().for_each(Kernel::turn_off);
         }
         self.leaving.ends(node);
+        self.manager_ends(node);
         self.managers.end(node, how).await;
+    }
+
+    fn manager_ends(&self, node: &str) {
+        if self.managers.names().iter().any(|it| it == node) {
+            self.runs.manager_ends();
+        }
     }
 
     /// The node's program is stopped in good order.
@@ -249,6 +256,7 @@ impl Nodes {
         });
         let Some(stop) = up else { return };
         self.leaving.ends(node);
+        self.manager_ends(node);
         self.managers.stop(node).await;
         self.net.unplug(node);
         stop.cancel();

@@ -1,4 +1,4 @@
-//! What every node reaches by names, virtual IPs and published ports, compared with the tasks that run.
+//! Compares what every node reaches, by names, virtual IPs and published ports, with the tasks that run.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

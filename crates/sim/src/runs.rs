@@ -20,16 +20,21 @@ struct Running {
     trace: Trace,
     /// Service → (host, task).
     services: BTreeMap<String, Vec<(String, String)>>,
-    /// Address on a network → (host, task).
-    addresses: BTreeMap<String, (String, String)>,
+    /// (Network, address there) → (host, task).
+    addresses: BTreeMap<(String, String), (String, String)>,
+    /// True from the first end of a manager's program on.
+    ///
+    /// A manager that starts anew does not know the addresses of removed tasks, whose containers may run on a lost node.
+    managers_forgot: bool,
 }
 
 impl Runs {
     pub(crate) fn new(trace: Trace) -> Runs {
-        Runs(Arc::new(Mutex::new(Running { trace, services: BTreeMap::new(), addresses: BTreeMap::new() })))
+        let (services, addresses) = (BTreeMap::new(), BTreeMap::new());
+        Runs(Arc::new(Mutex::new(Running { trace, services, addresses, managers_forgot: false })))
     }
 
-    pub(crate) fn begins(&self, host: &str, labels: &BTreeMap<String, String>, addresses: &[String]) {
+    pub(crate) fn begins(&self, host: &str, labels: &BTreeMap<String, String>, addresses: &BTreeMap<String, String>) {
         let text = |key: &str| labels.get(key).cloned().unwrap_or_default();
         let (service, task, is_fenced) = (text(LABEL_SERVICE), text(LABEL_TASK), text(LABEL_FENCE) == "true");
         let mut running = self.0.lock();
@@ -39,10 +44,12 @@ impl Runs {
         if is_fenced && !others.is_empty() {
             running.trace.fail(format_args!("a fenced service runs twice: on {host} and {others:?}"));
         }
-        for address in addresses {
+        for (network, address) in addresses {
             let owner = (host.to_owned(), task.clone());
-            if let Some(other) = running.addresses.insert(address.clone(), owner) {
-                running.trace.fail(format_args!("{task} on {host} has the address {address} of {other:?}, which runs"));
+            let other = running.addresses.insert((network.clone(), address.clone()), owner);
+            if let Some(other) = other.filter(|_| !running.managers_forgot) {
+                let text = format!("{task} on {host} has the address {address} of {other:?} on {network}, which runs");
+                running.trace.fail(text);
             }
         }
         running.services.entry(service).or_default().push((host.to_owned(), task));
@@ -57,6 +64,11 @@ impl Runs {
         if let Some(there) = running.services.get_mut(&service) {
             there.retain(|it| *it != (host.to_owned(), task.clone()));
         }
+    }
+
+    /// The program of a manager ends.
+    pub(crate) fn manager_ends(&self) {
+        self.0.lock().managers_forgot = true;
     }
 
     /// Tasks that run, of all services.
