@@ -34,8 +34,8 @@ pub(super) async fn host(identity: Identity) -> Host {
     let access = Arc::new(Mutex::new(Vec::new()));
     let seen = access.clone();
     let accept = move |mut incoming: Incoming| {
-        let _ = told.send(incoming.road);
         seen.lock().push(incoming.access);
+        let _ = told.send(incoming.road);
         tokio::spawn(async move {
             let (revoked, outgrown) = (incoming.revoked(), incoming.outgrown());
             tokio::select! {

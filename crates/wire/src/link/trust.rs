@@ -296,16 +296,15 @@ async fn a_manager_that_is_demoted_is_a_worker_with_its_old_certificate_and_a_ma
 #[tokio::test]
 async fn a_worker_that_is_promoted_outgrows_the_connections_that_it_opened_as_a_worker() {
     let (manager, managers) = swarm().await;
-    let (one, two) = (worker(&manager, &managers, "one").await, worker(&manager, &managers, "two").await);
+    let (one, mut two) = (worker(&manager, &managers, "one").await, worker(&manager, &managers, "two").await);
     let mut old = one.link.dial(&two.addr, &two.id, Road::Calls).await.unwrap();
     managers.set(&one, Role::Manager);
     managers.0.lock().managers.push(ManagerAddr { id: one.id.clone(), addr: one.addr.clone() });
     one.link.obtain(&[peer(&manager)]).await.unwrap();
     // Opened before the other node heard of it: not yet with all rights.
     let mut early = one.link.dial(&two.addr, &two.id, Road::Calls).await.unwrap();
-    early.write_all(b"").await.unwrap();
-    while two.access.lock().len() < 2 {
-        tokio::task::yield_now().await;
+    for _ in 0..2 {
+        assert_eq!(two.roads.recv().await, Some(Road::Calls));
     }
     assert_eq!(*two.access.lock(), [Access::Worker; 2]);
     managers.tell(&[&two]);
