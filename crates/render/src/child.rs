@@ -10,6 +10,8 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::signals::{TOLD, heeded_by_programs};
+
 /// Time limit for the end of a program that was asked to end.
 const KILL_TIME: Duration = Duration::from_secs(30);
 
@@ -38,17 +40,9 @@ impl Exec {
 /// If there is no such signal.
 pub fn signal(name: &str) -> Result<Signal, String> {
     let upper = name.to_ascii_uppercase();
-    Ok(match upper.strip_prefix("SIG").unwrap_or(&upper) {
-        "HUP" => Signal::HUP,
-        "INT" => Signal::INT,
-        "QUIT" => Signal::QUIT,
-        "TERM" => Signal::TERM,
-        "KILL" => Signal::KILL,
-        "USR1" => Signal::USR1,
-        "USR2" => Signal::USR2,
-        "WINCH" => Signal::WINCH,
-        _ => return Err(format!("{name:?} is no signal that a program is told by: write SIGHUP, SIGUSR1, SIGTERM …")),
-    })
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let known = TOLD.iter().find(|(it, _)| *it == short).map(|(_, it)| *it);
+    known.ok_or_else(|| format!("{name:?} is no signal that a program is told by: write SIGHUP, SIGUSR1, SIGTERM …"))
 }
 
 /// The program while it runs.
@@ -62,6 +56,7 @@ impl Running {
     pub(crate) fn start(exec: &Exec) -> std::io::Result<Running> {
         let mut command = Command::new("sh");
         command.args(["-c", &script(exec)]).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        heeded_by_programs()?;
         let child = command.spawn()?;
         info!(command = exec.command, "the program runs");
         Ok(Running { exec: exec.clone(), child })

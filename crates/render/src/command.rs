@@ -10,6 +10,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::Order;
+use crate::signals::heeded_by_programs;
 
 /// Maximum bytes of a command's output for the log.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
@@ -65,7 +66,8 @@ pub(crate) async fn run(order: &Order, limit: Duration) -> Result<(), CommandErr
     };
     program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let start = |source| CommandError::Start { command: command.clone(), source };
-    let mut child = program.spawn().map_err(start)?;
+    // It may start a daemon.
+    let mut child = heeded_by_programs().and_then(|()| program.spawn()).map_err(start)?;
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let output = tokio::spawn(async move { tokio::join!(said(out), said(err)) });

@@ -16,6 +16,7 @@ mod numbers;
 pub mod place;
 pub mod render;
 mod run;
+mod signals;
 mod source;
 mod status;
 mod texts;
