@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use herder_model::swarm::{Backend, BackendState, IngressApplied, IngressState, Upstream};
+use herder_model::swarm::{Backend, BackendState, IngressApplied, IngressChanges, IngressState, Patch, Upstream};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ pub(crate) struct Services {
     tasks: Mutex<HashMap<String, Weak<Task>>>,
     /// Nodes that may be lost.
     suspects: Mutex<BTreeSet<String>>,
+    /// Names of services that are not in the table any more, and whose tasks have requests.
+    left: Mutex<BTreeSet<String>>,
     applied: watch::Sender<IngressApplied>,
 }
 
@@ -86,7 +88,13 @@ impl Drop for Held {
 
 impl Services {
     pub(crate) fn new(applied: watch::Sender<IngressApplied>) -> Services {
-        Services { services: RwLock::default(), tasks: Mutex::default(), suspects: Mutex::default(), applied }
+        Services {
+            services: RwLock::default(),
+            tasks: Mutex::default(),
+            suspects: Mutex::default(),
+            left: Mutex::default(),
+            applied,
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Service>> {
@@ -110,33 +118,41 @@ impl Services {
         *suspects = nodes;
     }
 
-    /// Takes over the services of a state. A task that two services share is one task.
-    pub(crate) fn update(&self, state: &IngressState) {
+    /// Takes over a state that differs from the one before in these changes. A task that two services share is one task. Returns the
+    /// names of services that have come or gone.
+    pub(crate) fn update(&self, state: &IngressState, changes: &IngressChanges) -> BTreeSet<String> {
         let mut services = self.services.write();
         let suspects = self.suspects.lock();
         let mut known = self.tasks.lock();
+        let mut left = self.left.lock();
+        let mut moved = BTreeSet::new();
+        let Patch { put, removed } = &changes.services;
+        left.extend(removed.iter().cloned());
+        left.retain(|it| !put.contains_key(it));
         // Tasks of services that are not in the table any more. Another service may still have them.
-        let mut left: BTreeSet<String> = BTreeSet::new();
-        services.retain(|name, service| {
-            if state.services.contains_key(name) {
-                return true;
-            }
+        let mut leaving: BTreeSet<String> = BTreeSet::new();
+        left.retain(|name| {
+            let Some(service) = services.get(name) else { return false };
             // What is not in the table any more takes no requests either.
             let drain_ms = service.is.read().drain_ms;
             let tasks = service.tasks();
             for task in tasks.iter() {
                 task.set(BackendState::Draining, drain_ms);
-                left.insert(task.id.clone());
+                leaving.insert(task.id.clone());
             }
-            // It is no longer the same service: if it comes back, its tasks are to serve again.
+            // Nothing of it is checked any more.
             *service.is.write() = Arc::new(Upstream { drain_ms, ..Upstream::default() });
-            tasks.iter().any(|it| it.in_flight.load(Ordering::SeqCst) > 0)
-        });
-        for (name, upstream) in &state.services {
-            let same = services.get(name).is_some_and(|it| **it.is.read() == *upstream);
-            if same && !upstream.backends.keys().any(|it| left.contains(it)) {
-                continue;
+            let is_busy = tasks.iter().any(|it| it.in_flight.load(Ordering::SeqCst) > 0);
+            if !is_busy {
+                services.remove(name);
+                moved.insert(name.clone());
             }
+            is_busy
+        });
+        let shares = |it: &Upstream| it.backends.keys().any(|it| leaving.contains(it));
+        let sharing = state.services.iter().filter(|(name, it)| !put.contains_key(*name) && shares(it));
+        let sharing = (!leaving.is_empty()).then_some(sharing).into_iter().flatten();
+        for (name, upstream) in put.iter().chain(sharing) {
             let tasks = upstream.backends.iter().map(|(id, backend)| {
                 let task = known.get(id).and_then(Weak::upgrade).unwrap_or_else(|| {
                     let task = Arc::new(Task::new(id));
@@ -152,11 +168,15 @@ impl Services {
                 task
             });
             let tasks: Vec<Arc<Task>> = tasks.collect();
-            let service = services.entry(name.clone()).or_insert_with(|| Arc::new(Service::new(name)));
+            let service = services.entry(name.clone()).or_insert_with(|| {
+                moved.insert(name.clone());
+                Arc::new(Service::new(name))
+            });
             *service.is.write() = Arc::new(upstream.clone());
             *service.tasks.write() = Arc::new(tasks);
         }
         known.retain(|_, it| it.strong_count() > 0);
+        moved
     }
 
     /// Tasks that drain, and still have requests.
@@ -398,6 +418,8 @@ pub(crate) type Backends = std::collections::BTreeMap<String, Backend>;
 
 #[cfg(test)]
 mod tests {
+    use imbl::OrdMap;
+
     use super::*;
 
     fn state(states: &[(&str, BackendState, u32)]) -> IngressState {
@@ -408,7 +430,17 @@ mod tests {
             })
             .collect();
         let upstream = Upstream { backends, ..Upstream::default() };
-        IngressState { services: [("s".to_owned(), upstream)].into(), ..IngressState::default() }
+        IngressState { services: OrdMap::unit("s".to_owned(), upstream), ..IngressState::default() }
+    }
+
+    /// Hands one state after the other to the services.
+    fn updates(services: &Services) -> impl FnMut(IngressState) -> BTreeSet<String> {
+        let mut before = IngressState::default();
+        move |state| {
+            let changes = IngressChanges::between(&before, &state);
+            before = state;
+            services.update(&before, &changes)
+        }
     }
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -417,7 +449,8 @@ mod tests {
     async fn tasks_take_turns_by_weight_and_failed_ones_rest() {
         use BackendState::{Draining, Serving};
         let services = Services::new(watch::Sender::default());
-        services.update(&state(&[("a", Serving, 1), ("b", Serving, 2), ("c", Draining, 1)]));
+        let mut update = updates(&services);
+        update(state(&[("a", Serving, 1), ("b", Serving, 2), ("c", Draining, 1)]));
         let service = services.get("s").expect("a service");
         let chosen = |count: usize| {
             (0..count).filter_map(|_| service.choose(CLIENT, None, &[])).map(|it| it.id.clone()).collect::<String>()
@@ -432,7 +465,7 @@ mod tests {
         assert!(chosen(6).contains('b'));
         // The last one is taken all the same.
         b.failed();
-        services.update(&state(&[("a", Draining, 1), ("b", Serving, 2)]));
+        update(state(&[("a", Draining, 1), ("b", Serving, 2)]));
         assert_eq!(chosen(2), "bb");
     }
 
@@ -452,7 +485,7 @@ mod tests {
         let suspect = |nodes: &[&str]| services.suspect(nodes.iter().map(|it| (*it).to_owned()).collect());
         // Before its tasks are known, and after.
         suspect(&["node-a"]);
-        services.update(&state);
+        updates(&services)(state);
         assert_eq!(chosen(&services), ("bbbb".to_owned(), true));
         suspect(&["node-a", "node-b"]);
         assert_eq!(chosen(&services), ("aabb".to_owned(), false));
@@ -465,15 +498,37 @@ mod tests {
         use BackendState::{Draining, Serving};
         let applied = watch::Sender::<IngressApplied>::default();
         let services = Services::new(applied.clone());
-        services.update(&state(&[("a", Serving, 1)]));
+        let mut update = updates(&services);
+        update(state(&[("a", Serving, 1)]));
         let task = services.get("s").expect("a service").choose(CLIENT, None, &[]).expect("a");
         let held = services.hold(&task).expect("it serves");
-        services.update(&state(&[("a", Draining, 1)]));
+        update(state(&[("a", Draining, 1)]));
         assert!(services.hold(&task).is_none(), "no new request");
         assert_eq!(services.busy(), Tasks::from(["a".to_owned()]));
         applied.send_modify(|it| it.busy = services.busy());
         drop(held);
         assert_eq!(applied.borrow().busy, Tasks::new());
         assert_eq!(services.busy(), Tasks::new());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_left_stays_until_its_last_request_ends() {
+        let services = Services::new(watch::Sender::default());
+        let serving = || state(&[("a", BackendState::Serving, 1)]);
+        let names = |moved: BTreeSet<String>| moved.into_iter().collect::<String>();
+        let mut update = updates(&services);
+        assert_eq!(names(update(serving())), "s");
+        let task = services.get("s").expect("a service").choose(CLIENT, None, &[]).expect("a");
+        let held = services.hold(&task).expect("it serves");
+        assert_eq!(names(update(IngressState::default())), "");
+        assert!(services.hold(&task).is_none(), "no new request");
+        // It comes back, and is the same.
+        assert_eq!(names(update(serving())), "");
+        assert!(services.hold(&task).is_some());
+        update(IngressState::default());
+        drop(held);
+        // Any later change finds that it is idle.
+        assert_eq!(names(update(IngressState::default())), "s");
+        assert!(services.get("s").is_none());
     }
 }

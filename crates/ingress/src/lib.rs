@@ -47,7 +47,7 @@ pub use hold::{HoldSettings, hold};
 use crate::balance::Services;
 use crate::connect::Clients;
 use crate::listen::Listeners;
-use crate::table::Table;
+use crate::table::{Maker, Table};
 
 /// Time for requests, websockets and calls to end before herder does.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -67,6 +67,7 @@ pub struct Ingress {
 struct Known {
     version: u64,
     state: IngressState,
+    maker: Maker,
 }
 
 /// The state that requests share.
@@ -130,18 +131,16 @@ impl Ingress {
         }
         known.version = news.results_in;
         known.state.apply(&news.changes);
-        match news.listens {
-            true => self.apply(known.version, &known.state, news.whole),
-            false => self.apply(known.version, &IngressState::default(), news.whole),
-        }
+        let Known { version, state, maker } = &mut *known;
+        let nothing = IngressState::default();
+        let state = if news.listens { &*state } else { &nothing };
+        self.apply(*version, state, maker, news.whole);
         Ok(())
     }
 
     /// Routes by this state from now on.
-    fn apply(&self, version: u64, state: &IngressState, whole: bool) {
-        // Tasks that drain take no new requests before the version is reported.
-        self.shared.services.update(state);
-        let table = Table::of(state, &self.shared.services, &self.shared.table.load());
+    fn apply(&self, version: u64, state: &IngressState, maker: &mut Maker, whole: bool) {
+        let table = maker.take(state, &self.shared.services);
         self.shared.table.store(Arc::new(table));
         self.shared.clients.tidy();
         let failed = match self.shared.leaving.is_cancelled() {

@@ -1,38 +1,45 @@
 //! The routes of one version, ready to be held against requests.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use herder_decide::ingress::{Middleware, Rule, Scope, Subject};
-use herder_model::swarm::{self as model, Carried, IngressSettings, IngressState, RouteTls};
+use herder_decide::ingress::{Rule, Scope, Subject};
+use herder_model::swarm::{self as model, Carried, IngressSettings, RouteTls};
+use imbl::{HashMap, OrdMap};
 use ipnet::IpNet;
-use serde_json::Value;
 
-use crate::balance::{Service, Services};
+use crate::balance::Service;
 use crate::middleware::Compiled;
 use crate::tls::Certificates;
 
-/// All routes of one version.
-#[derive(Debug, Default)]
+mod maker;
+
+pub(crate) use maker::Maker;
+
+/// All routes of one version. A copy shares what it has with the original.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    pub(crate) settings: IngressSettings,
-    /// Keyed by name.
-    routes: HashMap<String, Arc<Route>>,
+    pub(crate) settings: Arc<IngressSettings>,
     http: Routes,
-    pub(crate) tcp: Vec<Arc<Route>>,
-    pub(crate) udp: Vec<Arc<Route>>,
-    middlewares: BTreeMap<String, (Value, Arc<Compiled>)>,
+    tcp: Ordered,
+    udp: Ordered,
     pub(crate) certificates: Arc<Certificates>,
-    pub(crate) challenges: BTreeMap<String, String>,
+    pub(crate) challenges: OrdMap<String, String>,
 }
 
-/// Routes of HTTP: those that need a host by that host, the others beside them. The earlier one is tried first.
-#[derive(Debug, Default)]
+/// Routes of HTTP: those that need a host by that host, the others beside them.
+#[derive(Clone, Debug, Default)]
 struct Routes {
-    all: Vec<Arc<Route>>,
-    by_host: HashMap<Arc<str>, Vec<usize>>,
-    others: Vec<usize>,
+    by_host: HashMap<Arc<str>, Ordered>,
+    others: Ordered,
+    /// Number of routes by entrypoint; those of all entrypoints have the empty name.
+    counts: BTreeMap<String, usize>,
 }
+
+/// Routes in the order in which they are tried.
+#[derive(Clone, Debug, Default)]
+struct Ordered(Arc<Vec<Arc<Route>>>);
 
 /// One route.
 #[derive(Debug)]
@@ -88,77 +95,29 @@ impl Route {
     fn is_of(&self, entrypoint: &str) -> bool {
         self.entrypoints.is_empty() || self.entrypoints.contains(entrypoint)
     }
+
+    /// Its place among others: the lesser one is tried first.
+    fn order(&self) -> (Reverse<i64>, &str) {
+        (Reverse(self.is.priority), &self.name)
+    }
 }
 
 impl Table {
-    /// Compiles a state. Routes and middlewares that are the same as before are taken over: what a middleware counts goes on.
-    pub(crate) fn of(state: &IngressState, services: &Services, before: &Table) -> Table {
-        let middlewares = state.middlewares.iter().filter_map(|(name, value)| {
-            let known = before.middlewares.get(name).filter(|(it, _)| it == value).map(|(_, it)| it.clone());
-            let compiled = known.or_else(|| {
-                let middleware: Middleware = serde_json::from_value(value.clone()).ok()?;
-                Compiled::of(middleware).map(Arc::new)
-            });
-            Some((name.clone(), (value.clone(), compiled?)))
-        });
-        let middlewares: BTreeMap<String, (Value, Arc<Compiled>)> = middlewares.collect();
-        let mut routes: HashMap<String, Arc<Route>> = HashMap::with_capacity(state.routes.len());
-        let mut sorted: Vec<Arc<Route>> = Vec::with_capacity(state.routes.len());
-        for (name, route) in &state.routes {
-            let Some(service) = services.get(&route.service) else { continue };
-            let of_route = route.middlewares.iter().filter_map(|it| middlewares.get(it));
-            let of_route: Vec<Arc<Compiled>> = of_route.map(|(_, it)| it.clone()).collect();
-            let known = before.routes.get(name).filter(|it| it.is_same(route, &service, &of_route));
-            let compiled = match known {
-                Some(known) => known.clone(),
-                None => {
-                    let Some(mut compiled) = Route::of(name, route, service, of_route) else { continue };
-                    let missing = route.middlewares.iter().find(|it| !middlewares.contains_key(*it));
-                    compiled.broken = missing.map(|it| format!("the middleware {it} is not known to this release"));
-                    Arc::new(compiled)
-                }
-            };
-            sorted.push(compiled.clone());
-            routes.insert(name.clone(), compiled);
-        }
-        sorted.sort_by(|a, b| b.is.priority.cmp(&a.is.priority).then_with(|| a.name.cmp(&b.name)));
-        let of = |carries: Carried| {
-            let routes = sorted.iter().filter(move |it| it.is.carries == carries);
-            routes.cloned().collect::<Vec<_>>()
-        };
-        let same = before.certificates.is_of(&state.certificates);
-        Table {
-            settings: state.settings.clone(),
-            http: Routes::of(of(Carried::Http)),
-            tcp: of(Carried::Tcp),
-            udp: of(Carried::Udp),
-            routes,
-            middlewares,
-            certificates: match same {
-                true => before.certificates.clone(),
-                false => Arc::new(Certificates::of(&state.certificates)),
-            },
-            challenges: state.challenges.clone(),
-        }
-    }
-
     /// Finds the route of a request.
     pub(crate) fn find(&self, entrypoint: &str, tls: bool, subject: &dyn Subject) -> Option<&Arc<Route>> {
-        let fits = |at: &usize| {
-            let route = self.http.all.get(*at)?;
-            let holds = route.tls.is_some() == tls
+        let fits = |route: &&Arc<Route>| {
+            route.tls.is_some() == tls
                 && route.is_of(entrypoint)
-                && route.rule.as_ref().is_some_and(|it| it.holds(subject));
-            holds.then_some(*at)
+                && route.rule.as_ref().is_some_and(|it| it.holds(subject))
         };
-        let of_host = self.http.by_host.get(subject.host()).into_iter().flatten().find_map(&fits);
-        let other = self.http.others.iter().take_while(|at| of_host.is_none_or(|it| **at < it)).find_map(fits);
-        self.http.all.get(other.or(of_host)?)
+        let of_host = self.http.by_host.get(subject.host()).and_then(|it| it.0.iter().find(fits));
+        let before = |it: &&Arc<Route>| of_host.is_none_or(|of_host| it.order() < of_host.order());
+        self.http.others.0.iter().take_while(before).find(fits).or(of_host)
     }
 
     /// Finds the TCP route of a connection.
     pub(crate) fn find_tcp(&self, entrypoint: &str, tls: bool, subject: &dyn Subject) -> Option<&Arc<Route>> {
-        self.tcp.iter().find(|route| {
+        self.tcp.0.iter().find(|route| {
             route.tls.is_some() == tls
                 && route.is_of(entrypoint)
                 && route.rule.as_ref().is_some_and(|it| it.holds(subject))
@@ -166,32 +125,88 @@ impl Table {
     }
 
     pub(crate) fn find_udp(&self, entrypoint: &str) -> Option<&Arc<Route>> {
-        self.udp.iter().find(|route| route.is_of(entrypoint))
+        self.udp.0.iter().find(|route| route.is_of(entrypoint))
     }
 
     /// Returns whether a connection may be passed on before its first byte: no other route can take it.
     pub(crate) fn is_plain_tcp(&self, entrypoint: &str) -> bool {
-        let tcp = |tls: bool| self.tcp.iter().any(|it| it.is_of(entrypoint) && it.tls.is_some() == tls);
-        tcp(false) && !tcp(true) && !self.http.all.iter().any(|it| it.is_of(entrypoint))
+        let tcp = |tls: bool| self.tcp.0.iter().any(|it| it.is_of(entrypoint) && it.tls.is_some() == tls);
+        tcp(false) && !tcp(true) && !["", entrypoint].iter().any(|it| self.http.counts.contains_key(*it))
     }
 
     /// Returns whether a peer's forwarding headers are trusted.
     pub(crate) fn trusts(&self, peer: std::net::IpAddr) -> bool {
         self.settings.trusted_proxies.iter().any(|it: &IpNet| it.contains(&peer))
     }
+
+    fn put(&mut self, route: &Arc<Route>) {
+        match route.is.carries {
+            Carried::Http => self.http.put(route),
+            Carried::Tcp => self.tcp.put(route),
+            Carried::Udp => self.udp.put(route),
+        }
+    }
+
+    fn remove(&mut self, route: &Route) {
+        match route.is.carries {
+            Carried::Http => self.http.remove(route),
+            Carried::Tcp => self.tcp.remove(route),
+            Carried::Udp => self.udp.remove(route),
+        }
+    }
 }
 
 impl Routes {
-    fn of(all: Vec<Arc<Route>>) -> Routes {
-        let mut routes = Routes { by_host: HashMap::with_capacity(all.len()), ..Routes::default() };
-        for (at, route) in all.iter().enumerate() {
-            match &route.hosts {
-                Some(hosts) => hosts.iter().for_each(|it| routes.by_host.entry(it.clone()).or_default().push(at)),
-                None => routes.others.push(at),
+    fn put(&mut self, route: &Arc<Route>) {
+        for entrypoint in entrypoints(route) {
+            *self.counts.entry(entrypoint.to_owned()).or_default() += 1;
+        }
+        let Some(hosts) = &route.hosts else { return self.others.put(route) };
+        for host in hosts {
+            self.by_host.entry(host.clone()).or_default().put(route);
+        }
+    }
+
+    fn remove(&mut self, route: &Route) {
+        for entrypoint in entrypoints(route) {
+            if let Some(count) = self.counts.get_mut(entrypoint) {
+                *count -= 1;
             }
         }
-        Routes { all, ..routes }
+        self.counts.retain(|_, it| *it > 0);
+        let Some(hosts) = &route.hosts else { return self.others.remove(route) };
+        for host in hosts {
+            let Some(of_host) = self.by_host.get_mut(host) else { continue };
+            of_host.remove(route);
+            if of_host.0.is_empty() {
+                self.by_host.remove(host);
+            }
+        }
     }
+}
+
+impl Ordered {
+    fn put(&mut self, route: &Arc<Route>) {
+        if let Err(at) = self.place(route) {
+            Arc::make_mut(&mut self.0).insert(at, route.clone());
+        }
+    }
+
+    fn remove(&mut self, route: &Route) {
+        if let Ok(at) = self.place(route) {
+            Arc::make_mut(&mut self.0).remove(at);
+        }
+    }
+
+    fn place(&self, route: &Route) -> Result<usize, usize> {
+        self.0.binary_search_by(|it| it.order().cmp(&route.order()))
+    }
+}
+
+/// The entrypoints that a route names; an empty name if it names none.
+fn entrypoints(route: &Route) -> impl Iterator<Item = &str> {
+    let all = route.entrypoints.is_empty().then_some("");
+    route.entrypoints.iter().map(String::as_str).chain(all)
 }
 
 #[cfg(test)]

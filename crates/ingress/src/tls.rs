@@ -1,10 +1,11 @@
 //! Certificates, and the choice among them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 
 use herder_model::swarm::ServedCertificate;
+use imbl::OrdMap;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -19,14 +20,14 @@ pub(crate) const ACME: &[u8] = b"acme-tls/1";
 /// The certificates of one version.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
-    of: BTreeMap<String, ServedCertificate>,
+    of: OrdMap<String, ServedCertificate>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
     challenges: HashMap<String, Arc<CertifiedKey>>,
 }
 
 impl Certificates {
     /// Reads all of them. One that cannot be read is told, and not served.
-    pub(crate) fn of(all: &BTreeMap<String, ServedCertificate>) -> Certificates {
+    pub(crate) fn of(all: &OrdMap<String, ServedCertificate>) -> Certificates {
         let mut certificates = Certificates { of: all.clone(), ..Certificates::default() };
         for (id, served) in all {
             match certified(&served.chain, &served.key, served.challenge) {
@@ -49,10 +50,6 @@ impl Certificates {
     pub(crate) fn ends(&self) -> impl Iterator<Item = (&str, i64)> {
         let known = self.of.values().filter(|it| it.not_after > 0);
         known.filter_map(|it| Some((it.names.first()?.as_str(), it.not_after)))
-    }
-
-    pub(crate) fn is_of(&self, all: &BTreeMap<String, ServedCertificate>) -> bool {
-        self.of == *all
     }
 
     /// The certificate for a name: its own, or that of all names beside it.

@@ -6,6 +6,7 @@ use herder_model::swarm::{
     CertificateOrder, CertificateRecord, IngressState, OWN_AUTHORITY, Resolver, Resource, Route, ServedCertificate,
     View, certificate_kind,
 };
+use imbl::OrdMap;
 
 use super::rule::{Rule, Scope, host_fits};
 use super::table::Problem;
@@ -197,8 +198,8 @@ pub fn failed(due: &Due, error: &str, is_away: bool, authorities: usize, now: i6
 }
 
 /// Returns the certificates that ingress nodes serve, and their answers to authorities.
-pub(super) fn served(view: &View) -> (BTreeMap<String, ServedCertificate>, BTreeMap<String, String>) {
-    let (mut certificates, mut challenges) = (BTreeMap::new(), BTreeMap::new());
+pub(super) fn served(view: &View) -> (OrdMap<String, ServedCertificate>, OrdMap<String, String>) {
+    let (mut certificates, mut challenges) = (OrdMap::new(), OrdMap::new());
     for (resource, record) in records(view) {
         if !record.chain.is_empty() {
             let CertificateRecord { names, chain, key, not_after, .. } = record.clone();

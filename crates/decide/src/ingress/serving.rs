@@ -77,6 +77,7 @@ impl Serving {
 #[cfg(test)]
 mod tests {
     use herder_model::swarm::{Backend, Upstream};
+    use imbl::OrdMap;
 
     use super::*;
 
@@ -91,7 +92,7 @@ mod tests {
             (id.to_owned(), Backend { node: "n".into(), state, ..Backend::default() })
         });
         let upstream = Upstream { port: 80, drain_ms: 5, backends: backends.collect(), ..Upstream::default() };
-        IngressState { services: [("s".to_owned(), upstream)].into(), ..IngressState::default() }
+        IngressState { services: OrdMap::unit("s".to_owned(), upstream), ..IngressState::default() }
     }
 
     fn applied(version: u64, busy: &[&str]) -> IngressApplied {

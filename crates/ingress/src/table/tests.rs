@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use herder_model::swarm::{Backend, BackendState, IngressApplied, Upstream};
+use herder_model::swarm::{Backend, BackendState, IngressApplied, IngressState, Upstream};
 use proptest::prelude::*;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::*;
-use crate::balance::Service;
+use crate::balance::{Service, Services};
 
 const RULES: [&str; 6] = [
     "Host(`a`)",
@@ -21,8 +22,9 @@ const RULES: [&str; 6] = [
 fn route() -> impl Strategy<Value = model::Route> {
     let carries = prop_oneof![8 => Just(Carried::Http), 1 => Just(Carried::Tcp), 1 => Just(Carried::Udp)];
     let middlewares = prop::collection::vec((0..3u8).prop_map(|it| format!("m{it}")), 0..2);
-    (carries, 0..RULES.len(), 0..3i64, 0..4u8, middlewares).prop_map(
-        |(carries, rule, priority, service, middlewares)| {
+    let entrypoints = prop_oneof![Just(None), Just(Some("web")), Just(Some("other"))];
+    (carries, 0..RULES.len(), 0..3i64, 0..4u8, middlewares, entrypoints).prop_map(
+        |(carries, rule, priority, service, middlewares, entrypoint)| {
             let rule = match carries {
                 Carried::Http => RULES[rule].to_owned(),
                 Carried::Tcp => "HostSNI(`*`)".to_owned(),
@@ -33,6 +35,7 @@ fn route() -> impl Strategy<Value = model::Route> {
                 rule,
                 priority,
                 service: format!("s{service}"),
+                entrypoints: entrypoint.into_iter().map(str::to_owned).collect(),
                 middlewares,
                 ..model::Route::default()
             }
@@ -75,49 +78,122 @@ prop_compose! {
         for (id, backend) in services.values_mut().flat_map(|it| it.backends.iter_mut()) {
             backend.clone_from(tasks.entry(id.clone()).or_insert_with(|| backend.clone()));
         }
-        IngressState { routes, services, middlewares, ..IngressState::default() }
+        IngressState {
+            routes: routes.into(),
+            services: services.into(),
+            middlewares: middlewares.into(),
+            ..IngressState::default()
+        }
     }
 }
 
 /// Everything that requests see of a table, as text.
 fn shown(table: &Table) -> String {
     let mut text = String::new();
-    for route in table.http.all.iter().chain(&table.tcp).chain(&table.udp) {
-        let _ =
-            write!(text, "{} {:?} {:?} {:?} {:?}", route.name, route.is, route.broken, route.hosts, route.middlewares);
-        for task in route.service.tasks().iter() {
-            let _ = write!(text, " {} {}", task.id, Service::shown(task));
+    let mut list = |name: &str, routes: &Ordered| {
+        let _ = writeln!(text, "{name}:");
+        for route in routes.0.iter() {
+            let Route { name, is, broken, hosts, middlewares, .. } = &**route;
+            let _ = write!(text, "{name} {is:?} {broken:?} {hosts:?} {middlewares:?}");
+            for task in route.service.tasks().iter() {
+                let _ = write!(text, " {} {}", task.id, Service::shown(task));
+            }
+            text.push('\n');
         }
-        text.push('\n');
-    }
-    let by_host: BTreeMap<&Arc<str>, &Vec<usize>> = table.http.by_host.iter().collect();
-    let _ = write!(text, "{by_host:?} {:?}", table.http.others);
+    };
+    let by_host: BTreeMap<&Arc<str>, &Ordered> = table.http.by_host.iter().collect();
+    by_host.into_iter().for_each(|(host, routes)| list(host, routes));
+    list("others", &table.http.others);
+    list("tcp", &table.tcp);
+    list("udp", &table.udp);
+    let _ = write!(text, "{:?} {:?}", table.http.counts, table.challenges);
     text
+}
+
+/// A request for a path of a host.
+struct Request {
+    host: &'static str,
+    path: &'static str,
+}
+
+impl Subject for Request {
+    fn host(&self) -> &str {
+        self.host
+    }
+    fn path(&self) -> &str {
+        self.path
+    }
+    fn method(&self) -> &'static str {
+        "GET"
+    }
+    fn header(&self, _: &str, _: &dyn Fn(&str) -> bool) -> bool {
+        false
+    }
+    fn query(&self, _: &str, _: &dyn Fn(&str) -> bool) -> bool {
+        false
+    }
+    fn client(&self) -> std::net::IpAddr {
+        std::net::Ipv4Addr::LOCALHOST.into()
+    }
+    fn sni(&self) -> &'static str {
+        ""
+    }
+    fn alpn(&self, _: &str) -> bool {
+        false
+    }
+}
+
+fn made(states: &[IngressState]) -> (Maker, Table) {
+    let services = Services::new(watch::Sender::<IngressApplied>::default());
+    let (mut maker, mut table) = (Maker::default(), Table::default());
+    for state in states {
+        table = maker.take(state, &services);
+    }
+    (maker, table)
 }
 
 proptest! {
     #[test]
     fn a_table_made_from_the_one_before_is_the_one_made_from_nothing(states in prop::collection::vec(state(), 1..6)) {
-        let fresh = || Services::new(watch::Sender::<IngressApplied>::default());
-        let (services, mut table) = (fresh(), Table::default());
+        let services = Services::new(watch::Sender::<IngressApplied>::default());
+        let mut maker = Maker::default();
         for state in states {
-            services.update(&state);
-            table = Table::of(&state, &services, &table);
-            let others = fresh();
-            others.update(&state);
-            prop_assert_eq!(shown(&table), shown(&Table::of(&state, &others, &Table::default())));
+            let table = maker.take(&state, &services);
+            let (fresh, whole) = made(&[state]);
+            prop_assert_eq!(shown(&table), shown(&whole));
+            prop_assert_eq!(&maker.of_service, &fresh.of_service);
+            prop_assert_eq!(&maker.of_middleware, &fresh.of_middleware);
         }
     }
 
     #[test]
-    fn what_did_not_change_is_taken_over(state in state()) {
+    fn the_first_route_of_a_request_is_the_first_of_all_that_hold(state in state()) {
+        let (maker, table) = made(&[state]);
+        for (host, path) in [("a", "/"), ("a", "/x"), ("b", "/x"), ("c", "/x")] {
+            let request = Request { host, path };
+            let holds = |it: &&Arc<Route>| {
+                it.is.carries == Carried::Http && it.is_of("web") && it.rule.as_ref().is_some_and(|it| it.holds(&request))
+            };
+            let first = maker.routes().filter(holds).min_by(|a, b| a.order().cmp(&b.order()));
+            let found = table.find("web", false, &request);
+            prop_assert_eq!(found.map(|it| &it.name), first.map(|it| &it.name));
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_taken_over(states in prop::collection::vec(state(), 2)) {
+        let [before, after] = [0, 1].map(|it| states[it].clone());
         let services = Services::new(watch::Sender::<IngressApplied>::default());
-        services.update(&state);
-        let before = Table::of(&state, &services, &Table::default());
-        services.update(&state);
-        let after = Table::of(&state, &services, &before);
-        for (name, route) in &after.routes {
-            prop_assert!(Arc::ptr_eq(route, &before.routes[name]), "{}", name);
+        let mut maker = Maker::default();
+        maker.take(&before, &services);
+        let routes: BTreeMap<String, Arc<Route>> = maker.routes().map(|it| (it.name.clone(), it.clone())).collect();
+        maker.take(&after, &services);
+        for route in maker.routes() {
+            let same = |it: &&String| before.middlewares.get(*it) == after.middlewares.get(*it);
+            let is_same = before.routes.get(&route.name) == Some(&route.is)
+                && route.is.middlewares.iter().all(|it| same(&it))
+                && before.services.contains_key(&route.is.service);
+            prop_assert!(!is_same || Arc::ptr_eq(route, &routes[&route.name]), "{}", route.name);
         }
     }
 }

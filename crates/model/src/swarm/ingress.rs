@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -82,23 +83,23 @@ pub struct Resolver {
     pub fallback: String,
 }
 
-/// Everything that an ingress node needs to know.
+/// Everything that an ingress node needs to know. A copy shares what it has with the original.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IngressState {
     pub settings: IngressSettings,
     #[serde(skip_serializing_if = "is_default")]
-    pub routes: BTreeMap<String, Route>,
+    pub routes: OrdMap<String, Route>,
     /// A member `kind`, and its settings. A node refuses requests of routes whose middlewares it does not know.
     #[serde(skip_serializing_if = "is_default")]
-    pub middlewares: BTreeMap<String, Value>,
+    pub middlewares: OrdMap<String, Value>,
     #[serde(skip_serializing_if = "is_default")]
-    pub services: BTreeMap<String, Upstream>,
+    pub services: OrdMap<String, Upstream>,
     #[serde(skip_serializing_if = "is_default")]
-    pub certificates: BTreeMap<String, ServedCertificate>,
+    pub certificates: OrdMap<String, ServedCertificate>,
     /// Answers to challenges of a CA: token of HTTP-01 → key authorisation.
     #[serde(skip_serializing_if = "is_default")]
-    pub challenges: BTreeMap<String, String>,
+    pub challenges: OrdMap<String, String>,
 }
 
 /// The kind of traffic of a route.
@@ -346,7 +347,7 @@ pub struct IngressApplied {
 }
 
 impl IngressChanges {
-    /// Returns the changes that turn `before` into `after`.
+    /// Returns the changes that turn `before` into `after`. What they share is not looked at.
     pub fn between(before: &IngressState, after: &IngressState) -> IngressChanges {
         IngressChanges {
             settings: (before.settings != after.settings).then(|| after.settings.clone()),

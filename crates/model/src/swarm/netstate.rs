@@ -310,21 +310,7 @@ impl<T> Default for Patch<T> {
 }
 
 impl<T: Clone + PartialEq> Patch<T> {
-    pub(super) fn between(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Patch<T> {
-        let put = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
-        let removed = before.keys().filter(|key| !after.contains_key(*key));
-        Patch {
-            put: put.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            removed: removed.cloned().collect(),
-        }
-    }
-
-    pub(super) fn apply(&self, to: &mut BTreeMap<String, T>) {
-        to.retain(|key, _| !self.removed.contains(key));
-        to.extend(self.put.iter().map(|(key, value)| (key.clone(), value.clone())));
-    }
-
-    fn between_versions(before: &OrdMap<String, T>, after: &OrdMap<String, T>) -> Patch<T> {
+    pub(super) fn between(before: &OrdMap<String, T>, after: &OrdMap<String, T>) -> Patch<T> {
         let mut patch = Patch::default();
         for item in before.diff(after) {
             match item {
@@ -337,7 +323,7 @@ impl<T: Clone + PartialEq> Patch<T> {
         patch
     }
 
-    fn apply_to_version(&self, to: &mut OrdMap<String, T>) {
+    pub(super) fn apply(&self, to: &mut OrdMap<String, T>) {
         for key in &self.removed {
             to.remove(key);
         }
@@ -352,10 +338,10 @@ impl NetChanges {
     pub fn between(before: &NetState, after: &NetState) -> NetChanges {
         NetChanges {
             facts: (before.facts != after.facts).then(|| after.facts.clone()),
-            nodes: Patch::between_versions(&before.nodes, &after.nodes),
-            endpoints: Patch::between_versions(&before.endpoints, &after.endpoints),
-            services: Patch::between_versions(&before.services, &after.services),
-            ports: Patch::between_versions(&before.ports, &after.ports),
+            nodes: Patch::between(&before.nodes, &after.nodes),
+            endpoints: Patch::between(&before.endpoints, &after.endpoints),
+            services: Patch::between(&before.services, &after.services),
+            ports: Patch::between(&before.ports, &after.ports),
             rest: Map::new(),
         }
     }
@@ -370,10 +356,10 @@ impl NetState {
         if let Some(facts) = &changes.facts {
             self.facts.clone_from(facts);
         }
-        changes.nodes.apply_to_version(&mut self.nodes);
-        changes.endpoints.apply_to_version(&mut self.endpoints);
-        changes.services.apply_to_version(&mut self.services);
-        changes.ports.apply_to_version(&mut self.ports);
+        changes.nodes.apply(&mut self.nodes);
+        changes.endpoints.apply(&mut self.endpoints);
+        changes.services.apply(&mut self.services);
+        changes.ports.apply(&mut self.ports);
     }
 }
 
