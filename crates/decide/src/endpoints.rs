@@ -161,22 +161,32 @@ impl TaskEndpoint {
 
 /// Builds the table of everything that the store declares, and of these plain containers on nodes of the swarm.
 pub fn endpoints(view: &View, plain: &[ServiceEndpoints]) -> Endpoints {
+    let mut services: Vec<ServiceEndpoints> = ids(view).iter().filter_map(|id| service(view, id)).collect();
+    services.extend(placed(view, plain));
+    services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    Endpoints { version: view.index, services }
+}
+
+/// The ids of all services that are declared or have tasks.
+pub(crate) fn ids(view: &View) -> BTreeSet<String> {
     let declared = view.services.keys().map(ToString::to_string);
     let running = view.services_of_tasks().filter(|it| !it.is_empty()).map(ToOwned::to_owned);
-    let ids: BTreeSet<String> = declared.chain(running).collect();
-    let mut services: Vec<ServiceEndpoints> = ids.iter().filter_map(|id| service(view, id)).collect();
-    let nodes: BTreeMap<&str, &str> = view.nodes.values().map(|it| (it.addr.as_str(), it.node.id.as_str())).collect();
-    for container in plain {
+    declared.chain(running).collect()
+}
+
+/// The plain containers on nodes of the swarm, with the ids of their nodes.
+pub(crate) fn placed(view: &View, plain: &[ServiceEndpoints]) -> impl Iterator<Item = ServiceEndpoints> {
+    let nodes = view.nodes.values().filter(|_| !plain.is_empty());
+    let nodes: BTreeMap<&str, &str> = nodes.map(|it| (it.addr.as_str(), it.node.id.as_str())).collect();
+    plain.iter().filter_map(move |container| {
         let mut container = container.clone();
         container.tasks.retain_mut(|it| {
             let id = nodes.get(it.node.as_str());
             it.node = id.map(|it| (*it).to_owned()).unwrap_or_default();
             id.is_some()
         });
-        services.extend(Some(container).filter(|it| !it.tasks.is_empty()));
-    }
-    services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-    Endpoints { version: view.index, services }
+        Some(container).filter(|it| !it.tasks.is_empty())
+    })
 }
 
 /// Builds the rows of the running plain containers with routing labels. The pool knows their nodes by address: that of the

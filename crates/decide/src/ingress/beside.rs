@@ -35,8 +35,12 @@ pub(super) fn resolve(
 
 /// The name of the service that a middleware asks.
 pub(super) fn asked(value: &Value) -> Option<&str> {
-    let asks = ["forwardauth", "errors"].contains(&value["kind"].as_str().unwrap_or_default());
-    value["service"].as_str().filter(|it| asks && !it.is_empty())
+    value["service"].as_str().filter(|it| asks(value) && !it.is_empty())
+}
+
+/// Returns whether a middleware asks a service.
+pub(super) fn asks(value: &Value) -> bool {
+    ["forwardauth", "errors"].contains(&value["kind"].as_str().unwrap_or_default())
 }
 
 fn resolved(value: &Value, services: &Services, declared: &[&ServiceEndpoints]) -> Result<Option<Value>, String> {

@@ -10,7 +10,7 @@ use super::native;
 use super::options::Options;
 
 /// The declarations of one service.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Declared {
     pub(super) enable: Option<bool>,
     /// Name of the overlay network that its tasks are reached on.

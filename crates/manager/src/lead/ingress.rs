@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use herder_decide::endpoints::ServiceEndpoints;
-use herder_decide::ingress::{self, Serving};
+use herder_decide::ingress::{self, Kept, Serving, Touched};
 use herder_model::swarm::{
     CERTIFICATE_KIND, INGRESS_KIND, IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object,
     SwarmNodeState, TaskState, ToNode, View, Written,
@@ -20,6 +20,8 @@ const KEPT_MAX: usize = 8;
 pub(super) struct IngressLead {
     /// Something was written that may change the table.
     is_changed: bool,
+    touched: Touched,
+    table: Kept,
     /// True if nodes may need a message or may have reported.
     is_heard: bool,
     version: u64,
@@ -32,6 +34,7 @@ pub(super) struct IngressLead {
 impl IngressLead {
     pub(super) fn changed(&mut self) {
         self.is_changed = true;
+        self.touched.everything = true;
     }
 
     pub(super) fn heard(&mut self) {
@@ -45,27 +48,44 @@ impl IngressLead {
 
     /// Notes what was written. Without the ingress nothing of it counts.
     pub(super) fn see(&mut self, view: &View, written: &[Written]) {
-        let is_of_ingress = |object: &Object| match object {
-            Object::Resource(it) => [INGRESS_KIND, CERTIFICATE_KIND].contains(&it.kind.as_str()),
-            Object::Service(_) | Object::Task(_) | Object::Node(_) | Object::Secret(_) | Object::Network(_) => {
-                self.enabled
+        if self.enabled && view.index == 0 {
+            self.changed();
+        }
+        for object in written.iter().flat_map(|it| it.before.iter().chain(&it.after)) {
+            match object {
+                Object::Resource(it) if [INGRESS_KIND, CERTIFICATE_KIND].contains(&it.kind.as_str()) => {
+                    self.is_changed = true;
+                }
+                Object::Service(it) if self.enabled => self.touch(&it.service.id),
+                Object::Task(it) if self.enabled => self.touch(&it.task.service_id),
+                Object::Node(_) | Object::Secret(_) | Object::Network(_) if self.enabled => self.changed(),
+                Object::Service(_)
+                | Object::Task(_)
+                | Object::Node(_)
+                | Object::Secret(_)
+                | Object::Network(_)
+                | Object::Resource(_)
+                | Object::Cluster(_)
+                | Object::Config(_) => {}
             }
-            Object::Cluster(_) | Object::Config(_) => false,
-        };
-        let mut objects = written.iter().flat_map(|it| it.before.iter().chain(&it.after));
-        self.is_changed |= objects.any(is_of_ingress) || self.enabled && view.index == 0;
+        }
     }
 
-    /// Computes the table anew, if something was written that it depends on.
+    fn touch(&mut self, service: &str) {
+        self.is_changed = true;
+        self.touched.services.insert(service.to_owned());
+    }
+
+    /// Computes what changed of the table, if something was written that it depends on.
     fn update(&mut self, view: &View, plain: &[ServiceEndpoints]) {
         // A leader that is new has no version that nodes know.
         let is_first = self.version == 0;
         if !std::mem::take(&mut self.is_changed) && !is_first {
             return;
         }
-        let table = ingress::table(view, plain);
-        self.enabled = table.is_some();
-        let state = table.map(|(state, _)| state).unwrap_or_default();
+        let state = self.table.update(view, plain, &std::mem::take(&mut self.touched));
+        self.enabled = state.is_some();
+        let state = state.unwrap_or_default();
         if state == *self.state && !is_first {
             return;
         }

@@ -1,12 +1,13 @@
 //! Label sets as texts, in `labels.txt`: what is declared, and after `--` the routes and problems that it means.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use herder_model::swarm::{Entrypoint, Resolver};
 
 use super::*;
-use crate::endpoints::{Health, NetworkPlace, Port, PortMode, TaskEndpoint};
+use crate::endpoints::{Health, NetworkPlace, Port, PortMode, State, TaskEndpoint};
 
 fn settings() -> IngressSettings {
     let entrypoint = |(name, address): (&str, &str)| {
