@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use herder_http::{Body, BoxError, Busy, HeadLimit};
 use http::{Request, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
@@ -126,9 +126,12 @@ async fn requests<S: Stream + 'static>(
     };
     let Some(parts) = connection.into_parts().filter(|_| is_parked) else { return Ok(None) };
     let watched = parts.io.into_inner().into_inner();
-    let mut head = BytesMut::from(parts.read_buf);
-    head.extend_from_slice(&watched.head);
-    Ok(Some((watched.stream, head.freeze())))
+    Ok(Some((watched.stream, copied(&[parts.read_buf, watched.head]))))
+}
+
+/// The same bytes in a buffer of their size. hyper's has 8 KB, and stays for as long as any of its bytes, or none of them, is held.
+fn copied(pieces: &[Bytes]) -> Bytes {
+    Bytes::from(pieces.concat())
 }
 
 /// Drives a connection to its end, or until it had nothing to do for a while. True for the latter.

@@ -250,6 +250,10 @@ impl AsyncRead for Prefixed {
         let count = self.head.len().min(buffer.remaining());
         buffer.put_slice(&self.head[..count]);
         self.head.advance(count);
+        if self.head.is_empty() {
+            // Gives the buffer back.
+            self.head = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

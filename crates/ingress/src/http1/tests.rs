@@ -123,3 +123,21 @@ async fn a_body_that_is_not_read_ends_the_connection() {
     assert_eq!(rest(client).await, "");
     served.await.expect("it ends");
 }
+
+#[test]
+fn a_parked_connection_holds_no_buffer_of_hyper() {
+    let buffer = Arc::new([7; 8192]);
+    let of_buffer = Bytes::from_owner(Shared8K(buffer.clone()));
+    let copy = copied(&[of_buffer.slice(..2), of_buffer.slice(8191..)]);
+    assert_eq!(copy, [7; 3][..]);
+    drop(of_buffer);
+    assert_eq!(Arc::strong_count(&buffer), 1);
+}
+
+struct Shared8K(Arc<[u8; 8192]>);
+
+impl AsRef<[u8]> for Shared8K {
+    fn as_ref(&self) -> &[u8] {
+        &*self.0
+    }
+}
