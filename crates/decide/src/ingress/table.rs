@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use herder_model::swarm::{
-    Carried, INGRESS_ID, IngressSettings, IngressState, NodeRecord, Protocol, ServiceRecord, ServiceSpec, View,
-    ingress_kind,
+    CERTIFICATE_KIND, Carried, INGRESS_ID, INGRESS_KIND, IngressSettings, IngressState, NodeRecord, Object, Protocol,
+    ServiceRecord, ServiceSpec, View, ingress_kind,
 };
 
 use super::certificates;
@@ -111,6 +111,28 @@ pub struct Touched {
     pub everything: bool,
     /// Ids of services of the swarm that changed, or whose tasks did.
     pub services: BTreeSet<String>,
+}
+
+impl Touched {
+    /// Notes an object as it was before a write, or as it is after it. False: no route depends on it.
+    pub fn see(&mut self, object: &Object) -> bool {
+        match object {
+            Object::Resource(it) => [INGRESS_KIND, CERTIFICATE_KIND].contains(&it.kind.as_str()),
+            Object::Service(it) => {
+                self.services.insert(it.service.id.clone());
+                true
+            }
+            Object::Task(it) => {
+                self.services.insert(it.task.service_id.clone());
+                true
+            }
+            Object::Node(_) | Object::Secret(_) | Object::Network(_) => {
+                self.everything = true;
+                true
+            }
+            Object::Cluster(_) | Object::Config(_) => false,
+        }
+    }
 }
 
 /// The routes of a view, kept for the next one.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use herder_decide::endpoints::ServiceEndpoints;
 use herder_decide::ingress::{self, Kept, Serving, Touched};
 use herder_model::swarm::{
-    CERTIFICATE_KIND, INGRESS_KIND, IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object,
-    SwarmNodeState, TaskState, ToNode, View, Written,
+    IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object, SwarmNodeState, TaskState,
+    ToNode, View, Written,
 };
 
 use super::Lead;
@@ -51,29 +51,10 @@ impl IngressLead {
         if self.enabled && view.index == 0 {
             self.changed();
         }
-        for object in written.iter().flat_map(|it| it.before.iter().chain(&it.after)) {
-            match object {
-                Object::Resource(it) if [INGRESS_KIND, CERTIFICATE_KIND].contains(&it.kind.as_str()) => {
-                    self.is_changed = true;
-                }
-                Object::Service(it) if self.enabled => self.touch(&it.service.id),
-                Object::Task(it) if self.enabled => self.touch(&it.task.service_id),
-                Object::Node(_) | Object::Secret(_) | Object::Network(_) if self.enabled => self.changed(),
-                Object::Service(_)
-                | Object::Task(_)
-                | Object::Node(_)
-                | Object::Secret(_)
-                | Object::Network(_)
-                | Object::Resource(_)
-                | Object::Cluster(_)
-                | Object::Config(_) => {}
-            }
+        let objects = written.iter().flat_map(|it| it.before.iter().chain(&it.after));
+        for object in objects.filter(|it| self.enabled || matches!(it, Object::Resource(_))) {
+            self.is_changed |= self.touched.see(object);
         }
-    }
-
-    fn touch(&mut self, service: &str) {
-        self.is_changed = true;
-        self.touched.services.insert(service.to_owned());
     }
 
     /// Computes what changed of the table, if something was written that it depends on.

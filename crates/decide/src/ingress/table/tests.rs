@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use herder_model::swarm::{Entrypoint, Resolver};
+use base64::Engine as _;
+use herder_model::swarm::{Entrypoint, Resolver, Resource, Secret, SecretSpec};
+use proptest::prelude::*;
 
 use super::*;
 use crate::endpoints::{Health, NetworkPlace, Port, PortMode, State, TaskEndpoint};
+use crate::swarm::testing;
 
 fn settings() -> IngressSettings {
     let entrypoint = |(name, address): (&str, &str)| {
@@ -171,4 +175,89 @@ fn labels_mean_routes_or_named_problems() {
     let differs = cases.lines().zip(now.lines()).find(|(a, b)| a != b);
     assert!(now == cases, "first difference: {differs:?}\n<<<<\n{now}>>>>");
     assert!(count >= 150, "{count} cases");
+}
+
+/// Objects of a swarm, some of them in several states: `testing::object`, where other words of services are labels.
+const OBJECTS: [&str; 18] = [
+    "ingress web=:80",
+    "ingress web=:80 other=:81",
+    "secret users a:{SHA}x",
+    "secret users b:{SHA}x",
+    "node n1",
+    "node n1 down",
+    "node n2",
+    "service web herder.http.host=a herder.http.port=80",
+    "service web herder.http.host=b herder.http.port=80 herder.http.auth=users",
+    "service web",
+    "service shop herder.http.host=a herder.http.port=81",
+    "service shop traefik.enable=true traefik.http.services.web.loadbalancer.server.port=80",
+    "task web.1 on=n1 running",
+    "task web.1 on=n1 running want=shutdown",
+    "task web.1 on=n2 complete",
+    "task web.2 on=n2 running",
+    "task shop.1 on=n2 running",
+    "task shop.1 pending",
+];
+
+/// A plain container. Nodes of tests have no address.
+fn container(at: usize) -> ServiceEndpoints {
+    let labels = [("herder.http.host".to_owned(), format!("p{at}")), ("herder.http.port".to_owned(), "80".to_owned())];
+    let mut container = ServiceEndpoints { id: format!("c{at}"), labels: labels.into(), ..service("plain task") };
+    container.tasks.iter_mut().for_each(|it| it.node.clear());
+    ServiceEndpoints { is_container: true, ..container }
+}
+
+fn object(line: &str) -> Object {
+    let words: Vec<&str> = line.split(' ').collect();
+    let pairs = || words.iter().filter_map(|it| it.split_once('='));
+    match words[0] {
+        "ingress" => {
+            let entrypoint = |address: &str| Entrypoint { address: address.to_owned(), ..Entrypoint::default() };
+            let entrypoints = pairs().map(|(name, it)| (name.to_owned(), entrypoint(it))).collect();
+            let settings = IngressSettings { entrypoints, ..IngressSettings::default() };
+            let kind = ingress_kind().expect("a word");
+            let resource = Resource::new(kind, INGRESS_ID, INGRESS_ID, &settings).expect("a resource");
+            Object::Resource(Arc::new(resource))
+        }
+        "secret" => {
+            let data = base64::engine::general_purpose::STANDARD.encode(words[2]);
+            let spec = SecretSpec { name: words[1].to_owned(), data, ..SecretSpec::default() };
+            Object::Secret(Arc::new(Secret { id: words[1].to_owned(), spec, ..Secret::default() }))
+        }
+        "service" => {
+            let Object::Service(mut service) = testing::object(&words[..2].join(" ")) else { panic!("{line}") };
+            let labels = pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            Arc::make_mut(&mut service).service.spec.labels = Some(labels);
+            Object::Service(service)
+        }
+        _ => testing::object(line),
+    }
+}
+
+proptest! {
+    #[test]
+    fn routes_kept_from_one_view_to_the_next_are_those_of_the_view(
+        steps in prop::collection::vec(prop::collection::vec((0..OBJECTS.len(), prop::bool::weighted(0.8)), 1..4), 1..12),
+    ) {
+        // The settings of the ingress are one object.
+        let key = |line: &str| line.split(' ').take(2).filter(|it| !it.contains('=')).collect::<String>();
+        let first = ["ingress web=:80", "node n1", "node n2"].map(|it| (key(it), object(it)));
+        let mut objects: BTreeMap<String, Object> = first.into();
+        let (mut kept, mut plain) = (Kept::default(), Vec::new());
+        for (index, step) in (1..).zip(steps) {
+            let mut touched = Touched::default();
+            for (at, is_there) in step {
+                let line = OBJECTS[at];
+                let before = match is_there {
+                    true => objects.insert(key(line), object(line)),
+                    false => objects.remove(&key(line)),
+                };
+                before.iter().chain(objects.get(&key(line))).for_each(|it| _ = touched.see(it));
+                plain = (0..at % 3).map(container).collect();
+            }
+            let view = View::of(index, objects.values().cloned());
+            let state = kept.update(&view, &plain, &touched);
+            prop_assert_eq!(state, table(&view, &plain).map(|(state, _)| state));
+        }
+    }
 }
