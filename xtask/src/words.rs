@@ -1,11 +1,8 @@
-//! Word list for rewritten crates: private nouns for which the field has a word.
+//! Word list of all crates: private nouns for which the field has a word.
 
 use std::process::Command;
 
 use crate::run;
-
-/// Crates that still use such words. The list is kept in all others.
-const NOT_YET: [&str; 3] = ["ingress", "registrator", "render"];
 
 /// A word that is not used, and the one to use.
 pub(crate) const WORDS: [(&str, &str); 26] = [
@@ -37,12 +34,11 @@ pub(crate) const WORDS: [(&str, &str); 26] = [
     ("whoever", "the caller, the client, the node"),
 ];
 
-/// Returns the uses of [`WORDS`] outside of [`NOT_YET`], as lines to print.
+/// Returns the uses of [`WORDS`], as lines to print.
 pub(crate) fn violations() -> anyhow::Result<Vec<String>> {
     let files = run::read(Command::new("git").args(["ls-files", "crates/*/src/*.rs"]))?;
     let mut violations = Vec::new();
-    let is_kept = |path: &&str| !NOT_YET.iter().any(|name| path.starts_with(&format!("crates/{name}/")));
-    for path in files.lines().filter(is_kept) {
+    for path in files.lines() {
         // A file that was removed and not yet committed is listed, too.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         violations.extend(found(&text).into_iter().map(|(line, why)| format!("{path}:{line}: {why}")));

@@ -25,4 +25,6 @@ pub use routes::Routes;
 pub use rule::{Rule, RuleError, Scope, Subject, host_fits};
 pub use serving::Serving;
 pub use syntax::SyntaxError;
-pub use table::{DRAIN_MS, Kept, Problem, Touched, fault, is_routed, listens, routed_ports, settings, table, table_of};
+pub use table::{
+    DRAIN_MS, LeaderTable, Problem, Touched, fault, is_routed, listens, routed_ports, settings, table, table_of,
+};

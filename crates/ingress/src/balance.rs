@@ -195,7 +195,7 @@ impl Services {
     pub(crate) fn hold(&self, task: &Arc<Task>) -> Option<Held> {
         task.in_flight.fetch_add(1, Ordering::SeqCst);
         let held = Held { task: task.clone(), applied: self.applied.clone() };
-        // Looked at after it is counted: whoever marks the task as draining afterwards sees this request.
+        // Looked at after it is counted: a call that marks the task as draining afterwards sees this request.
         (!task.draining.load(Ordering::SeqCst)).then_some(held)
     }
 }
@@ -433,7 +433,7 @@ mod tests {
         IngressState { services: OrdMap::unit("s".to_owned(), upstream), ..IngressState::default() }
     }
 
-    /// Hands one state after the other to the services.
+    /// Gives one state after the other to the services.
     fn updates(services: &Services) -> impl FnMut(IngressState) -> BTreeSet<String> {
         let mut before = IngressState::default();
         move |state| {

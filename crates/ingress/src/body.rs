@@ -66,14 +66,14 @@ impl http_body::Body for Lent {
 }
 
 /// An answer's body, with what is held until it ends.
-pub(crate) struct Kept<T> {
+pub(crate) struct HeldBody<T> {
     pub(crate) body: Body,
     pub(crate) bytes: u64,
     pub(crate) end: Option<Box<dyn FnOnce(u64) + Send>>,
     pub(crate) _held: T,
 }
 
-impl<T: Unpin> http_body::Body for Kept<T> {
+impl<T: Unpin> http_body::Body for HeldBody<T> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -96,7 +96,7 @@ impl<T: Unpin> http_body::Body for Kept<T> {
     }
 }
 
-impl<T> Drop for Kept<T> {
+impl<T> Drop for HeldBody<T> {
     fn drop(&mut self) {
         if let Some(end) = self.end.take() {
             end(self.bytes);

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::{Held, Service, Task};
-use crate::body::{Kept, Lent};
+use crate::body::{HeldBody, Lent};
 use crate::connect::open;
 use crate::guard::Counted;
 use crate::leave;
@@ -75,7 +75,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, arrival: Arc<Arrival>, request: 
     let (log, kind) = (shared.log.clone(), table.settings.access_log.clone());
     reply.map(|body| {
         let end = move |bytes| log.write(&kind, Line { bytes, time: began.elapsed(), ..line });
-        Kept { body, bytes: 0, end: Some(Box::new(end)), _held: () }.boxed_unsync()
+        HeldBody { body, bytes: 0, end: Some(Box::new(end)), _held: () }.boxed_unsync()
     })
 }
 
@@ -492,7 +492,7 @@ fn back(
     let body = body.map_err(Into::into).boxed_unsync();
     let body = leave::body(&parts.headers, body, ends(held.task.clone(), shared.leaving.clone()));
     Response::from_parts(parts, body)
-        .map(|body| Kept { body, bytes: 0, end: None, _held: (held, counted) }.boxed_unsync())
+        .map(|body| HeldBody { body, bytes: 0, end: None, _held: (held, counted) }.boxed_unsync())
 }
 
 /// Reads a small body whole, so that it can be sent again.

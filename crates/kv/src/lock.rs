@@ -16,7 +16,7 @@ const RENEWALS_PER_TTL: u32 = 3;
 pub struct Lock {
     stop: CancellationToken,
     lost: CancellationToken,
-    keeper: JoinHandle<()>,
+    renewal: JoinHandle<()>,
 }
 
 /// Lock of a back end.
@@ -49,8 +49,8 @@ impl Held {
 impl Lock {
     pub(super) fn new(held: Held, watch: Watch, value: &str) -> Lock {
         let (stop, lost) = (CancellationToken::new(), CancellationToken::new());
-        let keeper = tokio::spawn(keep(held, watch, value.to_owned(), stop.clone(), lost.clone()));
-        Lock { stop, lost, keeper }
+        let renewal = tokio::spawn(keep(held, watch, value.to_owned(), stop.clone(), lost.clone()));
+        Lock { stop, lost, renewal }
     }
 
     /// Waits until the lock is no longer held: not renewed in time, or taken away in the store.
@@ -63,7 +63,7 @@ impl Lock {
     pub async fn release(mut self) {
         self.stop.cancel();
         // Another limit than the one inside would only cut that one short.
-        let _ = timeout(OPERATION_TIME_MAX * 2, &mut self.keeper).await;
+        let _ = timeout(OPERATION_TIME_MAX * 2, &mut self.renewal).await;
     }
 }
 

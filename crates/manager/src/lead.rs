@@ -1,5 +1,6 @@
 //! The leader's loop.
 
+mod follow;
 mod ingress;
 mod judge;
 mod learn;
@@ -20,13 +21,14 @@ use herder_decide::swarm::{
     Fleet, Proposal, Touched, TouchedNodes, enforce_node, matters, nodes::level, on_task_report, reconcile,
 };
 use herder_model::swarm::{Change, ManagerAddr, NodeDescription, NodeRecord, Role, Time, ToLeader, ToNode, View};
-use herder_store::{Leadership, Seen, Store, StoreError, Watch};
+use herder_store::{Leadership, Store, StoreError, Watch};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::Settings;
 use crate::sessions::Event;
+use follow::{follow, learn_freed};
 use ingress::IngressLead;
 use tell::Session;
 use work_queue::WorkQueue;
@@ -94,33 +96,6 @@ pub(crate) async fn run(
             Some(false) | None => return,
         }
     }
-}
-
-/// Waits until the store leads, and returns its term. `None` if the store has ended.
-///
-/// Meanwhile it takes in the addresses that are freed under other leaders: they rest also after a change of leaders, since
-/// their containers may still run on a lost node.
-async fn follow(
-    leadership: &mut watch::Receiver<Leadership>,
-    watch: &mut Watch,
-    addresses: &mut Addresses,
-    settings: &Settings,
-) -> Option<u64> {
-    loop {
-        tokio::select! {
-            leads = leadership.wait_for(|it| it.me) => return leads.ok().map(|it| it.term),
-            seen = watch.next() => learn_freed(addresses, &seen, settings),
-        }
-    }
-}
-
-/// Takes in the addresses that were freed by writes of other managers. The tasks that wait for one are not this manager's yet.
-fn learn_freed(addresses: &mut Addresses, seen: &Seen, settings: &Settings) {
-    let now = settings.clock.now();
-    if seen.resync {
-        addresses.recall(&seen.view, now);
-    }
-    addresses.see(&seen.written, now);
 }
 
 struct Lead<'m> {

@@ -118,7 +118,7 @@ async fn wait_for_store(sink: &Sink, settings: &Settings, stop: &CancellationTok
     }
 }
 
-struct Keeper<'k> {
+struct Registrar<'k> {
     link: &'k EngineLink,
     sink: &'k Sink,
     settings: &'k Settings,
@@ -134,7 +134,7 @@ struct Keeper<'k> {
 
 async fn keep(link: &EngineLink, sink: &Sink, settings: &Settings, happened: &mut mpsc::Receiver<Happened>) {
     let now = Instant::now();
-    let mut keeper = Keeper {
+    let mut registrar = Registrar {
         link,
         sink,
         settings,
@@ -150,27 +150,27 @@ async fn keep(link: &EngineLink, sink: &Sink, settings: &Settings, happened: &mu
     let (mut next_refresh, mut next_resync) = (at(refresh), at(settings.resync));
     let mut next_feed = now + FEED_PERIOD;
     loop {
-        let due = !keeper.books.due().is_empty();
+        let due = !registrar.books.due().is_empty();
         tokio::select! {
             biased;
             event = happened.recv() => match event {
-                Some(event) => keeper.hear(event).await,
+                Some(event) => registrar.hear(event).await,
                 None => return,
             },
-            () = until(keeper.look) => keeper.look_at_all().await,
-            () = sleep_until(keeper.next_write), if due => keeper.write().await,
+            () = until(registrar.look) => registrar.look_at_all().await,
+            () = sleep_until(registrar.next_write), if due => registrar.write().await,
             () = until(next_refresh) => {
                 next_refresh = at(refresh);
-                keeper.books.again();
+                registrar.books.again();
             }
             () = until(next_resync) => {
                 next_resync = at(settings.resync);
-                keeper.books.again();
-                keeper.look = Some(Instant::now());
+                registrar.books.again();
+                registrar.look = Some(Instant::now());
             }
             () = sleep_until(next_feed) => {
                 next_feed = Instant::now() + FEED_PERIOD;
-                keeper.feed_all().await;
+                registrar.feed_all().await;
             }
         }
     }
@@ -184,7 +184,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-impl Keeper<'_> {
+impl Registrar<'_> {
     async fn hear(&mut self, event: Happened) {
         debug!(?event, "event of the engine");
         let result = match event {

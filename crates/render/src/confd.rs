@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use herder_gotemplate::{Functions, Param, Signature, Value};
 
-use crate::consul_template::Surroundings;
+use crate::consul_template::Environment;
 use crate::{numbers, texts};
 
 const PAIR: &str = "memkv.KVPair";
@@ -14,7 +14,7 @@ const PAIR: &str = "memkv.KVPair";
 pub struct Confd<'r> {
     /// Prefix taken off.
     pub keys: &'r BTreeMap<String, String>,
-    pub surroundings: &'r Surroundings,
+    pub environment: &'r Environment,
     /// Returns whether a file exists.
     pub is_file: fn(&str) -> bool,
 }
@@ -211,10 +211,10 @@ impl Functions for Confd<'_> {
             "atoi" => texts::parse_int(text(0)).map(Value::Number),
             "parseBool" => texts::parse_bool(text(0)).map(Value::Bool),
             "getenv" => {
-                let found = self.surroundings.env.get(text(0)).filter(|value| !value.is_empty());
+                let found = self.environment.env.get(text(0)).filter(|value| !value.is_empty());
                 Ok(found.map_or(text(1), String::as_str).into())
             }
-            "datetime" => Ok(self.surroundings.now.0.as_str().into()),
+            "datetime" => Ok(self.environment.now.0.as_str().into()),
             "fileExists" => Ok(Value::Bool((self.is_file)(text(0)))),
             "base64Encode" => Ok(texts::base64_encode(text(0), false).into()),
             "base64Decode" => texts::base64_decode(text(0), false).map(Value::Text),

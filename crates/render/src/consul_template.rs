@@ -19,7 +19,7 @@ const SCRATCH_ENTRIES_MAX: usize = 10_000;
 
 /// Facts about this process that templates may read.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct Environment {
     pub env: BTreeMap<String, String>,
     /// The time of the rendering as RFC 3339, and in seconds.
     pub now: (String, i64),
@@ -29,13 +29,13 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct ConsulTemplate<'r> {
     pub asking: &'r Asking<'r>,
-    pub surroundings: &'r Surroundings,
+    pub environment: &'r Environment,
     scratch: RefCell<BTreeMap<String, Value>>,
 }
 
 impl<'r> ConsulTemplate<'r> {
-    pub fn new(asking: &'r Asking<'r>, surroundings: &'r Surroundings) -> ConsulTemplate<'r> {
-        ConsulTemplate { asking, surroundings, scratch: RefCell::default() }
+    pub fn new(asking: &'r Asking<'r>, environment: &'r Environment) -> ConsulTemplate<'r> {
+        ConsulTemplate { asking, environment, scratch: RefCell::default() }
     }
 
     fn entries(&self, dep: Dep) -> Option<&'r Entries> {
@@ -314,9 +314,9 @@ impl Functions for ConsulTemplate<'_> {
             "node" => Ok(self.node(text(0))),
             "byKey" => Ok(by_key(list(0))),
             "byTag" => Ok(by_tag(list(0))),
-            "env" => Ok(self.surroundings.env.get(text(0)).map_or("", String::as_str).into()),
+            "env" => Ok(self.environment.env.get(text(0)).map_or("", String::as_str).into()),
             "envOrDefault" => {
-                let value = self.surroundings.env.get(text(0)).filter(|value| !value.is_empty());
+                let value = self.environment.env.get(text(0)).filter(|value| !value.is_empty());
                 Ok(value.map_or(text(1), String::as_str).into())
             }
             "file" => match self.asking.ask(Dep::File(text(0).to_owned())) {
@@ -325,8 +325,8 @@ impl Functions for ConsulTemplate<'_> {
                 None => Ok("".into()),
             },
             "timestamp" => match text(0) {
-                "" => Ok(self.surroundings.now.0.as_str().into()),
-                "unix" => Ok(self.surroundings.now.1.to_string().into()),
+                "" => Ok(self.environment.now.0.as_str().into()),
+                "unix" => Ok(self.environment.now.1.to_string().into()),
                 _ => Err("timestamp takes no layout here; write timestamp or timestamp \"unix\"".to_owned()),
             },
             "split" => Ok(if text(1).trim().is_empty() {

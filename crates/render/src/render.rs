@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use herder_gotemplate::{Functions, MissingKey, Options, Template, Value};
 
 use crate::confd::Confd;
-use crate::consul_template::{ConsulTemplate, Surroundings};
+use crate::consul_template::{ConsulTemplate, Environment};
 use crate::data::{Asking, Data, Dep, Rendered};
 
 /// A configuration file has at most this many bytes.
@@ -40,10 +40,10 @@ pub fn read(text: &str, reading: &Reading<'_>) -> Result<Template, String> {
         missing_key: if reading.error_on_missing_key { MissingKey::Error } else { MissingKey::None },
         bytes_max: RENDERED_BYTES_MAX,
     };
-    let (data, surroundings, keys) = (Data::default(), Surroundings::default(), BTreeMap::new());
+    let (data, environment, keys) = (Data::default(), Environment::default(), BTreeMap::new());
     let asking = Asking::new(&data);
-    let consul = ConsulTemplate::new(&asking, &surroundings);
-    let confd = Confd { keys: &keys, surroundings: &surroundings, is_file: |_| false };
+    let consul = ConsulTemplate::new(&asking, &environment);
+    let confd = Confd { keys: &keys, environment: &environment, is_file: |_| false };
     let functions: &dyn Functions = match reading.dialect {
         Dialect::ConsulTemplate => &consul,
         Dialect::Confd => &confd,
@@ -53,9 +53,9 @@ pub fn read(text: &str, reading: &Reading<'_>) -> Result<Template, String> {
 
 /// Renders a template of consul-template's kind, and tells what it asked for. Nothing counts before all of that is answered: an error over
 /// answers that are missing is none.
-pub fn render(template: &Template, data: &Data, surroundings: &Surroundings) -> (Rendered, BTreeSet<Dep>) {
+pub fn render(template: &Template, data: &Data, environment: &Environment) -> (Rendered, BTreeSet<Dep>) {
     let asking = Asking::new(data);
-    let functions = ConsulTemplate::new(&asking, surroundings);
+    let functions = ConsulTemplate::new(&asking, environment);
     let result = template.execute(&Value::None, &functions);
     let (used, missing) = asking.done();
     let rendered = match result {
@@ -73,9 +73,9 @@ pub fn render(template: &Template, data: &Data, surroundings: &Surroundings) -> 
 pub fn render_confd(
     template: &Template,
     keys: &BTreeMap<String, String>,
-    surroundings: &Surroundings,
+    environment: &Environment,
     is_file: fn(&str) -> bool,
 ) -> Result<String, String> {
-    let functions = Confd { keys, surroundings, is_file };
+    let functions = Confd { keys, environment, is_file };
     template.execute(&Value::None, &functions).map_err(|error| error.to_string())
 }

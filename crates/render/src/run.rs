@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::child::{Exec, Running};
 use crate::command::{self, CommandError};
 use crate::config::{Job, Order, Source as TextSource};
-use crate::consul_template::Surroundings;
+use crate::consul_template::Environment;
 use crate::cycle::{Cycle, Wait};
 use crate::data::{Answer, Data, Dep, Rendered};
 use crate::place::{self, PlaceError};
@@ -359,11 +359,11 @@ impl Renderer<'_> {
     /// The text of a file; none while something that it needs is not answered.
     fn render(&mut self, at: usize) -> Result<Option<String>, RunError> {
         let now = jiff::Timestamp::now();
-        let surroundings = Surroundings { env: self.env.clone(), now: (now.to_string(), now.as_second()) };
+        let environment = Environment { env: self.env.clone(), now: (now.to_string(), now.as_second()) };
         let entry = &self.entries[at];
         let (rendered, used) = match entry.job.dialect {
-            Dialect::ConsulTemplate => render(&entry.template, &self.data, &surroundings),
-            Dialect::Confd => confd(entry, &self.data, &surroundings),
+            Dialect::ConsulTemplate => render(&entry.template, &self.data, &environment),
+            Dialect::Confd => confd(entry, &self.data, &environment),
         };
         self.entries[at].used = used;
         self.follow()?;
@@ -459,7 +459,7 @@ fn rest(failures: u32) -> Duration {
 }
 
 /// Renders a template of confd's kind over the keys that it declared.
-fn confd(entry: &Entry, data: &Data, surroundings: &Surroundings) -> (Rendered, BTreeSet<Dep>) {
+fn confd(entry: &Entry, data: &Data, environment: &Environment) -> (Rendered, BTreeSet<Dep>) {
     let prefix = entry.job.prefix.trim_matches('/');
     let full = |key: &str| match (prefix, key.trim_matches('/')) {
         ("", key) => key.to_owned(),
@@ -492,6 +492,6 @@ fn confd(entry: &Entry, data: &Data, surroundings: &Surroundings) -> (Rendered, 
         return (Rendered::Missing(missing), used);
     }
     let is_file = |path: &str| std::path::Path::new(path).exists();
-    let rendered = render_confd(&entry.template, &keys, surroundings, is_file);
+    let rendered = render_confd(&entry.template, &keys, environment, is_file);
     (rendered.map_or_else(Rendered::Failed, Rendered::Text), used)
 }

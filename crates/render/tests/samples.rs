@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use herder_render::config::{Order, Source, confd, file, spec};
-use herder_render::consul_template::Surroundings;
+use herder_render::consul_template::Environment;
 use herder_render::data::{Answer, Data, Dep, Rendered};
 use herder_render::render::{Dialect, Reading, read, render, render_confd};
 use serde_json::json;
@@ -22,9 +22,9 @@ const KEYS: &[(&str, &str)] = &[
     ("json", r#"{"port": 8080, "tags": ["a", "b"], "on": true}"#),
 ];
 
-fn surroundings() -> Surroundings {
+fn environment() -> Environment {
     let env = BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]);
-    Surroundings { env, now: ("2026-11-30T10:00:00Z".into(), 1_796_032_800) }
+    Environment { env, now: ("2026-11-30T10:00:00Z".into(), 1_796_032_800) }
 }
 
 /// The answer to whatever a template asks for.
@@ -69,7 +69,7 @@ fn rendered(text: &str) -> String {
     let mut data = Data::default();
     let mut asked = BTreeSet::new();
     loop {
-        let (rendered, used) = render(&template, &data, &surroundings());
+        let (rendered, used) = render(&template, &data, &environment());
         let news: Vec<Dep> = used.difference(&asked).cloned().collect();
         asked.extend(used);
         if news.is_empty() {
@@ -99,7 +99,7 @@ fn the_sample_for_nginx_comes_out_byte_for_byte() {
     let template = template(include_str!("nginx.tmpl"), Dialect::Confd).expect("a template");
     let services = KEYS.iter().filter(|(key, _)| key.starts_with("services/"));
     let keys = services.map(|(key, value)| (format!("/{key}"), (*value).to_owned())).collect();
-    let text = render_confd(&template, &keys, &surroundings(), |_| false).expect("rendered");
+    let text = render_confd(&template, &keys, &environment(), |_| false).expect("rendered");
     assert_eq!(text, include_str!("nginx.conf"));
 }
 
@@ -199,7 +199,7 @@ fn functions_of_confd() {
         ),
     ] {
         let found = template(text, Dialect::Confd)
-            .and_then(|template| render_confd(&template, &keys, &surroundings(), |_| false))
+            .and_then(|template| render_confd(&template, &keys, &environment(), |_| false))
             .unwrap_or_else(|why| format!("! {why}"));
         assert_eq!(found, expected, "{text}");
     }

@@ -75,7 +75,7 @@ impl Kernel {
         (tables.names, tables.named) = (Names::default(), Done::default());
     }
 
-    /// Somebody removes one nft table (`nft delete table`), or any items.
+    /// Removes one nft table (`nft delete table`), or any items, as another program may.
     pub(crate) fn disturb(&self, a_table: bool) {
         self.0.trace.tell(format_args!("{}: somebody removes network state", self.0.host));
         let mut tables = self.0.tables.lock();
@@ -252,7 +252,7 @@ impl Kernel {
         Some(records.iter().filter_map(|it| address(&it.data)).collect())
     }
 
-    /// True if the DNS server gives out the address of a task of a service, or another endpoint has it meanwhile: `None`.
+    /// True if the DNS server gives out the address of a task of a service. `None` if another endpoint has it meanwhile.
     pub(crate) fn names(&self, network: &str, endpoint: &str, address: Ipv4Addr) -> Option<bool> {
         let (services, asker) = {
             let tables = self.0.tables.lock();

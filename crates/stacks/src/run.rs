@@ -203,8 +203,8 @@ impl<R: Records, A: Api> Run<'_, R, A> {
             keep: revision.options.keep,
         };
         let shown = Arc::new(Mutex::new(Shown::of(&self.operation)));
-        let teller = shown.clone();
-        let mut tell = move |news: Progress<'_>| teller.lock().tell(&news);
+        let output = shown.clone();
+        let mut tell = move |news: Progress<'_>| output.lock().tell(&news);
         let api = self.api;
         let result = {
             let work = apply(api, &desired, &observed, &plan, &journal, &settings, &mut tell);
@@ -235,8 +235,8 @@ impl<R: Records, A: Api> Run<'_, R, A> {
         let pinned = stack(view, &self.operation.target, &self.operation.stack);
         let pinned = pinned.map(|it| it.record.pinned_volumes()).unwrap_or_default();
         let shown = Arc::new(Mutex::new(Shown::of(&self.operation)));
-        let teller = shown.clone();
-        let mut tell = move |news: Progress<'_>| teller.lock().tell(&news);
+        let output = shown.clone();
+        let mut tell = move |news: Progress<'_>| output.lock().tell(&news);
         let timeout = Duration::from_secs(self.operation.timeout_seconds);
         let (api, stack) = (self.api, self.operation.stack.clone());
         let result = {

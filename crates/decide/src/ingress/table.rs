@@ -104,7 +104,7 @@ pub fn listens(settings: &IngressSettings, node: &NodeRecord) -> bool {
     settings.on.iter().all(|it| Constraint::parse(it).is_ok_and(|it| it.accepts(node)))
 }
 
-/// What was written since the routes of a view were computed.
+/// The writes since the routes of a view were computed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// Anything may be different.
@@ -135,19 +135,19 @@ impl Touched {
     }
 }
 
-/// The routes of a view, kept for the next one.
+/// The leader's routes, updated from one view to the next.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct LeaderTable {
     routes: Option<Routes>,
     /// Number of plain containers.
     plain: usize,
 }
 
-impl Kept {
+impl LeaderTable {
     /// Computes the routes of everything that is declared, and of these plain containers. None, while the ingress is not enabled.
     pub fn update(&mut self, view: &View, plain: &[ServiceEndpoints], touched: &Touched) -> Option<IngressState> {
         let Some(settings) = settings(view) else {
-            *self = Kept::default();
+            *self = LeaderTable::default();
             return None;
         };
         let known = self.routes.take().filter(|it| !touched.everything && *it.settings() == settings);
@@ -175,9 +175,9 @@ impl Kept {
 /// Computes the routes of everything that is declared, and of these plain containers, with all problems. None, while the ingress is
 /// not enabled.
 pub fn table(view: &View, plain: &[ServiceEndpoints]) -> Option<(IngressState, Vec<Problem>)> {
-    let mut kept = Kept::default();
-    let state = kept.update(view, plain, &Touched::default())?;
-    let mut problems: Vec<Problem> = kept.routes.map(|it| it.problems()).unwrap_or_default().into_iter().collect();
+    let mut table = LeaderTable::default();
+    let state = table.update(view, plain, &Touched::default())?;
+    let mut problems: Vec<Problem> = table.routes.map(|it| it.problems()).unwrap_or_default().into_iter().collect();
     problems.extend(certificates::problems(view));
     Some((state, problems))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use herder_decide::endpoints::ServiceEndpoints;
-use herder_decide::ingress::{self, Kept, Serving, Touched};
+use herder_decide::ingress::{self, LeaderTable, Serving, Touched};
 use herder_model::swarm::{
     IngressApplied, IngressChanges, IngressNews, IngressServed, IngressState, Object, SwarmNodeState, TaskState,
     ToNode, View, Written,
@@ -21,7 +21,7 @@ pub(super) struct IngressLead {
     /// Something was written that may change the table.
     is_changed: bool,
     touched: Touched,
-    table: Kept,
+    table: LeaderTable,
     /// True if nodes may need a message or may have reported.
     is_heard: bool,
     version: u64,

@@ -243,7 +243,7 @@ proptest! {
         let key = |line: &str| line.split(' ').take(2).filter(|it| !it.contains('=')).collect::<String>();
         let first = ["ingress web=:80", "node n1", "node n2"].map(|it| (key(it), object(it)));
         let mut objects: BTreeMap<String, Object> = first.into();
-        let (mut kept, mut plain) = (Kept::default(), Vec::new());
+        let (mut kept, mut plain) = (LeaderTable::default(), Vec::new());
         for (index, step) in (1..).zip(steps) {
             let mut touched = Touched::default();
             for (at, is_there) in step {

@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    // Keepers of names.
+    // Owners of names.
 
     pub(super) fn give(&mut self, owner: usize, name: &str, number: u64) -> Result<(), Refusal> {
         placing::check_name(&self.picture(owner), name, None)?;
