@@ -14,7 +14,7 @@ struct Bench {
     /// Commands of cargo that build what is measured.
     builds: &'static [&'static [&'static str]],
     what: What,
-    needs_lab: bool,
+    needs: &'static [packages::Packages],
 }
 
 enum What {
@@ -46,24 +46,27 @@ const LONG: [&str; 2] = ["soak", "storm"];
 /// Those that belong to `net`: it means all of them.
 const NET: [&str; 2] = ["networks", "allocate"];
 
+/// For benchmarks that need no programs of the machine.
+const NOTHING: &[packages::Packages] = &[];
+
 const BENCHES: [Bench; 17] = [
-    Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
-    Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
-    Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
-    Bench { name: "bus", builds: &[], what: What::Of("herder-bus"), needs_lab: false },
-    Bench { name: "store", builds: &[], what: What::Of("herder-store"), needs_lab: false },
-    Bench { name: "control", builds: &[], what: What::Of("herder-manager"), needs_lab: false },
-    Bench { name: "ingress", builds: &[], what: What::Of("herder-ingress"), needs_lab: false },
-    Bench { name: "allocate", builds: &[], what: What::Of("herder-decide"), needs_lab: false },
-    Bench { name: "networks", builds: &[], what: What::Of("herder-agent"), needs_lab: true },
-    Bench { name: "net", builds: &[HERDER], what: What::Outside, needs_lab: true },
-    Bench { name: "stacks", builds: &[], what: What::Of("herder-stacks"), needs_lab: false },
-    Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs_lab: true },
-    Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs_lab: true },
-    Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs_lab: true },
-    Bench { name: "soak", builds: &[HERDER], what: What::Outside, needs_lab: true },
-    Bench { name: "storm", builds: &[HERDER], what: What::Outside, needs_lab: true },
-    Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs_lab: false },
+    Bench { name: "schedule", builds: &[], what: What::Of("herder-decide"), needs: NOTHING },
+    Bench { name: "swarm-schedule", builds: &[], what: What::Of("herder-decide"), needs: NOTHING },
+    Bench { name: "list", builds: &[], what: What::Of("herder-decide"), needs: NOTHING },
+    Bench { name: "bus", builds: &[], what: What::Of("herder-bus"), needs: NOTHING },
+    Bench { name: "store", builds: &[], what: What::Of("herder-store"), needs: NOTHING },
+    Bench { name: "control", builds: &[], what: What::Of("herder-manager"), needs: NOTHING },
+    Bench { name: "ingress", builds: &[], what: What::Of("herder-ingress"), needs: NOTHING },
+    Bench { name: "allocate", builds: &[], what: What::Of("herder-decide"), needs: NOTHING },
+    Bench { name: "networks", builds: &[], what: What::Of("herder-agent"), needs: &[packages::TABLES] },
+    Bench { name: "net", builds: &[HERDER], what: What::Outside, needs: &[packages::LAB, packages::LOAD] },
+    Bench { name: "stacks", builds: &[], what: What::Of("herder-stacks"), needs: NOTHING },
+    Bench { name: "pool", builds: &[HERDER], what: What::Outside, needs: &[packages::LAB] },
+    Bench { name: "swarm", builds: &[HERDER], what: What::Outside, needs: &[packages::LAB] },
+    Bench { name: "failover", builds: &[HERDER], what: What::Outside, needs: &[packages::LAB] },
+    Bench { name: "soak", builds: &[HERDER], what: What::Outside, needs: &[packages::LAB] },
+    Bench { name: "storm", builds: &[HERDER], what: What::Outside, needs: &[packages::LAB] },
+    Bench { name: "scale", builds: &[HERDER, FAKES], what: What::Outside, needs: NOTHING },
 ];
 
 /// Runs benchmarks. `what` is a name or `all`; `format` is `table` or `json`; so many `rounds` of each fault;
@@ -78,9 +81,7 @@ pub(crate) fn run(what: &str, format: &str, rounds: u32, arguments: &[String]) -
         bail!("there is no benchmark `{what}`; there are: {}, all", names.join(", "));
     }
     for bench in chosen {
-        if bench.needs_lab {
-            packages::ensure(&[packages::LAB, if bench.name == "net" { packages::LOAD } else { &[] }])?;
-        }
+        packages::ensure(bench.needs)?;
         for build in bench.builds {
             run::cargo(build)?;
         }

@@ -10,7 +10,10 @@ use anyhow::{Context as _, bail};
 use crate::run;
 
 /// Program → package, and what for.
-pub(crate) const LAB: &[(&str, &str, &str)] = &[
+pub(crate) type Packages = &'static [(&'static str, &'static str, &'static str)];
+
+/// Packages for labs: hosts of network namespaces with real engines.
+pub(crate) const LAB: Packages = &[
     ("/usr/sbin/dockerd", "docker.io", "real Docker Engines, and the docker client 20.10"),
     ("ip", "iproute2", "network namespaces"),
     ("iptables", "iptables", "what Docker Engines route with"),
@@ -21,14 +24,21 @@ pub(crate) const LAB: &[(&str, &str, &str)] = &[
     ("script", "bsdutils", "a terminal for tests"),
 ];
 
+/// Packages for the kernel's network tables alone.
+pub(crate) const TABLES: Packages = &[
+    ("ip", "iproute2", "links of a network namespace"),
+    ("iptables", "iptables", "the chain of a Docker Engine"),
+    ("nft", "nftables", "overlay networks"),
+];
+
 /// Packages for certificates of an authority on this machine.
-pub(crate) const AUTHORITY: &[(&str, &str, &str)] = &[
+pub(crate) const AUTHORITY: Packages = &[
     ("pebble", "pebble", "an authority that speaks ACME"),
     ("openssl", "openssl", "certificates, also wrong and expired ones"),
 ];
 
 /// Packages that only measurements of networks need.
-pub(crate) const LOAD: &[(&str, &str, &str)] = &[
+pub(crate) const LOAD: Packages = &[
     ("iperf3", "iperf3", "throughput of networks"),
     ("wrk", "wrk", "connections per second"),
     ("/usr/sbin/nginx", "nginx-light", "a server to be measured, and a proxy"),
@@ -36,7 +46,7 @@ pub(crate) const LOAD: &[(&str, &str, &str)] = &[
 ];
 
 /// Packages that only tests need.
-pub(crate) const TESTS: &[(&str, &str, &str)] = &[
+pub(crate) const TESTS: Packages = &[
     ("etcd", "etcd-server", "a discovery store"),
     ("/usr/share/zookeeper/bin/zkServer.sh", "zookeeper", "a discovery store"),
     ("/usr/sbin/haproxy", "haproxy", "a proxy whose file is rendered"),
@@ -50,7 +60,7 @@ pub(crate) const TESTS: &[(&str, &str, &str)] = &[
 ];
 
 /// Installs what is missing. Services that packages bring are not started.
-pub(crate) fn ensure(lists: &[&[(&str, &str, &str)]]) -> anyhow::Result<()> {
+pub(crate) fn ensure(lists: &[Packages]) -> anyhow::Result<()> {
     let missing: Vec<&(&str, &str, &str)> =
         lists.iter().copied().flatten().filter(|(program, ..)| !is_there(program)).collect();
     if missing.is_empty() {
