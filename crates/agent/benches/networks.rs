@@ -90,14 +90,15 @@ fn states() -> Result<[(String, NetState); 2], serde_json::Error> {
         };
         (1..=NODES).map(node).collect::<serde_json::Map<_, _>>().into()
     };
-    let endpoints = |net: u8, services: usize| -> Value {
+    // One by one: what the agent has in memory is measured.
+    let endpoints = |net: u8, services: usize| {
         let endpoint = |n: usize| {
             let (service, node) = (n / TASKS, n % NODES + 1);
             let value = json!({"node": format!("n{node}"), "v4": address(net, n), "names": [format!("s{service}.{n}"), format!("h{n}")],
                 "service": format!("s{service}"), "serving": true});
-            (format!("t{n}"), value)
+            Ok((format!("t{n}"), serde_json::from_value(value)?))
         };
-        (0..services * TASKS).map(endpoint).collect::<serde_json::Map<_, _>>().into()
+        (0..services * TASKS).map(endpoint).collect::<Result<_, serde_json::Error>>()
     };
     let services: Value = (0..SERVICES)
         .map(|n| {
@@ -117,13 +118,15 @@ fn states() -> Result<[(String, NetState); 2], serde_json::Error> {
         .into();
     let ov = json!({
         "facts": {"name": "ov", "vni": 4097, "subnets": [{"subnet": "10.97.0.0/16", "gateway": "10.97.0.1"}]},
-        "nodes": nodes(false), "endpoints": endpoints(97, SERVICES), "services": services,
+        "nodes": nodes(false), "services": services,
     });
     let ingress = json!({
         "facts": {"name": "ingress", "vni": 4096, "ingress": true, "subnets": [{"subnet": "10.98.0.0/16", "gateway": "10.98.0.1"}]},
-        "nodes": nodes(true), "endpoints": endpoints(98, PORTS), "services": services, "ports": ports,
+        "nodes": nodes(true), "services": services, "ports": ports,
     });
-    Ok([("ov".to_owned(), serde_json::from_value(ov)?), ("in".to_owned(), serde_json::from_value(ingress)?)])
+    let ov = NetState { endpoints: endpoints(97, SERVICES)?, ..serde_json::from_value(ov)? };
+    let ingress = NetState { endpoints: endpoints(98, PORTS)?, ..serde_json::from_value(ingress)? };
+    Ok([("ov".to_owned(), ov), ("in".to_owned(), ingress)])
 }
 
 /// An engine that has both networks, and nothing else.
@@ -151,7 +154,9 @@ fn engine() -> std::io::Result<String> {
 fn processor_ms() -> f64 {
     let own = std::process::id();
     let mut ticks = 0.0;
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_process = |entry: &std::fs::DirEntry| entry.file_name().to_str().is_some_and(|it| it.parse::<u32>().is_ok());
+    for entry in entries.filter(is_process) {
         let text = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let Some((head, rest)) = text.rsplit_once(") ") else { continue };
         let fields: Vec<f64> = rest.split(' ').map(|it| it.parse().unwrap_or_default()).collect();

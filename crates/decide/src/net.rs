@@ -25,7 +25,7 @@ use herder_model::swarm::NetState;
 pub use answer::{Answer, Question, Record, RecordData, RecordType};
 pub use flows::{Flows, ended};
 pub use item::Part;
-pub use item::{Family, Field, Item, Mac, Set, Value};
+pub use item::{Family, Field, Item, Mac, Set, Value, VxlanDevice};
 pub use names::Names;
 pub use nft::{BASE_SIZES, STAMP_PREFIX, chain_rule};
 pub use plan::{Op, carry_out, plan};

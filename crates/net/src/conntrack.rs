@@ -47,23 +47,16 @@ impl Tuple {
 pub(crate) fn delete(flows: &Flows) -> Result<usize, NetError> {
     let mut socket = Socket::open(Bus::Netfilter)?;
     let mut deletions = Vec::new();
-    for family in [2, 10] {
-        let all = socket.dump("list of connections", Message::new(GET, DUMP).head(&head(family)))?;
-        for received in &all {
+    for family in families(flows) {
+        // The kernel goes through its whole table for each family, however few connections there are.
+        let message = Message::new(GET, DUMP).head(&head(family));
+        socket.dump_each("list of connections", message, |received| {
             let attrs = Attrs::new(received.body.get(4..).unwrap_or_default());
-            let (original, reply) = (attrs.nested(TUPLE_ORIGINAL), attrs.nested(TUPLE_REPLY));
-            let (Some(first), Some(back)) = (Tuple::parse(original), Tuple::parse(reply)) else { continue };
-            let status = attrs.get(STATUS).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-            let is_answered = status.map(u32::from_be_bytes).unwrap_or_default() & SEEN_REPLY != 0;
-            let is_left = flows.backends.contains(&back.source) && back.source != first.to;
-            let is_open = flows.vips.contains(&first.to) || flows.ports.contains(&(first.protocol, first.port));
-            let is_gone = flows.gone.contains(&back.source) || flows.gone.contains(&first.source);
-            let is_lost = !is_answered && flows.lost.contains(&back.source);
-            if is_gone || is_lost || first.protocol != TCP && (is_left || is_open && !is_answered) {
+            if is_ended(flows, attrs) == Some(true) {
                 let tuple = attrs.get(TUPLE_ORIGINAL).unwrap_or_default();
                 deletions.push(Message::new(DELETE, ACK).head(&head(family)).attr(TUPLE_ORIGINAL | 0x8000, tuple));
             }
-        }
+        })?;
     }
     let mut count = 0;
     for outcome in socket.each("deletion of a connection", deletions) {
@@ -74,4 +67,26 @@ pub(crate) fn delete(flows: &Flows) -> Result<usize, NetError> {
         }
     }
     Ok(count)
+}
+
+/// Families that the flows may be of. A published port may be one of both.
+fn families(flows: &Flows) -> impl Iterator<Item = u8> {
+    let mut addresses = [&flows.backends, &flows.lost, &flows.gone, &flows.vips].into_iter().flatten();
+    let (is_v4, is_v6) = match flows.ports.is_empty() {
+        true => (addresses.clone().any(IpAddr::is_ipv4), addresses.any(IpAddr::is_ipv6)),
+        false => (true, true),
+    };
+    [(2, is_v4), (10, is_v6)].into_iter().filter(|(_, is_meant)| *is_meant).map(|(family, _)| family)
+}
+
+/// True if a connection is one of the flows.
+fn is_ended(flows: &Flows, attrs: Attrs<'_>) -> Option<bool> {
+    let (first, back) = (Tuple::parse(attrs.nested(TUPLE_ORIGINAL))?, Tuple::parse(attrs.nested(TUPLE_REPLY))?);
+    let status = attrs.get(STATUS).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    let is_answered = status.map(u32::from_be_bytes).unwrap_or_default() & SEEN_REPLY != 0;
+    let is_left = flows.backends.contains(&back.source) && back.source != first.to;
+    let is_open = flows.vips.contains(&first.to) || flows.ports.contains(&(first.protocol, first.port));
+    let is_gone = flows.gone.contains(&back.source) || flows.gone.contains(&first.source);
+    let is_lost = !is_answered && flows.lost.contains(&back.source);
+    Some(is_gone || is_lost || first.protocol != TCP && (is_left || is_open && !is_answered))
 }

@@ -12,6 +12,9 @@ use crate::{NetError, conntrack, hairpin, iptables, nft, routes};
 /// Number of elements above which `nft` loads a transaction: netlink has no room for more in one message.
 const BATCH_MAX: usize = 4000;
 
+/// Messages that are made before they are sent.
+const PENDING_MAX: usize = 1000;
+
 const NO_ENTRY: i32 = 2;
 const NO_PROCESS: i32 = 3;
 const EXISTS: i32 = 17;
@@ -65,22 +68,32 @@ impl Kernel {
 
     /// Carries out the steps of a plan in their order. One that fails does not keep the others from being done.
     pub fn carry_out(self, ops: &[Op]) -> Vec<Failed> {
+        // Most changes are of elements alone.
+        if ops.iter().all(|op| matches!(op, Op::Batch(..))) {
+            let failed = ops.iter().filter_map(|op| Some((op, carry_out_nft(op).err()?)));
+            return failed.map(|(op, error)| Failed { step: say(op), error }).collect();
+        }
         let mut failed = Vec::new();
         let mut pending: Vec<(&Op, Message)> = Vec::new();
         let mut socket = match Socket::open(Bus::Route) {
             Ok(socket) => socket,
             Err(error) => return vec![Failed { step: "netlink".into(), error }],
         };
-        let mut links = None;
+        let mut indices = BTreeMap::new();
         for op in ops {
-            match self.message(&mut socket, &mut links, op) {
-                Ok(Some(message)) => pending.push((op, message)),
+            match message(&socket, &mut indices, op) {
+                Ok(Some(message)) => {
+                    pending.push((op, message));
+                    if pending.len() >= PENDING_MAX {
+                        flush(&mut socket, &mut pending, &mut failed);
+                    }
+                }
                 Ok(None) => {
                     flush(&mut socket, &mut pending, &mut failed);
                     if let Err(error) = carry_out(&mut socket, op) {
                         failed.push(Failed { step: say(op), error });
                     }
-                    links = None;
+                    indices.clear();
                 }
                 // It went with its device.
                 Err(NetError::NoInterface(_)) if matches!(op, Op::Remove(_)) => {}
@@ -89,35 +102,6 @@ impl Kernel {
         }
         flush(&mut socket, &mut pending, &mut failed);
         failed
-    }
-
-    /// The netlink message of a step, if it is one that can be sent together with others.
-    fn message(self, socket: &mut Socket, links: &mut Option<Links>, op: &Op) -> Result<Option<Message>, NetError> {
-        let is_plain = |item: &Item| {
-            matches!(
-                item,
-                Item::Address { .. }
-                    | Item::Fdb { .. }
-                    | Item::BridgeFdb { .. }
-                    | Item::Neighbour { .. }
-                    | Item::LocalRoute { .. }
-                    | Item::ExitRoute(_)
-                    | Item::ExitRule(_)
-            )
-        };
-        let (Op::Put(item, _) | Op::Remove(item)) = op else { return Ok(None) };
-        if !is_plain(item) {
-            return Ok(None);
-        }
-        let links = match links {
-            Some(links) => links,
-            None => links.insert(Links::read(socket)?),
-        };
-        match op {
-            Op::Put(item, value) => routes::put(links, item, value),
-            Op::Remove(item) => routes::remove(links, item),
-            Op::Load(..) | Op::Batch(..) | Op::Drop(_) => Ok(None),
-        }
     }
 
     /// Deletes tracked connections. Returns how many.
@@ -157,6 +141,23 @@ impl Kernel {
     }
 }
 
+/// The netlink message of a step, if it is one that can be sent together with others. `indices`: those of interfaces that are known.
+fn message(socket: &Socket, indices: &mut BTreeMap<String, u32>, op: &Op) -> Result<Option<Message>, NetError> {
+    let index = |name: &str| match indices.get(name) {
+        Some(index) => Ok(*index),
+        None => {
+            let index = socket.index(name)?;
+            indices.insert(name.to_owned(), index);
+            Ok(index)
+        }
+    };
+    match op {
+        Op::Put(item, value) => routes::put(index, item, value),
+        Op::Remove(item) => routes::remove(index, item),
+        Op::Load(..) | Op::Batch(..) | Op::Drop(_) => Ok(None),
+    }
+}
+
 fn flush(socket: &mut Socket, pending: &mut Vec<(&Op, Message)>, failed: &mut Vec<Failed>) {
     let (ops, messages): (Vec<&Op>, Vec<Message>) = pending.drain(..).unzip();
     for (op, outcome) in ops.into_iter().zip(socket.each("kernel table", messages)) {
@@ -180,9 +181,15 @@ fn carry_out(socket: &mut Socket, op: &Op) -> Result<(), NetError> {
         Op::Put(Item::BridgeMac(bridge), Value::Mac(mac)) => put_mac(socket, bridge, *mac),
         Op::Put(Item::Vxlan(name), value) => put_vxlan(socket, name, value),
         Op::Remove(Item::Vxlan(name)) => remove_link(socket, name),
-        Op::Put(Item::Chain(family, name), Value::Text(rule)) => nft::put_chain(*family, name, rule),
         Op::Put(Item::DockerUser(rule), _) => iptables::put(rule),
         Op::Remove(Item::DockerUser(rule)) => iptables::remove(rule),
+        _ => carry_out_nft(op),
+    }
+}
+
+fn carry_out_nft(op: &Op) -> Result<(), NetError> {
+    match op {
+        Op::Put(Item::Chain(family, name), Value::Text(rule)) => nft::put_chain(*family, name, rule),
         Op::Load(_, script) => nft::load(script),
         Op::Drop(family) => nft::drop(*family),
         Op::Batch(_, ops) if ops.len() <= BATCH_MAX => nft::batch(ops),

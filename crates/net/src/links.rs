@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use herder_decide::net::{Item, Mac, Value};
+use herder_decide::net::{Item, Mac, Value, VxlanDevice};
 
 use crate::NetError;
 use crate::netlink::{ACK, Attrs, Bus, CREATE, DUMP, EXCLUSIVE, Message, Received, Socket, address_bytes, u32_at};
@@ -91,8 +91,8 @@ impl Links {
             let bridge = self.name(link.master).filter(|_| is_whole).unwrap_or_default().to_owned();
             let local = vxlan.local?;
             let over = (vxlan.over != 0).then(|| self.name(vxlan.over).unwrap_or_default().to_owned());
-            let value = Value::Vxlan { vni: vxlan.vni, local, port: vxlan.port, mtu: link.mtu, bridge, over };
-            Some((Item::Vxlan(link.name.clone()), value))
+            let device = VxlanDevice { vni: vxlan.vni, local, port: vxlan.port, mtu: link.mtu, bridge, over };
+            Some((Item::Vxlan(link.name.clone()), Value::Vxlan(Box::new(device))))
         })
     }
 }
@@ -145,7 +145,8 @@ impl Link {
 /// Makes a VXLAN device anew: most of its settings cannot be changed later. Another device with its VNI, left over by
 /// something else, is removed: the kernel allows only one.
 pub(crate) fn put_vxlan(socket: &mut Socket, name: &str, value: &Value) -> Result<(), NetError> {
-    let Value::Vxlan { vni, local, port, mtu, bridge, over } = value else { return Ok(()) };
+    let Value::Vxlan(device) = value else { return Ok(()) };
+    let VxlanDevice { vni, local, port, mtu, bridge, over } = &**device;
     let links = Links::read(socket)?;
     let master = links.index(bridge)?;
     let over = over.as_deref().map(|dev| links.index(dev)).transpose()?;

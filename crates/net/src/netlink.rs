@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::buffer::spare_capacity;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, send, socket_with,
-    sockopt,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, netdevice, recv, send,
+    socket_with, sockopt,
 };
 
 use crate::NetError;
@@ -242,7 +243,7 @@ impl Socket {
             Ok(fd)
         };
         let fd = open().map_err(|error| failed("socket", error.into()))?;
-        Ok(Socket { fd, buffer: vec![0; RECEIVE_BYTES], sequence: 0 })
+        Ok(Socket { fd, buffer: Vec::with_capacity(RECEIVE_BYTES), sequence: 0 })
     }
 
     pub(crate) fn fd(&self) -> impl AsFd + '_ {
@@ -250,8 +251,9 @@ impl Socket {
     }
 
     pub(crate) fn receive(&mut self) -> io::Result<Vec<Received>> {
-        let (count, _) = recv(&self.fd, &mut self.buffer[..], RecvFlags::empty())?;
-        let mut rest = &self.buffer[..count];
+        self.buffer.clear();
+        recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty())?;
+        let mut rest = &self.buffer[..];
         let mut all = Vec::new();
         while let (Some(length), Some(kind), Some(sequence), Some(port)) =
             (u32_at(rest, 0), u16_at(rest, 4), u32_at(rest, 8), u32_at(rest, 12))
@@ -276,9 +278,25 @@ impl Socket {
         Ok(sequences)
     }
 
+    /// Index of an interface.
+    pub(crate) fn index(&self, name: &str) -> Result<u32, NetError> {
+        netdevice::name_to_index(&self.fd, name).map_err(|_| NetError::NoInterface(name.to_owned()))
+    }
+
     /// Reads a table of the kernel.
     pub(crate) fn dump(&mut self, what: &'static str, message: Message) -> Result<Vec<Received>, NetError> {
         let mut all = Vec::new();
+        self.dump_each(what, message, |received| all.push(received))?;
+        Ok(all)
+    }
+
+    /// Reads a table of the kernel, entry by entry: it may be larger than what is kept of it.
+    pub(crate) fn dump_each(
+        &mut self,
+        what: &'static str,
+        message: Message,
+        mut see: impl FnMut(Received),
+    ) -> Result<(), NetError> {
         let sent = self.transmit([message].into_iter()).map_err(|error| failed(what, error))?;
         loop {
             for received in self.receive().map_err(|error| failed(what, error))? {
@@ -286,12 +304,9 @@ impl Socket {
                     continue;
                 }
                 match received.kind {
-                    DONE => return Ok(all),
-                    ERROR => match error_of(&received) {
-                        Some(error) => return Err(failed(what, error)),
-                        None => return Ok(all),
-                    },
-                    _ => all.push(received),
+                    DONE => return Ok(()),
+                    ERROR => return error_of(&received).map_or(Ok(()), |error| Err(failed(what, error))),
+                    _ => see(received),
                 }
             }
         }

@@ -8,7 +8,7 @@ use herder_decide::net::{Family, Item, Op, STAMP_PREFIX, Set, Value};
 
 use crate::NetError;
 use crate::element::{elements, head, message, number, query};
-use crate::netlink::{Attrs, Bus, DUMP, Message, Socket, failed};
+use crate::netlink::{Attrs, Bus, DUMP, Message, Received, Socket, failed};
 
 const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
@@ -82,8 +82,9 @@ pub(crate) fn items() -> Result<BTreeMap<Item, Value>, NetError> {
         }
         items.insert(Item::Base(family), Value::Stamp(hash, rules));
         for set in Set::of(family) {
-            match socket.dump("list of nft elements", query(family, *set)) {
-                Ok(all) => items.extend(all.iter().flat_map(|received| elements(family, *set, &received.body))),
+            let see = |received: Received| items.extend(elements(family, *set, &received.body));
+            match socket.dump_each("list of nft elements", query(family, *set), see) {
+                Ok(()) => {}
                 // Somebody removed the set: as if the base were another one.
                 Err(NetError::Netlink { source, .. }) if source.raw_os_error() == Some(NO_ENTRY) => {
                     items.insert(Item::Base(family), Value::Set);

@@ -68,27 +68,31 @@ fn is_address(address: IpAddr) -> bool {
 }
 
 /// The message that adds an item, or nothing if it is of another kind.
-pub(crate) fn put(links: &Links, item: &Item, value: &Value) -> Result<Option<Message>, NetError> {
+pub(crate) fn put(
+    mut index: impl FnMut(&str) -> Result<u32, NetError>,
+    item: &Item,
+    value: &Value,
+) -> Result<Option<Message>, NetError> {
     let message = |kind| Message::new(kind, ACK | CREATE | REPLACE);
     Ok(Some(match (item, value) {
-        (Item::Address { dev, address }, _) => host_address(message(NEW_ADDRESS), links.index(dev)?, *address),
+        (Item::Address { dev, address }, _) => host_address(message(NEW_ADDRESS), index(dev)?, *address),
         (Item::LocalRoute { dev, address }, _) if is_address(*address) => {
-            host_address(message(NEW_ADDRESS), links.index(dev)?, IpNet::from(*address))
+            host_address(message(NEW_ADDRESS), index(dev)?, IpNet::from(*address))
         }
-        (Item::LocalRoute { dev, address }, _) => local_route(message(NEW_ROUTE), links.index(dev)?, *address),
+        (Item::LocalRoute { dev, address }, _) => local_route(message(NEW_ROUTE), index(dev)?, *address),
         (Item::Fdb { dev, mac }, Value::Addr(vtep)) => {
-            entry(message(NEW_NEIGHBOUR), links.index(dev)?, PERMANENT, SELF, *mac).addr(NDA_DST, *vtep)
+            entry(message(NEW_NEIGHBOUR), index(dev)?, PERMANENT, SELF, *mac).addr(NDA_DST, *vtep)
         }
-        (Item::BridgeFdb { dev, mac }, _) => entry(message(NEW_NEIGHBOUR), links.index(dev)?, NOARP, OF_MASTER, *mac),
+        (Item::BridgeFdb { dev, mac }, _) => entry(message(NEW_NEIGHBOUR), index(dev)?, NOARP, OF_MASTER, *mac),
         (Item::Neighbour { dev, address }, Value::Mac(mac)) => {
-            neighbour(message(NEW_NEIGHBOUR), links.index(dev)?, *address).attr(NDA_LLADDR, &mac.0)
+            neighbour(message(NEW_NEIGHBOUR), index(dev)?, *address).attr(NDA_LLADDR, &mac.0)
         }
         (Item::ExitRoute(family), Value::Text(way)) => {
             let Some((via, dev)) = way.strip_prefix("via ").and_then(|way| way.split_once(" dev ")) else {
                 return Ok(None);
             };
             let Ok(via) = via.parse() else { return Ok(None) };
-            exit_route(message(NEW_ROUTE), *family, Some((links.index(dev)?, via)))
+            exit_route(message(NEW_ROUTE), *family, Some((index(dev)?, via)))
         }
         (Item::ExitRule(family), _) => exit_rule(Message::new(NEW_RULE, ACK | CREATE), *family),
         _ => return Ok(None),
@@ -96,17 +100,20 @@ pub(crate) fn put(links: &Links, item: &Item, value: &Value) -> Result<Option<Me
 }
 
 /// The message that removes an item.
-pub(crate) fn remove(links: &Links, item: &Item) -> Result<Option<Message>, NetError> {
+pub(crate) fn remove(
+    mut index: impl FnMut(&str) -> Result<u32, NetError>,
+    item: &Item,
+) -> Result<Option<Message>, NetError> {
     let message = |kind| Message::new(kind, ACK);
     Ok(Some(match item {
-        Item::Address { dev, address } => host_address(message(DELETE_ADDRESS), links.index(dev)?, *address),
+        Item::Address { dev, address } => host_address(message(DELETE_ADDRESS), index(dev)?, *address),
         Item::LocalRoute { dev, address } if is_address(*address) => {
-            host_address(message(DELETE_ADDRESS), links.index(dev)?, IpNet::from(*address))
+            host_address(message(DELETE_ADDRESS), index(dev)?, IpNet::from(*address))
         }
-        Item::LocalRoute { dev, address } => local_route(message(DELETE_ROUTE), links.index(dev)?, *address),
-        Item::Fdb { dev, mac } => entry(message(DELETE_NEIGHBOUR), links.index(dev)?, PERMANENT, SELF, *mac),
-        Item::BridgeFdb { dev, mac } => entry(message(DELETE_NEIGHBOUR), links.index(dev)?, NOARP, OF_MASTER, *mac),
-        Item::Neighbour { dev, address } => neighbour(message(DELETE_NEIGHBOUR), links.index(dev)?, *address),
+        Item::LocalRoute { dev, address } => local_route(message(DELETE_ROUTE), index(dev)?, *address),
+        Item::Fdb { dev, mac } => entry(message(DELETE_NEIGHBOUR), index(dev)?, PERMANENT, SELF, *mac),
+        Item::BridgeFdb { dev, mac } => entry(message(DELETE_NEIGHBOUR), index(dev)?, NOARP, OF_MASTER, *mac),
+        Item::Neighbour { dev, address } => neighbour(message(DELETE_NEIGHBOUR), index(dev)?, *address),
         Item::ExitRoute(family) => exit_route(message(DELETE_ROUTE), *family, None),
         Item::ExitRule(family) => exit_rule(message(DELETE_RULE), *family),
         _ => return Ok(None),
@@ -173,22 +180,16 @@ pub(crate) fn items(socket: &mut Socket, links: &Links) -> Result<Vec<(Item, Val
     }
     // The kernel wants the head of a message about links here.
     let dump = Message::new(GET_NEIGHBOUR, DUMP).head(&[&[AF_BRIDGE][..], &[0; 15]].concat());
-    for received in socket.dump("list of forwarding entries", dump)? {
-        items.extend(parse_entry(&received, vxlan));
-    }
+    socket.dump_each("list of forwarding entries", dump, |received| items.extend(parse_entry(&received, vxlan)))?;
     for family in [2, 10] {
         let dump = Message::new(GET_NEIGHBOUR, DUMP).head(&neighbour_head(family, 0, 0, 0));
-        for received in socket.dump("list of neighbours", dump)? {
-            items.extend(parse_neighbour(&received, bridge));
-        }
+        socket.dump_each("list of neighbours", dump, |received| items.extend(parse_neighbour(&received, bridge)))?;
         let dump = Message::new(GET_ROUTE, DUMP).head(&[&[family][..], &[0; 11]].concat());
-        for received in socket.dump("list of routes", dump)? {
-            items.extend(parse_route(&received, |index| links.name(index).map(str::to_owned)));
-        }
+        socket.dump_each("list of routes", dump, |received| {
+            items.extend(parse_route(&received, |index| links.name(index).map(str::to_owned)))
+        })?;
         let dump = Message::new(GET_RULE, DUMP).head(&[&[family][..], &[0; 11]].concat());
-        for received in socket.dump("list of rules", dump)? {
-            items.extend(parse_rule(&received));
-        }
+        socket.dump_each("list of rules", dump, |received| items.extend(parse_rule(&received)))?;
     }
     Ok(items)
 }

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::names::NameServer;
 use super::ports::Holders;
 use super::tunnels::Tunnels;
-use super::{EngineNetwork, Networks, Outcome, States, Versions, engine_network, kept};
+use super::{DRAIN_TIME_MAX, EngineNetwork, Networks, Outcome, States, Versions, engine_network, kept};
 use crate::call::Engine;
 
 /// The kernel is compared with what is wanted at least so often, in case a change gave no notice.
@@ -44,6 +44,13 @@ const NO_TUNNEL: &str = "the network is encrypted, and this node has no tunnel o
 /// Pause between a change and saving it: a busy swarm changes many times in it. After a reboot without managers, a node goes on with the state
 /// before.
 const SAVE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Rest after connections were ended, in the time that it took. The kernel goes through its table of all connections for it, however few
+/// are meant (5 to 10 ms for a table of 262,144 places), so this is at most 1 % of one core.
+const FLOWS_REST: u32 = 100;
+
+/// Maximum of that rest: as long as a task that leaves waits for all nodes.
+const FLOWS_REST_MAX: Duration = DRAIN_TIME_MAX;
 
 /// MTU where the data path cannot be read.
 const MTU: u32 = 1500;
@@ -82,6 +89,10 @@ pub(super) struct Worker {
     kept: Versions,
     /// Time to save what has changed since.
     save: Option<Instant>,
+    /// Connections that are still to be ended.
+    flows: Flows,
+    /// Connections are left alone until then.
+    next_flows: Instant,
 }
 
 impl Worker {
@@ -121,6 +132,8 @@ impl Worker {
             trouble: String::new(),
             kept: Versions::new(),
             save: None,
+            flows: Flows::default(),
+            next_flows: Instant::now(),
         }
     }
 
@@ -149,7 +162,8 @@ impl Worker {
     async fn wait(&mut self) {
         let firewall = self.next_firewall;
         let has_networks = !self.table.items.is_empty();
-        let wake = [Some(self.next_audit), self.look, self.retry, self.save, has_networks.then_some(firewall)]
+        let flows = (!self.flows.is_empty()).then_some(self.next_flows);
+        let wake = [Some(self.next_audit), self.look, self.retry, self.save, flows, has_networks.then_some(firewall)]
             .into_iter()
             .flatten()
             .min();
@@ -237,12 +251,16 @@ impl Worker {
             // A node without networks leaves the kernel alone.
             (self.audit, self.done) = (false, None);
             self.next_audit = Instant::now() + AUDIT_TIME;
+            self.end_flows(&mut troubles).await;
             self.tell(troubles);
             return;
         }
         self.learn_host(&states).await;
+        // A bridge that goes gives notice, and all is looked at.
+        let known = self.done.as_ref().filter(|_| !self.audit).map(|(states, _)| states);
         let has_bridge = |id: &String, state: &NetState| {
-            ready.get(id).is_some_and(Result::is_ok) && Kernel.has_link(&bridge_name(state.facts.vni))
+            let is_known = known.and_then(|all| all.get(id)).is_some_and(|it| it.facts.vni == state.facts.vni);
+            ready.get(id).is_some_and(Result::is_ok) && (is_known || Kernel.has_link(&bridge_name(state.facts.vni)))
         };
         let usable: NetStates = states
             .iter()
@@ -265,6 +283,7 @@ impl Worker {
         } else {
             self.kernel_and_tunnels(&usable, &mut troubles).await;
         }
+        self.end_flows(&mut troubles).await;
         if !holds
             && (!usable.is_empty() || self.names.is_running())
             && let Err(error) = self.names.feed(&usable, &self.host).await
@@ -412,28 +431,51 @@ impl Worker {
             .and_then(|(old_states, old_host)| self.table.advance((&old_states, &old_host), (states, &self.host)));
         let worked = match change {
             Some((ops, flows)) => {
-                let worked = tokio::task::spawn_blocking(move || carry_out(&ops, &flows)).await;
-                worked.map(|it| it.map(|failed| (None, failed)))
+                self.flows.extend(flows, &self.table);
+                tokio::task::spawn_blocking(move || Ok(carry_out(&ops))).await
             }
             None => {
                 let (wanted, audit) = (table(states, &self.host), self.audit);
-                let before = std::mem::take(&mut self.table);
-                let worked = tokio::task::spawn_blocking(move || work(wanted, &before, audit)).await;
-                worked.map(|it| it.map(|(table, failed)| (Some(table), failed)))
+                let before = std::mem::replace(&mut self.table, wanted);
+                self.flows.extend(ended(&before, &self.table), &self.table);
+                let table = std::mem::take(&mut self.table);
+                let worked = tokio::task::spawn_blocking(move || {
+                    let failed = work(&table, &before, audit);
+                    (table, failed)
+                });
+                worked.await.map(|(table, failed)| {
+                    if failed.is_ok() {
+                        self.table = table;
+                        self.next_audit = Instant::now() + AUDIT_TIME;
+                    }
+                    failed
+                })
             }
         };
         match worked {
-            Ok(Ok((table, failed))) => {
-                if let Some(table) = table {
-                    self.table = table;
-                    self.next_audit = Instant::now() + AUDIT_TIME;
-                }
+            Ok(Ok(failed)) => {
                 self.audit = !failed.is_empty();
                 troubles.extend(failed);
             }
             Ok(Err(error)) => self.begin_anew(troubles, error.to_string()),
             Err(error) => self.begin_anew(troubles, error.to_string()),
         }
+    }
+
+    /// Ends connections that the changes so far leave behind, unless that was done just before.
+    async fn end_flows(&mut self, troubles: &mut Vec<String>) {
+        let began = Instant::now();
+        if self.flows.is_empty() || began < self.next_flows {
+            return;
+        }
+        let flows = std::mem::take(&mut self.flows);
+        match tokio::task::spawn_blocking(move || Kernel.end_flows(&flows)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(deleted)) => debug!(deleted, "connections of backends that left"),
+            Ok(Err(error)) => troubles.push(error.to_string()),
+            Err(error) => troubles.push(error.to_string()),
+        }
+        self.next_flows = Instant::now() + (began.elapsed() * FLOWS_REST).min(FLOWS_REST_MAX);
     }
 
     /// The next step reads the kernel and compares all of it.
@@ -463,39 +505,38 @@ async fn kernel_has_tables() -> bool {
     looked.await.is_ok_and(|seen| seen.is_ok_and(|items| items.contains_key(&Item::Base(Family::Ip))))
 }
 
-/// Brings the kernel to a table. Returns it, and what could not be done.
-fn work(wanted: Table, before: &Table, audit: bool) -> Result<(Table, Vec<String>), herder_net::NetError> {
-    let seen = if audit { Kernel.seen(&wanted)? } else { before.items.clone() };
-    let ops = plan(&wanted, &seen);
-    if audit && !before.items.is_empty() {
-        let missing = lost(&before.items, &wanted.items, &seen);
-        if !missing.is_empty() {
-            let first: Vec<String> = missing.iter().take(5).map(|item| item.to_string()).collect();
-            warn!(
-                count = missing.len(),
-                first = first.join("; "),
-                "network state of herder was removed or changed; repairing it"
-            );
+/// Brings the kernel to a table. Returns what could not be done.
+fn work(wanted: &Table, before: &Table, audit: bool) -> Result<Vec<String>, herder_net::NetError> {
+    let ops = match audit {
+        false => plan(wanted, &before.items),
+        true => {
+            let seen = Kernel.seen(wanted)?;
+            let missing = lost(&before.items, &wanted.items, &seen);
+            if !missing.is_empty() {
+                let first: Vec<String> = missing.iter().take(5).map(|item| item.to_string()).collect();
+                warn!(
+                    count = missing.len(),
+                    first = first.join("; "),
+                    "network state of herder was removed or changed; repairing it"
+                );
+            }
+            plan(wanted, &seen)
         }
-    }
+    };
     debug!(audit, "kernel tables are compared with what is wanted");
-    let flows = ended(before, &wanted);
-    Ok((wanted, carry_out(&ops, &flows)?))
-}
-
-/// Carries out steps, and ends connections. Returns what could not be done.
-fn carry_out(ops: &[Op], flows: &Flows) -> Result<Vec<String>, herder_net::NetError> {
-    debug!(steps = ops.iter().map(steps).sum::<usize>(), "kernel tables are updated");
-    let failed = Kernel.carry_out(ops);
+    let failed = carry_out(&ops);
     let hairpins = Kernel.set_hairpins();
     if !hairpins.is_empty() {
         debug!(?hairpins, "bridge ports send frames back");
     }
-    let deleted = Kernel.end_flows(flows)?;
-    if deleted > 0 {
-        debug!(deleted, "connections of backends that left");
-    }
-    Ok(failed.into_iter().map(|failed| format!("{}: {}", failed.step, failed.error)).collect())
+    Ok(failed)
+}
+
+/// Carries out steps. Returns what could not be done.
+fn carry_out(ops: &[Op]) -> Vec<String> {
+    debug!(steps = ops.iter().map(steps).sum::<usize>(), "kernel tables are updated");
+    let failed = Kernel.carry_out(ops);
+    failed.into_iter().map(|failed| format!("{}: {}", failed.step, failed.error)).collect()
 }
 
 fn steps(op: &Op) -> usize {

@@ -81,18 +81,19 @@ impl Names {
 
     fn named<'n>(&'n self, asker: &'n Asker, name: &str) -> Option<&'n Named> {
         let plain = self.zones_of(asker).find_map(|zone| zone.names.get(name));
-        plain.or_else(|| {
+        let named = plain.or_else(|| {
             self.zones_of(asker).find_map(|zone| {
                 let name = name.strip_suffix(&zone.suffix)?.strip_suffix('.')?;
                 zone.names.get(name)
             })
-        })
+        });
+        named.map(|it| &**it)
     }
 
     fn pointer(&self, asker: &Asker, name: &str) -> Option<Answer> {
         let address = reversed(name)?;
         if let Some(name) = self.zones_of(asker).find_map(|zone| zone.pointers.get(&address)) {
-            return Some(Answer::Records(vec![Record { data: RecordData::Name(name.clone()), ttl: TTL_TASK }]));
+            return Some(Answer::Records(vec![Record { data: RecordData::Name(name.to_string()), ttl: TTL_TASK }]));
         }
         let is_ours = self.zones_of(asker).any(|zone| zone.contains.iter().any(|subnet| subnet.contains(&address)));
         is_ours.then_some(Answer::NoSuchName)

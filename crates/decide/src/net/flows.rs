@@ -25,6 +25,16 @@ impl Flows {
     pub fn is_empty(&self) -> bool {
         *self == Flows::default()
     }
+
+    /// Adds the connections that end with a later step to `now`. An address that has a container again is gone no more.
+    pub fn extend(&mut self, later: Flows, now: &Table) {
+        self.backends.extend(later.backends);
+        self.lost.extend(later.lost);
+        self.gone.extend(later.gone);
+        self.vips.extend(later.vips);
+        self.ports.extend(later.ports);
+        self.gone.retain(|address| !now.has_container(*address));
+    }
 }
 
 /// Returns the connections that end with the step from one table to the next.

@@ -297,6 +297,18 @@ impl Item {
     }
 }
 
+/// A VXLAN device, which is a port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VxlanDevice {
+    pub vni: u32,
+    pub local: IpAddr,
+    pub port: u16,
+    pub mtu: u32,
+    pub bridge: String,
+    /// The only device that its packets leave and come by; none: any.
+    pub over: Option<String>,
+}
+
 /// Contents of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -305,15 +317,8 @@ pub enum Value {
     Text(String),
     Mac(Mac),
     Addr(IpAddr),
-    Vxlan {
-        vni: u32,
-        local: IpAddr,
-        port: u16,
-        mtu: u32,
-        bridge: String,
-        /// The only device that its packets leave and come by; none: any.
-        over: Option<String>,
-    },
+    /// Boxed: there are many items, and few devices.
+    Vxlan(Box<VxlanDevice>),
     Dev(String),
     /// Hash of the base's text and number of its rules.
     Stamp(String, usize),
@@ -352,7 +357,8 @@ impl fmt::Display for Value {
             Value::Text(text) | Value::Dev(text) => f.write_str(text),
             Value::Mac(mac) => mac.fmt(f),
             Value::Addr(address) => address.fmt(f),
-            Value::Vxlan { vni, local, port, mtu, bridge, over } => {
+            Value::Vxlan(device) => {
+                let VxlanDevice { vni, local, port, mtu, bridge, over } = &**device;
                 write!(f, "id {vni} local {local} dstport {port} mtu {mtu} master {bridge}")?;
                 over.iter().try_for_each(|dev| write!(f, " dev {dev}"))
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herder_model::swarm::{BalanceMode, NetEndpoint, NetService, NetState};
-use imbl::HashMap;
+use imbl::{HashMap, OrdSet};
 
 use super::backends::serves;
 use super::scope::{Members, Scope, differences};
@@ -36,8 +36,8 @@ impl Named {
 pub(super) struct Zone {
     /// Name of the network, as a suffix of names.
     pub(super) suffix: String,
-    pub(super) names: HashMap<String, Named>,
-    pub(super) pointers: HashMap<IpAddr, String>,
+    pub(super) names: HashMap<Arc<str>, Arc<Named>>,
+    pub(super) pointers: HashMap<IpAddr, Arc<str>>,
     pub(super) contains: Vec<ipnet::IpNet>,
     members: Members,
 }
@@ -56,9 +56,9 @@ pub(super) struct Asker {
 pub struct Names {
     pub(super) zones: BTreeMap<String, Zone>,
     /// Endpoints of this node, by network and address.
-    pub(super) askers: Arc<BTreeMap<String, BTreeMap<IpAddr, Asker>>>,
+    pub(super) askers: BTreeMap<String, HashMap<IpAddr, Asker>>,
     /// Endpoints of this node: (id, network).
-    own: Arc<BTreeSet<(String, String)>>,
+    own: OrdSet<(String, String)>,
 }
 
 impl Names {
@@ -69,8 +69,10 @@ impl Names {
             let own = state.endpoints.iter().filter(|(_, it)| it.node == host.node);
             own.map(|(id, _)| (id.clone(), network.clone()))
         });
-        let own: BTreeSet<(String, String)> = own.collect();
-        Names { zones, askers: Arc::new(askers(states, &own)), own: Arc::new(own) }
+        let mut names = Names { zones, own: own.collect(), ..Names::default() };
+        let own: BTreeSet<String> = names.own.iter().map(|(id, _)| id.clone()).collect();
+        own.iter().for_each(|id| names.add_askers(states, id));
+        names
     }
 
     /// Makes the names of the next version of states, at the cost of what differs.
@@ -78,21 +80,12 @@ impl Names {
     pub fn advance(&self, before: (&States, &Host), after: (&States, &Host)) -> Names {
         let Some(scopes) = differences(before, after) else { return Names::of(after.0, after.1) };
         let mut next = self.clone();
-        let mut own_changes = false;
+        next.follow_own(&scopes, before.0, after);
         for (network, mut scope) in scopes {
             let (Some(old), Some(new)) = (before.0.get(&network), after.0.get(&network)) else { continue };
             let Some(zone) = next.zones.get_mut(&network) else { continue };
-            for id in &scope.endpoints {
-                let is_own = |state: &NetState| state.endpoints.get(id).is_some_and(|it| it.node == after.1.node);
-                let key = (id.clone(), network.clone());
-                match (is_own(old), is_own(new)) {
-                    (false, false) => continue,
-                    (_, true) => _ = Arc::make_mut(&mut next.own).insert(key),
-                    (true, false) => _ = Arc::make_mut(&mut next.own).remove(&key),
-                }
-                own_changes = true;
-            }
-            // Names of a service are those of its tasks as well.
+            // Names of a service that changes are those of its tasks as well; those of one that does not stay.
+            scope.services.retain(|id| old.services.get(id) != new.services.get(id));
             let members = scope.services.iter().flat_map(|it| zone.members.service(it)).cloned();
             scope.endpoints.extend(members.collect::<Vec<_>>());
             zone.put(old, before.1, Some(&scope), false);
@@ -101,38 +94,74 @@ impl Names {
             scope.endpoints.extend(members.collect::<Vec<_>>());
             zone.put(new, after.1, Some(&scope), true);
         }
-        if own_changes {
-            next.askers = Arc::new(askers(after.0, &next.own));
-        }
         next
+    }
+
+    /// Follows a change of endpoints of this node. One that changes on one network changes who it is on its others.
+    fn follow_own(&mut self, scopes: &BTreeMap<String, Scope>, before: &States, (after, host): (&States, &Host)) {
+        let is_own = |states: &States, network: &String, id: &String| {
+            let endpoint = states.get(network).and_then(|state| state.endpoints.get(id));
+            endpoint.is_some_and(|it| it.node == host.node)
+        };
+        let users = scopes.iter().filter(|(network, _)| self.zones.contains_key(*network));
+        let all =
+            users.flat_map(|(network, scope)| scope.endpoints.iter().map(move |id| (id.clone(), network.clone())));
+        let mine = all.filter(|(id, network)| is_own(before, network, id) || is_own(after, network, id));
+        let mine: BTreeSet<(String, String)> = mine.collect();
+        for (id, _) in &mine {
+            self.remove_askers(before, id);
+        }
+        for (id, network) in &mine {
+            if is_own(after, network, id) {
+                self.own.insert((id.clone(), network.clone()));
+            } else {
+                self.own.remove(&(id.clone(), network.clone()));
+            }
+        }
+        for (id, _) in &mine {
+            self.add_askers(after, id);
+        }
+    }
+
+    /// Networks of an endpoint of this node, in the order of their names.
+    fn networks_of(&self, states: &States, endpoint: &str) -> Vec<String> {
+        let own = self.own.range((endpoint.to_owned(), String::new())..).take_while(|(id, _)| id == endpoint);
+        let named = own.filter_map(|(_, network)| Some((&states.get(network)?.facts.name, network)));
+        let mut networks: Vec<(&String, &String)> = named.collect();
+        networks.sort_unstable();
+        networks.into_iter().map(|(_, network)| network.clone()).collect()
+    }
+
+    /// Lets an endpoint of this node ask.
+    fn add_askers(&mut self, states: &States, endpoint: &str) {
+        let networks = self.networks_of(states, endpoint);
+        let is_internal = networks.iter().all(|id| states.get(id).is_some_and(|it| it.facts.internal));
+        for network in &networks {
+            let Some(it) = states.get(network).and_then(|state| state.endpoints.get(endpoint)) else { continue };
+            let asker = Asker { networks: networks.clone(), dns: it.dns.clone(), is_internal };
+            let of_network = self.askers.entry(network.clone()).or_default();
+            of_network.extend(addresses(it).map(|address| (address, asker.clone())));
+        }
+    }
+
+    fn remove_askers(&mut self, states: &States, endpoint: &str) {
+        for network in self.networks_of(states, endpoint) {
+            let Some(of_network) = self.askers.get_mut(&network) else { continue };
+            let endpoint = states.get(&network).and_then(|state| state.endpoints.get(endpoint));
+            for address in endpoint.into_iter().flat_map(addresses) {
+                of_network.remove(&address);
+            }
+            if of_network.is_empty() {
+                self.askers.remove(&network);
+            }
+        }
     }
 }
 
-/// Containers of this node that may ask.
-fn askers(states: &States, own: &BTreeSet<(String, String)>) -> BTreeMap<String, BTreeMap<IpAddr, Asker>> {
-    let mut by_endpoint: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
-    for (endpoint, id) in own {
-        if let Some(state) = states.get(id) {
-            by_endpoint.entry(endpoint).or_default().push((&state.facts.name, id));
-        }
-    }
-    let mut askers: BTreeMap<String, BTreeMap<IpAddr, Asker>> = BTreeMap::new();
-    for (key, id) in own {
-        let Some(endpoint) = states.get(id).and_then(|state| state.endpoints.get(key)) else { continue };
-        let mut networks = by_endpoint.get(key.as_str()).cloned().unwrap_or_default();
-        networks.sort_unstable();
-        let asker = Asker {
-            is_internal: networks.iter().all(|(_, id)| states.get(*id).is_some_and(|it| it.facts.internal)),
-            networks: networks.into_iter().map(|(_, id)| id.to_owned()).collect(),
-            dns: endpoint.dns.clone(),
-        };
-        let own = [Some(endpoint.v4.into()), endpoint.v6.map(IpAddr::V6)].into_iter().flatten();
-        let of_network = askers.entry(id.clone()).or_default();
-        for address in own.chain(endpoint.others.iter().map(|it| IpAddr::V4(*it))) {
-            of_network.insert(address, asker.clone());
-        }
-    }
-    askers
+/// Addresses that an endpoint asks by.
+fn addresses(endpoint: &NetEndpoint) -> impl Iterator<Item = IpAddr> {
+    let own = [Some(endpoint.v4.into()), endpoint.v6.map(IpAddr::V6)].into_iter().flatten();
+    own.chain(endpoint.others.iter().map(|it| IpAddr::V4(*it)))
 }
 
 impl Zone {
@@ -184,7 +213,7 @@ impl Zone {
             self.put_name(name, &own, adds);
         }
         if let Some(name) = endpoint.names.first() {
-            let name = format!("{name}.{}", state.facts.name);
+            let name: Arc<str> = format!("{name}.{}", state.facts.name).into();
             for (address, _) in &own {
                 if adds {
                     self.pointers.insert(*address, name.clone());
@@ -205,14 +234,14 @@ impl Zone {
     fn put_name(&mut self, name: &str, addresses: &[(IpAddr, u32)], adds: bool) {
         let name = name.to_lowercase();
         if adds {
-            let named = self.names.entry(name).or_default();
+            let named = Arc::make_mut(self.names.entry(name.into()).or_default());
             named.owners += 1;
             for address in addresses {
                 *named.addresses.entry(*address).or_default() += 1;
             }
             return;
         }
-        let Some(named) = self.names.get_mut(&name) else { return };
+        let Some(named) = self.names.get_mut(name.as_str()).map(Arc::make_mut) else { return };
         named.owners = named.owners.saturating_sub(1);
         for address in addresses {
             if let Some(count) = named.addresses.get_mut(address) {
@@ -221,7 +250,7 @@ impl Zone {
         }
         named.addresses.retain(|_, count| *count > 0);
         if named.owners == 0 {
-            self.names.remove(&name);
+            self.names.remove(name.as_str());
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use herder_model::swarm::{NetEndpoint, NetState};
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 
 use super::{Host, States};
 
@@ -14,9 +15,9 @@ pub(super) struct Scope {
     pub(super) services: BTreeSet<String>,
 }
 
-/// Endpoints of each service of one network.
+/// Endpoints of each service of one network. Copies share what is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Members(BTreeMap<String, BTreeSet<String>>);
+pub(super) struct Members(OrdMap<String, OrdSet<String>>);
 
 impl Members {
     pub(super) fn of(state: &NetState) -> Members {

@@ -7,7 +7,7 @@ use herder_model::swarm::{Affinity, KeepAddress, NetEndpoint, NetNode, NetPort, 
 use ipnet::IpNet;
 
 use super::backends::backends;
-use super::item::{Family, Field, Item, Mac, Set, Value};
+use super::item::{Family, Field, Item, Mac, Set, Value, VxlanDevice};
 use super::nft::{self, BASE_SIZES, Base, EXIT_MAC, Ingress, MARK_KEPT};
 use super::scope::{Members, Scope, differences};
 use super::tunnel::{self, TUNNEL, Vteps};
@@ -115,6 +115,21 @@ impl Table {
         self.lost.retain(|it| !old.lost.contains(it));
         self.lost.extend(new.lost);
         Some((ops, flows))
+    }
+
+    /// True if a container of any node has this address.
+    pub(super) fn has_container(&self, address: IpAddr) -> bool {
+        let first = Item::BridgeCalls(String::new());
+        let mut bridges = self.items.range(first..).map_while(|(item, _)| match item {
+            Item::BridgeCalls(bridge) => Some(bridge.clone()),
+            _ => None,
+        });
+        bridges.any(|dev| {
+            let key = vec![Field::Ifname(dev.clone()), address.into(), address.into()];
+            let family = if address.is_ipv6() { Family::Ip6 } else { Family::Ip };
+            self.items.contains_key(&Item::Neighbour { dev, address })
+                || self.items.contains_key(&Item::Element(family, Set::Hairpin, key))
+        })
     }
 
     /// Items that follow from these endpoints, services and ports alone.
@@ -251,7 +266,7 @@ impl<'s> Net<'s> {
             true => tunnel::inner_port(facts),
             false => tunnel::data_path_port(facts),
         };
-        let value = Value::Vxlan {
+        let device = VxlanDevice {
             vni: facts.vni,
             local: self.vtep,
             port,
@@ -259,7 +274,7 @@ impl<'s> Net<'s> {
             bridge: self.bridge.clone(),
             over: facts.encrypted.then(|| TUNNEL.to_owned()),
         };
-        table.items.insert(Item::Vxlan(self.vxlan.clone()), value);
+        table.items.insert(Item::Vxlan(self.vxlan.clone()), Value::Vxlan(Box::new(device)));
         table.items.insert(Item::BridgeCalls(self.bridge.clone()), Value::Set);
         // Without it, bridged frames need the engine's own rules, which firewall scripts flush.
         let rule = format!("-i {0} -o {0} -j ACCEPT", self.bridge);

@@ -134,6 +134,32 @@ fn an_endpoint_that_leaves_costs_a_few_elements() {
 }
 
 #[test]
+fn connections_that_wait_to_be_ended_spare_an_address_that_has_a_container_again() {
+    let with = |endpoints: &[&str]| {
+        let mut all = states();
+        let ov = Arc::make_mut(all.get_mut("ov").unwrap());
+        ov.endpoints = ov
+            .endpoints
+            .iter()
+            .filter(|(id, _)| endpoints.contains(&id.as_str()))
+            .map(|(id, it)| (id.clone(), it.clone()))
+            .collect();
+        table(&all, &host("n1"))
+    };
+    let step = |from: &[&str], to: &[&str]| ended(&with(from), &with(to));
+    let (both, none) = (["t1", "t2"], []);
+    let mut waiting = step(&both, &none);
+    let addresses = |all: &[&str]| -> BTreeSet<IpAddr> { all.iter().map(|it| it.parse().unwrap()).collect() };
+    assert_eq!(waiting.gone, addresses(&["10.0.1.3", "10.0.1.4"]));
+    // One on each node comes back.
+    waiting.extend(step(&none, &["t1"]), &with(&["t1"]));
+    assert_eq!((&waiting.gone, &waiting.backends), (&addresses(&["10.0.1.4"]), &addresses(&["10.0.1.3", "10.0.1.4"])));
+    waiting.extend(step(&["t1"], &both), &with(&both));
+    assert_eq!(waiting.gone, BTreeSet::new());
+    assert_eq!(waiting.vips, addresses(&["10.0.1.2"]));
+}
+
+#[test]
 fn a_first_backend_moves_waiting_flows() {
     let before = states();
     let mut after = before.clone();
@@ -279,16 +305,34 @@ fn any_places() -> impl Strategy<Value = (States, Vec<String>)> {
     })
 }
 
+/// Adds a second network, on which some of the first one's endpoints are as well.
+fn with_second(mut states: States) -> States {
+    let mut state: herder_model::swarm::NetState = (*states["ov"]).clone();
+    let facts = serde_json::json!({"name": "a", "vni": 4098, "internal": true,
+        "subnets": [{"subnet": "10.0.2.0/24", "gateway": "10.0.2.1"}]});
+    state.facts = serde_json::from_value(facts).unwrap();
+    let there = |it: std::net::Ipv4Addr| std::net::Ipv4Addr::new(10, 0, 2, it.octets()[3]);
+    let some = state.endpoints.iter().filter(|(id, _)| id.as_str() < "e");
+    let some = some.map(|(id, it)| (id.clone(), herder_model::swarm::NetEndpoint { v4: there(it.v4), ..it.clone() }));
+    state.endpoints = some.collect();
+    let moved = |(id, it): (&String, &herder_model::swarm::NetService)| {
+        (id.clone(), herder_model::swarm::NetService { vip4: it.vip4.map(there), ..it.clone() })
+    };
+    state.services = state.services.iter().map(moved).collect();
+    states.insert("second".into(), Arc::new(state));
+    states
+}
+
 proptest! {
     /// A change at the cost of what differs leads to the same as everything anew.
     #[test]
     fn advanced_tables_and_names_are_those_computed_anew(all in proptest::collection::vec(any_places(), 1..6)) {
-        let mut before = (states(), host("n1"));
+        let mut before = (with_second(states()), host("n1"));
         let mut now = table(&before.0, &before.1);
         let mut names = Names::of(&before.0, &before.1);
         let mut kernel = now.items.clone();
         for (states, ended) in all {
-            let after = (states, Host { ended: ended.into_iter().collect(), ..host("n1") });
+            let after = (with_second(states), Host { ended: ended.into_iter().collect(), ..host("n1") });
             let wanted = table(&after.0, &after.1);
             let flows = super::super::ended(&now, &wanted);
             let (ops, said) = now.advance((&before.0, &before.1), (&after.0, &after.1)).expect("only places differ");
