@@ -35,6 +35,8 @@ pub(crate) enum Hop {
     Here,
     /// Data path address of another host.
     Node(IpAddr),
+    /// A container of this host has the address, and one of another host.
+    Both,
 }
 
 /// The kernel of one host, and its DNS server, which outlives the program. Copies are the same kernel.
@@ -211,6 +213,26 @@ impl Kernel {
         slots.iter().filter_map(target).collect()
     }
 
+    /// Published ports of TCP that lead somewhere.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        let tables = self.0.tables.lock();
+        let port = |item: &Item| match item {
+            Item::Element(Family::Ip, Set::Ports, key) => match key.as_slice() {
+                [Field::Proto(6), Field::Port(port)] => Some(*port),
+                _ => None,
+            },
+            _ => None,
+        };
+        tables.items.keys().filter_map(port).collect()
+    }
+
+    /// Names of the services that the DNS server knows on a network.
+    pub(crate) fn services(&self, network: &str) -> BTreeSet<String> {
+        let tables = self.0.tables.lock();
+        let state = tables.named.0.get(network);
+        state.into_iter().flat_map(|it| it.services.values()).map(|it| it.name.clone()).collect()
+    }
+
     /// All addresses that new connections may lead to.
     pub(crate) fn balanced(&self) -> BTreeSet<Ipv4Addr> {
         let tables = self.0.tables.lock();
@@ -226,10 +248,10 @@ impl Kernel {
         let tables = self.0.tables.lock();
         let (bridge, vxlan) = (bridge_name(vni), vxlan_name(vni));
         let own = element(Set::Hairpin, vec![Field::Ifname(bridge.clone()), Field::V4(to), Field::V4(to)]);
-        if tables.items.contains_key(&own) {
-            return Some(Hop::Here);
-        }
         let neighbour = Item::Neighbour { dev: bridge, address: to.into() };
+        if tables.items.contains_key(&own) {
+            return Some(if tables.items.contains_key(&neighbour) { Hop::Both } else { Hop::Here });
+        }
         let Some(Value::Mac(mac)) = tables.items.get(&neighbour) else { return None };
         let device = tables.items.contains_key(&Item::Vxlan(vxlan.clone()));
         let learned = tables.items.contains_key(&Item::BridgeFdb { dev: vxlan.clone(), mac: *mac });
@@ -296,3 +318,6 @@ fn element(set: Set, key: Vec<Field>) -> Item {
 fn address(field: &Field) -> Option<Ipv4Addr> {
     if let Field::V4(address) = field { Some(*address) } else { None }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -121,3 +121,6 @@ impl Leaving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

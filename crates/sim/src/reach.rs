@@ -33,7 +33,7 @@ fn of_node(view: &View, node: &str, kernel: &Kernel) -> Option<String> {
     if kernel.networks() != known {
         return Some(format!("it has devices of networks {:?}, and is on {known:?}", kernel.networks()));
     }
-    overlays().find_map(|network| {
+    let reached = overlays().find_map(|network| {
         let serving: Vec<Endpoint<'_>> = endpoints(view, network).collect();
         let hops = serving.iter().find_map(|it| {
             let hop = kernel.hop(network.vni, it.v4);
@@ -43,8 +43,33 @@ fn of_node(view: &View, node: &str, kernel: &Kernel) -> Option<String> {
             };
             (hop != Some(wanted)).then(|| format!("packets to {} go to {hop:?} and not to {wanted:?}", it.v4))
         });
-        hops.or_else(|| view.services.values().find_map(|it| of_service(it, network, &serving, node, kernel)))
-    })
+        let services = || view.services.values().find_map(|it| of_service(it, network, &serving, node, kernel));
+        hops.or_else(services).or_else(|| removed_name(view, network, &serving, node, kernel))
+    });
+    reached.or_else(|| removed_port(view, kernel))
+}
+
+/// A name of a service that was removed.
+fn removed_name(
+    view: &View,
+    network: &NetworkRecord,
+    serving: &[Endpoint<'_>],
+    node: &str,
+    kernel: &Kernel,
+) -> Option<String> {
+    let asker = serving.iter().find(|it| it.task.task.node_id == node)?.v4;
+    let is_there = |name: &String| view.services.values().any(|it| it.service.spec.name == *name);
+    let resolves = |name: &String| kernel.resolve(&network.id, asker, name).is_some();
+    let name = kernel.services(&network.id).into_iter().find(|name| !is_there(name) && resolves(name))?;
+    Some(format!("name {name} of {} still resolves", network.id))
+}
+
+/// A published port of a service that was removed, or publishes it no more.
+fn removed_port(view: &View, kernel: &Kernel) -> Option<String> {
+    let all = view.services.values().flat_map(|it| &it.service.endpoint.ports).filter(|it| it.is_ingress());
+    let wanted: BTreeSet<u16> = all.map(|it| it.published_port).collect();
+    let port = kernel.ports().difference(&wanted).next().copied()?;
+    Some(format!("port {port} leads to {:?}, and no service publishes it", kernel.published(port)))
 }
 
 /// Endpoints of a network that serve.
@@ -91,3 +116,6 @@ fn of_service(
         .or_else(|| fault(format!("name {tasks}"), resolve(&tasks), &wanted))
         .or_else(|| vip.and_then(|it| fault(format!("behind {it}"), Some(kernel.behind(network.vni, it)), &wanted)))
 }
+
+#[cfg(test)]
+mod tests;
