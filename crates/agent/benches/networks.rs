@@ -186,6 +186,22 @@ async fn applied(networks: &Networks, network: &str, version: u64) -> Result<(),
     Ok(())
 }
 
+/// Changes from version 1 on: tasks of services all over the network leave, and come back.
+fn updates(id: &str, state: &NetState, changes: usize) -> Result<Vec<NetUpdate>, BoxedError> {
+    let mut state = state.clone();
+    let update = |n: usize| {
+        let mut next = state.clone();
+        let task = format!("t{}", (n / 2 * 37) % (SERVICES * TASKS));
+        next.endpoints.get_mut(&task).ok_or("an endpoint")?.serving = n % 2 == 1;
+        let version = u64::try_from(n)? + 1;
+        let body = NetBody::Changes(Box::new(NetChanges::between(&state, &next)));
+        state = next;
+        let (network_id, results_in) = (id.to_owned(), version + 1);
+        Ok(NetUpdate { network_id, applies_to: version, results_in, settled: version, body, ..NetUpdate::default() })
+    };
+    (0..changes).map(update).collect()
+}
+
 async fn measure(changes: usize, mut report: Report) -> Result<(), BoxedError> {
     sh("ip link set lo up; ip link add u0 type veth peer name u1; ip link set u1 up
         ip addr add 192.0.2.1/24 dev u0; ip link set u0 up
@@ -202,7 +218,7 @@ async fn measure(changes: usize, mut report: Report) -> Result<(), BoxedError> {
         tunnel_command: Vec::new(),
         folder: folder.path().to_owned(),
     };
-    let mut states = states()?;
+    let states = states()?;
     networks.start(settings, &engine()?, herder_agent::Way::Plain, "n1", &Parts::default());
     let (began, processor) = (Instant::now(), processor_ms());
     for (id, state) in &states {
@@ -214,30 +230,17 @@ async fn measure(changes: usize, mut report: Report) -> Result<(), BoxedError> {
     applied(&networks, "in", 1).await?;
     row("tables load", "ms", began.elapsed().as_secs_f64() * 1e3, Goal::Below(LOAD_MS));
     row("  processor time, with programs that are run", "ms", processor_ms() - processor, Goal::None);
+    let (id, state) = &states[0];
+    let updates = updates(id, state, changes)?;
     // What the load has caused comes to rest.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (began, processor) = (Instant::now(), processor_ms());
     let mut waits = Vec::new();
-    let (id, state) = &mut states[0];
-    for n in 0..changes {
-        let mut next = state.clone();
-        let endpoint =
-            next.endpoints.get_mut(&format!("t{}", (n / 2 * 37) % (SERVICES * TASKS))).ok_or("an endpoint")?;
-        endpoint.serving = n % 2 == 1;
-        let version = u64::try_from(n)? + 1;
-        let update = NetUpdate {
-            network_id: id.clone(),
-            applies_to: version,
-            results_in: version + 1,
-            settled: version,
-            body: NetBody::Changes(Box::new(NetChanges::between(state, &next))),
-            ..NetUpdate::default()
-        };
+    for update in updates {
         let sent = Instant::now();
         networks.update(&update).map_err(|_| "a gap")?;
-        applied(&networks, id, version + 1).await?;
+        applied(&networks, id, update.results_in).await?;
         waits.push(sent.elapsed());
-        *state = next;
     }
     let (processor, took) = (processor_ms() - processor, began.elapsed().as_secs_f64());
     let count = f64::from(u32::try_from(changes)?);

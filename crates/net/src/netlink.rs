@@ -31,8 +31,12 @@ const HEADER_BYTES: usize = 16;
 /// Messages that are sent before their acknowledgements are read. More would overflow the receive buffer of a socket.
 const UNACKNOWLEDGED_MAX: usize = 100;
 
-/// Larger than the largest part of a dump that kernels send.
-const RECEIVE_BYTES: usize = 1 << 18;
+/// Larger than the largest part of a dump, and than the notices that kernels send at once.
+const DUMP_BYTES: usize = 1 << 18;
+
+/// Larger than an acknowledgement with the message that it answers. Allocators give back larger buffers, which costs more than a change of
+/// some elements.
+const ANSWER_BYTES: usize = 1 << 14;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bus {
@@ -243,15 +247,21 @@ impl Socket {
             Ok(fd)
         };
         let fd = open().map_err(|error| failed("socket", error.into()))?;
-        Ok(Socket { fd, buffer: Vec::with_capacity(RECEIVE_BYTES), sequence: 0 })
+        Ok(Socket { fd, buffer: Vec::new(), sequence: 0 })
     }
 
     pub(crate) fn fd(&self) -> impl AsFd + '_ {
         self.fd.as_fd()
     }
 
+    /// Receives notices.
     pub(crate) fn receive(&mut self) -> io::Result<Vec<Received>> {
+        self.receive_up_to(DUMP_BYTES)
+    }
+
+    fn receive_up_to(&mut self, bytes: usize) -> io::Result<Vec<Received>> {
         self.buffer.clear();
+        self.buffer.reserve(bytes);
         recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty())?;
         let mut rest = &self.buffer[..];
         let mut all = Vec::new();
@@ -338,7 +348,7 @@ impl Socket {
         let mut outcomes: Vec<Option<io::Error>> = sent.iter().map(|_| None).collect();
         let mut open = sent.len();
         while open > 0 {
-            for received in self.receive()?.into_iter().filter(|it| it.kind == ERROR) {
+            for received in self.receive_up_to(ANSWER_BYTES)?.into_iter().filter(|it| it.kind == ERROR) {
                 if let Some(n) = sent.iter().position(|sequence| *sequence == received.sequence) {
                     outcomes[n] = error_of(&received);
                     open -= 1;
@@ -361,7 +371,11 @@ impl Socket {
         let Some(last) = sent.get(count) else { return Ok(()) };
         let mut failure = None;
         loop {
-            for received in self.receive()?.into_iter().filter(|it| it.kind == ERROR && sent.contains(&it.sequence)) {
+            for received in self
+                .receive_up_to(ANSWER_BYTES)?
+                .into_iter()
+                .filter(|it| it.kind == ERROR && sent.contains(&it.sequence))
+            {
                 if let Some(error) = error_of(&received) {
                     failure.get_or_insert(error);
                 }
