@@ -189,7 +189,7 @@ fn carry_out(socket: &mut Socket, op: &Op) -> Result<(), NetError> {
 
 fn carry_out_nft(op: &Op) -> Result<(), NetError> {
     match op {
-        Op::Put(Item::Chain(family, name), Value::Text(rule)) => nft::put_chain(*family, name, rule),
+        Op::Put(Item::Chain(family, name), _) => nft::put_chain(*family, name),
         Op::Load(_, script) => nft::load(script),
         Op::Drop(family) => nft::drop(*family),
         Op::Batch(_, ops) if ops.len() <= BATCH_MAX => nft::batch(ops),

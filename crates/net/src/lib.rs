@@ -3,6 +3,7 @@
 //! [`Kernel`] reads what is there as the items of `decide::net` and carries out the steps of a plan. Calls block and belong on a
 //! thread of their own. Elements of nft maps are changed by netlink; `nft` is started only to load a whole table. See ADR 12.
 
+mod chain;
 mod conntrack;
 mod element;
 mod hairpin;

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use herder_decide::net::{Family, Item, Op, STAMP_PREFIX, Set, Value};
 
-use crate::NetError;
 use crate::element::{elements, head, message, number, query};
 use crate::netlink::{Attrs, Bus, DUMP, Message, Received, Socket, failed};
+use crate::{NetError, chain};
 
 const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
@@ -42,14 +42,17 @@ pub(crate) fn load(script: &str) -> Result<(), NetError> {
 
 /// Carries out a batch of element changes as one transaction.
 pub(crate) fn batch(ops: &[Op]) -> Result<(), NetError> {
-    let mut messages: Vec<Message> = ops.iter().filter_map(message).collect();
+    transaction("change of nft elements", ops.iter().filter_map(message).collect())
+}
+
+fn transaction(what: &'static str, mut messages: Vec<Message>) -> Result<(), NetError> {
     if let Some(last) = messages.pop() {
         messages.push(last.acknowledged());
     }
     let frame = |kind| Message::new(kind, 0).head(&SUBSYSTEM);
     let mut socket = Socket::open(Bus::Netfilter)?;
     let outcome = socket.transaction(frame(BATCH_BEGIN), messages, frame(BATCH_END));
-    outcome.map_err(|error| failed("change of nft elements", error))
+    outcome.map_err(|error| failed(what, error))
 }
 
 /// Returns the kernel's items of these tables.
@@ -104,9 +107,8 @@ fn extra_chain(family: Family, name: &str) -> Option<(Item, Value)> {
 }
 
 /// Adds a chain for one number of backends.
-pub(crate) fn put_chain(family: Family, name: &str, rule: &str) -> Result<(), NetError> {
-    let table = format!("{} herder", family.name());
-    load(&format!("add chain {table} {name}\nflush chain {table} {name}\nadd rule {table} {name} {rule}\n"))
+pub(crate) fn put_chain(family: Family, name: &str) -> Result<(), NetError> {
+    transaction("new nft chain", chain::messages(family, name).into_iter().flatten().collect())
 }
 
 pub(crate) fn drop(family: Family) -> Result<(), NetError> {
