@@ -63,8 +63,8 @@ fn main() -> Result<ExitCode, BoxedError> {
     })
 }
 
-/// This program again, in namespaces that end with it: the links and tables that it makes, the DNS server that it starts, and a
-/// `/sys` that shows these links and not those of the machine.
+/// Starts this program again, in namespaces of its own. They end with it: the links and tables that it makes, and the DNS server that it
+/// starts. Its `/sys` shows these links and not those of the machine.
 fn inside(words: &[String]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);

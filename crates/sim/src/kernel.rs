@@ -274,7 +274,7 @@ impl Kernel {
         Some(records.iter().filter_map(|it| address(&it.data)).collect())
     }
 
-    /// True if the DNS server gives out the address of a task of a service. `None` if another endpoint has it meanwhile.
+    /// True if the DNS server gives out the address of this task of a service. `None` if another endpoint has it meanwhile.
     pub(crate) fn names(&self, network: &str, endpoint: &str, address: Ipv4Addr) -> Option<bool> {
         let (services, asker) = {
             let tables = self.0.tables.lock();

@@ -5,7 +5,7 @@ use herder_model::swarm::{NetUpdate, TaskRecord, TaskState, View};
 use super::*;
 use crate::kernel::tests::{kernel, states, view, write};
 
-/// Situations of node `n2` when `n1` hears that all nodes have applied the end of task `t2`, and what is said of each.
+/// Situations of node `n2` when `n1` hears that the end of task `t2` has settled; what is said of each.
 const SITUATIONS: &[(&str, &[&str])] = &[
     ("applied", &[]),
     (
