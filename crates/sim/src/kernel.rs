@@ -77,7 +77,7 @@ impl Kernel {
         (tables.names, tables.named) = (Names::default(), Done::default());
     }
 
-    /// Removes one nft table (`nft delete table`), or any items, as another program may.
+    /// Removes one nft table, or any items, as another program would.
     pub(crate) fn disturb(&self, a_table: bool) {
         self.0.trace.tell(format_args!("{}: somebody removes network state", self.0.host));
         let mut tables = self.0.tables.lock();
