@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use herder_decide::net::{BASE_SIZES, Family, Flows, Host, Item, Op, States, Table, Value, plan, table};
-use herder_net::Kernel;
+use herder_net::{Kernel, Steps};
 use libtest_mimic::{Arguments, Trial};
 use serde_json::json;
 
@@ -114,10 +114,12 @@ fn changes() {
     let mut before = states(&[11, 12]);
     let mut now = table(&before, &host());
     load(&now);
+    let mut steps = Steps::default();
     for serving in [&[11, 12, 14][..], &[12, 14], &[14, 15], &many, &[], &[11, 12]] {
         let after = states(serving);
         let (ops, _) = now.advance((&before, &host()), (&after, &host())).expect("only endpoints differ");
-        carry_out(&ops);
+        let failed = steps.carry_out(&ops);
+        assert!(failed.is_empty(), "{failed:?}");
         assert_eq!(missing(&table(&after, &host())), [], "with endpoints {serving:?}");
         before = after;
     }

@@ -66,42 +66,9 @@ impl Kernel {
         Ok(items)
     }
 
-    /// Carries out the steps of a plan in their order. One that fails does not keep the others from being done.
+    /// Same as [`Steps::carry_out`], once.
     pub fn carry_out(self, ops: &[Op]) -> Vec<Failed> {
-        // Most changes are of elements alone.
-        if ops.iter().all(|op| matches!(op, Op::Batch(..))) {
-            let failed = ops.iter().filter_map(|op| Some((op, carry_out_nft(op).err()?)));
-            return failed.map(|(op, error)| Failed { step: say(op), error }).collect();
-        }
-        let mut failed = Vec::new();
-        let mut pending: Vec<(&Op, Message)> = Vec::new();
-        let mut socket = match Socket::open(Bus::Route) {
-            Ok(socket) => socket,
-            Err(error) => return vec![Failed { step: "netlink".into(), error }],
-        };
-        let mut indices = BTreeMap::new();
-        for op in ops {
-            match message(&socket, &mut indices, op) {
-                Ok(Some(message)) => {
-                    pending.push((op, message));
-                    if pending.len() >= PENDING_MAX {
-                        flush(&mut socket, &mut pending, &mut failed);
-                    }
-                }
-                Ok(None) => {
-                    flush(&mut socket, &mut pending, &mut failed);
-                    if let Err(error) = carry_out(&mut socket, op) {
-                        failed.push(Failed { step: say(op), error });
-                    }
-                    indices.clear();
-                }
-                // It went with its device.
-                Err(NetError::NoInterface(_)) if matches!(op, Op::Remove(_)) => {}
-                Err(error) => failed.push(Failed { step: say(op), error }),
-            }
-        }
-        flush(&mut socket, &mut pending, &mut failed);
-        failed
+        Steps::default().carry_out(ops)
     }
 
     /// Deletes tracked connections. Returns how many.
@@ -141,6 +108,53 @@ impl Kernel {
     }
 }
 
+/// Carries out steps with one socket for all transactions of nft. A kernel waits some milliseconds when such a socket is closed, for all
+/// transactions before to be cleaned up.
+#[derive(Debug, Default)]
+pub struct Steps {
+    nft: Option<Socket>,
+}
+
+impl Steps {
+    /// Carries out the steps of a plan in their order. One that fails does not keep the others from being done.
+    pub fn carry_out(&mut self, ops: &[Op]) -> Vec<Failed> {
+        // Most changes are of elements alone.
+        if ops.iter().all(|op| matches!(op, Op::Batch(..))) {
+            let failed = |op: &Op| Some(Failed { step: say(op), error: carry_out_nft(&mut self.nft, op).err()? });
+            return ops.iter().filter_map(failed).collect();
+        }
+        let mut failed = Vec::new();
+        let mut pending: Vec<(&Op, Message)> = Vec::new();
+        let mut socket = match Socket::open(Bus::Route) {
+            Ok(socket) => socket,
+            Err(error) => return vec![Failed { step: "netlink".into(), error }],
+        };
+        let mut indices = BTreeMap::new();
+        for op in ops {
+            match message(&socket, &mut indices, op) {
+                Ok(Some(message)) => {
+                    pending.push((op, message));
+                    if pending.len() >= PENDING_MAX {
+                        flush(&mut socket, &mut pending, &mut failed);
+                    }
+                }
+                Ok(None) => {
+                    flush(&mut socket, &mut pending, &mut failed);
+                    if let Err(error) = carry_out(&mut socket, &mut self.nft, op) {
+                        failed.push(Failed { step: say(op), error });
+                    }
+                    indices.clear();
+                }
+                // It went with its device.
+                Err(NetError::NoInterface(_)) if matches!(op, Op::Remove(_)) => {}
+                Err(error) => failed.push(Failed { step: say(op), error }),
+            }
+        }
+        flush(&mut socket, &mut pending, &mut failed);
+        failed
+    }
+}
+
 /// The netlink message of a step, if it is one that can be sent together with others. `indices`: those of interfaces that are known.
 fn message(socket: &Socket, indices: &mut BTreeMap<String, u32>, op: &Op) -> Result<Option<Message>, NetError> {
     let index = |name: &str| match indices.get(name) {
@@ -172,7 +186,7 @@ fn flush(socket: &mut Socket, pending: &mut Vec<(&Op, Message)>, failed: &mut Ve
     }
 }
 
-fn carry_out(socket: &mut Socket, op: &Op) -> Result<(), NetError> {
+fn carry_out(socket: &mut Socket, nft: &mut Option<Socket>, op: &Op) -> Result<(), NetError> {
     match op {
         Op::Put(Item::Sysctl(path), Value::Text(value)) => write(&format!("/proc/sys/{path}"), value),
         Op::Put(Item::BridgeCalls(bridge), _) => ["nf_call_iptables", "nf_call_ip6tables"]
@@ -183,16 +197,16 @@ fn carry_out(socket: &mut Socket, op: &Op) -> Result<(), NetError> {
         Op::Remove(Item::Vxlan(name)) => remove_link(socket, name),
         Op::Put(Item::DockerUser(rule), _) => iptables::put(rule),
         Op::Remove(Item::DockerUser(rule)) => iptables::remove(rule),
-        _ => carry_out_nft(op),
+        _ => carry_out_nft(nft, op),
     }
 }
 
-fn carry_out_nft(op: &Op) -> Result<(), NetError> {
+fn carry_out_nft(socket: &mut Option<Socket>, op: &Op) -> Result<(), NetError> {
     match op {
-        Op::Put(Item::Chain(family, name), _) => nft::put_chain(*family, name),
+        Op::Put(Item::Chain(family, name), _) => nft::put_chain(socket, *family, name),
         Op::Load(_, script) => nft::load(script),
         Op::Drop(family) => nft::drop(*family),
-        Op::Batch(_, ops) if ops.len() <= BATCH_MAX => nft::batch(ops),
+        Op::Batch(_, ops) if ops.len() <= BATCH_MAX => nft::batch(socket, ops),
         Op::Batch(family, ops) => nft::load(&script(*family, ops)),
         // Bridges go with the engine's network.
         Op::Put(..) | Op::Remove(_) => Ok(()),

@@ -18,7 +18,7 @@ mod watch;
 mod wireguard;
 
 pub use iptables::lacks_rules;
-pub use kernel::{Failed, Kernel};
+pub use kernel::{Failed, Kernel, Steps};
 pub use links::{data_path_mtu, interface_address, interface_addresses};
 pub use listeners::listeners;
 pub use watch::{Notice, Notices};

@@ -1,6 +1,6 @@
 //! Netlink messages: one small codec for the three families that overlay networks need (routes, nftables, connection tracking).
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -137,23 +137,27 @@ pub(crate) struct Received {
     pub(crate) body: Vec<u8>,
 }
 
-/// Ports of sockets that this process has changed the kernel with. The kernel gives ports of its own choice, and does not give one again
-/// soon.
-static PORTS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// Ports of sockets that this process changes the kernel with, those used last at the end. The kernel gives ports of its own choice, and does
+/// not give one again soon.
+static PORTS: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
 
-/// Ports that are remembered; the smallest ones are forgotten first. Then a change of this process looks like another's, which costs a look.
+/// Ports that are remembered. With one that is forgotten, a change of this process looks like another's, which costs a look.
 const PORTS_MAX: usize = 4096;
 
 /// True if this process has caused a notice.
 pub(crate) fn is_own(received: &Received) -> bool {
-    PORTS.lock().unwrap_or_else(PoisonError::into_inner).contains(&received.port)
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().any(|port| *port == received.port)
 }
 
 fn remember(port: u32) {
     let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
-    ports.insert(port);
+    if ports.back() == Some(&port) {
+        return;
+    }
+    ports.retain(|it| *it != port);
+    ports.push_back(port);
     if ports.len() > PORTS_MAX {
-        ports.pop_first();
+        ports.pop_front();
     }
 }
 
@@ -219,6 +223,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: OwnedFd,
+    port: u32,
     buffer: Vec<u8>,
     sequence: u32,
 }
@@ -230,7 +235,7 @@ impl Socket {
 
     /// `groups` is a mask of multicast groups.
     pub(crate) fn listen(bus: Bus, groups: u32) -> Result<Socket, NetError> {
-        let open = || -> rustix::io::Result<OwnedFd> {
+        let open = || -> rustix::io::Result<(OwnedFd, u32)> {
             let protocol: Option<Protocol> = match bus {
                 Bus::Route => None,
                 Bus::Netfilter => Some(netlink::NETFILTER),
@@ -241,13 +246,12 @@ impl Socket {
             let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20);
             let _ = sockopt::set_socket_send_buffer_size_force(&fd, 4 << 20);
             bind(&fd, &SocketAddrNetlink::new(0, groups))?;
-            if let Ok(own) = SocketAddrNetlink::try_from(getsockname(&fd)?) {
-                remember(own.pid());
-            }
-            Ok(fd)
+            let port = SocketAddrNetlink::try_from(getsockname(&fd)?).map_or(0, |own| own.pid());
+            Ok((fd, port))
         };
-        let fd = open().map_err(|error| failed("socket", error.into()))?;
-        Ok(Socket { fd, buffer: Vec::new(), sequence: 0 })
+        let (fd, port) = open().map_err(|error| failed("socket", error.into()))?;
+        remember(port);
+        Ok(Socket { fd, port, buffer: Vec::new(), sequence: 0 })
     }
 
     pub(crate) fn fd(&self) -> impl AsFd + '_ {
@@ -365,6 +369,7 @@ impl Socket {
     /// Sends a transaction: all of it happens, or nothing. Only the last message asks for an acknowledgement; the kernel reports
     /// errors of the others as well.
     pub(crate) fn transaction(&mut self, begin: Message, messages: Vec<Message>, end: Message) -> io::Result<()> {
+        remember(self.port);
         let count = messages.len();
         let all = [begin].into_iter().chain(messages).chain([end]);
         let sent = self.transmit(all)?;

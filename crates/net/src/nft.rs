@@ -40,18 +40,24 @@ pub(crate) fn load(script: &str) -> Result<(), NetError> {
     Err(NetError::Refused { program: "nft", message })
 }
 
-/// Carries out a batch of element changes as one transaction.
-pub(crate) fn batch(ops: &[Op]) -> Result<(), NetError> {
-    transaction("change of nft elements", ops.iter().filter_map(message).collect())
+/// Carries out a batch of element changes as one transaction. `socket`: the one of the transaction before.
+pub(crate) fn batch(socket: &mut Option<Socket>, ops: &[Op]) -> Result<(), NetError> {
+    transaction(socket, "change of nft elements", ops.iter().filter_map(message).collect())
 }
 
-fn transaction(what: &'static str, mut messages: Vec<Message>) -> Result<(), NetError> {
+fn transaction(socket: &mut Option<Socket>, what: &'static str, mut messages: Vec<Message>) -> Result<(), NetError> {
     if let Some(last) = messages.pop() {
         messages.push(last.acknowledged());
     }
     let frame = |kind| Message::new(kind, 0).head(&SUBSYSTEM);
-    let mut socket = Socket::open(Bus::Netfilter)?;
-    let outcome = socket.transaction(frame(BATCH_BEGIN), messages, frame(BATCH_END));
+    let open = match socket {
+        Some(open) => open,
+        None => socket.insert(Socket::open(Bus::Netfilter)?),
+    };
+    let outcome = open.transaction(frame(BATCH_BEGIN), messages, frame(BATCH_END));
+    if outcome.is_err() {
+        *socket = None;
+    }
     outcome.map_err(|error| failed(what, error))
 }
 
@@ -107,8 +113,8 @@ fn extra_chain(family: Family, name: &str) -> Option<(Item, Value)> {
 }
 
 /// Adds a chain for one number of backends.
-pub(crate) fn put_chain(family: Family, name: &str) -> Result<(), NetError> {
-    transaction("new nft chain", chain::messages(family, name).into_iter().flatten().collect())
+pub(crate) fn put_chain(socket: &mut Option<Socket>, family: Family, name: &str) -> Result<(), NetError> {
+    transaction(socket, "new nft chain", chain::messages(family, name).into_iter().flatten().collect())
 }
 
 pub(crate) fn drop(family: Family) -> Result<(), NetError> {

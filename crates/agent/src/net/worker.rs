@@ -11,7 +11,7 @@ use herder_decide::net::{
 };
 use herder_dns::DNS_PORT;
 use herder_model::swarm::NetState;
-use herder_net::{Kernel, Notice, Notices, data_path_mtu};
+use herder_net::{Kernel, Notice, Notices, Steps, data_path_mtu};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -89,6 +89,7 @@ pub(super) struct Worker {
     kept: Versions,
     /// Time to save what has changed since.
     save: Option<Instant>,
+    steps: Steps,
     /// Connections that are still to be ended.
     flows: Flows,
     /// Connections are left alone until then.
@@ -132,6 +133,7 @@ impl Worker {
             trouble: String::new(),
             kept: Versions::new(),
             save: None,
+            steps: Steps::default(),
             flows: Flows::default(),
             next_flows: Instant::now(),
         }
@@ -429,10 +431,15 @@ impl Worker {
         let change = before
             .filter(|_| !self.audit)
             .and_then(|(old_states, old_host)| self.table.advance((&old_states, &old_host), (states, &self.host)));
+        let mut steps = std::mem::take(&mut self.steps);
         let worked = match change {
             Some((ops, flows)) => {
                 self.flows.extend(flows, &self.table);
-                tokio::task::spawn_blocking(move || Ok(carry_out(&ops))).await
+                let worked = tokio::task::spawn_blocking(move || (carry_out(&mut steps, &ops), steps));
+                worked.await.map(|(failed, steps)| {
+                    self.steps = steps;
+                    Ok(failed)
+                })
             }
             None => {
                 let (wanted, audit) = (table(states, &self.host), self.audit);
@@ -440,10 +447,11 @@ impl Worker {
                 self.flows.extend(ended(&before, &self.table), &self.table);
                 let table = std::mem::take(&mut self.table);
                 let worked = tokio::task::spawn_blocking(move || {
-                    let failed = work(&table, &before, audit);
-                    (table, failed)
+                    let failed = work(&mut steps, &table, &before, audit);
+                    (table, failed, steps)
                 });
-                worked.await.map(|(table, failed)| {
+                worked.await.map(|(table, failed, steps)| {
+                    self.steps = steps;
                     if failed.is_ok() {
                         self.table = table;
                         self.next_audit = Instant::now() + AUDIT_TIME;
@@ -506,7 +514,7 @@ async fn kernel_has_tables() -> bool {
 }
 
 /// Brings the kernel to a table. Returns what could not be done.
-fn work(wanted: &Table, before: &Table, audit: bool) -> Result<Vec<String>, herder_net::NetError> {
+fn work(steps: &mut Steps, wanted: &Table, before: &Table, audit: bool) -> Result<Vec<String>, herder_net::NetError> {
     let ops = match audit {
         false => plan(wanted, &before.items),
         true => {
@@ -524,7 +532,7 @@ fn work(wanted: &Table, before: &Table, audit: bool) -> Result<Vec<String>, herd
         }
     };
     debug!(audit, "kernel tables are compared with what is wanted");
-    let failed = carry_out(&ops);
+    let failed = carry_out(steps, &ops);
     let hairpins = Kernel.set_hairpins();
     if !hairpins.is_empty() {
         debug!(?hairpins, "bridge ports send frames back");
@@ -533,13 +541,13 @@ fn work(wanted: &Table, before: &Table, audit: bool) -> Result<Vec<String>, herd
 }
 
 /// Carries out steps. Returns what could not be done.
-fn carry_out(ops: &[Op]) -> Vec<String> {
-    debug!(steps = ops.iter().map(steps).sum::<usize>(), "kernel tables are updated");
-    let failed = Kernel.carry_out(ops);
+fn carry_out(steps: &mut Steps, ops: &[Op]) -> Vec<String> {
+    debug!(steps = ops.iter().map(count).sum::<usize>(), "kernel tables are updated");
+    let failed = steps.carry_out(ops);
     failed.into_iter().map(|failed| format!("{}: {}", failed.step, failed.error)).collect()
 }
 
-fn steps(op: &Op) -> usize {
+fn count(op: &Op) -> usize {
     if let Op::Batch(_, ops) = op { ops.len() } else { 1 }
 }
 
