@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herder_decide::endpoints::ServiceEndpoints;
-use herder_decide::ingress::{self, Due};
+use herder_decide::ingress::{self, Due, LeaderTable, Touched};
 use herder_model::swarm::{CERTIFICATE_KIND, Clock, INGRESS_KIND, OWN_AUTHORITY, Object, Resolver, Written};
 use herder_store::{Seen, Store};
 use tokio::sync::watch;
@@ -57,10 +57,11 @@ async fn lead(
     mut plain: watch::Receiver<Arc<Vec<ServiceEndpoints>>>,
 ) {
     let (_, mut watch) = book.store.watch();
+    let (mut table, mut touched) = (LeaderTable::default(), Touched::default());
     loop {
         let view = book.store.view();
         let containers = plain.borrow_and_update().clone();
-        let state = ingress::table(&view, &containers).map(|(state, _)| state);
+        let state = table.update(&view, &containers, &std::mem::take(&mut touched));
         let due = state.as_ref().map_or(Err(None), |state| ingress::due(&view, state, book.now()));
         let next = match due {
             Ok(due) => {
@@ -90,7 +91,7 @@ async fn lead(
         let pause = Duration::from_secs(u64::try_from(pause).unwrap_or_default());
         tokio::select! {
             () = sleep(pause) => {}
-            () = async { while !matters(&watch.next().await) {} } => {}
+            () = async { while !matters(&watch.next().await, &mut touched) {} } => {}
             Ok(()) = plain.changed() => {}
         }
     }
@@ -145,8 +146,12 @@ async fn settle(
     book.write(&due.name, &record).await
 }
 
-/// True for news that may change which certificates are wanted.
-fn matters(seen: &Seen) -> bool {
+/// Notes what was written. True for news that may change which certificates are wanted.
+fn matters(seen: &Seen, touched: &mut Touched) -> bool {
+    touched.everything |= seen.resync;
+    for object in seen.written.iter().flat_map(|it| it.before.iter().chain(&it.after)) {
+        touched.see(object);
+    }
     seen.resync || seen.written.iter().any(is_of_certificates)
 }
 
