@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use herder_agent::net::{NetSettings, Networks};
-use herder_model::swarm::{NetBody, NetChanges, NetState, NetUpdate};
+use herder_model::swarm::{NetBody, NetChanges, NetNews, NetState, NetUpdate};
 use herder_parts::Parts;
 use report::{Goal, Report, Row, Times};
 use serde_json::{Value, json};
@@ -221,11 +221,12 @@ async fn measure(changes: usize, mut report: Report) -> Result<(), BoxedError> {
     let states = states()?;
     networks.start(settings, &engine()?, herder_agent::Way::Plain, "n1", &Parts::default());
     let (began, processor) = (Instant::now(), processor_ms());
-    for (id, state) in &states {
+    let update = |(id, state): &(String, NetState)| {
         let body = NetBody::Whole(Box::new(state.clone()));
-        let update = NetUpdate { network_id: id.clone(), results_in: 1, body, ..NetUpdate::default() };
-        networks.update(&update).map_err(|_| "a gap")?;
-    }
+        NetUpdate { network_id: id.clone(), results_in: 1, body, ..NetUpdate::default() }
+    };
+    let news = NetNews { whole: true, updates: states.iter().map(update).collect(), ..NetNews::default() };
+    networks.take(&news).map_err(|_| "a gap")?;
     applied(&networks, "ov", 1).await?;
     applied(&networks, "in", 1).await?;
     row("tables load", "ms", began.elapsed().as_secs_f64() * 1e3, Goal::Below(LOAD_MS));

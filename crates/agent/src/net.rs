@@ -148,10 +148,18 @@ impl Networks {
     ///
     /// [`Gap`] if the update does not follow the version that this node has. The session then asks for the whole state.
     pub fn update(&self, update: &NetUpdate) -> Result<(), Gap> {
+        self.update_all(std::slice::from_ref(update))
+    }
+
+    /// Takes over updates together: kernel and DNS server are brought to all of them at once.
+    fn update_all(&self, updates: &[NetUpdate]) -> Result<(), Gap> {
         let mut outcome = Ok(());
         self.shared.states.send_if_modified(|states| {
-            outcome = merge(states, update);
-            outcome.is_ok()
+            let merged = updates.iter().take_while(|it| {
+                outcome = merge(states, it);
+                outcome.is_ok()
+            });
+            merged.count() > 0
         });
         // What the leader knows to have ended needs not be remembered.
         let states = self.shared.states.borrow();
@@ -199,7 +207,7 @@ impl Networks {
                 records.extend(news.known.iter().map(|it| (it.id.clone(), it.clone())));
             }
         });
-        news.updates.iter().try_for_each(|it| self.update(it))?;
+        self.update_all(&news.updates)?;
         self.shared.heard.send_if_modified(|heard| news.whole && !std::mem::replace(heard, true));
         Ok(())
     }
