@@ -36,6 +36,9 @@ const NEWS_TIME_MAX: Duration = Duration::from_secs(5);
 /// Pause between two questions meanwhile, without other news.
 const NEWS_REST: Duration = Duration::from_millis(50);
 
+/// Pause before owners that did not answer are asked again, without news of other nodes.
+const SILENT_REST: Duration = Duration::from_millis(500);
+
 /// Attempts to settle a claim with a silent node, and the pause between. Otherwise it holds the claim for long.
 const SETTLE_ATTEMPTS: u32 = 3;
 const SETTLE_REST: Duration = Duration::from_secs(1);
@@ -71,8 +74,8 @@ impl PoolPeers {
                 Next::Ask(owner) => owner,
                 Next::Have => return Ok(()),
                 Next::Stuck => {
-                    // Whoever died is soon known to be dead.
-                    let _ = timeout_at(end, changes.changed()).await;
+                    // A dead owner is soon known to be dead; a living one may have been busy for a moment.
+                    let _ = timeout_at(end.min(Instant::now() + SILENT_REST), changes.changed()).await;
                     claiming.again();
                     continue;
                 }

@@ -83,48 +83,72 @@ impl Calls {
     }
 
     pub async fn create(&self, peer: &Peer, request: CreateRequest) -> Result<CreateReply, Status> {
-        answered(peer, "create", self.client(peer).create(timed(request, CREATE_TIME_MAX)).await)
+        self.ask(peer, "create", request, Some(CREATE_TIME_MAX), async |mut at, it| at.create(it).await).await
     }
 
     pub async fn join(&self, peer: &Peer, request: JoinRequest) -> Result<JoinReply, Status> {
-        answered(peer, "join", self.client(peer).join(timed(request, JOIN_TIME_MAX)).await)
+        self.ask(peer, "join", request, Some(JOIN_TIME_MAX), async |mut at, it| at.join(it).await).await
     }
 
     pub async fn claim(&self, peer: &Peer, request: ClaimRequest) -> Result<ClaimReply, Status> {
-        answered(peer, "claim", self.client(peer).claim(timed(request, CLAIM_TIME_MAX)).await)
+        self.ask(peer, "claim", request, Some(CLAIM_TIME_MAX), async |mut at, it| at.claim(it).await).await
     }
 
     pub async fn settle(&self, peer: &Peer, request: SettleRequest) -> Result<(), Status> {
-        answered(peer, "settle", self.client(peer).settle(timed(request, CLAIM_TIME_MAX)).await).map(drop)
+        self.ask(peer, "settle", request, Some(CLAIM_TIME_MAX), async |mut at, it| at.settle(it).await).await.map(drop)
     }
 
     /// The peer's templates of this name, or all of them.
     pub async fn templates(&self, peer: &Peer, name: Option<&str>) -> Result<Vec<Template>, Status> {
         let request = TemplatesRequest { name: name.unwrap_or_default().to_owned() };
-        let reply = self.client(peer).templates(timed(request, CLAIM_TIME_MAX)).await;
-        let reply: TemplatesReply = answered(peer, "templates", reply)?;
+        let reply: TemplatesReply = self
+            .ask(peer, "templates", request, Some(CLAIM_TIME_MAX), async |mut at, it| at.templates(it).await)
+            .await?;
         Ok(reply.templates)
     }
 
     /// Follows the news of the peer's engine until one of the two goes away.
     pub async fn follow(&self, peer: &Peer) -> Result<Streaming<FollowReply>, Status> {
-        answered(peer, "follow", self.client(peer).follow(FollowRequest {}).await)
+        self.ask(peer, "follow", FollowRequest {}, None, async |mut at, it| at.follow(it).await).await
     }
 
     pub async fn reread(&self, peer: &Peer, request: RereadRequest) -> Result<RereadReply, Status> {
-        answered(peer, "reread", self.client(peer).reread(timed(request, REREAD_TIME_MAX)).await)
+        self.ask(peer, "reread", request, Some(REREAD_TIME_MAX), async |mut at, it| at.reread(it).await).await
     }
 
     /// Those of the ports (`8080/tcp`) that programs of the peer's host listen on.
     pub async fn ports(&self, peer: &Peer, ports: Vec<String>) -> Result<Vec<TakenPort>, Status> {
-        let request = timed(PortsRequest { ports }, PORTS_TIME_MAX);
-        let reply: PortsReply = answered(peer, "ports", self.client(peer).ports(request).await)?;
+        let request = PortsRequest { ports };
+        let reply: PortsReply =
+            self.ask(peer, "ports", request, Some(PORTS_TIME_MAX), async |mut at, it| at.ports(it).await).await?;
         Ok(reply.taken)
     }
 
     /// Forgets the connections to nodes that are not among these.
     pub fn keep(&self, peers: &[Peer]) {
         self.channels.keep(peers);
+    }
+
+    /// Makes a call. One that the peer did not begin, since it closed the connection just then, is made over another one.
+    async fn ask<Q: Clone, R>(
+        &self,
+        peer: &Peer,
+        call: &str,
+        message: Q,
+        limit: Option<Duration>,
+        send: impl AsyncFn(NodeClient<Channel>, Request<Q>) -> Result<Response<R>, Status>,
+    ) -> Result<R, Status> {
+        let request = || {
+            let mut request = Request::new(message.clone());
+            limit.into_iter().for_each(|it| request.set_timeout(it));
+            request
+        };
+        let mut reply = send(self.client(peer), request()).await;
+        if reply.as_ref().is_err_and(was_not_begun) {
+            self.channels.forget(peer);
+            reply = send(self.client(peer), request()).await;
+        }
+        answered(peer, call, reply)
     }
 
     fn client(&self, peer: &Peer) -> NodeClient<Channel> {
@@ -145,10 +169,15 @@ pub(crate) fn answered<T>(peer: &Peer, call: &str, reply: Result<Response<T>, St
     })
 }
 
-fn timed<T>(message: T, limit: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(limit);
-    request
+/// True if the peer has not begun the call.
+///
+/// The connection was closed before the call was sent, or was being closed in good order when it arrived (RFC 9113, 6.8).
+fn was_not_begun(status: &Status) -> bool {
+    let is_refused = |it: &h2::Error| it.is_go_away() && it.is_remote() && it.reason() == Some(h2::Reason::NO_ERROR);
+    std::iter::successors(status.source(), |error| (*error).source()).any(|error| {
+        error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+            || error.downcast_ref::<h2::Error>().is_some_and(is_refused)
+    })
 }
 
 #[cfg(test)]
@@ -160,6 +189,7 @@ mod tests {
 
     use futures_util::StreamExt as _;
     use tokio::net::TcpListener;
+    use tokio::sync::Notify;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -205,21 +235,9 @@ mod tests {
 
     #[tokio::test]
     async fn calls_reach_the_peer_and_large_bodies_come_back_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Identity::first("a", SystemTime::now()).unwrap();
-        let second = Identity::of("b", first.shared.clone(), SystemTime::now()).unwrap();
-        let id = second.id.clone();
-        let there = Link::new(second, folder.path().join("b")).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = Peer { id, addr: listener.local_addr().unwrap().to_string() };
-        let stop = CancellationToken::new();
+        let (folder, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let _end = stop.clone().drop_guard();
-        let accept = |incoming: Incoming| {
-            let outgrown = incoming.outgrown();
-            tokio::spawn(serve(Arc::new(PeerService), incoming.stream, outgrown));
-        };
-        tokio::spawn(there.serve(listener, stop, accept));
-        let calls = Calls::new(Link::new(first, folder.path().join("a")).unwrap());
+        let (calls, peer) = two(folder.path(), Arc::default(), stop).await;
         for (name, expected) in [("free", 1), ("taken", 0)] {
             let request = ClaimRequest { name: name.into(), ..Default::default() };
             assert_eq!(calls.claim(&peer, request).await.unwrap().claim, expected, "{name}");
@@ -241,5 +259,35 @@ mod tests {
         assert!(
             calls.settle(&nobody, SettleRequest { claim: 1, used: true, ..SettleRequest::default() }).await.is_err()
         );
+    }
+
+    /// Two nodes that know each other. Each connection of the second one is outgrown when `end` is told.
+    async fn two(folder: &std::path::Path, end: Arc<Notify>, stop: CancellationToken) -> (Calls, Peer) {
+        let first = Identity::first("a", SystemTime::now()).unwrap();
+        let second = Identity::of("b", first.shared.clone(), SystemTime::now()).unwrap();
+        let id = second.id.clone();
+        let there = Link::new(second, folder.join("b")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = Peer { id, addr: listener.local_addr().unwrap().to_string() };
+        let accept = move |incoming: Incoming| {
+            let outgrown = end.clone().notified_owned();
+            tokio::spawn(serve(Arc::new(PeerService), incoming.stream, outgrown));
+        };
+        tokio::spawn(there.serve(listener, stop, accept));
+        (Calls::new(Link::new(first, folder.join("a")).unwrap()), peer)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_that_meets_the_end_of_its_connection_is_made_over_another_one() {
+        let (folder, end, stop) = (tempfile::tempdir().unwrap(), Arc::new(Notify::new()), CancellationToken::new());
+        let _end = stop.clone().drop_guard();
+        let (calls, peer) = two(folder.path(), end.clone(), stop).await;
+        for round in 0..50 {
+            let request = || ClaimRequest { name: "free".into(), ..Default::default() };
+            calls.claim(&peer, request()).await.unwrap();
+            end.notify_waiters();
+            let reply = calls.claim(&peer, request()).await;
+            assert!(reply.is_ok(), "round {round}: {reply:?}");
+        }
     }
 }

@@ -51,6 +51,11 @@ impl Channels {
         channel.clone()
     }
 
+    /// Forgets the connection to a node. The next call opens another one.
+    pub(crate) fn forget(&self, peer: &Peer) {
+        self.open.lock().remove(peer);
+    }
+
     /// Forgets the connections to nodes that are not among these.
     pub(crate) fn keep(&self, peers: &[Peer]) {
         self.open.lock().retain(|peer, _| peers.contains(peer));
