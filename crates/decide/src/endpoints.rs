@@ -21,14 +21,6 @@ const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 /// `True` for a container of `docker compose run`.
 const COMPOSE_ONE_OFF: &str = "com.docker.compose.oneoff";
 
-/// All services with what stands behind them, in the order of their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoints {
-    /// The write that the table is of; a later table has a greater one.
-    pub version: u64,
-    pub services: Vec<ServiceEndpoints>,
-}
-
 /// One service or plain container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceEndpoints {
@@ -133,38 +125,12 @@ impl State {
     }
 }
 
-/// One row of the table: a port of a service, and one task behind it.
-#[derive(Clone, Copy, Debug)]
-pub struct Row<'t> {
-    pub service: &'t ServiceEndpoints,
-    pub port: &'t Port,
-    pub task: &'t TaskEndpoint,
-}
-
-impl Endpoints {
-    /// Every service, port and task, one row for each.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.services.iter().flat_map(|service| {
-            let ports = service.ports.iter();
-            ports.flat_map(move |port| service.tasks.iter().map(move |task| Row { service, port, task }))
-        })
-    }
-}
-
 impl TaskEndpoint {
     /// The port of its node that leads to this task's port, if there is one.
     pub fn published(&self, protocol: &str, target: u16) -> Option<u16> {
         let leads = |it: &&Port| it.protocol == protocol && it.target == target && it.published != 0;
         self.ports.iter().find(leads).map(|it| it.published)
     }
-}
-
-/// Builds the table of everything that the store declares, and of these plain containers on nodes of the swarm.
-pub fn endpoints(view: &View, plain: &[ServiceEndpoints]) -> Endpoints {
-    let mut services: Vec<ServiceEndpoints> = ids(view).iter().filter_map(|id| service(view, id)).collect();
-    services.extend(placed(view, plain));
-    services.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-    Endpoints { version: view.index, services }
 }
 
 /// The ids of all services that are declared or have tasks.
@@ -190,7 +156,7 @@ pub(crate) fn placed(view: &View, plain: &[ServiceEndpoints]) -> impl Iterator<I
 }
 
 /// Builds the rows of the running plain containers with routing labels. The pool knows their nodes by address: that of the
-/// node link stands for the id of the node until [`endpoints`] has found it.
+/// node link stands for the id of the node until [`placed`] has found it.
 pub fn plain<'n>(pool: impl IntoIterator<Item = &'n Node>) -> Vec<ServiceEndpoints> {
     let of_node = |node: &'n Node| {
         let containers = node.containers.values().filter(|it| it.is_running() && is_routed(it));

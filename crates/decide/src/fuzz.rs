@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use crate::endpoints::{Endpoints, ServiceEndpoints};
+use crate::endpoints::ServiceEndpoints;
 use crate::ingress::{Rule, Scope, table_of};
 use crate::list::{self, ContainerQuery, Filters};
 use crate::place::expr::Expression;
@@ -39,8 +39,7 @@ pub fn fuzz_rule(bytes: &[u8]) {
     }
     let labels = text.lines().filter_map(|it| it.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let service = ServiceEndpoints { name: "web".to_owned(), labels, ..ServiceEndpoints::default() };
-    let endpoints = Endpoints { version: 1, services: vec![service] };
-    let (state, _) = table_of(&IngressSettings::default(), &endpoints, &|_| None, &|_| String::new());
+    let (state, _) = table_of(&IngressSettings::default(), &[service], &|_| None, &|_| String::new());
     assert!(state.routes.values().all(|it| state.services.contains_key(&it.service)), "{text}");
 }
 

@@ -11,7 +11,7 @@ use herder_model::swarm::{
 
 use super::certificates;
 use super::routes::Routes;
-use crate::endpoints::{self, Endpoints, ServiceEndpoints};
+use crate::endpoints::{self, ServiceEndpoints};
 use crate::swarm::Constraint;
 
 /// Time limit in milliseconds for requests to a draining task, unless the service sets its own.
@@ -185,13 +185,12 @@ pub fn table(view: &View, plain: &[ServiceEndpoints]) -> Option<(IngressState, V
 /// Computes the routes of these services. `secret` gives the text of a secret, `link` the address of a node's link.
 pub fn table_of(
     settings: &IngressSettings,
-    endpoints: &Endpoints,
+    services: &[ServiceEndpoints],
     secret: &dyn Fn(&str) -> Option<String>,
     link: &dyn Fn(&str) -> String,
 ) -> (IngressState, Vec<Problem>) {
     let mut routes = Routes::new(settings.clone());
-    let services = endpoints.services.iter().enumerate();
-    routes.update(services.map(|(at, it)| (format!("{at:08}"), Some(it.clone()))), secret, link);
+    routes.update(services.iter().enumerate().map(|(at, it)| (format!("{at:08}"), Some(it.clone()))), secret, link);
     (routes.state().clone(), routes.problems().into_iter().collect())
 }
 

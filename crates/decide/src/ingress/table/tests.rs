@@ -80,7 +80,7 @@ fn secret(name: &str) -> Option<String> {
 
 /// Prints the meaning of labels, one line for each route, service or problem.
 fn meaning(services: Vec<ServiceEndpoints>) -> String {
-    let (state, problems) = table_of(&settings(), &Endpoints { version: 1, services }, &secret, &|_| String::new());
+    let (state, problems) = table_of(&settings(), &services, &secret, &|_| String::new());
     let mut text = String::new();
     for (name, it) in &state.routes {
         let _ = write!(text, "route {name}: {}", it.rule);
