@@ -1,4 +1,5 @@
-"""MasterMind's nine kinds of scripts, and a Python client generated from /v1/swagger.json, against a swarm of dockerd with TLS.
+"""MasterMind's nine kinds of scripts, the calls of its API, and a Python client generated from /v1/swagger.json, against a
+swarm of dockerd with TLS.
 
 clients.py LAB GENERATOR    LAB is the name of the lab that is made, GENERATOR the program openapi-generator-cli (on PyPI; needs
                             Java). The generated client is installed into a folder that goes afterwards. Ends with 1 at the first
@@ -54,13 +55,18 @@ def expect(what, seen, *wanted):
     print(f"{what}: {seen}")
 
 
-def scripts(door, engine, certificates, folder):
-    """The nine calls by curl and jq."""
+def script_of(door, engine, certificates, folder):
+    """A function that makes one call by curl and jq, and gives its answer."""
 
     def script(verb, name="", *more):
         done = run(str(HERE / "mastermind.sh"), door, engine, certificates, verb, name, *more, cwd=folder)
         return json.loads(done.stdout)
 
+    return script
+
+
+def scripts(script):
+    """The nine calls."""
     expect("create-network", script("create-network", "mm")["message"], "Network created.")
     expect("get-networks", any(it["name"] == "mm" for it in script("get-networks")["networks"]), True)
     expect("create-volume", script("create-volume", "data")["message"], "Volume created.")
@@ -72,6 +78,20 @@ def scripts(door, engine, certificates, folder):
     expect("get-stack", status()[0]["status"], "Global")
     expect("delete-stack", script("delete-stack", "mongo")["message"], "Stack mongo deleted.")
     expect("delete-volume", script("delete-volume", "data")["message"], "Volume deleted.")
+    expect("delete-network", script("delete-network", "mm")["message"], "Network deleted.")
+
+
+def mastermind_api(script):
+    """The calls that MasterMind's API made when its user deployed an entry of the catalogue."""
+    expect("getclusterinfo", len(script("get-cluster-info")["swarm_status"]["managers"]), 1)
+    expect("createnetwork", script("create-network", "mm")["message"], "Network created.")
+    expect("getnetworks", any(it["name"] == "mm" for it in script("post-networks")["networks"]), True)
+    # All files of the entry's folder are sent, also those that the stack does not name.
+    answer = script("create-stack", "leap", "leap.yml", "SECONDS: 1000000", "key.txt", "check.sh", "mastermind.yml")
+    expect("deploy", answer["message"], "Stack successfully deployed!")
+    until("leap runs", lambda: [it for it in script("get-stack", "leap")["stack_status"] if it.get("running") == 1])
+    expect("getstack", script("get-stack", "leap")["stack_status"][0]["name"], "leap_leap")
+    expect("removestack", script("delete-stack", "leap")["message"], "Stack leap deleted.")
     expect("delete-network", script("delete-network", "mm")["message"], "Network deleted.")
 
 
@@ -123,7 +143,8 @@ def main():
     name, generator = sys.argv[1], sys.argv[2]
     with labs.lab(name, "--hosts", "2", "--memory", "2g", "--herder") as lab, tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        for file, text in (("mongo.yml", MONGO), ("leap.yml", LEAP), ("check.sh", "#!/bin/sh\nexit 0\n"), ("key.txt", "word\n")):
+        for file, text in (("mongo.yml", MONGO), ("leap.yml", LEAP), ("check.sh", "#!/bin/sh\nexit 0\n"), ("key.txt", "word\n"),
+                           ("mastermind.yml", "name: leap\n")):
             (folder / file).write_text(text)
         address = lab.engines[1]
         host = address.split(":")[0]
@@ -134,7 +155,9 @@ def main():
             f"--engine-arg=--tlscert={of_engine}/cert.pem", f"--engine-arg=--tlskey={of_engine}/key.pem")
         run("docker", "-H", "tcp://" + address, "--tlsverify", "--tlscacert", client / "ca.pem", "--tlscert", client / "cert.pem",
             "--tlskey", client / "key.pem", "swarm", "init", "--advertise-addr", "127.0.0.1", "--default-addr-pool", "10.99.0.0/16")
-        scripts(lab.doors[0], "tcp://" + address, str(client), folder)
+        script = script_of(lab.doors[0], "tcp://" + address, str(client), folder)
+        scripts(script)
+        mastermind_api(script)
         generated(lab.doors[0], "tcp://" + address, str(client), folder, generator)
     print("all answers are as they should be")
 

@@ -1,8 +1,9 @@
 #!/bin/sh
-# The nine kinds of calls that MasterMind's scripts made, with bodies by jq and their content type.
+# The nine kinds of calls that MasterMind's scripts made, with bodies by jq and their content type, and two of its API.
 #
 # mastermind.sh DOOR ENGINE CERTIFICATES VERB NAME [COMPOSE-FILE VARIABLES FILE…]
-#   VERB: create-network, delete-network, get-networks, create-volume, delete-volume, get-volumes, create-stack, delete-stack, get-stack
+#   VERB: create-network, delete-network, get-networks, create-volume, delete-volume, get-volumes, create-stack, delete-stack, get-stack,
+#         get-cluster-info, post-networks (the API listed networks by a POST without a name)
 # CERTIFICATES is a folder with ca.pem, cert.pem and key.pem, or empty.
 set -eu
 door=$1 engine=$2 certificates=$3 verb=$4 name=${5:-}
@@ -14,6 +15,10 @@ case $verb in
 create-network) send POST /network ;;
 delete-network) send DELETE /network/delete ;;
 get-networks) send GET /network ;;
+get-cluster-info) send POST /swarm ;;
+post-networks)
+    body=$(jq -n --argjson body "$body" '$body | del(.name)')
+    send POST /network ;;
 create-volume) send POST /volume ;;
 delete-volume) send DELETE /volume/delete ;;
 get-volumes) send GET /volume ;;
