@@ -274,13 +274,15 @@ impl Kernel {
         Some(records.iter().filter_map(|it| address(&it.data)).collect())
     }
 
-    /// True if the DNS server gives out the address of this task of a service. `None` if another endpoint has it meanwhile.
+    /// True if the DNS server gives out the address of this task of a service. `None` if something else has it meanwhile: another
+    /// endpoint, or a service as its virtual IP.
     pub(crate) fn names(&self, network: &str, endpoint: &str, address: Ipv4Addr) -> Option<bool> {
         let (services, asker) = {
             let tables = self.0.tables.lock();
             let Some(state) = tables.named.0.get(network) else { return Some(false) };
-            let others = state.endpoints.iter().filter(|(id, _)| *id != endpoint);
-            if others.clone().any(|(_, it)| it.v4 == address) {
+            let others = state.endpoints.iter().filter(|(id, _)| *id != endpoint).map(|(_, it)| it.v4);
+            let virtual_ips = state.services.values().filter_map(|it| it.vip4);
+            if others.chain(virtual_ips).any(|it| it == address) {
                 return None;
             }
             let asker = state.endpoints.values().find(|it| it.node == self.0.host).map(|it| it.v4);

@@ -46,13 +46,13 @@ pub(crate) fn view() -> View {
         })
         .into();
     write(&mut view, service);
-    write(&mut view, task("t1", "n1", 11));
-    write(&mut view, task("t2", "n2", 12));
+    write(&mut view, new_task("t1", "n1", 11));
+    write(&mut view, new_task("t2", "n2", 12));
     view
 }
 
 /// A task of `web` that runs.
-fn task(id: &str, node: &str, address: u8) -> TaskRecord {
+pub(crate) fn new_task(id: &str, node: &str, address: u8) -> TaskRecord {
     let task = Task { id: id.into(), node_id: node.into(), service_id: "s".into(), ..Task::default() };
     let mut record = TaskRecord { task, service_name: "web".into(), ..TaskRecord::default() };
     (record.task.status.state, record.task.desired_state) = (TaskState::Running, TaskState::Running);

@@ -1,9 +1,9 @@
 //! A node that still balances to an endpoint is found once the leader says that none does, and only then.
 
-use herder_model::swarm::{NetUpdate, TaskRecord, TaskState, View};
+use herder_model::swarm::{NetUpdate, ServiceRecord, TaskRecord, TaskState, View};
 
 use super::*;
-use crate::kernel::tests::{kernel, states, view, write};
+use crate::kernel::tests::{kernel, new_task, states, view, write};
 
 /// Situations of node `n2` when `n1` hears that the end of task `t2` has settled; what is said of each.
 const SITUATIONS: &[(&str, &[&str])] = &[
@@ -16,6 +16,7 @@ const SITUATIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("names", &["n2 gives out the address of t2, which has left ov, as n1 has heard"]),
+    ("names, but as a virtual IP", &[]),
     // The leader does not wait for it.
     ("balances, its session is young", &[]),
     ("balances, its session is with another manager", &[]),
@@ -31,8 +32,26 @@ async fn said(situation: &str) -> Vec<String> {
     let after = ended(&before);
     let (old, new) = (states(&before, "n2"), states(&after, "n2"));
     let (two, trace) = kernel("n2", if is("balances") { old.clone() } else { new.clone() });
-    two.name_only(if is("names") { old } else { new });
+    two.name_only(match situation {
+        "names, but as a virtual IP" => states(&with_virtual_ip(&after, "10.0.2.12/24"), "n2"),
+        "names" => old,
+        _ => new,
+    });
     judged(&before, &after, (two, trace), is).await
+}
+
+/// Task `t2` has ended, another one follows it, and their service has a virtual IP on the user network.
+fn with_virtual_ip(view: &View, addr: &str) -> View {
+    let mut view = view.clone();
+    let mut task = TaskRecord::clone(&view.tasks["t2"]);
+    task.task.status.state = TaskState::Shutdown;
+    write(&mut view, task);
+    write(&mut view, new_task("t3", "n2", 13));
+    let mut service = ServiceRecord::clone(&view.services["s"]);
+    let vips = service.service.endpoint.virtual_ips.iter_mut().filter(|it| it.network_id == "ov");
+    vips.for_each(|it| addr.clone_into(&mut it.addr));
+    write(&mut view, service);
+    view
 }
 
 fn ended(view: &View) -> View {
